@@ -1,0 +1,47 @@
+"""The one error a user is meant to read: what, where, why, how to fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input, said once and clearly.
+
+    `what` is the finding, `where` the place (file:line, field, config key), `why` the consequence,
+    `fix` the way out. The command line prints the message and exits with 2; it never prints a traceback for it.
+
+    >>> print(UserError("learning_rate is -1.0", where="arms.dpo.train", fix="use a positive number"))
+    arms.dpo.train: learning_rate is -1.0
+      fix: use a positive number
+    """
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "") -> None:
+        self.what, self.where, self.why, self.fix = what, where, why, fix
+        head = f"{where}: {what}" if where else what
+        tail = [f"  why: {why}"] if why else []
+        tail += [f"  fix: {fix}"] if fix else []
+        super().__init__("\n".join([head, *tail]))
+
+    def __reduce__(self) -> tuple:  # keyword-only fields survive the trip between worker processes
+        return (_rebuild, (self.what, self.where, self.why, self.fix))
+
+
+def _rebuild(what: str, where: str, why: str, fix: str) -> UserError:
+    return UserError(what, where=where, why=why, fix=fix)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint naming the closest known words, or all of them when none is close.
+
+    >>> did_you_mean("learing_rate", ["learning_rate", "steps"])
+    "did you mean 'learning_rate'?"
+    >>> did_you_mean("zzz", ["steps", "seed"])
+    "known: 'seed', 'steps'"
+    """
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    return "known: " + ", ".join(f"'{n}'" for n in names)

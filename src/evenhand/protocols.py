@@ -1,0 +1,68 @@
+"""The five seams. Everything else is data or a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Model(Protocol):
+    """A trainable network seen through batches: a policy, a reward model, or a policy with a value head."""
+
+    def __call__(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut: ...
+
+
+class Engine(Protocol):
+    """Samples. Keeps the order of prompts; returns token ids and behaviour log-probs, never a text round trip."""
+
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
+        """One group of `n` completions per prompt. A sequence gives sampling parameters per completion index (length n)."""
+        ...
+
+
+class Reward(Protocol):
+    """Scores whole groups, so pairwise judges and diversity need no second interface. One `Scores` per group, in order."""
+
+    def __call__(self, groups: Sequence[Group]) -> list[Scores]: ...
+
+
+class Objective(Protocol):
+    """A loss as unreduced terms. `denominators` [K] is this batch's additive share, known before the forward pass."""
+
+    reads: ClassVar[frozenset[Head]]
+    needs: ClassVar[frozenset[Need]]
+
+    def denominators(self, batch: Batch) -> Tensor: ...
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms: ...
+
+
+class Source(Protocol):
+    """Where batches come from. Offline and online methods differ only in here."""
+
+    provides: frozenset[Need]
+
+    def step(self, index: int) -> Sequence[Batch]:
+        """The micro-batches of optimizer step `index`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Stage(Protocol):
+    """A node of the experiment's graph: reads the finished artifacts `inputs`, writes its own into the folder `out`.
+
+    `out` survives a kill: a stage finds its own checkpoint there and goes on. `report(done, total, **shown)` moves the bar.
+    """
+
+    version: ClassVar[int]
+
+    def __call__(self, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None: ...

@@ -1,0 +1,288 @@
+"""The records everything is made of. See DESIGN in docs: one record (the group), one batch (the packed prompt tree).
+
+Legend for shapes: P prompts, G completions per prompt, N = completions in a batch, C = longest completion (tokens),
+T = tokens in the flat sequence, B = pairs, K = terms of a loss. All log-probs are in nats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `role` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+Content = str | tuple[Message, ...]
+"""Verbatim text (used as it is, no template), or turns of a conversation (rendered by the chat template)."""
+
+
+def content_text(content: Content) -> str:
+    """Readable text of either form; for showing and for text metrics, never for tokenising."""
+    return content if isinstance(content, str) else "\n".join(m.content for m in content)
+
+
+def content_id(content: Content) -> str:
+    """A stable 16-hex-digit name of a prompt's content."""
+    plain = content if isinstance(content, str) else [[m.role, m.content] for m in content]
+    return hashlib.blake2b(json.dumps(plain, ensure_ascii=False).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the model is asked. `meta` carries JSON values a reward may need (an answer, a topic, a source)."""
+
+    content: Content
+    id: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.content))
+
+    @property
+    def text(self) -> str:
+        return content_text(self.content)
+
+
+class Finish(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    """A stop token was produced; it is the last of `tokens`."""
+    LENGTH = "length"
+    """The token limit was reached first."""
+    GIVEN = "given"
+    """The text came from data, not from a sampler; a stop token is added when it is tokenised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One answer. `tokens` are exactly what was sampled (stop token included); None for text from a file.
+
+    `behaviour_logp` [len(tokens)]: log-prob of each token as the engine sampled it, at its temperature.
+    """
+
+    content: Content
+    tokens: tuple[int, ...] | None = None
+    behaviour_logp: tuple[float, ...] | None = None
+    finish: Finish = Finish.GIVEN
+
+    @property
+    def text(self) -> str:
+        return content_text(self.content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One prompt, its k >= 1 completions, and a score per completion (higher is better, NaN = unscored).
+
+    A demonstration has k = 1; binary feedback k = 1 and score 1 or 0; a preference pair k = 2 and scores (1, 0) or graded;
+    a ranking of k answers has rank-derived scores; rollouts have rewards, with their unweighted `parts`.
+
+    >>> Group(prompt=Prompt(content="Hi"), completions=(Completion(content="Hello"),)).scores
+    (nan,)
+    """
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    scores: tuple[float, ...] = ()
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.completions:
+            raise ValueError(f"a group needs at least one completion (prompt {self.prompt.id})")
+        if not self.scores:
+            object.__setattr__(self, "scores", (math.nan,) * len(self.completions))
+        lengths = {len(self.completions), len(self.scores), *(len(p) for p in self.parts.values())}
+        if len(lengths) != 1:
+            raise ValueError(f"completions, scores and parts differ in length (prompt {self.prompt.id}): {sorted(lengths)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """A tokenised completion. `mask` is True on tokens that count in a loss (the stop token does; a user's turn does not)."""
+
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    behaviour_logp: tuple[float, ...] | None = None
+    truncated: bool = False
+    """True when the end was cut, so that the last token is not a stop token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenGroup:
+    """A group after rendering and tokenising: prompt ids (at least one) and the tokens of each completion (each at least one)."""
+
+    prompt: tuple[int, ...]
+    completions: tuple[Tokens, ...]
+    group: Group
+
+    @property
+    def size(self) -> int:
+        """Tokens this group occupies in a packed tree."""
+        return len(self.prompt) + sum(len(c.ids) for c in self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`length` consecutive tokens of the flat sequence from `start`."""
+
+    start: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where prompts and completions lie in the flat sequence [T]; completion i continues `prompts[owner[i]]`.
+
+    A prompt token sees its prompt causally; a completion token sees its whole prompt and itself causally; nothing else.
+    """
+
+    prompts: tuple[Span, ...]
+    completions: tuple[Span, ...]
+    owner: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(s.length for s in self.prompts) + sum(s.length for s in self.completions)
+
+
+class Head(StrEnum):
+    """What an objective reads from the model."""
+
+    LOGP = "logp"
+    ENTROPY = "entropy"
+    VALUE = "value"
+    SCORE = "score"
+
+
+class Need(StrEnum):
+    """What an objective needs in its batches, beyond the tokens."""
+
+    PAIRS = "pairs"
+    SCORE = "score"
+    ADVANTAGE = "advantage"
+    REF_LOGP = "ref_logp"
+    OLD_LOGP = "old_logp"
+    BEHAVIOUR_LOGP = "behaviour_logp"
+    VALUE = "value"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One micro-batch: groups packed as prompt trees in one flat sequence, and the fields its objective needs.
+
+    `ids`, `positions` [T]; `completion_mask` [N, C] True on tokens that count (right-padded per completion).
+    Optional fields, all float unless said: `ref_logp`, `old_logp`, `behaviour_logp`, `value`, `returns` [N, C];
+    `advantage` [N, C] or [N, 1]; `score`, `weight` [N]; `pairs` [B, 2] int (chosen, rejected: indices into N) with
+    `margin`, `pair_weight` [B]; `statistics` named tensors computed over the whole optimizer step (KTO's z0, AOT's weights).
+    """
+
+    ids: Tensor
+    positions: Tensor
+    layout: Layout
+    completion_mask: Tensor
+    ref_logp: Tensor | None = None
+    old_logp: Tensor | None = None
+    behaviour_logp: Tensor | None = None
+    value: Tensor | None = None
+    returns: Tensor | None = None
+    advantage: Tensor | None = None
+    score: Tensor | None = None
+    weight: Tensor | None = None
+    pairs: Tensor | None = None
+    margin: Tensor | None = None
+    pair_weight: Tensor | None = None
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def completions(self) -> int:
+        return len(self.layout.completions)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on `device`."""
+        import torch
+
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        moved["statistics"] = {k: v.to(device) for k, v in self.statistics.items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOut:
+    """`logp[i, t] = log pi(completion_i[t] | prompt, completion_i[<t])` [N, C]; 0 at padding.
+
+    `entropy`, `value` [N, C] at the same positions (the state before token t); `score` [N] at the last completion token.
+    """
+
+    logp: Tensor | None = None
+    entropy: Tensor | None = None
+    value: Tensor | None = None
+    score: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One unreduced component of a loss: its share is `(value * weight).sum() / denominator`. Shapes broadcast."""
+
+    name: str
+    value: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A metric as an additive pair: its value over a step is `sum(total) / sum(count)`. Detached; stays on the device."""
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an objective returns: K terms (denominators come separately, in the same order) and metrics."""
+
+    terms: tuple[Term, ...]
+    metrics: Mapping[str, Weighted] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample one row. `temperature` 0 is greedy. `top_p` 1 and `top_k` 0 mean off. Lengths in tokens."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 128
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A reward's answer for one group: a value per completion (NaN = could not be scored) and its unweighted parts."""
+
+    values: tuple[float, ...]
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
