@@ -60,9 +60,10 @@ class Source(Protocol):
 class Stage(Protocol):
     """A node of the experiment's graph: reads the finished artifacts `inputs`, writes its own into the folder `out`.
 
-    `out` survives a kill: a stage finds its own checkpoint there and goes on. `report(done, total, **shown)` moves the bar.
+    `spec` is JSON and, with the inputs' keys and `seed`, determines the result. `out` survives a kill: a stage finds its
+    own checkpoint there and goes on. `report(done, total, **shown)` moves the progress bar; it never changes a result.
     """
 
-    version: ClassVar[int]
-
-    def __call__(self, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None: ...
+    def __call__(
+        self, spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]
+    ) -> None: ...
