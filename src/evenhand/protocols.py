@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms
 
@@ -43,13 +44,32 @@ class Objective(Protocol):
     def __call__(self, out: ModelOut, batch: Batch) -> Terms: ...
 
 
+@runtime_checkable
+class StepObjective(Protocol):
+    """An objective whose terms need a statistic of the whole optimizer step (AOT's sort, KTO's reference point).
+
+    The loop runs a no-grad pass over the step and lets `prepare` store the statistic in the batches, so that the gradient
+    does not depend on how the step is cut into micro-batches or ranks.
+    """
+
+    def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step: its micro-batches, and what the source already knows about it (reward, length, ...)."""
+
+    batches: Sequence[Batch]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
 class Source(Protocol):
     """Where batches come from. Offline and online methods differ only in here."""
 
     provides: frozenset[Need]
 
-    def step(self, index: int) -> Sequence[Batch]:
-        """The micro-batches of optimizer step `index`."""
+    def step(self, index: int) -> Step:
+        """Optimizer step `index`, from 0. Asked in order; after a resume, first for the step that was not finished."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

@@ -213,6 +213,8 @@ class Batch:
     margin: Tensor | None = None
     pair_weight: Tensor | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    counted_only: bool = False
+    """True when every row has a zero gradient: the batch counts in the denominators and is never run forward."""
 
     @property
     def completions(self) -> int:

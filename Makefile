@@ -1,0 +1,44 @@
+# One environment, built from nothing: needs Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.evenhand
+OUT    ?= runs/quickstart
+
+export HF_HUB_DISABLE_TELEMETRY = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-slow check bench docs clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up $(VENV) (pinned by constraints.txt)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "evenhand needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)   ## train SFT, DPO, RLOO and GRPO on the built-in world, over two seeds, and compare them
+	@echo "== quickstart: four arms, two seeds, one verdict (about 5 minutes on 2 cores; again: seconds)"
+	@$(BIN)/evenhand run quickstart --out $(OUT)
+
+test: $(STAMP)   ## lint, architecture, units, battery, docs
+	@echo "== lint"
+	@$(BIN)/ruff check src tests benchmarks
+	@echo "== tests"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+test-slow: $(STAMP)   ## the slow lane: simulations, long runs
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m slow
+
+check: $(STAMP)   ## the fast inner loop
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/mypy
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/test_architecture.py tests/core tests/stats tests/objectives
+
+bench: $(STAMP)  ## beside TRL, same model, data, batch and precision; writes docs/benchmarks.md
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) runs build dist

@@ -1,0 +1,69 @@
+"""Losses on single answers with a good-or-bad label: KTO, and TOPR on labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from evenhand.core import preference
+from evenhand.objectives.parts import masked_sum, metric, row_weight
+from evenhand.objectives.registry import register
+from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+
+@register("kto")
+@dataclass(frozen=True, kw_only=True)
+class Kto:
+    """Kahneman-Tversky optimisation: w * (1 - sigmoid(+-beta * (log-ratio - z0))), averaged over completions.
+
+    Label: score > 0 is desirable. z0 = max(0, mean log-ratio of mismatched prompt-completion pairs of the whole step),
+    without gradient; the source packs the mismatched pairs as rows with weight 0 and NaN score.
+    Source: Ethayarajh et al. 2024, eqs. 7-8. At policy == reference every loss is half its weight.
+    """
+
+    reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORE, Need.REF_LOGP})
+    beta: float = 0.1
+    weight_desirable: float = 1.0
+    weight_undesirable: float = 1.0
+
+    def _weight(self, batch: Batch) -> Tensor:
+        labelled = ~batch.score.isnan()
+        return row_weight(batch, batch.score) * labelled
+
+    def denominators(self, batch: Batch) -> Tensor:
+        return self._weight(batch).sum().reshape(1)
+
+    def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
+        mismatched = torch.cat([self._ratio(o, b)[b.score.isnan()] for o, b in zip(outs, batches, strict=True)])
+        raw = mismatched.mean() if len(mismatched) else torch.zeros((), device=batches[0].score.device)
+        return [replace(b, statistics={**b.statistics, "z0": raw.clamp(min=0.0), "z0_raw": raw}) for b in batches]
+
+    def _ratio(self, out: ModelOut, batch: Batch) -> Tensor:
+        return masked_sum(out.logp - batch.ref_logp, batch.completion_mask)
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        mask = batch.completion_mask
+        desirable = batch.score.nan_to_num(0.0) > 0
+        value = preference.kto(
+            masked_sum(out.logp, mask),
+            masked_sum(batch.ref_logp, mask),
+            desirable,
+            batch.statistics["z0"],
+            beta=self.beta,
+            weight_desirable=self.weight_desirable,
+            weight_undesirable=self.weight_undesirable,
+        )
+        weight = self._weight(batch).to(value.dtype)
+        ratio = self._ratio(out, batch).detach()
+        metrics = {
+            "desirable_ratio": metric(ratio, weight * desirable),
+            "undesirable_ratio": metric(ratio, weight * ~desirable),
+            "z0": metric(batch.statistics["z0"].reshape(1)),
+            "z0_raw": metric(batch.statistics["z0_raw"].reshape(1)),
+        }
+        return Terms((Term("kto", value, weight),), metrics)

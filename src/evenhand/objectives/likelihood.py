@@ -1,0 +1,66 @@
+"""Maximum likelihood: SFT, RAFT's fine-tuning step, and the likelihood term of RPO and ORPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from evenhand.core import reduce
+from evenhand.objectives.parts import metric, row_weight
+from evenhand.objectives.registry import register
+from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+REDUCTIONS = {
+    "token_mean": reduce.token_mean,
+    "sequence_mean": reduce.sequence_mean,
+    "sequence_sum": reduce.sequence_sum,
+}
+
+
+def reduction(name: str, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(weight [N, C], denominator []) of a named reduction; `constant:L` divides each sequence's sum by L tokens."""
+    if name.startswith("constant:"):
+        return reduce.constant(mask, int(name.split(":")[1]))
+    return REDUCTIONS[name](mask)
+
+
+@register("likelihood")
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """Negative log-likelihood of completions, -logp, reduced over counted tokens.
+
+    `reduce`: token_mean (every token alike) or sequence_mean (every completion alike); equal when lengths are equal.
+    `on`: all completions, or only the chosen ones of the batch's pairs (each counted once).
+    Zero-weight completions count nowhere. Reduces to: cross-entropy over completion tokens.
+    """
+
+    reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
+    reduce: str = "token_mean"
+    on: str = "all"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.PAIRS}) if self.on == "chosen" else frozenset()
+
+    def _mask(self, batch: Batch) -> Tensor:
+        keep = torch.ones(batch.completions, dtype=torch.bool, device=batch.completion_mask.device)
+        if self.on == "chosen":
+            keep = torch.zeros_like(keep)
+            keep[batch.pairs[:, 0]] = True
+        if batch.weight is not None:
+            keep = keep & (batch.weight != 0)
+        return batch.completion_mask & keep[:, None]
+
+    def denominators(self, batch: Batch) -> Tensor:
+        return reduction(self.reduce, self._mask(batch))[1].reshape(1)
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        mask = self._mask(batch)
+        weight = reduction(self.reduce, mask)[0].to(out.logp.dtype)
+        if batch.weight is not None:
+            weight = weight * row_weight(batch, out.logp)[:, None]
+        nll = -torch.where(mask, out.logp, out.logp.new_zeros(()))
+        return Terms((Term("nll", nll, weight),), {"nll": metric(nll, mask)})

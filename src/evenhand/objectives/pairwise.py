@@ -1,0 +1,150 @@
+"""Losses on pairs of completions: the DPO family. One objective; the loss is a name and its hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from evenhand.core import preference
+from evenhand.objectives.parts import lengths, masked_sum, metric
+from evenhand.objectives.registry import register
+from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class PairLoss:
+    """A pure pair loss [B] -> [B] and what it eats: `per` completion sums or token means, with or without a reference.
+
+    `lengths` losses also receive `length_chosen` and `length_rejected` [B] in tokens.
+    """
+
+    function: Callable[..., Tensor]
+    per: str = "sum"
+    reference: bool = True
+    lengths: bool = False
+
+
+PAIR_LOSSES: dict[str, PairLoss] = {
+    "dpo": PairLoss(preference.dpo),
+    "cdpo": PairLoss(preference.cdpo),
+    "robust": PairLoss(preference.robust),
+    "ipo": PairLoss(preference.ipo),
+    "ipo_mean": PairLoss(preference.ipo_mean, per="mean"),
+    "hinge": PairLoss(preference.hinge),
+    "length_desensitised": PairLoss(preference.length_desensitised, lengths=True),
+    "slic": PairLoss(preference.slic, reference=False),
+    "local": PairLoss(preference.local, reference=False),
+    "simpo": PairLoss(preference.simpo, per="mean", reference=False),
+    "orpo": PairLoss(preference.orpo, per="mean", reference=False),
+}
+
+
+def pair_weight(batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Weight per pair [B]; 1 when none is given."""
+    if batch.pair_weight is not None:
+        return batch.pair_weight.to(dtype)
+    return torch.ones(len(batch.pairs), dtype=dtype, device=batch.pairs.device)
+
+
+def _sides(values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Values of the chosen and the rejected completion of every pair, [N] -> [B], [B]."""
+    return values[batch.pairs[:, 0]], values[batch.pairs[:, 1]]
+
+
+def _per_completion(logp: Tensor, batch: Batch, per: str) -> Tensor:
+    total = masked_sum(logp, batch.completion_mask)
+    return total / lengths(batch.completion_mask) if per == "mean" else total
+
+
+def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor) -> dict:
+    """Accuracy and margin of the implicit reward (log-ratio when a reference is there), log-probs of both sides (nats)."""
+    logp = masked_sum(out.logp.detach(), batch.completion_mask)
+    ratio = logp if batch.ref_logp is None else logp - masked_sum(batch.ref_logp, batch.completion_mask)
+    chosen, rejected = _sides(ratio, batch)
+    chosen_logp, rejected_logp = _sides(logp, batch)
+    wins = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+    return {
+        "accuracy": metric(wins, weight),
+        "margin": metric(chosen - rejected, weight),
+        "chosen_logp": metric(chosen_logp, weight),
+        "rejected_logp": metric(rejected_logp, weight),
+    }
+
+
+@register("pairwise")
+@dataclass(frozen=True, kw_only=True)
+class Pairwise:
+    """A named pair loss of `core.preference`, averaged over pairs (weighted when the data has pair weights).
+
+    `loss` is one of PAIR_LOSSES, `parameters` its keyword hyper-parameters. Loss inputs are log-probs over counted tokens,
+    summed or averaged per completion as the loss wants them.
+    """
+
+    reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
+    loss: str = "dpo"
+    parameters: Mapping[str, float] = field(default_factory=lambda: {"beta": 0.1})
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        reference = {Need.REF_LOGP} if PAIR_LOSSES[self.loss].reference else set()
+        return frozenset({Need.PAIRS} | reference)
+
+    def denominators(self, batch: Batch) -> Tensor:
+        return pair_weight(batch, torch.float32).sum().reshape(1)
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        spec = PAIR_LOSSES[self.loss]
+        inputs = [*_sides(_per_completion(out.logp, batch, spec.per), batch)]
+        if spec.reference:
+            inputs += _sides(_per_completion(batch.ref_logp, batch, spec.per), batch)
+        extra = {}
+        if spec.lengths:
+            chosen, rejected = _sides(lengths(batch.completion_mask), batch)
+            extra = {"length_chosen": chosen, "length_rejected": rejected}
+        weight = pair_weight(batch, out.logp.dtype)
+        value = spec.function(*inputs, **extra, **self.parameters)
+        return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight))
+
+
+@register("transport")
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """AOT: the sorted chosen log-ratios must dominate the sorted rejected ones, over the whole optimizer step.
+
+    `form` is unpaired (quantiles of chosen against rejected log-ratios) or paired (policy margins against reference
+    margins). The sort is taken in `prepare`, over every micro-batch; the surrogate's gradient equals the gradient through
+    the global sort. Source: Melnyk et al. 2024. With one pair per step both forms reduce to DPO.
+    """
+
+    reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REF_LOGP})
+    form: str = "unpaired"
+    beta: float = 0.1
+
+    def denominators(self, batch: Batch) -> Tensor:
+        return torch.tensor([float(len(batch.pairs))], device=batch.pairs.device)
+
+    def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
+        sides = [self._inputs(out.logp, b) for out, b in zip(outs, batches, strict=True)]
+        chosen, rejected, ref_chosen, ref_rejected = (torch.cat(parts) for parts in zip(*sides, strict=True))
+        weights = getattr(preference, f"aot_{self.form}_weights")
+        value = getattr(preference, f"aot_{self.form}")(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
+        w_chosen, w_rejected = weights(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
+        sizes = [len(b.pairs) for b in batches]
+        parts = zip(batches, w_chosen.split(sizes), w_rejected.split(sizes), value.split(sizes), strict=True)
+        return [replace(b, statistics={**b.statistics, "aot_chosen": c, "aot_rejected": r, "aot": v}) for b, c, r, v in parts]
+
+    def _inputs(self, logp: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        return (*_sides(masked_sum(logp, batch.completion_mask), batch), *_sides(masked_sum(batch.ref_logp, batch.completion_mask), batch))
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        chosen, rejected = _sides(masked_sum(out.logp, batch.completion_mask), batch)
+        stats = batch.statistics
+        surrogate = stats["aot_chosen"] * chosen + stats["aot_rejected"] * rejected
+        value = stats["aot"] + surrogate - surrogate.detach()  # the step's value, with the gradient of the global sort
+        weight = torch.ones_like(value)
+        return Terms((Term("aot", value, weight),), pair_metrics(out, batch, weight))

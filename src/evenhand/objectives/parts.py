@@ -1,0 +1,36 @@
+"""Small tensor helpers shared by the objectives: sums and means over a completion, weights, metrics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evenhand.types import Batch, ModelOut, Weighted
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum over counted tokens, [N, C] -> [N]. `where`, not a product: -inf * 0 is NaN."""
+    return torch.where(mask, values, values.new_zeros(())).sum(-1)
+
+
+def lengths(mask: Tensor) -> Tensor:
+    """Counted tokens per completion, [N, C] -> [N], at least 1."""
+    return mask.sum(-1).clamp(min=1)
+
+
+def sequence_logp(out: ModelOut, batch: Batch) -> Tensor:
+    """log pi(completion | prompt) over counted tokens, [N], nats."""
+    return masked_sum(out.logp, batch.completion_mask)
+
+
+def row_weight(batch: Batch, like: Tensor) -> Tensor:
+    """The data weight per completion [N], 1 when none is given; 0 for a completion without a counted token."""
+    counts = batch.completion_mask.any(-1).to(like.dtype)
+    return counts if batch.weight is None else counts * batch.weight.to(like.dtype)
+
+
+def metric(values: Tensor, weight: Tensor | None = None) -> Weighted:
+    """A detached additive metric: weighted sum and weight."""
+    values = values.detach().float()
+    weight = torch.ones_like(values) if weight is None else weight.detach().float().expand_as(values)
+    return Weighted((values * weight).sum(), weight.sum())

@@ -1,0 +1,175 @@
+"""Policy gradients: one objective whose coordinates are the surrogate, the reduction, and what is added to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from evenhand.core import kl, policy
+from evenhand.objectives.likelihood import reduction
+from evenhand.objectives.parts import masked_sum, metric
+from evenhand.objectives.registry import register
+from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a surrogate sees: log-probs [N, C] (current, at the rollout's weights, as sampled), advantage, mask."""
+
+    logp: Tensor
+    old_logp: Tensor
+    behaviour_logp: Tensor
+    advantage: Tensor
+    mask: Tensor
+
+
+def _reinforce(s: Step) -> Tensor:
+    return policy.reinforce(s.logp, s.advantage)
+
+
+def _clipped(s: Step, **p: float) -> Tensor:
+    return policy.clipped(s.logp, s.old_logp, s.advantage, **p)
+
+
+def _dual_clipped(s: Step, **p: float) -> Tensor:
+    return policy.dual_clipped(s.logp, s.old_logp, s.advantage, **p)
+
+
+def _sequence_clipped(s: Step, **p: float) -> Tensor:
+    return policy.sequence_clipped(s.logp, s.old_logp, s.advantage, s.mask, **p)
+
+
+def _gspo(s: Step, **p: float) -> Tensor:
+    return policy.gspo(s.logp, s.old_logp, s.advantage, s.mask, **p)
+
+
+def _cispo(s: Step, **p: float) -> Tensor:
+    return policy.cispo(s.logp, s.old_logp, s.advantage, **p)
+
+
+def _topr(s: Step) -> Tensor:
+    advantage = s.advantage if s.advantage.dim() == 1 else s.advantage[:, 0]
+    return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), advantage)[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surrogate:
+    """`per_sequence` surrogates return one value per completion ([N, 1]); the reduction then counts completions."""
+
+    function: Callable[..., Tensor]
+    per_sequence: bool = False
+    needs: frozenset[Need] = frozenset()
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "reinforce": Surrogate(_reinforce),
+    "clipped": Surrogate(_clipped, needs=frozenset({Need.OLD_LOGP})),
+    "dual_clipped": Surrogate(_dual_clipped, needs=frozenset({Need.OLD_LOGP})),
+    "sequence_clipped": Surrogate(_sequence_clipped, per_sequence=True, needs=frozenset({Need.OLD_LOGP})),
+    "gspo": Surrogate(_gspo, per_sequence=True, needs=frozenset({Need.OLD_LOGP})),
+    "cispo": Surrogate(_cispo, needs=frozenset({Need.OLD_LOGP})),
+    "topr": Surrogate(_topr, per_sequence=True, needs=frozenset({Need.BEHAVIOUR_LOGP})),
+}
+KL_ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
+
+
+@register("policy_gradient")
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient:
+    """Surrogate of `core.policy`, reduced over the whole step, plus a KL and an entropy term in the loss.
+
+    `reduce` is token_mean, sequence_mean, sequence_sum or `constant:L`. `kl` multiplies the mean of `kl_estimator` under the
+    same reduction (k3: GRPO's; its gradient on-policy is that of KL(ref || policy), see core.kl). `importance` caps
+    exp(old - behaviour) per token when the sampler is not the trainer; 0 is off. `value` weighs the value head's clipped
+    squared error. On-policy (no old_logp in the batch) the ratio is 1 and the gradient that of REINFORCE.
+    """
+
+    surrogate: str = "clipped"
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    reduce: str = "sequence_mean"
+    kl: float = 0.0
+    kl_estimator: str = "k3"
+    entropy: float = 0.0
+    importance: float = 0.0
+    value: float = 0.0
+    value_clip: float = 0.2
+
+    kind: ClassVar[str]
+
+    @property
+    def reads(self) -> frozenset[Head]:
+        entropy = {Head.ENTROPY} if self.entropy else set()
+        value = {Head.VALUE} if self.value else set()
+        return frozenset({Head.LOGP} | entropy | value)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        reference = {Need.REF_LOGP} if self.kl else set()
+        value = {Need.VALUE} if self.value else set()
+        importance = {Need.BEHAVIOUR_LOGP} if self.importance else set()
+        return frozenset({Need.ADVANTAGE} | reference | value | importance) | SURROGATES[self.surrogate].needs
+
+    @property
+    def skips_zero_advantage(self) -> bool:
+        """True when a completion with zero advantage has exactly zero gradient, so that it need not be run."""
+        return not (self.kl or self.entropy or self.value)
+
+    def _mask(self, batch: Batch) -> Tensor:
+        if batch.weight is None:
+            return batch.completion_mask
+        return batch.completion_mask & (batch.weight != 0)[:, None]
+
+    def _sequence_weight(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A completion-level surrogate counts every completion with a token once, whatever its length."""
+        if self.reduce == "token_mean" or self.reduce.startswith("constant:"):
+            return reduction("token_mean", mask) if self.reduce == "token_mean" else reduction(self.reduce, mask)
+        rows = mask.any(-1, keepdim=True)
+        return rows, rows.sum()
+
+    def _surrogate_weight(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if SURROGATES[self.surrogate].per_sequence:
+            rows = mask.any(-1, keepdim=True)
+            return rows, rows.sum()
+        return reduction(self.reduce, mask)
+
+    def denominators(self, batch: Batch) -> Tensor:
+        mask = self._mask(batch)
+        shares = [self._surrogate_weight(mask)[1]]
+        shares += [reduction(self.reduce, mask)[1]] * ((self.kl > 0) + (self.entropy > 0))
+        shares += [reduction("token_mean", mask)[1]] * (self.value > 0)
+        return torch.stack([s.float() for s in shares])
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        mask = self._mask(batch)
+        logp = torch.where(mask, out.logp, out.logp.new_zeros(()))
+        old = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, 0.0)
+        behaviour = old if batch.behaviour_logp is None else torch.where(mask, batch.behaviour_logp, 0.0)
+        spec = SURROGATES[self.surrogate]
+        value = spec.function(Step(logp, old, behaviour, batch.advantage, mask), **self.parameters)
+        weight = self._surrogate_weight(mask)[0].to(value.dtype)
+        if self.importance:
+            weight = weight * policy.importance_weight(old, behaviour, cap=self.importance)
+        terms = [Term(self.surrogate, value, weight)]
+        metrics = {"ratio": metric((logp - old).exp(), mask)} if batch.old_logp is not None else {}
+        terms += self._added_terms(out, batch, logp, mask)
+        if batch.ref_logp is not None:
+            metrics["kl_token"] = metric(kl.k3(logp.detach(), batch.ref_logp), mask)
+        return Terms(tuple(terms), metrics)
+
+    def _added_terms(self, out: ModelOut, batch: Batch, logp: Tensor, mask: Tensor) -> list[Term]:
+        weight = reduction(self.reduce, mask)[0].to(logp.dtype)
+        terms = []
+        if self.kl > 0:
+            estimate = KL_ESTIMATORS[self.kl_estimator](logp, torch.where(mask, batch.ref_logp, 0.0))
+            terms.append(Term("kl", self.kl * estimate, weight))
+        if self.entropy > 0:
+            terms.append(Term("entropy", -self.entropy * torch.where(mask, out.entropy, 0.0), weight))
+        if self.value > 0:
+            error = policy.value_loss(out.value, batch.value, batch.returns, clip=self.value_clip)
+            error = torch.where(mask, error, 0.0)
+            terms.append(Term("value", self.value * error, reduction("token_mean", mask)[0].to(logp.dtype)))
+        return terms

@@ -1,0 +1,54 @@
+"""Objectives by name. Registering one enters it into the JSON form, the docs table and the battery of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from evenhand.errors import UserError, did_you_mean
+from evenhand.protocols import Objective
+
+OBJECTIVES: dict[str, type] = {}
+C = TypeVar("C", bound=type)
+
+
+def register(name: str) -> Callable[[C], C]:
+    """Class decorator: the frozen dataclass below is the objective called `name`."""
+
+    def add(cls: C) -> C:
+        OBJECTIVES[name] = cls
+        cls.kind = name
+        return cls
+
+    return add
+
+
+def to_json(objective: Any) -> Any:
+    """The objective as JSON: `{"kind": name, field: value, ...}`, nested objectives included."""
+    if is_dataclass(objective) and hasattr(type(objective), "kind"):
+        return {"kind": type(objective).kind, **{f.name: to_json(getattr(objective, f.name)) for f in fields(objective)}}
+    if isinstance(objective, Mapping):
+        return {k: to_json(v) for k, v in objective.items()}
+    if isinstance(objective, tuple | list):
+        return [to_json(v) for v in objective]
+    return objective
+
+
+def from_json(data: Any) -> Any:
+    """The inverse of `to_json`; an unknown kind is a UserError."""
+    if isinstance(data, Mapping) and "kind" in data:
+        kind = data["kind"]
+        if kind not in OBJECTIVES:
+            raise UserError(f"unknown objective '{kind}'", where="kind", fix=did_you_mean(str(kind), OBJECTIVES))
+        return OBJECTIVES[kind](**{k: from_json(v) for k, v in data.items() if k != "kind"})
+    if isinstance(data, Mapping):
+        return {k: from_json(v) for k, v in data.items()}
+    if isinstance(data, list):
+        return tuple(from_json(v) for v in data)
+    return data
+
+
+def needs_of(objective: Objective, provides: frozenset) -> frozenset:
+    """What the objective needs and nobody provides; empty when the marriage is legal."""
+    return objective.needs - provides
