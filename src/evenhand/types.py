@@ -89,9 +89,9 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """One prompt, its k >= 1 completions, and a score per completion (higher is better, NaN = unscored).
+    """One prompt, its k completions, and a score per completion (higher is better, NaN = unscored).
 
-    A demonstration has k = 1; binary feedback k = 1 and score 1 or 0; a preference pair k = 2 and scores (1, 0) or graded;
+    A bare prompt, waiting for rollouts, has k = 0; a demonstration has k = 1; binary feedback k = 1 and score 1 or 0; a preference pair k = 2 and scores (1, 0) or graded;
     a ranking of k answers has rank-derived scores; rollouts have rewards, with their unweighted `parts`.
 
     >>> Group(prompt=Prompt(content="Hi"), completions=(Completion(content="Hello"),)).scores
@@ -104,8 +104,6 @@ class Group:
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.completions:
-            raise ValueError(f"a group needs at least one completion (prompt {self.prompt.id})")
         if not self.scores:
             object.__setattr__(self, "scores", (math.nan,) * len(self.completions))
         lengths = {len(self.completions), len(self.scores), *(len(p) for p in self.parts.values())}
