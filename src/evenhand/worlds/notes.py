@@ -1,0 +1,198 @@
+"""The notes task: write a short letter that names two things, keeps one mood, and ends in time.
+
+Writing a good note takes a grammar and a plan; checking one takes a few counts. That gap is what preference tuning lives on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from evenhand.seeding import keyed
+from evenhand.types import Group, Message, Prompt, Scores
+from evenhand.worlds import notes_grammar as grammar
+from evenhand.worlds.labels import repeated_share, words
+
+HELD_OUT = 8
+"""One (tone, pair of topics) in this many is held out: never in a corpus, a demonstration, a pair or a training prompt."""
+
+
+def pick(generator: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(generator.integers(len(options)))]
+
+
+def fill(pattern: str, generator: np.random.Generator, tone: str = "", **given: str) -> str:
+    """A pattern with its slots drawn; words of feeling come from `tone`, and `given` wins over a draw.
+
+    `topic` is used for the first topic slot and `second` for the next. No word of feeling comes twice.
+    """
+    drawn: list[str] = []
+
+    def draw(match: re.Match[str]) -> str:
+        slot = match.group(1)
+        if slot == "topic" and "topic" in given:
+            return given.pop("topic")
+        if slot == "topic" and "second" in given:
+            return given.pop("second")
+        if slot in grammar.ANY_TONE:
+            drawn.append(pick(generator, [w for w in grammar.TONES[tone][slot] if w not in drawn]))
+            return drawn[-1]
+        return given[slot] if slot in given else pick(generator, grammar.SLOTS[slot])
+
+    return re.sub(r"\{(\w+)\}", draw, pattern)
+
+
+def split_of(tone: str, topics: Sequence[str]) -> str:
+    """ "heldout" for one in eight combinations of a tone and an unordered pair of topics, else "train"."""
+    return "heldout" if keyed("notes", tone, *sorted(topics)) % HELD_OUT == 0 else "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much each part of the gold reward counts. Merits sum to 1; fines are negative; `rambling` is per word."""
+
+    topics: float = 0.4
+    tone: float = 0.4
+    form: float = 0.2
+    repetition: float = -0.5
+    salad: float = -0.5
+    rambling: float = -0.01
+
+
+@dataclass(frozen=True, slots=True)
+class NotesGold:
+    """The gold reward of a note: `sum of weight * part`. At most 1; higher is better.
+
+    Merits, each in [0, 1]:
+    `topics` the share of requested topics that are named, less a quarter for each other topic named (not below 0);
+    `tone` `min(own, 3) / 3 * own / (own + other)` over distinct words of feeling of the requested and of other tones;
+    `form` half for opening with "Dear NAME,", half for ending with a closing and a signature.
+    Fines:
+    `repetition` the share of three-word runs that occurred before, in [0, 1];
+    `salad` the share of neighbouring words in the body that the language does not allow, in [0, 1]; 1 for an empty body;
+    `rambling` the number of words over `limit`: length is never rewarded, only fined.
+    """
+
+    weights: Weights = field(default_factory=Weights)
+    limit: int = 22
+
+    def __call__(self, groups: Sequence[Group]) -> list[Scores]:
+        return [self._group(group) for group in groups]
+
+    def _group(self, group: Group) -> Scores:
+        rows = [note_parts(c.text, group.prompt.meta, self.limit) for c in group.completions]
+        values = tuple(sum(getattr(self.weights, name) * value for name, value in row.items()) for row in rows)
+        return Scores(values, {name: tuple(row[name] for row in rows) for name in rows[0]})
+
+
+def note_parts(text: str, asked: Mapping[str, Any], limit: int) -> dict[str, float]:
+    """The unweighted parts of the gold reward of one note; `asked` holds `name`, `tone` and `topics`."""
+    found = words(text)
+    return {
+        "topics": _topics(found, asked["topics"]),
+        "tone": _tone(found, asked["tone"]),
+        "form": _form(text, asked["name"]),
+        "repetition": repeated_share(found, 3),
+        "salad": _salad(text),
+        "rambling": float(max(0, len(found) - limit)),
+    }
+
+
+def _topics(found: Sequence[str], asked: Sequence[str]) -> float:
+    named = set(found) & set(grammar.TOPICS)
+    hits = len(named & set(asked))
+    return max(0.0, hits / len(asked) - 0.25 * (len(named) - hits))
+
+
+def _tone(found: Sequence[str], asked: str) -> float:
+    felt = {w for w in found if w in grammar.TONE_OF}
+    own = sum(grammar.TONE_OF[w] == asked for w in felt)
+    return min(own, 3) / 3.0 * own / len(felt) if felt else 0.0
+
+
+CLOSING = re.compile(rf"(?:{'|'.join(grammar.CLOSINGS)}), (?:{'|'.join(grammar.SIGNERS)})\.$")
+OPENING = re.compile(r"^Dear \w+,")
+
+
+def _form(text: str, name: str) -> float:
+    text = text.strip()
+    return 0.5 * text.startswith(f"Dear {name},") + 0.5 * bool(CLOSING.search(text))
+
+
+def _salad(text: str) -> float:
+    body = OPENING.sub("", CLOSING.sub("", text.strip()))
+    pairs = [pair for sentence in body.split(".") for pair in pairwise(words(sentence))]
+    return sum(pair not in ALLOWED for pair in pairs) / len(pairs) if pairs else 1.0
+
+
+ALLOWED = grammar.word_pairs()
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Requests, and a writer of middling skill: it forgets topics, slips into another mood, rambles and repeats itself."""
+
+    skill: tuple[float, float] = (0.3, 0.8)
+    """A note is written with a skill drawn uniformly from this range: the chance of doing each thing as asked."""
+
+    def request(self, generator: np.random.Generator, split: str) -> Prompt:
+        """A request of the split, uniform over names, tones and ordered pairs of topics."""
+        while True:
+            tone = pick(generator, tuple(grammar.TONES))
+            first, second = (grammar.TOPICS[int(i)] for i in generator.choice(len(grammar.TOPICS), 2, replace=False))
+            if split_of(tone, (first, second)) == split:
+                break
+        name = pick(generator, grammar.PEOPLE)
+        text = fill(pick(generator, grammar.REQUESTS), generator, name=name, tone=tone, topic=first, second=second)
+        return Prompt(content=(Message("user", text),), meta={"name": name, "tone": tone, "topics": [first, second]})
+
+    def answer(self, prompt: Prompt, generator: np.random.Generator) -> str:
+        """A note by a writer whose skill is drawn anew."""
+        skill = float(generator.uniform(*self.skill))
+        name, closing = self._address(prompt.meta["name"], skill, generator)
+        return " ".join([name, *self._body(prompt, skill, generator), *closing])
+
+    def _address(self, name: str, skill: float, generator: np.random.Generator) -> tuple[str, list[str]]:
+        slip = 0.5 * (1.0 - skill)  # names and endings are easy: half as many slips
+        name = pick(generator, grammar.PEOPLE) if generator.random() < slip else name
+        closing = [] if generator.random() < slip else [fill(grammar.CLOSING, generator)]
+        return grammar.GREETING.format(name=name), closing
+
+    def _body(self, prompt: Prompt, skill: float, generator: np.random.Generator) -> list[str]:
+        def sentence(topic: str) -> str:
+            topic = topic if generator.random() < skill else pick(generator, grammar.TOPICS)
+            tone = prompt.meta["tone"] if generator.random() < skill else pick(generator, tuple(grammar.TONES))
+            return fill(pick(generator, grammar.TOPIC_SENTENCES), generator, tone=tone, topic=topic)
+
+        body = [sentence(topic) for topic in prompt.meta["topics"]]
+        while generator.random() < 0.45 and len(body) < 4:
+            more = generator.random()
+            if more < 0.5:
+                body.append(fill(pick(generator, grammar.FILLERS), generator))
+            elif more < 0.75:
+                body.append(sentence(pick(generator, prompt.meta["topics"])))
+            else:
+                body.append(pick(generator, body))
+        return body
+
+    def document(self, generator: np.random.Generator) -> str:
+        """Plain text to learn the language from: bare notes, notes under a heading, and requests alone; never the chat form."""
+        prompt = self.request(generator, "train")
+        style = generator.random()
+        if style < 0.1:
+            return prompt.text
+        note = self.answer(prompt, generator)
+        if style < 0.3:
+            return note
+        meta = prompt.meta
+        asked = {"name": meta["name"], "tone": meta["tone"], "topic": meta["topics"][0], "second": meta["topics"][1]}
+        return f"{fill(pick(generator, grammar.HEADINGS), generator, **asked)} {note}"
+
+    def language(self) -> Iterator[str]:
+        """Texts that together hold every piece of the vocabulary."""
+        return grammar.language()
