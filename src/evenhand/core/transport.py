@@ -1,0 +1,76 @@
+"""AOT: alignment by optimal transport (arXiv:2406.05882). Two *distributions* are compared, by their sorted log-ratios.
+
+A sort belongs to the whole optimizer step: sorting each micro-batch is a weaker objective. The exact two-pass form gathers
+all log-probs without gradient, asks `aot_*_weights` for one weight per answer, and differentiates in any order of micro-batches
+`sum(weight_chosen * chosen + weight_rejected * rejected)`, whose gradient is that of `aot_*(...).sum()` through the global sort.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def aot_unpaired(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
+    """`nls(beta (a_i - b_i))`, a and b the sorted log-ratios of the chosen and of the rejected answers.
+
+    Summed log-probs of a whole step, `[B]`, or `[W]` chosen against `[L]` rejected: b is then the empirical quantile function
+    of the rejected at the chosen's levels, linearly interpolated. Returns `[W]` in order of a. Ignores who was paired with
+    whom, and is never above the mean `dpo` loss of any pairing of the same answers; `dpo` itself at B = 1.
+    """
+    better = torch.sort(chosen - ref_chosen).values
+    low, high, share = _levels(len(rejected), better)
+    worse = torch.sort(rejected - ref_rejected).values
+    return -logsigmoid(beta * (better - torch.lerp(worse[low], worse[high], share)))
+
+
+def aot_paired(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
+    """`nls(beta (a_i - b_i))`, a = sorted policy margins (chosen - rejected), b = sorted reference margins.
+
+    Summed log-probs of a whole step, `[B]` each; returns `[B]` in order of a. `dpo` itself at B = 1.
+    """
+    policy = torch.sort(chosen - rejected).values
+    reference = torch.sort(ref_chosen - ref_rejected).values
+    return -logsigmoid(beta * (policy - reference))
+
+
+@torch.no_grad()
+def aot_unpaired_weights(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Gradient of `aot_unpaired(...).sum()` by `chosen` [W] and by `rejected` [L], in the order of the inputs; no gradient."""
+    better, order_chosen = torch.sort(chosen - ref_chosen, stable=True)
+    worse, order_rejected = torch.sort(rejected - ref_rejected, stable=True)
+    low, high, share = _levels(len(worse), better)
+    pull = beta * torch.sigmoid(-beta * (better - torch.lerp(worse[low], worse[high], share)))
+    push = torch.zeros_like(worse).index_add(0, low, pull * (1 - share)).index_add(0, high, pull * share)
+    return _unsort(-pull, order_chosen), _unsort(push, order_rejected)
+
+
+@torch.no_grad()
+def aot_paired_weights(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Gradient of `aot_paired(...).sum()` by `chosen` and by `rejected`, `[B]` in the order of the inputs; no gradient."""
+    policy, order = torch.sort(chosen - rejected, stable=True)
+    reference = torch.sort(ref_chosen - ref_rejected).values
+    pull = beta * torch.sigmoid(-beta * (policy - reference))
+    weight = _unsort(-pull, order)
+    return weight, -weight
+
+
+def _levels(count: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the quantile levels (i + 1/2) / W of `like` [W] fall among `count` sorted values: lower, upper, share of the upper.
+
+    At equal counts level i falls on value i, so the quantile function is the sort.
+    """
+    rank = torch.arange(len(like), device=like.device, dtype=torch.float64)
+    # Equal counts are kept apart so that no rounding can put a share of 1e-16 on a neighbour.
+    place = rank if count == len(like) else ((rank + 0.5) * count / len(like) - 0.5).clamp(0, count - 1)
+    low = place.floor().long()
+    return low, (low + 1).clamp(max=count - 1), (place - low).to(like.dtype)
+
+
+def _unsort(value: Tensor, order: Tensor) -> Tensor:
+    return torch.empty_like(value).index_copy(0, order, value)
