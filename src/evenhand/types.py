@@ -91,8 +91,8 @@ class Completion:
 class Group:
     """One prompt, its k completions, and a score per completion (higher is better, NaN = unscored).
 
-    A bare prompt, waiting for rollouts, has k = 0; a demonstration has k = 1; binary feedback k = 1 and score 1 or 0; a preference pair k = 2 and scores (1, 0) or graded;
-    a ranking of k answers has rank-derived scores; rollouts have rewards, with their unweighted `parts`.
+    A bare prompt has k = 0; a demonstration has k = 1; binary feedback k = 1 and score 1 or 0; a preference pair k = 2 and
+    scores (1, 0) or graded; a ranking of k answers has rank-derived scores; rollouts have rewards, with unweighted `parts`.
 
     >>> Group(prompt=Prompt(content="Hi"), completions=(Completion(content="Hello"),)).scores
     (nan,)
@@ -183,6 +183,10 @@ class Need(StrEnum):
     OLD_LOGP = "old_logp"
     BEHAVIOUR_LOGP = "behaviour_logp"
     VALUE = "value"
+    MISMATCHED = "mismatched"
+    """Rows that pair a prompt with another prompt's completion (KTO's reference point), counted only."""
+    STATISTICS = "statistics"
+    """A statistic of the whole optimizer step, computed by the objective's `prepare` in a no-grad pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +216,7 @@ class Batch:
     pair_weight: Tensor | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     counted_only: bool = False
-    """True when every row has a zero gradient: the batch counts in the denominators and is never run forward."""
+    """True when every row has a zero gradient: it counts in denominators and step statistics, and is never run for a gradient."""
 
     @property
     def completions(self) -> int:
