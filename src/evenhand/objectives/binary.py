@@ -21,12 +21,12 @@ class Kto:
     """Kahneman-Tversky optimisation: w * (1 - sigmoid(+-beta * (log-ratio - z0))), averaged over completions.
 
     Label: score > 0 is desirable. z0 = max(0, mean log-ratio of mismatched prompt-completion pairs of the whole step),
-    without gradient; the source packs the mismatched pairs as rows with weight 0 and NaN score.
+    without gradient; the source adds the mismatched pairs as counted-only rows with NaN score.
     Source: Ethayarajh et al. 2024, eqs. 7-8. At policy == reference every loss is half its weight.
     """
 
     reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORE, Need.REF_LOGP})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORE, Need.REF_LOGP, Need.MISMATCHED, Need.STATISTICS})
     beta: float = 0.1
     weight_desirable: float = 1.0
     weight_undesirable: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,8 +40,8 @@ class Combined:
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
         ready = list(batches)
         for objective in self.objectives:
-            if isinstance(objective, StepObjective):
-                ready = objective.prepare(ready, outs)
+            if Need.STATISTICS in objective.needs:
+                ready = cast(StepObjective, objective).prepare(ready, outs)
         return ready
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:

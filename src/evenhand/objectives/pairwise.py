@@ -121,7 +121,7 @@ class Transport:
     """
 
     reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REF_LOGP})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REF_LOGP, Need.STATISTICS})
     form: str = "unpaired"
     beta: float = 0.1
 
@@ -139,7 +139,10 @@ class Transport:
         return [replace(b, statistics={**b.statistics, "aot_chosen": c, "aot_rejected": r, "aot": v}) for b, c, r, v in parts]
 
     def _inputs(self, logp: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        return (*_sides(masked_sum(logp, batch.completion_mask), batch), *_sides(masked_sum(batch.ref_logp, batch.completion_mask), batch))
+        return (
+            *_sides(masked_sum(logp, batch.completion_mask), batch),
+            *_sides(masked_sum(batch.ref_logp, batch.completion_mask), batch),
+        )
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         chosen, rejected = _sides(masked_sum(out.logp, batch.completion_mask), batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def _dual_clipped(s: Step, **p: float) -> Tensor:
 
 
 def _sequence_clipped(s: Step, **p: float) -> Tensor:
-    return policy.sequence_clipped(s.logp, s.old_logp, s.advantage, s.mask, **p)
+    return policy.sequence_clipped(s.logp, s.old_logp, _per_sequence(s.advantage), s.mask, **p)[:, None]
 
 
 def _gspo(s: Step, **p: float) -> Tensor:
@@ -52,8 +51,14 @@ def _cispo(s: Step, **p: float) -> Tensor:
 
 
 def _topr(s: Step) -> Tensor:
-    advantage = s.advantage if s.advantage.dim() == 1 else s.advantage[:, 0]
-    return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), advantage)[:, None]
+    return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), _per_sequence(s.advantage))[:, None]
+
+
+def _per_sequence(advantage: Tensor) -> Tensor:
+    """[N, 1] -> [N]; a token-level advantage has no meaning for a surrogate of whole completions."""
+    if advantage.shape[-1] != 1:
+        raise ValueError(f"a sequence surrogate needs one advantage per completion, got {list(advantage.shape)}")
+    return advantage[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ SURROGATES: dict[str, Surrogate] = {
     "clipped": Surrogate(_clipped, needs=frozenset({Need.OLD_LOGP})),
     "dual_clipped": Surrogate(_dual_clipped, needs=frozenset({Need.OLD_LOGP})),
     "sequence_clipped": Surrogate(_sequence_clipped, per_sequence=True, needs=frozenset({Need.OLD_LOGP})),
-    "gspo": Surrogate(_gspo, per_sequence=True, needs=frozenset({Need.OLD_LOGP})),
+    "gspo": Surrogate(_gspo, needs=frozenset({Need.OLD_LOGP})),
     "cispo": Surrogate(_cispo, needs=frozenset({Need.OLD_LOGP})),
     "topr": Surrogate(_topr, per_sequence=True, needs=frozenset({Need.BEHAVIOUR_LOGP})),
 }
@@ -98,8 +103,6 @@ class PolicyGradient:
     value: float = 0.0
     value_clip: float = 0.2
 
-    kind: ClassVar[str]
-
     @property
     def reads(self) -> frozenset[Head]:
         entropy = {Head.ENTROPY} if self.entropy else set()
@@ -123,13 +126,6 @@ class PolicyGradient:
             return batch.completion_mask
         return batch.completion_mask & (batch.weight != 0)[:, None]
 
-    def _sequence_weight(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """A completion-level surrogate counts every completion with a token once, whatever its length."""
-        if self.reduce == "token_mean" or self.reduce.startswith("constant:"):
-            return reduction("token_mean", mask) if self.reduce == "token_mean" else reduction(self.reduce, mask)
-        rows = mask.any(-1, keepdim=True)
-        return rows, rows.sum()
-
     def _surrogate_weight(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         if SURROGATES[self.surrogate].per_sequence:
             rows = mask.any(-1, keepdim=True)
@@ -152,7 +148,7 @@ class PolicyGradient:
         value = spec.function(Step(logp, old, behaviour, batch.advantage, mask), **self.parameters)
         weight = self._surrogate_weight(mask)[0].to(value.dtype)
         if self.importance:
-            weight = weight * policy.importance_weight(old, behaviour, cap=self.importance)
+            weight = weight * policy.token_importance(old, behaviour, cap=self.importance)
         terms = [Term(self.surrogate, value, weight)]
         metrics = {"ratio": metric((logp - old).exp(), mask)} if batch.old_logp is not None else {}
         terms += self._added_terms(out, batch, logp, mask)

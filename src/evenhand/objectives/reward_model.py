@@ -45,5 +45,5 @@ class BradleyTerry:
             "margin": metric(gap, weight),
             "score": metric(torch.stack([chosen, rejected]).mean(0), weight),
         }
-        centring = self.centring * (chosen + rejected).square()
+        centring = self.centring * preference.centring(chosen, rejected)
         return Terms((Term("bradley_terry", value, weight), Term("centring", centring, weight)), metrics)

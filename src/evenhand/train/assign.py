@@ -1,0 +1,88 @@
+"""From a scored rollout to what an objective reads: pure functions on items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from evenhand.core import credit, shaping
+from evenhand.train.items import Item, with_pairs
+from evenhand.train.scoring import total
+from evenhand.types import Finish, Group
+
+
+def spread(group: Group) -> float:
+    """Range of a group's scores; 0 when fewer than two are known."""
+    known = [s for s in group.scores if s == s]
+    return max(known) - min(known) if len(known) > 1 else 0.0
+
+
+def sequence_kl(item: Item) -> tuple[float, ...]:
+    """sum_t (old_logp - ref_logp) of each completion over counted tokens: k1, nats."""
+    old, ref = item.per_token["old_logp"], item.per_token["ref_logp"]
+    return tuple(total(o - r, c.mask) for o, r, c in zip(old, ref, item.tokens.completions, strict=True))
+
+
+def pair_item(item: Item, best: int, worst: int) -> Item | None:
+    """The item with two completions, best first, as one pair; None when their texts are the same but for white space."""
+    texts = [item.tokens.group.completions[i].text.strip() for i in (best, worst)]
+    if texts[0] == texts[1]:
+        return None
+    group = item.tokens.group
+    kept = item.only([best, worst])
+    pair = replace(
+        group,
+        completions=tuple(group.completions[i] for i in (best, worst)),
+        scores=tuple(group.scores[i] for i in (best, worst)),
+        parts={k: tuple(v[i] for i in (best, worst)) for k, v in group.parts.items()},
+    )
+    return with_pairs(replace(kept, tokens=replace(kept.tokens, group=pair)))
+
+
+def token_credit(items: Sequence[Item], reward: Tensor, *, kl: float, gamma: float, lam: float) -> list[Item]:
+    """PPO's credit: KL in the reward per token, GAE, whitened over the whole rollout; adds `returns` and `token_advantage`."""
+    masks = [torch.tensor(c.mask) for i in items for c in i.tokens.completions]
+    mask = pad_sequence(masks, batch_first=True)
+    old, value = _padded(items, "old_logp"), _padded(items, "value")
+    ref = _padded(items, "ref_logp") if "ref_logp" in items[0].per_token else old
+    rewards = shaping.token_rewards(reward.nan_to_num(0.0), old, ref, mask, beta=kl)
+    advantage, returns = credit.gae(rewards, value, mask, gamma=gamma, lam=lam)
+    advantage = credit.whiten(advantage, mask)
+    out, at = [], 0
+    for item in items:
+        rows = range(at, at + len(item.tokens.completions))
+        at = rows.stop
+        fields = {
+            "returns": tuple(returns[n, : len(masks[n])].clone() for n in rows),
+            "token_advantage": tuple(advantage[n, : len(masks[n])].clone() for n in rows),
+        }
+        out.append(replace(item, per_token={**item.per_token, **fields}))
+    return out
+
+
+def _padded(items: Sequence[Item], name: str) -> Tensor:
+    return pad_sequence([row for i in items for row in i.per_token[name]], batch_first=True)
+
+
+def summary(groups: Sequence[Group], items: Sequence[Item]) -> dict[str, float]:
+    """Reward, length, truncation, entropy and KL of a rollout, as plain means over completions."""
+    completions = [c for g in groups for c in g.completions]
+    scores = [s for g in groups for s in g.scores if s == s]
+    tokens = sum(len(c.tokens or ()) for c in completions)
+    out = {
+        "reward": sum(scores) / max(1, len(scores)),
+        "length": tokens / len(completions),
+        "truncated": sum(c.finish is Finish.LENGTH for c in completions) / len(completions),
+        "entropy": -sum(float(r.sum()) for i in items for r in i.per_token["old_logp"]) / max(1, tokens),
+        "flat": sum(spread(g) <= credit.FLAT for g in groups) / len(groups),
+    }
+    if "ref_logp" in items[0].per_token:
+        out["kl"] = sum(sum(sequence_kl(i)) for i in items) / len(completions)
+    for name in groups[0].parts:
+        values = [v for g in groups for v in g.parts[name] if v == v]
+        out[f"reward/{name}"] = sum(values) / max(1, len(values))
+    return out

@@ -1,0 +1,121 @@
+"""Items: tokenised groups with the per-completion fields an objective needs, and how items become micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from evenhand.core import selection
+from evenhand.data.batch import pack, split_by_tokens
+from evenhand.types import Batch, TokenGroup
+
+TOKEN_FIELDS = ("ref_logp", "old_logp", "behaviour_logp", "value", "returns", "token_advantage")
+"""One float per token of each completion."""
+SCALAR_FIELDS = ("advantage", "score", "weight")
+"""One float per completion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A tokenised group and its fields: `per_token[name][i]` [len(completion i)], `per_completion[name][i]` a float.
+
+    `pairs` index this group's completions as (chosen, rejected), with a rating gap and a weight each.
+    """
+
+    tokens: TokenGroup
+    per_token: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    per_completion: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    pairs: tuple[tuple[int, int], ...] = ()
+    margin: tuple[float, ...] = ()
+    pair_weight: tuple[float, ...] = ()
+    counted_only: bool = False
+
+    def only(self, keep: Sequence[int], **changes: Any) -> Item:
+        """The item with the completions `keep`, in that order; pairs are dropped (they would point elsewhere)."""
+        tokens = replace(self.tokens, completions=tuple(self.tokens.completions[i] for i in keep))
+        per_token = {k: tuple(v[i] for i in keep) for k, v in self.per_token.items()}
+        per_completion = {k: tuple(v[i] for i in keep) for k, v in self.per_completion.items()}
+        return replace(
+            self,
+            tokens=tokens,
+            per_token=per_token,
+            per_completion=per_completion,
+            pairs=(),
+            margin=(),
+            pair_weight=(),
+            **changes,
+        )
+
+
+def with_pairs(item: Item) -> Item:
+    """The item with all pairs of its group's scores, each weighted 1 / (number of pairs); ties give none."""
+    scores = torch.tensor([item.tokens.group.scores], dtype=torch.float64)
+    pairs, weight = selection.all_pairs(scores)
+    gap = scores[0][pairs[:, 0]] - scores[0][pairs[:, 1]]
+    named = tuple((i, j) for i, j in pairs.tolist())
+    return replace(item, pairs=named, margin=tuple(gap.tolist()), pair_weight=tuple(weight.tolist()))
+
+
+def split_dead(item: Item) -> list[Item]:
+    """The completions with a non-zero advantage, and those with zero advantage as a counted-only item. An exact saving."""
+    advantage = item.per_completion["advantage"]
+    live = [i for i, a in enumerate(advantage) if a != 0.0]
+    dead = [i for i, a in enumerate(advantage) if a == 0.0]
+    parts = [item.only(live)] if live else []
+    return parts + ([item.only(dead, counted_only=True)] if dead else [])
+
+
+def micro_batches(items: Sequence[Item], tokens_per_microbatch: int) -> list[Batch]:
+    """Pack the items of one step into micro-batches under a token budget, live items and counted-only ones apart."""
+    batches = []
+    for counted_only in (False, True):
+        chosen = [i for i in items if i.counted_only == counted_only]
+        for indices in split_by_tokens([i.tokens.size for i in chosen], tokens_per_microbatch):
+            batches.append(assemble([chosen[i] for i in indices]))
+    return batches
+
+
+def assemble(items: Sequence[Item]) -> Batch:
+    """One packed batch of items, with every field that all of them have."""
+    batch = pack([i.tokens for i in items])
+    width = batch.completion_mask.shape[1]
+    fields: dict[str, Any] = {"counted_only": items[0].counted_only}
+    for name in TOKEN_FIELDS:
+        if all(name in i.per_token for i in items):
+            rows = [row for i in items for row in i.per_token[name]]
+            fields["advantage" if name == "token_advantage" else name] = _pad(rows, width)
+    for name in SCALAR_FIELDS:
+        if all(name in i.per_completion for i in items):
+            values = torch.tensor([v for i in items for v in i.per_completion[name]], dtype=torch.float32)
+            fields[name] = values[:, None] if name == "advantage" else values
+    if any(i.pairs for i in items):
+        fields |= _pairs(items)
+    return replace(batch, **fields)
+
+
+def _pad(rows: Sequence[Tensor], width: int) -> Tensor:
+    padded = pad_sequence(list(rows), batch_first=True)
+    return torch.nn.functional.pad(padded, (0, width - padded.shape[1]))
+
+
+def _pairs(items: Sequence[Item]) -> dict[str, Tensor]:
+    pairs, offset = [], 0
+    for item in items:
+        pairs += [(offset + i, offset + j) for i, j in item.pairs]
+        offset += len(item.tokens.completions)
+    return {
+        "pairs": torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+        "margin": torch.tensor([m for i in items for m in i.margin]),
+        "pair_weight": torch.tensor([w for i in items for w in i.pair_weight]),
+    }
+
+
+def unpad(values: Tensor, batch: Batch) -> list[Tensor]:
+    """Rows of [N, C] cut to each completion's length, on the CPU, in fp32."""
+    values = values.detach().float().cpu()
+    return [values[i, : span.length].clone() for i, span in enumerate(batch.layout.completions)]

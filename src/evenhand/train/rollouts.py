@@ -1,0 +1,232 @@
+"""A source over rollouts: sample, score, turn scores into advantages or selections. Every online method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evenhand.core import credit, selection, shaping
+from evenhand.protocols import Engine, Reward, Step
+from evenhand.seeding import keyed, rng
+from evenhand.train import assign, buffer
+from evenhand.train.items import Item, micro_batches, split_dead
+from evenhand.train.ledger import Ledger
+from evenhand.train.order import permutation, window
+from evenhand.train.scoring import Rows
+from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, TokenGroup
+
+CREDITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda reward: reward.nan_to_num(0.0),
+    "centre": credit.centre,
+    "standardise": credit.standardise,
+    "leave_one_out": credit.leave_one_out,
+    "rank": credit.rank,
+    "batch_baseline": credit.batch_baseline,
+}
+"""Reward [P, G] -> advantage [P, G], per completion. `running_baseline` and `gae` need more and are handled by the source."""
+SELECTIONS = ("best_vs_worst", "best")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """How experience is gathered and credited; a part of a method.
+
+    A rollout covers `updates / epochs` optimizer steps' worth of prompts and is trained on for `updates` steps. `kl` is the
+    coefficient of the KL in the reward (k1, summed per completion, before the baseline; per token under gae). `credit` is
+    one of CREDITS, `running_baseline` or `gae`; `select` instead keeps the best against the worst, or the best, of each group.
+    `temperatures` samples completion i at temperatures[i mod len] (empty: the experiment's). `refill` draws up to that many
+    further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions.
+    `baseline` is subtracted under credit `none`. Reference: `start`, `generator` (the policy that sampled) or `none`.
+    """
+
+    completions_per_prompt: int = 8
+    credit: str = "leave_one_out"
+    select: str = "none"
+    updates: int = 1
+    epochs: int = 1
+    kl: float = 0.0
+    kl_target: float = 0.0
+    kl_horizon: float = 10_000.0
+    temperatures: tuple[float, ...] = ()
+    refill: int = 0
+    mask_truncated: bool = False
+    baseline: float = 0.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    accumulate: bool = False
+
+
+@dataclass(kw_only=True)
+class RolloutSource:
+    """Optimizer steps over rollouts of the current policy; see `Rollouts` for the coordinates.
+
+    `read(heads, items)` gives the trainer's own log-probs and values; `reference(items)` those of the frozen reference, or None.
+    State: the buffer of a rollout that is still being trained on, and the running coefficients.
+    """
+
+    plan: Rollouts
+    prompts: Sequence[Prompt]
+    engine: Engine
+    reward: Reward
+    tokenise: Callable[[Group], TokenGroup]
+    read: Callable[[frozenset[Head], Sequence[Item]], dict[Head, Rows]]
+    reference: Callable[[Sequence[Item]], Rows] | None
+    sampling: Sampling
+    prompts_per_step: int
+    tokens_per_microbatch: int
+    seed: int
+    ledger: Ledger
+    provides: frozenset[Need]
+    needs: frozenset[Need]
+    skip_flat: bool
+    ref_is_generator: bool = False
+    behaviour_is_exact: bool = True
+    items: list[Item] = field(default_factory=list)
+    kept: list[Item] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    running: dict[str, float] = field(default_factory=dict)
+
+    def step(self, index: int) -> Step:
+        rollout, update = divmod(index, self.plan.updates)
+        if update == 0:
+            fresh, self.metrics = self.collect(rollout)
+            self.kept = [*self.kept, *fresh] if self.plan.accumulate else fresh
+            self.items = self.kept
+        chosen = self._share(rollout, update)
+        self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.counted_only)
+        return Step(micro_batches(chosen, self.tokens_per_microbatch), self.metrics)
+
+    def _share(self, rollout: int, update: int) -> list[Item]:
+        """The items of one update: a slice of this epoch's keyed permutation of the rollout."""
+        per_epoch = max(1, self.plan.updates // self.plan.epochs)
+        epoch, part = divmod(update, per_epoch)
+        order = permutation(self.seed, f"rollout-{rollout}", epoch, len(self.items))
+        low, high = len(order) * part // per_epoch, len(order) * (part + 1) // per_epoch
+        chosen = [self.items[i] for i in (order if per_epoch > 1 or self.plan.epochs > 1 else range(len(order)))[low:high]]
+        if not self.skip_flat:
+            return chosen
+        return [piece for item in chosen for piece in split_dead(item)]
+
+    def collect(self, rollout: int) -> tuple[list[Item], dict[str, float]]:
+        """One rollout: sampled, scored, credited."""
+        groups = self._scored_groups(rollout)
+        items = [Item(tokens=self.tokenise(g)) for g in groups]
+        with self.ledger.phase("score"):
+            items = self._with_logps(items)
+        metrics = assign.summary(groups, items)
+        items = self._select(items, rollout) if self.plan.select in SELECTIONS else self._credit(items)
+        return items, metrics | {"kl_coefficient": self._kl()} if self.plan.kl_target else metrics
+
+    def _scored_groups(self, rollout: int) -> list[Group]:
+        """Groups of this rollout's prompts; flat ones are replaced by further prompts while `refill` allows."""
+        count = self.prompts_per_step * self.plan.updates // self.plan.epochs
+        kept: list[Group] = []
+        for attempt in range(self.plan.refill + 1):
+            wanted = count - len(kept)
+            if wanted == 0:
+                break
+            start = rollout * count * (self.plan.refill + 1) + attempt * count
+            rows = window(self.seed, "prompts", len(self.prompts), start, wanted)
+            groups = self._scored([self.prompts[i] for i in rows], rollout, attempt)
+            last = attempt == self.plan.refill
+            kept += groups if last or not self.plan.refill else [g for g in groups if assign.spread(g) > credit.FLAT]
+        return kept
+
+    def _scored(self, prompts: Sequence[Prompt], rollout: int, attempt: int) -> list[Group]:
+        sampling = replace(self.sampling, seed=keyed(self.seed, "rollout", rollout, attempt))
+        temperatures = self.plan.temperatures
+        n = self.plan.completions_per_prompt
+        mixed = (
+            [replace(sampling, temperature=temperatures[i % len(temperatures)]) for i in range(n)] if temperatures else sampling
+        )
+        with self.ledger.phase("generate"):
+            groups = self.engine.generate(prompts, n, mixed)
+        with self.ledger.phase("score"):
+            scores = self.reward(groups)
+        self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        self.ledger.reward_calls += len(groups) * n
+        return [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
+
+    def _with_logps(self, items: list[Item]) -> list[Item]:
+        """Old log-probs where later updates or truncated sampling need them, values, and the reference's log-probs."""
+        heads = {Head.VALUE} if Need.VALUE in self.needs else set()
+        off_policy = self.plan.updates > 1 and Need.OLD_LOGP in self.needs
+        if off_policy or not self.behaviour_is_exact:
+            heads.add(Head.LOGP)
+        found = self.read(frozenset(heads), items) if heads else {}
+        old = found.get(Head.LOGP) or [tuple(torch.tensor(c.behaviour_logp) for c in i.tokens.completions) for i in items]
+        ref = old if self.ref_is_generator else self.reference(items) if self.reference else None
+        out = []
+        for n, item in enumerate(items):
+            fields = {"old_logp": old[n]} | ({"ref_logp": ref[n]} if ref else {})
+            fields |= {"value": found[Head.VALUE][n]} if Head.VALUE in found else {}
+            out.append(replace(item, per_token=fields))
+        return out
+
+    def _kl(self) -> float:
+        return self.running.get("kl_coefficient", self.plan.kl)
+
+    def _credit(self, items: list[Item]) -> list[Item]:
+        """Items with an advantage: per completion, or per token under gae."""
+        reward = torch.tensor([i.tokens.group.scores for i in items], dtype=torch.float32)
+        kl = torch.tensor([assign.sequence_kl(i) for i in items]) if "ref_logp" in items[0].per_token else None
+        if self.plan.credit == "gae":
+            items = assign.token_credit(items, reward.flatten(), kl=self._kl(), gamma=self.plan.gamma, lam=self.plan.lam)
+        else:
+            shaped = reward - self._kl() * kl if kl is not None and self.plan.kl else reward
+            advantage = self._advantage(shaped)
+            items = [replace(i, per_completion={"advantage": tuple(a)}) for i, a in zip(items, advantage.tolist(), strict=True)]
+        if self.plan.kl_target and kl is not None:
+            adapted = shaping.adaptive_kl(
+                self._kl(), float(kl.mean()), target=self.plan.kl_target, horizon=self.plan.kl_horizon, episodes=kl.numel()
+            )
+            self.running["kl_coefficient"] = adapted
+        return [self._finished(i) for i in items]
+
+    def _advantage(self, reward: Tensor) -> Tensor:
+        if self.plan.credit != "running_baseline":
+            return CREDITS[self.plan.credit](reward) - (self.plan.baseline if self.plan.credit == "none" else 0.0)
+        state = torch.tensor(self.running.get("baseline", float("nan")))
+        advantage, state = credit.running_baseline(reward, state)
+        self.running["baseline"] = float(state)
+        return advantage
+
+    def _finished(self, item: Item) -> Item:
+        """Drops what the objective will not read, so that buffers stay small, and masks truncated completions if asked."""
+        drop = set()
+        if self.plan.updates == 1:
+            drop.add("old_logp")
+        if Need.REF_LOGP not in self.needs:
+            drop.add("ref_logp")
+        item = replace(item, per_token={k: v for k, v in item.per_token.items() if k not in drop})
+        if not self.plan.mask_truncated:
+            return item
+        weight = tuple(float(c.finish is not Finish.LENGTH) for c in item.tokens.group.completions)
+        return replace(item, per_completion={**item.per_completion, "weight": weight})
+
+    def _select(self, items: list[Item], rollout: int) -> list[Item]:
+        """Best against worst as a pair, or the best alone; ties broken by keyed numbers, identical texts dropped."""
+        scores = torch.tensor([i.tokens.group.scores for i in items], dtype=torch.float64)
+        uniform = torch.from_numpy(rng(self.seed, "ties", rollout).random(scores.shape))
+        size = scores.shape[1]
+        if self.plan.select == "best":
+            best = selection.best_of(scores, uniform).tolist()
+            return [self._finished(items[b // size].only([b % size])) for b in best]
+        pairs = selection.best_vs_worst(scores, uniform).tolist()
+        kept = [assign.pair_item(items[w // size], w % size, l % size) for w, l in pairs]
+        return [self._finished(i) for i in kept if i is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "items": [buffer.to_json(i) for i in self.items],
+            "metrics": self.metrics,
+            "running": self.running,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.items = self.kept = [buffer.from_json(i) for i in state["items"]]
+        self.metrics, self.running = dict(state["metrics"]), dict(state["running"])
