@@ -1,0 +1,107 @@
+"""Names made from content: canonical JSON, files, folders. Equal content, equal name, on any machine."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "chat_template.*",
+)
+"""The files of a model folder that determine what it computes (a README or an optimizer state does not)."""
+
+_SETTLED_NS = 2_000_000_000
+_CHUNK = 1 << 20
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: one text per value. Tuples are lists; 1 and 1.0 differ; other types are a TypeError.
+
+    >>> canonical({"b": (1, 2.0), "a": None})
+    '{"a":null,"b":[1,2.0]}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """A 32-hex-digit name of a JSON value.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}), digest([1]) == digest([1.0])
+    (True, False)
+    """
+    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """A 32-hex-digit name of a file's bytes. Remembered by (path, size, mtime, inode), so that large weights are read once.
+
+    A file written in the last two seconds is not remembered: it could change again without its mtime moving.
+    """
+    path = Path(path).resolve()
+    before = path.stat()
+    identity = [str(path), before.st_size, before.st_mtime_ns, before.st_ino]
+    note = _cache_folder() / f"{digest(identity)}.txt"
+    if note.is_file() and len(known := note.read_text()) == 32:
+        return known
+    name = _read(path)
+    after = path.stat()
+    unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if unchanged and time.time_ns() - before.st_mtime_ns > _SETTLED_NS:
+        _remember(note, name)
+    return name
+
+
+def folder_fingerprint(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
+    """A name of the relative paths and bytes of the files below `folder` whose file name matches one of `patterns`."""
+    folder, patterns = Path(folder), tuple(patterns)
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    chosen = [f for f in files if any(fnmatch.fnmatchcase(f.rsplit("/", 1)[-1], p) for p in patterns)]
+    if not chosen:
+        raise FileNotFoundError(f"{folder} has no file matching {', '.join(patterns)}")
+    return digest([[f, file_fingerprint(folder / f)] for f in chosen])
+
+
+def model_fingerprint(folder: Path) -> str:
+    """A name of what a model folder computes: its weights, configuration, tokenizer and chat template."""
+    return folder_fingerprint(folder, MODEL_FILES)
+
+
+def _read(path: Path) -> str:
+    hasher = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("EVENHAND_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evenhand"
+    return Path(root) / "fingerprints"
+
+
+def _remember(note: Path, name: str) -> None:
+    partial = note.with_suffix(f".{os.getpid()}")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(name)
+        partial.replace(note)
+    except OSError:
+        partial.unlink(missing_ok=True)  # a cache that cannot be written (read-only home, full disk) costs time, never a result
