@@ -1,0 +1,102 @@
+"""Networks that read a number off the trunk: a score per completion, or a value per token."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from evenhand.models.policy import Policy, spread
+from evenhand.models.trunk import Trunk
+from evenhand.seeding import generator
+from evenhand.types import Batch, Head, ModelOut
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+class RewardModel(Trunk):
+    """A transformers `...ForSequenceClassification` with one label; `score` [N] is read in fp32 at each completion's last token."""
+
+    def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.SCORE}), *, temperature: float = 1.0) -> ModelOut:
+        if set(reads) != {Head.SCORE}:
+            raise ValueError(f"a reward model gives a score, not {sorted(set(reads) - {Head.SCORE})}")
+        states = self.states(batch)
+        last = states.hidden.index_select(0, states.last)
+        return ModelOut(score=_in_fp32(score_head(self.hf), last)[:, 0])
+
+
+class ValuePolicy(Policy):
+    """A policy with a linear value head on the same trunk.
+
+    `value[i, t]` estimates the return from the state before token t, [N, C]; 0 where `completion_mask` is False. The head starts
+    at zero, so that the first advantages are the returns themselves.
+    """
+
+    def __init__(self, hf: nn.Module) -> None:
+        super().__init__(hf)
+        size = hf.get_output_embeddings().weight.shape[1]
+        self.value_head = nn.Linear(size, 1, device=self.device, dtype=torch.float32)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
+        if unknown := set(reads) - {Head.LOGP, Head.ENTROPY, Head.VALUE}:
+            raise ValueError(f"a policy with a value head has no head {sorted(unknown)}")
+        states = self.states(batch)
+        logp = entropy = value = None
+        if Head.LOGP in reads or Head.ENTROPY in reads:
+            logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
+        if Head.VALUE in reads:
+            counted = batch.completion_mask
+            flat = states.hidden.index_select(0, states.predictor[counted])
+            value = spread(self.value_head(flat.float())[:, 0], counted)
+        return ModelOut(logp=logp, entropy=entropy, value=value)
+
+    def save_value_head(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file({k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE)
+
+    def load_value_head(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
+
+
+def score_head(hf: nn.Module) -> nn.Linear:
+    """The one linear layer of a sequence classifier that lies outside its trunk."""
+    inside = set(hf.base_model.modules())
+    heads = [m for m in hf.modules() if isinstance(m, nn.Linear) and m not in inside]
+    if len(heads) != 1 or heads[0].out_features != 1:
+        raise ValueError(f"{type(hf).__name__} does not end in one linear score head")
+    return heads[0]
+
+
+def scored(hf: nn.Module, seed: int) -> RewardModel:
+    """A reward model whose score head is drawn afresh from `seed`: normal with std 1 / sqrt(H + 1)."""
+    head = score_head(hf)
+    std = (head.in_features + 1) ** -0.5
+    drawn = torch.randn(head.weight.shape, generator=generator("score head", seed)) * std
+    with torch.no_grad():
+        head.weight.copy_(drawn)
+        if head.bias is not None:
+            head.bias.zero_()
+    return RewardModel(hf)
+
+
+def safe_pad_id(tokenizer: Any) -> int | None:
+    """A token that never ends a completion, for classifiers that look for the last token that is not padding.
+
+    Where padding is the stop token (a common habit), that search would stop one token early. None if there is no such token.
+    """
+    stop = tokenizer.eos_token_id
+    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
+    return next((i for i in candidates if i is not None and i != stop), None)
+
+
+def _in_fp32(head: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    bias = None if head.bias is None else head.bias.float()
+    return nn.functional.linear(x.float(), head.weight.float(), bias)
