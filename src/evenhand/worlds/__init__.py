@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
 from evenhand.errors import UserError, did_you_mean
+from evenhand.worlds.arithmetic import Arithmetic, ArithmeticGold
+from evenhand.worlds.countdown import Countdown, CountdownGold
 from evenhand.worlds.labels import Annotator
 from evenhand.worlds.notes import Notes, NotesGold
-from evenhand.worlds.world import World, with_annotator
+from evenhand.worlds.world import Task, World, with_annotator
 
 __all__ = ["WORLDS", "World", "get", "with_annotator"]
 
-SMALL_LLAMA = {
+SMALL_LLAMA: Mapping[str, Any] = {
     "model_type": "llama",
     "hidden_size": 128,
     "intermediate_size": 352,
@@ -18,26 +24,50 @@ SMALL_LLAMA = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 256,
     "tie_word_embeddings": True,
+    "initializer_range": 0.09,  # 1/sqrt(width): at the usual 0.02 so narrow a model does not learn to copy within a minute
 }
 
-WORLDS = {
-    "quickstart": World(
+
+def _quickstart(**options: Any) -> World:
+    return World(
         name="quickstart",
         version=1,
-        task=Notes(),
+        task=Notes(**options),
         gold=NotesGold(),
         annotator=Annotator(temperature=0.15, bias_per_word=0.02),
         shape=SMALL_LLAMA,
-    ),
+    )
+
+
+def _countdown(**options: Any) -> World:
+    task = Countdown(**options)
+    gold, annotator = CountdownGold(reasoning=task.reasoning), Annotator(temperature=0.3)
+    return World(name="countdown", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
+
+
+def _arithmetic(**options: Any) -> World:
+    task, gold, annotator = Arithmetic(**options), ArithmeticGold(), Annotator(temperature=0.3)
+    return World(name="arithmetic", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
+
+
+WORLDS: Mapping[str, tuple[Callable[..., World], type[Task]]] = {
+    "quickstart": (_quickstart, Notes),
+    "countdown": (_countdown, Countdown),
+    "arithmetic": (_arithmetic, Arithmetic),
 }
 
 
-def get(name: str) -> World:
-    """The built-in world of that name.
+def get(name: str, **options: Any) -> World:
+    """The built-in world of that name. `options` set the fields of its task (how hard it is, how good its writer).
 
-    >>> get("quickstart").prompts(0, 1)[0].meta["tone"] in ("happy", "sad", "calm", "excited", "worried", "grateful")
-    True
+    >>> get("countdown", numbers=4).prompts(0, 1)[0].text
+    'Use each of the numbers ... once to make ...'
     """
     if name not in WORLDS:
         raise UserError(f"unknown world '{name}'", where="world", fix=did_you_mean(name, WORLDS))
-    return WORLDS[name]
+    build, task = WORLDS[name]
+    known = [f.name for f in fields(task)]
+    for option in options:
+        if option not in known:
+            raise UserError(f"unknown option '{option}'", where=f"world {name}", fix=did_you_mean(option, known))
+    return build(**options)
