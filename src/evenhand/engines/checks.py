@@ -1,0 +1,43 @@
+"""Checks of sampling parameters that every engine shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evenhand.errors import UserError
+from evenhand.types import Sampling
+
+
+def per_completion(n: int, sampling: Sampling | Sequence[Sampling]) -> tuple[Sampling, ...]:
+    """One checked `Sampling` per completion index.
+
+    >>> [s.temperature for s in per_completion(2, Sampling(temperature=0.5))]
+    [0.5, 0.5]
+    """
+    if n < 1:
+        raise UserError(f"n is {n}", where="generate", fix="ask for at least one completion per prompt")
+    if isinstance(sampling, Sampling):
+        check_sampling(sampling)
+        return (sampling,) * n
+    each = tuple(sampling)
+    if len(each) != n:
+        raise UserError(f"{len(each)} sampling parameters for {n} completions", where="generate", fix="give one, or one for each")
+    for one in each:
+        if not isinstance(one, Sampling):
+            raise UserError(f"{one!r} is not a Sampling", where="generate", fix="pass evenhand.types.Sampling")
+        check_sampling(one)
+    return each
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises UserError for a parameter outside its range."""
+    s = sampling
+    problems = {
+        "temperature": (s.temperature >= 0 and s.temperature < float("inf"), "0 is greedy; otherwise a positive number"),
+        "top_p": (0 < s.top_p <= 1, "above 0 and at most 1 (1 is off)"),
+        "top_k": (s.top_k >= 0, "0 (off) or more"),
+        "max_tokens": (s.max_tokens >= 1, "at least 1"),
+    }
+    for name, (fine, rule) in problems.items():
+        if not fine:
+            raise UserError(f"{name} is {getattr(s, name)}", where="sampling", fix=f"use {rule}")

@@ -1,0 +1,158 @@
+"""From logits to a token: inverse-CDF sampling with one keyed uniform number per row and position.
+
+A row's uniforms depend only on (seed, prompt id, completion index), so its tokens do not depend on which rows it is sampled
+beside, in which order, or how many completions were asked for; only floating-point noise in the logits can move a draw that
+falls on the edge between two tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evenhand.seeding import rng
+from evenhand.types import Sampling
+
+NUCLEUS_GUESS = 256
+"""Largest probabilities looked at first for top-p; the whole vocabulary is sorted only when they hold too little mass."""
+
+
+def uniforms(seed: int, prompt_id: str, completion: int, count: int) -> np.ndarray:
+    """`count` numbers in [0, 1) for one row. A longer count starts with the numbers of a shorter one.
+
+    >>> bool((uniforms(0, "p", 1, 3) == uniforms(0, "p", 1, 5)[:3]).all())
+    True
+    """
+    return rng(seed, "sample", prompt_id, completion).random(count)
+
+
+class Draw:
+    """Draws one token per row, each row with its own `Sampling`.
+
+    `draw(logits [R, V], uniform [R]) -> (tokens [R], logp [R])`. With z the logits and T the temperature, logp is
+
+        log softmax(z / T)[token]                      top_p = 1, top_k = 0
+        the same, renormalised over the tokens kept    otherwise: first the top_k most likely tokens, then of these the fewest
+                                                       whose probability reaches top_p (the order transformers and vLLM use)
+        0                                              T = 0 (greedy: the sampled distribution is a point mass)
+
+    Ties at the edge of top_k or top_p are cut, so exactly k tokens are kept.
+    """
+
+    def __init__(self, sampling: Sequence[Sampling], device: torch.device) -> None:
+        self._temperature = torch.tensor([s.temperature for s in sampling], device=device)
+        self._top_p = torch.tensor([s.top_p for s in sampling], device=device)
+        self._top_k = torch.tensor([s.top_k for s in sampling], device=device)
+        # Which code paths are needed is fixed for a whole run of steps: no host synchronisation per token.
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._greedy = self._temperature == 0
+        self._cut = ((self._top_p < 1) | (self._top_k > 0)) & ~self._greedy
+        self._cut_rows = self._cut.nonzero().squeeze(1)
+        self._scale = self._temperature.where(~self._greedy, 1.0)[:, None]
+        self._any_greedy, self._all_greedy = bool(self._greedy.any()), bool(self._greedy.all())
+        self._all_at_one, self._all_cut = bool((self._scale == 1).all()), bool(self._cut.all())
+        self._any_top_p = bool((self._top_p[self._cut_rows] < 1).any())
+        self._largest_k = int(self._top_k[self._cut_rows].max()) if self._cut_rows.numel() else 0
+
+    def select(self, order: Tensor) -> None:
+        """Keeps the rows `order`, in that order."""
+        self._temperature, self._top_p, self._top_k = self._temperature[order], self._top_p[order], self._top_k[order]
+        self._refresh()
+
+    def __call__(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        if self._all_greedy:
+            return _greedy(logits)
+        scaled = logits.float() if self._all_at_one else logits.float() / self._scale
+        if self._all_cut:
+            return self._draw_cut(scaled, uniform, self._cut_rows)
+        tokens, logp = draw_full(scaled, uniform)
+        if self._cut_rows.numel():
+            rows = self._cut_rows
+            tokens[rows], logp[rows] = self._draw_cut(scaled[rows], uniform[rows], rows)
+        if self._any_greedy:
+            best, zero = _greedy(logits)
+            tokens, logp = best.where(self._greedy, tokens), zero.where(self._greedy, logp)
+        return tokens, logp
+
+    def _draw_cut(self, scaled: Tensor, uniform: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        top_p, top_k = self._top_p[rows, None], self._top_k[rows, None]
+        vocabulary = scaled.shape[1]
+        top_k = top_k.where((top_k > 0) & (top_k < vocabulary), vocabulary)
+        if not self._any_top_p:
+            return draw_cut(scaled, uniform, top_p, top_k, min(self._largest_k, vocabulary))
+        guess = min(max(NUCLEUS_GUESS, self._largest_k), vocabulary)
+        if guess < vocabulary:
+            mass = (scaled.topk(guess, dim=1).values - scaled.logsumexp(1, keepdim=True)).exp().sum(1, keepdim=True)
+            if bool(((mass < top_p) & (top_k > guess)).any()):
+                guess = vocabulary
+        return draw_cut(scaled, uniform, top_p, top_k, guess)
+
+
+def _greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
+    return logits.argmax(-1), logits.new_zeros(logits.shape[0], dtype=torch.float32)
+
+
+def draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse CDF over the whole vocabulary: tokens [R] and log softmax(scaled)[token] [R]; scaled [R, V] is float32.
+
+    The cumulative sum runs over sums of blocks and then inside one block: it is cheap, and in double precision it never lands
+    on a token of probability zero.
+    """
+    rows, vocabulary = scaled.shape
+    probability = torch.softmax(scaled, dim=1)
+    block = _block(vocabulary)
+    if vocabulary % block:
+        probability = torch.nn.functional.pad(probability, (0, block - vocabulary % block))
+    blocks = probability.view(rows, -1, block)
+    which, inside = _invert(blocks.sum(-1), uniform)
+    chosen = blocks[torch.arange(rows, device=scaled.device), which]
+    within, _ = _invert(chosen, inside)
+    logp = chosen.gather(1, within[:, None]).squeeze(1).log()
+    return which * block + within, logp
+
+
+def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Inverse CDF over the tokens that top-k and top-p keep; `width` is at least the number kept in any row. top_* [R, 1]."""
+    value, token = scaled.topk(width, dim=1)
+    rank = torch.arange(width, device=scaled.device)
+    # Normalised over the top k alone, which is the whole vocabulary when top_k is off.
+    whole = scaled.logsumexp(1, keepdim=True)
+    value = value.masked_fill(rank >= top_k, -torch.inf)
+    total = value.logsumexp(1, keepdim=True).where(top_k < scaled.shape[1], whole)
+    probability = (value - total).exp()
+    before = probability.cumsum(1) - probability
+    value = value.masked_fill((before >= top_p) & (rank > 0), -torch.inf)
+    kept = torch.log_softmax(value, dim=1)
+    index, _ = _invert(kept.exp(), uniform)
+    index = index[:, None]
+    return token.gather(1, index).squeeze(1), kept.gather(1, index).squeeze(1)
+
+
+def _invert(weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index [R] whose cumulative weight exceeds `uniform * total`, and where in [0, 1) of its share it was hit.
+
+    >>> index, rest = _invert(torch.tensor([[1.0, 0.0, 3.0]]), torch.tensor([0.5], dtype=torch.float64))
+    >>> index.item(), round(rest.item(), 4)
+    (2, 0.3333)
+    """
+    exact = torch.float32 if weight.device.type == "mps" else torch.float64
+    cumulative = weight.to(exact).cumsum(1)
+    target = uniform.to(exact).clamp(max=1 - 1e-7 if exact == torch.float32 else 1 - 1e-12)[:, None] * cumulative[:, -1:]
+    index = (cumulative <= target).sum(1, keepdim=True).clamp_(max=weight.shape[1] - 1)
+    share = weight.gather(1, index).to(exact)
+    rest = (target - (cumulative.gather(1, index) - share)) / share
+    return index.squeeze(1), rest.clamp_(0.0, 1.0).squeeze(1)
+
+
+def _block(vocabulary: int) -> int:
+    """A block length near the square root of the vocabulary that divides it, or one that needs padding."""
+    root = max(1, int(vocabulary**0.5))
+    for block in range(root, root // 3, -1):
+        if vocabulary % block == 0:
+            return block
+    return root

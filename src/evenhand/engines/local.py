@@ -1,0 +1,145 @@
+"""The sampler inside the trainer's process: the same weights, no second copy.
+
+How it works, in order: prompts are sorted by length and cut into waves that fit a memory budget; a wave prefills each prompt once
+(packed, nothing padded), starts its rows from the shared prompt, and steps all rows together; rows that ended leave the wave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from evenhand.engines.checks import check_sampling, per_completion
+from evenhand.engines.wave import Row, Sampled, plan, run
+from evenhand.errors import UserError
+from evenhand.models.decode import Decoder, decoder_for
+from evenhand.types import Completion, Group, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MAX_ROWS = 512
+"""Rows stepped together. More rows use a processor better, until the step is bound by arithmetic; 512 is beyond that on a CPU."""
+
+
+class HasModel(Protocol):
+    hf: PreTrainedModel
+
+
+class Renders(Protocol):
+    """What the engine needs of `evenhand.data.template.Renderer`."""
+
+    stop_ids: frozenset[int]
+
+    def prompt_ids(self, prompt: Prompt, max_prompt: int | None = None) -> Sequence[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class LocalEngine:
+    """Samples from `policy.hf` as it is at the moment of the call. See `evenhand.protocols.Engine`.
+
+    The same (sampling.seed, prompt.id, completion index) gives the same tokens, whatever else is sampled beside it. A prompt
+    whose id occurs again in one call continues the numbering of its completions instead of repeating them.
+    `behaviour_logp` is defined in `evenhand.engines.draw.Draw`.
+    """
+
+    def __init__(self, policy: HasModel, renderer: Renders, *, max_rows: int = MAX_ROWS, cache_bytes: int | None = None) -> None:
+        """`cache_bytes` bounds keys, values and logits of rows stepped together; None: half of what is free, at most 16 GB."""
+        self._policy, self._renderer = policy, renderer
+        self._max_rows, self._cache_bytes = max_rows, cache_bytes
+        self._decoder: Decoder | None = None
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling | Sequence[Sampling],
+        *,
+        max_prompt: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Group]:
+        """One group of `n` completions per prompt, in the given order.
+
+        A sequence of n `Sampling` gives each completion index its own. Prompts longer than `max_prompt` tokens keep their last
+        `max_prompt`. `progress(done, total)` counts completions.
+        """
+        each = per_completion(n, sampling)
+        if not prompts:
+            return []
+        ids = [self._prompt_ids(p, max_prompt) for p in prompts]
+        seen: dict[str, int] = {}
+        rows = []
+        for index, prompt in enumerate(prompts):
+            offset = seen.get(prompt.id, 0)
+            seen[prompt.id] = offset + n
+            rows += [Row(prompt=index, key=(prompt.id, offset + i), sampling=s) for i, s in enumerate(each)]
+        sampled = self.sample(ids, rows, progress=progress)
+        return [
+            Group(prompt=prompt, completions=tuple(self._completion(s) for s in sampled[i * n : (i + 1) * n]))
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[Row], *, progress: Callable[[int, int], None] | None = None
+    ) -> list[Sampled]:
+        """The token level: one `Sampled` per row, in order; row r continues the token ids `prompts[rows[r].prompt]`."""
+        for row in rows:
+            check_sampling(row.sampling)
+        self._check_window(prompts, rows)
+        decoder, stop = self._ready_decoder(), sorted(self._renderer.stop_ids)
+        results: list[Sampled | None] = [None] * len(rows)
+        done = 0
+        with decoder.ready():
+            for wave in plan(decoder.hf, prompts, rows, max_rows=self._max_rows, cache_bytes=self._cache_bytes):
+                for index, sampled in zip(wave, run(decoder, prompts, [rows[i] for i in wave], stop), strict=True):
+                    results[index] = sampled
+                done += len(wave)
+                if progress is not None:
+                    progress(done, len(rows))
+        return [_checked(r) for r in results]
+
+    def _ready_decoder(self) -> Decoder:
+        if self._decoder is None or self._decoder.hf is not self._policy.hf:
+            self._decoder = decoder_for(self._policy.hf)
+        return self._decoder
+
+    def _prompt_ids(self, prompt: Prompt, max_prompt: int | None) -> list[int]:
+        ids = list(self._renderer.prompt_ids(prompt, max_prompt))
+        if not ids:
+            raise UserError("the prompt has no tokens", where=f"prompt {prompt.id}", fix="give it text, or use a chat template")
+        return ids
+
+    def _check_window(self, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> None:
+        limit = getattr(self._policy.hf.config.get_text_config(), "max_position_embeddings", None)
+        if limit is None or not rows:
+            return
+        longest = max(rows, key=lambda r: len(prompts[r.prompt]) + r.sampling.max_tokens)
+        length, new = len(prompts[longest.prompt]), longest.sampling.max_tokens
+        if length + new > limit:
+            raise UserError(
+                f"a prompt of {length} tokens and {new} new ones do not fit the model's window of {limit}",
+                where=f"prompt {longest.key[0]}",
+                fix=f"lower max_tokens, or set max_prompt to {limit - new}" if new < limit else f"lower max_tokens below {limit}",
+            )
+
+    def _completion(self, sampled: Sampled) -> Completion:
+        return Completion(
+            content=self._renderer.decode(sampled.tokens),
+            tokens=sampled.tokens,
+            behaviour_logp=sampled.logp,
+            finish=sampled.finish,
+        )
+
+
+def _checked(sampled: Sampled | None) -> Sampled:
+    assert sampled is not None, "every row belongs to one wave"
+    if not all(map(math.isfinite, sampled.logp)):
+        raise UserError(
+            "the model's output is not a number",
+            where="sampling",
+            why="its weights have probably diverged",
+            fix="lower the learning rate, or start from an earlier checkpoint",
+        )
+    return sampled

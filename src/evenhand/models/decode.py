@@ -1,0 +1,206 @@
+"""Decoding with a causal LM: prefill prompts once, then one token per row and step.
+
+`decoder_for(hf)` picks the way: `SharedPrefixDecoder` (decode_cache.py) where a self-check proves it, else `PlainDecoder`
+(decode_plain.py: transformers' own cache and attention). Both have one interface: open a `Session` on some prompts and rows,
+feed it one token per row, drop rows that ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from evenhand.models.decode_cache import ATTENTION, SharedPrefixCache, attend
+from evenhand.models.decode_plain import PlainDecoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+PREFILL_TOKENS = 8192
+"""Prompt tokens per prefill forward: bounds its activations; more does not go faster."""
+
+
+class Session(Protocol):
+    """R rows that continue P prompts in lock step. `logits` [P, V]: next-token logits at the end of each prompt."""
+
+    logits: Tensor
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feeds one token per row [R]; returns the next-token logits [R, V]."""
+        ...
+
+    def compact(self, alive: Tensor) -> Tensor:
+        """Drops the rows where `alive` [R] is False; returns `order`: new row i was row `order[i]`."""
+        ...
+
+
+class Decoder(Protocol):
+    """Opens sessions on one model. `open` and everything after it must run inside `ready()`."""
+
+    hf: PreTrainedModel
+
+    def ready(self) -> object:
+        """A context: evaluation mode, no gradients, this decoder's attention. Restores what it changed."""
+        ...
+
+    def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Session:
+        """Prefills `prompts` (token ids, each at least one) and starts rows; row r continues `prompts[owner[r]]`."""
+        ...
+
+
+class SharedPrefixDecoder:
+    """Packed prefill, no padding; one K and V per prompt, shared by its rows."""
+
+    def __init__(self, hf: PreTrainedModel) -> None:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(ATTENTION, attend)
+        self.hf = hf
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        with evaluating(self.hf), attention(self.hf, ATTENTION), torch.inference_mode():
+            yield
+
+    def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> SharedPrefixSession:
+        return SharedPrefixSession(self.hf, prompts, owner)
+
+
+class SharedPrefixSession:
+    """See `Session`."""
+
+    def __init__(self, hf: PreTrainedModel, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> None:
+        self._hf, self._device = hf, hf.device
+        self.cache = SharedPrefixCache([len(p) for p in prompts], hf.device)
+        self.logits = torch.cat([self._prefill(prompts, first, last) for first, last in _chunks(prompts)])
+        self.cache.begin(torch.tensor(owner, device=hf.device))
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], first: int, last: int) -> Tensor:
+        chunk = prompts[first:last]
+        ids = torch.tensor([t for p in chunk for t in p], device=self._device)
+        positions = torch.cat([torch.arange(len(p)) for p in chunk]).to(self._device)
+        ends = torch.tensor([len(p) for p in chunk]).cumsum(0).sub_(1).to(self._device)
+        with self.cache.prefilling(first, last - first):
+            return self._forward(ids, positions, ends)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        positions = self.cache.positions
+        with self.cache.stepping():
+            return self._forward(tokens, positions, 0)
+
+    def compact(self, alive: Tensor) -> Tensor:
+        return self.cache.compact(alive)
+
+    def _forward(self, ids: Tensor, positions: Tensor, keep: Tensor | int) -> Tensor:
+        """The model over one flat sequence [1, T]; logits only where `keep` says (0: everywhere)."""
+        return self._hf(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep).logits[0]
+
+
+def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges of prompts of at most PREFILL_TOKENS padded tokens (at least one prompt each)."""
+    first, longest = 0, 0
+    for i, prompt in enumerate(prompts):
+        longest = max(longest, len(prompt))
+        if i > first and longest * (i + 1 - first) > PREFILL_TOKENS:
+            yield first, i
+            first, longest = i, len(prompt)
+    yield first, len(prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheck:
+    """Whether a decoder's stepwise logits equal the plain forward's; `error` is the largest difference, in nats."""
+
+    ok: bool
+    error: float
+    reason: str = ""
+
+
+def decoder_for(hf: PreTrainedModel) -> Decoder:
+    """The fastest decoder that reproduces this model's plain forward pass; says once when that is the plain one."""
+    decoder = SharedPrefixDecoder(hf)
+    found = self_check(decoder)
+    if found.ok:
+        return decoder
+    log.warning("%s: sampling uses transformers' own cache (slower): %s", type(hf).__name__, found.reason)
+    return PlainDecoder(hf)
+
+
+def self_check(decoder: Decoder, *, tolerance: float | None = None) -> SelfCheck:
+    """Compares stepwise log-probs with a plain full forward on two random prompts of three rows, one of which is dropped.
+
+    Any error inside counts as a mismatch, with its text as the reason: architectures fail in as many ways as there are.
+    """
+    if not getattr(decoder.hf, "_supports_attention_backend", False):
+        return SelfCheck(False, float("inf"), "its attention cannot be replaced")
+    if tolerance is None:
+        tolerance = 1e-3 if decoder.hf.dtype == torch.float32 else 0.25
+    try:
+        error = _largest_error(decoder)
+    except Exception as problem:
+        return SelfCheck(False, float("inf"), f"{type(problem).__name__}: {problem}")
+    return SelfCheck(error <= tolerance, error, f"log-probs differ from the plain forward by {error:.2g} nats")
+
+
+def _largest_error(decoder: Decoder) -> float:
+    vocabulary = decoder.hf.get_input_embeddings().num_embeddings
+    draw = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (7, 4)]
+    tokens = torch.randint(vocabulary, (3, 4), generator=draw)
+    owner = [0, 0, 1]
+    rows, got = torch.arange(3), {}
+    with decoder.ready():
+        session = decoder.open(prompts, owner)
+        for t in range(tokens.shape[1]):
+            if t == 2:
+                rows = rows[session.compact(torch.tensor([True, False, True], device=decoder.hf.device)).cpu()]
+            logits = session.step(tokens[rows, t].to(decoder.hf.device))
+            got |= {(r, t): row for r, row in zip(rows.tolist(), logits, strict=True)}
+        got |= {(r, -1): session.logits[p] for r, p in enumerate(owner)}
+    with plainly(decoder.hf):
+        errors = []
+        for row, prompt in enumerate(owner):
+            ids = torch.tensor([[*prompts[prompt], *tokens[row].tolist()]], device=decoder.hf.device)
+            expected = decoder.hf(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+            start = len(prompts[prompt])
+            errors += [(expected[start + t] - z.float().log_softmax(-1)).abs().max() for (r, t), z in got.items() if r == row]
+    error = torch.stack(errors).max().item()
+    return error if error == error else float("inf")
+
+
+@contextmanager
+def plainly(hf: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, no gradients, and transformers' own attention (eager: the one every model supports in full)."""
+    with evaluating(hf), attention(hf, "eager"), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def attention(hf: PreTrainedModel, name: str) -> Iterator[None]:
+    """Attention implementation `name` inside, the previous one afterwards."""
+    before = hf.config._attn_implementation
+    hf.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        hf.config._attn_implementation = before
+
+
+@contextmanager
+def evaluating(hf: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode (no dropout) inside; afterwards exactly the modules that were training train again."""
+    training = [m for m in hf.modules() if m.training]
+    hf.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
