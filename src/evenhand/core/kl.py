@@ -45,9 +45,8 @@ def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
     tensor([0.0000, 0.1931])
     """
     difference = ref_logp - logp
-    bounded = difference.clamp(max=LIMIT)
-    excess = difference - bounded
-    return torch.expm1(bounded) + math.exp(LIMIT) * excess - difference
+    tangent = math.exp(LIMIT) * torch.relu(difference - LIMIT)
+    return torch.expm1(difference.clamp(max=LIMIT)) + tangent - difference
 
 
 def exact(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ def aot_unpaired(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejec
     of the rejected at the chosen's levels, linearly interpolated. Returns `[W]` in order of a. Ignores who was paired with
     whom, and is never above the mean `dpo` loss of any pairing of the same answers; `dpo` itself at B = 1.
     """
-    better = torch.sort(chosen - ref_chosen).values
+    better = torch.sort(chosen - ref_chosen, stable=True).values
     low, high, share = _levels(len(rejected), better)
-    worse = torch.sort(rejected - ref_rejected).values
+    worse = torch.sort(rejected - ref_rejected, stable=True).values
     return -logsigmoid(beta * (better - torch.lerp(worse[low], worse[high], share)))
 
 
@@ -30,7 +30,7 @@ def aot_paired(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejecte
 
     Summed log-probs of a whole step, `[B]` each; returns `[B]` in order of a. `dpo` itself at B = 1.
     """
-    policy = torch.sort(chosen - rejected).values
+    policy = torch.sort(chosen - rejected, stable=True).values
     reference = torch.sort(ref_chosen - ref_rejected).values
     return -logsigmoid(beta * (policy - reference))
 
@@ -66,8 +66,7 @@ def _levels(count: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     At equal counts level i falls on value i, so the quantile function is the sort.
     """
     rank = torch.arange(len(like), device=like.device, dtype=torch.float64)
-    # Equal counts are kept apart so that no rounding can put a share of 1e-16 on a neighbour.
-    place = rank if count == len(like) else ((rank + 0.5) * count / len(like) - 0.5).clamp(0, count - 1)
+    place = ((rank + 0.5) * count / len(like) - 0.5).clamp(0, count - 1)
     low = place.floor().long()
     return low, (low + 1).clamp(max=count - 1), (place - low).to(like.dtype)
 
