@@ -1,0 +1,36 @@
+"""From a run directory to something a person reads: one HTML page, two tables for papers, one table for the terminal.
+
+`write(run_dir)` makes `report.html`, `results.csv` and `results.tex` in the run directory.
+`table(results)` is the verdict table for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["table", "write"]
+
+
+def write(run_dir: Path | str) -> Path:
+    """Write `report.html`, `results.csv` and `results.tex` into `run_dir`; return the path of the page.
+
+    The page is one self-contained file: it opens from disk, asks the network for nothing, and shows what models wrote as text.
+    What is absent from the run directory is left out of the page; nothing is made up.
+
+    Raises `UserError` when `results.json` is missing or a file in the directory cannot be read.
+    """
+    from evenhand.report.page import write_page  # jinja2 and matplotlib load only when a page is wanted
+
+    return write_page(Path(run_dir))
+
+
+def table(results: Mapping[str, Any]) -> Table:
+    """The verdict table of `results` (the content of results.json) for a terminal."""
+    from evenhand.report.terminal import verdict_table
+
+    return verdict_table(results)

@@ -1,0 +1,102 @@
+"""What the models wrote: held-out answers side by side, and fixed prompts through training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.report.numbers import is_number
+from evenhand.report.palette import ArmStyle
+from evenhand.report.summary import Summary
+
+MOST_PROMPTS = 8
+MOST_STEPS = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One arm's answer. `length` is in tokens where the results give it, else None; `chars` is always there."""
+
+    arm: str
+    style: ArmStyle
+    text: str
+    gold: float | None
+    length: int | None
+    chars: int
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One prompt and its answers; `spread` is the highest minus the lowest gold score."""
+
+    prompt: str
+    answers: tuple[Answer, ...]
+    spread: float
+
+
+def answer_cards(samples: Sequence[Mapping[str, Any]], summary: Summary) -> list[Card]:
+    """A card per held-out prompt, answers in the order of the arms."""
+    return [_card(sample, summary) for sample in samples]
+
+
+def _card(sample: Mapping[str, Any], summary: Summary) -> Card:
+    texts, gold, lengths = sample.get("answers") or {}, sample.get("gold") or {}, sample.get("lengths") or {}
+    scores = {arm: float(score) for arm, score in gold.items() if is_number(score) and arm in texts}
+    top = max(scores.values(), default=None)
+    unique_best = top is not None and sum(score == top for score in scores.values()) == 1
+    answers = tuple(
+        Answer(
+            arm=arm.name,
+            style=arm.style,
+            text=texts[arm.name],
+            gold=scores.get(arm.name),
+            length=lengths.get(arm.name),
+            chars=len(texts[arm.name]),
+            best=unique_best and scores.get(arm.name) == top,
+        )
+        for arm in summary.arms
+        if arm.name in texts
+    )
+    spread = max(scores.values()) - min(scores.values()) if scores else 0.0
+    return Card(sample.get("prompt", ""), answers, spread)
+
+
+def training_samples(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], summary: Summary) -> dict[str, Any] | None:
+    """Fixed prompts over training as plain data for the page's viewer; None without samples.
+
+    `{"prompts": [{"prompt": text, "arms": {ARM: [[step, text, reward, length], ...]}}], "arms": [[name, colour, seed]], "steps": [...]}`.
+    The first seed of each arm, at most MOST_PROMPTS prompts and MOST_STEPS evenly spaced steps: the files hold the rest.
+    """
+    first = {arm: next(iter(seeds.items())) for arm, seeds in samples.items() if seeds}
+    shown = [arm for arm in summary.arms if first.get(arm.name, ("", ()))[1]]
+    if not shown:
+        return None
+    prompts = list(dict.fromkeys((row.get("prompt_id"), row["prompt"]) for arm in shown for row in first[arm.name][1]))
+    steps = _spaced(sorted({row["step"] for arm in shown for row in first[arm.name][1]}))
+    return {
+        "arms": [[arm.name, arm.style.ink.css, first[arm.name][0]] for arm in shown],
+        "steps": steps,
+        "left_out": max(0, len(prompts) - MOST_PROMPTS),
+        "prompts": [_timeline(key, text, shown, first, set(steps)) for key, text in prompts[:MOST_PROMPTS]],
+    }
+
+
+def _timeline(key: Any, text: str, shown: Sequence[Any], first: Mapping[str, Any], steps: set[int]) -> dict[str, Any]:
+    arms = {
+        arm.name: [
+            [row["step"], row["completion"], row.get("reward"), row.get("length")]
+            for row in sorted(first[arm.name][1], key=lambda row: row["step"])
+            if (row.get("prompt_id"), row["prompt"]) == (key, text) and row["step"] in steps
+        ]
+        for arm in shown
+    }
+    return {"prompt": text, "arms": arms}
+
+
+def _spaced(steps: list[int]) -> list[int]:
+    if len(steps) <= MOST_STEPS:
+        return steps
+    last = len(steps) - 1
+    return [steps[round(i * last / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]

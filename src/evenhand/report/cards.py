@@ -1,0 +1,199 @@
+"""The tables and cards of the page: optional columns, the judge, reward models, budgets, the experiment as it was run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from evenhand.report.numbers import amount, fixed, interval, is_number, is_pair, percent, significant
+from evenhand.report.palette import ArmStyle
+from evenhand.report.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An optional column of the verdict table, shown when at least one arm has the value."""
+
+    key: str
+    title: str
+    meaning: str
+    shown: Callable[[Any], str]
+
+
+def _one(value: Any) -> str:
+    return fixed(value, 1)
+
+
+def _two(value: Any) -> str:
+    return fixed(value, 2)
+
+
+def _length_controlled(value: Any) -> str:
+    return percent(value.get("win_rate")) if isinstance(value, Mapping) else percent(value)
+
+
+COLUMNS = (
+    Column("length_controlled", "Win rate at equal length", "win rate if both answers were equally long", _length_controlled),
+    Column("ties", "Ties", "share of prompts where neither answer was preferred", percent),
+    Column("gold", "Gold", "mean score by the held-out judge", _two),
+    Column("reward", "Reward", "mean training reward on held-out prompts", _two),
+    Column("mean_length", "Length", "mean answer length in tokens", _one),
+    Column("kl", "KL", "distance from the start in nats per sequence", _one),
+    Column("distinct_2", "Distinct-2", "share of word pairs that are distinct: low means repetitive", _two),
+    Column("truncated", "Cut", "share of answers cut at the token limit", percent),
+)
+
+
+def shown_columns(summary: Summary) -> list[Column]:
+    """The optional columns for which some arm has a value."""
+    return [column for column in COLUMNS if any(arm.raw.get(column.key) is not None for arm in summary.arms)]
+
+
+_JUDGE = {
+    "name": ("Judge", str),
+    "kind": ("Kind of judge", str),
+    "invalid": ("Unusable verdicts", percent),
+    "consistency": ("Same verdict in both orders", percent),
+    "p_first": ("Prefers the first answer", percent),
+    "ties": ("Ties", percent),
+}
+
+
+def judge_facts(judge: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """(label, value) of every plain value that the results give about the judge."""
+    facts = []
+    for key, value in (judge or {}).items():
+        label, shown = _JUDGE.get(key, (key.replace("_", " ").capitalize(), None))
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            facts.append((label, (shown or _plain)(value)))
+    return facts
+
+
+def _plain(value: Any) -> str:
+    return significant(value) if is_number(value) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number of a card, with what it means."""
+
+    label: str
+    value: str
+    reading: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModelCard:
+    """How good a reward model is on held-out pairs. `low`, `high`, `accuracy`, `ceiling` are shares for the bar, or None."""
+
+    name: str
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    ceiling: float | None
+    measures: tuple[Measure, ...]
+    warnings: tuple[str, ...]
+
+
+def reward_model_cards(models: Mapping[str, Mapping[str, Any]]) -> list[RewardModelCard]:
+    """A card per reward model in the results."""
+    return [_reward_model(name, raw) for name, raw in models.items()]
+
+
+def _reward_model(name: str, raw: Mapping[str, Any]) -> RewardModelCard:
+    ci95 = raw.get("ci95")
+    low, high = ci95 if is_pair(ci95) else (None, None)
+    accuracy, ceiling = raw.get("accuracy"), raw.get("label_ceiling")
+    known = (
+        ("Accuracy", accuracy, percent(accuracy), f"95% interval {interval(ci95)}; 50% is guessing"),
+        ("Label ceiling", ceiling, percent(ceiling), "the best accuracy that these noisy labels allow"),
+        ("Log-loss", raw.get("log_loss"), fixed(raw.get("log_loss"), 3), "0.693 is guessing; lower is better"),
+        ("Mean margin", raw.get("mean_margin"), fixed(raw.get("mean_margin"), 2), "score of chosen minus score of rejected"),
+        ("Calibration error", raw.get("ece"), percent(raw.get("ece")), "gap between its stated and its actual certainty"),
+        ("Score and length", raw.get("length_correlation"), fixed(raw.get("length_correlation"), 2), "correlation; near 0 is good"),
+        ("Pairs", raw.get("n"), amount(raw.get("n")), "held-out pairs that these numbers rest on"),
+    )
+    return RewardModelCard(
+        name=name,
+        accuracy=accuracy if is_number(accuracy) else None,
+        low=low,
+        high=high,
+        ceiling=ceiling if is_number(ceiling) else None,
+        measures=tuple(Measure(label, shown, reading) for label, value, shown, reading in known if is_number(value)),
+        warnings=tuple(_warnings(low, raw.get("length_correlation"))),
+    )
+
+
+def _warnings(low: Any, length_correlation: Any) -> list[str]:
+    """The two faults that spoil every method trained on a reward model (thresholds as in the preflight checks)."""
+    found = []
+    if is_number(low) and low <= 0.5:
+        found.append("Its interval includes 50%: it cannot be told from guessing, so rewards from it mean little.")
+    if is_number(length_correlation) and abs(length_correlation) > 0.3:
+        side = "longer" if length_correlation > 0 else "shorter"
+        found.append(f"It leans on length: {side} answers get higher scores (correlation {fixed(length_correlation, 2)}, warning from 0.3).")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRow:
+    """What one seed of an arm cost, on average; `cells` follow BUDGET."""
+
+    arm: str
+    style: ArmStyle
+    seeds: int
+    cells: tuple[str, ...]
+
+
+BUDGET = ("tokens_generated", "tokens_trained", "reward_calls", "flops")
+
+
+def budget_rows(summary: Summary, ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[BudgetRow]:
+    """Mean cost per seed: from the ledgers on disk, else from the arm's own ledger in the results."""
+    rows = []
+    for arm in summary.arms:
+        own = arm.raw.get("ledger")
+        entries = list(ledgers.get(arm.name, {}).values()) or ([own] if own else [])
+        if entries:
+            cells = tuple(amount(_mean([entry.get(key) for entry in entries])) for key in BUDGET)
+            rows.append(BudgetRow(arm.name, arm.style, len(entries), cells))
+    return rows
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    known = [value for value in values if is_number(value)]
+    return sum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of experiment.json: short values as (key, value) rows, or anything longer as YAML text."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    text: str
+
+
+_TITLES = {"given": "Configuration as given", "effective": "Configuration in effect", "versions": "Versions", "hashes": "Hashes"}
+_ORDER = ("effective", "given", "versions", "hashes")
+
+
+def experiment_blocks(experiment: Mapping[str, Any]) -> list[Block]:
+    """Every part of experiment.json, exactly; the known ones first."""
+    keys = [key for key in _ORDER if key in experiment] + [key for key in experiment if key not in _ORDER]
+    return [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), experiment[key]) for key in keys]
+
+
+def _block(title: str, value: Any) -> Block:
+    if isinstance(value, Mapping) and all(not isinstance(item, Mapping | list) for item in value.values()):
+        return Block(title, tuple((str(key), _exact(item)) for key, item in value.items()), "")
+    if isinstance(value, Mapping | list):
+        return Block(title, (), yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+    return Block(title, (("", _exact(value)),), "")
+
+
+def _exact(value: Any) -> str:
+    return value if isinstance(value, str) else yaml.safe_dump(value).removesuffix("\n...\n").strip()

@@ -1,0 +1,52 @@
+"""What a figure is on the page: a drawing for wide and for narrow screens, the sentence under it, and its numbers."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.report.svg import Drawing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotFigure:
+    """One figure. `caption` says what it shows and how to read it; `csv` holds the numbers that were drawn."""
+
+    name: str
+    title: str
+    caption: str
+    wide: Drawing
+    narrow: Drawing | None = None
+    csv: str
+
+    @property
+    def svg_link(self) -> str:
+        return data_link(self.wide.standalone, "image/svg+xml")
+
+    @property
+    def csv_link(self) -> str:
+        return data_link(self.csv, "text/csv")
+
+
+def data_link(text: str, kind: str) -> str:
+    """A link that holds its own content."""
+    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A CSV file as text; None becomes an empty field, floats keep six significant digits."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_field(value) for value in row] for row in rows)
+    return buffer.getvalue()
+
+
+def _field(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,139 @@
+"""Numbers as people read them: few digits, units, a real minus sign, and a dash for what is not there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MISSING = "–"
+MINUS = "\N{MINUS SIGN}"
+_SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def is_number(value: Any) -> bool:
+    """True for a finite int or float (a bool is not a number here)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def fixed(value: Any, digits: int = 2) -> str:
+    """A number with `digits` decimals.
+
+    >>> fixed(-0.1251), fixed(-0.0004), fixed(None)
+    ('−0.13', '0.00', '–')
+    """
+    if not is_number(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def percent(share: Any, digits: int = 1) -> str:
+    """A share in [0, 1] as per cent.
+
+    >>> percent(0.6666), percent(1, 0)
+    ('66.7%', '100%')
+    """
+    return fixed(100 * share, digits) + "%" if is_number(share) else MISSING
+
+
+def interval(pair: Any, digits: int = 1) -> str:
+    """An interval of shares as per cent.
+
+    >>> interval([0.512, 0.689]), interval(None)
+    ('51.2 to 68.9%', '–')
+    """
+    return f"{fixed(100 * pair[0], digits)} to {fixed(100 * pair[1], digits)}%" if is_pair(pair) else MISSING
+
+
+def is_pair(pair: Any) -> bool:
+    """True for two finite numbers."""
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))
+
+
+def points(difference: Any, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign.
+
+    >>> points(0.042), points(-0.1), points(0.0)
+    ('+4.2', '−10.0', '0.0')
+    """
+    if not is_number(difference):
+        return MISSING
+    text = fixed(100 * difference, digits)
+    return text if text.startswith(MINUS) or float(text) == 0 else "+" + text
+
+
+def points_interval(pair: Any, digits: int = 1) -> str:
+    """An interval of differences in percentage points.
+
+    >>> points_interval([-0.03, 0.11])
+    '−3.0 to +11.0'
+    """
+    return f"{points(pair[0], digits)} to {points(pair[1], digits)}" if is_pair(pair) else MISSING
+
+
+def p_value(p: Any) -> str:
+    """A p-value: two significant digits would promise too much below 0.001.
+
+    >>> p_value(0.0304), p_value(1e-9), p_value(0.6)
+    ('0.030', '<0.001', '0.60')
+    """
+    if not is_number(p):
+        return MISSING
+    if p < 0.001:
+        return "<0.001"
+    return fixed(p, 3 if p < 0.1 else 2)
+
+
+def amount(value: Any) -> str:
+    """A count with three significant digits and an SI prefix.
+
+    >>> amount(1234567), amount(96), amount(2.5e13), amount(0)
+    ('1.23 M', '96', '25.0 T', '0')
+    """
+    if not is_number(value):
+        return MISSING
+    for size, prefix in _SI:
+        if abs(value) >= size * 0.9995:
+            scaled = value / size
+            return f"{fixed(scaled, 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0)} {prefix}"
+    return fixed(value, 0 if float(value).is_integer() else 1)
+
+
+def duration(seconds: Any) -> str:
+    """A length of time in its natural unit.
+
+    >>> duration(0.42), duration(41.6), duration(3725), duration(200000)
+    ('0.4 s', '42 s', '1 h 2 min', '56 h')
+    """
+    if not is_number(seconds):
+        return MISSING
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 10 and rest else f"{hours} h"
+
+
+def significant(value: Any, digits: int = 3) -> str:
+    """A number with `digits` significant digits, without an exponent where that stays short.
+
+    >>> significant(0.012345), significant(1234.5), significant(3e-7), significant(12), significant(0.5)
+    ('0.0123', '1234', '3e−7', '12', '0.5')
+    """
+    if not is_number(value):
+        return MISSING
+    if isinstance(value, int) or value == 0:
+        return f"{int(value)}".replace("-", MINUS)
+    exponent = math.floor(math.log10(abs(value)))
+    if not -5 < exponent < 7:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return f"{_strip(mantissa)}e{int(power)}".replace("-", MINUS)
+    return _strip(f"{value:.{max(0, digits - 1 - exponent)}f}").replace("-", MINUS)
+
+
+def _strip(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,121 @@
+"""Puts the page together: reads the run, draws the figures, fills the template, writes the files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evenhand import __version__
+from evenhand.report import numbers, palette
+from evenhand.report.answers import answer_cards, training_samples
+from evenhand.report.cards import budget_rows, experiment_blocks, judge_facts, reward_model_cards, shown_columns
+from evenhand.report.exports import results_csv, results_tex
+from evenhand.report.figures import data_link
+from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures
+from evenhand.report.plots.frontier import frontier_figures
+from evenhand.report.plots.phases import phase_figure
+from evenhand.report.plots.win_rates import win_rate_figure
+from evenhand.report.run_data import RunData, read_run
+from evenhand.report.summary import Summary, summarise
+from evenhand.report.svg import FONT
+from evenhand.report.wording import headline, held_equal, power
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(run_dir: Path) -> Path:
+    """`report.html`, `results.csv` and `results.tex` of `run_dir`."""
+    run = read_run(run_dir)
+    summary = summarise(run.results)
+    (run_dir / "results.csv").write_text(results_csv(summary), encoding="utf-8")
+    (run_dir / "results.tex").write_text(results_tex(summary), encoding="utf-8")
+    path = run_dir / "report.html"
+    path.write_text(html(run, summary), encoding="utf-8")
+    return path
+
+
+def html(run: RunData, summary: Summary) -> str:
+    """The page as text."""
+    return _environment().get_template("report.html.j2").render(**_context(run, summary))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,  # whatever a model wrote is text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = ("fixed", "percent", "interval", "points", "points_interval", "p_value", "amount", "duration", "significant")
+    environment.filters.update({name: getattr(numbers, name) for name in formats})
+    environment.tests["number"] = numbers.is_number
+    return environment
+
+
+def _context(run: RunData, summary: Summary) -> dict[str, Any]:
+    results = run.results
+    return {
+        "version": __version__,
+        "name": _title(run),
+        "headline": headline(summary),
+        "power": power(summary),
+        "summary": summary,
+        "facts": [*held_equal(results), *judge_facts(results.get("judge"))],
+        "held_equal": results.get("held_equal") or [],
+        "deviations": results.get("deviations"),
+        "columns": shown_columns(summary),
+        "matrix": _matrix(summary),
+        "reward_models": reward_model_cards(results.get("reward_models") or {}),
+        "budget": budget_rows(summary, run.ledgers),
+        "cards": answer_cards(results.get("samples") or [], summary),
+        "training": training_samples(run.samples, summary),
+        "failed": results.get("failed"),
+        "experiment": experiment_blocks(run.experiment),
+        "csv_link": data_link(results_csv(summary), "text/csv"),
+        "tex_link": data_link(results_tex(summary), "application/x-tex"),
+        **_figures(run, summary),
+        **_assets(),
+    }
+
+
+def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
+    styles = {arm.name: arm.style for arm in summary.arms}
+    return {
+        "win_rates": win_rate_figure(summary),
+        "curves": curve_figures(run.curves, styles, METRICS),
+        "losses": loss_figures(run.curves, styles),
+        "details": curve_figures(run.curves, styles, DETAILS),
+        "frontier": frontier_figures(run.results, summary, run.curves),
+        "phases": phase_figure(run.ledgers, summary),
+    }
+
+
+def _matrix(summary: Summary) -> list[str]:
+    """The names that stand in the matrix of contrasts, in the order of the arms; the baseline last if it is no arm."""
+    named = {name for pair in summary.contrasts for name in pair}
+    order = [arm.name for arm in summary.arms if arm.name in named]
+    return order + sorted(named - set(order))
+
+
+def _title(run: RunData) -> str:
+    effective = run.experiment.get("effective")
+    named = run.experiment.get("name") or (effective.get("name") if isinstance(effective, Mapping) else None)
+    return str(named or run.folder.resolve().name)
+
+
+def _assets() -> dict[str, str]:
+    """Style and script as text, and the policy that forbids the page everything else."""
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # only this very script runs, and nothing is ever fetched; styles stay open because SVG needs style attributes
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+    light, dark = palette.css_variables("light"), palette.css_variables("dark")
+    variables = f":root{{--sans:{FONT};{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    return {"style": variables + "\n" + style, "script": script, "policy": policy}

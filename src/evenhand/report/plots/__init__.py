@@ -1,0 +1,1 @@
+"""One file per figure: results in, `PlotFigure` out. Nothing here reads files or writes HTML."""

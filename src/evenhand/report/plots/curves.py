@@ -1,0 +1,165 @@
+"""Training curves: one small figure per metric, a thin line per seed, a thick line for the arm's mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.numbers import is_number
+from evenhand.report.palette import ArmStyle
+from evenhand.report.svg import Drawing, Margins, canvas, render, tag
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curves = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+_MOST_POINTS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A column of metrics.jsonl and how a student reads it."""
+
+    key: str
+    title: str
+    unit: str
+    reading: str
+
+
+METRICS = (
+    Metric("reward", "Reward", "training reward", "What the method is told to raise. A rise here is not yet a better answer: the held-out judge decides."),
+    Metric("kl", "KL to the start", "nats per sequence", "How far the policy has moved from where it began. Moving further for the same reward is the more expensive way."),
+    Metric("length", "Answer length", "tokens", "A steady climb often means that longer answers are paid for, not better ones."),
+    Metric("entropy", "Entropy", "nats per token", "How undecided the policy is at each token. A fall to zero means that it repeats itself."),
+    Metric("accuracy", "Preference accuracy", "share of pairs", "Share of training pairs where the chosen answer gained more probability than the rejected one."),
+    Metric("margin", "Preference margin", "nats", "By how much the chosen answer gained over the rejected one."),
+    Metric("truncated", "Truncated answers", "share", "Share of answers cut at the token limit. Near 1, the limit and not the model decides the length."),
+)  # fmt: skip
+DETAILS = (
+    Metric("chosen_logp", "Log-prob of chosen", "nats", "It is normal for this to fall in preference training, as long as the rejected one falls faster."),
+    Metric("rejected_logp", "Log-prob of rejected", "nats", "Should fall below that of the chosen answer."),
+    Metric("grad_norm", "Gradient norm", "", "Spikes show unstable steps."),
+    Metric("lr", "Learning rate", "", "The schedule as it was used."),
+)  # fmt: skip
+LOSS = Metric("loss", "Loss", "", "Losses of different methods are on different scales: read each shape by itself, and never compare heights.")
+
+
+def curve_figures(curves: Curves, styles: Mapping[str, ArmStyle], metrics: Sequence[Metric]) -> list[PlotFigure]:
+    """A figure for each metric that at least one arm recorded."""
+    figures = []
+    for metric in metrics:
+        series = _series(curves, metric.key)
+        if series:
+            figures.append(_figure(metric, series, styles, name=f"curve-{metric.key}", title=metric.title))
+    return figures
+
+
+def loss_figures(curves: Curves, styles: Mapping[str, ArmStyle]) -> list[PlotFigure]:
+    """One loss figure per arm, each with its own scale."""
+    return [
+        _figure(LOSS, {arm: seeds}, styles, name=f"loss-{styles[arm].index}", title=arm)
+        for arm, seeds in _series(curves, LOSS.key).items()
+        if arm in styles
+    ]
+
+
+Line = tuple[np.ndarray, np.ndarray]
+"""Steps and values of one seed."""
+
+
+def _series(curves: Curves, key: str) -> dict[str, dict[str, Line]]:
+    found: dict[str, dict[str, Line]] = {}
+    for arm, seeds in curves.items():
+        for seed, rows in seeds.items():
+            points = [(row["step"], row[key]) for row in rows if is_number(row.get(key)) and is_number(row.get("step"))]
+            if points:
+                steps, values = zip(*points, strict=True)
+                found.setdefault(arm, {})[seed] = (np.array(steps, float), np.array(values, float))
+    return found
+
+
+def mean_over_seeds(lines: Sequence[Line]) -> Line:
+    """The mean at the steps that every seed has.
+
+    >>> steps, mean = mean_over_seeds([(np.array([1., 2.]), np.array([0., 2.])), (np.array([2., 3.]), np.array([4., 9.]))])
+    >>> steps.tolist(), mean.tolist()
+    ([2.0], [3.0])
+    """
+    common = lines[0][0]
+    for steps, _ in lines[1:]:
+        common = np.intersect1d(common, steps)
+    return common, np.mean([values[np.isin(steps, common)] for steps, values in lines], axis=0) if common.size else common
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """A centred running mean over `window` values (odd); at the ends the window shrinks symmetrically, so that no value is invented.
+
+    >>> smooth(np.array([0., 3., 6., 3.]), 3).tolist()
+    [0.0, 3.0, 4.0, 3.0]
+    """
+    half = window // 2
+    reach = [min(half, i, len(values) - 1 - i) for i in range(len(values))]
+    return np.array([values[i - r : i + r + 1].mean() for i, r in enumerate(reach)])
+
+
+def _window(count: int) -> int:
+    """Smoothing only where there are enough steps to be noisy: about one thirtieth of them, odd."""
+    return 1 if count < 60 else 2 * (count // 60) + 1
+
+
+def _figure(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], *, name: str, title: str) -> PlotFigure:
+    longest = max(len(steps) for seeds in series.values() for steps, _ in seeds.values())
+    window = _window(longest)
+    return PlotFigure(
+        name=name,
+        title=title,
+        caption=metric.reading,
+        wide=_draw(metric, series, styles, window, name),
+        csv=_csv(series),
+    )
+
+
+def _draw(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], window: int, name: str) -> Drawing:
+    with canvas(340, 214, Margins(left=50, right=10, top=12, bottom=40)) as (figure, axes):
+        for arm, seeds in series.items():
+            if arm in styles:
+                _lines(axes, list(seeds.values()), styles[arm], window)
+        axes.set_xlabel("step")
+        axes.set_ylabel(metric.unit)
+        axes.locator_params(nbins=5)
+        axes.margins(x=0.01)
+        return render(figure, name, f"{metric.title} over training steps for {', '.join(series)}")
+
+
+def _lines(axes: Axes, lines: Sequence[Line], style: ArmStyle, window: int) -> None:
+    color = style.ink.light
+    thin = lines if len(lines) > 1 or window > 1 else []  # one seed, unsmoothed: the mean is the seed
+    for number, (steps, values) in enumerate(thin):
+        keep = _thinned(len(steps))
+        (line,) = axes.plot(steps[keep], values[keep], color=color, linewidth=0.8, alpha=0.3, zorder=2)
+        tag(line, style, f"seed{number}")
+    steps, values = mean_over_seeds(lines)
+    keep = _thinned(len(steps))
+    marker = style.marker if len(steps) == 1 else None
+    (line,) = axes.plot(steps[keep], smooth(values, window)[keep], color=color, linewidth=2.1, linestyle=style.dash, marker=marker, zorder=3)
+    tag(line, style, "mean")
+
+
+def _thinned(count: int) -> np.ndarray:
+    """Indices of at most `_MOST_POINTS` evenly spaced points, both ends included; a screen shows no more."""
+    return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(int))
+
+
+def _csv(series: dict[str, dict[str, Line]]) -> str:
+    columns = {(arm, seed): dict(zip(*line, strict=True)) for arm, seeds in series.items() for seed, line in seeds.items()}
+    steps = sorted({step for column in columns.values() for step in column})
+    header = ["step", *(f"{arm} seed {seed}" for arm, seed in columns)]
+    return csv_text(header, ([int(step), *(_float(column.get(step)) for column in columns.values())] for step in steps))
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)

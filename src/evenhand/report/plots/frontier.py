@@ -1,0 +1,114 @@
+"""Reward against distance: what each arm gained for how far it moved from its start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.numbers import is_number
+from evenhand.report.palette import INK, PAPER
+from evenhand.report.plots.curves import Curves, smooth
+from evenhand.report.summary import Summary
+from evenhand.report.svg import Drawing, Margins, canvas, render, tag
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PATH_POINTS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An arm's way: distance and height at growing steps (may be empty), and where it ended (may be None)."""
+
+    kl: tuple[float, ...]
+    height: tuple[float, ...]
+    end: tuple[float, float] | None
+
+
+def frontier_figures(results: Mapping[str, Any], summary: Summary, curves: Curves) -> list[PlotFigure]:
+    """Training reward against KL, and the judge's gold score against KL, where they were recorded."""
+    measured = results.get("frontier") or {}
+    proxy = {arm.name: _path(arm.raw, "reward", measured.get(arm.name) or _recorded(curves.get(arm.name, {}))) for arm in summary.arms}
+    gold = {arm.name: _path(arm.raw, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
+    figures = [
+        _figure("frontier-reward", "Training reward", "reward", proxy, summary, _PROXY_READING),
+        _figure("frontier-gold", "Held-out judge", "gold score", gold, summary, _GOLD_READING),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+_PROXY_READING = (
+    "Up is more of the reward that was trained on, right is further from the starting policy. "
+    "A line follows an arm through training; the large marker is where it ended. Higher at the same KL is better."
+)
+_GOLD_READING = (
+    "The same, with the judge that no arm was trained on. Where training reward still climbs while this falls, "
+    "the arm is exploiting the reward model (over-optimisation)."
+)
+
+
+def _path(raw: Mapping[str, Any], key: str, points: Sequence[Mapping[str, Any]]) -> Path:
+    ordered = sorted((p for p in points if is_number(p.get("kl")) and is_number(p.get(key))), key=lambda p: p.get("step", 0))
+    end = (float(raw["kl"]), float(raw[key])) if is_number(raw.get("kl")) and is_number(raw.get(key)) else None
+    kl, height = _binned([float(p["kl"]) for p in ordered], [float(p[key]) for p in ordered])
+    return Path(kl, height, end)
+
+
+def _recorded(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Training steps of all seeds that recorded both a reward and a KL."""
+    return [row for rows in seeds.values() for row in rows if is_number(row.get("kl")) and is_number(row.get("reward"))]
+
+
+def _binned(kl: list[float], height: list[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Means over consecutive stretches of training, so that the noise of single steps does not hide the way."""
+    if len(kl) <= _PATH_POINTS:
+        return tuple(kl), tuple(height)
+    parts = np.array_split(np.arange(len(kl)), _PATH_POINTS)
+    x = np.array([np.mean([kl[i] for i in part]) for part in parts])
+    y = np.array([np.mean([height[i] for i in part]) for part in parts])
+    return tuple(smooth(x, 3).tolist()), tuple(smooth(y, 3).tolist())
+
+
+def _figure(name: str, title: str, unit: str, paths: Mapping[str, Path], summary: Summary, reading: str) -> PlotFigure | None:
+    shown = {arm: path for arm, path in paths.items() if path.end or len(path.kl) > 1}
+    if len({(path.end or path.kl) for path in shown.values()}) < 2 and not any(len(p.kl) > 1 for p in shown.values()):
+        return None  # a single point is no frontier; the table has it
+    rows = [
+        *([arm, "path", x, y] for arm, path in shown.items() for x, y in zip(path.kl, path.height, strict=True)),
+        *([arm, "end", *path.end] for arm, path in shown.items() if path.end),
+    ]
+    return PlotFigure(
+        name=name,
+        title=title,
+        caption=reading,
+        wide=_draw(name, title, unit, shown, summary),
+        csv=csv_text(["arm", "kind", "kl", unit.replace(" ", "_")], rows),
+    )
+
+
+def _draw(name: str, title: str, unit: str, paths: Mapping[str, Path], summary: Summary) -> Drawing:
+    with canvas(420, 310, Margins(left=54, right=18, top=16, bottom=46)) as (figure, axes):
+        axes.margins(0.09)
+        for arm in summary.arms:
+            if arm.name in paths:
+                _arm(axes, paths[arm.name], arm)
+        axes.set_xlabel("KL from the start (nats per sequence)")
+        axes.set_ylabel(unit)
+        axes.locator_params(nbins=6)
+        return render(figure, name, f"{title} against KL for {', '.join(paths)}")
+
+
+def _arm(axes: Axes, path: Path, arm: Any) -> None:
+    style, color = arm.style, arm.style.ink.light
+    if len(path.kl) > 1:
+        (line,) = axes.plot(path.kl, path.height, color=color, linewidth=1.8, linestyle=style.dash, alpha=0.75, zorder=2)
+        tag(line, style, "path")
+    if path.end:
+        (dot,) = axes.plot(*path.end, style.marker, color=color, markersize=11, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4)
+        tag(dot, style, "end")
+        axes.annotate(arm.name, path.end, (8, 7), textcoords="offset points", fontsize=11, color=INK.light, zorder=5)

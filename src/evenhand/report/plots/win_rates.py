@@ -1,0 +1,106 @@
+"""Win rates against the baseline, with both intervals and every seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.numbers import percent
+from evenhand.report.palette import INK, PAPER, SOFT
+from evenhand.report.summary import Arm, Summary
+from evenhand.report.svg import Drawing, Margins, canvas, render, tag
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ROW = 46
+
+
+def win_rate_figure(summary: Summary) -> PlotFigure | None:
+    """A row per arm, best on top; None when nothing was judged."""
+    if not summary.challengers:
+        return None
+    return PlotFigure(
+        name="win-rates",
+        title=f"Win rate against {summary.baseline}",
+        caption=_caption(summary),
+        wide=_draw(summary, 920, "win-rates"),
+        narrow=_draw(summary, 360, "win-rates-narrow"),
+        csv=_csv(summary),
+    )
+
+
+def _caption(summary: Summary) -> str:
+    prompts_only = any(arm.ci95_prompts_only for arm in summary.challengers)
+    return (
+        f"The marker is the share of held-out prompts on which the arm's answer is preferred over {summary.baseline}'s, ties counted half. "
+        "The whisker is the 95% interval over seeds and prompts: where it crosses the 50% line, the arm may be no better than the baseline. "
+        + ("The thick part counts prompts only, as if these very checkpoints were all we cared about. " if prompts_only else "")
+        + "Small rings are single seeds."
+    )
+
+
+def _draw(summary: Summary, width: int, name: str) -> Drawing:
+    arms = summary.challengers
+    wide = width > 500
+    left = 30 + 7.2 * max(len(arm.name) for arm in arms) if wide else 12
+    row = _ROW if wide else _ROW + 14
+    margins = Margins(left=min(left, 260), right=62 if wide else 16, top=26, bottom=46)
+    height = margins.top + margins.bottom + row * len(arms)
+    with canvas(width, height, margins) as (figure, axes):
+        axes.set_xlim(*_limits(arms))
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.axvline(0.5, color=SOFT.light, linewidth=1.4, zorder=1.5)
+        axes.annotate(f"50%: as good as {summary.baseline}", (0.5, -0.5), (0, 8), textcoords="offset points", ha="center",
+                      fontsize=11, color=SOFT.light)  # fmt: skip
+        for place, arm in enumerate(arms):
+            _row(axes, arm, place)
+            if wide:
+                axes.annotate(percent(arm.win_rate), (1, place), (10, 0), xycoords=("axes fraction", "data"),
+                              textcoords="offset points", va="center", fontsize=12.5, fontweight="bold")  # fmt: skip
+            else:
+                axes.annotate(f"{arm.name}  {percent(arm.win_rate)}", (0, place), (0, 19), xycoords=("axes fraction", "data"),
+                              textcoords="offset points", va="center", fontsize=12.5, fontweight="bold")  # fmt: skip
+        axes.set_yticks(range(len(arms)), [arm.name for arm in arms] if wide else [""] * len(arms), fontsize=13, color=INK.light)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+        axes.set_xlabel("share of held-out prompts won")
+        label = "Win rates: " + ", ".join(f"{arm.name} {percent(arm.win_rate)}" for arm in arms)
+        return render(figure, name, label)
+
+
+def _row(axes: Axes, arm: Arm, place: int) -> None:
+    style, color = arm.style, arm.style.ink.light
+    rate = arm.win_rate if arm.win_rate is not None else 0.5
+    bar = axes.barh(place, rate - 0.5, left=0.5, height=0.42, color=color, alpha=0.16, linewidth=0, zorder=1)
+    tag(bar.patches[0], style, "bar")
+    if arm.ci95:
+        (line,) = axes.plot(arm.ci95, (place, place), color=color, linewidth=1.6, marker="|", markersize=11, markeredgewidth=1.6, zorder=2)
+        tag(line, style, "whisker")
+    if arm.ci95_prompts_only:
+        (line,) = axes.plot(arm.ci95_prompts_only, (place, place), color=color, linewidth=6, alpha=0.45, solid_capstyle="butt", zorder=2)
+        tag(line, style, "prompts")
+    (dot,) = axes.plot(rate, place, style.marker, color=color, markersize=10, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4)
+    tag(dot, style, "mean")
+    seeds = [value for value in arm.per_seed if value is not None]
+    (rings,) = axes.plot(seeds, [place + 0.33] * len(seeds), "o", color="none", markersize=5.5, markeredgecolor=color,
+                         markeredgewidth=1.3, zorder=3)  # fmt: skip
+    tag(rings, style, "seeds")
+
+
+def _limits(arms: tuple[Arm, ...]) -> tuple[float, float]:
+    values = [0.5]
+    for arm in arms:
+        values += [value for value in (arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.ci95_prompts_only or ())) if value is not None]
+    pad = 0.06 * max(max(values) - min(values), 0.1)
+    return max(-0.01, min(values) - pad), min(1.01, max(values) + pad)
+
+
+def _csv(summary: Summary) -> str:
+    header = ["arm", "win_rate", "ci95_low", "ci95_high", "prompts_only_low", "prompts_only_high", *(f"seed_{s}" for s in summary.seeds)]
+    rows = [
+        [arm.name, arm.win_rate, *(arm.ci95 or (None, None)), *(arm.ci95_prompts_only or (None, None)), *arm.per_seed]
+        for arm in summary.challengers
+    ]
+    return csv_text(header, rows)

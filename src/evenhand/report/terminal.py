@@ -1,0 +1,43 @@
+"""The verdict table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from evenhand.report.numbers import fixed, interval, percent
+from evenhand.report.summary import Arm, Summary, Verdict, summarise
+from evenhand.report.wording import headline
+
+_LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
+
+
+def verdict_table(results: Mapping[str, Any]) -> Table:
+    """A row per arm: win rate, 95% interval, every seed, length, KL, verdict. The title is the headline of the report."""
+    summary = summarise(results)
+    table = Table(title=Text(headline(summary).title, style="bold"), title_justify="left", caption=_caption(summary), caption_justify="left")
+    table.add_column("arm")
+    table.add_column("win rate", justify="right")
+    table.add_column("95% interval", justify="right")
+    table.add_column("per seed", justify="right")
+    table.add_column("length", justify="right")
+    table.add_column("KL", justify="right")
+    table.add_column("verdict")
+    for arm in summary.arms:
+        table.add_row(*_cells(arm))
+    return table
+
+
+def _cells(arm: Arm) -> list[Text]:
+    seeds = "  ".join(percent(value) for value in arm.per_seed)
+    texts = [arm.name, percent(arm.win_rate), interval(arm.ci95), seeds, fixed(arm.raw.get("mean_length"), 0), fixed(arm.raw.get("kl"), 1)]
+    # Text, not str: a name such as "[bold]" is a name, not markup
+    return [*(Text(text) for text in texts), Text(arm.verdict.value, style=_LOOK.get(arm.verdict, ""))]
+
+
+def _caption(summary: Summary) -> Text:
+    prompts = f"{summary.n_prompts} held-out prompts" if summary.n_prompts else "held-out prompts"
+    return Text(f"win rate against {summary.baseline} on {prompts}, ties count half; length in tokens, KL in nats per sequence")

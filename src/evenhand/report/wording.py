@@ -1,0 +1,161 @@
+"""The sentences of the report: who beats whom, by how much, how sure. "Inconclusive" is a normal answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.report.numbers import fixed, interval, percent, points, points_interval
+from evenhand.report.summary import Arm, Summary, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One line to remember, then the sentences that qualify it."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def headline(summary: Summary) -> Headline:
+    """The finding in plain language.
+
+    A win is claimed only when the two-way interval excludes "no difference" (the verdict in the results) and at least all seeds but
+    one agree in sign; otherwise the page says that no difference was resolved.
+    """
+    if not summary.challengers:
+        return _without_comparison(summary)
+    claimed = [arm for arm in summary.with_verdict(Verdict.BETTER) if _seeds_agree(arm)]
+    opening = _winner(summary, claimed[0]) if claimed else _no_winner(summary)
+    sentences = [*opening.sentences]
+    if claimed and len(summary.challengers) > 1:
+        sentences += [_others(summary, claimed), _against_runner_up(summary, claimed[0])]
+    sentences += [_about_seeds(summary)]
+    return Headline(opening.title, tuple(s for s in sentences if s))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a phrase.
+
+    >>> listed(["dpo"]), listed(["dpo", "ipo"]), listed(["dpo", "ipo", "rloo"])
+    ('dpo', 'dpo and ipo', 'dpo, ipo and rloo')
+    """
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _without_comparison(summary: Summary) -> Headline:
+    names = [arm.name for arm in summary.arms]
+    if not names:
+        return Headline("No arm has a result", ())
+    verb = "was" if len(names) == 1 else "were"
+    return Headline(f"{listed(names)} {verb} not judged against another arm", ("This run holds no comparison, so it has no verdict.",))
+
+
+def _winner(summary: Summary, best: Arm) -> Headline:
+    """The title of a run with a winner."""
+    sure = f"95% interval {interval(best.ci95)}" if best.ci95 else "no interval was computed"
+    return Headline(
+        f"{best.name} beats {summary.baseline} on {percent(best.win_rate, 0)} of held-out prompts",
+        (f"Exactly: {percent(best.win_rate)}, {sure}{_evidence(summary)}. Ties count half; 50% would mean no difference.",),
+    )
+
+
+def _no_winner(summary: Summary) -> Headline:
+    losers = [arm for arm in summary.with_verdict(Verdict.WORSE) if _seeds_agree(arm)]
+    open_arms = [arm for arm in summary.challengers if arm not in losers]
+    best = summary.challengers[0]
+    if not open_arms:
+        names = [arm.name for arm in losers]
+        title = f"{listed(names)} {'does' if len(names) == 1 else 'do'} worse than {summary.baseline}"
+    elif losers:
+        title = f"No arm beats {summary.baseline}; {listed([arm.name for arm in losers])} {_is(losers)} worse"
+    elif len(open_arms) == 1:
+        title = f"Inconclusive: {best.name} cannot be told apart from {summary.baseline}"
+    else:
+        title = f"Inconclusive: no arm can be told apart from {summary.baseline}"
+    rate = f"The highest win rate is {best.name}'s, {percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})."
+    split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not _seeds_agree(arm)]
+    disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
+    return Headline(title, (rate, disagree, power(summary)))
+
+
+def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
+    also = [arm for arm in claimed[1:]]
+    worse = list(summary.with_verdict(Verdict.WORSE))
+    rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
+    parts = []
+    if also:
+        parts.append(f"{_with_rates(also)} also {'beats' if len(also) == 1 else 'beat'} {summary.baseline}")
+    if rest:
+        parts.append(f"{_with_rates(rest)} {_is(rest)} inconclusive")
+    if worse:
+        parts.append(f"{_with_rates(worse)} {_is(worse)} worse than {summary.baseline}")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _against_runner_up(summary: Summary, best: Arm) -> str:
+    second = next(arm for arm in summary.challengers if arm is not best)
+    contrast = summary.contrasts.get((best.name, second.name))
+    if contrast is None or contrast.difference is None:
+        return ""
+    size = f"{points(contrast.difference)} points, 95% interval {points_interval(contrast.ci95)}"
+    if contrast.verdict is Verdict.BETTER:
+        return f"{best.name} is also better than the next arm, {second.name} ({size})."
+    return f"Between {best.name} and {second.name} this run cannot decide ({size})."
+
+
+def _about_seeds(summary: Summary) -> str:
+    count = len(summary.seeds)
+    if count == 1:
+        return "One seed was trained, so the interval covers other prompts but not other training runs."
+    if count == 2:
+        return "Two seeds say little about how much training runs vary; read the interval with care."
+    return ""
+
+
+def power(summary: Summary) -> str:
+    """What size of difference this run could have seen."""
+    if summary.mde is None:
+        return ""
+    return (
+        f"A difference smaller than about {fixed(100 * summary.mde, 1)} points would usually go unnoticed here, "
+        "so “inconclusive” does not mean “equal”."
+    )
+
+
+def _evidence(summary: Summary) -> str:
+    parts = []
+    if summary.seeds:
+        parts.append(f"{len(summary.seeds)} seed{'s' * (len(summary.seeds) != 1)}")
+    if summary.n_prompts:
+        parts.append(f"{summary.n_prompts} prompts")
+    return ", over " + " and ".join(parts) if parts else ""
+
+
+def _seeds_agree(arm: Arm) -> bool:
+    """All seeds but at most one lie on the same side of 50% as the mean (evaluation rule; trivially true for one seed)."""
+    values = [value for value in arm.per_seed if value is not None]
+    side = 1 if (arm.win_rate or 0.0) > 0.5 else -1
+    return sum((value - 0.5) * side > 0 for value in values) >= len(values) - 1
+
+
+def _with_rates(arms: Sequence[Arm]) -> str:
+    return listed([f"{arm.name} ({percent(arm.win_rate)})" for arm in arms])
+
+
+def _is(arms: Sequence[Arm]) -> str:
+    return "is" if len(arms) == 1 else "are"
+
+
+def held_equal(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the results themselves state about the common ground of all arms, as (label, value)."""
+    seeds, prompts = results.get("seeds") or [], results.get("n_prompts")
+    facts = []
+    if results.get("baseline"):
+        facts.append(("Compared with", str(results["baseline"])))
+    if prompts:
+        facts.append(("Held-out prompts", str(prompts)))
+    if seeds:
+        facts.append(("Seeds", ", ".join(map(str, seeds))))
+    return facts
