@@ -1,34 +1,79 @@
-"""Statistics of controlled comparisons: arrays in, frozen dataclasses out. NumPy and SciPy only."""
+"""Statistics of controlled comparisons: arrays in, frozen dataclasses out. NumPy and SciPy only. See docs/statistics.md."""
 
+from evenhand.stats.bestofn import BestOfN, best_of_n, exact_best_of_n, kl_bound, win_rate_bound
+from evenhand.stats.bootstrap import bca_interval, crossed_interval, percentile_interval
+from evenhand.stats.davidson import davidson_ratings
 from evenhand.stats.intervals import clustered_se, soft_wilson, t_interval, wilson
+from evenhand.stats.length import (
+    GPT4_CLASS_JUDGE,
+    LengthControlled,
+    LengthPrior,
+    length_controlled,
+    length_controlled_l1,
+    predicted_length_controlled,
+)
 from evenhand.stats.planning import minimum_detectable_difference, power, prompts_needed, resolved_by
-from evenhand.stats.reward_model import PairMetrics, agreement_by_length, calibration, length_bias, pair_metrics
+from evenhand.stats.ratings import Rating, Ratings, bradley_terry_ratings
+from evenhand.stats.reward_bench import reward_bench, reward_bench_2, rm_bench, ties_score
+from evenhand.stats.reward_model import PairMetrics, agreement_by_length, calibration, length_bias, length_heatmap, pair_metrics
+from evenhand.stats.style import style_controlled, style_gaps, style_of
 from evenhand.stats.tests import equivalent, holm, mcnemar, permutation_test, sign_test, verdict
+from evenhand.stats.text import distinct_n, length_entropy, repetition, self_overlap
 from evenhand.stats.twoway import Difference, WinRate, paired_difference, unmatched_difference, win_rate
 
 __all__ = [
+    "GPT4_CLASS_JUDGE",
+    "BestOfN",
     "Difference",
+    "LengthControlled",
+    "LengthPrior",
     "PairMetrics",
+    "Rating",
+    "Ratings",
     "WinRate",
     "agreement_by_length",
+    "bca_interval",
+    "best_of_n",
+    "bradley_terry_ratings",
     "calibration",
     "clustered_se",
+    "crossed_interval",
+    "davidson_ratings",
+    "distinct_n",
     "equivalent",
+    "exact_best_of_n",
     "holm",
+    "kl_bound",
     "length_bias",
+    "length_controlled",
+    "length_controlled_l1",
+    "length_entropy",
+    "length_heatmap",
     "mcnemar",
     "minimum_detectable_difference",
     "pair_metrics",
     "paired_difference",
+    "percentile_interval",
     "permutation_test",
     "power",
+    "predicted_length_controlled",
     "prompts_needed",
+    "repetition",
     "resolved_by",
+    "reward_bench",
+    "reward_bench_2",
+    "rm_bench",
+    "self_overlap",
     "sign_test",
     "soft_wilson",
+    "style_controlled",
+    "style_gaps",
+    "style_of",
     "t_interval",
+    "ties_score",
     "unmatched_difference",
     "verdict",
     "wilson",
     "win_rate",
+    "win_rate_bound",
 ]
