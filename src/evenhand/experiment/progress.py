@@ -91,8 +91,10 @@ class Matrix:
         self.live.start()
 
     def changed(self, cell: Cell) -> None:
-        if cell.status is Status.FAILED:
-            self.live.console.print(f"{cell.node.name} failed: {cell.error}", style="red", markup=False)
+        from rich.text import Text
+
+        if cell.status is Status.FAILED:  # a Text: a `style=` given to print would colour the table below too
+            self.live.console.print(Text(f"{cell.node.name} failed: {cell.error}", style="red"))
 
     def tick(self) -> None: ...
 

@@ -158,7 +158,7 @@ def _validated(tp: Any, data: Any) -> Any:
     # The one-item tuple carries the strict configuration to standard dataclasses, which cannot be given one directly.
     adapter = TypeAdapter(tuple[tp], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
     try:
-        return adapter.validate_json(json.dumps([data]))[0]
+        return adapter.validate_json(json.dumps([data], default=to_json))[0]
     except ValidationError as error:
         raise _Invalid([{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]) from None
 

@@ -31,8 +31,6 @@ def versions() -> dict[str, str]:
     """The versions an artifact depends on."""
     installed = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
     return {"evenhand": evenhand.__version__, "python": platform.python_version(), **installed}
-        n: importlib.metadata.version(n) for n in names
-    }
 
 
 def as_task(node: Node, keys: Mapping[str, str]) -> Task:

@@ -103,9 +103,9 @@ class Reporter:
 
 def one_line(error: BaseException) -> str:
     """An exception in one line: a user's error as it is, any other with its type."""
-    text = " ".join(str(error).split())
     if isinstance(error, UserError):
-        return text
+        return "; ".join(line.strip() for line in str(error).splitlines())
+    text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -1,0 +1,43 @@
+"""The command line. Commands import what they need when they run: `evenhand --help` answers at once.
+
+Exit codes: 0 fine, 1 a bug, 2 the input is wrong, 3 some cells failed, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from evenhand.cli import experiments, look, play
+from evenhand.errors import UserError
+
+BUG, WRONG_INPUT = 1, 2
+
+app = typer.Typer(
+    name="evenhand",
+    help="Preference fine-tuning with everything else held equal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _module in (experiments, play, look):
+    for _command in _module.COMMANDS:
+        app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of `evenhand`."""
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(WRONG_INPUT) from None
+    except Exception:
+        traceback.print_exc()
+        print(
+            "\nThis is a bug in evenhand, not in your input. Please report it with the output of `evenhand env`.", file=sys.stderr
+        )
+        raise SystemExit(BUG) from None

@@ -1,0 +1,113 @@
+"""`evenhand run` and `evenhand report`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from evenhand.experiment.launch import Run
+    from evenhand.experiment.run import Outcome
+
+FAILED_CELLS, STOPPED = 3, 130
+
+
+def run(
+    experiment: Annotated[str, typer.Argument(help="A YAML file, the name of a built-in experiment, or a run directory.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME).")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show stages, cache hits and cost; run nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
+    from rich.console import Console
+
+    from evenhand.experiment.launch import prepare
+
+    prepared = prepare(experiment, overrides or [], out)
+    console = Console()
+    if plan:
+        console.print(plan_table(prepared))
+        return
+    outcome, results = _execute(prepared, workers, quiet)
+    if results is not None:
+        _show_report(results, prepared.out, console)
+    if not outcome.ok:
+        _say_failures(outcome, prepared.out)
+        raise typer.Exit(FAILED_CELLS)
+
+
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
+    """Write the report of a run directory again and print its table."""
+    from rich.console import Console
+
+    path = folder / "results.json"
+    if not path.is_file():
+        raise UserError("has no results.json", where=str(folder), fix="give a run directory; run the experiment first")
+    _show_report(json.loads(path.read_text(encoding="utf-8")), folder, Console())
+
+
+def plan_table(prepared: Run) -> Table:
+    """The stages of a run: what is cached, what will be computed, at what cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    nodes, store = prepared.plan.nodes, prepared.store
+    cached = sum(store.has(n.key) for n in nodes)
+    table = Table(title=f"{len(nodes)} nodes, {cached} cached, {len(nodes) - cached} to run", title_justify="left", box=None)
+    for column in ("node", "kind", "state", "cost", "key"):
+        table.add_column(column)
+    for node in nodes:
+        begun = store.partial(node.key).is_dir()
+        state = "cached" if store.has(node.key) else "to resume" if begun else "to run"
+        style = "dim" if state == "cached" else ""
+        table.add_row(*(Text(t, style=style) for t in (node.name, node.kind, state, node.cost, node.key[:12])))
+    return table
+
+
+def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, dict[str, Any] | None]:
+    from rich.console import Console
+
+    from evenhand.experiment.launch import execute
+    from evenhand.experiment.progress import choose_view
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
+    errors = Console(stderr=True)
+    try:
+        return execute(prepared, workers=workers, view=choose_view(errors, quiet=quiet))
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was begun is kept; the same command goes on from there.")
+        raise typer.Exit(STOPPED) from None
+
+
+def _show_report(results: dict[str, Any], folder: Path, console: Console) -> None:
+    import evenhand.report
+
+    page = evenhand.report.write(folder)
+    console.print(evenhand.report.table(results))
+    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _say_failures(outcome: Outcome, out: Path) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    errors = Console(stderr=True)
+    failed = [n for n, s in outcome.status.items() if s == "failed"]
+    blocked = sum(s == "blocked" for s in outcome.status.values())
+    errors.print(Text(f"{len(failed)} failed, {blocked} blocked by them:", style="bold red"))
+    for name in failed:
+        errors.print(Text(f"  {name}: {outcome.errors[name]}\n    log: {out / 'logs' / name}.log"), soft_wrap=True)
+
+
+COMMANDS = (run, report)

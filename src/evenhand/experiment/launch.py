@@ -1,0 +1,170 @@
+"""From an experiment's name or file to a finished run directory; the command line and Python users share this path."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError, did_you_mean
+from evenhand.experiment.faults import Faults
+from evenhand.experiment.hashing import digest
+from evenhand.experiment.run import Outcome, run
+from evenhand.experiment.schema import Loaded, load, located
+from evenhand.experiment.store import Store
+from evenhand.experiment.task import versions
+
+if TYPE_CHECKING:
+    from evenhand.experiment.plan import Node, Plan
+    from evenhand.experiment.progress import View
+
+BUILTIN = Path(__file__).parent / "builtin"
+SHOWN = ("arms/", "reward_models/")
+"""Nodes whose artifacts the run directory shows under their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An experiment that is checked and planned, and where it will go."""
+
+    loaded: Loaded[Any]
+    plan: Plan
+    store: Store
+    out: Path
+    workers: int | None
+    threads: int
+
+
+def builtins() -> list[str]:
+    """Names of the experiments that come with evenhand."""
+    return sorted(p.stem for p in BUILTIN.glob("*.yaml"))
+
+
+def locate(experiment: str) -> Path:
+    """The file of an experiment: a built-in name, a YAML path, or a run directory (its recorded experiment)."""
+    path = Path(experiment)
+    if path.is_dir() and (path / "experiment.json").is_file():
+        return path / "experiment.json"
+    if path.is_file():
+        return path
+    if experiment in builtins():
+        return BUILTIN / f"{experiment}.yaml"
+    looks_like_path = path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1
+    if looks_like_path:
+        raise UserError("there is no such file", where=experiment, fix=f"check the path; built in are {', '.join(builtins())}")
+    fix = f"{did_you_mean(experiment, builtins())} Or give the path of a YAML file"
+    raise UserError(f"'{experiment}' is no built-in experiment and no file", fix=fix)
+
+
+def find(name: str, folder: Path) -> Path:
+    """Where an extended name lies: beside the extending file, or among the built-in experiments."""
+    beside = folder / name
+    return BUILTIN / f"{name}.yaml" if not beside.is_file() and name in builtins() else beside
+
+
+def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = None) -> Run:
+    """Reads, checks and plans; nothing is written.
+
+    The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
+    """
+    config = importlib.import_module("evenhand.experiment.config")
+    planner = importlib.import_module("evenhand.experiment.plan")
+    path = locate(experiment)
+    loaded = load(config.Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find)
+    try:
+        plan = planner.build(loaded.value)
+    except UserError as error:
+        raise Faults.of(located(error, loaded.document)) from None
+    out = Path("runs") / _name(path) if out is None else Path(out)
+    runtime = loaded.value.runtime
+    store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"
+    return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
+
+
+def execute(prepared: Run, *, workers: int | None = None, view: View | None = None) -> tuple[Outcome, dict[str, Any] | None]:
+    """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared)."""
+    out, store, plan = prepared.out, prepared.store, prepared.plan
+    out.mkdir(parents=True, exist_ok=True)
+    store.root.mkdir(parents=True, exist_ok=True)
+    write_json(out / "experiment.json", record(prepared))
+    workers = prepared.workers if workers is None else workers
+    outcome = run(plan, store, out, workers=workers, threads=prepared.threads, view=view)
+    show(plan, store, out)
+    if not any(outcome.status[name].good for name in _last(plan)):
+        return outcome, None
+    results = importlib.import_module("evenhand.experiment.results").assemble(plan, store, out)
+    results = {**results, "failed": outcome.failed()}
+    write_json(out / "results.json", results)
+    return outcome, results
+
+
+def record(prepared: Run) -> dict[str, Any]:
+    """What `experiment.json` says: enough to run the same again and to see what every artifact was made from."""
+    loaded = prepared.loaded
+    return {
+        "source": loaded.source,
+        "given": loaded.given,
+        "effective": loaded.effective,
+        "hashes": {"given": digest(loaded.given), "effective": digest(loaded.effective)},
+        "versions": versions(),
+        "threads": prepared.threads,
+        "store": os.path.relpath(prepared.store.root, prepared.out),
+        "nodes": [_node_record(n) for n in prepared.plan.nodes],
+    }
+
+
+def show(plan: Plan, store: Store, out: Path) -> None:
+    """Lets the run directory show finished artifacts under their names, by hard links (by copies on another disk)."""
+    for prefix in SHOWN:
+        shutil.rmtree(out / prefix, ignore_errors=True)  # of an earlier plan; these are links, the store has the files
+    for node in plan.nodes:
+        if node.name.startswith(SHOWN) and store.has(node.key):
+            shutil.copytree(store.path(node.key), out / node.name, copy_function=_link)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all; a number that is not finite becomes null, which every reader understands."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _recorded(path: Path) -> Mapping[str, Any]:
+    """The effective configuration of a run directory's experiment.json, or a plain JSON experiment."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return data.get("effective", data)
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "experiment.json" else path.stem
+
+
+def _node_record(node: Node) -> dict[str, Any]:
+    return {"name": node.name, "kind": node.kind, "seed": node.seed, "key": node.key, "inputs": dict(node.inputs)}
+
+
+def _last(plan: Plan) -> list[str]:
+    """The nodes nothing depends on: what the run is for."""
+    used = {name for node in plan.nodes for name in node.inputs.values()}
+    return [n.name for n in plan.nodes if n.name not in used]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
