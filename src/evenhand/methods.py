@@ -6,9 +6,10 @@ docstring the method's row in docs/methods.md. `steps` and `max_tokens`, where a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.protocols import Objective
@@ -61,6 +62,13 @@ def method(function: F) -> F:
     """Registers a method under its function's name."""
     METHODS[function.__name__] = function
     return function
+
+
+def build(name: str, parameters: Mapping[str, Any], *, steps: int, max_tokens: int) -> Method:
+    """The method `name` with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
+    known = {"steps": steps, "max_tokens": max_tokens}
+    asked = inspect.signature(METHODS[name]).parameters
+    return METHODS[name](**{k: v for k, v in known.items() if k in asked}, **parameters)
 
 
 def _pairs(loss: str, *, reference: str = "start", rate: float = 5e-7, **parameters: float) -> Method:

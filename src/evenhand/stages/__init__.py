@@ -1,0 +1,32 @@
+"""The stage functions by kind. Light to import: a stage's module is loaded when it runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evenhand.protocols import Stage
+
+VERSIONS: dict[str, int] = {
+    "data": 1,
+    "base": 1,
+    "fit": 1,
+    "reference": 1,
+    "annotate": 1,
+    "generate": 1,
+    "judge": 1,
+    "evaluate_reward_model": 1,
+}
+"""Raised whenever a stage's result changes for the same spec: old artifacts are then no longer found."""
+
+
+def _run(
+    kind: str, spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]
+) -> None:
+    importlib.import_module(f"evenhand.stages.{kind}").run(spec, seed, inputs, out, report)
+
+
+STAGES: dict[str, Stage] = {kind: partial(_run, kind) for kind in VERSIONS}

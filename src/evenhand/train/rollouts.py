@@ -217,7 +217,7 @@ class RolloutSource:
             best = selection.best_of(scores, uniform).tolist()
             return [self._finished(items[b // size].only([b % size])) for b in best]
         pairs = selection.best_vs_worst(scores, uniform).tolist()
-        kept = [assign.pair_item(items[w // size], w % size, l % size) for w, l in pairs]
+        kept = [assign.pair_item(items[w // size], w % size, loser % size) for w, loser in pairs]
         return [self._finished(i) for i in kept if i is not None]
 
     def state_dict(self) -> dict[str, Any]:

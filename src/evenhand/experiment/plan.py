@@ -1,0 +1,296 @@
+"""From an experiment to its graph of stages, with a key for each: what is equal is shared, what differs is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand.experiment.config import SPLITS, START, Arm, Experiment, learning_rate
+from evenhand.experiment.hashing import digest, file_fingerprint, folder_fingerprint, model_fingerprint
+from evenhand.stages import VERSIONS
+
+SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One stage of the graph. `key` is determined by kind, version, spec, seed and the keys of the inputs."""
+
+    name: str
+    kind: str
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    seed: int
+    row: str
+    column: str
+    key: str
+    cost: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Nodes in topological order, and where the arms' artifacts are: `arms[arm][seed]`, likewise generations and verdicts."""
+
+    nodes: tuple[Node, ...]
+    arms: Mapping[str, Mapping[int, str]]
+    generations: Mapping[str, Mapping[int, str]]
+    verdicts: Mapping[str, Mapping[int, str]]
+    reward_models: Mapping[str, Mapping[int, str]]
+    experiment: Experiment
+
+    def __getitem__(self, name: str) -> Node:
+        return next(n for n in self.nodes if n.name == name)
+
+
+def build(experiment: Experiment) -> Plan:
+    """The whole graph: data, base, sft, reward models, arms, their generations on held-out prompts, and the verdicts."""
+    builder = _Builder(experiment)
+    builder.data()
+    builder.starts()
+    for seed in experiment.seeds:
+        builder.reward_models(seed)
+        for arm in experiment.all_arms().values():
+            builder.arm(arm, seed)
+    for seed in experiment.seeds:
+        for name in experiment.arms:
+            builder.generation(name, seed)
+    for seed in experiment.seeds:
+        for name in experiment.arms:
+            builder.verdict(name, seed)
+    return builder.plan()
+
+
+class _Builder:
+    def __init__(self, experiment: Experiment) -> None:
+        self.e = experiment
+        self.nodes: dict[str, Node] = {}
+        self.by_key: dict[str, str] = {}
+        self.models: dict[tuple[str, int], str] = {}
+        self.generations: dict[str, dict[int, str]] = {n: {} for n in experiment.arms}
+        self.verdicts: dict[str, dict[int, str]] = {n: {} for n in experiment.arms}
+        self.rms: dict[str, dict[int, str]] = {n: {} for n in experiment.reward_models}
+        self.arms = experiment.all_arms()
+        self.lengths = asdict(experiment.lengths)
+        self.device = {
+            "device": experiment.runtime.device,
+            "dtype": experiment.model.dtype,
+            "threads": experiment.runtime.threads,
+        }
+
+    def add(
+        self,
+        name: str,
+        kind: str,
+        spec: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        seed: int,
+        row: str,
+        column: str,
+        cost: str,
+    ) -> str:
+        """Adds a node, or finds the one with the same key: equal stages are one stage."""
+        keys = {role: self.nodes[other].key for role, other in inputs.items()}
+        key = digest({"kind": kind, "version": VERSIONS[kind], "spec": spec, "seed": seed, "inputs": keys})
+        if key in self.by_key:
+            return self.by_key[key]
+        self.nodes[name] = Node(
+            name=name, kind=kind, spec=spec, inputs=dict(inputs), seed=seed, row=row, column=column, key=key, cost=cost
+        )
+        self.by_key[key] = name
+        return name
+
+    def data(self) -> None:
+        data = asdict(self.e.data)
+        corpus = self.e.model.pretrain.documents if self.e.model.pretrain else 0
+        spec = {**data, "corpus": corpus, "evaluation_prompts": self.e.evaluation.prompts, "fingerprints": _data_bytes(data)}
+        source = f"world {self.e.data.world}" if self.e.data.world else ", ".join(s for s in SPLITS if data[s])
+        self.add("data", "data", spec, {}, self.e.data.seed, "data", SHARED, source)
+
+    def starts(self) -> None:
+        pretrain = self.e.pretrain_arm()
+        if pretrain is not None:
+            spec = self._fit_spec(pretrain) | {"world": self.e.data.world}
+            base = self.add("base", "fit", spec, {"data": "data"}, 0, "base", SHARED, self._fit_cost(pretrain))
+        else:
+            spec = {"path": self.e.model.path, "revision": self.e.model.revision, "fingerprint": _model_bytes(self.e.model.path)}
+            base = self.add("base", "base", spec, {}, 0, "base", SHARED, str(self.e.model.path))
+        sft = self.e.sft_arm()
+        for seed in self.e.seeds:
+            self.models["base", seed] = base
+            if sft is not None:
+                self.models["sft", seed] = self._fit(sft, "sft", seed)
+        if self.e.annotate is not None:
+            self._annotate(self.e.annotate)
+
+    def _annotate(self, annotate: Any) -> None:
+        spec = {
+            **asdict(annotate),
+            "reward": self._reward_spec(annotate.reward),
+            "lengths": self.lengths,
+            "template": self.e.model.template,
+            **self.device,
+        }
+        start = self.models[self.e.start, self.e.seeds[0]]
+        cost = f"{annotate.prompts + annotate.heldout_prompts} prompts x {annotate.completions_per_prompt}"
+        self.add("preferences", "annotate", spec, {"start": start, "data": "data"}, self.e.data.seed, "preferences", SHARED, cost)
+
+    def reward_models(self, seed: int) -> None:
+        for name, arm in self.e.all_reward_models().items():
+            fitted = self._fit(arm, f"reward_models/{name}", seed)
+            inputs = {"model": fitted, **self._data_inputs()}
+            spec = {
+                "lengths": self.lengths,
+                "template": self.e.model.template,
+                "tokens_per_microbatch": arm.train.tokens_per_microbatch,
+                **self.device,
+            }
+            column = SHARED if not arm.per_seed else f"seed {seed}"
+            evaluated = self.add(
+                f"{fitted}/evaluation", "evaluate_reward_model", spec, inputs, 0, f"{name} accuracy", column, "held-out pairs"
+            )
+            self.rms[name][seed] = evaluated
+            self.models[f"reward_models/{name}", seed] = fitted
+
+    def arm(self, arm: Arm, seed: int) -> str:
+        """The node that holds the arm's policy; arms it starts from come first."""
+        if (f"arms/{arm.name}", seed) in self.models:
+            return self.models[f"arms/{arm.name}", seed]
+        if arm.start in self.arms:
+            self.models[arm.start, seed] = self.arm(self.arms[arm.start], seed)
+        if arm.method == START:
+            node = self.models[arm.start, seed]
+        else:
+            node = self._fit(arm, f"arms/{arm.name}", seed)
+        self.models[f"arms/{arm.name}", seed] = node
+        return node
+
+    def _fit(self, arm: Arm, prefix: str, seed: int) -> str:
+        start = self.models[arm.start, seed]
+        inputs = {"start": start, **self._data_inputs()}
+        method = arm.build(steps=1, max_tokens=self.e.lengths.completion)
+        if method.reference == "start" and not method.online:
+            inputs["reference"] = self._reference(arm, method.data, start)
+        if arm.reward is not None:
+            inputs |= self._reward_inputs(arm.reward, seed)
+        column = f"seed {seed}" if arm.per_seed else SHARED
+        name = f"{prefix}/seed-{seed}" if arm.per_seed else prefix
+        return self.add(
+            name, "fit", self._fit_spec(arm), inputs, seed if arm.per_seed else 0, arm.name, column, self._fit_cost(arm)
+        )
+
+    def _reference(self, arm: Arm, split: str, start: str) -> str:
+        """Reference log-probs of a split under the start, computed once and shared by arms and seeds."""
+        spec = {
+            "split": arm.data or split, "binary": split == "binary", "lengths": self.lengths, "supervise": self.e.data.supervise,
+            "template": self.e.model.template, "tokens_per_microbatch": arm.train.tokens_per_microbatch, **self.device,
+        }  # fmt: skip
+        return self.add(
+            f"reference/{start}/{split}",
+            "reference",
+            spec,
+            {"start": start, **self._data_inputs()},
+            0,
+            "reference",
+            SHARED,
+            "one forward pass",
+        )
+
+    def _fit_spec(self, arm: Arm) -> dict[str, Any]:
+        train = asdict(arm.train)
+        train["learning_rate"] = learning_rate(arm, self.e)
+        return {
+            "method": arm.method, "parameters": dict(arm.parameters), "train": train, "sampling": asdict(arm.sampling),
+            "lengths": self.lengths, "supervise": self.e.data.supervise, "template": self.e.model.template,
+            "reward": self._reward_spec(arm.reward), "data": arm.data, **self.device,
+        }  # fmt: skip
+
+    def _fit_cost(self, arm: Arm) -> str:
+        budget = f"{arm.train.steps} steps" if arm.train.steps is not None else f"{arm.train.epochs:g} epochs"
+        return f"{arm.method}: {budget} x {arm.train.prompts_per_step} prompts"
+
+    def _data_inputs(self) -> dict[str, str]:
+        return {"data": "data"} | ({"preferences": "preferences"} if "preferences" in self.nodes else {})
+
+    def _reward_spec(self, reward: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """A reward as a self-contained mapping: names of this experiment are resolved."""
+        if reward is None:
+            return None
+        if isinstance(reward, Mapping):
+            return {k: [self._reward_spec(p) for p in v] if k == "parts" else v for k, v in reward.items()}
+        if reward in self.e.rewards:
+            return self._reward_spec(self.e.rewards[reward])
+        if reward in self.e.reward_models:
+            return {"kind": "model", "name": reward}
+        return {"kind": "gold", "world": self.e.data.world}
+
+    def _reward_inputs(self, reward: str | Mapping[str, Any], seed: int) -> dict[str, str]:
+        """The reward models a reward needs, as inputs under the role `reward_models/NAME`."""
+        roles = [f"reward_models/{name}" for name in models_in(self._reward_spec(reward))]
+        return {role: self.models[role, seed] for role in roles}
+
+    def generation(self, name: str, seed: int) -> None:
+        arm = self.arms[name]
+        spec = {
+            "sampling": asdict(self.e.evaluation.sampling), "prompts": self.e.evaluation.prompts, "lengths": self.lengths,
+            "template": self.e.model.template, "tokens_per_microbatch": arm.train.tokens_per_microbatch, **self.device,
+        }  # fmt: skip
+        start = self.models[self.e.start, seed]
+        inputs = {"policy": self.models[f"arms/{name}", seed], "start": start, "data": "data"}
+        cost = f"{self.e.evaluation.prompts} held-out prompts"
+        self.generations[name][seed] = self.add(
+            f"generations/{name}/seed-{seed}", "generate", spec, inputs, seed, f"{name} answers", f"seed {seed}", cost
+        )
+
+    def verdict(self, name: str, seed: int) -> None:
+        judge = self.e.judge
+        names = list(self.e.reward_models)
+        proxies = {n: self._reward_spec(n) for n in names}
+        spec = {
+            "judge": self._reward_spec(judge.reward),
+            "tie": judge.tie,
+            "proxies": proxies,
+            "lengths": self.lengths,
+            "template": self.e.model.template,
+            **self.device,
+        }
+        inputs = {"answers": self.generations[name][seed], "baseline": self.generations[self.e.baseline_arm][seed]}
+        inputs |= self._reward_inputs(judge.reward, seed)
+        inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names}
+        self.verdicts[name][seed] = self.add(
+            f"verdicts/{name}/seed-{seed}", "judge", spec, inputs, seed, f"{name} verdicts", f"seed {seed}", "score both answers"
+        )
+
+    def plan(self) -> Plan:
+        arms = {n: {s: self.models[f"arms/{n}", s] for s in self.e.seeds} for n in self.e.arms}
+        return Plan(
+            nodes=tuple(self.nodes.values()), arms=arms, generations=self.generations, verdicts=self.verdicts,
+            reward_models=self.rms, experiment=self.e,
+        )  # fmt: skip
+
+
+def models_in(reward: Mapping[str, Any] | None) -> list[str]:
+    """Names of the trained reward models inside a resolved reward."""
+    if reward is None:
+        return []
+    if reward.get("kind") == "model":
+        return [reward["name"]]
+    return [name for part in reward.get("parts", []) for name in models_in(part)]
+
+
+def _model_bytes(path: str | None) -> str | None:
+    """The bytes of a local model; a hub model is named by its revision instead."""
+    folder = Path(path or "").expanduser()
+    return model_fingerprint(folder) if path and folder.is_dir() else None
+
+
+def _data_bytes(data: Mapping[str, Any]) -> dict[str, str]:
+    """The bytes of every local file or folder a split is read from."""
+    found = {}
+    for split in SPLITS:
+        source = data[split]
+        path = Path(str(source.get("path", "") if isinstance(source, Mapping) else source or "")).expanduser()
+        if source and path.exists():
+            found[split] = folder_fingerprint(path) if path.is_dir() else file_fingerprint(path)
+    return found

@@ -1,0 +1,33 @@
+"""The base model: a local folder or a hub name, resolved once and pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evenhand.errors import UserError
+from evenhand.stages.common import POINTER, write_json
+
+
+def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
+    folder = Path(spec["path"]).expanduser()
+    if not folder.is_dir():
+        folder = download(spec["path"], spec["revision"])
+    write_json(out / POINTER, {"path": str(folder.resolve())})
+
+
+def download(name: str, revision: str | None) -> Path:
+    """A hub model's files, safetensors and tokenizer only; from the local cache when offline."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        raise UserError(
+            f"cannot find '{name}' here or on the hub ({type(error).__name__})",
+            where="model.path",
+            fix="give a local folder, check the name, or log in for a gated model",
+        ) from error

@@ -1,0 +1,97 @@
+"""What several stages do: open models, tokenizers and splits of finished artifacts, and turn names into rewards."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evenhand.data.jsonl import read_groups
+from evenhand.data.template import Renderer
+from evenhand.errors import UserError
+from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device
+from evenhand.models.policy import Policy
+from evenhand.protocols import Reward
+from evenhand.train.items import Item
+from evenhand.types import Group
+
+POINTER = "model.json"
+"""An artifact may point at a model elsewhere instead of holding it: {"path": ...}."""
+_log = logging.getLogger(__name__)
+
+
+def setup(spec: Mapping[str, Any]) -> str:
+    """Fix the number of threads, which is part of the result's bytes, and resolve the device."""
+    torch.set_num_threads(int(spec["threads"]))
+    return resolve_device(spec["device"])
+
+
+def model_path(artifact: Path) -> Path:
+    """The folder in transformers' format that a finished artifact stands for."""
+    pointer = artifact / POINTER
+    return Path(json.loads(pointer.read_text())["path"]) if pointer.exists() else artifact / "model"
+
+
+def open_policy(artifact: Path, spec: Mapping[str, Any], device: str) -> Policy:
+    return load_policy(model_path(artifact), dtype=spec["dtype"], device=device)
+
+
+def open_renderer(artifact: Path, template: str | None) -> Renderer:
+    tokenizer = load_tokenizer(model_path(artifact))
+    return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
+
+
+def read_split(inputs: Mapping[str, Path], split: str) -> list[Group]:
+    """A split of the experiment's data; an `annotate` stage's preferences take the place of the data's own."""
+    source = inputs["preferences"] if "preferences" in inputs and split.endswith("preferences") else inputs["data"]
+    path = source / f"{split}.jsonl"
+    if not path.exists():
+        raise UserError(f"the data has no split '{split}'", where="data", fix=f"add `{split}:` to the `data:` section")
+    return read_groups(path)
+
+
+def to_items(groups: Sequence[Group], renderer: Renderer, spec: Mapping[str, Any]) -> list[Item]:
+    """Tokenised items of a split; rows without a supervised token are left out, and said."""
+    lengths = spec["lengths"]
+    done = renderer.tokenise_all(
+        groups, max_prompt=lengths["prompt"], max_completion=lengths["completion"], supervise=spec.get("supervise", "completion")
+    )
+    if done.dropped:
+        _log.warning("%d of %d rows left out; first: %s", len(done.dropped), len(groups), done.dropped[0][1])
+    if not done.groups:
+        raise UserError("no row is left after tokenising", where="data", why=done.dropped[0][1] if done.dropped else "no rows")
+    return [Item(tokens=t) for t in done.groups]
+
+
+def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], spec: Mapping[str, Any], device: str) -> Reward:
+    """A resolved reward; the reward models it names are opened from the inputs `reward_models/NAME`."""
+    from evenhand import rewards
+
+    resources = {
+        role.removeprefix("reward_models/"): open_model_reward(path, spec, device)
+        for role, path in inputs.items()
+        if role.startswith("reward_models/")
+    }
+    return rewards.get(reward, resources=resources)
+
+
+def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str) -> Reward:
+    """A trained reward model as a reward: its own tokenizer and template, its own shift."""
+    from evenhand.rewards.model import ModelReward
+
+    folder = model_path(artifact)
+    return ModelReward(
+        load_reward_model(folder, dtype=spec["dtype"], device=device),
+        open_renderer(artifact, spec["template"]),
+        max_prompt=spec["lengths"]["prompt"],
+        max_completion=spec["lengths"]["completion"],
+        tokens_per_microbatch=spec.get("tokens_per_microbatch", 8192),
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")

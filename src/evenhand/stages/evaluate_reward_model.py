@@ -1,0 +1,24 @@
+"""A reward model's scores of held-out pairs; the statistics are taken from these, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evenhand.stages.common import open_model_reward, read_split, setup, write_json
+
+
+def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
+    device = setup(spec)
+    reward = open_model_reward(inputs["model"], spec, device)
+    groups = [g for g in read_split(inputs, "heldout_preferences") if max(g.scores) > min(g.scores)]
+    rows = []
+    for group, scored in zip(groups, reward(groups), strict=True):
+        best = max(range(len(group.scores)), key=lambda i: group.scores[i])
+        worst = min(range(len(group.scores)), key=lambda i: group.scores[i])
+        rows.append(
+            (scored.values[best], scored.values[worst], len(group.completions[best].text), len(group.completions[worst].text))
+        )
+    names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
+    write_json(out / "scores.json", {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})

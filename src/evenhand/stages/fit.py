@@ -1,0 +1,178 @@
+"""Training any method: SFT, reward models and every arm are this one stage with another method name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand import methods
+from evenhand.data.template import Renderer
+from evenhand.methods import Method
+from evenhand.models.heads import RewardModel, ValuePolicy
+from evenhand.models.load import load_policy, new_policy, reward_model_from, save
+from evenhand.models.policy import Policy
+from evenhand.models.trunk import Trunk
+from evenhand.stages import offline, online
+from evenhand.stages.common import model_path, open_policy, open_renderer, setup, to_items, write_json
+from evenhand.train import checkpoint, loop
+from evenhand.train.items import micro_batches
+from evenhand.train.ledger import Ledger
+from evenhand.train.optim import AdamW, schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Everything a run of this stage is made of, before the first step."""
+
+    spec: Mapping[str, Any]
+    seed: int
+    inputs: Mapping[str, Path]
+    device: str
+    renderer: Renderer
+    method: Method
+    model: Trunk
+    steps: int
+    ledger: Ledger
+
+
+def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
+    """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl and ledger.json."""
+    device = setup(spec)
+    last = checkpoint.latest(out)
+    saved = json.loads((last / "state.json").read_text()) if last else {"step": 0}
+    ledger = Ledger.from_dict(saved["ledger"]) if last else Ledger()
+    with ledger.phase("load"):
+        cell = open_cell(spec, seed, inputs, device, ledger)
+        source = online.source(cell) if cell.method.online else offline.source(cell)
+    trainer = _loop(cell, source)
+    if last:
+        checkpoint.load(last, model=cell.model, optimizer=trainer.optimizer)
+        source.load_state_dict(saved["source"])
+    log = checkpoint.Log(out / "metrics.jsonl", resume_step=saved["step"])
+    watch = _watch(cell, checkpoint.Log(out / "samples.jsonl", resume_step=saved["step"]))
+    every = spec["train"]["checkpoint_every"]
+    if saved["step"] == 0:
+        watch(0)
+    steps = trainer.run(saved["step"], cell.steps)
+    while True:
+        with ledger.phase("step"):
+            done = next(steps, None)
+        if done is None:
+            break
+        step, metrics = done
+        log.append(metrics | watch(step))
+        report(step, cell.steps, **{k: metrics[k] for k in ("loss", "reward", "accuracy") if k in metrics})
+        if every and step % every == 0 and step < cell.steps:
+            state = {"source": source.state_dict(), "ledger": ledger.as_dict()}
+            checkpoint.save(out, step=step, model=cell.model, optimizer=trainer.optimizer, state=state)
+    _finish(cell, out)
+
+
+def _finish(cell: Cell, out: Path) -> None:
+    with cell.ledger.phase("save"):
+        save(cell.model, cell.renderer.tokenizer, out / "model")
+    parameters = sum(p.numel() for p in cell.model.parameters())
+    cell.ledger.flops = 6.0 * parameters * cell.ledger.tokens_trained + 2.0 * parameters * cell.ledger.tokens_generated
+    spent = cell.ledger.as_dict()
+    inside = sum(v for k, v in spent["seconds"].items() if k in ("generate", "score"))
+    spent["seconds"]["train"] = round(spent["seconds"].pop("step", 0.0) - inside, 3)
+    write_json(out / "ledger.json", spent)
+    checkpoint.remove(out)
+
+
+def open_cell(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], device: str, ledger: Ledger) -> Cell:
+    """Open the start, give it the head its method trains, and settle the number of steps."""
+    max_tokens = spec["lengths"]["completion"]
+    method = methods.build(spec["method"], spec["parameters"], steps=1, max_tokens=max_tokens)
+    steps = settled_steps(spec, inputs, method)
+    method = methods.build(spec["method"], spec["parameters"], steps=steps, max_tokens=max_tokens)
+    if "world" in spec:
+        model, renderer = from_scratch(spec["world"], seed, device)
+    else:
+        renderer = open_renderer(inputs["start"], spec["template"])
+        model = opened(inputs["start"], method, spec, seed, device)
+    if spec["train"]["gradient_checkpointing"]:
+        model.checkpoint_gradients()
+    return Cell(
+        spec=spec,
+        seed=seed,
+        inputs=inputs,
+        device=device,
+        renderer=renderer,
+        method=method,
+        model=model,
+        steps=steps,
+        ledger=ledger,
+    )
+
+
+def opened(start: Path, method: Method, spec: Mapping[str, Any], seed: int, device: str) -> Trunk:
+    """The start with the head the method trains: none, a score or a value."""
+    if method.network == "reward":
+        return reward_model_from(model_path(start), seed=seed, dtype=spec["dtype"], device=device)
+    policy = open_policy(start, spec, device)
+    return ValuePolicy(policy.hf) if method.network == "value" else policy
+
+
+def from_scratch(world: str, seed: int, device: str) -> tuple[Policy, Renderer]:
+    """A built-in world's own small model, new, and its tokenizer."""
+    from evenhand import worlds
+
+    chosen = worlds.get(world)
+    tokenizer = chosen.tokenizer()
+    return new_policy(chosen.model_config(), tokenizer, seed=seed, device=device), Renderer(tokenizer)
+
+
+def settled_steps(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Method) -> int:
+    """Optimizer steps: as given, or enough for the epochs over the split."""
+    train = spec["train"]
+    if train["steps"] is not None:
+        return int(train["steps"])
+    rows = offline.split_size(spec, inputs, method)
+    return math.ceil(train["epochs"] * rows / train["prompts_per_step"])
+
+
+def _loop(cell: Cell, source: Any) -> loop.Loop:
+    train = cell.spec["train"]
+    optimizer = AdamW(
+        cell.model,
+        learning_rate=train["learning_rate"],
+        betas=tuple(train["betas"]),
+        eps=train["eps"],
+        weight_decay=train["weight_decay"],
+    )
+    warmup = round(train["warmup"] * cell.steps)
+    factor = schedule(train["schedule"], warmup=warmup, steps=cell.steps, **train["schedule_parameters"])
+    temperature = cell.spec["sampling"]["temperature"] if cell.method.online else 1.0
+    return loop.Loop(
+        model=cell.model, objective=cell.method.objective, source=source, optimizer=optimizer, factor=factor, clip=train["clip"],
+        temperature=temperature or 1.0, device=cell.device,
+    )  # fmt: skip
+
+
+def _watch(cell: Cell, samples: checkpoint.Log) -> Callable[[int], dict[str, float]]:
+    """What is looked at during training: held-out loss every `evaluate_every` steps, sampled answers every `sample_every`."""
+    train = cell.spec["train"]
+    heldout = offline.heldout_items(cell) if train["evaluate_every"] and not cell.method.online else []
+
+    def watch(step: int) -> dict[str, float]:
+        last = step == cell.steps
+        if train["sample_every"] and (step % train["sample_every"] == 0 or last) and not isinstance(cell.model, RewardModel):
+            with cell.ledger.phase("watch"):
+                for row in online.watched_samples(cell):
+                    samples.append({"step": step, **row})
+        if heldout and step and (step % train["evaluate_every"] == 0 or last):
+            with cell.ledger.phase("watch"):
+                batches = [b.to(cell.device) for b in micro_batches(heldout, train["tokens_per_microbatch"])]
+                found = loop.evaluate(cell.model, cell.method.objective, batches)
+            return {f"heldout/{k}": v for k, v in found.items()}
+        return {}
+
+    return watch
+
+
+__all__ = ["Cell", "from_scratch", "load_policy", "open_cell", "run", "to_items"]

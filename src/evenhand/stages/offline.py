@@ -1,0 +1,116 @@
+"""Fixed data for a method: its split as items, reference log-probs joined from their artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evenhand.methods import BINARY, DEMONSTRATIONS, PREFERENCES, Method
+from evenhand.stages.common import open_policy, read_split, to_items
+from evenhand.train.fixed import FixedSource
+from evenhand.train.items import Item, with_pairs
+from evenhand.train.scoring import Rows, read
+from evenhand.types import Group, Head, Need
+
+if TYPE_CHECKING:
+    from evenhand.stages.fit import Cell
+
+
+def source(cell: Cell) -> FixedSource:
+    """The method's split as a source of optimizer steps."""
+    items = split_items(cell, "")
+    if "reference" in cell.inputs:
+        from evenhand.stages.reference import read_rows
+
+        items = joined(items, read_rows(cell.inputs["reference"]))
+    items = [labelled(i, cell.method) for i in items]
+    needs_reference = Need.MISMATCHED in cell.method.objective.needs
+    return FixedSource(
+        items=items,
+        prompts_per_step=cell.spec["train"]["prompts_per_step"],
+        tokens_per_microbatch=cell.spec["train"]["tokens_per_microbatch"],
+        seed=cell.seed,
+        ledger=cell.ledger,
+        provides=cell.method.provides,
+        reference=reference_reader(cell) if needs_reference else None,
+    )
+
+
+def split_items(cell: Cell, prefix: str) -> list[Item]:
+    """The items of the method's split; `prefix` "heldout_" names the held-out one."""
+    groups = split_groups(cell.spec, cell.inputs, cell.method, prefix)
+    items = to_items(groups, cell.renderer, cell.spec)
+    return [i for i in map(with_pairs, items) if i.pairs] if cell.method.data == PREFERENCES else items
+
+
+def split_groups(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Method, prefix: str = "") -> list[Group]:
+    """The groups a method learns from, in the form it wants: pairs become labelled singles for binary methods."""
+    name = spec["data"] or {BINARY: PREFERENCES}.get(method.data, method.data)
+    groups = read_split(inputs, prefix + name)
+    return [single for g in groups for single in singles(g)] if method.data == BINARY else groups
+
+
+def singles(group: Group) -> list[Group]:
+    """A scored group as one labelled answer each: 1 above the group's middle, 0 below; a single answer keeps its label."""
+    if len(group.completions) == 1:
+        return [group]
+    middle = (max(group.scores) + min(group.scores)) / 2
+    labelled_ones = zip(group.completions, group.scores, strict=True)
+    return [replace(group, completions=(c,), scores=(float(s > middle),), parts={}) for c, s in labelled_ones if s != middle]
+
+
+def split_size(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Method) -> int:
+    """Rows of the method's split, for turning epochs into steps."""
+    return len(split_groups(spec, inputs, method))
+
+
+def heldout_items(cell: Cell) -> list[Item]:
+    """Held-out rows for a validation loss: pairs, or demonstrations when there are held-out ones. None under a reference."""
+    if cell.method.data != PREFERENCES or cell.method.reference != "none":
+        return []
+    return split_items(cell, "heldout_")
+
+
+def joined(items: Sequence[Item], rows: Rows) -> list[Item]:
+    """Items with their reference log-probs, matched by position and checked by length."""
+    out = []
+    for item, logps in zip(items, rows, strict=True):
+        lengths = [len(c.ids) for c in item.tokens.completions]
+        if lengths != [len(row) for row in logps]:
+            raise ValueError(f"reference log-probs do not fit prompt {item.tokens.group.prompt.id}")
+        out.append(replace(item, per_token={**item.per_token, "ref_logp": logps}))
+    return out
+
+
+def labelled(item: Item, method: Method) -> Item:
+    """Scores as a field; for TOPR also the advantage +-1 - c, and the reference as the behaviour policy."""
+    scores = item.tokens.group.scores
+    fields = {"score": scores} if method.data != DEMONSTRATIONS else {}
+    if method.label_baseline is None:
+        return replace(item, per_completion={**item.per_completion, **fields})
+    advantage = tuple((1.0 if s > 0 else -1.0) - method.label_baseline for s in scores)
+    per_token = {**item.per_token, "behaviour_logp": item.per_token["ref_logp"]}
+    return replace(item, per_completion={**item.per_completion, **fields, "advantage": advantage}, per_token=per_token)
+
+
+def reference_reader(cell: Cell) -> Any:
+    """Log-probs under the frozen start, for rows that no cache can know in advance."""
+    frozen = open_policy(cell.inputs["start"], cell.spec, cell.device)
+    frozen.requires_grad_(False)
+    temperature = cell.spec["sampling"]["temperature"] if cell.method.online else 1.0
+
+    def logps(items: Sequence[Item]) -> Rows:
+        return reading(cell, frozen, frozenset({Head.LOGP}), items, temperature or 1.0)[Head.LOGP]
+
+    return logps
+
+
+def reading(
+    cell: Cell, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Item], temperature: float
+) -> dict[Head, Rows]:
+    budget = cell.spec["train"]["tokens_per_microbatch"]
+    return read(model, items, heads, tokens_per_microbatch=budget, temperature=temperature, device=cell.device)

@@ -1,0 +1,86 @@
+"""Rollouts for a method: engine, reward and reference around the policy that is being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from evenhand.engines.local import LocalEngine
+from evenhand.seeding import keyed
+from evenhand.stages.common import build_reward, read_split
+from evenhand.stages.offline import reading, reference_reader
+from evenhand.train.items import Item
+from evenhand.train.rollouts import RolloutSource
+from evenhand.train.scoring import Rows
+from evenhand.types import Head, Sampling
+
+if TYPE_CHECKING:
+    from evenhand.stages.fit import Cell
+
+WATCHED = 4
+"""Fixed held-out prompts whose answers are shown over training."""
+
+
+def source(cell: Cell) -> RolloutSource:
+    """The method's rollouts as a source of optimizer steps."""
+    method, spec = cell.method, cell.spec
+    assert method.rollouts is not None
+    lengths, train = spec["lengths"], spec["train"]
+    config = sampling(spec)
+    return RolloutSource(
+        plan=method.rollouts,
+        prompts=[g.prompt for g in read_split(cell.inputs, "prompts")],
+        engine=LimitedPrompts(LocalEngine(cell.model, cell.renderer), lengths["prompt"]),
+        reward=build_reward(spec["reward"], cell.inputs, spec, cell.device),
+        tokenise=lambda g: cell.renderer.tokenise(g, max_prompt=lengths["prompt"], max_completion=None),
+        read=lambda heads, items: own_reading(cell, heads, items),
+        reference=reference_reader(cell) if method.reference == "start" else None,
+        sampling=config,
+        prompts_per_step=train["prompts_per_step"],
+        tokens_per_microbatch=train["tokens_per_microbatch"],
+        seed=cell.seed,
+        ledger=cell.ledger,
+        provides=method.provides,
+        needs=method.objective.needs,
+        skip_flat=getattr(method.objective, "skips_zero_advantage", False)
+        and method.rollouts.credit != "gae"
+        and method.rollouts.select == "none",
+        ref_is_generator=method.reference == "generator",
+        behaviour_is_exact=config.top_p == 1.0 and config.top_k == 0,
+    )
+
+
+def sampling(spec: Any, seed: int = 0) -> Sampling:
+    """The experiment's sampling with its completion limit."""
+    return Sampling(**spec["sampling"], max_tokens=spec["lengths"]["completion"], seed=seed)
+
+
+def own_reading(cell: Cell, heads: frozenset[Head], items: Sequence[Item]) -> dict[Head, Rows]:
+    return reading(cell, cell.model, heads, items, cell.spec["sampling"]["temperature"] or 1.0)
+
+
+class LimitedPrompts:
+    """An engine whose prompts keep their last `max_prompt` tokens."""
+
+    def __init__(self, engine: LocalEngine, max_prompt: int) -> None:
+        self.engine, self.max_prompt = engine, max_prompt
+
+    def generate(self, prompts: Any, n: int, config: Any) -> Any:
+        return self.engine.generate(prompts, n, config, max_prompt=self.max_prompt)
+
+
+def watched_samples(cell: Cell) -> list[dict[str, Any]]:
+    """Answers to a few fixed held-out prompts, with the training reward where there is one. Sampling is keyed by prompt alone."""
+    prompts = [g.prompt for g in read_split(cell.inputs, "heldout_prompts")][:WATCHED]
+    engine = LimitedPrompts(LocalEngine(cell.model, cell.renderer), cell.spec["lengths"]["prompt"])
+    groups = engine.generate(prompts, 1, sampling(cell.spec, seed=keyed("watched")))
+    return [
+        {
+            "prompt_id": g.prompt.id,
+            "prompt": g.prompt.text,
+            "completion": g.completions[0].text,
+            "reward": None,
+            "length": len(g.completions[0].tokens or ()),
+        }
+        for g in groups
+    ]
