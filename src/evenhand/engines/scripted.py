@@ -53,10 +53,7 @@ class ScriptedEngine:
         """See `evenhand.protocols.Engine`. Of the sampling parameters only `max_tokens` has a meaning, and only with tokens."""
         each = per_completion(n, sampling)
         self.calls.append((tuple(p.id for p in prompts), n))
-        groups = [
-            Group(prompt=p, completions=tuple(self._completion(self._answer(p, i), s) for i, s in enumerate(each)))
-            for p in prompts
-        ]
+        groups = [Group(prompt=p, completions=tuple(self._completion(p, i, s) for i, s in enumerate(each))) for p in prompts]
         if progress is not None:
             progress(n * len(prompts), n * len(prompts))
         return groups
