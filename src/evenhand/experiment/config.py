@@ -234,6 +234,10 @@ class Experiment:
         raw = {**raw, "sampling": {**self.sampling, **raw.get("sampling", {})}}
         return parse_arm(name, raw, where=where, train=train, defaults=defaults)
 
+    def stages(self) -> set[str]:
+        """What an arm may start from besides other arms; these names always mean the stage."""
+        return {"base"} | ({"sft"} if self.sft is not None else set())
+
     @property
     def baseline_arm(self) -> str:
         """The arm every other is compared with: `baseline`, or the first."""
@@ -276,8 +280,8 @@ class Experiment:
             yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
 
     def _arm_problems(self, arm: Arm, where: str) -> Iterator[UserError]:
-        known = {"base", *self.arms} | ({"sft"} if self.sft is not None else set())
-        if arm.start not in known - {arm.name}:
+        known = self.stages() | (set(self.arms) - {arm.name})
+        if arm.start not in known:
             yield UserError(f"cannot start from '{arm.start}'", where=f"{where}.start", fix=did_you_mean(arm.start, known))
         if arm.method == START:
             return

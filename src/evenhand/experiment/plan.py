@@ -157,7 +157,7 @@ class _Builder:
         """The node that holds the arm's policy; arms it starts from come first."""
         if (f"arms/{arm.name}", seed) in self.models:
             return self.models[f"arms/{arm.name}", seed]
-        if arm.start in self.arms:
+        if arm.start not in self.e.stages():
             self.models[arm.start, seed] = self.arm(self.arms[arm.start], seed)
         if arm.method == START:
             node = self.models[arm.start, seed]

@@ -153,7 +153,7 @@ def finished_seeds(plan: Plan, store: Store, name: str) -> list[int]:
 
 
 def reward_model_row(plan: Plan, store: Store, name: str) -> dict[str, Any]:
-    """Accuracy, margin, log-loss and length correlation on held-out pairs: the mean over seeds, with the first seed's interval."""
+    """Accuracy, margin, log-loss, length correlation on held-out pairs: means over seeds, with the first seed's interval."""
     found = []
     for seed in finished_seeds(plan, store, name):
         scores = load(plan, store, plan.reward_models[name][seed], "scores.json")
