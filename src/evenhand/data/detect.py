@@ -1,0 +1,127 @@
+"""Which format a file is in, from its first rows; nothing is guessed silently."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evenhand.data import transcripts
+from evenhand.data.formats import FORMATS, WEIGHT, Format, Kind
+from evenhand.data.rows import look
+from evenhand.errors import UserError, did_you_mean
+
+_FIELDS = frozenset(field for f in FORMATS.values() for field in (*f.fields, *f.optional))
+_USUAL = (
+    "prompt/chosen/rejected", "messages", "prompt/completion", "prompt/completion/label", "prompt", "prompt/completions/scores",
+)  # fmt: skip
+_TELLING = ("chosen", "rejected", "completion", "completions", "response", "messages", "conversations", "label", "scores")
+"""Columns whose presence says that a dataset is meant to hold more than prompts."""
+
+
+def named(name: str, *, where: str) -> Format:
+    """The format of that name; a UserError with the closest names otherwise."""
+    if name not in FORMATS:
+        raise UserError(f"unknown format '{name}'", where=f"{where}.format", fix=did_you_mean(name, [*FORMATS, "documents"]))
+    return FORMATS[name]
+
+
+def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[str, str] | None = None) -> Format:
+    """The one format of these rows (the first of a file), by the columns that at least half of them have.
+
+    `columns` renames: {field: column}. Raises UserError when none or more than one fits, saying what was seen.
+    """
+    renamed = [_renamed(row, columns or {}) for row in sample]
+    seen = Counter(name for row in renamed for name, value in row.items() if value is not None)
+    common = {name for name, n in seen.items() if 2 * n >= len(renamed)}
+    fitting = [f for f in FORMATS.values() if common.issuperset(f.fields) and _fits(f, renamed)]
+    if not fitting:
+        raise _unknown(seen, where)
+    top = max(WEIGHT[f.kind] for f in fitting)
+    best = [f for f in fitting if WEIGHT[f.kind] == top]
+    best = [f for f in best if not any(set(f.fields) < set(g.fields) for g in best)]
+    if len(best) > 1:
+        raise UserError(
+            f"the columns fit more than one format: {', '.join(f.name for f in best)}",
+            where=where,
+            why=f"the columns are {', '.join(seen)}",
+            fix=f"say which: format: {best[0].name}",
+        )
+    _refuse_repeated_prompt(best[0], renamed, where)
+    _refuse_near_miss(best[0], seen, where)
+    return best[0]
+
+
+def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    return {**row, **{field: look(row, column) for field, column in columns.items()}}
+
+
+def _fits(format_: Format, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return 2 * sum(format_.fits(row) for row in rows) > len(rows)
+
+
+def _unknown(seen: Mapping[str, int], where: str) -> UserError:
+    near = [(c, hint) for c in seen if c not in _FIELDS for hint in [did_you_mean(c, _FIELDS)] if hint.startswith("did you")]
+    fix = "name the columns, for example columns: {prompt: question, completion: answer}, and perhaps format:"
+    if near:
+        fix = "; ".join(f"'{c}': {hint}" for c, hint in near) + f" If so: columns: {{{_first_name(near)}: {near[0][0]}}}"
+    others = ", ".join(name for name in FORMATS if name not in _USUAL)
+    return UserError(
+        f"no known format has the columns {', '.join(seen) or '(none)'}",
+        where=where,
+        why=f"known are {', '.join(_USUAL)}; also {others}",
+        fix=fix,
+    )
+
+
+def _first_name(near: Sequence[tuple[str, str]]) -> str:
+    return near[0][1].split("'")[1]
+
+
+def _refuse_repeated_prompt(format_: Format, rows: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Answers that begin with the prompt would teach the model to repeat it."""
+    if format_.kind is not Kind.PAIRS or "prompt" not in format_.fields:
+        return
+    texts = [tuple(row.get(n) for n in ("prompt", "chosen", "rejected")) for row in rows]
+    if all(isinstance(t, str) and t.strip() for row in texts for t in row) and all(
+        chosen.startswith(prompt) and rejected.startswith(prompt) for prompt, chosen, rejected in texts
+    ):
+        raise UserError(
+            "chosen and rejected begin with the prompt in every row",
+            where=where,
+            why="the prompt would be learned as part of each answer",
+            fix="format: chosen/rejected takes the shared prefix as the prompt",
+        )
+
+
+def _refuse_near_miss(format_: Format, seen: Mapping[str, int], where: str) -> None:
+    """A misspelt column must not turn preference pairs into bare prompts."""
+    for column in (c for c in seen if c not in (*format_.fields, *format_.optional)):
+        near = difflib.get_close_matches(column.lower(), _TELLING, n=1, cutoff=0.8)
+        if near and (near[0] != column or format_.kind is Kind.PROMPTS) and near[0] not in format_.fields:
+            meant = f"column '{column}' looks like '{near[0]}'" if near[0] != column else f"column '{column}' has no partner"
+            raise UserError(
+                f"the rows would be read as {format_.kind} ({', '.join(format_.fields)}), but {meant}",
+                where=where,
+                fix=f"rename it (columns: {{{near[0]}: {column}}}), or say format: {format_.name} to read them so",
+            )
+
+
+def describe(format_: Format, sample: Sequence[Mapping[str, Any]], rows: int, groups: int, columns: Mapping[str, str]) -> str:
+    """One line: what was recognised.
+
+    >>> describe(FORMATS["prompt/chosen/rejected"], [{"prompt": "", "chosen": "", "rejected": "", "id": 1}], 300, 300, {})
+    'preference pairs, prompt explicit, 300 rows, fields: prompt, chosen, rejected (in meta: id)'
+    """
+    present = {name for row in sample for name, value in _renamed(row, columns).items() if value is not None}
+    used = [*format_.fields, *(f for f in format_.optional if f in present)]
+    named_fields = [f if columns.get(f, f) == f else f"{f} (from {columns[f]})" for f in used]
+    taken = {columns.get(f, f) for f in used} | set(columns)
+    kept = sorted(name for name in present if name not in taken)
+    line = f"{format_.kind}, {format_.note}, {rows} rows"
+    line += f", {groups} groups" if groups != rows else ""
+    line += f", fields: {', '.join(named_fields)}"
+    if any(transcripts.is_transcript(row.get(columns.get(f, f))) for row in sample[:1] for f in format_.fields):
+        line += ", transcripts as turns"
+    return line + (f" (in meta: {', '.join(kept)})" if kept else "")

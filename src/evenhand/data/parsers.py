@@ -1,0 +1,323 @@
+"""From a row to groups, one function per family of formats. `formats.py` says which columns call which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evenhand.data import transcripts
+from evenhand.data.jsonl import group_from_json
+from evenhand.data.rows import Row
+from evenhand.types import Completion, Content, Group, Message, Prompt
+
+GRADES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"))
+"""Columns in which public pairs carry ratings."""
+
+
+# building blocks --------------------------------------------------------------------------------------------------------
+
+
+def answered(prompt: Content, answers: Sequence[Content], scores: Sequence[float], meta: Mapping[str, Any]) -> Group:
+    """A group from contents."""
+    completions = tuple(Completion(content=a) for a in answers)
+    return Group(prompt=Prompt(content=prompt, meta=dict(meta)), completions=completions, scores=tuple(scores))
+
+
+def _prompt_content(row: Row, name: str, *, chat: bool) -> Content:
+    """The prompt as the reading asks for it: verbatim (wrapped), as a user's turn, as a transcript's turns, or messages."""
+    content = row.content(name)
+    if not isinstance(content, str):
+        return content
+    if row.reading.transcripts == "turns" and transcripts.is_transcript(content):
+        return _without_open_turn(row, name, transcripts.turns(content))
+    if row.reading.style == "chat" or (chat and row.reading.style != "verbatim"):
+        return (*_system(row), Message("user", content))
+    return row.reading.wrap.replace("{prompt}", content) if row.reading.wrap else content
+
+
+def _without_open_turn(row: Row, name: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A prompt's transcript ends with an open "Assistant:"; the answer is to fill it."""
+    if turns[-1].role != "assistant" or turns[-1].content:
+        raise row.bad(name, "the transcript does not end with an open 'Assistant:'", fix="set transcripts: verbatim")
+    _refuse_empty(row, name, turns[:-1])
+    return turns[:-1]
+
+
+def _refuse_empty(row: Row, name: str, turns: Sequence[Message]) -> None:
+    empty = next((i for i, m in enumerate(turns, 1) if not m.content.strip()), None)
+    if empty:
+        raise row.bad(name, f"turn {empty} of {len(turns)} ({turns[empty - 1].role}) is empty")
+
+
+def _continue(row: Row, prompt: Content, answers: Mapping[str, Content]) -> tuple[Content, list[Content]]:
+    """Prompt and answers in one form: all text, or all turns with the prompt's own turns taken off the answers."""
+    if isinstance(prompt, str) and all(isinstance(a, str) for a in answers.values()):
+        return prompt, list(answers.values())
+    turns = {n: (Message("assistant", a),) if isinstance(a, str) else a for n, a in answers.items()}
+    if isinstance(prompt, str):
+        return _continue_text(row, prompt, turns)
+    rest = {n: t[len(prompt) :] if t[: len(prompt)] == prompt else t for n, t in turns.items()}
+    _refuse_strange(row, rest)
+    return prompt, list(rest.values())
+
+
+def _continue_text(row: Row, prompt: str, turns: Mapping[str, tuple[Message, ...]]) -> tuple[Content, list[Content]]:
+    """A prompt given as text beside conversations: it is the user's turn, or it repeats one of their shared turns."""
+    if all(t[0].role == "assistant" for t in turns.values()):
+        return (Message("user", prompt),), list(turns.values())
+    shared = transcripts.shared_turns(list(turns.values()))
+    start = next(iter(turns.values()))[:shared]
+    if not any(m.role == "user" and m.content.strip() == prompt.strip() for m in start):
+        raise row.bad(
+            "prompt", f"is no turn that {' and '.join(turns)} share", fix="remove the column, or make it the user's turn"
+        )
+    rest = {n: t[shared:] for n, t in turns.items()}
+    _refuse_strange(row, rest)
+    return start, list(rest.values())
+
+
+def _refuse_strange(row: Row, answers: Mapping[str, tuple[Message, ...]]) -> None:
+    for name, turns in answers.items():
+        if not turns or turns[0].role != "assistant" or turns[-1].role != "assistant":
+            roles = ", ".join(m.role for m in turns) or "nothing"
+            raise row.bad(name, f"expected the assistant's answer after the prompt, found the turns: {roles}")
+        _refuse_empty(row, name, turns)
+
+
+# preference pairs -------------------------------------------------------------------------------------------------------
+
+
+def _grades(row: Row) -> tuple[float, float]:
+    """The scores of (chosen, rejected): ratings when the row has them, else (1, 0)."""
+    names = next((g for g in GRADES if row.has(g[0]) and row.has(g[1])), None)
+    if names is None or row.reading.grades == "ignore":
+        return 1.0, 0.0
+    chosen, rejected = row.number(names[0]), row.number(names[1])
+    if chosen <= rejected:
+        raise row.bad(
+            names[0],
+            f"{chosen:g} is not above the rejected answer's {rejected:g}",
+            why="labels and ratings disagree about which answer is better",
+            fix="set grades: ignore to keep the labels",
+        )
+    return chosen, rejected
+
+
+def pair(row: Row, prompt_name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
+    """A preference pair with its prompt in a column of its own."""
+    prompt = _prompt_content(row, prompt_name, chat=chat)
+    prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    return [answered(prompt, answers, _grades(row), meta)]
+
+
+def pair_implicit(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """A preference pair whose prompt is what both sides share: turns, transcript turns, or words."""
+    sides = {name: row.content(name, empty=True) for name in ("chosen", "rejected")}
+    if row.reading.transcripts == "turns" and all(transcripts.is_transcript(s) for s in sides.values()):
+        sides = {name: transcripts.turns(str(s)) for name, s in sides.items()}
+    kinds = {isinstance(s, str) for s in sides.values()}
+    if len(kinds) != 1:
+        raise row.bad("rejected", "chosen and rejected differ in form (text against turns)")
+    prompt, answers = _split_text(row, sides) if kinds == {True} else _split_turns(row, sides)
+    return [answered(prompt, answers, _grades(row), meta)]
+
+
+def _split_turns(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Content]]:
+    shared = transcripts.shared_turns(list(sides.values()))
+    if not shared:
+        raise row.bad("rejected", "shares no first turn with chosen, so there is no prompt", fix="add a prompt column")
+    prompt = sides["chosen"][:shared]
+    _refuse_empty(row, "chosen", prompt)
+    rest = {n: t[shared:] for n, t in sides.items()}
+    _refuse_strange(row, rest)
+    return prompt, list(rest.values())
+
+
+def _split_text(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Content]]:
+    for name in sides:
+        row.text(name)  # says which side is empty
+    if sides["chosen"] == sides["rejected"]:
+        raise row.bad("rejected", "is the same text as chosen, so the prompt cannot be told apart", fix="add a prompt column")
+    shared = transcripts.shared_text(list(sides.values()))
+    if not shared:
+        raise row.bad("rejected", "shares no first word with chosen, so there is no prompt", fix="add a prompt column")
+    rest = {name: text[len(shared) :] for name, text in sides.items()}
+    for name, text in rest.items():
+        if not text.strip():
+            raise row.bad(name, "is nothing but the prompt that both sides share")
+    return shared, list(rest.values())
+
+
+# demonstrations, binary feedback ----------------------------------------------------------------------------------------
+
+
+def demonstration(
+    row: Row, prompt_name: str = "prompt", answer_name: str = "completion", *, chat: bool = False, meta: Mapping[str, Any]
+) -> list[Group]:
+    """A prompt and one answer; `chat` makes strings turns of a conversation unless the reading says verbatim."""
+    prompt = _prompt_content(row, prompt_name, chat=chat)
+    prompt, answers = _continue(row, prompt, {answer_name: row.content(answer_name)})
+    return [answered(prompt, answers, (math.nan,), {**meta, **_final_answer(row, answer_name)})]
+
+
+def _final_answer(row: Row, name: str) -> dict[str, str]:
+    """GSM8K writes the result behind "####"; rewards want it alone, without thousands separators."""
+    value = row.get(name)
+    if not isinstance(value, str) or "####" not in value:
+        return {}
+    return {"answer": value.rpartition("####")[2].strip().replace(",", "")}
+
+
+def instruction(row: Row, answer_name: str = "output", *, meta: Mapping[str, Any]) -> list[Group]:
+    """Alpaca and Dolly rows: instruction, optional input or context below it, optional system and history, an answer."""
+    prompt = _instruction_prompt(row, row.text("instruction"), _below(row))
+    return [answered(prompt, [_as_turn(prompt, row.text(answer_name))], (math.nan,), meta)]
+
+
+def instruction_prompt(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """An instruction without an answer."""
+    return [answered(_instruction_prompt(row, row.text("instruction"), _below(row)), (), (), meta)]
+
+
+def instruction_pair(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """An instruction with a chosen and a rejected answer."""
+    prompt = _instruction_prompt(row, row.text("instruction"), _below(row))
+    prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    return [answered(prompt, answers, _grades(row), meta)]
+
+
+def _below(row: Row) -> str:
+    """What the instruction is about: `input` (Alpaca) or `context` (Dolly)."""
+    return _optional(row, "input") or _optional(row, "context")
+
+
+def instances(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """Self-Instruct rows: one instruction with several {input, output} instances, a group for each."""
+    groups = []
+    for index, item in enumerate(row.items("instances"), 1):
+        output = item.get("output") if isinstance(item, Mapping) else None
+        if not isinstance(output, str) or not output.strip():
+            raise row.bad("instances", f"instance {index} has no output text")
+        prompt = _instruction_prompt(row, row.text("instruction"), str(item.get("input") or ""))
+        groups.append(answered(prompt, [_as_turn(prompt, output)], (math.nan,), meta))
+    return groups
+
+
+def _instruction_prompt(row: Row, text: str, more: str) -> Content:
+    text = f"{text}\n\n{more}" if more.strip() else text
+    if row.reading.style == "verbatim":
+        return row.reading.wrap.replace("{prompt}", text) if row.reading.wrap else text
+    return (*_system(row), *_history(row), Message("user", text))
+
+
+def _history(row: Row) -> tuple[Message, ...]:
+    """Earlier turns as [[question, answer], ...]."""
+    turns: list[Message] = []
+    for item in row.get("history") if row.has("history") else ():
+        if not isinstance(item, list | tuple) or len(item) != 2 or not all(isinstance(t, str) for t in item):
+            raise row.bad("history", "expected [[question, answer], ...]")
+        turns += [Message("user", item[0]), Message("assistant", item[1])]
+    return tuple(turns)
+
+
+def _optional(row: Row, name: str) -> str:
+    return row.text(name, empty=True) if row.has(name) else ""
+
+
+def _system(row: Row) -> tuple[Message, ...]:
+    text = _optional(row, "system")
+    return (Message("system", text),) if text.strip() else ()
+
+
+def _as_turn(prompt: Content, answer: str) -> Content:
+    return answer if isinstance(prompt, str) else (Message("assistant", answer),)
+
+
+def conversation(row: Row, name: str = "messages", *, meta: Mapping[str, Any]) -> list[Group]:
+    """A conversation that ends with the assistant: the last answer is the completion, all before is the prompt."""
+    turns = _with_system(row, row.messages(name))
+    if turns[-1].role != "assistant":
+        raise row.bad(name, f"ends with a turn of the {turns[-1].role}, not with an answer", fix="add the answer")
+    if len(turns) < 2:
+        raise row.bad(name, "has an answer but nothing before it")
+    return [answered(turns[:-1], [turns[-1:]], (math.nan,), meta)]
+
+
+def open_conversation(row: Row, name: str = "messages", *, meta: Mapping[str, Any]) -> list[Group]:
+    """A conversation that waits for an answer."""
+    turns = _with_system(row, row.messages(name))
+    if turns[-1].role == "assistant":
+        raise row.bad(name, "ends with an answer, but the others are prompts", fix="take the answer off")
+    return [answered(turns, (), (), meta)]
+
+
+def _with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    return turns if turns[0].role == "system" else (*_system(row), *turns)
+
+
+def conversation_pair(row: Row, name: str = "conversations", *, meta: Mapping[str, Any]) -> list[Group]:
+    """ShareGPT pairs: a conversation up to the question, and two answers to it."""
+    prompt = _with_system(row, row.messages(name))
+    prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    return [answered(prompt, answers, _grades(row), meta)]
+
+
+def labelled(groups: Sequence[Group], label: float) -> list[Group]:
+    """Demonstrations judged good (1) or bad (0)."""
+    return [Group(prompt=g.prompt, completions=g.completions, scores=(label,) * len(g.completions)) for g in groups]
+
+
+# several answers, prompts, text -----------------------------------------------------------------------------------------
+
+
+def ranking(row: Row, prompt_name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
+    """Several answers with scores (null = unscored) or ranks (1 = best, turned into k - rank), or with neither."""
+    prompt = _prompt_content(row, prompt_name, chat=chat)
+    answers = {f"completions[{i}]": _answer(row, i, a) for i, a in enumerate(row.items("completions"))}
+    prompt, contents = _continue(row, prompt, answers)
+    return [answered(prompt, contents, _ranking_scores(row, len(contents)), meta)]
+
+
+def _answer(row: Row, index: int, value: Any) -> Content:
+    if not isinstance(value, str):
+        return row.messages("completions", value)
+    if not value.strip():
+        raise row.bad("completions", f"answer {index + 1} is empty")
+    return value
+
+
+def _ranking_scores(row: Row, count: int) -> tuple[float, ...]:
+    name = next((n for n in ("scores", "ranks") if row.has(n)), None)
+    if name is None:
+        return (math.nan,) * count
+    values = row.items(name)
+    if len(values) != count:
+        raise row.bad(name, f"{len(values)} values for {count} completions", fix="give one per completion (null = unscored)")
+    numbers = tuple(math.nan if v is None else row.as_number(name, v) for v in values)
+    return numbers if name == "scores" else tuple(count - n for n in numbers)
+
+
+def prompt_only(row: Row, name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
+    return [answered(_prompt_content(row, name, chat=chat), (), (), meta)]
+
+
+def first_turn(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """MT-Bench rows: the first question is the prompt; all questions stay in meta as `turns`."""
+    questions = row.items("turns")
+    if not all(isinstance(q, str) and q.strip() for q in questions):
+        raise row.bad("turns", "expected a list of questions as text")
+    return [answered((Message("user", questions[0]),), (), (), {**meta, "turns": questions})]
+
+
+def document(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """Running text: a demonstration with an empty prompt (load.py can take openings off it)."""
+    return [answered("", [row.text("text")], (math.nan,), meta)]
+
+
+def canonical(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """A line that `write_groups` wrote."""
+    try:
+        return [group_from_json(row.data)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise row.bad("completions", f"not a canonical group ({type(error).__name__}: {error})") from error

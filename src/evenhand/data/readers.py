@@ -1,0 +1,224 @@
+"""Files to rows: each row with the place it came from ("pairs.jsonl:13"), one at a time."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from evenhand.data.rows import shown
+from evenhand.errors import UserError, did_you_mean
+
+Placed = tuple[str, Mapping[str, Any]]
+"""A row and its place: file and line, or file and position in a list."""
+
+_HUB_HELP = "check the name and the network, or give the path of a local file"
+
+
+def read_rows(path: Path, *, file_type: str = "", encoding: str = "utf-8", field: str = "") -> Iterator[Placed]:
+    """The rows of a file of a known type, by its ending or by `file_type`.
+
+    `field` names the list inside a JSON object. Raises UserError with file and line when something cannot be read.
+    """
+    kind = file_type or type_of(path)
+    if kind not in READERS:
+        raise UserError(f"unknown file type '{kind}'", where=path.name, fix=did_you_mean(kind, READERS))
+    if kind == "json":
+        return _json(path, encoding, field)
+    return READERS[kind](path, encoding)
+
+
+def type_of(path: Path) -> str:
+    """The file type that the ending names (.gz aside); "" for a folder of `datasets` is "dataset"."""
+    if path.is_dir():
+        return "dataset"
+    endings = [e.lower() for e in path.suffixes if e.lower() != ".gz"]
+    kinds = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+    kinds |= {".txt": "text", ".md": "text"}
+    kind = kinds.get(endings[-1]) if endings else None
+    if kind is None:
+        raise UserError(
+            f"the ending of '{path.name}' does not say what kind of file it is",
+            where=str(path),
+            fix=f"say so: file_type: {' | '.join(READERS)}",
+        )
+    return kind
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked when it ends in .gz."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
+
+
+def decode_line(line: bytes, encoding: str, place: str) -> str:
+    """Bytes of one line as text; a UserError names the place and the byte that does not fit."""
+    try:
+        return line.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"byte 0x{line[error.start]:02x} at position {error.start + 1} is not {encoding}",
+            where=place,
+            fix="save the file as UTF-8, or say encoding: latin-1 (or what it is)",
+        ) from None
+
+
+def read_text(path: Path, encoding: str) -> str:
+    """A whole text file, decoded line by line so that an error can name the line."""
+    with open_bytes(path) as lines:
+        return "".join(decode_line(line, encoding, f"{path.name}:{n}") for n, line in enumerate(lines, 1))
+
+
+def _jsonl(path: Path, encoding: str) -> Iterator[Placed]:
+    with open_bytes(path) as lines:  # bytes split at "\n" alone; text mode would also split at "\r" or U+2028
+        for number, line in enumerate(lines, 1):
+            place = f"{path.name}:{number}"
+            text = decode_line(line, encoding, place).strip("\ufeff \t\r\n")
+            if not text:
+                continue
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"not valid JSON at column {error.colno}: {error.msg}",
+                    where=place,
+                    fix="each line must be one JSON object; a file that is one JSON list should end in .json",
+                ) from None
+            yield place, _object(row, place)
+
+
+def _json(path: Path, encoding: str, field: str) -> Iterator[Placed]:
+    try:
+        data = json.loads(read_text(path, encoding).lstrip("\ufeff"))
+    except json.JSONDecodeError as error:
+        lines = "; it looks like JSON lines: say file_type: jsonl" if error.msg == "Extra data" else ""
+        raise UserError(
+            f"not valid JSON: {error.msg}", where=f"{path.name}:{error.lineno}", fix=f"repair the file{lines}"
+        ) from None
+    if field:
+        if not isinstance(data, Mapping) or field not in data:
+            keys = list(data) if isinstance(data, Mapping) else []
+            raise UserError(
+                f"no field '{field}'", where=path.name, fix=did_you_mean(field, keys) if keys else "the file is a list"
+            )
+        data = data[field]
+    if not isinstance(data, list):
+        found = f"an object with {', '.join(list(data)[:8])}" if isinstance(data, Mapping) else shown(data)
+        raise UserError(f"expected a list of objects, found {found}", where=path.name, fix="name the list in it: field: NAME")
+    for index, row in enumerate(data):
+        place = f"{path.name}[{index}]"
+        yield place, _object(row, place)
+
+
+def _object(row: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise UserError(f"expected an object with named fields, found {shown(row)}", where=place)
+    return row
+
+
+def _csv(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Placed]:
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(read_text(path, encoding).lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    header = next(reader, None)
+    if not header:
+        raise UserError("the file is empty", where=path.name, fix="the first line must name the columns")
+    line = reader.line_num
+    for cells in reader:
+        place, line = f"{path.name}:{line + 1}", reader.line_num
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise UserError(
+                f"{len(cells)} cells where the header names {len(header)}",
+                where=place,
+                fix="put cells with commas or line breaks in double quotes",
+            )
+        yield place, {name: _cell(value) for name, value in zip(header, cells, strict=True)}
+
+
+def _cell(value: str) -> Any:
+    """A cell; one that holds a JSON list or object (messages, scores) is read as such, an empty one is missing."""
+    if value[:1] in ("[", "{") and value[-1:] in ("]", "}"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value  # text that happens to stand in brackets
+    return value or None
+
+
+def _parquet(path: Path, encoding: str) -> Iterator[Placed]:
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.ParquetFile(path)
+    except Exception as error:  # pyarrow raises several unrelated types for a damaged file
+        raise UserError(f"not a Parquet file: {error}", where=path.name) from error
+    index = 0
+    for batch in table.iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            yield f"{path.name}[{index}]", row
+            index += 1
+
+
+def _dataset(path: Path, encoding: str) -> Iterator[Placed]:
+    return dataset_rows(path, "")
+
+
+def dataset_rows(path: Path, split: str) -> Iterator[Placed]:
+    """Rows of a folder that `datasets.save_to_disk` wrote; `split` picks one of a DatasetDict."""
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(path))
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:8])
+        raise UserError(
+            f"the folder is not one that datasets.save_to_disk wrote (it has {names or 'nothing'})",
+            where=str(path),
+            fix="give the path of one file, or a list of files",
+        ) from error
+    if isinstance(data, datasets.DatasetDict):
+        data = data[_pick_split(list(data), split, str(path))]
+    for index, row in enumerate(data):
+        yield f"{path.name}[{index}]", row
+
+
+def hub_rows(name: str, *, config: str, split: str, revision: str, streaming: bool, files: str = "") -> Iterator[Placed]:
+    """Rows of a data set of the Hugging Face Hub, by its name."""
+    import datasets
+
+    options = {"revision": revision or None, "streaming": streaming, "data_files": files or None}
+    try:
+        data = datasets.load_dataset(name, config or None, split=split or None, **options)
+    except Exception as error:  # the library raises its own, requests', and plain ValueErrors for one and the same cause
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot load the data set '{name}': {first}", where=f"hub {name}", fix=_HUB_HELP) from error
+    if isinstance(data, dict):
+        data = data[_pick_split(list(data), split, name)]
+    for index, row in enumerate(data):
+        yield f"{name}[{index}]", row
+
+
+def _pick_split(splits: list[str], wanted: str, where: str) -> str:
+    """The split asked for; without a wish, "train" or the only one."""
+    if wanted:
+        if wanted not in splits:
+            raise UserError(f"no split '{wanted}'", where=where, fix=did_you_mean(wanted, splits))
+        return wanted
+    if len(splits) == 1:
+        return splits[0]
+    raise UserError(f"there are several splits: {', '.join(splits)}", where=where, fix=f"say which: split: {splits[0]}")
+
+
+READERS: Mapping[str, Callable[[Path, str], Iterator[Placed]]] = {
+    "jsonl": _jsonl,
+    "json": lambda path, encoding: _json(path, encoding, ""),
+    "csv": _csv,
+    "tsv": lambda path, encoding: _csv(path, encoding, "\t"),
+    "parquet": _parquet,
+    "dataset": _dataset,
+    "text": lambda path, encoding: iter([(path.name, {"text": read_text(path, encoding)})]),
+}
