@@ -141,8 +141,9 @@ def unmatched_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """Difference of two methods on the same prompts whose seeds have nothing in common; seed counts may differ.
 
     V = s_A^2/k_A + s_B^2/k_B + [Var_i(p)/n - MSE_A/(n k_A) - MSE_B/(n k_B)], p_i the difference of the seed means on prompt i;
-    each bracket with its own degrees of freedom. A side with one seed contributes no seed part, and the note says so.
-    `per_seed` is each seed of A against the mean of B.
+    the bracket is the prompt part. Equal seed counts: the two seed parts are one part with Welch's degrees of freedom; unequal
+    counts: two parts, because Welch's falls to 89 % when the noisier side has the fewer seeds. A side with one seed
+    contributes no seed part, and the note says so. `per_seed` is each seed of A against the mean of B.
     """
     left, right = as_table(a, "unmatched_difference a"), as_table(b, "unmatched_difference b")
     if left.shape[1] != right.shape[1]:
@@ -156,6 +157,8 @@ def unmatched_difference(a: ArrayLike, b: ArrayLike) -> Difference:
         if k > 1:
             seed_parts.append(Component(float(y.mean(axis=1).var(ddof=1)) / k, k - 1))
             prompt_part -= mean_squares(y).residual / (n * k)
+    if len(left) == len(right) and seed_parts:
+        seed_parts = [Component(sum(c.variance for c in seed_parts), satterthwaite(seed_parts))]
     parts = (*seed_parts, Component(max(prompt_part, 0.0), n - 1))
     k = min(len(left), len(right))
     per_seed = _floats(left.mean(axis=1) - right.mean())

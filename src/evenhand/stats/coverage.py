@@ -1,0 +1,138 @@
+"""Measured coverage of the intervals and error rate of the verdict, by simulation: `python -m evenhand.stats.coverage`.
+
+Each repetition draws a fresh study with crossed effects d[s, i] = u_s + v_i + e (or judged outcomes with such effects) and
+asks whether the nominal 95 % interval holds the truth. docs/statistics.md shows the output.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from evenhand.seeding import rng
+from evenhand.stats.arrays import Array
+from evenhand.stats.intervals import Component, half_width, satterthwaite
+from evenhand.stats.tests import INCONCLUSIVE, verdict
+from evenhand.stats.twoway import mean_squares, paired_difference, unmatched_difference, win_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A design and its true standard deviations: `seed_sd` of u_s, `prompt_sd` of v_i, `noise_sd` of e."""
+
+    k: int
+    n: int
+    seed_sd: float
+    prompt_sd: float
+    noise_sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Shares over repetitions: each interval holds the truth; the verdict claims a difference though there is none.
+
+    `two_way` is ours; `satterthwaite` the single t quantile with Satterthwaite's degrees of freedom; `prompts_only` the
+    interval that takes these checkpoints for the method. `width` is the median half-width of `two_way`.
+    """
+
+    two_way: float
+    satterthwaite: float
+    prompts_only: float
+    false_verdicts: float
+    width: float
+
+
+def difference_coverage(study: Study, repetitions: int = 4000, seed: int = 0) -> Coverage:
+    """Coverage of `paired_difference` when the true difference is zero."""
+    draw, rows = rng(seed, "difference_coverage", study.k, study.n), []
+    zeros = np.zeros((study.k, study.n))
+    for _ in range(repetitions):
+        d = _normal_table(study, draw)
+        result = paired_difference(d, zeros)
+        plain = plain_half_width(d)
+        rows.append(
+            (
+                _holds(result.ci95, 0.0),
+                abs(result.estimate) <= plain,
+                _holds(result.ci95_prompts_only, 0.0),
+                verdict(result) != INCONCLUSIVE,
+                (result.ci95[1] - result.ci95[0]) / 2,
+            )
+        )
+    table = np.array(rows, dtype=float)
+    shares = table[:, :4].mean(axis=0)
+    return Coverage(*(float(x) for x in shares), width=float(np.median(table[:, 4])))
+
+
+def unmatched_coverage(study: Study, k_b: int, repetitions: int = 4000, seed: int = 0) -> float:
+    """Coverage of `unmatched_difference` with k and `k_b` independent seeds that share prompts (prompt_sd acts on A alone)."""
+    draw, held = rng(seed, "unmatched_coverage", study.k, k_b, study.n), 0
+    shared = Study(k_b, study.n, study.seed_sd, 0.0, study.noise_sd)
+    for _ in range(repetitions):
+        a, b, common = _normal_table(study, draw), _normal_table(shared, draw), draw.normal(size=study.n)
+        held += _holds(unmatched_difference(a + common, b + common).ci95, 0.0)
+    return held / repetitions
+
+
+def win_rate_coverage(study: Study, rate: float, repetitions: int = 4000, seed: int = 0) -> float:
+    """Coverage of `win_rate` for judged outcomes 0 or 1 with P(win) = clip(rate + u_s + v_i); `noise_sd` is not used.
+
+    Clipping moves the mean, so the true rate is measured on a large table of its own.
+    """
+    draw, held = rng(seed, "win_rate_coverage", study.k, study.n), 0
+    many = _normal_table(Study(2000, 2000, study.seed_sd, study.prompt_sd, 0.0), draw)
+    truth = float(np.clip(rate + many, 0.0, 1.0).mean())
+    quiet = Study(study.k, study.n, study.seed_sd, study.prompt_sd, 0.0)
+    for _ in range(repetitions):
+        chance = np.clip(rate + _normal_table(quiet, draw), 0.0, 1.0)
+        held += _holds(win_rate(draw.random(chance.shape) < chance).ci95, truth)
+    return held / repetitions
+
+
+def plain_half_width(table: Array) -> float:
+    """The interval this package does not use: t_nu sqrt(V), V = (MS_S + MS_P - MS_E)/nk, nu by Satterthwaite over all three."""
+    k, n = table.shape
+    ms = mean_squares(table)
+    total = ms.seeds + ms.prompts - ms.residual
+    variance = (total if total > 0 else max(ms.seeds, ms.prompts)) / (n * k)
+    parts = (Component(ms.seeds, k - 1), Component(ms.prompts, n - 1), Component(ms.residual, (k - 1) * (n - 1)))
+    df = total**2 / (sum(c.variance for c in parts) ** 2 / satterthwaite(parts))
+    return half_width([Component(variance, max(df, 0.01))])
+
+
+STUDIES = tuple(
+    Study(k, 200, seed_sd, prompt_sd, 0.4)
+    for k in (2, 3, 5)
+    for seed_sd, prompt_sd in ((0.0, 0.15), (0.02, 0.15), (0.03, 0.15), (0.05, 0.15), (0.03, 0.4))
+)
+
+
+def main(repetitions: int = 4000) -> None:
+    """Print the tables of docs/statistics.md."""
+    print("| seeds | prompts | seed sd | prompt sd | two-way | Satterthwaite | prompts only | false verdicts | half-width |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for s in STUDIES:
+        c = difference_coverage(s, repetitions)
+        shares = " | ".join(f"{100 * x:.1f} %" for x in (c.two_way, c.satterthwaite, c.prompts_only, c.false_verdicts))
+        print(f"| {s.k} | {s.n} | {s.seed_sd} | {s.prompt_sd} | {shares} | {c.width:.3f} |")
+    print("\n| seeds of A, B | unmatched | seeds | win rate .5 | win rate .9 |\n|---|---|---|---|---|")
+    for k, k_b in ((2, 2), (3, 3), (5, 3)):
+        unmatched = unmatched_coverage(Study(k, 200, 0.03, 0.15, 0.4), k_b, repetitions)
+        rates = [win_rate_coverage(Study(k, 200, 0.03, 0.1, 0.0), r, repetitions) for r in (0.5, 0.9)]
+        print(f"| {k}, {k_b} | {100 * unmatched:.1f} % | {k} | " + " | ".join(f"{100 * r:.1f} %" for r in rates) + " |")
+
+
+def _normal_table(study: Study, draw: np.random.Generator) -> Array:
+    u = study.seed_sd * draw.normal(size=(study.k, 1))
+    v = study.prompt_sd * draw.normal(size=(1, study.n))
+    return u + v + study.noise_sd * draw.normal(size=(study.k, study.n))
+
+
+def _holds(interval: tuple[float, float], truth: float) -> bool:
+    return interval[0] <= truth <= interval[1]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4000)
