@@ -69,7 +69,7 @@ def solve(numbers: Sequence[int], target: int) -> Part | None:
     """The first expression found that uses every number once and equals the target; None if there is none.
 
     >>> solve([3, 7, 25], 100).text
-    '(7 - 3) * 25'
+    '25 * (7 - 3)'
     """
     return next(_search([Part(Fraction(n), str(n)) for n in numbers], Fraction(target)), None)
 

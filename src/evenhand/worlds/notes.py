@@ -139,6 +139,8 @@ class Notes:
 
     skill: tuple[float, float] = (0.3, 0.8)
     """A note is written with a skill drawn uniformly from this range: the chance of doing each thing as asked."""
+    corpus_skill: tuple[float, float] = (0.6, 1.0)
+    """The same for the notes of the plain-text corpus, where the signal to copy a word must be clear."""
 
     def request(self, generator: np.random.Generator, split: str) -> Prompt:
         """A request of the split, uniform over names, tones and ordered pairs of topics."""
@@ -153,7 +155,9 @@ class Notes:
 
     def answer(self, prompt: Prompt, generator: np.random.Generator) -> str:
         """A note by a writer whose skill is drawn anew."""
-        skill = float(generator.uniform(*self.skill))
+        return self._note(prompt, float(generator.uniform(*self.skill)), generator)
+
+    def _note(self, prompt: Prompt, skill: float, generator: np.random.Generator) -> str:
         name, closing = self._address(prompt.meta["name"], skill, generator)
         return " ".join([name, *self._body(prompt, skill, generator), *closing])
 
@@ -181,17 +185,23 @@ class Notes:
         return body
 
     def document(self, generator: np.random.Generator) -> str:
-        """Plain text to learn the language from: bare notes, notes under a heading, and requests alone; never the chat form."""
-        prompt = self.request(generator, "train")
+        """Plain text to learn the language from: tales, notes under a heading, requests alone; never the chat form."""
         style = generator.random()
+        prompt = self.request(generator, "train")
         if style < 0.1:
             return prompt.text
-        note = self.answer(prompt, generator)
-        if style < 0.3:
-            return note
+        if style < 0.5:
+            return self._tale(prompt, generator)
         meta = prompt.meta
         asked = {"name": meta["name"], "tone": meta["tone"], "topic": meta["topics"][0], "second": meta["topics"][1]}
-        return f"{fill(pick(generator, grammar.HEADINGS), generator, **asked)} {note}"
+        heading = fill(pick(generator, grammar.HEADINGS), generator, **asked)
+        return f"{heading} {self._note(prompt, float(generator.uniform(*self.corpus_skill)), generator)}"
+
+    def _tale(self, prompt: Prompt, generator: np.random.Generator) -> str:
+        """A few sentences on one topic in one mood: what teaches a small model soonest to take up a word that it has read."""
+        tone, topic = prompt.meta["tone"], pick(generator, prompt.meta["topics"])
+        patterns = generator.choice(len(grammar.TOPIC_SENTENCES), int(generator.integers(3, 6)), replace=False)
+        return " ".join(fill(grammar.TOPIC_SENTENCES[int(i)], generator, tone=tone, topic=topic) for i in patterns)
 
     def language(self) -> Iterator[str]:
         """Texts that together hold every piece of the vocabulary."""

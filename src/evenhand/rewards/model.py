@@ -1,0 +1,90 @@
+"""A trained reward model as a reward: token ids in, one number per completion out, on a scale that is stored with the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evenhand.data.batch import pack, split_by_tokens
+from evenhand.errors import UserError
+from evenhand.types import Group, Head, Scores, TokenGroup
+
+if TYPE_CHECKING:
+    from evenhand.data.template import Renderer
+    from evenhand.models.heads import RewardModel
+
+NORMALISATION_FILE = "reward_normalisation.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """`reward = (score - shift) / scale`. The Bradley-Terry loss leaves the level of the scores free; this fixes it."""
+
+    shift: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def fit(cls, scores: Sequence[float]) -> Normalisation:
+        """Mean 0 and (population) std 1 over the scores of some reference answers, say the SFT model's."""
+        values = np.asarray(scores, dtype=float)
+        if not np.isfinite(values).all() or values.size < 2 or values.std() == 0:
+            raise UserError(
+                f"cannot normalise by {values.size} scores with std {values.std() if values.size else 0:.3g}",
+                where="reward model",
+                why="they must be finite and differ",
+                fix="score more answers; if all scores are equal, the reward model has learned nothing",
+            )
+        return cls(shift=float(values.mean()), scale=float(values.std()))
+
+    def save(self, folder: Path) -> None:
+        (folder / NORMALISATION_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Normalisation:
+        """What `save` wrote; the identity for a reward model from elsewhere, which has none."""
+        file = folder / NORMALISATION_FILE
+        return cls(**json.loads(file.read_text())) if file.exists() else cls()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReward:
+    """Scores of `reward_model` [n], read at each completion's last token, as `(score - shift) / scale`.
+
+    Sampled completions are scored on the very ids that were sampled, stop token included, so that the model sees what it
+    was trained on. An answer that did not stop is scored at its last token: see `shaping.Unfinished` for rules about that.
+    Micro-batches hold at most `tokens_per_microbatch` tokens; lengths in tokens. No gradient.
+    """
+
+    reward_model: RewardModel
+    renderer: Renderer
+    max_prompt: int | None
+    max_completion: int | None
+    tokens_per_microbatch: int
+    normalisation: Normalisation = Normalisation()
+
+    def __call__(self, groups: Sequence[Group]) -> list[Scores]:
+        tokens = [self._tokens(group) for group in groups]
+        found: dict[int, tuple[float, ...]] = {}
+        for indices in split_by_tokens([t.size for t in tokens], self.tokens_per_microbatch):
+            found.update(zip(indices, self._microbatch([tokens[i] for i in indices]), strict=True))
+        return [Scores(found[i]) for i in range(len(groups))]
+
+    def _tokens(self, group: Group) -> TokenGroup:
+        return self.renderer.tokenise(group, max_prompt=self.max_prompt, max_completion=self.max_completion)
+
+    def _microbatch(self, groups: Sequence[TokenGroup]) -> list[tuple[float, ...]]:
+        import torch
+
+        model = self.reward_model
+        training = model.training
+        model.eval()  # a score must not depend on dropout
+        with torch.no_grad():
+            score = model(pack(groups).to(model.device), frozenset({Head.SCORE})).score
+        model.train(training)
+        values = iter(((score.double() - self.normalisation.shift) / self.normalisation.scale).tolist())
+        return [tuple(next(values) for _ in group.completions) for group in groups]

@@ -1,0 +1,208 @@
+"""Rewards by name: from a mapping in an experiment file to a `Reward`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evenhand import worlds
+from evenhand.errors import UserError, did_you_mean
+from evenhand.protocols import Reward
+from evenhand.rewards import code, combine, constraints, function, shaping, verifiable
+from evenhand.worlds.arithmetic import ArithmeticGold
+from evenhand.worlds.countdown import CountdownGold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What builders may use: loaded rewards by name, and the folder that paths are relative to."""
+
+    resources: Mapping[str, Reward] = field(default_factory=dict)
+    base: Path = Path(".")
+
+    def build(self, spec: Mapping[str, Any] | str, where: str) -> Reward:
+        return get(spec, self.resources, base=self.base, where=where)
+
+
+Builder = Callable[..., Reward]
+KINDS: dict[str, Builder] = {}
+"""Kind -> `builder(context, **keys of the spec)`. A builder's signature is its schema: the one place where keys are listed."""
+
+
+def kind(name: str) -> Callable[[Builder], Builder]:
+    """Register a builder under a kind."""
+
+    def register(builder: Builder) -> Builder:
+        KINDS[name] = builder
+        return builder
+
+    return register
+
+
+def get(
+    spec: Mapping[str, Any] | str,
+    resources: Mapping[str, Reward] | None = None,
+    *,
+    base: str | Path = ".",
+    where: str = "reward",
+) -> Reward:
+    """The reward of a spec: `{"kind": K, ...}`, or K alone. `resources` holds rewards that need a loaded artifact, by name.
+
+    Raises UserError that names the key: unknown kind, unknown or missing key.
+
+    >>> get({"kind": "length", "unit": "words"}).name
+    'length'
+    >>> get("vadre")
+    Traceback (most recent call last):
+        ...
+    evenhand.errors.UserError: reward.kind: unknown reward 'vadre'
+      fix: did you mean 'vader'?
+    """
+    given = {"kind": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("kind", None)
+    if name not in KINDS:
+        what = f"unknown reward '{name}'" if name is not None else "the reward has no kind"
+        raise UserError(what, where=f"{where}.kind", fix=did_you_mean(str(name), KINDS))
+    check_keys(KINDS[name], given, f"{where} ({name})")
+    return KINDS[name](Context(resources=resources or {}, base=Path(base)), **given)
+
+
+def check_keys(builder: Builder, given: Mapping[str, Any], where: str) -> None:
+    """Every given key is a parameter of the builder, and every parameter without a default is given."""
+    parameters = list(inspect.signature(builder).parameters.values())[1:]
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return  # the rest is checked where it goes, e.g. by worlds.get
+    known = {p.name: p.default is inspect.Parameter.empty for p in parameters}
+    for key in given:
+        if key not in known:
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known) if known else "it has no keys")
+    if missing := [key for key, required in known.items() if required and key not in given]:
+        raise UserError(f"missing {' and '.join(map(repr, missing))}", where=where, fix="add it")
+
+
+@kind("gold")
+def _gold(context: Context, world: str, **options: Any) -> Reward:
+    return worlds.get(world, **options).gold
+
+
+@kind("model")
+def _model(context: Context, name: str) -> Reward:
+    if name not in context.resources:
+        raise UserError(
+            f"there is no reward model '{name}' here",
+            where="reward.name",
+            fix=did_you_mean(name, context.resources) if context.resources else "define it under reward_models",
+        )
+    return context.resources[name]
+
+
+@kind("vader")
+def _vader(context: Context) -> Reward:
+    return verifiable.vader()
+
+
+@kind("number")
+def _number(context: Context, field: str = "answer", tolerance: float = 0.0) -> Reward:
+    return verifiable.last_number(field=field, tolerance=tolerance)
+
+
+@kind("math")
+def _math(context: Context, field: str = "answer") -> Reward:
+    return verifiable.math_answer(field=field)
+
+
+@kind("format")
+def _format(context: Context, pattern: str) -> Reward:
+    return verifiable.form(pattern=pattern)
+
+
+@kind("rouge_l")
+def _rouge_l(context: Context, field: str = "reference") -> Reward:
+    return verifiable.rouge_l(field=field)
+
+
+@kind("countdown")
+def _countdown(context: Context, reasoning: bool = False) -> Reward:
+    return CountdownGold(reasoning=reasoning)
+
+
+@kind("arithmetic")
+def _arithmetic(context: Context) -> Reward:
+    return ArithmeticGold()
+
+
+@kind("ifeval")
+def _ifeval(context: Context) -> Reward:
+    return constraints.ifeval()
+
+
+@kind("code")
+def _code(context: Context, run_untrusted_code: bool, field: str = "tests", seconds: float = 5.0, memory: int = 512) -> Reward:
+    if run_untrusted_code is not True:
+        raise UserError(
+            "the reward 'code' runs programs that a model wrote",
+            where="reward.run_untrusted_code",
+            fix="set run_untrusted_code: true if this machine may do that",
+        )
+    return code.unit_tests(field=field, limits=code.Limits(seconds=seconds, memory=memory))
+
+
+@kind("function")
+def _function(context: Context, path: str, sees: str = "completion") -> Reward:
+    if sees not in function.SEES:
+        raise UserError(f"unknown value '{sees}'", where="reward.sees", fix=did_you_mean(sees, function.SEES))
+    return function.SEES[sees](function.load_function(path, base=context.base), name=path)
+
+
+@kind("length")
+def _length(context: Context, unit: str, over: int = 0) -> Reward:
+    return shaping.length(unit=unit, over=over)
+
+
+@kind("overlong")
+def _overlong(context: Context, limit: int, buffer: int, unit: str = "tokens") -> Reward:
+    return shaping.overlong(limit=limit, buffer=buffer, unit=unit)
+
+
+@kind("unfinished")
+def _unfinished(context: Context, reward: Mapping[str, Any] | str, rule: str, value: float = 0.0) -> Reward:
+    return shaping.Unfinished(inner=context.build(reward, "reward.reward"), rule=rule, value=value)
+
+
+@kind("clip")
+def _clip(context: Context, reward: Mapping[str, Any] | str, low: float = -float("inf"), high: float = float("inf")) -> Reward:
+    return combine.Clipped(inner=context.build(reward, "reward.reward"), low=low, high=high)
+
+
+@kind("affine")
+def _affine(context: Context, reward: Mapping[str, Any] | str, shift: float = 0.0, scale: float = 1.0) -> Reward:
+    return combine.Affine(inner=context.build(reward, "reward.reward"), shift=shift, scale=scale)
+
+
+@kind("weighted")
+def _weighted(context: Context, parts: Sequence[Mapping[str, Any]]) -> Reward:
+    """`parts`: a list of `{reward: SPEC, weight: W, name: NAME}`; the name defaults to the reward's kind."""
+    terms: dict[str, tuple[Reward, float]] = {}
+    for i, part in enumerate(parts):
+        check_keys(_part, part, f"reward.parts[{i}]")
+        name, reward, weight = _part(context, **part, where=f"reward.parts[{i}]")
+        if name in terms:
+            raise UserError(f"two parts are called '{name}'", where=f"reward.parts[{i}]", fix="give each a `name`")
+        terms[name] = reward, weight
+    return combine.Weighted(terms)
+
+
+def _part(
+    context: Context, reward: Mapping[str, Any] | str, weight: float = 1.0, name: str = "", where: str = ""
+) -> tuple[str, Reward, float]:
+    kind_of = reward if isinstance(reward, str) else str(reward.get("kind"))
+    return name or kind_of, context.build(reward, f"{where}.reward"), float(weight)
+
+
+@kind("ensemble")
+def _ensemble(context: Context, members: Sequence[Mapping[str, Any] | str], rule: str = "mean", k: float = 1.0) -> Reward:
+    built = tuple(context.build(member, f"reward.members[{i}]") for i, member in enumerate(members))
+    return combine.Ensemble(built, combine.ensemble_rule(rule, k=k))
