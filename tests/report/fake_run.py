@@ -22,10 +22,23 @@ ARMS = ("sft", *TRUE_RATE)
 
 _WHO = ["Lily", "Tom", "Ben", "Mia", "Sam", "Anna", "the little cat", "an old farmer"]
 _WHERE = ["in the park", "near the river", "at home", "under a big tree", "in a quiet town"]
-_WHAT = ["found a red ball", "saw a strange bird", "wanted to bake a cake", "lost a blue hat", "heard a loud noise", "met a new friend"]
+_WHAT = [
+    "found a red ball",
+    "saw a strange bird",
+    "wanted to bake a cake",
+    "lost a blue hat",
+    "heard a loud noise",
+    "met a new friend",
+]
 _NICE = ["It was a happy day.", "They laughed and played until the sun went down.", "Everyone smiled and shared the cake.",
          "Her mum gave her a big warm hug.", "It was the best surprise ever, and they were so proud!"]  # fmt: skip
-_PLAIN = ["Then they went home.", "It was getting late.", "He did not know what to do.", "The bird flew away.", "She looked at the sky."]
+_PLAIN = [
+    "Then they went home.",
+    "It was getting late.",
+    "He did not know what to do.",
+    "The bird flew away.",
+    "She looked at the sky.",
+]
 
 
 def write_run(folder: Path, *, seed: int = 7) -> Path:
@@ -75,7 +88,10 @@ def experiment() -> dict[str, Any]:
         "name": "stories, made happier",
         "base": {"path": "stories260K", "dtype": "float32"},
         "seeds": list(SEEDS),
-        "arms": {"dpo": {"method": "dpo", "beta": 0.1, "steps": STEPS}, "grpo": {"method": "grpo", "completions_per_prompt": 8, "steps": STEPS}},
+        "arms": {
+            "dpo": {"method": "dpo", "beta": 0.1, "steps": STEPS},
+            "grpo": {"method": "grpo", "completions_per_prompt": 8, "steps": STEPS},
+        },
     }
     return {
         "given": {"base": "stories260K", "arms": ["dpo", "grpo"]},
@@ -90,8 +106,8 @@ def _arm(arm: str, rng: np.random.Generator, prompts: int) -> dict[str, Any]:
     common = {
         "mean_length": float(round(41 + 1.5 * kl + rng.normal(), 3)),
         "kl": kl,
-        "reward": round(-0.2 + 0.9 * math.log1p(kl), 4),
-        "gold": round(0.31 + 0.16 * math.log1p(kl) - 0.004 * kl, 4),
+        "reward": round(ONLINE.get(arm, (0.6, 0))[0] * math.log1p(kl), 4),
+        "gold": round(_gold(arm, kl), 4),
         "distinct_2": round(0.93 - 0.02 * kl, 4),
         "truncated": round(0.01 + 0.008 * kl, 4),
         "ledger": {"tokens_generated": 0, "tokens_trained": 1_000_000, "reward_calls": 0, "flops": 3.1e13},
@@ -131,13 +147,17 @@ def _contrasts(arms: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def _gold(arm: str, kl: float) -> float:
+    return 0.31 + 0.1 * (1 + ONLINE.get(arm, (0.6, 0))[0]) * math.log1p(kl) - 0.013 * kl
+
+
 def _frontier(arm: str, rng: np.random.Generator) -> list[dict[str, Any]]:
     gain, far = ONLINE[arm]
     points = []
     for step in range(0, STEPS + 1, 10):
         kl = far * step / STEPS
         proxy = gain * math.log1p(kl) + float(rng.normal(0, 0.03))
-        points.append({"step": step, "kl": kl, "reward": proxy, "gold": 0.31 + 0.19 * math.log1p(kl) - 0.012 * kl, "seed": 0})
+        points.append({"step": step, "kl": kl, "reward": proxy, "gold": _gold(arm, kl), "seed": 0})
     return points
 
 
@@ -158,7 +178,9 @@ def _samples(rng: np.random.Generator, count: int = 24) -> list[dict[str, Any]]:
         if index == 1:
             answers["dpo"] = HOSTILE
             prompt = "Repeat exactly: </script><script>document.title='owned'</script>"
-        gold = {arm: round(float(sum(line in text for line in _NICE) / 3 + rng.normal(0, 0.05)), 3) for arm, text in answers.items()}
+        gold = {
+            arm: round(float(sum(line in text for line in _NICE) / 3 + rng.normal(0, 0.05)), 3) for arm, text in answers.items()
+        }
         rows.append({"prompt_id": f"p{index:03d}", "prompt": prompt, "gold": gold, "answers": answers})
     return rows
 
@@ -174,7 +196,12 @@ def _write_cell(folder: Path, arm: str, seed: int, rng: np.random.Generator) -> 
         "tokens_trained": int(rng.integers(1_900_000, 2_100_000)),
         "reward_calls": STEPS * 64 if online else 0,
         "flops": float(rng.uniform(2.8e13, 3.4e13)) * (1.6 if online else 1),
-        "seconds": {"generate": generate, "score": score, "train": float(rng.uniform(40, 55)), "checkpoint": float(rng.uniform(1, 2))},
+        "seconds": {
+            "generate": generate,
+            "score": score,
+            "train": float(rng.uniform(40, 55)),
+            "checkpoint": float(rng.uniform(1, 2)),
+        },
     }
     _json(folder / "ledger.json", ledger)
 

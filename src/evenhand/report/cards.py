@@ -32,24 +32,34 @@ def _two(value: Any) -> str:
 
 
 def _length_controlled(value: Any) -> str:
-    return percent(value.get("win_rate")) if isinstance(value, Mapping) else percent(value)
+    if not isinstance(value, Mapping):
+        return percent(value)
+    rate = percent(value.get("win_rate"))
+    return f"{rate} ({interval(value['ci95'])})" if is_pair(value.get("ci95")) else rate
 
 
-COLUMNS = (
-    Column("length_controlled", "Win rate at equal length", "win rate if both answers were equally long", _length_controlled),
-    Column("ties", "Ties", "share of prompts where neither answer was preferred", percent),
-    Column("gold", "Gold", "mean score by the held-out judge", _two),
-    Column("reward", "Reward", "mean training reward on held-out prompts", _two),
-    Column("mean_length", "Length", "mean answer length in tokens", _one),
+VERDICT_COLUMNS = (
+    Column(
+        "length_controlled",
+        "At equal length",
+        "the win rate if both answers were equally long, with its 95% interval",
+        _length_controlled,
+    ),
+    Column("ties", "Ties", "share of prompts on which neither answer was preferred", percent),
+)
+ANSWER_COLUMNS = (
+    Column("gold", "Gold score", "mean score by the judge", _two),
+    Column("reward", "Reward", "mean training reward", _two),
     Column("kl", "KL", "distance from the start in nats per sequence", _one),
-    Column("distinct_2", "Distinct-2", "share of word pairs that are distinct: low means repetitive", _two),
+    Column("mean_length", "Length", "mean answer length in tokens", _one),
+    Column("distinct_2", "Distinct-2", "share of distinct word pairs, low when answers repeat themselves", _two),
     Column("truncated", "Cut", "share of answers cut at the token limit", percent),
 )
 
 
-def shown_columns(summary: Summary) -> list[Column]:
-    """The optional columns for which some arm has a value."""
-    return [column for column in COLUMNS if any(arm.raw.get(column.key) is not None for arm in summary.arms)]
+def shown_columns(columns: Sequence[Column], summary: Summary) -> list[Column]:
+    """Those of `columns` for which some arm has a value."""
+    return [column for column in columns if any(arm.raw.get(column.key) is not None for arm in summary.arms)]
 
 
 _JUDGE = {
@@ -86,14 +96,40 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RewardModelCard:
-    """How good a reward model is on held-out pairs. `low`, `high`, `accuracy`, `ceiling` are shares for the bar, or None."""
+class Gauge:
+    """Places on the accuracy bar, in per cent of its width; `start` is the accuracy at its left end. None = not known."""
 
-    name: str
-    accuracy: float | None
+    start: float
+    mark: float
+    chance: float
     low: float | None
     high: float | None
     ceiling: float | None
+
+
+def _gauge(accuracy: float, low: float | None, high: float | None, ceiling: Any) -> Gauge:
+    """Accuracies below 40% are rare, so the bar starts there unless one needs the room."""
+    start = 0.4 if min(accuracy, 1.0 if low is None else low) >= 0.4 else 0.0
+
+    def place(share: Any) -> float | None:
+        return round(100 * (share - start) / (1 - start), 2) if is_number(share) else None
+
+    return Gauge(
+        start=start,
+        mark=place(accuracy) or 0.0,
+        chance=place(0.5) or 0.0,
+        low=place(low),
+        high=place(high),
+        ceiling=place(ceiling),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModelCard:
+    """How good a reward model is on held-out pairs; `gauge` is None without an accuracy."""
+
+    name: str
+    gauge: Gauge | None
     measures: tuple[Measure, ...]
     warnings: tuple[str, ...]
 
@@ -113,15 +149,17 @@ def _reward_model(name: str, raw: Mapping[str, Any]) -> RewardModelCard:
         ("Log-loss", raw.get("log_loss"), fixed(raw.get("log_loss"), 3), "0.693 is guessing; lower is better"),
         ("Mean margin", raw.get("mean_margin"), fixed(raw.get("mean_margin"), 2), "score of chosen minus score of rejected"),
         ("Calibration error", raw.get("ece"), percent(raw.get("ece")), "gap between its stated and its actual certainty"),
-        ("Score and length", raw.get("length_correlation"), fixed(raw.get("length_correlation"), 2), "correlation; near 0 is good"),
+        (
+            "Score and length",
+            raw.get("length_correlation"),
+            fixed(raw.get("length_correlation"), 2),
+            "correlation; near 0 is good",
+        ),
         ("Pairs", raw.get("n"), amount(raw.get("n")), "held-out pairs that these numbers rest on"),
     )
     return RewardModelCard(
         name=name,
-        accuracy=accuracy if is_number(accuracy) else None,
-        low=low,
-        high=high,
-        ceiling=ceiling if is_number(ceiling) else None,
+        gauge=_gauge(accuracy, low, high, ceiling) if is_number(accuracy) else None,
         measures=tuple(Measure(label, shown, reading) for label, value, shown, reading in known if is_number(value)),
         warnings=tuple(_warnings(low, raw.get("length_correlation"))),
     )
@@ -134,7 +172,9 @@ def _warnings(low: Any, length_correlation: Any) -> list[str]:
         found.append("Its interval includes 50%: it cannot be told from guessing, so rewards from it mean little.")
     if is_number(length_correlation) and abs(length_correlation) > 0.3:
         side = "longer" if length_correlation > 0 else "shorter"
-        found.append(f"It leans on length: {side} answers get higher scores (correlation {fixed(length_correlation, 2)}, warning from 0.3).")
+        found.append(
+            f"It leans on length: {side} answers get higher scores (correlation {fixed(length_correlation, 2)}, warning from 0.3)."
+        )
     return found
 
 

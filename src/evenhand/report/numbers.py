@@ -104,13 +104,16 @@ def amount(value: Any) -> str:
 def duration(seconds: Any) -> str:
     """A length of time in its natural unit.
 
-    >>> duration(0.42), duration(41.6), duration(3725), duration(200000)
-    ('0.4 s', '42 s', '1 h 2 min', '56 h')
+    >>> duration(0.42), duration(41.6), duration(138), duration(3725), duration(200000)
+    ('0.4 s', '42 s', '2 min 18 s', '1 h 2 min', '56 h')
     """
     if not is_number(seconds):
         return MISSING
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 599.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"

@@ -13,7 +13,15 @@ import jinja2
 from evenhand import __version__
 from evenhand.report import numbers, palette
 from evenhand.report.answers import answer_cards, training_samples
-from evenhand.report.cards import budget_rows, experiment_blocks, judge_facts, reward_model_cards, shown_columns
+from evenhand.report.cards import (
+    ANSWER_COLUMNS,
+    VERDICT_COLUMNS,
+    budget_rows,
+    experiment_blocks,
+    judge_facts,
+    reward_model_cards,
+    shown_columns,
+)
 from evenhand.report.exports import results_csv, results_tex
 from evenhand.report.figures import data_link
 from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures
@@ -69,7 +77,8 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "facts": [*held_equal(results), *judge_facts(results.get("judge"))],
         "held_equal": results.get("held_equal") or [],
         "deviations": results.get("deviations"),
-        "columns": shown_columns(summary),
+        "columns": shown_columns(VERDICT_COLUMNS, summary),
+        "answer_columns": shown_columns(ANSWER_COLUMNS, summary),
         "matrix": _matrix(summary),
         "reward_models": reward_model_cards(results.get("reward_models") or {}),
         "budget": budget_rows(summary, run.ledgers),

@@ -72,7 +72,7 @@ PHASES = tuple(
 )
 ALL = (INK, SOFT, FAINT, GRID, PAPER, BASELINE, *ARMS, *PHASES)
 
-_MARKERS = "osD^vPX*<>"
+_MARKERS = "osD^vph<>8"
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.5, 1.4, 1.5)))
 
 

@@ -39,7 +39,9 @@ def read_run(folder: Path) -> RunData:
         )
     results = read_json(results_path)
     if not isinstance(results.get("arms"), dict):
-        raise UserError("results.json has no table 'arms'", where=str(results_path), fix="run `evenhand run` again on this folder")
+        raise UserError(
+            "results.json has no table 'arms'", where=str(results_path), fix="run `evenhand run` again on this folder"
+        )
     experiment_path = folder / "experiment.json"
     return RunData(
         folder=folder,
@@ -67,7 +69,9 @@ def _parse(text: str, *, where: str) -> Any:
         return json.loads(text, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"this is not JSON ({error.msg})", where=where, fix="delete the folder of this arm and run again; finished cells are reused"
+            f"this is not JSON ({error.msg})",
+            where=where,
+            fix="delete the folder of this arm and run again; finished cells are reused",
         ) from error
 
 

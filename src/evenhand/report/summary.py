@@ -83,6 +83,11 @@ class Summary:
     """The smallest difference (a share) that this run would usually have found; None when it was not computed."""
 
     @property
+    def reference(self) -> str:
+        """What to call the arm that win rates are measured against."""
+        return self.baseline or "the baseline"
+
+    @property
     def challengers(self) -> tuple[Arm, ...]:
         """Arms with a win rate, best first, without the baseline."""
         judged = [arm for arm in self.arms if not arm.is_baseline and arm.win_rate is not None]

@@ -115,11 +115,9 @@ def _themed(svg: str, name: str, label: str) -> str:
     view = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     if view is None:
         raise ValueError(f"figure {name} has no viewBox")
-    width = float(view.group(1))
     body = re.sub(
         r"<svg [^>]*>",
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view.group()} role="img" aria-label="{_attribute(label)}" '
-        f'style="max-width:{width * 1.15:.0f}px">',
+        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view.group()} role="img" aria-label="{_attribute(label)}">',
         body,
         count=1,
     )

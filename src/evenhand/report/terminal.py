@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.report.numbers import fixed, interval, percent
+from evenhand.report.numbers import MISSING, fixed
 from evenhand.report.summary import Arm, Summary, Verdict, summarise
 from evenhand.report.wording import headline
 
@@ -18,26 +19,41 @@ _LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCO
 def verdict_table(results: Mapping[str, Any]) -> Table:
     """A row per arm: win rate, 95% interval, every seed, length, KL, verdict. The title is the headline of the report."""
     summary = summarise(results)
-    table = Table(title=Text(headline(summary).title, style="bold"), title_justify="left", caption=_caption(summary), caption_justify="left")
-    table.add_column("arm")
-    table.add_column("win rate", justify="right")
-    table.add_column("95% interval", justify="right")
-    table.add_column("per seed", justify="right")
-    table.add_column("length", justify="right")
-    table.add_column("KL", justify="right")
-    table.add_column("verdict")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(headline(summary).title, style="bold"),
+        title_justify="left",
+        caption=_caption(summary),
+        caption_justify="left",
+    )
+    table.add_column("arm", overflow="fold")
+    for heading in ("win %", "95% interval", "per seed", "length", "KL"):
+        table.add_column(heading, justify="right", no_wrap=heading != "per seed")
+    table.add_column("verdict", no_wrap=True)
     for arm in summary.arms:
         table.add_row(*_cells(arm))
     return table
 
 
 def _cells(arm: Arm) -> list[Text]:
-    seeds = "  ".join(percent(value) for value in arm.per_seed)
-    texts = [arm.name, percent(arm.win_rate), interval(arm.ci95), seeds, fixed(arm.raw.get("mean_length"), 0), fixed(arm.raw.get("kl"), 1)]
+    seeds = " ".join(_percentage(value) for value in arm.per_seed)
+    between = " to ".join(_percentage(value) for value in arm.ci95) if arm.ci95 else MISSING
+    texts = [
+        arm.name,
+        _percentage(arm.win_rate),
+        between,
+        seeds,
+        fixed(arm.raw.get("mean_length"), 0),
+        fixed(arm.raw.get("kl"), 1),
+    ]
     # Text, not str: a name such as "[bold]" is a name, not markup
     return [*(Text(text) for text in texts), Text(arm.verdict.value, style=_LOOK.get(arm.verdict, ""))]
 
 
+def _percentage(share: float | None) -> str:
+    return MISSING if share is None else fixed(100 * share, 1)
+
+
 def _caption(summary: Summary) -> Text:
     prompts = f"{summary.n_prompts} held-out prompts" if summary.n_prompts else "held-out prompts"
-    return Text(f"win rate against {summary.baseline} on {prompts}, ties count half; length in tokens, KL in nats per sequence")
+    return Text(f"win rate against {summary.reference} on {prompts}, ties count half; length in tokens, KL in nats per sequence")

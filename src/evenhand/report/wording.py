@@ -49,14 +49,16 @@ def _without_comparison(summary: Summary) -> Headline:
     if not names:
         return Headline("No arm has a result", ())
     verb = "was" if len(names) == 1 else "were"
-    return Headline(f"{listed(names)} {verb} not judged against another arm", ("This run holds no comparison, so it has no verdict.",))
+    return Headline(
+        f"{listed(names)} {verb} not judged against another arm", ("This run holds no comparison, so it has no verdict.",)
+    )
 
 
 def _winner(summary: Summary, best: Arm) -> Headline:
     """The title of a run with a winner."""
     sure = f"95% interval {interval(best.ci95)}" if best.ci95 else "no interval was computed"
     return Headline(
-        f"{best.name} beats {summary.baseline} on {percent(best.win_rate, 0)} of held-out prompts",
+        f"{best.name} beats {summary.reference} on {percent(best.win_rate, 0)} of held-out prompts",
         (f"Exactly: {percent(best.win_rate)}, {sure}{_evidence(summary)}. Ties count half; 50% would mean no difference.",),
     )
 
@@ -67,13 +69,13 @@ def _no_winner(summary: Summary) -> Headline:
     best = summary.challengers[0]
     if not open_arms:
         names = [arm.name for arm in losers]
-        title = f"{listed(names)} {'does' if len(names) == 1 else 'do'} worse than {summary.baseline}"
+        title = f"{listed(names)} {'does' if len(names) == 1 else 'do'} worse than {summary.reference}"
     elif losers:
-        title = f"No arm beats {summary.baseline}; {listed([arm.name for arm in losers])} {_is(losers)} worse"
+        title = f"No arm beats {summary.reference}; {listed([arm.name for arm in losers])} {_is(losers)} worse"
     elif len(open_arms) == 1:
-        title = f"Inconclusive: {best.name} cannot be told apart from {summary.baseline}"
+        title = f"Inconclusive: {best.name} cannot be told apart from {summary.reference}"
     else:
-        title = f"Inconclusive: no arm can be told apart from {summary.baseline}"
+        title = f"Inconclusive: no arm can be told apart from {summary.reference}"
     rate = f"The highest win rate is {best.name}'s, {percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})."
     split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not _seeds_agree(arm)]
     disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
@@ -86,11 +88,11 @@ def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
     rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
     parts = []
     if also:
-        parts.append(f"{_with_rates(also)} also {'beats' if len(also) == 1 else 'beat'} {summary.baseline}")
+        parts.append(f"{_with_rates(also)} also {'beats' if len(also) == 1 else 'beat'} {summary.reference}")
     if rest:
         parts.append(f"{_with_rates(rest)} {_is(rest)} inconclusive")
     if worse:
-        parts.append(f"{_with_rates(worse)} {_is(worse)} worse than {summary.baseline}")
+        parts.append(f"{_with_rates(worse)} {_is(worse)} worse than {summary.reference}")
     return "; ".join(parts) + "." if parts else ""
 
 

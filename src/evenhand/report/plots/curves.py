@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curves = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
-_MOST_POINTS = 240
+_MOST_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,12 @@ DETAILS = (
     Metric("grad_norm", "Gradient norm", "", "Spikes show unstable steps."),
     Metric("lr", "Learning rate", "", "The schedule as it was used."),
 )  # fmt: skip
-LOSS = Metric("loss", "Loss", "", "Losses of different methods are on different scales: read each shape by itself, and never compare heights.")
+LOSS = Metric(
+    "loss",
+    "Loss",
+    "",
+    "Losses of different methods are on different scales: read each shape by itself, and never compare heights.",
+)
 
 
 def curve_figures(curves: Curves, styles: Mapping[str, ArmStyle], metrics: Sequence[Metric]) -> list[PlotFigure]:
@@ -96,14 +101,13 @@ def mean_over_seeds(lines: Sequence[Line]) -> Line:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """A centred running mean over `window` values (odd); at the ends the window shrinks symmetrically, so that no value is invented.
+    """A centred running mean over `window` values (odd); at the ends over those of them that exist.
 
     >>> smooth(np.array([0., 3., 6., 3.]), 3).tolist()
-    [0.0, 3.0, 4.0, 3.0]
+    [1.5, 3.0, 4.0, 4.5]
     """
     half = window // 2
-    reach = [min(half, i, len(values) - 1 - i) for i in range(len(values))]
-    return np.array([values[i - r : i + r + 1].mean() for i, r in enumerate(reach)])
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
 def _window(count: int) -> int:
@@ -111,7 +115,9 @@ def _window(count: int) -> int:
     return 1 if count < 60 else 2 * (count // 60) + 1
 
 
-def _figure(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], *, name: str, title: str) -> PlotFigure:
+def _figure(
+    metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], *, name: str, title: str
+) -> PlotFigure:
     longest = max(len(steps) for seeds in series.values() for steps, _ in seeds.values())
     window = _window(longest)
     return PlotFigure(
@@ -124,7 +130,7 @@ def _figure(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[
 
 
 def _draw(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], window: int, name: str) -> Drawing:
-    with canvas(340, 214, Margins(left=50, right=10, top=12, bottom=40)) as (figure, axes):
+    with canvas(310, 204, Margins(left=50, right=8, top=10, bottom=40)) as (figure, axes):
         for arm, seeds in series.items():
             if arm in styles:
                 _lines(axes, list(seeds.values()), styles[arm], window)
@@ -145,7 +151,9 @@ def _lines(axes: Axes, lines: Sequence[Line], style: ArmStyle, window: int) -> N
     steps, values = mean_over_seeds(lines)
     keep = _thinned(len(steps))
     marker = style.marker if len(steps) == 1 else None
-    (line,) = axes.plot(steps[keep], smooth(values, window)[keep], color=color, linewidth=2.1, linestyle=style.dash, marker=marker, zorder=3)
+    (line,) = axes.plot(
+        steps[keep], smooth(values, window)[keep], color=color, linewidth=2.1, linestyle=style.dash, marker=marker, zorder=3
+    )
     tag(line, style, "mean")
 
 

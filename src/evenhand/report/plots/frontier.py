@@ -33,7 +33,9 @@ class Path:
 def frontier_figures(results: Mapping[str, Any], summary: Summary, curves: Curves) -> list[PlotFigure]:
     """Training reward against KL, and the judge's gold score against KL, where they were recorded."""
     measured = results.get("frontier") or {}
-    proxy = {arm.name: _path(arm.raw, "reward", measured.get(arm.name) or _recorded(curves.get(arm.name, {}))) for arm in summary.arms}
+    proxy = {
+        arm.name: _path(arm.raw, "reward", measured.get(arm.name) or _recorded(curves.get(arm.name, {}))) for arm in summary.arms
+    }
     gold = {arm.name: _path(arm.raw, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
     figures = [
         _figure("frontier-reward", "Training reward", "reward", proxy, summary, _PROXY_READING),
@@ -109,6 +111,8 @@ def _arm(axes: Axes, path: Path, arm: Any) -> None:
         (line,) = axes.plot(path.kl, path.height, color=color, linewidth=1.8, linestyle=style.dash, alpha=0.75, zorder=2)
         tag(line, style, "path")
     if path.end:
-        (dot,) = axes.plot(*path.end, style.marker, color=color, markersize=11, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4)
+        (dot,) = axes.plot(
+            *path.end, style.marker, color=color, markersize=11, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4
+        )
         tag(dot, style, "end")
         axes.annotate(arm.name, path.end, (8, 7), textcoords="offset points", fontsize=11, color=INK.light, zorder=5)

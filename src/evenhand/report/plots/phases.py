@@ -36,8 +36,8 @@ def phase_figure(ledgers: Mapping[str, Mapping[str, Mapping[str, Any]]], summary
     return PlotFigure(
         name="phases",
         title="Time by phase",
-        caption="Mean wall-clock seconds of one seed, split by what they were spent on. Stages shared by all arms are computed once "
-        "and are not in these bars. Time depends on the machine; tokens and FLOPs above do not.",
+        caption="Mean wall-clock seconds of one seed, split by what they were spent on. "
+        "Time depends on the machine; tokens and FLOPs above do not.",
         wide=_draw(seconds, phases, 920, "phases"),
         narrow=_draw(seconds, phases, 360, "phases-narrow"),
         csv=csv_text(["arm", *phases], ([arm, *(spent.get(phase) for phase in phases)] for arm, spent in seconds.items())),
@@ -48,7 +48,7 @@ def _draw(seconds: Seconds, phases: list[str], width: int, name: str) -> Drawing
     wide = width > 500
     row = 34 if wide else 46
     left = 30 + 7.2 * max(map(len, seconds)) if wide else 12
-    margins = Margins(left=min(left, 260), right=70 if wide else 60, top=34 + (0 if wide else 14 * (len(phases) > 4)), bottom=40)
+    margins = Margins(left=min(left, 260), right=92 if wide else 74, top=34 + (0 if wide else 14 * (len(phases) > 4)), bottom=40)
     with canvas(width, margins.top + margins.bottom + row * len(seconds), margins) as (figure, axes):
         axes.set_ylim(len(seconds) - 0.5, -0.5)
         for place, (arm, spent) in enumerate(seconds.items()):
@@ -60,12 +60,16 @@ def _draw(seconds: Seconds, phases: list[str], width: int, name: str) -> Drawing
                 start += value
             axes.annotate(duration(start), (start, y), (7, 0), textcoords="offset points", va="center", fontsize=11.5)
             if not wide:
-                axes.annotate(arm, (0, place - 0.27), (1, 0), textcoords="offset points", va="center", fontsize=12, fontweight="bold")
-        axes.set_xlim(0, max(sum(spent.values()) for spent in seconds.values()) * 1.02 or 1)
+                axes.annotate(
+                    arm, (0, place - 0.27), (1, 0), textcoords="offset points", va="center", fontsize=12, fontweight="bold"
+                )
+        axes.set_xlim(0, max(sum(spent.values()) for spent in seconds.values()) * (1.0 if wide else 1.02) or 1)
         axes.set_yticks(range(len(seconds)), list(seconds) if wide else [""] * len(seconds), fontsize=13, color=INK.light)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("seconds per seed")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(phases) if wide else min(len(phases), 4), frameon=False,
                     borderaxespad=0.1, handlelength=0.9, handleheight=0.9, handletextpad=0.4, columnspacing=1.1, fontsize=11, labelcolor=SOFT.light)  # fmt: skip
-        return render(figure, name, "Seconds by phase: " + ", ".join(f"{a} {duration(sum(s.values()))}" for a, s in seconds.items()))
+        return render(
+            figure, name, "Seconds by phase: " + ", ".join(f"{a} {duration(sum(s.values()))}" for a, s in seconds.items())
+        )

@@ -22,7 +22,7 @@ def win_rate_figure(summary: Summary) -> PlotFigure | None:
         return None
     return PlotFigure(
         name="win-rates",
-        title=f"Win rate against {summary.baseline}",
+        title=f"Win rate against {summary.reference}",
         caption=_caption(summary),
         wide=_draw(summary, 920, "win-rates"),
         narrow=_draw(summary, 360, "win-rates-narrow"),
@@ -33,7 +33,7 @@ def win_rate_figure(summary: Summary) -> PlotFigure | None:
 def _caption(summary: Summary) -> str:
     prompts_only = any(arm.ci95_prompts_only for arm in summary.challengers)
     return (
-        f"The marker is the share of held-out prompts on which the arm's answer is preferred over {summary.baseline}'s, ties counted half. "
+        f"The marker is the share of held-out prompts on which the arm's answer is preferred over {summary.reference}'s, ties counted half. "
         "The whisker is the 95% interval over seeds and prompts: where it crosses the 50% line, the arm may be no better than the baseline. "
         + ("The thick part counts prompts only, as if these very checkpoints were all we cared about. " if prompts_only else "")
         + "Small rings are single seeds."
@@ -51,7 +51,7 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
         axes.set_xlim(*_limits(arms))
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.axvline(0.5, color=SOFT.light, linewidth=1.4, zorder=1.5)
-        axes.annotate(f"50%: as good as {summary.baseline}", (0.5, -0.5), (0, 8), textcoords="offset points", ha="center",
+        axes.annotate(f"50%: as good as {summary.reference}", (0.5, -0.5), (0, 8), textcoords="offset points", ha="center",
                       fontsize=11, color=SOFT.light)  # fmt: skip
         for place, arm in enumerate(arms):
             _row(axes, arm, place)
@@ -76,12 +76,18 @@ def _row(axes: Axes, arm: Arm, place: int) -> None:
     bar = axes.barh(place, rate - 0.5, left=0.5, height=0.42, color=color, alpha=0.16, linewidth=0, zorder=1)
     tag(bar.patches[0], style, "bar")
     if arm.ci95:
-        (line,) = axes.plot(arm.ci95, (place, place), color=color, linewidth=1.6, marker="|", markersize=11, markeredgewidth=1.6, zorder=2)
+        (line,) = axes.plot(
+            arm.ci95, (place, place), color=color, linewidth=1.6, marker="|", markersize=11, markeredgewidth=1.6, zorder=2
+        )
         tag(line, style, "whisker")
     if arm.ci95_prompts_only:
-        (line,) = axes.plot(arm.ci95_prompts_only, (place, place), color=color, linewidth=6, alpha=0.45, solid_capstyle="butt", zorder=2)
+        (line,) = axes.plot(
+            arm.ci95_prompts_only, (place, place), color=color, linewidth=6, alpha=0.45, solid_capstyle="butt", zorder=2
+        )
         tag(line, style, "prompts")
-    (dot,) = axes.plot(rate, place, style.marker, color=color, markersize=10, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4)
+    (dot,) = axes.plot(
+        rate, place, style.marker, color=color, markersize=10, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4
+    )
     tag(dot, style, "mean")
     seeds = [value for value in arm.per_seed if value is not None]
     (rings,) = axes.plot(seeds, [place + 0.33] * len(seeds), "o", color="none", markersize=5.5, markeredgecolor=color,
@@ -92,13 +98,25 @@ def _row(axes: Axes, arm: Arm, place: int) -> None:
 def _limits(arms: tuple[Arm, ...]) -> tuple[float, float]:
     values = [0.5]
     for arm in arms:
-        values += [value for value in (arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.ci95_prompts_only or ())) if value is not None]
+        values += [
+            value
+            for value in (arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.ci95_prompts_only or ()))
+            if value is not None
+        ]
     pad = 0.06 * max(max(values) - min(values), 0.1)
     return max(-0.01, min(values) - pad), min(1.01, max(values) + pad)
 
 
 def _csv(summary: Summary) -> str:
-    header = ["arm", "win_rate", "ci95_low", "ci95_high", "prompts_only_low", "prompts_only_high", *(f"seed_{s}" for s in summary.seeds)]
+    header = [
+        "arm",
+        "win_rate",
+        "ci95_low",
+        "ci95_high",
+        "prompts_only_low",
+        "prompts_only_high",
+        *(f"seed_{s}" for s in summary.seeds),
+    ]
     rows = [
         [arm.name, arm.win_rate, *(arm.ci95 or (None, None)), *(arm.ci95_prompts_only or (None, None)), *arm.per_seed]
         for arm in summary.challengers

@@ -36,7 +36,7 @@ function filterAnswers() {
   const holder = document.getElementById("answer-cards");
   const more = document.getElementById("more-answers");
   const cards = all(".answers", holder).map((card) => ({
-    card, answers: all(".answer", card), text: card.textContent.toLowerCase(), place: Number(card.dataset.place), spread: Number(card.dataset.spread),
+    card, answers: all(".answer", card), text: all(".prompt, .text", card).map((p) => p.textContent.toLowerCase()).join("\n"), place: Number(card.dataset.place), spread: Number(card.dataset.spread),
   }));
   let room = page;
   const gold = (entry, arm) => {
