@@ -59,6 +59,8 @@ def results(rng: np.random.Generator, prompts: int = 240) -> dict[str, Any]:
     """The content of results.json."""
     arms = {arm: _arm(arm, rng, prompts) for arm in ARMS}
     return {
+        "name": "stories, made happier",
+        "description": "which method makes a small story model more cheerful?",
         "baseline": "sft",
         "judge": {"name": "sentiment-gold", "kind": "world", "consistency": 0.97, "p_first": 0.503, "invalid": 0.0},
         "n_prompts": prompts,
@@ -67,19 +69,44 @@ def results(rng: np.random.Generator, prompts: int = 240) -> dict[str, Any]:
         "contrasts": _contrasts(arms),
         "power": {"minimum_detectable_difference": 0.062},
         "reward_models": {
-            "rm": {"accuracy": 0.742, "ci95": [0.711, 0.771], "label_ceiling": 0.815, "mean_margin": 1.12, "log_loss": 0.524,
-                   "ece": 0.031, "length_correlation": 0.36, "n": 800},
-            "rm-small": {"accuracy": 0.523, "ci95": [0.488, 0.558], "mean_margin": 0.04, "log_loss": 0.691, "length_correlation": 0.02},
+            "rm": {
+                "accuracy": 0.742,
+                "ci95": [0.711, 0.771],
+                "label_ceiling": 0.815,
+                "mean_margin": 1.12,
+                "log_loss": 0.524,
+                "ece": 0.031,
+                "length_correlation": 0.36,
+                "n": 800,
+            },
+            "rm-small": {
+                "accuracy": 0.523,
+                "ci95": [0.488, 0.558],
+                "mean_margin": 0.04,
+                "log_loss": 0.691,
+                "length_correlation": 0.02,
+            },
         },
-        "failed": [{"node": "arms/orpo/seed-2", "error": "UserError: loss is not finite at step 37\n  fix: lower arms.orpo.learning_rate"}],
+        "failed": [
+            {
+                "node": "arms/orpo/seed-2",
+                "error": "UserError: loss is not finite at step 37\n  fix: lower arms.orpo.learning_rate",
+            }
+        ],
         "samples": _samples(rng),
-        "held_equal": ["one starting checkpoint (sft) for every arm", "the same training prompts in the same order per seed",
-                       "greedy decoding, at most 64 new tokens, one chat template", "learning rate tuned with 3 trials for every arm"],
-        "deviations": ["online arms (rloo, grpo, ppo) generate their own answers; offline arms learn from 2,000 given pairs",
-                       "orpo has 2 of 3 seeds: one cell failed"],
+        "held_equal": [
+            "one starting checkpoint (sft) for every arm",
+            "the same training prompts in the same order per seed",
+            "greedy decoding, at most 64 new tokens, one chat template",
+            "learning rate tuned with 3 trials for every arm",
+        ],
+        "deviations": [
+            "online arms (rloo, grpo, ppo) generate their own answers; offline arms learn from 2,000 given pairs",
+            "orpo has 2 of 3 seeds: one cell failed",
+        ],
         "curves": {arm: {str(s): f"arms/{arm}/seed-{s}/metrics.jsonl" for s in SEEDS} for arm in ARMS},
         "frontier": {arm: _frontier(arm, rng) for arm in ONLINE},
-    }  # fmt: skip
+    }
 
 
 def experiment() -> dict[str, Any]:
@@ -97,6 +124,9 @@ def experiment() -> dict[str, Any]:
         "given": {"base": "stories260K", "arms": ["dpo", "grpo"]},
         "effective": effective,
         "versions": {"evenhand": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0"},
+        "nodes": [
+            {"name": f"arms/dpo/seed-{s}", "kind": "fit", "seed": s, "key": "ab12", "inputs": {"start": "sft"}} for s in SEEDS
+        ],
         "hashes": {"config": "6c1f0a9be2d14410", "data": "a8b0c1d2e3f40516", "template": "0f1e2d3c4b5a6978"},
     }
 
@@ -127,6 +157,7 @@ def _arm(arm: str, rng: np.random.Generator, prompts: int) -> dict[str, Any]:
         "ci95": [rate - half, rate + half],
         "ci95_prompts_only": [rate - inner, rate + inner],
         "per_seed": per_seed,
+        "note": "two seeds: the interval is wide because one degree of freedom says little about seeds" if arm == "orpo" else "",
         "ties": round(float(rng.uniform(0.03, 0.09)), 4),
         "length_controlled": {"win_rate": rate - 0.02, "ci95": [rate - half - 0.02, rate + half - 0.02]},
         **common,
@@ -181,7 +212,15 @@ def _samples(rng: np.random.Generator, count: int = 24) -> list[dict[str, Any]]:
         gold = {
             arm: round(float(sum(line in text for line in _NICE) / 3 + rng.normal(0, 0.05)), 3) for arm, text in answers.items()
         }
-        rows.append({"prompt_id": f"p{index:03d}", "prompt": prompt, "gold": gold, "answers": answers})
+        rows.append(
+            {
+                "prompt_id": f"p{index:03d}",
+                "prompt": prompt,
+                "gold": gold,
+                "answers": answers,
+                "lengths": {arm: len(text) // 4 for arm, text in answers.items()},
+            }
+        )
     return rows
 
 
@@ -238,10 +277,17 @@ def _training_samples(seed: int, rng: np.random.Generator) -> list[dict[str, Any
     fixed = np.random.default_rng(100)  # the same prompts in every cell
     prompts = [_prompt(fixed) for _ in range(3)] + ["Say </script><script>document.title='owned'</script>"]
     return [
-        {"step": step, "prompt_id": f"fixed-{i}", "prompt": prompt, "completion": HOSTILE if i == 3 else _story(rng, 0.3 + 0.6 * step / STEPS),
-         "reward": None if i == 3 else round(float(rng.normal(step / STEPS, 0.1)), 3), "length": int(rng.integers(20, 60))}
-        for step in range(0, STEPS + 1, 20) for i, prompt in enumerate(prompts)
-    ]  # fmt: skip
+        {
+            "step": step,
+            "prompt_id": f"fixed-{i}",
+            "prompt": prompt,
+            "completion": HOSTILE if i == 3 else _story(rng, 0.3 + 0.6 * step / STEPS),
+            "reward": None if i == 3 else round(float(rng.normal(step / STEPS, 0.1)), 3),
+            "length": int(rng.integers(20, 60)),
+        }
+        for step in range(0, STEPS + 1, 20)
+        for i, prompt in enumerate(prompts)
+    ]
 
 
 def _json(path: Path, value: Any) -> None:

@@ -66,7 +66,7 @@ def _card(sample: Mapping[str, Any], summary: Summary) -> Card:
 def training_samples(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], summary: Summary) -> dict[str, Any] | None:
     """Fixed prompts over training as plain data for the page's viewer; None without samples.
 
-    `{"prompts": [{"prompt": text, "arms": {ARM: [[step, text, reward, length], ...]}}], "arms": [[name, colour, seed]], "steps": [...]}`.
+    `{"arms": [[name, colour, seed]], "steps": [...], "prompts": [{"prompt": text, "arms": {ARM: [[step, text, reward, len]]}}]}`.
     The first seed of each arm, at most MOST_PROMPTS prompts and MOST_STEPS evenly spaced steps: the files hold the rest.
     """
     first = {arm: next(iter(seeds.items())) for arm, seeds in samples.items() if seeds}

@@ -173,7 +173,7 @@ def _warnings(low: Any, length_correlation: Any) -> list[str]:
     if is_number(length_correlation) and abs(length_correlation) > 0.3:
         side = "longer" if length_correlation > 0 else "shorter"
         found.append(
-            f"It leans on length: {side} answers get higher scores (correlation {fixed(length_correlation, 2)}, warning from 0.3)."
+            f"It leans on length: {side} answers score higher (correlation {fixed(length_correlation, 2)}, warning from 0.3)."
         )
     return found
 
@@ -210,11 +210,12 @@ def _mean(values: Sequence[Any]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of experiment.json: short values as (key, value) rows, or anything longer as YAML text."""
+    """A part of experiment.json: a table (with a `head` when it is a list of records), or anything longer as YAML text."""
 
     title: str
-    rows: tuple[tuple[str, str], ...]
-    text: str
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    text: str = ""
 
 
 _TITLES = {"given": "Configuration as given", "effective": "Configuration in effect", "versions": "Versions", "hashes": "Hashes"}
@@ -229,11 +230,16 @@ def experiment_blocks(experiment: Mapping[str, Any]) -> list[Block]:
 
 def _block(title: str, value: Any) -> Block:
     if isinstance(value, Mapping) and all(not isinstance(item, Mapping | list) for item in value.values()):
-        return Block(title, tuple((str(key), _exact(item)) for key, item in value.items()), "")
+        return Block(title, rows=tuple((str(key), _exact(item)) for key, item in value.items()))
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        head = tuple(dict.fromkeys(key for item in value for key in item))
+        return Block(title, head=head, rows=tuple(tuple(_exact(item.get(key)) for key in head) for item in value))
     if isinstance(value, Mapping | list):
-        return Block(title, (), yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
-    return Block(title, (("", _exact(value)),), "")
+        return Block(title, text=yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+    return Block(title, text=_exact(value))
 
 
 def _exact(value: Any) -> str:
-    return value if isinstance(value, str) else yaml.safe_dump(value).removesuffix("\n...\n").strip()
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).removesuffix("...\n").strip()

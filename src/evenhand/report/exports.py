@@ -38,7 +38,8 @@ def _measures(arm: Arm) -> list[object]:
 def results_tex(summary: Summary) -> str:
     r"""A `tabular` for `\input`; needs the package booktabs. Bold marks a verdict, never the largest number."""
     rows = [_tex_row(arm) for arm in summary.arms]
-    note = f"% Win rate against {tex_escape(summary.reference)} on {summary.n_prompts or '?'} held-out prompts, {len(summary.seeds)} seeds."
+    prompts, seeds = summary.n_prompts or "?", len(summary.seeds)
+    note = f"% Win rate against {tex_escape(summary.reference)} on {prompts} held-out prompts, {seeds} seeds."
     head = r"Arm & Win rate & 95\% interval & Length & KL & Verdict \\"
     return "\n".join(
         [note, r"\begin{tabular}{lrrrrl}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from evenhand.report.cards import (
 )
 from evenhand.report.exports import results_csv, results_tex
 from evenhand.report.figures import data_link
-from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures
+from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.phases import phase_figure
 from evenhand.report.plots.win_rates import win_rate_figure
@@ -71,6 +70,8 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
     return {
         "version": __version__,
         "name": _title(run),
+        "description": results.get("description") or "",
+        "notes": _notes(summary),
         "headline": headline(summary),
         "power": power(summary),
         "summary": summary,
@@ -99,7 +100,7 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "win_rates": win_rate_figure(summary),
         "curves": curve_figures(run.curves, styles, METRICS),
         "losses": loss_figures(run.curves, styles),
-        "details": curve_figures(run.curves, styles, DETAILS),
+        "details": curve_figures(run.curves, styles, (*DETAILS, *other_metrics(run.curves))),
         "frontier": frontier_figures(run.results, summary, run.curves),
         "phases": phase_figure(run.ledgers, summary),
     }
@@ -112,10 +113,17 @@ def _matrix(summary: Summary) -> list[str]:
     return order + sorted(named - set(order))
 
 
+def _notes(summary: Summary) -> list[tuple[str, list[str]]]:
+    """What the statistics say their intervals cannot say, with the arms that it is said of."""
+    notes: dict[str, list[str]] = {}
+    for arm in summary.arms:
+        if arm.raw.get("note"):
+            notes.setdefault(arm.raw["note"], []).append(arm.name)
+    return list(notes.items())
+
+
 def _title(run: RunData) -> str:
-    effective = run.experiment.get("effective")
-    named = run.experiment.get("name") or (effective.get("name") if isinstance(effective, Mapping) else None)
-    return str(named or run.folder.resolve().name)
+    return str(run.results.get("name") or run.folder.resolve().name)
 
 
 def _assets() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Colours. Every arm keeps one colour, one marker and one dash through the whole page; the baseline is grey.
 
 Hues differ in lightness too, so that arms stay apart for colour-blind readers and on paper, and are never only red and green.
-Figures are drawn with the light colours; on the page each becomes a CSS variable, so that dark mode and print need no second figure.
+Figures are drawn with the light colours; on the page each becomes a CSS variable, so that dark mode needs no second figure.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _MIRROR = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """Arm `a` minus arm `b`: the difference of their win rates as a share, its 95% interval, Holm-adjusted p, and the verdict on `a`."""
+    """Arm `a` minus arm `b`: the difference of their win rates as a share, its 95% interval, Holm's p, and the verdict on `a`."""
 
     a: str
     b: str
@@ -53,7 +53,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One row of the verdict table. Win rates are shares against the baseline, ties counted half; lengths in tokens, KL in nats."""
+    """One row of the verdict table. Win rates are shares against the baseline, ties counted half."""
 
     name: str
     style: ArmStyle
@@ -136,9 +136,9 @@ def _contrasts(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Co
 def _arm(
     name: str, raw: Mapping[str, Any], style: ArmStyle, baseline: str | None, contrasts: Mapping[tuple[str, str], Contrast]
 ) -> Arm:
-    win_rate, ci95 = _number(raw.get("win_rate")), _pair(raw.get("ci95"))
-    if name == baseline:
-        verdict = Verdict.BASELINE
+    win_rate, ci95, per_seed = _number(raw.get("win_rate")), _pair(raw.get("ci95")), raw.get("per_seed") or ()
+    if name == baseline:  # against itself it wins half by definition: nothing that was measured
+        verdict, win_rate, ci95, per_seed = Verdict.BASELINE, None, None, ()
     elif win_rate is None:
         verdict = Verdict.NO_RESULT
     elif (name, baseline) in contrasts:
@@ -152,7 +152,7 @@ def _arm(
         win_rate=win_rate,
         ci95=ci95,
         ci95_prompts_only=_pair(raw.get("ci95_prompts_only")),
-        per_seed=tuple(_number(value) for value in raw.get("per_seed") or ()),
+        per_seed=tuple(_number(value) for value in per_seed),
         raw=raw,
     )
 

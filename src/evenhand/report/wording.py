@@ -21,8 +21,8 @@ class Headline:
 def headline(summary: Summary) -> Headline:
     """The finding in plain language.
 
-    A win is claimed only when the two-way interval excludes "no difference" (the verdict in the results) and at least all seeds but
-    one agree in sign; otherwise the page says that no difference was resolved.
+    A win is claimed only when the results give the verdict "better" and all seeds but at most one agree in sign; otherwise
+    the page says that no difference was resolved.
     """
     if not summary.challengers:
         return _without_comparison(summary)
@@ -76,14 +76,15 @@ def _no_winner(summary: Summary) -> Headline:
         title = f"Inconclusive: {best.name} cannot be told apart from {summary.reference}"
     else:
         title = f"Inconclusive: no arm can be told apart from {summary.reference}"
-    rate = f"The highest win rate is {best.name}'s, {percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})."
+    size = f"{percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})"
+    rate = f"The highest win rate is {best.name}'s: {size}."
     split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not _seeds_agree(arm)]
     disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
     return Headline(title, (rate, disagree, power(summary)))
 
 
 def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
-    also = [arm for arm in claimed[1:]]
+    also = list(claimed[1:])
     worse = list(summary.with_verdict(Verdict.WORSE))
     rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
     parts = []

@@ -31,26 +31,56 @@ class Metric:
 
 
 METRICS = (
-    Metric("reward", "Reward", "training reward", "What the method is told to raise. A rise here is not yet a better answer: the held-out judge decides."),
-    Metric("kl", "KL to the start", "nats per sequence", "How far the policy has moved from where it began. Moving further for the same reward is the more expensive way."),
+    Metric(
+        "reward",
+        "Reward",
+        "training reward",
+        "What the method is told to raise. A rise here is not yet a better answer: the held-out judge decides.",
+    ),
+    Metric(
+        "kl",
+        "KL to the start",
+        "nats per sequence",
+        "How far the policy has moved from where it began. Moving further for the same reward is the more expensive way.",
+    ),
     Metric("length", "Answer length", "tokens", "A steady climb often means that longer answers are paid for, not better ones."),
-    Metric("entropy", "Entropy", "nats per token", "How undecided the policy is at each token. A fall to zero means that it repeats itself."),
-    Metric("accuracy", "Preference accuracy", "share of pairs", "Share of training pairs where the chosen answer gained more probability than the rejected one."),
-    Metric("margin", "Preference margin", "nats", "By how much the chosen answer gained over the rejected one."),
-    Metric("truncated", "Truncated answers", "share", "Share of answers cut at the token limit. Near 1, the limit and not the model decides the length."),
-)  # fmt: skip
+    Metric(
+        "entropy",
+        "Entropy",
+        "nats per token",
+        "How undecided the policy is at each token. A fall to zero means that it repeats itself.",
+    ),
+    Metric(
+        "accuracy",
+        "Preference accuracy",
+        "share of pairs",
+        "Share of training pairs that the policy, as the loss sees it, ranks as the labels do; 0.5 is guessing.",
+    ),
+    Metric("margin", "Preference margin", "", "By how much the loss sees the chosen answer ahead of the rejected one."),
+    Metric("heldout/loss", "Held-out loss", "", "The loss on data that is not trained on; where it turns up, the arm overfits."),
+)
 DETAILS = (
-    Metric("chosen_logp", "Log-prob of chosen", "nats", "It is normal for this to fall in preference training, as long as the rejected one falls faster."),
+    Metric(
+        "truncated", "Truncated answers", "share", "Share of answers cut at the token limit. Near 1, the limit sets the length."
+    ),
+    Metric(
+        "chosen_logp",
+        "Log-prob of chosen",
+        "nats",
+        "Often falls in preference training; that is no fault while the rejected one falls faster.",
+    ),
     Metric("rejected_logp", "Log-prob of rejected", "nats", "Should fall below that of the chosen answer."),
     Metric("grad_norm", "Gradient norm", "", "Spikes show unstable steps."),
     Metric("lr", "Learning rate", "", "The schedule as it was used."),
-)  # fmt: skip
-LOSS = Metric(
-    "loss",
-    "Loss",
-    "",
-    "Losses of different methods are on different scales: read each shape by itself, and never compare heights.",
 )
+LOSS = Metric("loss", "Loss", "", "Losses of different methods are on different scales: read each shape by itself.")
+
+
+def other_metrics(curves: Curves) -> tuple[Metric, ...]:
+    """Numbers that were recorded and have no entry above, under their own names."""
+    known = {metric.key for metric in (*METRICS, *DETAILS, LOSS)} | {"step"}
+    recorded = dict.fromkeys(key for seeds in curves.values() for rows in seeds.values() for row in rows for key in row)
+    return tuple(Metric(key, key.replace("_", " "), "", "") for key in recorded if key not in known)
 
 
 def curve_figures(curves: Curves, styles: Mapping[str, ArmStyle], metrics: Sequence[Metric]) -> list[PlotFigure]:
@@ -59,7 +89,7 @@ def curve_figures(curves: Curves, styles: Mapping[str, ArmStyle], metrics: Seque
     for metric in metrics:
         series = _series(curves, metric.key)
         if series:
-            figures.append(_figure(metric, series, styles, name=f"curve-{metric.key}", title=metric.title))
+            figures.append(_figure(metric, series, styles, name=f"curve-{_slug(metric.key)}", title=metric.title))
     return figures
 
 
@@ -74,6 +104,10 @@ def loss_figures(curves: Curves, styles: Mapping[str, ArmStyle]) -> list[PlotFig
 
 Line = tuple[np.ndarray, np.ndarray]
 """Steps and values of one seed."""
+
+
+def _slug(key: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in key)
 
 
 def _series(curves: Curves, key: str) -> dict[str, dict[str, Line]]:

@@ -55,8 +55,9 @@ def _draw(seconds: Seconds, phases: list[str], width: int, name: str) -> Drawing
             start, y = 0.0, place if wide else place + 0.16
             for phase in phases:
                 value = spent.get(phase, 0.0)
-                axes.barh(y, value, left=start, height=0.5 if wide else 0.4, color=PHASES[phases.index(phase) % len(PHASES)].light,
-                          edgecolor=PAPER.light, linewidth=1, label=phase if place == 0 else None)  # fmt: skip
+                color = PHASES[phases.index(phase) % len(PHASES)].light
+                axes.barh(y, value, left=start, height=0.5 if wide else 0.4, color=color, edgecolor=PAPER.light, linewidth=1,
+                          label=phase if place == 0 else None)  # fmt: skip
                 start += value
             axes.annotate(duration(start), (start, y), (7, 0), textcoords="offset points", va="center", fontsize=11.5)
             if not wide:
@@ -69,7 +70,8 @@ def _draw(seconds: Seconds, phases: list[str], width: int, name: str) -> Drawing
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("seconds per seed")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(phases) if wide else min(len(phases), 4), frameon=False,
-                    borderaxespad=0.1, handlelength=0.9, handleheight=0.9, handletextpad=0.4, columnspacing=1.1, fontsize=11, labelcolor=SOFT.light)  # fmt: skip
+                    borderaxespad=0.1, handlelength=0.9, handleheight=0.9, handletextpad=0.4, columnspacing=1.1, fontsize=11,
+                    labelcolor=SOFT.light)  # fmt: skip
         return render(
             figure, name, "Seconds by phase: " + ", ".join(f"{a} {duration(sum(s.values()))}" for a, s in seconds.items())
         )

@@ -33,8 +33,10 @@ def win_rate_figure(summary: Summary) -> PlotFigure | None:
 def _caption(summary: Summary) -> str:
     prompts_only = any(arm.ci95_prompts_only for arm in summary.challengers)
     return (
-        f"The marker is the share of held-out prompts on which the arm's answer is preferred over {summary.reference}'s, ties counted half. "
-        "The whisker is the 95% interval over seeds and prompts: where it crosses the 50% line, the arm may be no better than the baseline. "
+        "The marker is the share of held-out prompts on which the arm's answer is preferred "
+        f"over {summary.reference}'s, ties counted half. "
+        "The whisker is the 95% interval over seeds and prompts: "
+        "where it crosses the 50% line, the arm may be no better than the baseline. "
         + ("The thick part counts prompts only, as if these very checkpoints were all we cared about. " if prompts_only else "")
         + "Small rings are single seeds."
     )
