@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +42,8 @@ def fill(pattern: str, generator: np.random.Generator, tone: str = "", **given: 
         if slot in grammar.ANY_TONE:
             drawn.append(pick(generator, [w for w in grammar.TONES[tone][slot] if w not in drawn]))
             return drawn[-1]
+        if slot == "tone":
+            return tone
         return given[slot] if slot in given else pick(generator, grammar.SLOTS[slot])
 
     return re.sub(r"\{(\w+)\}", draw, pattern)
@@ -85,9 +87,10 @@ class NotesGold:
         return [self._group(group) for group in groups]
 
     def _group(self, group: Group) -> Scores:
+        weights = asdict(self.weights)
         rows = [note_parts(c.text, group.prompt.meta, self.limit) for c in group.completions]
-        values = tuple(sum(getattr(self.weights, name) * value for name, value in row.items()) for row in rows)
-        return Scores(values, {name: tuple(row[name] for row in rows) for name in rows[0]})
+        values = tuple(sum(weight * row[name] for name, weight in weights.items()) for row in rows)
+        return Scores(values, {name: tuple(row[name] for row in rows) for name in weights})
 
 
 def note_parts(text: str, asked: Mapping[str, Any], limit: int) -> dict[str, float]:

@@ -110,12 +110,12 @@ class World:
             yield prompt
 
     def _answered(self, prompt: Prompt, n: int, generator: np.random.Generator) -> Group:
-        texts: list[str] = []
-        while len(texts) < n:  # the two answers of a pair differ
-            text = self.task.answer(prompt, generator)
-            if text not in texts:
-                texts.append(text)
-        return Group(prompt=prompt, completions=tuple(Completion(content=(Message("assistant", t),)) for t in texts))
+        """The prompt with `n` different answers, in an order that tells nothing: all are drawn anew when two are equal."""
+        texts: set[str] = set()
+        while len(texts) < n:
+            drawn = [self.task.answer(prompt, generator) for _ in range(n)]
+            texts = set(drawn)
+        return Group(prompt=prompt, completions=tuple(Completion(content=(Message("assistant", t),)) for t in drawn))
 
 
 def with_annotator(world: World, **changes: float) -> World:
