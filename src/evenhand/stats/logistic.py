@@ -26,7 +26,7 @@ def ridge_logistic(x: Array, y: Array, weights: Array, *, precision: Array, mean
         hessian = ((weights * p * (1 - p)) @ products).reshape(-1, columns, columns) + np.diag(precision)
         step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         decrement = (step * gradient).sum(axis=1)
-        if decrement.max() < 1e-16 * rows:
+        if decrement.max() < 1e-20 * rows:
             return b
         scale = np.ones(len(b))
         for _ in range(40):
