@@ -82,16 +82,17 @@ def llama():
     return new_model("llama")
 
 
+@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("name", [*ARCHITECTURES, *PLAIN])
-def test_greedy_equals_transformers_generate(name):
+def test_greedy_equals_transformers_generate(name, n):
     model = new_model(name)
     prompts = prompts_of(9, 3, 12, 1, 9)
-    got = engine_of(model).generate(prompts, 2, Sampling(temperature=0, max_tokens=11))
+    got = engine_of(model).generate(prompts, n, Sampling(temperature=0, max_tokens=11))
     with torch.inference_mode():
         for prompt, group in zip(prompts, got, strict=True):
             ids = torch.tensor([ids_of(prompt)])
             want = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=11, do_sample=False, pad_token_id=0)
-            assert [c.tokens for c in group.completions] == [tuple(want[0, ids.shape[1] :].tolist())] * 2
+            assert [c.tokens for c in group.completions] == [tuple(want[0, ids.shape[1] :].tolist())] * n
     assert len({t for g in got for c in g.completions for t in c.tokens}) > 3  # the model does not just repeat one token
 
 
@@ -145,10 +146,13 @@ def test_seeds_and_repeated_prompts_give_new_samples(llama):
     assert tokens_of(engine.generate([first], 4, Sampling(max_tokens=12, seed=1))) != tokens_of(four)
 
 
-def test_more_tokens_continue_fewer(llama):
-    short = engine_of(llama).generate(prompts_of(5), 3, Sampling(max_tokens=4))
-    long = engine_of(llama).generate(prompts_of(5), 3, Sampling(max_tokens=100))  # past the first buffer of 64
-    assert [t[:4] for t in tokens_of(long)[0]] == tokens_of(short)[0]
+@pytest.mark.parametrize("n", [1, 3])
+def test_logp_stays_exact_past_the_first_buffer(llama, n):
+    (group,) = engine_of(llama).generate(prompts_of(5), n, Sampling(max_tokens=100))
+    for completion in group.completions:
+        ids = torch.tensor([[*ids_of(prompts_of(5)[0]), *completion.tokens]])
+        want = llama(ids).logits[0, 4:-1].log_softmax(-1).gather(1, ids[0, 5:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(completion.behaviour_logp), want, atol=1e-4, rtol=0)
 
 
 def test_a_row_ends_with_its_first_stop_token_or_at_its_limit(llama):

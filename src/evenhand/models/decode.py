@@ -151,29 +151,32 @@ def self_check(decoder: Decoder, *, tolerance: float | None = None) -> SelfCheck
 
 
 def _largest_error(decoder: Decoder) -> float:
+    """Over next-token log-probs after every prefix; NaN counts as infinite."""
     vocabulary = decoder.hf.get_input_embeddings().num_embeddings
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (7, 4)]
     tokens = torch.randint(vocabulary, (3, 4), generator=draw)
-    owner = [0, 0, 1]
-    rows, got = torch.arange(3), {}
+    errors = [_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in ([0, 0, 1], [0, 1])]  # shared; one row each
+    error = torch.cat(errors).max().item()
+    return error if error == error else float("inf")
+
+
+def _errors(decoder: Decoder, prompts: Sequence[Sequence[int]], owner: Sequence[int], tokens: Tensor) -> Tensor:
+    """Largest difference per row and prefix; row 1 is dropped half-way. tokens [R, steps] are fed, not sampled."""
+    device, rows = decoder.hf.device, torch.arange(len(owner))
     with decoder.ready():
         session = decoder.open(prompts, owner)
+        got = {(r, 0): session.logits[p] for r, p in enumerate(owner)}
         for t in range(tokens.shape[1]):
             if t == 2:
-                rows = rows[session.compact(torch.tensor([True, False, True], device=decoder.hf.device)).cpu()]
-            logits = session.step(tokens[rows, t].to(decoder.hf.device))
-            got |= {(r, t): row for r, row in zip(rows.tolist(), logits, strict=True)}
-        got |= {(r, -1): session.logits[p] for r, p in enumerate(owner)}
+                rows = rows[session.compact((rows != 1).to(device)).cpu()]
+            logits = session.step(tokens[rows, t].to(device))
+            got |= {(r, t + 1): row for r, row in zip(rows.tolist(), logits, strict=True)}
     with plainly(decoder.hf):
-        errors = []
-        for row, prompt in enumerate(owner):
-            ids = torch.tensor([[*prompts[prompt], *tokens[row].tolist()]], device=decoder.hf.device)
-            expected = decoder.hf(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
-            start = len(prompts[prompt])
-            errors += [(expected[start + t] - z.float().log_softmax(-1)).abs().max() for (r, t), z in got.items() if r == row]
-    error = torch.stack(errors).max().item()
-    return error if error == error else float("inf")
+        sequences = [torch.tensor([[*prompts[p], *tokens[r].tolist()]], device=device) for r, p in enumerate(owner)]
+        expected = [decoder.hf(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1) for ids in sequences]
+    ends = [len(prompts[p]) - 1 for p in owner]
+    return torch.stack([(expected[r][ends[r] + t] - z.float().log_softmax(-1)).abs().max() for (r, t), z in got.items()])
 
 
 @contextmanager

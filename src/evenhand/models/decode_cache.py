@@ -8,7 +8,9 @@ A query sees its whole prompt and its own row (both cut by a sliding window, whe
 
 The prompt half is one matrix product per prompt over all its rows ("slots"), not one matrix-vector product per row: at
 16 prompts x 8 rows, 128 prompt tokens, this takes half the time of attention over keys copied to each row, and an eighth of
-the prompt's memory. Grouped queries are folded into the query axis, so keys are never repeated.
+the prompt's memory. Grouped queries are folded into the query axis, so keys are never repeated. Where every prompt has one row
+there is nothing to share, and the prompt's keys become the beginning of the row's (`base` of them): fewer, larger products.
+Keys are kept with the tokens last [.., D, tokens], which a product with one query per row reads in order.
 Shapes: H query heads, K key heads, g = H / K queries per key head, D head size, L longest prompt, S slots per prompt.
 """
 
@@ -25,7 +27,7 @@ from torch.nn import functional
 
 ATTENTION = "evenhand_decode"
 FIRST_CAPACITY = 64
-"""Tokens a row's buffer holds at first; it doubles when full, so that rows which stop early never own long buffers."""
+"""New tokens a row's buffer holds at first; it doubles when full, so that rows which stop early never own long buffers."""
 
 _ACTIVE: ContextVar[SharedPrefixCache] = ContextVar("the cache that attention reads and writes")
 # Passed beside the model, not through its keyword arguments: several architectures do not hand those on to attention.
@@ -44,9 +46,10 @@ class SharedPrefixCache:
         self.uneven = min(lengths) < self.longest
         self.prompts = len(lengths)
         self.depth = 0
+        self.base = 0  # keys in a row's buffer before its first own token
         self.owner = torch.empty(0, dtype=torch.long, device=device)
-        self._prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> [P, K, L, D] twice
-        self._row_kv: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> [R, K, capacity, D] twice
+        self._prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys [P, K, D, L], values [P, K, L, D]
+        self._row_kv: dict[int, tuple[Tensor, Tensor]] = {}  # the same for R rows, with room to grow
         self._packed: _Packed | None = None
         self._masks: dict[int | None, Tensor | None] = {}
 
@@ -62,7 +65,14 @@ class SharedPrefixCache:
     def begin(self, owner: Tensor) -> None:
         """Starts R rows; row r continues prompt `owner[r]`."""
         self.owner = owner
-        self._assign_slots()
+        if torch.equal(owner, torch.arange(self.prompts, device=owner.device)):
+            self.base = self.longest
+            for layer in list(self._prompt_kv):  # one layer at a time: never two copies of all
+                keys, values = self._prompt_kv.pop(layer)
+                room = self.longest + FIRST_CAPACITY
+                self._row_kv[layer] = _grown(keys, values, self.longest, room)
+        else:
+            self._assign_slots()
 
     @contextmanager
     def prefilling(self, first: int, count: int) -> Iterator[None]:
@@ -94,12 +104,14 @@ class SharedPrefixCache:
         order = _fill_holes(alive)
         count = order.numel()
         moved = (order != torch.arange(count, device=order.device)).nonzero().squeeze(1)
+        held = self.base + self.depth
         for keys, values in self._row_kv.values():
-            keys[moved, :, : self.depth] = keys[order[moved], :, : self.depth]
-            values[moved, :, : self.depth] = values[order[moved], :, : self.depth]
+            keys[moved, :, :, :held] = keys[order[moved], :, :, :held]
+            values[moved, :, :held] = values[order[moved], :, :held]
         self.owner = self.owner[order]
-        self._drop_prompts()
-        self._assign_slots()
+        if not self.base:
+            self._drop_prompts()
+            self._assign_slots()
         return order
 
     def _drop_prompts(self) -> None:
@@ -142,44 +154,49 @@ class SharedPrefixCache:
     def _attend_prompts(self, packed: _Packed, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: _Rule) -> Tensor:
         q, k, v = (packed.pad(x) for x in (q, k, v))
         if layer not in self._prompt_kv:
-            shape = (self.prompts, k.shape[1], self.longest)
+            heads = self.prompts, k.shape[1]
             # Zeros, because 0 * NaN in an unused slot would poison a sum.
-            self._prompt_kv[layer] = k.new_zeros(*shape, k.shape[3]), v.new_zeros(*shape, v.shape[3])
+            keys, values = k.new_zeros(*heads, k.shape[3], self.longest), v.new_zeros(*heads, self.longest, v.shape[3])
+            self._prompt_kv[layer] = keys, values
         keys, values = self._prompt_kv[layer]
-        keys[packed.first : packed.last, :, : packed.longest] = k
+        keys[packed.first : packed.last, :, :, : packed.longest] = k.mT
         values[packed.first : packed.last, :, : packed.longest] = v
         return packed.flatten(_causal(q, k, v, rule))[None]
 
     def _attend_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: _Rule) -> Tensor:
         rows, (heads, _, size), kv_heads = self.rows, q.shape, k.shape[0]
-        keys, values = self._append(layer, k.transpose(0, 1), v.transpose(0, 1))
-        prompt_keys, prompt_values = self._prompt_kv[layer]
-        first = 0 if rule.window is None else max(0, self.depth + 1 - rule.window)
-        keys, values = keys[:rows, :, first : self.depth + 1], values[:rows, :, first : self.depth + 1]
-
         q = q.transpose(0, 1).reshape(rows, kv_heads, heads // kv_heads, size) * rule.scaling
-        shared = self._to_rows(torch.matmul(self._to_slots(q), prompt_keys.mT))
-        scores = torch.cat((shared, torch.matmul(q, keys.mT)), dim=-1)
+        left_prompt = rule.window is not None and self.depth + 1 >= rule.window  # the window lies within the row's own tokens
+        first = self.base + self.depth + 1 - rule.window if left_prompt else 0
+        keys, values = self._append(layer, k.transpose(0, 1), v.transpose(0, 1))
+        keys, values = keys[..., first:], values[:, :, first:]
+        scores, prompt_values = torch.matmul(q, keys), None
+        if not (self.base or left_prompt):
+            prompt_keys, prompt_values = self._prompt_kv[layer]
+            scores = torch.cat((self._to_rows(torch.matmul(self._to_slots(q), prompt_keys)), scores), dim=-1)
         if rule.softcap is not None:
             scores = torch.tanh(scores / rule.softcap) * rule.softcap
-        if (mask := self._prompt_mask(rule.window)) is not None:
-            scores[..., : self.longest].masked_fill_(mask, -torch.inf)
+        if not left_prompt and (hidden := self._prompt_mask(rule.window)) is not None:
+            scores[..., : self.longest].masked_fill_(hidden, -torch.inf)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-        out = torch.matmul(weights[..., self.longest :], values)
-        out += self._to_rows(torch.matmul(self._to_slots(weights[..., : self.longest]), prompt_values))
-        return out.reshape(1, rows, heads, values.shape[-1])
+        if prompt_values is None:
+            out = torch.matmul(weights, values)
+        else:
+            out = torch.matmul(weights[..., self.longest :], values)
+            out += self._to_rows(torch.matmul(self._to_slots(weights[..., : self.longest]), prompt_values))
+        return out.view(1, rows, heads, values.shape[-1])
 
     def _append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds k and v [R, K, D] to the rows' buffers; returns what the rows hold now."""
+        end = self.base + self.depth
         if layer not in self._row_kv:
-            self._row_kv[layer] = _room(k, FIRST_CAPACITY), _room(v, FIRST_CAPACITY)
+            self._row_kv[layer] = _grown(k[..., None], v[:, :, None], 0, FIRST_CAPACITY)
         keys, values = self._row_kv[layer]
-        if self.depth == keys.shape[2]:
-            grown = _room(k, 2 * self.depth), _room(v, 2 * self.depth)
-            for new, old in zip(grown, (keys, values), strict=True):
-                new[:, :, : self.depth] = old[: self.rows]
-            self._row_kv[layer] = keys, values = grown
-        keys[: self.rows, :, self.depth] = k
-        values[: self.rows, :, self.depth] = v
+        if end == values.shape[2]:
+            room = self.base + 2 * self.depth
+            self._row_kv[layer] = keys, values = _grown(keys[: self.rows], values[: self.rows], end, room)
+        keys, values = keys[: self.rows, ..., : end + 1], values[: self.rows, :, : end + 1]
+        keys[..., end], values[:, :, end] = k, v
         return keys, values
 
     def _to_slots(self, x: Tensor) -> Tensor:
@@ -268,8 +285,12 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, rule: _Rule) -> Tensor:
     return torch.matmul(weights, v.unsqueeze(2)).flatten(1, 2)
 
 
-def _room(x: Tensor, capacity: int) -> Tensor:
-    return x.new_empty(x.shape[0], x.shape[1], capacity, x.shape[2])
+def _grown(keys: Tensor, values: Tensor, held: int, capacity: int) -> tuple[Tensor, Tensor]:
+    """Buffers like keys [R, K, D, t] and values [R, K, t, D] with room for `capacity` tokens; the first `held` are copied."""
+    more_keys = keys.new_empty(*keys.shape[:3], capacity)
+    more_values = values.new_empty(*values.shape[:2], capacity, values.shape[3])
+    more_keys[..., :held], more_values[:, :, :held] = keys[..., :held], values[:, :, :held]
+    return more_keys, more_values
 
 
 def _fill_holes(alive: Tensor) -> Tensor:
