@@ -27,11 +27,13 @@ def test_evaluate_is_exact(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1 +", "2 ** 3", "7 // 2", "7 % 2", "-3", "1.5 + 1", "True + 1", "x", "__import__('os')", "1 / 0", "1 / (2 - 2)", "1 = 1",
-     "(" * 150 + "1" + ")" * 150, "1" * 201, "1 if 2 else 3", "[1]", "1\n+ 2", "１ + 1"],
-)  # fmt: skip
+    [
+        *("", "1 +", "2 ** 3", "7 // 2", "7 % 2", "-3", "1.5 + 1", "True + 1", "x", "__import__('os')", "1 / 0", "1 / (2 - 2)"),
+        *("1 = 1", "1 if 2 else 3", "[1]", "1\n+ 2", "(" * 150 + "1" + ")" * 150, "1" * 201),
+    ],
+)
 def test_evaluate_refuses_everything_else(text):
-    assert evaluate(text) is None or text == "１ + 1"  # Python reads full-width digits as digits
+    assert evaluate(text) is None
 
 
 @pytest.mark.parametrize(

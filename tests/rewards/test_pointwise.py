@@ -1,0 +1,86 @@
+"""Lifting functions of one answer, the user's own among them."""
+
+import math
+
+import pytest
+
+from evenhand.errors import UserError
+from evenhand.rewards.function import GroupFunction, load_function
+from evenhand.rewards.pointwise import pointwise
+from evenhand.types import Completion, Group, Prompt
+
+GROUP = Group(prompt=Prompt(content="p", meta={"k": 2}), completions=(Completion(content="ab"), Completion(content="c")))
+
+
+def test_numbers_bools_none_and_parts():
+    assert pointwise(lambda p, c: p.meta["k"] * len(c.text))([GROUP])[0].values == (4.0, 2.0)
+    assert pointwise(lambda p, c: c.text == "c")([GROUP])[0].values == (0.0, 1.0)
+    assert math.isnan(pointwise(lambda p, c: None)([GROUP])[0].values[0])
+    found = pointwise(lambda p, c: {"reward": len(c.text), "x": 1})([GROUP])[0]
+    assert (found.values, found.parts) == ((2.0, 1.0), {"x": (1.0, 1.0)})
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"), [("good", "str"), ({"x": 1.0}, "'reward'"), ([1.0], "list"), ({"reward": "1"}, "str")]
+)
+def test_what_is_not_a_number_is_refused_with_the_functions_name(answer, message):
+    def mine(prompt, completion):
+        return answer
+
+    with pytest.raises(UserError, match=message) as caught:
+        pointwise(mine)([GROUP])
+    assert "mine" in str(caught.value)
+
+
+def test_parts_must_not_change_between_answers():
+    with pytest.raises(UserError, match="different parts"):
+        pointwise(lambda p, c: {"reward": 1.0, c.text: 1.0})([GROUP])
+
+
+def test_groups_without_completions_and_no_groups():
+    empty = Group(prompt=Prompt(content="p"), completions=())
+    assert pointwise(lambda p, c: 1.0)([empty])[0].values == ()
+    assert pointwise(lambda p, c: 1.0)([]) == []
+
+
+def test_a_function_from_a_file(tmp_path):
+    (tmp_path / "my.py").write_text("def score(prompt, completion):\n    return len(completion.text)\n")
+    assert pointwise(load_function("my.py:score", base=tmp_path))([GROUP])[0].values == (2.0, 1.0)
+
+
+def test_two_files_of_one_name_stay_apart(tmp_path):
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my.py").write_text(f"def score(prompt, completion):\n    return {value}\n")
+    loaded = [load_function("my.py:score", base=tmp_path / folder) for folder in ("a", "b")]
+    assert [f(None, None) for f in loaded] == [1, 2]
+
+
+def test_a_function_from_a_package():
+    assert load_function("evenhand.worlds.labels:words")("A b") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("my.py", "names no function"),
+        ("none.py:score", "no file"),
+        ("my.py:scoer", "did you mean 'score'"),
+        ("my.py:number", "not a function but int"),
+        ("broken.py:score", "ZeroDivisionError"),
+        ("syntax.py:score", "SyntaxError"),
+        ("no_such_package:score", "cannot import"),
+    ],
+)
+def test_faults_are_said_clearly(tmp_path, path, message):
+    (tmp_path / "my.py").write_text("number = 1\ndef score(prompt, completion):\n    return 1\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    with pytest.raises(UserError, match=message):
+        load_function(path, base=tmp_path)
+
+
+def test_a_function_of_groups():
+    assert GroupFunction(lambda g: [len(g.completions), 0], name="f")([GROUP])[0].values == (2.0, 0.0)
+    with pytest.raises(UserError, match="1 numbers for 2"):
+        GroupFunction(lambda g: [0.0], name="f")([GROUP])

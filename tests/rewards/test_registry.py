@@ -1,0 +1,95 @@
+"""Rewards by name: what the keys mean, and what wrong keys say."""
+
+import pytest
+
+from evenhand import rewards, worlds
+from evenhand.errors import UserError
+from evenhand.types import Completion, Group, Prompt, Scores
+
+GROUP = Group(
+    prompt=Prompt(content="p", meta={"answer": 4}), completions=(Completion(content="It is 4"), Completion(content="5 or 6"))
+)
+
+
+def values(spec, **options):
+    return rewards.get(spec, **options)([GROUP])[0].values
+
+
+def test_names_alone_and_mappings():
+    assert values("number") == values({"kind": "number"}) == (1.0, 0.0)
+    assert values({"kind": "length", "unit": "words", "over": 2}) == (1.0, 1.0)
+
+
+def test_nested_rewards():
+    spec = {
+        "kind": "clip",
+        "high": 0.9,
+        "reward": {
+            "kind": "weighted",
+            "parts": [{"reward": "number"}, {"reward": {"kind": "length", "unit": "chars"}, "weight": -0.01}],
+        },
+    }
+    found = rewards.get(spec)([GROUP])[0]
+    assert found.values == pytest.approx((0.9, -0.06))
+    assert found.parts["number"] == (1.0, 0.0)
+    assert found.parts["length"] == (7.0, 6.0)
+
+
+def test_ensemble_affine_and_unfinished():
+    affine = {"kind": "affine", "reward": "number", "shift": 1.0, "scale": 2.0}
+    assert values({"kind": "ensemble", "rule": "min", "members": ["number", affine]}) == (0.0, -0.5)
+    assert values({"kind": "unfinished", "reward": "number", "rule": "replace", "value": -1}) == (1.0, 0.0)
+
+
+def test_gold_of_a_world_with_options():
+    world = worlds.get("countdown", reasoning=True)
+    groups = world.demonstrations(0, 5)
+    assert rewards.get({"kind": "gold", "world": "countdown", "reasoning": True})(groups) == world.gold(groups)
+
+
+def test_loaded_models_come_from_resources():
+    def two(groups):
+        return [Scores((2.0,) * len(g.completions)) for g in groups]
+
+    assert values({"kind": "model", "name": "rm"}, resources={"rm": two}) == (2.0, 2.0)
+    inside = {"kind": "weighted", "parts": [{"reward": {"kind": "model", "name": "rm"}, "weight": 0.5}]}
+    assert values(inside, resources={"rm": two}) == (1.0, 1.0)
+    with pytest.raises(UserError, match="did you mean 'careful'"):
+        rewards.get({"kind": "model", "name": "carefull"}, {"careful": two})
+
+
+def test_functions_are_found_next_to_the_experiment(tmp_path):
+    (tmp_path / "my.py").write_text(
+        "def score(prompt, completion):\n    return 1\ndef rank(group):\n    return range(len(group.completions))\n"
+    )
+    assert values({"kind": "function", "path": "my.py:score"}, base=tmp_path) == (1.0, 1.0)
+    assert values({"kind": "function", "path": "my.py:rank", "sees": "group"}, base=tmp_path) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nmber", "did you mean 'number'"),
+        ({}, "no kind"),
+        ({"kind": "length"}, "missing 'unit'"),
+        ({"kind": "length", "unit": "words", "ovr": 1}, "did you mean 'over'"),
+        ({"kind": "vader", "x": 1}, "unknown key 'x'"),
+        ({"kind": "gold", "world": "quikstart"}, "quickstart"),
+        ({"kind": "code", "run_untrusted_code": False}, "programs that a model wrote"),
+        ({"kind": "code"}, "missing 'run_untrusted_code'"),
+        ({"kind": "function", "path": "x.py:f", "sees": "groups"}, "did you mean 'group'"),
+        ({"kind": "weighted", "parts": []}, "at least one"),
+        ({"kind": "weighted", "parts": [{"weight": 1}]}, "missing 'reward'"),
+        ({"kind": "weighted", "parts": [{"reward": "number"}, {"reward": "number"}]}, "two parts"),
+        ({"kind": "weighted", "parts": [{"reward": "nmber"}]}, r"reward.parts\[0\].reward.kind"),
+        ({"kind": "unfinished", "reward": "number", "rule": "drop"}, "known"),
+    ],
+)
+def test_wrong_specs_name_the_key_and_the_way_out(spec, message):
+    with pytest.raises(UserError, match=message):
+        rewards.get(spec)
+
+
+def test_where_names_the_place_in_the_experiment():
+    with pytest.raises(UserError, match=r"arms\.grpo\.reward\.kind"):
+        rewards.get("nmber", where="arms.grpo.reward")
