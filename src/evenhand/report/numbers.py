@@ -118,7 +118,9 @@ def duration(seconds: Any) -> str:
     if minutes < 60:
         return f"{minutes} min"
     hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 10 and rest else f"{hours} h"
+    if hours >= 10:
+        return f"{round(minutes / 60)} h"
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
 
 
 def significant(value: Any, digits: int = 3) -> str:

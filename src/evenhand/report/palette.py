@@ -1,6 +1,6 @@
 """Colours. Every arm keeps one colour, one marker and one dash through the whole page; the baseline is grey.
 
-Hues differ in lightness too, so that arms stay apart for colour-blind readers and on paper, and are never only red and green.
+Colours differ in lightness as well as hue, chosen so that the first six stay apart for colour-blind readers, on light and on dark.
 Figures are drawn with the light colours; on the page each becomes a CSS variable, so that dark mode needs no second figure.
 """
 
@@ -44,16 +44,16 @@ ARMS = tuple(
     Ink(f"arm-{i}", light, dark)
     for i, (light, dark) in enumerate(
         [
-            ("#1565c0", "#6ab0f7"),  # blue
-            ("#d2570f", "#ff9d5c"),  # orange
-            ("#007f6b", "#43cdb0"),  # teal
-            ("#8e3fb3", "#cf9df0"),  # purple
-            ("#967200", "#e3c14b"),  # gold
-            ("#c2306d", "#f98cb8"),  # magenta
-            ("#4a5bd0", "#a0abff"),  # indigo
-            ("#557a05", "#a9cf52"),  # olive
-            ("#7d5233", "#d1a783"),  # brown
-            ("#0785a0", "#59d2ea"),  # cyan
+            ("#1a86e0", "#4a92f7"),  # blue
+            ("#a8300c", "#dd8a2b"),  # rust
+            ("#00a07a", "#6ff0c4"),  # green
+            ("#54307f", "#b269c6"),  # violet
+            ("#bd7d0c", "#efe13c"),  # amber
+            ("#7c1f48", "#f04a74"),  # wine
+            ("#4a62b8", "#9db4ff"),  # indigo
+            ("#5f8a2a", "#b2ea76"),  # olive
+            ("#80553a", "#f9b094"),  # brown
+            ("#0f93b8", "#86ecfa"),  # cyan
         ]
     )
 )

@@ -1,0 +1,97 @@
+"""The page in a real browser: no error, no request, and the controls do what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from browser import Browser
+from fake_run import HOSTILE
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_opens_without_errors_requests_or_sideways_scrolling(browser: Browser, run_dir: Path, width: int, dark: bool) -> None:
+    browser.open(run_dir / "report.html", width=width, dark=dark)
+    assert browser.problems() == []
+    assert browser.requests() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    paper, ink = browser.evaluate(
+        "[getComputedStyle(document.querySelector('section')).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    assert (_brightness(paper) < _brightness(ink)) is dark
+    tick = browser.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
+    assert abs(_brightness(tick) - _brightness(paper)) > 80  # figures follow the theme
+
+
+def test_the_page_could_not_fetch_or_run_anything_else_if_it_tried(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    assert browser.evaluate("fetch('https://example.org').then(() => 'fetched', () => 'refused')") == "refused"
+    browser.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"document.title=1\">')")
+    browser.evaluate("new Promise(done => setTimeout(done, 50))")
+    assert browser.evaluate("document.title") != "1"
+    assert any("Content Security Policy" in problem for problem in browser.problems())
+
+
+def test_hostile_text_is_shown_and_not_run(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    assert "owned" not in browser.evaluate("document.title")
+    texts = browser.evaluate("[...document.querySelectorAll('#answer-cards .text')].map(p => p.textContent)")
+    assert HOSTILE in texts
+    browser.evaluate("(() => { const s = document.querySelector('[name=prompt]'); s.value = 3; " + _FIRE + "; })()")
+    shown = browser.evaluate("[...document.querySelectorAll('#training-view .text')].map(p => p.textContent)")
+    assert set(shown) == {HOSTILE}
+    assert "owned" not in browser.evaluate("document.title")
+    assert browser.problems() == []
+
+
+def test_answers_can_be_searched_sorted_and_limited(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    visible = "[...document.querySelectorAll('#answer-cards > article')].filter(a => !a.hidden)"
+    assert browser.evaluate(visible + ".length") == 6
+    _set(browser, "text", "repeat exactly")
+    assert browser.evaluate(visible + ".map(a => a.querySelector('.prompt').textContent)") == [
+        "Repeat exactly: </script><script>document.title='owned'</script>"
+    ]
+    assert browser.evaluate("document.querySelector('[name=count]').value") == "1 of 24 prompts"
+    _set(browser, "text", "")
+    _set(browser, "order", "1")
+    scores = browser.evaluate(visible + ".map(a => Number(a.querySelector('.answer[data-arm=\"1\"]').dataset.gold))")
+    assert scores == sorted(scores, reverse=True)
+    _set(browser, "low", "99")
+    assert browser.evaluate(visible + ".length") == 0
+    _set(browser, "low", "")
+    browser.evaluate("document.querySelector('#answer-filters [name=arm][value=\"2\"]').click()")
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.answer[data-arm=\"2\"]')].every(a => a.hidden || a.closest('#training-view'))"
+    )
+
+
+def test_training_answers_follow_the_slider(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    browser.evaluate(
+        "(() => { const s = document.querySelector('#training-controls [name=at]'); s.value = 2; " + _FIRE + "; })()"
+    )
+    assert browser.evaluate("document.querySelector('#training-controls [name=step]').value") == "40"
+    assert browser.evaluate("document.querySelector('#training-view .meta').textContent").startswith("step 40 · ")
+
+
+def test_a_name_in_the_legend_brings_its_arm_forward(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    browser.evaluate("document.querySelector('.key[data-arm=\"5\"]').click()")
+    opacity = "getComputedStyle(document.querySelector('#figure-curve-reward .arm{}')).opacity"
+    browser.evaluate("Promise.all(document.getAnimations().map(a => a.finished))")
+    assert (browser.evaluate(opacity.format(5)), browser.evaluate(opacity.format(4))) == ("1", "0.1")
+
+
+_FIRE = "s.dispatchEvent(new Event('input', {bubbles: true}))"
+
+
+def _set(browser: Browser, name: str, value: str) -> None:
+    browser.evaluate(
+        f"(() => {{ const s = document.getElementById('answer-filters').elements['{name}']; s.value = '{value}'; {_FIRE}; }})()"
+    )
+
+
+def _brightness(color: str) -> float:
+    return sum(float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3]) / 3

@@ -1,0 +1,132 @@
+"""Results as rows and contrasts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import combinations
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import evenhand.report
+from evenhand.report.exports import results_csv, results_tex
+from evenhand.report.palette import ALL, ARMS, BASELINE, arm_styles
+from evenhand.report.summary import Verdict, summarise
+
+RESULTS = {
+    "baseline": "sft",
+    "n_prompts": 100,
+    "seeds": [3, 5],
+    "arms": {
+        "dpo_50%": {
+            "win_rate": 0.6,
+            "ci95": [0.52, 0.68],
+            "per_seed": [0.58, None],
+            "mean_length": 41.4,
+            "kl": 5.26,
+            "ties": 0.1,
+        },
+        "[bold]odd": {"win_rate": None},
+    },
+    "contrasts": [{"a": "dpo_50%", "b": "sft", "difference": 0.1, "ci95": [0.02, 0.18], "p_holm": 0.02, "verdict": "better"}],
+}
+
+
+def test_a_contrast_reads_backwards_with_every_sign_turned() -> None:
+    found = summarise(RESULTS).contrasts["sft", "dpo_50%"]
+    assert (found.difference, found.ci95, found.p_holm, found.verdict) == (-0.1, (-0.18, -0.02), 0.02, Verdict.WORSE)
+
+
+def test_a_baseline_that_is_no_arm_still_has_a_row() -> None:
+    arms = summarise(RESULTS).arms
+    assert [(arm.name, arm.verdict.value) for arm in arms] == [
+        ("sft", "baseline"),
+        ("dpo_50%", "better"),
+        ("[bold]odd", "no result"),
+    ]
+
+
+def test_a_baseline_is_not_given_its_trivial_win_rate() -> None:
+    arms = {"sft": {"win_rate": 0.5, "ci95": None, "per_seed": [0.5], "ties": 1.0}}
+    (sft,) = summarise({"baseline": "sft", "arms": arms}).arms
+    assert (sft.win_rate, sft.per_seed, sft.verdict) == (None, (), Verdict.BASELINE)
+
+
+@pytest.mark.parametrize(("ci95", "verdict"), [([0.51, 0.6], "better"), ([0.4, 0.49], "worse"), ([0.49, 0.6], "inconclusive")])
+def test_without_a_contrast_the_interval_decides(ci95: list[float], verdict: str) -> None:
+    (_, dpo) = summarise({"baseline": "sft", "arms": {"dpo": {"win_rate": sum(ci95) / 2, "ci95": ci95}}}).arms
+    assert dpo.verdict == verdict
+
+
+def test_the_csv_has_a_column_per_seed_and_empty_fields_for_what_is_missing() -> None:
+    rows = {row["arm"]: row for row in csv.DictReader(io.StringIO(results_csv(summarise(RESULTS))))}
+    assert (rows["dpo_50%"]["win_rate_seed_3"], rows["dpo_50%"]["win_rate_seed_5"]) == ("0.58", "")
+    assert (rows["dpo_50%"]["ci95_low"], rows["dpo_50%"]["kl"], rows["dpo_50%"]["gold"]) == ("0.52", "5.26", "")
+    assert rows["sft"]["win_rate"] == ""
+
+
+def test_latex_has_escaped_names_and_balanced_rows() -> None:
+    text = results_tex(summarise(RESULTS))
+    assert r"dpo\_50\% & 60.0\% & 52.0 to 68.0\% & 41 & 5.3 & \textbf{better} \\" in text
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert [line.count("&") for line in body] == [5] * 4
+
+
+def test_the_terminal_table_fits_and_takes_names_as_text() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(evenhand.report.table(RESULTS))
+    text = console.export_text()
+    assert "dpo_50% beats sft on 60% of held-out prompts" in text
+    assert "[bold]odd" in text
+    assert "52.0 to 68.0" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_arm_looks_different_and_every_colour_has_its_own_variable() -> None:
+    styles = arm_styles([f"arm{i}" for i in range(25)], None)
+    assert len({(s.ink.name, str(s.dash)) for s in styles.values()}) == 25
+    assert len({ink.light for ink in ALL}) == len({ink.name for ink in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("ink", ARMS, ids=lambda ink: ink.name)
+def test_arm_colours_stand_out_from_their_ground(ink) -> None:
+    """WCAG asks 3:1 for graphics."""
+    assert _contrast(ink.light, "#ffffff") >= 3
+    assert _contrast(ink.dark, "#1a1d22") >= 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_six_arms_stay_apart_for_colour_blind_readers(theme: str) -> None:
+    """Distance in CIELAB (about 2 is just noticeable) after simulating full deuteranopia and protanopia."""
+    colors = [_linear(getattr(ink, theme)) for ink in (BASELINE, *ARMS[:6])]
+    for vision in DEFICIENCIES:
+        seen = [_lab(np.clip(vision @ color, 0, 1)) for color in colors]
+        assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 12
+
+
+DEFICIENCIES = (  # on linear RGB; Machado, Oliveira and Fernandes 2009, severity 1.0
+    np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+    np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+)
+
+
+def _lab(linear: np.ndarray) -> np.ndarray:
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def _contrast(a: str, b: str) -> float:
+    light, dark = sorted((_luminance(a), _luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(color: str) -> float:
+    return float(_linear(color) @ [0.2126, 0.7152, 0.0722])
+
+
+def _linear(color: str) -> np.ndarray:
+    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)

@@ -1,0 +1,92 @@
+"""The headline must say what the numbers say, and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evenhand.report.summary import summarise
+from evenhand.report.wording import headline
+
+
+def arm(rate: float, half: float, seeds: list[float | None]) -> dict[str, Any]:
+    return {"win_rate": rate, "ci95": [rate - half, rate + half], "per_seed": seeds}
+
+
+def contrast(a: str, b: str, difference: float, verdict: str) -> dict[str, Any]:
+    return {
+        "a": a,
+        "b": b,
+        "difference": difference,
+        "ci95": [difference - 0.05, difference + 0.05],
+        "p_holm": 0.01,
+        "verdict": verdict,
+    }
+
+
+def results(arms: dict[str, Any], contrasts: list[dict[str, Any]] = [], **more: Any) -> dict[str, Any]:  # noqa: B006 (never changed)
+    return {"baseline": "sft", "n_prompts": 200, "seeds": [0, 1, 2], "arms": {"sft": {}, **arms}, "contrasts": contrasts, **more}
+
+
+def test_a_winner_is_named_with_its_rate_interval_and_evidence() -> None:
+    found = headline(summarise(results({"dpo": arm(0.664, 0.05, [0.65, 0.66, 0.68])})))
+    assert found.title == "dpo beats sft on 66% of held-out prompts"
+    assert "66.4%" in found.sentences[0]
+    assert "61.4 to 71.4%" in found.sentences[0]
+    assert "3 seeds and 200 prompts" in found.sentences[0]
+
+
+def test_an_interval_that_holds_one_half_is_inconclusive() -> None:
+    found = headline(
+        summarise(results({"dpo": arm(0.54, 0.05, [0.52, 0.55, 0.55])}, power={"minimum_detectable_difference": 0.072}))
+    )
+    assert found.title == "Inconclusive: dpo cannot be told apart from sft"
+    assert any("7.2 points" in sentence for sentence in found.sentences)
+
+
+def test_the_verdict_of_the_results_stands_over_the_plain_interval() -> None:
+    """Holm's correction can turn a single interval's "better" into "inconclusive"."""
+    found = headline(
+        summarise(results({"dpo": arm(0.56, 0.05, [0.55, 0.56, 0.57])}, [contrast("dpo", "sft", 0.06, "inconclusive")]))
+    )
+    assert found.title.startswith("Inconclusive")
+
+
+@pytest.mark.parametrize(("seeds", "claimed"), [([0.62, 0.64, 0.48], True), ([0.80, 0.49, 0.48], False)])
+def test_at_most_one_seed_may_disagree(seeds: list[float | None], claimed: bool) -> None:
+    found = headline(summarise(results({"dpo": arm(0.6, 0.05, seeds)})))
+    assert ("beats" in found.title) is claimed
+    assert any("seeds do not agree" in sentence for sentence in found.sentences) is not claimed
+
+
+def test_the_runner_up_is_compared_by_its_own_contrast() -> None:
+    arms = {"dpo": arm(0.62, 0.04, [0.6, 0.62, 0.64]), "grpo": arm(0.66, 0.04, [0.66, 0.66, 0.66])}
+    against_sft = [contrast("dpo", "sft", 0.12, "better"), contrast("grpo", "sft", 0.16, "better")]
+    found = headline(summarise(results(arms, [*against_sft, contrast("dpo", "grpo", -0.04, "inconclusive")])))
+    assert "dpo (62.0%) also beats sft." in found.sentences
+    assert found.sentences[2] == "Between grpo and dpo this run cannot decide (+4.0 points, 95% interval −1.0 to +9.0)."
+
+
+def test_losers_are_said_to_lose() -> None:
+    found = headline(summarise(results({"ipo": arm(0.40, 0.05, [0.4, 0.4, 0.4])})))
+    assert found.title == "ipo does worse than sft"
+
+
+def test_mixed_results_without_a_winner() -> None:
+    arms = {"ipo": arm(0.40, 0.05, [0.4, 0.4, 0.4]), "dpo": arm(0.51, 0.05, [0.5, 0.51, 0.52])}
+    assert headline(summarise(results(arms))).title == "No arm beats sft; ipo is worse"
+
+
+def test_one_seed_is_called_one_seed() -> None:
+    found = headline(summarise(results({"dpo": arm(0.7, 0.05, [0.7])}) | {"seeds": [0]}))
+    assert any("not other training runs" in sentence for sentence in found.sentences)
+
+
+def test_a_failed_seed_counts_neither_way() -> None:
+    assert "beats" in headline(summarise(results({"dpo": arm(0.7, 0.05, [0.7, None, 0.7])}))).title
+
+
+def test_without_any_comparison_there_is_no_verdict() -> None:
+    assert headline(summarise({"arms": {"dpo": {"gold": 0.5}}})).title == "dpo was not judged against another arm"
+    assert headline(summarise({"arms": {}})).title == "No arm has a result"
