@@ -1,6 +1,6 @@
 """Colours. Every arm keeps one colour, one marker and one dash through the whole page; the baseline is grey.
 
-Colours differ in lightness as well as hue, chosen so that the first six stay apart for colour-blind readers, on light and on dark.
+Colours differ in lightness as well as hue; the first six stay apart for colour-blind readers, on light and on dark ground.
 Figures are drawn with the light colours; on the page each becomes a CSS variable, so that dark mode needs no second figure.
 """
 

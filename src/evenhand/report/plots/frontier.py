@@ -39,17 +39,18 @@ def frontier_figures(results: Mapping[str, Any], summary: Summary, curves: Curve
     gold = {arm.name: _path(arm.raw, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
     figures = [
         _figure("frontier-reward", "Training reward", "reward", proxy, summary, _PROXY_READING),
-        _figure("frontier-gold", "Held-out judge", "gold score", gold, summary, _GOLD_READING),
+        _figure("frontier-gold", "Gold score", "gold score", gold, summary, _GOLD_READING),
     ]
     return [figure for figure in figures if figure is not None]
 
 
 _PROXY_READING = (
     "Up is more of the reward that was trained on, right is further from the starting policy. "
-    "A line follows an arm through training; the large marker is where it ended. Higher at the same KL is better."
+    "A line follows an arm through training; the large marker is the finished arm on the held-out prompts. "
+    "Higher at the same KL is better."
 )
 _GOLD_READING = (
-    "The same, with the judge that no arm was trained on. Where training reward still climbs while this falls, "
+    "The same, with the score that the verdict rests on. Where training reward still climbs while this falls, "
     "the arm is exploiting the reward model (over-optimisation)."
 )
 
