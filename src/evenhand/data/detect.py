@@ -10,21 +10,16 @@ from typing import Any
 from evenhand.data import transcripts
 from evenhand.data.formats import FORMATS, WEIGHT, Format, Kind
 from evenhand.data.rows import look
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError
+from evenhand.types import Group
 
 _FIELDS = frozenset(field for f in FORMATS.values() for field in (*f.fields, *f.optional))
 _USUAL = (
-    "prompt/chosen/rejected", "messages", "prompt/completion", "prompt/completion/label", "prompt", "prompt/completions/scores",
+    "prompt/chosen/rejected", "chosen/rejected", "messages", "conversations", "prompt/completion", "prompt/completion/label",
+    "messages/label", "prompt/completions/scores", "alpaca", "question/answer", "prompt", "instruction", "turns", "text",
 )  # fmt: skip
 _TELLING = ("chosen", "rejected", "completion", "completions", "response", "messages", "conversations", "label", "scores")
 """Columns whose presence says that a dataset is meant to hold more than prompts."""
-
-
-def named(name: str, *, where: str) -> Format:
-    """The format of that name; a UserError with the closest names otherwise."""
-    if name not in FORMATS:
-        raise UserError(f"unknown format '{name}'", where=f"{where}.format", fix=did_you_mean(name, [*FORMATS, "documents"]))
-    return FORMATS[name]
 
 
 def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[str, str] | None = None) -> Format:
@@ -54,7 +49,9 @@ def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[
 
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    return {**row, **{field: look(row, column) for field, column in columns.items()}}
+    """The row under the names that formats use; a column that was renamed no longer counts under its own name."""
+    rest = {name: value for name, value in row.items() if name not in columns.values()}
+    return {**rest, **{field: look(row, column) for field, column in columns.items()}}
 
 
 def _fits(format_: Format, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -62,21 +59,23 @@ def _fits(format_: Format, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _unknown(seen: Mapping[str, int], where: str) -> UserError:
-    near = [(c, hint) for c in seen if c not in _FIELDS for hint in [did_you_mean(c, _FIELDS)] if hint.startswith("did you")]
-    fix = "name the columns, for example columns: {prompt: question, completion: answer}, and perhaps format:"
-    if near:
-        fix = "; ".join(f"'{c}': {hint}" for c, hint in near) + f" If so: columns: {{{_first_name(near)}: {near[0][0]}}}"
-    others = ", ".join(name for name in FORMATS if name not in _USUAL)
+    """The error for columns that no format has, with the misspelling that would explain them, if there is one."""
+    near = {
+        c: difflib.get_close_matches(c.lower(), _FIELDS, n=1, cutoff=0.75)
+        for c in seen
+        if c not in _FIELDS and not c.endswith("_id")
+    }
+    renames = {names[0]: column for column, names in near.items() if names}
+    fix = "name the columns, for example columns: {prompt: question, completion: answer}"
+    if renames:
+        said = " and ".join(f"'{field}' by '{column}'" for field, column in renames.items())
+        fix = f"did you mean {said}? Then columns: {{{', '.join(f'{f}: {c}' for f, c in renames.items())}}}"
     return UserError(
         f"no known format has the columns {', '.join(seen) or '(none)'}",
         where=where,
-        why=f"known are {', '.join(_USUAL)}; also {others}",
+        why=f"known are {', '.join(_USUAL)}, and others like them ({len(FORMATS)} in all)",
         fix=fix,
     )
-
-
-def _first_name(near: Sequence[tuple[str, str]]) -> str:
-    return near[0][1].split("'")[1]
 
 
 def _refuse_repeated_prompt(format_: Format, rows: Sequence[Mapping[str, Any]], where: str) -> None:
@@ -108,20 +107,36 @@ def _refuse_near_miss(format_: Format, seen: Mapping[str, int], where: str) -> N
             )
 
 
-def describe(format_: Format, sample: Sequence[Mapping[str, Any]], rows: int, groups: int, columns: Mapping[str, str]) -> str:
-    """One line: what was recognised.
+def describe(
+    format_: Format,
+    sample: Sequence[Mapping[str, Any]],
+    groups: Sequence[Group],
+    *,
+    rows: int,
+    columns: Mapping[str, str] | None = None,
+) -> str:
+    """One line: what was recognised, from the first rows and the groups made of all `rows`.
 
-    >>> describe(FORMATS["prompt/chosen/rejected"], [{"prompt": "", "chosen": "", "rejected": "", "id": 1}], 300, 300, {})
-    'preference pairs, prompt explicit, 300 rows, fields: prompt, chosen, rejected (in meta: id)'
+    >>> from evenhand.types import Completion, Prompt
+    >>> groups = [Group(prompt=Prompt(content="?"), completions=(Completion(content="a"), Completion(content="b")))]
+    >>> describe(FORMATS["prompt/chosen/rejected"], [{"prompt": "?", "chosen": "a", "rejected": "b", "id": 1}], groups, rows=1)
+    'preference pairs, prompt explicit, verbatim text, 1 rows, fields: prompt, chosen, rejected (in meta: id)'
     """
+    columns = columns or {}
     present = {name for row in sample for name, value in _renamed(row, columns).items() if value is not None}
     used = [*format_.fields, *(f for f in format_.optional if f in present)]
     named_fields = [f if columns.get(f, f) == f else f"{f} (from {columns[f]})" for f in used]
-    taken = {columns.get(f, f) for f in used} | set(columns)
-    kept = sorted(name for name in present if name not in taken)
-    line = f"{format_.kind}, {format_.note}, {rows} rows"
-    line += f", {groups} groups" if groups != rows else ""
+    kept = sorted(present.difference(used, columns))
+    line = f"{format_.kind}, {format_.note}, {_style(format_, sample, groups, columns)}, {rows} rows"
+    line += f", {len(groups)} groups" if len(groups) != rows else ""
     line += f", fields: {', '.join(named_fields)}"
-    if any(transcripts.is_transcript(row.get(columns.get(f, f))) for row in sample[:1] for f in format_.fields):
-        line += ", transcripts as turns"
     return line + (f" (in meta: {', '.join(kept)})" if kept else "")
+
+
+def _style(format_: Format, sample: Sequence[Mapping[str, Any]], groups: Sequence[Group], columns: Mapping[str, str]) -> str:
+    """Whether prompts are text as it is or turns of a conversation, and whether those came out of transcripts."""
+    turns = sum(not isinstance(g.prompt.content, str) for g in groups)
+    if not turns:
+        return "verbatim text"
+    source = any(transcripts.is_transcript(look(row, columns.get(f, f))) for row in sample[:1] for f in format_.fields)
+    return ("conversations" if turns == len(groups) else "text and conversations") + (" from transcripts" if source else "")

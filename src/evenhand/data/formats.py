@@ -87,19 +87,20 @@ _ANSWERS = (
     ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
     ("problem", "solution"), ("query", "response"), ("input", "output"),
 )  # fmt: skip
+_EXPLICIT = "prompt explicit"
 _BELOW = ("input", "context", "system", "history")
 """Columns that go with an instruction."""
 _GRADES = tuple(name for names in parsers.GRADES for name in names)
 
 
 def _prompt_formats() -> list[Format]:
-    table = [Format("prompt", Kind.PROMPTS, ("prompt",), parsers.prompt_only, "prompt only")]
+    table = [Format("prompt", Kind.PROMPTS, ("prompt",), parsers.prompt_only, "no answers")]
     for name in ("question", "query", "problem"):
         parse = partial(parsers.prompt_only, name=name, chat=True)
-        table.append(Format(name, Kind.PROMPTS, (name,), parse, "as user turns", ("system",)))
+        table.append(Format(name, Kind.PROMPTS, (name,), parse, "no answers", ("system",)))
     table += [
-        Format("instruction", Kind.PROMPTS, ("instruction",), parsers.instruction_prompt, "as user turns", _BELOW),
-        Format("turns", Kind.PROMPTS, ("turns",), parsers.first_turn, "first question as user turn"),
+        Format("instruction", Kind.PROMPTS, ("instruction",), parsers.instruction_prompt, "no answers", _BELOW),
+        Format("turns", Kind.PROMPTS, ("turns",), parsers.first_turn, "first question of each"),
     ]
     for name in ("messages", "conversations"):
         parse = partial(parsers.open_conversation, name=name)
@@ -114,14 +115,12 @@ def _demonstration_formats() -> list[Format]:
     for prompt, answer in _ANSWERS:
         chat = prompt != "prompt"
         parse = partial(parsers.demonstration, prompt_name=prompt, answer_name=answer, chat=chat)
-        note = "as turns of a conversation" if chat else "prompt explicit"
-        table.append(
-            Format(f"{prompt}/{answer}", Kind.DEMONSTRATIONS, (prompt, answer), parse, note, ("system",) if chat else ())
-        )
+        more = ("system",) if chat else ()
+        table.append(Format(f"{prompt}/{answer}", Kind.DEMONSTRATIONS, (prompt, answer), parse, _EXPLICIT, more, _no_instruction))
     code = partial(parsers.demonstration, prompt_name="text", answer_name="code", chat=True)
-    below, dolly = "instruction with input below it, as turns", partial(parsers.instruction, answer_name="response")
+    below, dolly = "instruction with input below it", partial(parsers.instruction, answer_name="response")
     table += [
-        Format("text/code", Kind.DEMONSTRATIONS, ("text", "code"), code, "as turns of a conversation"),
+        Format("text/code", Kind.DEMONSTRATIONS, ("text", "code"), code, _EXPLICIT),
         Format("alpaca", Kind.DEMONSTRATIONS, ("instruction", "output"), parsers.instruction, below, _BELOW),
         Format("instruction/response", Kind.DEMONSTRATIONS, ("instruction", "response"), dolly, below, _BELOW),
         Format("self-instruct", Kind.DEMONSTRATIONS, ("instruction", "instances"), parsers.instances, "one group per instance"),
@@ -148,16 +147,15 @@ def _binary_formats(demonstrations: Sequence[Format]) -> list[Format]:
 def _comparison_formats() -> list[Format]:
     both, graded = ("chosen", "rejected"), _GRADES
     table = [
-        Format("prompt/chosen/rejected", Kind.PAIRS, ("prompt", *both), parsers.pair, "prompt explicit", graded),
+        Format("prompt/chosen/rejected", Kind.PAIRS, ("prompt", *both), parsers.pair, _EXPLICIT, graded),
         Format("chosen/rejected", Kind.PAIRS, both, parsers.pair_implicit, "prompt is the shared prefix", graded),
     ]
     fields = ("instruction", *both)
-    note = "prompt explicit, as turns"
-    table.append(Format("/".join(fields), Kind.PAIRS, fields, parsers.instruction_pair, note, (*graded, *_BELOW)))
+    table.append(Format("/".join(fields), Kind.PAIRS, fields, parsers.instruction_pair, _EXPLICIT, (*graded, *_BELOW)))
     for name in _QUESTIONS:
         parse = partial(parsers.pair, prompt_name=name, chat=True)
         fields = (name, *both)
-        table.append(Format("/".join(fields), Kind.PAIRS, fields, parse, note, (*graded, "system")))
+        table.append(Format("/".join(fields), Kind.PAIRS, fields, parse, _EXPLICIT, (*graded, "system")))
     for name in ("conversations", "messages"):
         parse = partial(parsers.conversation_pair, name=name)
         fields = (name, *both)

@@ -112,13 +112,13 @@ def recognise(spec: DataSource, sample: list[Placed], where: str) -> Format:
 def _load_rows(spec: DataSource, where: str) -> Dataset:
     rows = placed_rows(spec)
     sample = list(itertools.islice(rows, SAMPLE))
-    form = recognise(spec, sample, where)
     _check_columns(spec, sample, where)
+    form = recognise(spec, sample, where)
     enough = None if spec.use or spec.shuffle_seed is not None else spec.limit
     groups, bad, count = _parse(spec, form, itertools.chain(sample, rows), enough)
     if bad and spec.on_bad_row == "error":
         raise _all_bad(bad, count)
-    description = describe(form, [row for _, row in sample], count - len(bad), len(groups), spec.columns)
+    description = describe(form, [row for _, row in sample], groups, rows=count - len(bad), columns=spec.columns)
     if bad:
         description += f"; {len(bad)} bad rows skipped ({bad[0].where}: {bad[0].what}{'; ...' if len(bad) > 1 else ''})"
     kind = form.kind

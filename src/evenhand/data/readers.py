@@ -6,9 +6,10 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from evenhand.data.rows import shown
 from evenhand.errors import UserError, did_you_mean
@@ -49,9 +50,17 @@ def type_of(path: Path) -> str:
     return kind
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked when it ends in .gz."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
+def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, split at "\\n" alone (text mode would also split at "\\r" or U+2028).
+
+    A file that ends in .gz is unpacked; a UserError when it is damaged.
+    """
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as lines:
+            yield from enumerate(lines, 1)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"not a gzip file, or cut short: {error}", where=path.name, fix="fetch it again") from error
 
 
 def decode_line(line: bytes, encoding: str, place: str) -> str:
@@ -68,26 +77,24 @@ def decode_line(line: bytes, encoding: str, place: str) -> str:
 
 def read_text(path: Path, encoding: str) -> str:
     """A whole text file, decoded line by line so that an error can name the line."""
-    with open_bytes(path) as lines:
-        return "".join(decode_line(line, encoding, f"{path.name}:{n}") for n, line in enumerate(lines, 1))
+    return "".join(decode_line(line, encoding, f"{path.name}:{n}") for n, line in byte_lines(path))
 
 
 def _jsonl(path: Path, encoding: str) -> Iterator[Placed]:
-    with open_bytes(path) as lines:  # bytes split at "\n" alone; text mode would also split at "\r" or U+2028
-        for number, line in enumerate(lines, 1):
-            place = f"{path.name}:{number}"
-            text = decode_line(line, encoding, place).strip("\ufeff \t\r\n")
-            if not text:
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"not valid JSON at column {error.colno}: {error.msg}",
-                    where=place,
-                    fix="each line must be one JSON object; a file that is one JSON list should end in .json",
-                ) from None
-            yield place, _object(row, place)
+    for number, line in byte_lines(path):
+        place = f"{path.name}:{number}"
+        text = decode_line(line, encoding, place).strip("\ufeff \t\r\n")
+        if not text:
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"not valid JSON at column {error.colno}: {error.msg}",
+                where=place,
+                fix="each line must be one JSON object; a file that is one JSON list should end in .json",
+            ) from None
+        yield place, _object(row, place)
 
 
 def _json(path: Path, encoding: str, field: str) -> Iterator[Placed]:
