@@ -2,4 +2,184 @@
 
 from __future__ import annotations
 
-COMMANDS = ()
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evenhand.types import Group, Message, Prompt, Scores
+
+Model = Annotated[str, typer.Argument(help="A model folder, an arm's folder (DIR/arms/ARM/seed-S), or a Hub name.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(min=0, max=1)]
+TopK = Annotated[int, typer.Option(min=0, help="0 is off.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Use the text as it is, without the chat template.")]
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be given several times.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file of prompts: what `run` reads, or .txt, one a line.")] = None,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Answers per prompt.")] = 1,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    max_tokens: MaxTokens = 128,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write groups as JSONL here instead of printing.")] = None,
+    raw: Raw = False,
+    device: Device = "auto",
+) -> None:
+    """Sample answers from a model."""
+    from evenhand.cli.models import as_prompt, open_policy
+    from evenhand.data.jsonl import write_groups
+    from evenhand.engines.local import LocalEngine
+    from evenhand.types import Sampling
+
+    if not prompt and prompts is None:
+        raise UserError("there is nothing to answer", fix="give --prompt TEXT or --prompts FILE")
+    policy, renderer = open_policy(model, device)
+    asked = [as_prompt(text, renderer, raw=raw) for text in prompt or []]
+    asked += read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=raw)) if prompts else []
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, seed=seed)
+    groups = LocalEngine(policy, renderer).generate(asked, n, sampling)
+    if out is None:
+        _print_groups(groups)
+    else:
+        write_groups(out, groups)
+        print(f"{len(groups)} prompts with {n} answers each: {out}")
+
+
+def chat(
+    model: Model,
+    system: Annotated[str, typer.Option(help="A system message.")] = "",
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    max_tokens: MaxTokens = 256,
+    device: Device = "auto",
+) -> None:
+    """Talk with a model. An empty line or Ctrl-D ends it, `/new` starts again. A model without a chat template goes on from
+    your text.
+    """
+    from rich.console import Console
+
+    from evenhand.cli.models import open_policy
+    from evenhand.cli.stream import Speaker
+
+    policy, renderer = open_policy(model, device)
+    speaker = Speaker(policy.hf, renderer, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    console = Console()
+    history = opening(system)
+    while text := _ask(console):
+        if text == "/new":
+            history = opening(system)
+            continue
+        history = [*history, _message("user", text)]
+        answer = speaker.say(history, lambda piece: console.print(piece, end="", markup=False, highlight=False, soft_wrap=True))
+        console.print()
+        history = [*history, _message("assistant", answer)]
+
+
+def score(
+    model_or_reward: Annotated[
+        str, typer.Argument(help="A reward model, a policy (log-probs), a reward's name (vader), or '{kind: ..., ...}'.")
+    ],
+    file: Annotated[Path, typer.Argument(help="Prompts with answers, in any format that `run` reads.")],
+    out: Annotated[Path | None, typer.Option(help="Write the scored groups as JSONL here.")] = None,
+    max_prompt: Annotated[int, typer.Option(min=1, help="Prompts keep their last tokens.")] = 2048,
+    max_completion: Annotated[int, typer.Option(min=1, help="Answers keep their first tokens.")] = 2048,
+    device: Device = "auto",
+) -> None:
+    """Score answers: by a reward model, by a program, or by a policy's log-prob (nats per answer)."""
+    from evenhand.cli.scores import scorer
+    from evenhand.data.jsonl import write_groups
+    from evenhand.data.load import load
+
+    data = load(str(file), where=str(file))
+    print(data.description)
+    given = data.groups
+    scored = scorer(model_or_reward, max_prompt, max_completion, device)(given)
+    for line in summary(given, scored):
+        print(line)
+    if out is not None:
+        write_groups(out, [replace(g, scores=s.values, parts=s.parts) for g, s in zip(given, scored, strict=True)])
+        print(f"written: {out}")
+
+
+def read_prompts(path: Path, as_prompt: Callable[[str], Prompt]) -> list[Prompt]:
+    """The prompts of a file: one a line of a .txt, else whatever the data loader recognises."""
+    if path.suffix == ".txt":
+        if not path.is_file():
+            raise UserError("there is no such file", where=str(path))
+        return [as_prompt(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    from evenhand.data.load import load
+
+    return load(str(path), where=str(path)).prompts
+
+
+def summary(given: Sequence[Group], scored: Sequence[Scores]) -> list[str]:
+    """Mean and spread of the scores; where the data rank answers, how often the scores agree."""
+    values = [v for s in scored for v in s.values if not math.isnan(v)]
+    total = sum(len(s.values) for s in scored)
+    if not values:
+        return [f"none of {total} answers could be scored"]
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
+    lines = [f"{total} answers: mean {mean:.4g}, standard deviation {spread:.4g}, from {min(values):.4g} to {max(values):.4g}"]
+    lines += [f"{total - len(values)} could not be scored"] if len(values) < total else []
+    right, ties, pairs = agreement(given, scored)
+    lines += [f"agrees with {right} of {pairs} pairs ({(right + ties / 2) / pairs:.1%}, {ties} ties count half)"] if pairs else []
+    return lines
+
+
+def agreement(given: Sequence[Group], scored: Sequence[Scores]) -> tuple[int, int, int]:
+    """(agreeing, tied, all) pairs of answers that the data rank and that could be scored."""
+    signs = []
+    for group, scores in zip(given, scored, strict=True):
+        rows = list(zip(group.scores, scores.values, strict=True))
+        signs += [(a[1] - b[1]) for a in rows for b in rows if a[0] > b[0] and not math.isnan(a[1] - b[1])]
+    return sum(s > 0 for s in signs), sum(s == 0 for s in signs), len(signs)
+
+
+def opening(system: str) -> list[Message]:
+    return [_message("system", system)] if system else []
+
+
+def _message(role: str, text: str) -> Message:
+    from evenhand.types import Message
+
+    return Message(role, text)
+
+
+def _ask(console: Console) -> str:
+    try:
+        return console.input("[bold]> [/bold]").strip()
+    except (EOFError, KeyboardInterrupt):
+        console.print()
+        return ""
+
+
+def _print_groups(groups: Sequence[Group]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for group in groups:
+        console.print(Text(group.prompt.text, style="dim"), soft_wrap=True)
+        for completion in group.completions:
+            end = f"  [{completion.finish}, {len(completion.tokens or ())} tokens]"
+            console.print(Text.assemble(completion.text, (end, "dim")), soft_wrap=True)
+        console.print()
+
+
+COMMANDS = (generate, chat, score)

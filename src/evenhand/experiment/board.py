@@ -93,10 +93,10 @@ class Board:
 
     def move(self, name: str, done: float, total: float, shown: Mapping[str, Any]) -> Cell:
         cell = self.cells[name]
+        if cell.first is None or done < cell.done or total != cell.total:  # a new phase counts from zero again
+            cell.first = (self.clock(), done)
         cell.done, cell.total = done, total
         cell.shown = dict(shown)
-        if cell.first is None or done < cell.first[1]:  # a new phase counts from zero again
-            cell.first = (self.clock(), done)
         return cell
 
     def count(self, *statuses: Status) -> int:

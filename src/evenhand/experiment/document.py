@@ -25,10 +25,14 @@ _RESERVED = "x-"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """JSON-like `data`, and for every key path the place ("file:line" or "command line") that set it."""
+    """JSON-like `data`, and for every key path the place ("file:line" or "command line") that set it.
+
+    `prefix` is the key path of `data` itself, when it is a part of something larger.
+    """
 
     data: Any
     places: Mapping[KeyPath, str] = field(default_factory=dict)
+    prefix: KeyPath = ()
 
     def place(self, path: KeyPath) -> str:
         """The place of the value at `path`, or of its closest ancestor that was given."""
@@ -39,7 +43,7 @@ class Document:
 
     def where(self, path: KeyPath) -> str:
         """Place and key path in one phrase, for an error's `where`."""
-        return ": ".join(part for part in (self.place(path), key_text(path)) if part)
+        return ": ".join(part for part in (self.place(path), key_text((*self.prefix, *path))) if part)
 
 
 def key_text(path: KeyPath) -> str:
@@ -133,6 +137,8 @@ class _Builder:
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
         if any(node is ancestor for ancestor in self.open_nodes):
             raise UserError("an anchor contains itself", where=self.at(node), fix="write the value out")
+        if node.tag.startswith("!") or "python/" in node.tag:
+            raise UserError(f"the tag {node.tag} is not read here", where=self.at(node), fix="remove it")
         self.places.setdefault(path, self.at(node))
         self.open_nodes.append(node)
         try:

@@ -62,8 +62,7 @@ def _locate(error: Mapping[str, Any], data: Any) -> tuple[KeyPath, KeyPath, str]
     union: KeyPath = ()
     branch = ""
     for i, part in enumerate(loc):
-        inside = (isinstance(data, Mapping) and part in data) or (isinstance(data, list) and isinstance(part, int))
-        if inside:
+        if _has(data, part):
             path.append(part)
             data = data[part]
         elif i == len(loc) - 1 and error["type"] in _MISSING:
@@ -71,6 +70,12 @@ def _locate(error: Mapping[str, Any], data: Any) -> tuple[KeyPath, KeyPath, str]
         elif not _is_tag(part, data):
             union, branch = tuple(path), str(part)
     return tuple(path), union, branch
+
+
+def _has(data: Any, part: str | int) -> bool:
+    if isinstance(data, Mapping):
+        return part in data
+    return isinstance(data, list) and isinstance(part, int) and part < len(data)
 
 
 def _is_tag(part: str | int, data: Any) -> bool:
@@ -106,6 +111,9 @@ def _explain(path: KeyPath, error: Mapping[str, Any], tp: Any, document: Documen
         known = known_keys(tp, path[:-1], document.data)
         fix = did_you_mean(key, known) if known else "remove it"
         return UserError(f"unknown key '{key}'", where=where, fix=fix)
+    if kind in _MISSING and isinstance(path[-1], int):
+        need = type_at(tp, path[:-1], document.data)
+        return UserError(f"{_shown(value)} is too short", where=document.where(path[:-1]), fix=f"give {words(need)}")
     if kind in _MISSING:
         need = type_at(tp, path, document.data)
         fix = f"add `{key}:`" + (f" ({words(need)})" if need is not None else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -103,5 +104,6 @@ def _remember(note: Path, name: str) -> None:
         note.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(name)
         partial.replace(note)
-    except OSError:
-        partial.unlink(missing_ok=True)  # a cache that cannot be written (read-only home, full disk) costs time, never a result
+    except OSError:  # a cache that cannot be written (read-only home, full disk) costs time, never a result
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -80,7 +80,7 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
     try:
         plan = planner.build(loaded.value)
     except UserError as error:
-        raise Faults.of(located(error, loaded.document)) from None
+        raise Faults.of(located(error, loaded.document, loaded.effective)) from None
     out = Path("runs") / _name(path) if out is None else Path(out)
     runtime = loaded.value.runtime
     store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"

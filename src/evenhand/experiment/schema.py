@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -70,10 +70,19 @@ def check(cls: type[T], document: Document) -> T:
     return value
 
 
-def located(error: UserError, document: Document) -> list[UserError]:
-    """The same faults with their key path (their `where`) preceded by the place it was set at."""
+def located(error: UserError, document: Document, keys: Collection[str] | None = None) -> list[UserError]:
+    """The same faults with their key path (their `where`) preceded by the place it was set at.
+
+    With `keys`, a `where` that does not begin with one of them is taken for something else (a file, a prompt) and left alone.
+    """
     parts = error.faults if isinstance(error, Faults) else (error,)
-    return [UserError(e.what, where=document.where(key_path(e.where)), why=e.why, fix=e.fix) for e in parts]
+    return [_located(e, key_path(e.where), document, keys) for e in parts]
+
+
+def _located(error: UserError, path: KeyPath, document: Document, keys: Collection[str] | None) -> UserError:
+    if keys is not None and (not path or path[0] not in keys):
+        return error
+    return UserError(error.what, where=document.where(path), why=error.why, fix=error.fix)
 
 
 def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
@@ -140,8 +149,7 @@ def from_signature(
         try:
             arguments[name] = _validated(tp, values[name])
         except _Invalid as invalid:
-            document = Document(values[name], {(): f"{where}.{name}"})
-            faults += explain(invalid.errors, tp, document)
+            faults += explain(invalid.errors, tp, Document(values[name], prefix=(*key_path(where), name)))
     Faults.raise_any(faults)
     return arguments
 

@@ -49,8 +49,8 @@ def type_at(tp: Any, path: KeyPath, data: Any) -> Any:
 def words(tp: Any) -> str:
     """A type in plain words, for messages.
 
-    >>> words(float), words(tuple[int, ...]), words(Literal["a", "b"]), words(float | None)
-    ('a number', 'a list (each an integer)', "one of 'a', 'b'", 'a number or nothing')
+    >>> words(float), words(tuple[int, ...]), words(tuple[float, float]), words(Literal["a", "b"]), words(float | None)
+    ('a number', 'a list (each an integer)', 'a list of 2 (each a number)', "one of 'a', 'b'", 'a number or nothing')
     """
     tp = _bare(tp)
     origin, args = typing.get_origin(tp), typing.get_args(tp)
@@ -64,7 +64,8 @@ def words(tp: Any) -> str:
         return "a mapping"
     if (origin or tp) is not str and _is(origin or tp, Sequence):
         items = [words(a) for a in args if a is not Ellipsis]
-        return f"a list (each {items[0]})" if len(set(items)) == 1 else "a list"
+        count = f" of {len(items)}" if origin is tuple and Ellipsis not in args else ""
+        return f"a list{count} (each {items[0]})" if len(set(items)) == 1 else f"a list{count}"
     return _WORDS.get(tp, getattr(tp, "__name__", str(tp)))
 
 

@@ -1,0 +1,74 @@
+"""What the commands accept as a model: a model folder, an arm's folder of a run directory, or a Hub name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from evenhand.data.template import Renderer
+    from evenhand.models.policy import Policy
+    from evenhand.types import Prompt
+
+POINTER = "model.json"
+
+
+def model_path(name: str) -> Path | str:
+    """The folder of the weights. An arm's folder holds them in `model/` or points at them.
+
+    >>> model_path("org/name")
+    'org/name'
+    """
+    folder = Path(name).expanduser()
+    if (folder / "model").is_dir():
+        return folder / "model"
+    if (folder / POINTER).is_file():
+        return Path(json.loads((folder / POINTER).read_text(encoding="utf-8"))["path"])
+    seeds = sorted(p.name for p in folder.glob("seed-*"))
+    if seeds:
+        raise UserError("holds several seeds, not one model", where=name, fix=f"choose one: {folder / seeds[0]}")
+    return folder if folder.is_dir() else name
+
+
+def is_reward_model(path: Path | str) -> bool:
+    """True for a folder whose config names a sequence classifier."""
+    config = Path(path) / "config.json"
+    named = json.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
+    return any(a.endswith("ForSequenceClassification") for a in named or ())
+
+
+def open_policy(name: str, device: str = "auto") -> tuple[Policy, Renderer]:
+    """A policy ready to sample, and its renderer."""
+    from evenhand.models.load import load_policy
+
+    quiet()
+    path = model_path(name)
+    policy = load_policy(path, device=device)
+    policy.eval()
+    return policy, open_renderer(path)
+
+
+def open_renderer(path: Path | str) -> Renderer:
+    """Renders for the model in `path` with its own tokenizer and chat template."""
+    from evenhand.data.template import Renderer
+    from evenhand.models.load import load_tokenizer
+
+    return Renderer(load_tokenizer(path))
+
+
+def quiet() -> None:
+    """No progress bars of libraries between a person and the answer."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def as_prompt(text: str, renderer: Any, *, raw: bool) -> Prompt:
+    """A user's turn where the tokenizer has a chat template; verbatim text where it has none or `raw` asks for it."""
+    from evenhand.types import Message, Prompt
+
+    chat = renderer.tokenizer.chat_template and not raw
+    return Prompt(content=(Message("user", text),) if chat else text)

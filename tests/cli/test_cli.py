@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+import evenhand.cli
+from evenhand.errors import UserError
+from evenhand.experiment import launch
+from evenhand.experiment.board import Status
+from evenhand.experiment.run import Outcome
+from evenhand.experiment.store import Store
+
+
+def call(*arguments, capsys, monkeypatch):
+    """Exit code, standard output, standard error of `evenhand ARGUMENTS`."""
+    monkeypatch.setattr(sys, "argv", ["evenhand", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        evenhand.cli.main()
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, out, err
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *arguments: call(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+
+@pytest.fixture
+def prepared(monkeypatch, tmp_path):
+    """An experiment of two nodes, one of them cached."""
+    store = Store(tmp_path / "store", reserve=0)
+    with store.open("aa" * 16, {}):
+        pass
+    nodes = (
+        SimpleNamespace(name="sft", kind="fit", key="aa" * 16, cost="100 steps", inputs={}),
+        SimpleNamespace(name="arms/dpo/seed-0", kind="fit", key="bb" * 16, cost="120 steps x 32 prompts", inputs={"s": "sft"}),
+    )
+    run = launch.Run(loaded=None, plan=SimpleNamespace(nodes=nodes), store=store, out=tmp_path / "out", workers=1, threads=1)
+    asked = []
+    monkeypatch.setattr(launch, "prepare", lambda *given: asked.append(given) or run)
+    run_dir = tmp_path / "out"
+    run_dir.mkdir()
+    monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
+    monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {results['arms']}")
+    return SimpleNamespace(run=run, asked=asked)
+
+
+def outcome(**status):
+    errors = {n: f"{n} broke" for n, s in status.items() if s in ("failed", "blocked")}
+    return Outcome(status={n: Status(s) for n, s in status.items()}, errors=errors, seconds={})
+
+
+def test_help_lists_the_commands(cli):
+    code, out, _ = cli("--help")
+    assert code == 0
+    for command in ("run", "report", "generate", "chat", "score", "env", "theory"):
+        assert f" {command} " in out
+
+
+def test_help_is_light():
+    """The console script's imports: no heavy package, whatever the order of commands."""
+    program = (
+        "import sys, evenhand.cli; heavy = {'torch', 'transformers', 'numpy', 'pydantic', 'datasets', 'yaml', 'jinja2'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeypatch):
+    monkeypatch.setattr(launch, "execute", lambda *a, **k: pytest.fail("ran"))
+    prepared.run.store.partial("bb" * 16).mkdir()
+    code, out, _ = cli("run", "quickstart", "steps=3", "seeds=[0, 1]", "--plan")
+    assert code == 0
+    assert prepared.asked == [("quickstart", ["steps=3", "seeds=[0, 1]"], None)]
+    assert "2 nodes, 1 cached, 1 to run" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["sft", "fit", "cached", "100", "steps", "aaaaaaaaaaaa"] in rows
+    assert ["arms/dpo/seed-0", "fit", "to", "resume", "120", "steps", "x", "32", "prompts", "bbbbbbbbbbbb"] in rows
+
+
+def test_a_good_run_prints_the_table_and_the_page(cli, prepared, monkeypatch):
+    monkeypatch.setattr(launch, "execute", lambda *a, **k: (outcome(sft="cached", dpo="done"), {"arms": "dpo"}))
+    code, out, _ = cli("run", "quickstart", "--quiet")
+    assert code == 0
+    assert "table of dpo" in out
+    assert f"Report: {prepared.run.out / 'report.html'}" in out
+
+
+def test_failed_cells_are_summed_up_and_exit_with_3(cli, prepared, monkeypatch):
+    result = outcome(sft="done", dpo="failed", judge="blocked")
+    monkeypatch.setattr(launch, "execute", lambda *a, **k: (result, {"arms": "dpo"}))
+    code, out, err = cli("run", "quickstart")
+    assert code == 3
+    assert "table of dpo" in out, "what can be compared is compared"
+    assert "1 failed, 1 blocked" in err
+    assert "dpo: dpo broke" in err
+    assert str(prepared.run.out / "logs" / "dpo.log") in err
+
+
+def test_a_users_error_is_a_message_and_2(cli, monkeypatch):
+    def refuse(*given):
+        raise UserError("unknown key 'sed'", where="x.yaml:3: sed", fix="did you mean 'seed'?")
+
+    monkeypatch.setattr(launch, "prepare", refuse)
+    code, out, err = cli("run", "x.yaml")
+    assert (code, out) == (2, "")
+    assert err == "x.yaml:3: sed: unknown key 'sed'\n  fix: did you mean 'seed'?\n"
+
+
+def test_a_bug_is_a_traceback_and_1(cli, monkeypatch):
+    monkeypatch.setattr(launch, "prepare", lambda *given: 1 / 0)
+    code, _, err = cli("run", "x.yaml")
+    assert code == 1
+    assert "Traceback" in err
+    assert "ZeroDivisionError" in err
+    assert "bug in evenhand" in err
+
+
+def test_stopping_is_no_error_to_report(cli, prepared, monkeypatch):
+    def stop(*a, **k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "execute", stop)
+    code, _, err = cli("run", "quickstart")
+    assert code == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [("rnu", "x"), ("run",), ("run", "x", "--workers", "many"), ("run", "x", "--wrokers", "2")])
+def test_a_wrong_command_line_is_2(cli, arguments):
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_report_is_written_again(cli, prepared):
+    (prepared.run.out / "results.json").write_text(json.dumps({"arms": "kto"}))
+    code, out, _ = cli("report", str(prepared.run.out))
+    assert code == 0
+    assert "table of kto" in out
+
+
+def test_report_needs_a_run_directory(cli, tmp_path):
+    code, _, err = cli("report", str(tmp_path))
+    assert code == 2
+    assert "has no results.json" in err
+
+
+def test_env_names_what_a_bug_report_needs(cli):
+    code, out, _ = cli("env")
+    assert code == 0
+    named = {line.split()[0] for line in out.splitlines()}
+    assert {"evenhand", "python", "platform", "processor", "memory", "device", "torch", "transformers"} <= named
+
+
+def test_theory_prints_the_table(cli, monkeypatch):
+    theory = ModuleType("evenhand.theory")
+    theory.table = lambda: "method, objective, optimum"
+    monkeypatch.setitem(sys.modules, "evenhand.theory", theory)
+    code, out, _ = cli("theory")
+    assert (code, out.strip()) == (0, "method, objective, optimum")

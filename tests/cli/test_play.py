@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+
+import pytest
+
+import evenhand.cli
+from evenhand.cli.play import agreement, summary
+from evenhand.data.jsonl import read_groups
+from evenhand.types import Completion, Group, Prompt, Scores
+
+SHAPE = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64, "initializer_range": 0.3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from evenhand.worlds.tokenizer import word_tokenizer
+
+    return word_tokenizer(["red green blue black white", " red green blue black white"])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tokenizer):
+    """A policy in a run directory's layout, and a reward model."""
+    from evenhand.models.load import new_policy, reward_model_from, save
+
+    root = tmp_path_factory.mktemp("models")
+    save(new_policy(SHAPE, tokenizer, seed=0, device="cpu"), tokenizer, root / "arms" / "dpo" / "seed-0" / "model")
+    policy = root / "arms" / "dpo" / "seed-0" / "model"
+    save(reward_model_from(policy, seed=0, device="cpu"), tokenizer, root / "rm")
+    return root
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evenhand", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            evenhand.cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def test_generate_writes_groups_and_repeats_itself(cli, models, tmp_path):
+    (tmp_path / "prompts.txt").write_text("red green\n\nblue\n")
+    arm = models / "arms" / "dpo" / "seed-0"
+    options = ("--prompts", tmp_path / "prompts.txt", "--prompt", "white", "-n", 3, "--max-tokens", 5, "--device", "cpu")
+    for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+        code, out, err = cli("generate", arm, *options, "--seed", seed, "--out", tmp_path / f"{name}.jsonl")
+        assert code == 0, err
+        assert "3 prompts with 3 answers each" in out
+    groups = read_groups(tmp_path / "a.jsonl")
+    assert [g.prompt.text for g in groups] == ["white", "red green", "blue"]
+    assert [m.role for m in groups[0].prompt.content] == ["user"], "a model with a chat template gets a user's turn"
+    assert all(len(c.tokens) <= 5 for g in groups for c in g.completions)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert (tmp_path / "a.jsonl").read_bytes() != (tmp_path / "c.jsonl").read_bytes()
+
+
+def test_generate_prints_answers_and_raw_means_verbatim(cli, models):
+    arm = models / "arms" / "dpo" / "seed-0"
+    code, out, _ = cli("generate", arm, "--prompt", "red", "--raw", "--max-tokens", 3, "--temperature", 0, "--device", "cpu")
+    assert code == 0
+    assert out.startswith("red\n")
+    assert "tokens]" in out
+
+
+def test_generate_needs_a_prompt(cli, models):
+    code, _, err = cli("generate", models / "arms" / "dpo" / "seed-0")
+    assert code == 2
+    assert "--prompt TEXT or --prompts FILE" in err
+
+
+def test_an_arm_of_several_seeds_is_no_model(cli, models):
+    code, _, err = cli("generate", models / "arms" / "dpo", "--prompt", "red")
+    assert code == 2
+    assert "choose one" in err
+    assert "seed-0" in err
+
+
+def test_a_conversation_is_spoken_as_the_engine_would_sample_it(models, tokenizer):
+    from evenhand.cli.stream import Speaker
+    from evenhand.data.template import Renderer
+    from evenhand.engines.local import LocalEngine
+    from evenhand.models.load import load_policy
+    from evenhand.types import Message, Sampling
+
+    policy = load_policy(models / "arms" / "dpo" / "seed-0" / "model", device="cpu")
+    policy.eval()
+    renderer = Renderer(tokenizer)
+    history = [Message("user", "red"), Message("assistant", "green"), Message("user", "blue")]
+    pieces = []
+    answer = Speaker(policy.hf, renderer, temperature=0, top_p=1.0, max_tokens=8).say(history, pieces.append)
+    engine = LocalEngine(policy, renderer).generate([Prompt(content=tuple(history))], 1, Sampling(temperature=0, max_tokens=8))
+    assert answer == engine[0].completions[0].text
+    assert "".join(pieces) == answer
+    assert answer
+
+
+def test_nucleus_sampling_leaves_the_tail_out(tokenizer):
+    import torch
+
+    from evenhand.cli.stream import Speaker
+
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    torch.manual_seed(0)
+    speaker = Speaker(None, None, temperature=1.0, top_p=0.7, max_tokens=1)
+    drawn = [speaker._choose(logits) for _ in range(400)]
+    assert set(drawn) == {0, 1}, "0.5 + 0.3 is the smallest set of at least 0.7"
+    assert drawn.count(0) / 400 == pytest.approx(0.625, abs=0.08)
+
+
+def test_chat_goes_on_until_an_empty_line(cli, models, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("red\n/new\nblue\n\nnever read\n"))
+    code, out, err = cli("chat", models / "arms" / "dpo" / "seed-0", "--max-tokens", 3, "--device", "cpu")
+    assert code == 0, err
+    assert out.count("> ") == 4
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": "red", "chosen": " green", "rejected": " blue black"},
+        {"prompt": "blue", "chosen": " red", "rejected": " white"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_policys_scores_are_its_log_probs(cli, models, pairs, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = models / "arms" / "dpo" / "seed-0" / "model"
+    code, out, err = cli("score", folder, pairs, "--out", tmp_path / "scored.jsonl", "--device", "cpu")
+    assert code == 0, err
+    assert "pairs" in out
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("red", add_special_tokens=True)["input_ids"]
+    answer = [*tokenizer(" green", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    with torch.no_grad():
+        logp = model(torch.tensor([[*prompt, *answer]])).logits.log_softmax(-1)[0]
+    expected = sum(float(logp[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
+    first = read_groups(tmp_path / "scored.jsonl")[0]
+    assert first.scores[0] == pytest.approx(expected, abs=1e-4)
+    assert first.parts["per_token"][0] == pytest.approx(expected / 2, abs=1e-4)
+
+
+def test_a_reward_model_and_a_program_score_too(cli, models, pairs):
+    code, out, err = cli("score", models / "rm", pairs, "--device", "cpu")
+    assert code == 0, err
+    assert "4 answers: mean" in out
+    code, out, err = cli("score", "{kind: length, unit: words}", pairs)
+    assert code == 0, err
+    assert "4 answers: mean 1.25" in out, "1, 2, 1 and 1 words"
+
+
+def test_a_misspelt_reward_is_not_looked_for_on_the_hub(cli, pairs):
+    code, _, err = cli("score", "vadre", pairs)
+    assert code == 2
+    assert "did you mean 'vader'?" in err
+
+
+def group(*scores):
+    return Group(prompt=Prompt(content="p"), completions=(Completion(content="a"),) * len(scores), scores=scores)
+
+
+def test_the_summary_counts_agreeing_pairs_and_unscored_answers():
+    given = [group(1.0, 0.0), group(3.0, 2.0, 1.0), group(1.0, 1.0), group(1.0, 0.0)]
+    scored = [Scores((5.0, 1.0)), Scores((1.0, 1.0, 2.0)), Scores((0.0, 9.0)), Scores((1.0, math.nan))]
+    assert agreement(given, scored) == (1, 1, 4)
+    lines = summary(given, scored)
+    assert lines[0].startswith("9 answers: mean 2.5,")
+    assert lines[1] == "1 could not be scored"
+    assert lines[2] == "agrees with 1 of 4 pairs (37.5%, 1 ties count half)"
+    assert summary([group(1.0)], [Scores((math.nan,))]) == ["none of 1 answers could be scored"]

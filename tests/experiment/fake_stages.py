@@ -1,0 +1,113 @@
+"""Fake stages and plans for the machinery's tests. A worker process imports this module by the name `fake_stages`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from evenhand.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """The shape of plan.Node (structural: the machinery reads attributes only)."""
+
+    name: str
+    kind: str
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    row: str = "shared"
+    column: str = "shared"
+    key: str = ""
+    cost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    nodes: tuple[Node, ...]
+
+
+def plan(*nodes: Node) -> Plan:
+    """Fills in the keys, as plan.build would."""
+    keys: dict[str, str] = {}
+    keyed = []
+    for node in nodes:
+        inputs = {role: keys[name] for role, name in node.inputs.items()}
+        text = json.dumps([node.kind, dict(node.spec), node.seed, inputs], sort_keys=True)
+        keys[node.name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        values = {f: getattr(node, f) for f in ("name", "kind", "spec", "inputs", "seed", "row", "column", "cost")}
+        keyed.append(Node(**values, key=keys[node.name]))
+    return Plan(tuple(keyed))
+
+
+def chain(spec, seed, inputs, out, report):
+    """A resumable stage: a hash chain of spec["steps"] links, checkpointed at every link, one line of a trace per link run.
+
+    The result depends on spec, seed and inputs alone; spec["trace"] (outside the store) shows what was run and when resumed.
+    """
+    state = out / "checkpoint.json"
+    link, done = "", 0
+    if state.exists():
+        link, done = json.loads(state.read_text())
+    start = "".join((folder / "chain.txt").read_text() for _, folder in sorted(inputs.items()))
+    for step in range(done, spec["steps"]):
+        link = hashlib.sha256(f"{link}{start}{seed}{step}".encode()).hexdigest()
+        time.sleep(spec.get("pause", 0))
+        if spec.get("trace"):
+            with open(spec["trace"], "a") as file:
+                file.write(f"{os.getpid()} {seed} {step}\n")
+        partial = out / "checkpoint.new"
+        partial.write_text(json.dumps([link, step + 1]))
+        partial.replace(state)
+        report(step + 1, spec["steps"], phase="chain", loss=1.0 / (step + 1))
+    (out / "chain.txt").write_text(link)
+    state.unlink()
+    print("chain complete")
+
+
+def fail(spec, seed, inputs, out, report):
+    (out / "work.txt").write_text("half")
+    raise RuntimeError("the stage\nbroke")
+
+
+def refuse(spec, seed, inputs, out, report):
+    raise UserError("rows are empty", where="data.jsonl:3", fix="remove them")
+
+
+def die(spec, seed, inputs, out, report):
+    os.kill(os.getpid(), spec.get("signal", signal.SIGKILL))
+
+
+def environment(spec, seed, inputs, out, report):
+    (out / "chain.txt").write_text(os.environ["OMP_NUM_THREADS"])
+
+
+STAGES = {"chain": chain, "fail": fail, "refuse": refuse, "die": die, "environment": environment}
+
+
+def chain_plan(trace: str, pause: float, *, steps: int = 12) -> Plan:
+    """Two chains on one shared chain. The trace and the pause are not part of the keys."""
+    spec = {"steps": steps, "trace": trace, "pause": pause}
+    made = plan(
+        Node(name="start", kind="chain", spec={"steps": steps}),
+        *[
+            Node(name=f"arms/a/seed-{seed}", kind="chain", spec={"steps": steps}, seed=seed, inputs={"p": "start"}, row="a")
+            for seed in (1, 2)
+        ],
+    )
+    return Plan(tuple(replace(node, spec=spec) for node in made.nodes))
+
+
+def chain_result(seed: int, start: str = "", *, steps: int = 12) -> str:
+    """What `chain` must write, computed without it."""
+    link = ""
+    for step in range(steps):
+        link = hashlib.sha256((link + start + str(seed) + str(step)).encode()).hexdigest()
+    return link

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from fake_stages import Node
+from rich.console import Console
+
+from evenhand.experiment.board import Board, Status
+from evenhand.experiment.progress import Lines, Matrix, Quiet, choose_view, plain
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def board(clock):
+    arms = [Node(name=f"{a}/{s}", kind="fit", row=a, column=f"seed {s}", cost="9 steps") for a in ("dpo", "ppo") for s in (0, 1)]
+    return Board([Node(name="sft", kind="sft"), *arms], workers=2, clock=clock)
+
+
+def test_time_left_follows_the_rate_since_the_first_report(board, clock):
+    cell = board.set("sft", Status.RUNNING)
+    clock.now += 5
+    board.move("sft", 40, 100, {})  # resumed at 40: the first 40 were not done in these 5 seconds
+    assert cell.remaining(clock.now) is None
+    clock.now += 10
+    board.move("sft", 60, 100, {})
+    assert cell.remaining(clock.now) == pytest.approx(20.0)  # 2 units a second, 40 left
+
+
+def test_a_new_phase_starts_a_new_rate(board, clock):
+    cell = board.set("sft", Status.RUNNING)
+    board.move("sft", 0, 10, {"phase": "data"})
+    clock.now += 10
+    board.move("sft", 10, 10, {"phase": "data"})
+    board.move("sft", 0, 100, {"phase": "train"})
+    assert cell.remaining(clock.now) is None
+    clock.now += 1
+    board.move("sft", 10, 100, {"phase": "train"})
+    assert cell.remaining(clock.now) == pytest.approx(9.0)
+
+
+def test_the_runs_time_left_shares_work_among_workers(board, clock):
+    board.set("sft", Status.RUNNING)
+    clock.now += 3
+    board.set("sft", Status.DONE)
+    assert board.eta() == (0.0, False), "no node of this kind has run: nothing can be said"
+    board.set("dpo/0", Status.RUNNING)
+    board.set("dpo/1", Status.RUNNING)
+    board.move("dpo/0", 0, 10, {})
+    clock.now += 10
+    board.move("dpo/0", 5, 10, {})
+    # dpo/0: 10 s left, so a fit takes 20 s; dpo/1: 10 s left; ppo: two of 20 s; two workers share 60 s
+    assert board.eta() == (pytest.approx(30.0), True)
+
+
+def test_the_time_left_is_no_shorter_than_the_longest_node(board, clock):
+    for name in ("sft", "dpo/0", "dpo/1", "ppo/0"):
+        board.set(name, Status.CACHED)
+    board.set("ppo/1", Status.RUNNING)
+    board.move("ppo/1", 0, 4, {})
+    clock.now += 1
+    board.move("ppo/1", 1, 4, {})
+    assert board.eta() == (pytest.approx(3.0), True)
+
+
+def test_earlier_runs_give_the_first_estimate(clock):
+    board = Board([Node(name="a", kind="fit"), Node(name="b", kind="fit")], workers=1, usual={"fit": 50.0}, clock=clock)
+    assert board.eta() == (100.0, True)
+    board.set("a", Status.RUNNING)
+    clock.now += 20
+    assert board.eta() == (80.0, True)
+
+
+def lines(board, every=10.0):
+    out = io.StringIO()
+    view = Lines(Console(file=out, width=40), every=every)
+    view.start(board)
+    return view, lambda: [line[9:] for line in out.getvalue().splitlines()]
+
+
+def test_lines_tell_starts_ends_and_errors(board, clock):
+    view, told = lines(board)
+    view.changed(board.set("dpo/0", Status.RUNNING))
+    clock.now += 75
+    view.changed(board.set("dpo/0", Status.DONE))
+    view.changed(board.set("dpo/1", Status.RUNNING))
+    view.changed(board.set("dpo/1", Status.FAILED, "[bold] is text, not markup, and long lines are not broken"))
+    view.changed(board.set("ppo/0", Status.BLOCKED, "needs dpo/1, which failed"))
+    assert told() == [
+        "5 nodes, 0 cached, 2 at a time",
+        "dpo/0: started (9 steps)",
+        "dpo/0: done after 1m 15s",
+        "dpo/1: started (9 steps)",
+        "dpo/1: failed after 0 s: [bold] is text, not markup, and long lines are not broken",
+        "ppo/0: blocked: needs dpo/1, which failed",
+    ]
+
+
+def test_lines_report_a_running_node_about_every_ten_seconds(board, clock):
+    view, told = lines(board)
+    view.changed(board.set("dpo/0", Status.RUNNING))
+    for second in range(1, 26):
+        clock.now += 1
+        board.move("dpo/0", second, 50, {"phase": "generate", "reward": 1.23456, "step": 3})
+        view.tick()
+    # a fit takes 50 s at this rate; three more are queued for two workers; nothing is known of sft
+    assert [line for line in told() if "%" in line] == [
+        "dpo/0: generate 20% (10/50), 40 s left, reward 1.235, step 3; all: at least 1m 35s left",
+        "dpo/0: generate 40% (20/50), 30 s left, reward 1.235, step 3; all: at least 1m 30s left",
+    ]
+
+
+def test_the_matrix_shows_every_state(board, clock):
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True, color_system=None, legacy_windows=False)
+    view = Matrix(console)
+    view.start(board)
+    board.set("sft", Status.CACHED)
+    board.set("dpo/0", Status.DONE)
+    board.set("dpo/1", Status.RUNNING)
+    board.move("dpo/1", 37, 100, {"phase": "train", "loss": 0.5})
+    board.set("ppo/0", Status.FAILED, "boom")
+    view.changed(board.cells["ppo/0"])
+    board.set("ppo/1", Status.BLOCKED)
+    view.stop()
+    shown = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert any("ppo/0 failed: boom" in line for line in shown)
+    assert "shared  cached" in shown
+    assert any(line.split() == ["dpo", "done", "▶", "37%"] for line in shown)
+    assert any(line.split() == ["ppo", "failed", "blocked"] for line in shown)
+    assert any("dpo/1" in line and "train 37% (37/100), loss 0.5" in line for line in shown)
+    assert any("2 of 5 nodes, 1 failed" in line for line in shown)
+
+
+def test_the_view_fits_where_it_is_shown():
+    assert isinstance(choose_view(Console(file=io.StringIO())), Lines)
+    assert isinstance(choose_view(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})), Matrix)
+    assert isinstance(choose_view(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})), Lines)
+    assert isinstance(choose_view(Console(file=io.StringIO()), quiet=True), Quiet)
+
+
+def test_figures_cross_processes_as_plain_values():
+    import torch
+
+    assert plain(torch.tensor(1.5)) == 1.5
+    assert type(plain(torch.tensor(1.5))) is float
+    assert [plain(v) for v in (3, "x", None, True)] == [3, "x", None, True]

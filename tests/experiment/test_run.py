@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fake_stages import Node, chain_plan, chain_result, plan
+
+from evenhand.experiment.board import Board, Cell, Status
+from evenhand.experiment.run import default_workers, run
+from evenhand.experiment.store import Store
+
+SCRIPT = Path(__file__).parent / "run_forever.py"
+
+
+class Watch:
+    """Remembers every change of status."""
+
+    def __init__(self):
+        self.seen: list[tuple[str, str]] = []
+
+    def start(self, board: Board) -> None:
+        self.board = board
+
+    def changed(self, cell: Cell) -> None:
+        self.seen.append((cell.node.name, str(cell.status)))
+
+    def tick(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def go(nodes, out, **named):
+    view = Watch()
+    outcome = run(nodes, Store(out / "store"), out, stages="fake_stages", view=view, **{"workers": 2, **named})
+    return outcome, view
+
+
+def results(store, nodes):
+    return {n.name: (store.path(n.key) / "chain.txt").read_text() for n in nodes.nodes if store.has(n.key)}
+
+
+def expected():
+    start = chain_result(0)
+    return {"start": start, "arms/a/seed-1": chain_result(1, start), "arms/a/seed-2": chain_result(2, start)}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_node_is_made_from_its_inputs(tmp_path, workers):
+    nodes = chain_plan("", 0)
+    outcome, view = go(nodes, tmp_path, workers=workers)
+    assert outcome.ok
+    assert results(Store(tmp_path / "store"), nodes) == expected()
+    assert view.seen[:2] == [("start", "running"), ("start", "done")], "arms wait for what they start from"
+    assert set(outcome.seconds) == set(expected())
+
+
+def test_a_second_run_runs_nothing(tmp_path):
+    trace = tmp_path / "trace"
+    nodes = chain_plan(str(trace), 0)
+    go(nodes, tmp_path)
+    before = trace.read_text()
+    outcome, view = go(nodes, tmp_path)
+    assert set(outcome.status.values()) == {Status.CACHED}
+    assert outcome.ok
+    assert view.seen == []
+    assert trace.read_text() == before
+
+
+def test_equal_nodes_are_made_once(tmp_path):
+    trace = tmp_path / "trace"
+    nodes = plan(*[Node(name=n, kind="chain", spec={"steps": 3, "trace": str(trace)}) for n in ("a", "b")])
+    outcome, _ = go(nodes, tmp_path)
+    assert outcome.status == {"a": Status.DONE, "b": Status.CACHED}
+    assert len(trace.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failed_cell_stops_only_what_depends_on_it(tmp_path, workers):
+    nodes = plan(
+        Node(name="data", kind="chain", spec={"steps": 1}),
+        Node(name="bad", kind="fail", inputs={"d": "data"}),
+        Node(name="refused", kind="refuse", inputs={"d": "data"}),
+        Node(name="good", kind="chain", spec={"steps": 2}, inputs={"d": "data"}),
+        Node(name="after/bad", kind="chain", spec={"steps": 1}, inputs={"x": "bad"}),
+        Node(name="after/after", kind="chain", spec={"steps": 1}, inputs={"x": "after/bad", "y": "good"}),
+        Node(name="after/good", kind="chain", spec={"steps": 1}, inputs={"x": "good"}),
+    )
+    outcome, _ = go(nodes, tmp_path, workers=workers)
+    assert {n: str(s) for n, s in outcome.status.items()} == {
+        "data": "done", "bad": "failed", "refused": "failed", "good": "done",
+        "after/bad": "blocked", "after/after": "blocked", "after/good": "done",
+    }  # fmt: skip
+    assert not outcome.ok
+    assert outcome.failed() == [
+        {"node": "bad", "error": "RuntimeError: the stage broke"},
+        {"node": "refused", "error": "data.jsonl:3: rows are empty; fix: remove them"},
+        {"node": "after/bad", "error": "needs bad, which failed"},
+        {"node": "after/after", "error": "needs bad, which failed"},
+    ]
+
+
+def test_the_log_has_the_traceback_and_what_was_printed(tmp_path):
+    nodes = plan(Node(name="a/bad", kind="fail"), Node(name="good", kind="chain", spec={"steps": 1}))
+    go(nodes, tmp_path)
+    log = (tmp_path / "logs" / "a" / "bad.log").read_text()
+    assert "Traceback" in log
+    assert "in fail" in log
+    assert "chain complete" in (tmp_path / "logs" / "good.log").read_text()
+
+
+DEATHS = [(signal.SIGKILL, "killed by SIGKILL (often: out of memory"), (signal.SIGSEGV, "killed by SIGSEGV")]
+
+
+@pytest.mark.parametrize(("number", "said"), DEATHS)
+def test_a_worker_that_dies_is_a_failed_cell(tmp_path, number, said):
+    dies = Node(name="dies", kind="die", spec={"signal": int(number)})
+    nodes = plan(dies, Node(name="good", kind="chain", spec={"steps": 2}))
+    outcome, _ = go(nodes, tmp_path)
+    assert outcome.status == {"dies": Status.FAILED, "good": Status.DONE}
+    assert said in outcome.errors["dies"]
+
+
+def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
+    trace = tmp_path / "trace"
+    nodes = chain_plan(str(trace), 0.02)
+    killed = []
+
+    def kill_an_arm():
+        while not killed:
+            rows = [line.split() for line in trace.read_text().splitlines()] if trace.exists() else []
+            victims = [int(pid) for pid, seed, step in rows if seed == "1" and int(step) >= 3]
+            if victims:
+                os.kill(victims[0], signal.SIGKILL)
+                killed.append(victims[0])
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_an_arm)
+    killer.start()
+    outcome, _ = go(nodes, tmp_path)
+    killer.join()
+    assert outcome.status["arms/a/seed-1"] is Status.FAILED
+    assert outcome.status["arms/a/seed-2"] is Status.DONE
+    again, _ = go(nodes, tmp_path)
+    assert again.status["arms/a/seed-1"] is Status.DONE
+    assert again.status["arms/a/seed-2"] is Status.CACHED
+    assert results(Store(tmp_path / "store"), nodes) == expected()
+    times = Counter(line.split()[2] for line in trace.read_text().splitlines() if line.split()[1] == "1")
+    assert set(times) == {str(step) for step in range(12)}
+    assert sum(times.values()) <= 13, "at most the step that was under way is run again"
+
+
+def test_fixed_threads_reach_the_worker(tmp_path):
+    nodes = plan(Node(name="e", kind="environment"))
+    go(nodes, tmp_path, threads=3)
+    assert results(Store(tmp_path / "store"), nodes) == {"e": "3"}
+
+
+def test_workers_fill_the_cores_or_the_devices(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert (default_workers(1), default_workers(3), default_workers(16)) == (8, 2, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert default_workers(1) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert default_workers(1) == 2
+
+
+# --- the whole run is killed -----------------------------------------------------------------------------------------
+
+
+def start(out, trace, pause="0.02"):
+    command = [sys.executable, str(SCRIPT), str(out), str(trace), pause, "2"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def workers_of(trace):
+    return {int(line.split()[0]) for line in trace.read_text().splitlines()} if trace.exists() else set()
+
+
+def alive(pids):
+    return [p for p in pids if Path(f"/proc/{p}/stat").exists() and Path(f"/proc/{p}/stat").read_text().split()[2] != "Z"]
+
+
+def wait_until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
+    trace, out, chance, kills = tmp_path / "trace", tmp_path / "out", random.Random(0), 0
+    trace.touch()
+    while True:
+        before = trace.read_text()
+        process = start(out, trace)
+        wait_until(lambda before=before, process=process: process.poll() is not None or trace.read_text() != before)
+        time.sleep(chance.uniform(0.0, 0.15))
+        if kills == 5:
+            process.wait(20)
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        wait_until(lambda: not alive(workers_of(trace)))  # a dead run leaves no worker behind
+    assert process.returncode == 0, process.stderr.read()
+    assert kills >= 3
+    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+    folders = sorted(p.name for p in (out / "store").iterdir() if p.is_dir())  # a lock file may remain; it locks nothing
+    assert folders == sorted(n.key for n in chain_plan("", 0).nodes)
+    times = Counter(line.split(maxsplit=1)[1] for line in trace.read_text().splitlines())
+    run_again = sum(times.values()) - len(times)
+    assert run_again <= 2 * kills, "each kill costs at most the step each of two workers was in"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_its_workers_and_goes_on_later(tmp_path, number):
+    trace, out = tmp_path / "trace", tmp_path / "out"
+    process = start(out, trace, "0.05")
+    wait_until(lambda: len(workers_of(trace)) >= 2)
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to every process of the group
+        assert process.wait(10) == 130, process.stderr.read()
+        assert "Traceback" not in process.stderr.read()
+    else:
+        os.kill(process.pid, number)
+        process.wait(10)
+    wait_until(lambda: not alive(workers_of(trace)))
+    assert list((out / "store").glob("*.partial")), "the work is kept"
+    process = start(out, trace, "0")
+    assert process.wait(20) == 0, process.stderr.read()
+    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+
+
+def test_two_runs_of_one_plan_share_the_work(tmp_path):
+    trace, out = tmp_path / "trace", tmp_path / "out"
+    first, second = start(out, trace), start(out, trace)
+    assert (first.wait(20), second.wait(20)) == (0, 0), first.stderr.read() + second.stderr.read()
+    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+    steps = Counter(line.split(maxsplit=1)[1] for line in trace.read_text().splitlines())
+    assert set(steps.values()) == {1}, "no step was run twice"
