@@ -91,7 +91,8 @@ def results(rng: np.random.Generator, prompts: int = 240) -> dict[str, Any]:
             {
                 "node": "arms/orpo/seed-2",
                 "error": "UserError: loss is not finite at step 37\n  fix: lower arms.orpo.learning_rate",
-            }
+            },
+            {"node": "verdicts/orpo/seed-2", "error": "needs arms/orpo/seed-2, which failed"},
         ],
         "samples": _samples(rng),
         "held_equal": [
