@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data import convert
+from evenhand.data.convert import holdout
 from evenhand.data.detect import describe, detect
 from evenhand.data.documents import document_groups
 from evenhand.data.formats import FORMATS, Format, Kind
@@ -21,6 +22,8 @@ from evenhand.data.rows import BadRow, Row, look
 from evenhand.data.source import DOCUMENTS, DataSource, parse_source
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Group, Prompt
+
+__all__ = ["Dataset", "holdout", "load"]
 
 SAMPLE = 64
 """Rows that detection looks at."""
