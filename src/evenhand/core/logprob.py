@@ -12,7 +12,9 @@ product, never to the [M, V] matrix. What the backward pass needs of that matrix
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -120,8 +122,21 @@ def _describe(
     return _Head(temperature, softcap, scale, dtype, chunk, min(carry, rows))
 
 
+def _without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Precision is an argument here, so an enclosing autocast has no say."""
+
+    @wraps(method)
+    def run(ctx: Any, first: Tensor | None, *rest: Any) -> Any:
+        device = next(t.device.type for t in (first, *rest) if isinstance(t, Tensor))
+        with torch.autocast(device, enabled=False):
+            return method(ctx, first, *rest)
+
+    return run
+
+
 class _CompletionLogp(torch.autograd.Function):
     @staticmethod
+    @_without_autocast
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, head: _Head, with_entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -149,6 +164,7 @@ class _CompletionLogp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_without_autocast
     def backward(ctx: Any, grad_logp: Tensor | None, grad_entropy: Tensor | None = None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, ids, stats, carried, entropy = ctx.saved_tensors
         head: _Head = ctx.head
@@ -160,7 +176,7 @@ class _CompletionLogp(torch.autograd.Function):
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
         real = stats.dtype
         grad_h = torch.empty(h.shape, dtype=real, device=h.device) if need_h else None
-        grad_w = torch.zeros(w.shape, dtype=real, device=w.device) if need_w else None
+        grad_w = torch.empty(w.shape, dtype=real, device=w.device) if need_w else None
         grad_b = torch.zeros(len(w), dtype=real, device=w.device) if need_b else None
         for rows in _chunks(len(h), head.chunk, len(carried), whole=True):
             part = _Rows(h[rows], ids[rows], stats[:, rows], grad_logp[rows])
@@ -292,8 +308,11 @@ def _accumulate(
         grad_h[rows] = torch.mm(g, w).to(grad_h.dtype).mul_(row[:, None])
     scaled = (h * row[:, None]).to(g.dtype)
     if grad_w is not None:
+        first = rows.start == 0
         if g.dtype == grad_w.dtype:
-            grad_w.addmm_(g.t(), scaled)
+            grad_w.addmm_(g.t(), scaled, beta=0 if first else 1)
+        elif first:
+            grad_w.copy_(torch.mm(g.t(), scaled))
         else:
             grad_w.add_(torch.mm(g.t(), scaled))
     if grad_b is not None:

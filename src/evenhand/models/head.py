@@ -17,35 +17,52 @@ from evenhand.core.logprob import completion_logp, completion_logp_entropy
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A request for log-probs (and entropy) of `ids` [M] instead of logits."""
+    """A request for log-probs (and entropy) of `ids` [M] instead of logits; `named` are the op's other arguments."""
 
     ids: Tensor
-    temperature: float
     entropy: bool
-    softcap: float | None
-    scale: float
-    matmul_dtype: torch.dtype | None
+    named: dict[str, Any]
 
 
-class Head:
-    """Reads log-probs off the states that predict them. `softcap` and `scale` are found in the model's config."""
+class FusedHead:
+    """Reads log-probs off hidden states. Soft-capping and scale of the logits are found in the model's config."""
 
     def __init__(self, hf: nn.Module) -> None:
-        module = hf.get_output_embeddings()
-        self.config = hf.config
-        self.module = module
-        self.softcap = getattr(hf.config, "final_logit_softcapping", None)
-        self.scale = logit_scale(hf.config)
-        self.matmul_dtype: torch.dtype | None = None
-        module.forward = MethodType(_forward, module)
+        self._module = hf.get_output_embeddings()
+        self._softcap = getattr(hf.config, "final_logit_softcapping", None)
+        self._scale = logit_scale(hf.config)
+        self._before = vars(self._module).get("forward")
+        self._module.forward = MethodType(_forward, self._module)
 
-    def __call__(self, hidden: Tensor, ids: Tensor, *, temperature: float, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        """`hidden` [M, H], `ids` [M] -> log-probs [M] and, when asked, entropies [M]."""
-        return self.module(hidden, Reading(ids, temperature, entropy, self.softcap, self.scale, self.matmul_dtype))
+    def remove(self) -> None:
+        """Give the module its own forward back."""
+        if self._before is None:
+            del self._module.forward
+        else:
+            self._module.forward = self._before
+
+    def __call__(
+        self, hidden: Tensor, ids: Tensor, *, temperature: float, entropy: bool, matmul_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`hidden` [M, H], `ids` [M] -> log-probs [M] and, when asked, entropies [M], in nats."""
+        named = {"temperature": temperature, "softcap": self._softcap, "scale": self._scale, "matmul_dtype": matmul_dtype}
+        return self._module(hidden, Reading(ids, entropy, named))
+
+
+class LogitsHead:
+    """Reads log-probs off logits a model computed itself: for heads that are more than a linear layer, a scale and a cap."""
+
+    def __call__(
+        self, logits: Tensor, ids: Tensor, *, temperature: float, entropy: bool, matmul_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`logits` [M, V], `ids` [M] -> log-probs [M] and, when asked, entropies [M], in nats."""
+        logp = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, dim=-1)
+        chosen = logp.gather(1, ids[:, None])[:, 0]
+        return chosen, -(logp.exp() * logp).sum(1) if entropy else None
 
 
 def logit_scale(config: Any) -> float:
-    """What the logits are multiplied by: Cohere's `logit_scale`, Granite's `1 / logits_scaling`, Falcon-H1's multiplier."""
+    """What the logits are multiplied by: Cohere's `logit_scale`, Falcon-H1's multiplier, one over Granite's `logits_scaling`."""
     for name, invert in (("logit_scale", False), ("lm_head_multiplier", False), ("logits_scaling", True)):
         value = getattr(config, name, None)
         if isinstance(value, (int, float)) and value:
@@ -56,13 +73,6 @@ def logit_scale(config: Any) -> float:
 def _forward(self: nn.Linear, hidden: Tensor, reading: Reading | None = None) -> Tensor | tuple[Tensor, Tensor | None]:
     if reading is None:
         return nn.functional.linear(hidden, self.weight, self.bias)
-    named = {
-        "bias": self.bias,
-        "temperature": reading.temperature,
-        "softcap": reading.softcap,
-        "scale": reading.scale,
-        "matmul_dtype": reading.matmul_dtype,
-    }
     if reading.entropy:
-        return completion_logp_entropy(hidden, self.weight, reading.ids, **named)
-    return completion_logp(hidden, self.weight, reading.ids, **named), None
+        return completion_logp_entropy(hidden, self.weight, reading.ids, bias=self.bias, **reading.named)
+    return completion_logp(hidden, self.weight, reading.ids, bias=self.bias, **reading.named), None

@@ -9,22 +9,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from evenhand.models.policy import Policy, spread
+from evenhand.models.cells import Cells, move
+from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
 from evenhand.seeding import generator
 from evenhand.types import Batch, Head, ModelOut
 
-VALUE_HEAD_FILE = "value_head.safetensors"
+VALUE_HEAD_FILE = "value_head/model.safetensors"
+"""In a folder of its own: some loaders read every safetensors file that lies beside a config."""
 
 
 class RewardModel(Trunk):
-    """A transformers `...ForSequenceClassification` with one label; `score` [N] is read in fp32 at each completion's last token."""
+    """A transformers `...ForSequenceClassification` with one label; `score` [N] is read in fp32 at the last token."""
 
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.SCORE}), *, temperature: float = 1.0) -> ModelOut:
         if set(reads) != {Head.SCORE}:
             raise ValueError(f"a reward model gives a score, not {sorted(set(reads) - {Head.SCORE})}")
         states = self.states(batch)
-        last = states.hidden.index_select(0, states.last)
+        last = states.hidden.index_select(0, move(states.last, states.hidden.device))
         return ModelOut(score=_in_fp32(score_head(self.hf), last)[:, 0])
 
 
@@ -42,22 +44,23 @@ class ValuePolicy(Policy):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
+    gives = frozenset({Head.LOGP, Head.ENTROPY, Head.VALUE})
+
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
-        if unknown := set(reads) - {Head.LOGP, Head.ENTROPY, Head.VALUE}:
-            raise ValueError(f"a policy with a value head has no head {sorted(unknown)}")
+        self.refuse_unknown(reads)
         states = self.states(batch)
         logp = entropy = value = None
         if Head.LOGP in reads or Head.ENTROPY in reads:
             logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
         if Head.VALUE in reads:
-            counted = batch.completion_mask
-            flat = states.hidden.index_select(0, states.predictor[counted])
-            value = spread(self.value_head(flat.float())[:, 0], counted)
+            cells = Cells(batch, states.predictor)
+            value = cells.spread(self.value_head(cells.gather(states.hidden).float())[:, 0])
         return ModelOut(logp=logp, entropy=entropy, value=value)
 
     def save_value_head(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
+        (folder / VALUE_HEAD_FILE).parent.mkdir()
         save_file({k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE)
 
     def load_value_head(self, folder: Path) -> None:

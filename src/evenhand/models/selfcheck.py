@@ -1,20 +1,21 @@
-"""At load: does this model compute the same on a packed tree as on plain rows?"""
+"""At load: does this model compute on a packed tree, and through the fused head, what it computes on plain rows?"""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from evenhand.data.batch import pack
+from evenhand.data.batch import completion_ids, pack
 from evenhand.models import attention
+from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.states import padded_states, tree_states
 from evenhand.seeding import rng
 from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
 
-SHAPES = ((7, (5, 2, 3)), (3, (6,)), (1, (1, 4)))
+SHAPES = ((9, (5, 2, 3)), (7, (4,)), (8, (6, 6)), (1, (1, 4)))
 """(prompt length, completion lengths) of the groups compared."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Largest relative difference of hidden states, per precision."""
+"""Largest relative difference, per precision."""
 
 
 def probe(vocabulary: int) -> Batch:
@@ -34,8 +35,7 @@ def probe(vocabulary: int) -> Batch:
 @torch.no_grad()
 def tree_problem(hf: nn.Module) -> str | None:
     """Why `hf` cannot run on trees, or None when it can."""
-    device = next(hf.parameters()).device
-    batch = probe(hf.config.get_text_config().vocab_size).to(device)
+    batch = _probe_for(hf)
     try:
         with attention.watch() as seen:
             plain, tree = padded_states(hf, batch), tree_states(hf, batch)
@@ -48,9 +48,29 @@ def tree_problem(hf: nn.Module) -> str | None:
     if seen.masked != seen.attended:
         return f"its attention is not told its windows (masks {sorted(seen.masked)}, attention {sorted(seen.attended)})"
     real = plain.predictor >= 0
-    a, b = (s.hidden[s.predictor[real]].double() for s in (plain, tree))
+    return _difference("tree and plain forward passes", *(s.hidden[s.predictor[real]] for s in (plain, tree)))
+
+
+@torch.no_grad()
+def head_problem(hf: nn.Module, head: FusedHead) -> str | None:
+    """Why log-probs of `hf` cannot come from its head's weights, or None when they can."""
+    batch = _probe_for(hf)
+    logits, states = padded_states(hf, batch, logits=True), padded_states(hf, batch)
+    real = states.predictor >= 0
+    ids = completion_ids(batch)[real.to(batch.ids.device)]
+    rows = states.predictor[real]
+    expected, _ = LogitsHead()(logits.hidden[rows], ids, temperature=1.0, entropy=False)
+    fused, _ = head(states.hidden[rows], ids, temperature=1.0, entropy=False)
+    return _difference("fused and plain log-probs", expected, fused, hf.dtype)
+
+
+def _probe_for(hf: nn.Module) -> Batch:
+    return probe(hf.config.get_text_config().vocab_size).to(next(hf.parameters()).device)
+
+
+def _difference(what: str, expected: Tensor, found: Tensor, dtype: torch.dtype | None = None) -> str | None:
+    """A sentence when two tensors differ by more than the precision allows, relative to the norm of the first."""
+    a, b = expected.double(), found.double()
     difference = float((a - b).norm() / a.norm().clamp(min=1e-30))
-    tolerance = TOLERANCE[next(hf.parameters()).dtype]
-    if not difference <= tolerance:
-        return f"tree and plain forward passes differ by {difference:.1e} (allowed {tolerance:.0e})"
-    return None
+    tolerance = TOLERANCE[dtype or expected.dtype]
+    return None if difference <= tolerance else f"{what} differ by {difference:.1e} (allowed {tolerance:.0e})"

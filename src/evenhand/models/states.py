@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.data.batch import predictor_index, token_index
-from evenhand.models.attention import TreeAttention
+from evenhand.models.tree import Tree
 from evenhand.types import Batch, Layout
 
 
@@ -18,7 +18,8 @@ from evenhand.types import Batch, Layout
 class States:
     """`hidden` [R, H] in some order of tokens, and where in it to look.
 
-    `predictor` [N, C] is the row that predicts token t of completion i, `last` [N] the row of its last token; -1 at padding.
+    `predictor` [N, C] is the row that predicts token t of completion i (-1 at padding), `last` [N] the row of its last token;
+    both on the processor.
     """
 
     hidden: Tensor
@@ -28,7 +29,7 @@ class States:
 
 def tree_states(hf: nn.Module, batch: Batch) -> States:
     """One forward pass over the flat sequence; every prompt is computed once."""
-    tree = TreeAttention(batch.layout, batch.positions)
+    tree = Tree(batch.layout, batch.positions)
     # A mask of four dimensions stops transformers from building one.
     unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=batch.ids.device)
     hidden = hf.base_model(
@@ -38,20 +39,22 @@ def tree_states(hf: nn.Module, batch: Batch) -> States:
         use_cache=False,
         tree=tree,
     ).last_hidden_state[0]
-    predictor, last = _tree_index(batch.layout)
-    return States(hidden, predictor.to(hidden.device), last.to(hidden.device))
+    return States(hidden, *_tree_index(batch.layout))
 
 
-def padded_states(hf: nn.Module, batch: Batch) -> States:
-    """One row per completion: prompt, completion, padding on the right. Correct for every causal model; prompts are repeated."""
+def padded_states(hf: nn.Module, batch: Batch, *, logits: bool = False) -> States:
+    """One row per completion: prompt, completion, padding on the right. Correct for every causal model; prompts are repeated.
+
+    With `logits`, the states are the model's own logits [R, V] instead of its hidden states.
+    """
     source, predictor, last = _padded_index(batch.layout)
     source = source.to(batch.ids.device)
     mask = source >= 0
     ids = torch.where(mask, batch.ids[source.clamp(min=0)], 0)
-    named = {"use_cache": False} if _accepts(type(hf.base_model), "use_cache") else {}
-    out = hf.base_model(input_ids=ids, attention_mask=mask.long(), **named)
-    hidden = out.last_hidden_state.flatten(0, 1)
-    return States(hidden, predictor.to(hidden.device), last.to(hidden.device))
+    network = hf if logits else hf.base_model
+    named = {"use_cache": False} if _accepts(type(network), "use_cache") else {}
+    out = network(input_ids=ids, attention_mask=mask.long(), **named)
+    return States((out.logits if logits else out.last_hidden_state).flatten(0, 1), predictor, last)
 
 
 @lru_cache(maxsize=64)

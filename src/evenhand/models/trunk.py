@@ -29,6 +29,7 @@ class Trunk(nn.Module):
         without_dropout(hf)
         hf.eval()
         self.checkpointing = False
+        self.matmul_dtype: torch.dtype | None = None
         self.layout_mode = "tree"
         self._settle_layout()
 
@@ -53,10 +54,24 @@ class Trunk(nn.Module):
             self.hf.gradient_checkpointing_disable()
         self.checkpointing = on
 
+    def set_matmul_dtype(self, dtype: torch.dtype | None) -> None:
+        """Run matrix products in another precision (bf16 is several times faster where the processor has it); None: as the weights.
+
+        Weights, their gradients and sums over the vocabulary keep their precision.
+        """
+        self.matmul_dtype = dtype
+
     def states(self, batch: Batch) -> States:
         """Hidden states of a batch in this model's layout."""
-        with self._layers_in_training():
+        with self.running():
             return (tree_states if self.layout_mode == "tree" else padded_states)(self.hf, batch)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The state of mind in which the network runs: precision of products, and checkpointing."""
+        low = self.matmul_dtype
+        with self._layers_in_training(), torch.autocast(self.device.type, low or torch.bfloat16, enabled=low is not None):
+            yield
 
     @contextmanager
     def _layers_in_training(self) -> Iterator[None]:
