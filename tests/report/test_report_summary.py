@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 import evenhand.report
-from evenhand.report.exports import results_csv, results_tex
+from evenhand.report.cards import judge_warnings, reward_model_cards
+from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.palette import ALL, ARMS, BASELINE, arm_styles
 from evenhand.report.summary import Verdict, summarise
 
@@ -65,6 +66,30 @@ def test_the_csv_has_a_column_per_seed_and_empty_fields_for_what_is_missing() ->
     assert (rows["dpo_50%"]["win_rate_seed_3"], rows["dpo_50%"]["win_rate_seed_5"]) == ("0.58", "")
     assert (rows["dpo_50%"]["ci95_low"], rows["dpo_50%"]["kl"], rows["dpo_50%"]["gold"]) == ("0.52", "5.26", "")
     assert rows["sft"]["win_rate"] == ""
+
+
+def test_contrasts_go_out_in_both_directions() -> None:
+    assert contrasts_csv(summarise(RESULTS)).splitlines()[1:] == [
+        "dpo_50%,sft,0.1,0.02,0.18,0.02,better",
+        "sft,dpo_50%,-0.1,-0.18,-0.02,0.02,worse",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("judge", "warnings"),
+    [({"consistency": 0.55}, 1), ({"consistency": 0.61, "invalid": 0.05}, 0), ({"invalid": 0.06}, 1), (None, 0)],
+)
+def test_an_unreliable_judge_is_called_one(judge: dict[str, float] | None, warnings: int) -> None:
+    assert len(judge_warnings(judge)) == warnings
+
+
+@pytest.mark.parametrize(
+    ("ci95", "correlation", "warnings"), [([0.49, 0.6], 0.0, 1), ([0.51, 0.6], -0.31, 1), ([0.51, 0.6], 0.3, 0)]
+)
+def test_a_reward_model_that_may_guess_or_count_words_is_called_out(ci95: list[float], correlation: float, warnings: int) -> None:
+    (card,) = reward_model_cards({"rm": {"accuracy": 0.55, "ci95": ci95, "length_correlation": correlation}})
+    assert len(card.warnings) == warnings
+    assert [measure.label for measure in card.measures] == ["Accuracy", "Score and length"]
 
 
 def test_latex_has_escaped_names_and_balanced_rows() -> None:

@@ -69,6 +69,7 @@ _JUDGE = {
     "consistency": ("Same verdict in both orders", percent),
     "p_first": ("Prefers the first answer", percent),
     "ties": ("Ties", percent),
+    "tie": ("Scores this close tie", significant),
 }
 
 
@@ -80,6 +81,19 @@ def judge_facts(judge: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             facts.append((label, (shown or _plain)(value)))
     return facts
+
+
+def judge_warnings(judge: Mapping[str, Any] | None) -> list[str]:
+    """Signs that the judge itself is unreliable: it contradicts itself when the order is swapped, or gives no usable verdict."""
+    judge, found = judge or {}, []
+    consistency, invalid = judge.get("consistency"), judge.get("invalid")
+    if is_number(consistency) and consistency < 0.6:
+        found.append(
+            f"The judge agrees with itself in only {percent(consistency, 0)} of cases when the order of answers is swapped."
+        )
+    if is_number(invalid) and invalid > 0.05:
+        found.append(f"{percent(invalid, 0)} of the judge's verdicts could not be used.")
+    return found
 
 
 def _plain(value: Any) -> str:

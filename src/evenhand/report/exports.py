@@ -35,6 +35,13 @@ def _measures(arm: Arm) -> list[object]:
     return [arm.raw.get(key) for key in ("ties", "mean_length", "kl", "reward", "gold")]
 
 
+def contrasts_csv(summary: Summary) -> str:
+    """One row per ordered pair of arms: a minus b, as shares."""
+    header = ["a", "b", "difference", "ci95_low", "ci95_high", "p_holm", "verdict"]
+    rows = ([c.a, c.b, c.difference, *(c.ci95 or (None, None)), c.p_holm, c.verdict.value] for c in summary.contrasts.values())
+    return csv_text(header, rows)
+
+
 def results_tex(summary: Summary) -> str:
     r"""A `tabular` for `\input`; needs the package booktabs. Bold marks a verdict, never the largest number."""
     rows = [_tex_row(arm) for arm in summary.arms]

@@ -18,10 +18,11 @@ from evenhand.report.cards import (
     budget_rows,
     experiment_blocks,
     judge_facts,
+    judge_warnings,
     reward_model_cards,
     shown_columns,
 )
-from evenhand.report.exports import results_csv, results_tex
+from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
 from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics
 from evenhand.report.plots.frontier import frontier_figures
@@ -77,6 +78,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "power": power(summary),
         "summary": summary,
         "facts": [*held_equal(results), *judge_facts(results.get("judge"))],
+        "judge_warnings": judge_warnings(results.get("judge")),
         "held_equal": results.get("held_equal") or [],
         "deviations": results.get("deviations"),
         "columns": shown_columns(VERDICT_COLUMNS, summary),
@@ -89,6 +91,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "failed": results.get("failed"),
         "experiment": experiment_blocks(run.experiment),
         "csv_link": data_link(results_csv(summary), "text/csv"),
+        "contrasts_link": data_link(contrasts_csv(summary), "text/csv"),
         "tex_link": data_link(results_tex(summary), "application/x-tex"),
         **_figures(run, summary),
         **_assets(),
