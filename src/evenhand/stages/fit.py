@@ -38,6 +38,11 @@ class Cell:
     steps: int
     ledger: Ledger
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by in every log-prob of this run."""
+        return self.method.logit_temperature(self.spec["sampling"]["temperature"])
+
 
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
     """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl and ledger.json."""
@@ -147,10 +152,9 @@ def _loop(cell: Cell, source: Any) -> loop.Loop:
     )
     warmup = round(train["warmup"] * cell.steps)
     factor = schedule(train["schedule"], warmup=warmup, steps=cell.steps, **train["schedule_parameters"])
-    temperature = cell.spec["sampling"]["temperature"] if cell.method.online else 1.0
     return loop.Loop(
         model=cell.model, objective=cell.method.objective, source=source, optimizer=optimizer, factor=factor, clip=train["clip"],
-        temperature=temperature or 1.0, device=cell.device,
+        temperature=cell.temperature, device=cell.device,
     )  # fmt: skip
 
 

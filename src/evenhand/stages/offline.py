@@ -101,16 +101,14 @@ def reference_reader(cell: Cell) -> Any:
     """Log-probs under the frozen start, for rows that no cache can know in advance."""
     frozen = open_policy(cell.inputs["start"], cell.spec, cell.device)
     frozen.requires_grad_(False)
-    temperature = cell.spec["sampling"]["temperature"] if cell.method.online else 1.0
 
     def logps(items: Sequence[Item]) -> Rows:
-        return reading(cell, frozen, frozenset({Head.LOGP}), items, temperature or 1.0)[Head.LOGP]
+        return reading(cell, frozen, frozenset({Head.LOGP}), items)[Head.LOGP]
 
     return logps
 
 
-def reading(
-    cell: Cell, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Item], temperature: float
-) -> dict[Head, Rows]:
+def reading(cell: Cell, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Item]) -> dict[Head, Rows]:
+    """What `model` says of items, at this run's temperature."""
     budget = cell.spec["train"]["tokens_per_microbatch"]
-    return read(model, items, heads, tokens_per_microbatch=budget, temperature=temperature, device=cell.device)
+    return read(model, items, heads, tokens_per_microbatch=budget, temperature=cell.temperature, device=cell.device)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evenhand.engines.local import LocalEngine
 from evenhand.seeding import keyed
 from evenhand.stages.common import build_reward, read_split
 from evenhand.stages.offline import reading, reference_reader
-from evenhand.train.items import Item
 from evenhand.train.rollouts import RolloutSource
-from evenhand.train.scoring import Rows
-from evenhand.types import Head, Sampling
+from evenhand.types import Sampling
 
 if TYPE_CHECKING:
     from evenhand.stages.fit import Cell
@@ -33,7 +30,7 @@ def source(cell: Cell) -> RolloutSource:
         engine=LimitedPrompts(LocalEngine(cell.model, cell.renderer), lengths["prompt"]),
         reward=build_reward(spec["reward"], cell.inputs, spec, cell.device),
         tokenise=lambda g: cell.renderer.tokenise(g, max_prompt=lengths["prompt"], max_completion=None),
-        read=lambda heads, items: own_reading(cell, heads, items),
+        read=lambda heads, items: reading(cell, cell.model, heads, items),
         reference=reference_reader(cell) if method.reference == "start" else None,
         sampling=config,
         prompts_per_step=train["prompts_per_step"],
@@ -46,7 +43,7 @@ def source(cell: Cell) -> RolloutSource:
         and method.rollouts.credit != "gae"
         and method.rollouts.select == "none",
         ref_is_generator=method.reference == "generator",
-        behaviour_is_exact=config.top_p == 1.0 and config.top_k == 0,
+        behaviour_is_exact=exact_behaviour(cell, config),
     )
 
 
@@ -55,8 +52,11 @@ def sampling(spec: Any, seed: int = 0) -> Sampling:
     return Sampling(**spec["sampling"], max_tokens=spec["lengths"]["completion"], seed=seed)
 
 
-def own_reading(cell: Cell, heads: frozenset[Head], items: Sequence[Item]) -> dict[Head, Rows]:
-    return reading(cell, cell.model, heads, items, cell.spec["sampling"]["temperature"] or 1.0)
+def exact_behaviour(cell: Cell, config: Sampling) -> bool:
+    """True when the sampler's log-probs are the trainer's own: nothing truncated, one temperature, that of training."""
+    assert cell.method.rollouts is not None
+    temperatures = set(cell.method.rollouts.temperatures) or {config.temperature}
+    return config.top_p == 1.0 and config.top_k == 0 and temperatures == {cell.temperature}
 
 
 class LimitedPrompts:

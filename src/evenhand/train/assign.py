@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,26 @@ from evenhand.core import credit, shaping
 from evenhand.train.items import Item, with_pairs
 from evenhand.train.scoring import total
 from evenhand.types import Finish, Group
+
+
+class LengthPenalties(Protocol):
+    """The part of `Rollouts` that `shaped` reads."""
+
+    length_penalty: float
+    overlong_limit: int
+    overlong_buffer: int
+
+
+def shaped(group: Group, penalties: LengthPenalties) -> Group:
+    """The group with its length penalties taken off the scores; the unshaped reward stays in `parts`."""
+    if not (penalties.length_penalty or penalties.overlong_buffer):
+        return group
+    fine = torch.tensor([penalties.length_penalty * len(c.text) for c in group.completions])
+    if penalties.overlong_buffer:
+        length = torch.tensor([float(len(c.tokens or ())) for c in group.completions])
+        fine = fine - shaping.overlong_penalty(length, limit=penalties.overlong_limit, buffer=penalties.overlong_buffer)
+    scores = tuple(s - f for s, f in zip(group.scores, fine.tolist(), strict=True))
+    return replace(group, scores=scores, parts={**group.parts, "unshaped": group.scores})
 
 
 def spread(group: Group) -> float:

@@ -40,7 +40,8 @@ class Rollouts:
     one of CREDITS, `running_baseline` or `gae`; `select` instead keeps the best against the worst, or the best, of each group.
     `temperatures` samples completion i at temperatures[i mod len] (empty: the experiment's). `refill` draws up to that many
     further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions.
-    `baseline` is subtracted under credit `none`. Reference: `start`, `generator` (the policy that sampled) or `none`.
+    `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
+    soft penalty before the limit. `accumulate` keeps earlier rollouts in the training set.
     """
 
     completions_per_prompt: int = 8
@@ -58,6 +59,9 @@ class Rollouts:
     gamma: float = 1.0
     lam: float = 0.95
     accumulate: bool = False
+    length_penalty: float = 0.0
+    overlong_limit: int = 0
+    overlong_buffer: int = 0
 
 
 @dataclass(kw_only=True)
@@ -149,7 +153,8 @@ class RolloutSource:
             scores = self.reward(groups)
         self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         self.ledger.reward_calls += len(groups) * n
-        return [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
+        scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
+        return [assign.shaped(g, self.plan) for g in scored]
 
     def _with_logps(self, items: list[Item]) -> list[Item]:
         """Old log-probs where later updates or truncated sampling need them, values, and the reference's log-probs."""

@@ -1,0 +1,126 @@
+"""Every registered method enters these by being registered: how a step is cut, ordered or spread changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evenhand import methods
+from evenhand.objectives import from_json, to_json
+from evenhand.train import loop
+from evenhand.train.items import micro_batches
+from tests.battery.world import items_for, network
+
+METHODS = {name: methods.build(name, {}, steps=6, max_tokens=8) for name in methods.METHODS}
+
+
+def gradients(method, batches, temperature=1.0):
+    """Loss and the flat gradient of one step, from a fresh network."""
+    model = network(method)
+    with torch.enable_grad():
+        loss, metrics = loop.accumulate(model, method.objective, batches, temperature)
+    grads = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()]
+    return loss, torch.cat(grads), metrics
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request):
+    return METHODS[request.param]
+
+
+def same(a, b):
+    torch.testing.assert_close(a[0], b[0], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(a[1], b[1], rtol=1e-5, atol=1e-7)
+
+
+def test_needs_are_provided(method):
+    assert method.objective.needs <= method.provides
+
+
+def test_objective_survives_json(method):
+    assert from_json(to_json(method.objective)) == method.objective
+
+
+def test_micro_batches_change_nothing(method):
+    items = items_for(method)
+    whole = gradients(method, micro_batches(items, 10_000))
+    assert whole[1].abs().max() > 1e-6, "a test of a zero gradient proves nothing"
+    for budget in (1, 20):
+        batches = micro_batches(items, budget)
+        assert len(batches) >= 2
+        same(gradients(method, batches), whole)
+
+
+def test_row_order_changes_nothing(method):
+    items = items_for(method)
+    same(gradients(method, micro_batches(items[::-1], 10_000)), gradients(method, micro_batches(items, 10_000)))
+
+
+def test_ranks_change_nothing(method):
+    """Two ranks: each accumulates its half over the step's denominators; the sum of gradients is the whole's."""
+    items = items_for(method)
+    batches = micro_batches(items, 20)
+    whole = gradients(method, batches)
+    if methods.Need.STATISTICS in method.objective.needs:
+        with torch.no_grad():
+            batches = loop.with_statistics(network(method), method.objective, batches, 1.0)
+    totals = loop.denominators(method.objective, batches)
+    parts = []
+    for rank in (0, 1):
+        model = network(method)
+        for batch in batches[rank::2]:
+            if not batch.counted_only:
+                terms = method.objective(model(batch, method.objective.reads), batch)
+                loop.weighted_loss(terms, totals).backward()
+        parts.append(
+            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
+        )
+    torch.testing.assert_close(parts[0] + parts[1], whole[1], rtol=1e-5, atol=1e-7)
+
+
+def test_uncounted_tokens_have_no_gradient(method):
+    """Differentiate by the model's outputs themselves: exactly zero at padding and at masked tokens."""
+    batches = micro_batches(items_for(method), 10_000)
+    model = network(method)
+    if methods.Need.STATISTICS in method.objective.needs:
+        with torch.no_grad():
+            batches = loop.with_statistics(model, method.objective, batches, 1.0)
+    totals = loop.denominators(method.objective, batches)
+    live = next(b for b in batches if not b.counted_only)
+    with torch.no_grad():
+        out = model(live, method.objective.reads)
+    if out.logp is None:
+        pytest.skip("reads a score, not tokens")
+    from dataclasses import replace
+
+    noisy = out.logp + torch.where(live.completion_mask, 0.0, 3.0)  # even if the model put something there
+    leaf = noisy.detach().requires_grad_()
+    loop.weighted_loss(method.objective(replace(out, logp=leaf), live), totals).backward()
+    assert (leaf.grad[~live.completion_mask] == 0).all()
+    assert leaf.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("level", [-1e4, -800.0, -1e-7, 0.0])
+def test_finite_at_extreme_log_probs(method, level):
+    from dataclasses import replace
+
+    batches = micro_batches(items_for(method), 10_000)
+    model = network(method)
+    live = next(b for b in batches if not b.counted_only)
+    with torch.no_grad():
+        out = model(live, method.objective.reads)
+    if out.logp is None:
+        leaf = torch.full_like(out.score, level).float().requires_grad_()
+        extreme = replace(out, score=leaf)
+    else:
+        leaf = torch.where(live.completion_mask, level, 0.0).float().requires_grad_()
+        extreme = replace(out, logp=leaf, value=None if out.value is None else out.value.float())
+    if methods.Need.STATISTICS in method.objective.needs:
+        outs = [replace(out, logp=torch.full(b.completion_mask.shape, level)) for b in batches]
+        with torch.no_grad():
+            batches = method.objective.prepare(batches, outs)
+        live = next(b for b in batches if not b.counted_only)
+    loss = loop.weighted_loss(method.objective(extreme, live), loop.denominators(method.objective, batches))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(leaf.grad).all()

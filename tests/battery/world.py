@@ -1,0 +1,100 @@
+"""A tiny float64 policy and hand-made items for every kind of data, with every field an objective may need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from evenhand.methods import BINARY, PREFERENCES, Method
+from evenhand.models.heads import ValuePolicy, scored
+from evenhand.models.load import new_policy
+from evenhand.models.trunk import Trunk
+from evenhand.seeding import generator, rng
+from evenhand.stages.offline import labelled
+from evenhand.train.fixed import mismatched_items
+from evenhand.train.items import Item, split_dead, with_pairs
+from evenhand.train.scoring import read
+from evenhand.types import Completion, Group, Head, Need, Prompt, TokenGroup, Tokens
+
+VOCABULARY = 24
+CONFIG = {
+    "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "initializer_range": 0.3,
+}  # fmt: skip
+
+
+def network(method: Method, seed: int = 0) -> Trunk:
+    """A fresh tiny network with the method's head, in float64."""
+    if method.network == "reward":
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        named = {k: v for k, v in CONFIG.items() if k != "model_type"}
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model("llama", **named, num_labels=1, pad_token_id=0)
+        return scored(AutoModelForSequenceClassification.from_config(config), seed).double()
+    policy = new_policy(CONFIG, seed=seed, device="cpu").double()
+    if method.network != "value":
+        return policy
+    valued = ValuePolicy(policy.hf)  # the head stays fp32, as it is in training
+    with torch.no_grad():
+        valued.value_head.weight.normal_(generator=generator("value", seed))
+    return valued
+
+
+def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
+    """Items as the method's source would make them: labels, pairs or credited rollouts, with reference and old log-probs."""
+    draw = rng("battery", seed)
+    online = method.rollouts is not None and method.rollouts.select == "none"
+    k = 3 if online else 2 if method.data == PREFERENCES or (method.rollouts and method.rollouts.select == "best_vs_worst") else 1
+    items = [_item(draw, k, i) for i in range(prompts)]
+    items = [_with_fields(i, method, draw, online) for i in items]
+    if Need.PAIRS in method.objective.needs or method.data == PREFERENCES:
+        items = [with_pairs(i) for i in items]
+    if method.label_baseline is not None or method.data == BINARY:
+        items = [labelled(i, method) for i in items]
+    if Need.MISMATCHED in method.objective.needs:
+        items += mismatched_items(items, reference_of(method))
+    if online and getattr(method.objective, "skips_zero_advantage", False) and method.rollouts.credit != "gae":
+        items = [piece for item in items for piece in split_dead(item)]
+    return items
+
+
+def reference_of(method: Method):
+    frozen = network(replace(method, network="policy"), seed=1)
+
+    def logps(items):
+        with torch.no_grad():
+            return read(frozen, items, frozenset({Head.LOGP}), tokens_per_microbatch=1000, temperature=1.0, device="cpu")[
+                Head.LOGP
+            ]
+
+    return logps
+
+
+def _item(draw, k: int, number: int) -> Item:
+    prompt = tuple(int(t) for t in draw.integers(1, VOCABULARY, size=draw.integers(1, 7)))
+    completions = []
+    for _ in range(k):
+        ids = tuple(int(t) for t in draw.integers(1, VOCABULARY, size=draw.integers(1, 6)))
+        mask = tuple(bool(m) for m in draw.random(len(ids)) < 0.85)
+        mask = mask if any(mask) else (True,) * len(ids)
+        completions.append(Tokens(ids=ids, mask=mask))
+    scores = tuple(float(s) for s in draw.permutation(k)) if k > 1 else (float(number % 2),)
+    texts = tuple(Completion(content=str(c.ids)) for c in completions)
+    group = Group(prompt=Prompt(content=f"prompt {number}"), completions=texts, scores=scores)
+    return Item(tokens=TokenGroup(prompt=prompt, completions=tuple(completions), group=group))
+
+
+def _with_fields(item: Item, method: Method, draw, online: bool) -> Item:
+    lengths = [len(c.ids) for c in item.tokens.completions]
+    rows = lambda scale: tuple(torch.tensor(draw.normal(-2.0, scale, size=n), dtype=torch.float32) for n in lengths)  # noqa: E731
+    per_token = {"ref_logp": rows(0.5)}
+    if not online:
+        return replace(item, per_token=per_token)
+    per_token |= {"old_logp": rows(0.5), "behaviour_logp": rows(0.5), "value": rows(1.0), "returns": rows(1.0)}
+    if method.rollouts.credit == "gae":
+        return replace(item, per_token={**per_token, "token_advantage": rows(1.0)})
+    advantage = tuple(float(a) for a in draw.normal(size=len(lengths)))
+    advantage = (0.0, *advantage[1:])  # one completion without a gradient
+    return replace(item, per_token=per_token, per_completion={"advantage": advantage})
