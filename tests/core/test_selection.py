@@ -21,6 +21,11 @@ def test_best_of_keeps_every_prompt_with_a_score():
     assert best_of(SCORE, torch.tensor([[0.0, 0.1, 0.2]]).expand(5, 3)).tolist() == [1, 4, 8, 10]
 
 
+def test_an_unscored_completion_is_never_taken_for_the_worst_possible_score():
+    score = torch.tensor([[NAN, -math.inf]])
+    assert best_of(score, torch.tensor([[0.9, 0.1]])).tolist() == [1]
+
+
 def test_tolerance_drops_near_ties():
     score = torch.tensor([[0.0, 0.05], [0.0, 0.2]])
     assert best_vs_worst(score, torch.zeros(2, 2), tolerance=0.1).tolist() == [[3, 2]]

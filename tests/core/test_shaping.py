@@ -58,7 +58,8 @@ def test_untruncated_importance_weights_average_to_one():
 
 
 def test_agreement_is_judged_on_the_geometric_mean():
-    old = torch.tensor([[0.02, -0.02, 5.0], [0.02, 0.02, 0.0]], dtype=D64)
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    found = pg.sequence_agreement(old, torch.zeros(2, 3, dtype=D64), mask, low=0.99, high=1.01)
-    assert found.tolist() == [True, False]
+    """Sums of the four rows: 0, 0.04, -0.015 (mean -0.005) and -0.06; log 0.99 = -0.01005 and log 1.01 = 0.00995."""
+    old = torch.tensor([[0.02, -0.02, 5.0], [0.02, 0.02, 0.0], [-0.005, -0.005, -0.005], [-0.03, -0.03, 0.0]], dtype=D64)
+    mask = torch.tensor([[True, True, False], [True, True, True], [True, True, True], [True, True, False]])
+    found = pg.sequence_agreement(old, torch.zeros(4, 3, dtype=D64), mask, low=0.99, high=1.01)
+    assert found.tolist() == [True, False, True, False]
