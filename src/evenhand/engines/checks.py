@@ -1,11 +1,30 @@
-"""Checks of sampling parameters that every engine shares."""
+"""What every engine asks and checks: sampling parameters, prompts as token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from evenhand.errors import UserError
-from evenhand.types import Sampling
+from evenhand.types import Prompt, Sampling
+
+
+class Renders(Protocol):
+    """What an engine needs of `evenhand.data.template.Renderer`."""
+
+    stop_ids: frozenset[int]
+
+    def prompt_ids(self, prompt: Prompt, max_prompt: int | None = None) -> Sequence[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+def prompt_ids(renderer: Renders, prompt: Prompt, max_prompt: int | None) -> list[int]:
+    """The prompt's token ids, the last `max_prompt` of them; UserError when there are none."""
+    ids = list(renderer.prompt_ids(prompt, max_prompt))
+    if not ids:
+        raise UserError("the prompt has no tokens", where=f"prompt {prompt.id}", fix="give it text, or use a chat template")
+    return ids
 
 
 def per_completion(n: int, sampling: Sampling | Sequence[Sampling]) -> tuple[Sampling, ...]:

@@ -7,7 +7,7 @@ falls on the edge between two tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from evenhand.types import Sampling
 
 NUCLEUS_GUESS = 256
 """Largest probabilities looked at first for top-p; the whole vocabulary is sorted only when they hold too little mass."""
+SMALL = 1 << 15
+"""Up to so many probabilities one cumulative sum is faster than sums of blocks."""
 
 
 def uniforms(seed: int, prompt_id: str, completion: int, count: int) -> np.ndarray:
@@ -105,15 +107,17 @@ def draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows, vocabulary = scaled.shape
     probability = torch.softmax(scaled, dim=1)
+    if rows * vocabulary <= SMALL:
+        tokens = _invert(probability, uniform)[0]
+        return tokens, probability.gather(1, tokens[:, None]).squeeze(1).log()
     block = _block(vocabulary)
     if vocabulary % block:
         probability = torch.nn.functional.pad(probability, (0, block - vocabulary % block))
     blocks = probability.view(rows, -1, block)
-    which, inside = _invert(blocks.sum(-1), uniform)
+    which, rest = _invert(blocks.sum(-1), uniform)
     chosen = blocks[torch.arange(rows, device=scaled.device), which]
-    within, _ = _invert(chosen, inside)
-    logp = chosen.gather(1, within[:, None]).squeeze(1).log()
-    return which * block + within, logp
+    within, _ = _invert(chosen, rest())
+    return which * block + within, chosen.gather(1, within[:, None]).squeeze(1).log()
 
 
 def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -133,20 +137,25 @@ def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, widt
     return token.gather(1, index).squeeze(1), kept.gather(1, index).squeeze(1)
 
 
-def _invert(weight: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The first index [R] whose cumulative weight exceeds `uniform * total`, and where in [0, 1) of its share it was hit.
+def _invert(weight: Tensor, uniform: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    """The first index [R] whose cumulative weight exceeds `uniform * total`, and where in [0, 1] of its share it was hit.
 
     >>> index, rest = _invert(torch.tensor([[1.0, 0.0, 3.0]]), torch.tensor([0.5], dtype=torch.float64))
-    >>> index.item(), round(rest.item(), 4)
+    >>> index.item(), round(rest().item(), 4)
     (2, 0.3333)
     """
     exact = torch.float32 if weight.device.type == "mps" else torch.float64
-    cumulative = weight.to(exact).cumsum(1)
-    target = uniform.to(exact).clamp(max=1 - 1e-7 if exact == torch.float32 else 1 - 1e-12)[:, None] * cumulative[:, -1:]
-    index = (cumulative <= target).sum(1, keepdim=True).clamp_(max=weight.shape[1] - 1)
-    share = weight.gather(1, index).to(exact)
-    rest = (target - (cumulative.gather(1, index) - share)) / share
-    return index.squeeze(1), rest.clamp_(0.0, 1.0).squeeze(1)
+    cumulative = torch.cumsum(weight, 1, dtype=exact)
+    below_one = 1 - 1e-7 if exact == torch.float32 else 1 - 1e-12
+    target = uniform.to(exact).clamp(max=below_one)[:, None] * cumulative[:, -1:]
+    index = torch.searchsorted(cumulative, target, right=True).clamp_(max=weight.shape[1] - 1)
+
+    def rest() -> Tensor:
+        share = weight.gather(1, index).to(exact)
+        before = cumulative.gather(1, index) - share
+        return ((target - before) / share).clamp_(0.0, 1.0).squeeze(1)
+
+    return index.squeeze(1), rest
 
 
 def _block(vocabulary: int) -> int:

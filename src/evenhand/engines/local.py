@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from evenhand.engines.checks import check_sampling, per_completion
+from evenhand.engines.checks import Renders, check_sampling, per_completion, prompt_ids
 from evenhand.engines.wave import Row, Sampled, plan, run
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for
@@ -25,16 +25,6 @@ MAX_ROWS = 512
 
 class HasModel(Protocol):
     hf: PreTrainedModel
-
-
-class Renders(Protocol):
-    """What the engine needs of `evenhand.data.template.Renderer`."""
-
-    stop_ids: frozenset[int]
-
-    def prompt_ids(self, prompt: Prompt, max_prompt: int | None = None) -> Sequence[int]: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class LocalEngine:
@@ -68,7 +58,7 @@ class LocalEngine:
         each = per_completion(n, sampling)
         if not prompts:
             return []
-        ids = [self._prompt_ids(p, max_prompt) for p in prompts]
+        ids = [prompt_ids(self._renderer, p, max_prompt) for p in prompts]
         seen: dict[str, int] = {}
         rows = []
         for index, prompt in enumerate(prompts):
@@ -104,12 +94,6 @@ class LocalEngine:
         if self._decoder is None or self._decoder.hf is not self._policy.hf:
             self._decoder = decoder_for(self._policy.hf)
         return self._decoder
-
-    def _prompt_ids(self, prompt: Prompt, max_prompt: int | None) -> list[int]:
-        ids = list(self._renderer.prompt_ids(prompt, max_prompt))
-        if not ids:
-            raise UserError("the prompt has no tokens", where=f"prompt {prompt.id}", fix="give it text, or use a chat template")
-        return ids
 
     def _check_window(self, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> None:
         limit = getattr(self._policy.hf.config.get_text_config(), "max_position_embeddings", None)

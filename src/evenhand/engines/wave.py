@@ -124,30 +124,35 @@ class _Tape:
         self._tokens = torch.zeros(self._steps, len(rows), dtype=torch.long, device=device)
         self._logp = torch.zeros(self._steps, len(rows), device=device)
         self.ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        self._in_order, self._shortest = True, min(row.sampling.max_tokens for row in rows)
         self._look_every = 1 if device.type == "cpu" else STEPS_PER_LOOK
         self._gone = 0
 
     def draw(self, logits: Tensor) -> Tensor | None:
         """The next token of every row [R], recorded; None when all rows have ended."""
         t = self._depth
-        tokens, logp = self._draw(logits, self._uniforms[t][self._row])
-        self._tokens[t, self._row], self._logp[t, self._row] = tokens, logp
+        tokens, logp = self._draw(logits, self._uniforms[t] if self._in_order else self._uniforms[t][self._row])
+        where = slice(None) if self._in_order else self._row
+        self._tokens[t, where], self._logp[t, where] = tokens, logp
         self._depth = t = t + 1
         if t == self._steps:
             return None
-        self.ended |= torch.isin(tokens, self._stop) | (self._limits <= t)
-        if t % self._look_every == 0:
+        if self._stop_ids:
+            self.ended |= (tokens[:, None] == self._stop).any(1)
+        if t >= self._shortest:
+            self.ended |= self._limits <= t
+        if t % self._look_every == 0 and (self._stop_ids or t >= self._shortest):
             self._gone = int(self.ended.sum())
         return None if self._gone == self.ended.numel() else tokens
 
     def worth_compacting(self) -> bool:
-        return self._gone * COMPACT_AT >= self.ended.numel()
+        return self._gone > 0 and self._gone * COMPACT_AT >= self.ended.numel()
 
     def select(self, order: Tensor) -> None:
         """Goes on with the rows `order` only."""
         self._row, self._limits, self.ended = self._row[order], self._limits[order], self.ended[order]
         self._draw.select(order)
-        self._gone = 0
+        self._gone, self._in_order = 0, False
 
     def results(self) -> list[Sampled]:
         """Each row cut after its first stop token or at its limit: what a row drew after it had ended never counts."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from evenhand.models.decode_cache import ATTENTION, SharedPrefixCache, attend
+from evenhand.models import decode_attention
+from evenhand.models.decode_cache import SharedPrefixCache
 from evenhand.models.decode_plain import PlainDecoder
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+"""Largest difference of log-probs, in nats, that the self-check calls equal. A wrong mask or window is off by far more."""
 PREFILL_TOKENS = 8192
 """Prompt tokens per prefill forward: bounds its activations; more does not go faster."""
 
@@ -60,14 +62,12 @@ class SharedPrefixDecoder:
     """Packed prefill, no padding; one K and V per prompt, shared by its rows."""
 
     def __init__(self, hf: PreTrainedModel) -> None:
-        from transformers import AttentionInterface
-
-        AttentionInterface.register(ATTENTION, attend)
+        decode_attention.register()
         self.hf = hf
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        with evaluating(self.hf), attention(self.hf, ATTENTION), torch.inference_mode():
+        with evaluating(self.hf), attention(self.hf, decode_attention.NAME), torch.inference_mode():
             yield
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> SharedPrefixSession:
@@ -115,50 +115,36 @@ def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
     yield first, len(prompts)
 
 
-@dataclass(frozen=True, slots=True)
-class SelfCheck:
-    """Whether a decoder's stepwise logits equal the plain forward's; `error` is the largest difference, in nats."""
-
-    ok: bool
-    error: float
-    reason: str = ""
-
-
 def decoder_for(hf: PreTrainedModel) -> Decoder:
     """The fastest decoder that reproduces this model's plain forward pass; says once when that is the plain one."""
-    decoder = SharedPrefixDecoder(hf)
-    found = self_check(decoder)
-    if found.ok:
-        return decoder
-    log.warning("%s: sampling uses transformers' own cache (slower): %s", type(hf).__name__, found.reason)
+    problem = shared_prefix_problem(hf)
+    if problem is None:
+        return SharedPrefixDecoder(hf)
+    log.warning("%s: sampling uses transformers' own cache (correct but slower): %s", type(hf).__name__, problem)
     return PlainDecoder(hf)
 
 
-def self_check(decoder: Decoder, *, tolerance: float | None = None) -> SelfCheck:
-    """Compares stepwise log-probs with a plain full forward on two random prompts of three rows, one of which is dropped.
-
-    Any error inside counts as a mismatch, with its text as the reason: architectures fail in as many ways as there are.
-    """
-    if not getattr(decoder.hf, "_supports_attention_backend", False):
-        return SelfCheck(False, float("inf"), "its attention cannot be replaced")
-    if tolerance is None:
-        tolerance = 1e-3 if decoder.hf.dtype == torch.float32 else 0.25
+def shared_prefix_problem(hf: PreTrainedModel) -> str | None:
+    """Why `SharedPrefixDecoder` does not fit this model, or None when it does."""
     try:
-        error = _largest_error(decoder)
-    except Exception as problem:
-        return SelfCheck(False, float("inf"), f"{type(problem).__name__}: {problem}")
-    return SelfCheck(error <= tolerance, error, f"log-probs differ from the plain forward by {error:.2g} nats")
+        with plainly(hf):
+            problem = decode_attention.problem_with(hf)
+        error = 0.0 if problem else largest_error(SharedPrefixDecoder(hf))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:  # a model may fail in any of these ways
+        return f"its forward pass rejects packed prompts ({type(failure).__name__}: {failure})"
+    if problem is None and not error <= TOLERANCE.get(hf.dtype, TOLERANCE[torch.bfloat16]):
+        problem = f"log-probs of single steps differ from those of a whole forward pass by {error:.2g} nats"
+    return problem
 
 
-def _largest_error(decoder: Decoder) -> float:
-    """Over next-token log-probs after every prefix; NaN counts as infinite."""
+def largest_error(decoder: Decoder) -> float:
+    """Largest difference [nats] of next-token log-probs, single steps against plain forward passes, on random tokens."""
     vocabulary = decoder.hf.get_input_embeddings().num_embeddings
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (7, 4)]
     tokens = torch.randint(vocabulary, (3, 4), generator=draw)
     errors = [_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in ([0, 0, 1], [0, 1])]  # shared; one row each
-    error = torch.cat(errors).max().item()
-    return error if error == error else float("inf")
+    return torch.cat(errors).max().item()
 
 
 def _errors(decoder: Decoder, prompts: Sequence[Sequence[int]], owner: Sequence[int], tokens: Tensor) -> Tensor:
