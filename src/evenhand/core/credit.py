@@ -18,6 +18,7 @@ __all__ = [
     "best_of",
     "best_vs_worst",
     "centre",
+    "fixed_baseline",
     "gae",
     "leave_one_out",
     "rank",
@@ -96,6 +97,17 @@ def batch_baseline(reward: Tensor) -> Tensor:
     `reward` of any shape -> the same shape. A batch with fewer than two scored completions gets 0.
     """
     return leave_one_out(reward.reshape(1, -1)).reshape(reward.shape)
+
+
+def fixed_baseline(reward: Tensor, *, baseline: float = 0.0) -> Tensor:
+    """`A_i = r_i - baseline`, the same constant for all; 0 where unscored. Plain REINFORCE, RAFT's indicator, TOPR.
+
+    `reward` of any shape -> the same shape. For rewards +-1 keep |baseline| < 1, so that the sign of A stays that of the reward.
+
+    >>> fixed_baseline(torch.tensor([1.0, -1.0, float("nan")]), baseline=0.5)
+    tensor([ 0.5000, -1.5000,  0.0000])
+    """
+    return torch.where(reward.isnan(), 0.0, reward - baseline)
 
 
 def running_baseline(reward: Tensor, baseline: Tensor, *, decay: float = 0.9) -> tuple[Tensor, Tensor]:
