@@ -55,7 +55,7 @@ def test_coverage_never_falls_below_nominal(k, seed_sd, prompt_sd):
     """Also without seed effects, with dominant prompts (where two seeds over-cover) and with dominant seeds."""
     c = difference_coverage(Study(k, 200, seed_sd, prompt_sd, 0.4), REPETITIONS)
     assert 0.94 < c.two_way < 0.99
-    assert c.false_verdicts < 0.05
+    assert c.false_verdicts < 0.06  # dominant seeds: exactly 5 %, plus three standard errors of the simulation
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from evenhand.stats.bestofn import BestOfN, best_of_n, exact_best_of_n, kl_bound, win_rate_bound
 from evenhand.stats.bootstrap import bca_interval, crossed_interval, percentile_interval
 from evenhand.stats.davidson import davidson_ratings
+from evenhand.stats.difficulty import prompt_difficulty
 from evenhand.stats.intervals import clustered_se, soft_wilson, t_interval, wilson
 from evenhand.stats.length import (
     GPT4_CLASS_JUDGE,
@@ -57,6 +58,7 @@ __all__ = [
     "permutation_test",
     "power",
     "predicted_length_controlled",
+    "prompt_difficulty",
     "prompts_needed",
     "repetition",
     "resolved_by",

@@ -62,8 +62,8 @@ def difference_coverage(study: Study, repetitions: int = 4000, seed: int = 0) ->
             )
         )
     table = np.array(rows, dtype=float)
-    shares = table[:, :4].mean(axis=0)
-    return Coverage(*(float(x) for x in shares), width=float(np.median(table[:, 4])))
+    two_way, satterthwaite_form, prompts_only, false_verdicts = (float(x) for x in table[:, :4].mean(axis=0))
+    return Coverage(two_way, satterthwaite_form, prompts_only, false_verdicts, width=float(np.median(table[:, 4])))
 
 
 def unmatched_coverage(study: Study, k_b: int, repetitions: int = 4000, seed: int = 0) -> float:

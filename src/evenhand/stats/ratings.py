@@ -105,31 +105,11 @@ def bradley_terry_ratings(
     precision = np.full(battles.x.shape[1], RIDGE)
     (fit,) = ridge_logistic(battles.x, battles.y, np.ones((1, len(battles.y))), precision=precision)
     samples = _resample(battles, precision, draws, seed)[:, :players]
-    covariance = sandwich(battles.x, battles.y, battles.prompt, fit, precision)
-    anchored = _anchored(players, None if anchor is None else battles.names.index(anchor))
-    theta = fit[:players]
-    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
-    elo, (elo_low, elo_high) = anchored @ theta, np.quantile(samples @ anchored.T, (0.025, 0.975), axis=0)
-    spread = anchored @ covariance[:players, :players] @ anchored.T
-    ranks = rank_intervals(list(zip(low.tolist(), high.tolist(), strict=True)))
-    counts = np.abs(battles.x[:, :players]).sum(axis=0)
-    table = [
-        Rating(
-            name=name,
-            theta=float(theta[i]),
-            theta_ci95=(float(low[i]), float(high[i])),
-            elo=1000.0 + ELO * float(elo[i]),
-            elo_ci95=(1000.0 + ELO * float(elo_low[i]), 1000.0 + ELO * float(elo_high[i])),
-            elo_se=ELO * math.sqrt(max(float(spread[i, i]), 0.0)),
-            rank=ranks[i],
-            battles=int(counts[i]),
-        )
-        for i, name in enumerate(battles.names)
-    ]
+    covariance = sandwich(battles.x, battles.y, battles.prompt, fit, precision)[:players, :players]
     extras = [float(v) for v in fit[players:]]
     gamma = extras.pop(0) if position is not None else math.nan
-    ordered = tuple(sorted(table, key=lambda r: -r.theta))
-    return Ratings(players=ordered, position_effect=gamma, style_effects=tuple(extras), anchor=anchor)
+    table = _table(battles, fit[:players], samples, covariance, anchor)
+    return Ratings(players=table, position_effect=gamma, style_effects=tuple(extras), anchor=anchor)
 
 
 def sandwich(x: Array, y: Array, cluster: NDArray[np.intp], fit: Array, precision: Array) -> Array:
@@ -208,6 +188,32 @@ def player_indices(
     return names, one, two
 
 
+def _table(battles: _Battles, theta: Array, samples: Array, covariance: Array, anchor: Hashable | None) -> tuple[Rating, ...]:
+    """One `Rating` per player, best first; Elo and its errors are relative to the anchor, ranks are not."""
+    relative = np.eye(len(theta))
+    if anchor is not None:
+        relative[:, battles.names.index(anchor)] -= 1.0
+    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
+    elo_low, elo_high = 1000.0 + ELO * np.quantile(samples @ relative.T, (0.025, 0.975), axis=0)
+    elo, variance = 1000.0 + ELO * (relative @ theta), np.diag(relative @ covariance @ relative.T)
+    ranks = rank_intervals(list(zip(low.tolist(), high.tolist(), strict=True)))
+    counts = np.abs(battles.x[:, : len(theta)]).sum(axis=0)
+    table = [
+        Rating(
+            name=name,
+            theta=float(theta[i]),
+            theta_ci95=(float(low[i]), float(high[i])),
+            elo=float(elo[i]),
+            elo_ci95=(float(elo_low[i]), float(elo_high[i])),
+            elo_se=ELO * math.sqrt(max(float(variance[i]), 0.0)),
+            rank=ranks[i],
+            battles=int(counts[i]),
+        )
+        for i, name in enumerate(battles.names)
+    ]
+    return tuple(sorted(table, key=lambda rating: -rating.theta))
+
+
 def _resample(battles: _Battles, precision: Array, draws: int, seed: int) -> Array:
     """Fits [draws, p] on resampled prompts, in chunks that bound the memory."""
     prompts = int(battles.prompt.max()) + 1
@@ -216,14 +222,6 @@ def _resample(battles: _Battles, precision: Array, draws: int, seed: int) -> Arr
         counts = draw.multinomial(prompts, np.full(prompts, 1 / prompts), size=min(100, draws - start)).astype(float)
         fits.append(ridge_logistic(battles.x, battles.y, counts[:, battles.prompt], precision=precision))
     return np.concatenate(fits)
-
-
-def _anchored(players: int, anchor: int | None) -> Array:
-    """The matrix that subtracts the anchor's theta (or nothing) from every theta."""
-    matrix = np.eye(players)
-    if anchor is not None:
-        matrix[:, anchor] -= 1.0
-    return matrix
 
 
 def _scaled(style: Array) -> Array:

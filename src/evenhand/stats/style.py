@@ -94,15 +94,8 @@ def style_controlled(
     `outcome` [m] in [0, 1], `gaps` [m, 4] from `style_gaps`, `prompt` the name of each row's prompt (rows of one prompt are
     resampled together), `weight` [m] (3 for Arena-Hard's strong verdicts). Without features: the weighted raw win rate.
     """
-    y, x = as_vector(outcome, "style_controlled outcome"), np.asarray(gaps, dtype=float)
-    if y.min() < 0.0 or y.max() > 1.0 or x.shape != (len(y), len(FEATURES)):
-        raise UserError(f"outcomes in [0, 1] and gaps [{len(y)}, 4] expected, got {x.shape}", where="style_controlled")
-    unknown = set(features) - set(FEATURES)
-    if unknown:
-        raise UserError(f"unknown features {sorted(unknown)}", where="style_controlled", fix=f"choose from {FEATURES}")
-    used = [f for f in FEATURES if f in features and x[:, FEATURES.index(f)].std() > 0.0]
-    columns = x[:, [FEATURES.index(f) for f in used]]
-    design = np.concatenate([np.ones((len(y), 1)), columns / columns.std(axis=0, ddof=1)], axis=1)
+    y, used, columns = _checked(outcome, gaps, features)
+    design = np.concatenate([np.ones((len(y), 1)), columns], axis=1)
     rows = np.ones(len(y)) if weight is None else as_vector(weight, "style_controlled weight")
     precision = np.full(design.shape[1], RIDGE)
     (fit,) = ridge_logistic(design, y, rows[None], precision=precision)
@@ -131,3 +124,16 @@ def arena_hard_outcome(verdict: str) -> tuple[float, float]:
     if verdict not in table:
         raise UserError(f"unknown verdict {verdict!r}", where="arena_hard_outcome", fix=f"one of {list(table)}")
     return table[verdict]
+
+
+def _checked(outcome: ArrayLike, gaps: ArrayLike, features: Sequence[str]) -> tuple[Array, list[str], Array]:
+    """Outcomes, the names of the wanted features that vary at all, and those features in units of their sd (not centred)."""
+    y, x = as_vector(outcome, "style_controlled outcome"), np.asarray(gaps, dtype=float)
+    if y.min() < 0.0 or y.max() > 1.0 or x.shape != (len(y), len(FEATURES)):
+        raise UserError(f"outcomes in [0, 1] and gaps [{len(y)}, 4] expected, got {x.shape}", where="style_controlled")
+    unknown = set(features) - set(FEATURES)
+    if unknown:
+        raise UserError(f"unknown features {sorted(unknown)}", where="style_controlled", fix=f"choose from {FEATURES}")
+    used = [f for f in FEATURES if f in features and x[:, FEATURES.index(f)].std() > 0.0]
+    columns = x[:, [FEATURES.index(f) for f in used]]
+    return y, used, columns / columns.std(axis=0, ddof=1) if used else columns
