@@ -76,6 +76,22 @@ def pairs_of(group: Group) -> list[Group]:
     ]
 
 
+def at_most_per_prompt(groups: Iterable[Group], limit: int) -> list[Group]:
+    """The first `limit` groups of each prompt, in order."""
+    seen: dict[str, int] = {}
+    kept = []
+    for group in groups:
+        seen[group.prompt.id] = seen.get(group.prompt.id, 0) + 1
+        if seen[group.prompt.id] <= limit:
+            kept.append(group)
+    return kept
+
+
+def with_margin(groups: Iterable[Group], margin: float) -> list[Group]:
+    """Groups whose best and worst scores differ by more than `margin`; small gaps are mostly noise."""
+    return [g for g in groups if g.scores and max(g.scores) - min(g.scores) > margin]
+
+
 CONVERSIONS: Mapping[str, Callable[[list[Group]], list[Group]]] = {
     "prompts": prompts,
     "demonstrations": demonstrations,

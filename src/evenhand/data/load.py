@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evenhand.data import convert
+from evenhand.data import clean, convert
 from evenhand.data.convert import holdout
 from evenhand.data.detect import describe, detect
 from evenhand.data.documents import document_groups
 from evenhand.data.formats import FORMATS, Format, Kind
 from evenhand.data.jsonl import group_to_json
+from evenhand.data.mix import Part, mix
 from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows, type_of
+from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import BadRow, Row, look
-from evenhand.data.source import DOCUMENTS, DataSource, parse_source
+from evenhand.data.source import DOCUMENTS, DataSource, Mixture, parse_mixture, parse_source
+from evenhand.data.steps import Stepped, run_steps
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Group, Prompt
 
@@ -63,25 +67,73 @@ class Dataset:
 
 
 def load(source: Mapping[str, Any] | str, *, where: str = "data") -> Dataset:
-    """The groups of a source: a path, a Hub name, or a mapping of `DataSource` fields.
+    """The groups of a source: a path, a Hub name, a mapping of `DataSource` fields, a `recipe`, or a `mix` of sources.
 
     Raises UserError when the source cannot be found, its format is unknown or ambiguous, or rows do not fit it; the
     error names file, line and field. With `on_bad_row: skip` bad rows are left out, counted, and listed in `skipped`.
     """
+    if not isinstance(source, str):
+        source = with_recipe(source, where=where)
+        if "mix" in source:
+            return _load_mixture(parse_mixture(source, where=where), where)
     spec = parse_source(source, where=where)
     made = _load_documents(spec, where) if is_text(spec) else _load_rows(spec, where)
-    groups, description, kind = made.groups, f"{spec.label}: {made.description}", made.kind
-    if spec.use:
+    groups, said, kind = _refine(spec, made, where)
+    if not groups:
+        raise UserError(f"{spec.label} holds no rows", where=where, fix="check the path, the split and the steps")
+    return Dataset(groups, f"{spec.label}: {said}", kind, made.skipped)
+
+
+def _refine(spec: DataSource, made: Dataset, where: str) -> tuple[list[Group], str, Kind]:
+    """What a source asks to be made of its groups, in a fixed order, and the line that tells it."""
+    groups, said, kind = made.groups, [made.description], made.kind
+    if spec.use and groups:
         groups, kind = convert.convert(groups, spec.use, where=where), _KIND_OF_USE[spec.use]
-        description += f"; used as {spec.use}: {len(groups)} groups"
+        said.append(f"used as {spec.use}: {len(groups)} groups")
+    if spec.margin is not None:
+        groups = convert.with_margin(groups, spec.margin)
+        said.append(f"{len(groups)} with a margin above {spec.margin:g}")
+    if spec.per_prompt is not None:
+        groups = convert.at_most_per_prompt(groups, spec.per_prompt)
+        said.append(f"{len(groups)} after at most {spec.per_prompt} per prompt")
+    if spec.clean:
+        groups, removed = clean.clean(groups, spec.clean, _evaluation_texts(spec, where))
+        said.append(f"{len(groups)} after cleaning ({removed})")
     if spec.shuffle_seed is not None:
         groups = convert.shuffled(groups, spec.shuffle_seed)
     if spec.limit is not None and spec.limit < len(groups):
         groups = groups[: spec.limit]
-        description += f"; the first {spec.limit}" + (" after shuffling" if spec.shuffle_seed is not None else "")
-    if not groups:
-        raise UserError(f"{spec.label} holds no rows", where=where, fix="check the path and the split")
-    return Dataset(groups, description, kind, made.skipped)
+        said.append(f"the first {spec.limit}" + (" after shuffling" if spec.shuffle_seed is not None else ""))
+    return groups, "; ".join(said), kind
+
+
+def _evaluation_texts(spec: DataSource, where: str) -> list[str]:
+    """The prompts of the sources that `clean: {against: ...}` names."""
+    against = spec.clean.get("against", ())
+    sources: Sequence[Any] = [against] if isinstance(against, str | Mapping) else against
+    return [p.text for source in sources for p in load(source, where=f"{where}.clean.against").prompts]
+
+
+def _load_mixture(spec: Mixture, where: str) -> Dataset:
+    """Every part of a mixture, mixed by its shares."""
+    loaded = [load(part, where=f"{where}.mix[{i}]") for i, part in enumerate(spec.sources)]
+    kinds = {d.kind for d in loaded}
+    if len(kinds) > 1:
+        found = ", ".join(f"{name}: {d.kind}" for name, d in zip(spec.names, loaded, strict=True))
+        raise UserError("the parts of a mixture differ in kind", where=f"{where}.mix", why=found, fix="give each the same use:")
+    parts = [
+        Part(name=name, groups=d.groups, weight=weight, cap=cap)
+        for name, d, weight, cap in zip(spec.names, loaded, spec.weights, spec.caps, strict=True)
+    ]
+    groups = mix(parts, seed=spec.seed, size=spec.size, temperature=spec.temperature)
+    taken = Counter(g.prompt.meta["dataset"] for g in groups)
+    said = ", ".join(f"{taken[p.name]} of {len(p.groups)} {p.name}" for p in parts)
+    lines = "\n".join(f"  {d.description}" for d in loaded)
+    skipped = tuple(line for d in loaded for line in d.skipped)
+    return Dataset(groups, f"mixture of {len(groups)} {loaded[0].kind}: {said}\n{lines}", loaded[0].kind, skipped)
+
+
+# rows -------------------------------------------------------------------------------------------------------------------
 
 
 def is_text(spec: DataSource) -> bool:
@@ -103,32 +155,40 @@ def placed_rows(spec: DataSource) -> Iterator[Placed]:
             yield from read_rows(path, file_type=spec.file_type, encoding=spec.encoding, field=spec.field)
 
 
-def recognise(spec: DataSource, sample: list[Placed], where: str) -> Format:
-    """The format that was asked for, or the one that the first rows have."""
+def recognise(spec: DataSource, sample: Sequence[Stepped], where: str) -> Format:
+    """The format that was asked for, or the one that the first rows have; UserError when a renamed column is not there."""
+    rows = [row for _, row in sample if not isinstance(row, BadRow)]
+    for name, column in spec.columns.items():
+        if rows and all(look(row, column) is None for row in rows):
+            seen = list(dict.fromkeys(c for row in rows for c in row))
+            raise UserError(f"no column '{column}'", where=f"{where}.columns.{name}", fix=did_you_mean(column, seen))
     if spec.format:
         return FORMATS[spec.format]
-    if not sample:
-        raise UserError(f"{spec.label} holds no rows", where=where, fix="check the path and the split")
-    return detect([row for _, row in sample], where=spec.label, columns=spec.columns)
+    if not rows:
+        raise UserError(f"{spec.label} holds no rows", where=where, fix="check the path, the split and the steps")
+    return detect(rows, where=spec.label, columns=spec.columns)
 
 
 def _load_rows(spec: DataSource, where: str) -> Dataset:
-    rows = placed_rows(spec)
+    left_out: Counter[str] = Counter()
+    rows = run_steps(placed_rows(spec), spec.steps, left_out)
     sample = list(itertools.islice(rows, SAMPLE))
-    _check_columns(spec, sample, where)
     form = recognise(spec, sample, where)
-    enough = None if spec.use or spec.shuffle_seed is not None else spec.limit
+    later = (spec.use, spec.shuffle_seed, spec.margin, spec.per_prompt, spec.clean or None)
+    enough = spec.limit if all(value in (None, "") for value in later) else None
     groups, bad, count = _parse(spec, form, itertools.chain(sample, rows), enough)
     if bad and spec.on_bad_row == "error":
         raise _all_bad(bad, count)
-    description = describe(form, [row for _, row in sample], groups, rows=count - len(bad), columns=spec.columns)
+    shown = [row for _, row in sample if not isinstance(row, BadRow)]
+    said = [describe(form, shown, groups, rows=count - len(bad), columns=spec.columns)]
+    if left_out:
+        said.append(f"{left_out.total()} rows left out by {', '.join(left_out)}")
     if bad:
-        description += f"; {len(bad)} bad rows skipped ({bad[0].where}: {bad[0].what}{'; ...' if len(bad) > 1 else ''})"
-    kind = form.kind
-    return Dataset(groups, description, kind, tuple(f"{b.where}: {b.what}" for b in bad))
+        said.append(f"{len(bad)} bad rows skipped ({bad[0].where}: {bad[0].what}{'; ...' if len(bad) > 1 else ''})")
+    return Dataset(groups, "; ".join(said), form.kind, tuple(f"{b.where}: {b.what}" for b in bad))
 
 
-def _parse(spec: DataSource, form: Format, rows: Iterable[Placed], enough: int | None) -> tuple[list[Group], list[BadRow], int]:
+def _parse(spec: DataSource, form: Format, rows: Iterable[Stepped], enough: int | None) -> tuple[list[Group], list[BadRow], int]:
     """Groups, bad rows, and how many rows were read; stops once there are `enough` groups."""
     groups: list[Group] = []
     bad: list[BadRow] = []
@@ -138,10 +198,17 @@ def _parse(spec: DataSource, form: Format, rows: Iterable[Placed], enough: int |
             break
         count += 1
         try:
-            groups += form.groups(Row(data, place, spec.reading))
+            groups += parse_row(spec, form, place, data)
         except BadRow as error:
             bad.append(error)
     return groups, bad, count
+
+
+def parse_row(spec: DataSource, form: Format, place: str, data: Mapping[str, Any] | BadRow) -> list[Group]:
+    """The groups of one row; raises BadRow, also for one that a step could not read."""
+    if isinstance(data, BadRow):
+        raise data
+    return form.groups(Row(data, place, spec.reading))
 
 
 def _all_bad(bad: list[BadRow], count: int) -> UserError:
@@ -152,14 +219,6 @@ def _all_bad(bad: list[BadRow], count: int) -> UserError:
     others = ", ".join(b.where.split(",")[0] for b in bad[1:6])
     more = f"{len(bad)} of {count} rows are bad; the next: {others}{', ...' if len(bad) > 6 else ''}"
     return BadRow(first.what, where=first.where, why="; ".join(filter(None, [first.why, more])), fix=first.fix)
-
-
-def _check_columns(spec: DataSource, sample: list[Placed], where: str) -> None:
-    """A renamed column must exist somewhere in the first rows."""
-    for name, column in spec.columns.items():
-        if sample and all(look(row, column) is None for _, row in sample):
-            seen = list(dict.fromkeys(c for _, row in sample for c in row))
-            raise UserError(f"no column '{column}'", where=f"{where}.columns.{name}", fix=did_you_mean(column, seen))
 
 
 def _load_documents(spec: DataSource, where: str) -> Dataset:

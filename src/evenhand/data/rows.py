@@ -167,14 +167,21 @@ class Row:
 
 
 def look(data: Mapping[str, Any], column: str) -> Any:
-    """A column, or a value inside one by a dotted path; None when it is not there."""
+    """A column, or a value inside one by a dotted path into objects and lists; None when it is not there.
+
+    >>> look({"a": {"b": [10, 20]}}, "a.b.1")
+    20
+    """
     if column in data:
         return data[column]
     value: Any = data
     for part in column.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
             return None
-        value = value[part]
     return value
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.clean import check_options as check_clean
 from evenhand.data.convert import CONVERSIONS
 from evenhand.data.documents import Cutting
 from evenhand.data.formats import FORMATS
 from evenhand.data.readers import READERS
 from evenhand.data.rows import Reading
+from evenhand.data.steps import check_steps
 from evenhand.errors import UserError, did_you_mean
 
 DOCUMENTS = "documents"
@@ -26,7 +28,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "file_type": tuple(READERS),
     "format": (*FORMATS, DOCUMENTS),
 }
-_TYPES: Mapping[str, tuple[type, str]] = {
+_TYPES: Mapping[str, tuple[Any, str]] = {
     "limit": (int, "a whole number"),
     "shuffle_seed": (int, "a whole number"),
     "opening_words": (int, "a whole number"),
@@ -34,6 +36,10 @@ _TYPES: Mapping[str, tuple[type, str]] = {
     "columns": (Mapping, "a mapping of field to column, such as {prompt: question}"),
     "streaming": (bool, "true or false"),
     "keep": (list, "a list of column names"),
+    "steps": (list, "a list of steps"),
+    "per_prompt": (int, "a whole number"),
+    "margin": ((int, float), "a number"),
+    "clean": (Mapping, "a mapping such as {duplicates: exact}"),
 }
 
 
@@ -44,8 +50,9 @@ class DataSource:
     Where: `path` (a file, a list of files, or a folder of `datasets`) or `name` (of the Hub) with `config`, `split`,
     `revision`, `streaming`. How it is read: `file_type`, `encoding`, `field` (the list in a JSON object), `format` and
     `columns` (else detected), `style`, `wrap`, `transcripts`, `grades`, `keep` (see `Reading`), `on_bad_row` (error or
-    skip). Text: `separator`, `opening_words`, `opening_sentences` (see `Cutting`). What is made of it: `use` (prompts,
-    demonstrations, binary, pairs), then `shuffle_seed`, then `limit` (groups).
+    skip), `steps` before that (see `steps.py`). Text: `separator`, `opening_words`, `opening_sentences` (see `Cutting`).
+    What is made of it, in this order: `use` (prompts, demonstrations, binary, pairs), `margin` (least gap of scores),
+    `per_prompt` (groups of one prompt), `clean` (see `clean.py`), `shuffle_seed`, `limit` (groups).
     """
 
     path: tuple[str, ...] = ()
@@ -68,7 +75,11 @@ class DataSource:
     separator: str = ""
     opening_words: int = 0
     opening_sentences: int = 0
+    steps: tuple[Mapping[str, Any], ...] = ()
     use: str = ""
+    margin: float | None = None
+    per_prompt: int | None = None
+    clean: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shuffle_seed: int | None = None
     limit: int | None = None
 
@@ -99,6 +110,7 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
     Raises UserError on an unknown key, a value of the wrong type, or when it names no place to read from.
     """
     given = {"path": source} if isinstance(source, str) else dict(source)
+    given = {key: value for key, value in given.items() if value is not None}
     known = [f.name for f in dataclasses.fields(DataSource)]
     for key, value in given.items():
         if key not in known:
@@ -112,24 +124,69 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
         raise UserError("exactly one of path and name is needed", where=where, fix="path: FILE, or name: a name of the Hub")
     for path in paths:
         _must_exist(Path(path), where)
-    keep = given.pop("keep", None)
-    return DataSource(path=paths, keep=None if keep is None else tuple(keep), **{k: v for k, v in given.items() if v is not None})
+    check_steps(given.get("steps", ()), f"{where}.steps")
+    check_clean(given.get("clean", {}), f"{where}.clean")
+    lists = {key: tuple(given.pop(key)) for key in ("keep", "steps") if key in given}
+    return DataSource(path=paths, **lists, **given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Several sources as one (see `mix.py`). Per source: `name` (of the part), `weight`, `cap`; all else is its own.
+
+    `local` maps a part's name to a path that takes the place of its Hub name.
+    """
+
+    sources: tuple[Mapping[str, Any], ...]
+    names: tuple[str, ...]
+    weights: tuple[float | None, ...]
+    caps: tuple[int | None, ...]
+    size: int | None = None
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
+    """`{mix: [source, ...], size, temperature, seed, local}`; each source may also have `part`, `weight` and `cap`."""
+    known = ("mix", "size", "temperature", "seed", "local")
+    for key in source:
+        if key not in known:
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known))
+    parts, local = source["mix"], source.get("local", {})
+    if not isinstance(parts, list | tuple) or not parts:
+        raise UserError("expected a list of sources", where=f"{where}.mix", fix="mix: [{recipe: hh_rlhf}, {path: mine.jsonl}]")
+    parts = [{"path": part} if isinstance(part, str) else dict(part) for part in parts]
+    names = [str(p.pop("part", "") or p.get("recipe") or p.get("name") or _stem(p.get("path"))) for p in parts]
+    for name in local:
+        if name not in names:
+            raise UserError(f"no part '{name}'", where=f"{where}.local", fix=did_you_mean(name, names))
+    parts = [{**p, **({"path": local[name]} if name in local else {})} for p, name in zip(parts, names, strict=True)]
+    return Mixture(
+        weights=tuple(p.pop("weight", None) for p in parts),
+        caps=tuple(p.pop("cap", None) for p in parts),
+        sources=tuple(parts),
+        names=tuple(names),
+        **{key: source[key] for key in ("size", "temperature", "seed") if source.get(key) is not None},
+    )
+
+
+def _stem(path: Any) -> str:
+    first = path[0] if isinstance(path, list | tuple) and path else path
+    return Path(str(first)).name.split(".")[0]
 
 
 def _check(key: str, value: Any, where: str) -> None:
-    if value is None:
-        return
     if key == "path":
         if not (isinstance(value, str) or (isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value))):
             raise UserError(f"expected a path or a list of paths, found {value!r}", where=where)
         return
     kind, phrase = _TYPES.get(key, (str, "text"))
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"expected {phrase}, found {value!r}", where=where)
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"unknown value '{value}'", where=where, fix=did_you_mean(value, _CHOICES[key]))
-    if key == "limit" and value < 1:
-        raise UserError(f"{value} groups are no data", where=where, fix="use 1 or more, or remove the limit")
+    if key in ("limit", "per_prompt") and value < 1:
+        raise UserError(f"{value} groups are no data", where=where, fix="use 1 or more, or remove the key")
     if key == "wrap" and "{prompt}" not in value:
         raise UserError("the wrap has no {prompt} in it", where=where, fix='for example "Question: {prompt}\\nAnswer:"')
 

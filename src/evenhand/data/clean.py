@@ -1,0 +1,146 @@
+"""Cleaning: exact and near duplicates, pairs without a difference, and overlap with evaluation prompts. All deterministic.
+
+Every function keeps the order and says which groups went and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evenhand.data.shingles import Grams, Signatures, jaccard, shingles, words
+from evenhand.errors import UserError, did_you_mean
+from evenhand.types import Group
+
+KEYS = ("duplicates", "on", "threshold", "identical", "against", "ngram")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What is left, and (index into the input, reason) of what went."""
+
+    groups: tuple[Group, ...]
+    removed: tuple[tuple[int, str], ...] = ()
+
+
+def group_text(group: Group) -> str:
+    """Prompt and completions as one text."""
+    return "\n".join([group.prompt.text, *(c.text for c in group.completions)])
+
+
+def prompt_text(group: Group) -> str:
+    return group.prompt.text
+
+
+def _sift(groups: Sequence[Group], verdict: Callable[[int, Group], str]) -> Cleaned:
+    """Keep the groups about which there is nothing to say."""
+    said = [verdict(index, group) for index, group in enumerate(groups)]
+    kept = tuple(group for group, reason in zip(groups, said, strict=True) if not reason)
+    return Cleaned(kept, tuple((index, reason) for index, reason in enumerate(said) if reason))
+
+
+def drop_exact(groups: Sequence[Group], *, on: str = "group") -> Cleaned:
+    """Keep the first of groups with equal prompt, completions and scores; with `on="prompt"`, of equal prompts."""
+    first: dict[Any, int] = {}
+
+    def verdict(index: int, group: Group) -> str:
+        key = group.prompt.id
+        if on == "group":
+            key = repr((group.prompt.content, [c.content for c in group.completions], group.scores))
+        earlier = first.setdefault(key, index)
+        return "" if earlier == index else f"duplicate of {earlier}"
+
+    return _sift(groups, verdict)
+
+
+def drop_near(groups: Sequence[Group], *, threshold: float = 0.8, on: str = "group", size: int = 3) -> Cleaned:
+    """Keep the first of groups whose texts have a Jaccard similarity of at least `threshold` over word `size`-grams.
+
+    A group goes when it is that near to an earlier one that stays. Candidates come from MinHash with banding, chosen so that
+    a pair at the threshold is found with probability 0.99; each is then checked exactly, so nothing else ever goes.
+    Source: Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4.
+    """
+    if not 0 < threshold <= 1:
+        raise UserError(f"{threshold} is not a similarity", where="threshold", fix="use a number above 0 and up to 1")
+    text = group_text if on == "group" else prompt_text
+    signatures = Signatures(threshold)
+    kept: dict[int, np.ndarray] = {}
+
+    def verdict(index: int, group: Group) -> str:
+        grams = shingles(words(text(group)), size)
+        buckets = signatures.buckets(grams)
+        near = next((i for i in signatures.candidates(buckets) if jaccard(grams, kept[i]) >= threshold), None)
+        if near is not None:
+            return f"near duplicate of {near}"
+        kept[index] = grams
+        signatures.add(index, buckets)
+        return ""
+
+    return _sift(groups, verdict)
+
+
+def drop_identical(groups: Sequence[Group]) -> Cleaned:
+    """Drop groups of several completions that all say the same: there is nothing to prefer."""
+
+    def verdict(index: int, group: Group) -> str:
+        texts = {c.text.strip() for c in group.completions}
+        return "all completions are equal" if len(group.completions) > 1 and len(texts) == 1 else ""
+
+    return _sift(groups, verdict)
+
+
+def decontaminate(groups: Sequence[Group], against: Iterable[str], *, ngram: int = 13) -> Cleaned:
+    """Drop groups whose prompt or completions share `ngram` consecutive words with an evaluation text.
+
+    Case and punctuation are ignored. An evaluation text shorter than that counts when it occurs whole.
+    Source: the 13-gram overlap of Brown et al. 2020, appendix C.
+    """
+    if ngram < 1:
+        raise UserError(f"{ngram} words make no overlap", where="ngram", fix="use 1 or more")
+    grams = Grams(against, ngram)
+
+    def verdict(index: int, group: Group) -> str:
+        hit = next(
+            (found for text in (group.prompt.text, *(c.text for c in group.completions)) if (found := grams.find(text))), ""
+        )
+        return f"shares '{hit}' with the evaluation prompts" if hit else ""
+
+    return _sift(groups, verdict)
+
+
+def check_options(options: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for an unknown key or value of a source's `clean:`."""
+    for key in options:
+        if key not in KEYS:
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, KEYS))
+    choices = {"duplicates": ("exact", "near"), "on": ("group", "prompt"), "identical": ("drop", "keep")}
+    for key, known in choices.items():
+        if key in options and options[key] not in known:
+            raise UserError(f"unknown value '{options[key]}'", where=f"{where}.{key}", fix=did_you_mean(str(options[key]), known))
+
+
+def clean(groups: Sequence[Group], options: Mapping[str, Any], against: Sequence[str] = ()) -> tuple[list[Group], str]:
+    """Everything that a source's `clean:` asks for, and one phrase that counts what went.
+
+    `duplicates`: exact or near (with `threshold`), `on`: group or prompt, `identical`: drop, `ngram`: overlap with `against`.
+    """
+    on = options.get("on", "group")
+    passes: list[tuple[str, Callable[[Sequence[Group]], Cleaned]]] = []
+    if options.get("identical") == "drop":
+        passes.append(("identical pairs", drop_identical))
+    if "duplicates" in options:
+        passes.append(("duplicates", lambda g: drop_exact(g, on=on)))
+    if options.get("duplicates") == "near":
+        passes.append(("near duplicates", lambda g: drop_near(g, on=on, threshold=options.get("threshold", 0.8))))
+    if against:
+        passes.append(("seen in evaluation", lambda g: decontaminate(g, against, ngram=options.get("ngram", 13))))
+    said = []
+    left: Sequence[Group] = groups
+    for name, step in passes:
+        result = step(left)
+        said.append(f"{len(result.removed)} {name}")
+        left = result.groups
+    return list(left), ", ".join(said)

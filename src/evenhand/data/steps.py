@@ -1,0 +1,195 @@
+"""Declarative steps that bring a source's own rows into a known format: `keep`, `rename`, `fill`, `pair`, `answers`, `collect`.
+
+A step is one entry of `steps:` in a source or recipe, `{NAME: options}`. Steps see one row at a time (`collect` sees all),
+in the order written. Columns may be dotted paths into objects and lists: `info.post`, `summaries.0.text`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from evenhand.data.readers import Placed
+from evenhand.data.rows import BadRow, Row, look, shown
+from evenhand.errors import UserError, did_you_mean
+
+RowStep = Callable[[Row, Mapping[str, Any]], Mapping[str, Any] | None]
+"""A row under new names or with new fields; None leaves it out."""
+Stepped = tuple[str, Mapping[str, Any] | BadRow]
+"""What comes out of steps: a placed row, or the error of a row that a step could not read."""
+
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+def run_steps(rows: Iterable[Placed], steps: Sequence[Mapping[str, Any]], left_out: Counter[str]) -> Iterator[Stepped]:
+    """Rows after all steps. `left_out` counts the rows that each step dropped on purpose."""
+    stepped: Iterator[Stepped] = iter(rows)
+    for step in steps:
+        ((name, options),) = step.items()
+        stepped = _collect(stepped, options) if name == "collect" else _each(stepped, name, options, left_out)
+    return stepped
+
+
+def check_steps(steps: Any, where: str) -> None:
+    """Raises UserError when `steps` is not a list of single known steps with the options they need."""
+    if not isinstance(steps, list | tuple):
+        raise UserError(f"expected a list of steps, found {shown(steps)}", where=where)
+    for index, step in enumerate(steps):
+        place = f"{where}[{index}]"
+        if not isinstance(step, Mapping) or len(step) != 1:
+            raise UserError(f"expected one step as {{NAME: options}}, found {shown(step)}", where=place)
+        ((name, options),) = step.items()
+        if name not in OPTIONS:
+            raise UserError(f"unknown step '{name}'", where=place, fix=did_you_mean(name, OPTIONS))
+        if name != "keep":
+            _check_options(options, *OPTIONS[name], where=f"{place}.{name}")
+        for condition in _conditions(options) if name == "keep" else ():
+            _check_options(condition, ("column",), tuple(TESTS), where=f"{place}.keep")
+
+
+def _check_options(options: Any, needed: Sequence[str], optional: Sequence[str], *, where: str) -> None:
+    if not isinstance(options, Mapping):
+        raise UserError(f"expected options as a mapping, found {shown(options)}", where=where)
+    if not needed and not optional:
+        return
+    for key in options:
+        if key not in (*needed, *optional):
+            raise UserError(f"unknown option '{key}'", where=where, fix=did_you_mean(key, (*needed, *optional)))
+    missing = [key for key in needed if key not in options]
+    if missing:
+        raise UserError(f"the step needs {', '.join(missing)}", where=where)
+
+
+def _each(rows: Iterator[Stepped], name: str, options: Any, left_out: Counter[str]) -> Iterator[Stepped]:
+    for place, data in rows:
+        if isinstance(data, BadRow):
+            yield place, data
+            continue
+        try:
+            made = STEPS[name](Row(data, place), options)
+        except BadRow as error:
+            yield place, error
+            continue
+        if made is None:
+            left_out[name] += 1
+        else:
+            yield place, made
+
+
+# the steps --------------------------------------------------------------------------------------------------------------
+
+
+def _conditions(options: Any) -> list[Mapping[str, Any]]:
+    return [options] if isinstance(options, Mapping) else list(options)
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+TESTS: Mapping[str, Callable[[Row, str, Any], bool]] = {
+    "is": lambda row, column, wanted: _is(look(row.data, column), wanted),
+    "is_not": lambda row, column, wanted: not _is(look(row.data, column), wanted),
+    "in": lambda row, column, wanted: look(row.data, column) in wanted,
+    "above": lambda row, column, bound: row.number(column) > bound,
+    "at_least": lambda row, column, bound: row.number(column) >= bound,
+    "below": lambda row, column, bound: row.number(column) < bound,
+    "above_column": lambda row, column, other: row.number(column) > row.number(other),
+    "same_as": lambda row, column, other: look(row.data, column) == look(row.data, other),
+    "present": lambda row, column, wanted: (look(row.data, column) not in (None, "")) == wanted,
+}
+"""What `keep` can ask of a column."""
+
+
+def _keep(row: Row, options: Any) -> Mapping[str, Any] | None:
+    """Keep rows for which every test holds: `{column: score_ratio, above: 2}`, or a list of such."""
+    for condition in _conditions(options):
+        column = condition["column"]
+        if not all(TESTS[name](row, column, value) for name, value in condition.items() if name != "column"):
+            return None
+    return row.data
+
+
+def _rename(row: Row, options: Mapping[str, str]) -> Mapping[str, Any]:
+    """`{new: old}`: the old column (or path) under a new name."""
+    made = {name: row.get(column) for name, column in options.items()}
+    return {**{k: v for k, v in row.data.items() if k not in options.values()}, **made}
+
+
+def _fill(row: Row, options: Mapping[str, str]) -> Mapping[str, Any]:
+    """`{prompt: "Title: {info.title}"}`: new text columns with the named columns filled in; lists are joined by commas."""
+
+    def text(match: re.Match[str]) -> str:
+        value = row.get(match.group(1))
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return {**row.data, **{name: _FIELD.sub(text, pattern) for name, pattern in options.items()}}
+
+
+def _pair(row: Row, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Two answer columns and a column that says which is better: sets chosen and rejected, leaves ties out."""
+    winner = row.get(options["winner"])
+    first, second = row.get(options["first"]), row.get(options["second"])
+    if _is(winner, options["first_is"]):
+        return {**row.data, "chosen": first, "rejected": second}
+    if _is(winner, options["second_is"]):
+        return {**row.data, "chosen": second, "rejected": first}
+    if any(_is(winner, tie) for tie in options.get("ties", ())):
+        return None
+    expected = f"{options['first_is']!r} or {options['second_is']!r}"
+    raise row.bad(options["winner"], f"expected {expected}, found {shown(winner)}")
+
+
+def _answers(row: Row, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A list of objects as completions, with their scores or ranks; `join` finds the scores in a second list.
+
+    `unscored` lists values that mean "not rated".
+    """
+    items = row.items(options["list"])
+    others = {look(o, options["on"]): o for o in row.items(options["join"])} if "join" in options else {}
+    made: dict[str, Any] = {"completions": [look(item, options["text"]) for item in items]}
+    for kind in ("score", "rank"):
+        if kind in options:
+            rated = [others.get(look(item, options["on"]), {}) if others else item for item in items]
+            values = [look(r, options[kind]) for r in rated]
+            made[f"{kind}s"] = [None if v in options.get("unscored", ()) else v for v in values]
+    return {**{k: v for k, v in row.data.items() if k not in (options["list"], options.get("join"))}, **made}
+
+
+def _collect(rows: Iterator[Stepped], options: Mapping[str, Any]) -> Iterator[Stepped]:
+    """Rows with one answer each as one row per prompt: `by` the prompt column, `text` the answer, `score` one or more columns.
+
+    Several score columns are added up. The other columns are those of a prompt's first row.
+    """
+    gathered: dict[str, tuple[str, dict[str, Any]]] = {}
+    columns = [options["score"]] if isinstance(options["score"], str) else list(options["score"])
+    used = {options["text"], *columns}
+    for place, data in rows:
+        if isinstance(data, BadRow):
+            yield place, data
+            continue
+        row = Row(data, place)
+        try:
+            key, answer, score = row.text(options["by"]), row.text(options["text"]), sum(row.number(c) for c in columns)
+        except BadRow as error:
+            yield place, error
+            continue
+        rest = {name: value for name, value in data.items() if name not in used}
+        _, made = gathered.setdefault(key, (place, {**rest, "completions": [], "scores": []}))
+        made["completions"].append(answer)
+        made["scores"].append(score)
+    yield from gathered.values()
+
+
+STEPS: Mapping[str, RowStep] = {"keep": _keep, "rename": _rename, "fill": _fill, "pair": _pair, "answers": _answers}
+OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "keep": ((), ()),
+    "rename": ((), ()),
+    "fill": ((), ()),
+    "pair": (("first", "second", "winner", "first_is", "second_is"), ("ties",)),
+    "answers": (("list", "text"), ("score", "rank", "join", "on", "unscored")),
+    "collect": (("by", "text", "score"), ()),
+}
+"""Per step: options it needs, options it may have. `keep`, `rename` and `fill` take columns as keys."""
