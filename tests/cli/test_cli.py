@@ -80,8 +80,8 @@ def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeyp
     assert prepared.asked == [("quickstart", ["steps=3", "seeds=[0, 1]"], None)]
     assert "2 nodes, 1 cached, 1 to run" in out
     rows = [line.split() for line in out.splitlines()]
-    assert ["sft", "fit", "cached", "100", "steps", "aaaaaaaaaaaa"] in rows
-    assert ["arms/dpo/seed-0", "fit", "to", "resume", "120", "steps", "x", "32", "prompts", "bbbbbbbbbbbb"] in rows
+    assert ["sft", "fit", "cached", "100", "steps", "aaaaaaaa"] in rows
+    assert ["arms/dpo/seed-0", "fit", "to", "resume", "120", "steps", "x", "32", "prompts", "bbbbbbbb"] in rows
 
 
 def test_a_good_run_prints_the_table_and_the_page(cli, prepared, monkeypatch):

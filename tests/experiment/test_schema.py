@@ -166,6 +166,8 @@ def test_all_faults_come_at_once_in_the_order_of_the_file():
 def test_faults_of_the_command_line_say_so():
     (fault,) = faults(DATA, "data.sise=3")
     assert (fault.where, fault.fix) == ("command line: data.sise", "did you mean 'size'?")
+    (fault,) = faults(DATA, "stage.0.steps=3")
+    assert (fault.where, fault.fix) == ("command line: stage", "did you mean 'stages'?")
     assert load(Config, DATA, ["data.size=3", "seeds=[4]"]).value == Config(data=World(name="notes", size=3), seeds=(4,))
 
 

@@ -65,13 +65,14 @@ def plan_table(prepared: Run) -> Table:
     nodes, store = prepared.plan.nodes, prepared.store
     cached = sum(store.has(n.key) for n in nodes)
     table = Table(title=f"{len(nodes)} nodes, {cached} cached, {len(nodes) - cached} to run", title_justify="left", box=None)
-    for column in ("node", "kind", "state", "cost", "key"):
-        table.add_column(column)
+    table.add_column("node", no_wrap=True, min_width=max((len(n.name) for n in nodes), default=0))
+    for column in ("kind", "state", "cost", "key"):
+        table.add_column(column, no_wrap=True)
     for node in nodes:
         begun = store.partial(node.key).is_dir()
         state = "cached" if store.has(node.key) else "to resume" if begun else "to run"
         style = "dim" if state == "cached" else ""
-        table.add_row(*(Text(t, style=style) for t in (node.name, node.kind, state, node.cost, node.key[:12])))
+        table.add_row(*(Text(t, style=style) for t in (node.name, node.kind, state, node.cost, node.key[:8])))
     return table
 
 

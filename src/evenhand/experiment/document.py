@@ -263,6 +263,8 @@ def override(document: Document, settings: Iterable[str]) -> Document:
         given = parse(value, f"{COMMAND_LINE}: {setting}").data if value.strip() else None
         data, path = _set(document.data, path, given, ())
         places = {p: at for p, at in document.places.items() if p[: len(path)] != path}
+        for end in range(1, len(path)):  # mappings that the override brings into being
+            places.setdefault(path[:end], COMMAND_LINE)
         document = Document(data, {**places, path: COMMAND_LINE})
     return document
 

@@ -23,14 +23,13 @@ from evenhand.experiment.board import Board, Status
 from evenhand.experiment.progress import Quiet, View
 from evenhand.experiment.store import Store
 from evenhand.experiment.task import as_task
-from evenhand.experiment.worker import Failed, Finished, Report, Setting, one_line, perform, work
+from evenhand.experiment.worker import THREADS, Failed, Finished, Report, Setting, one_line, perform, work
 
 if TYPE_CHECKING:
     from evenhand.experiment.plan import Node, Plan
 
 STAGES = "evenhand.stages"
-_HEAVY = ("torch", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto")
-"""What stages import late; the fork server imports it once, so that a worker starts in milliseconds."""
+_WARM = "evenhand.experiment.warm"
 _TICK = 0.25
 _PATIENCE = 5.0
 """Seconds a stopped worker has to end before it is killed."""
@@ -146,8 +145,8 @@ class _Scheduler:
     def in_processes(self) -> None:
         context = multiprocessing.get_context("forkserver")
         kinds = sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is Status.QUEUED})
-        heavy = _HEAVY if kinds and self.stages == STAGES else ()
-        context.set_forkserver_preload([self.stages, *heavy, *(f"{self.stages}.{kind}" for kind in kinds)])
+        warm = [_WARM] if kinds and self.stages == STAGES else []
+        context.set_forkserver_preload([*warm, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
         while True:
             while self.slots and (node := self.next_ready()):
                 self.launch(context, node)
@@ -178,7 +177,7 @@ class _Scheduler:
         setting = Setting(store=self.store.root, stages=self.stages, threads=self.threads, log=log, device=device)
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(as_task(node, self.keys), setting, there), name=node.name, daemon=False)
-        with _environment(OMP_NUM_THREADS=str(self.threads), TOKENIZERS_PARALLELISM="false"):
+        with _environment(**dict.fromkeys(THREADS, str(self.threads)), TOKENIZERS_PARALLELISM="false"):
             process.start()
         there.close()  # so that the end of the worker is the end of the pipe
         self.running[node.name] = _Worker(process, here, node, slot, log)

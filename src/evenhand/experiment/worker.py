@@ -22,6 +22,8 @@ from evenhand.experiment.progress import plain
 from evenhand.experiment.store import Store
 from evenhand.experiment.task import Task
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Environment variables that fix the number of threads of libraries loaded later."""
 _EVERY = 0.1
 """Seconds between two reports sent; a report only moves a bar."""
 
@@ -137,7 +139,7 @@ def _use(setting: Setting) -> None:
     """A fixed number of threads: bytes must not depend on the machine's cores. One device, if the scheduler chose one."""
     if setting.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = setting.device
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in THREADS:
         os.environ[name] = str(setting.threads)
     if "torch" in sys.modules:  # imported by the fork server, before the variables were set
         sys.modules["torch"].set_num_threads(setting.threads)
