@@ -21,7 +21,7 @@ WEAK = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """`values` [n] in logits, centred near 0 (higher: easier to win), the chosen prior `precision`, held-out `losses` by precision."""
+    """`values` [n] in logits, mean near 0 (higher: easier to win), the chosen prior `precision`, held-out `losses` by it."""
 
     values: tuple[float, ...]
     precision: float
