@@ -68,6 +68,14 @@ def test_the_runner_up_is_compared_by_its_own_contrast() -> None:
     assert found.sentences[2] == "Between grpo and dpo this run cannot decide (+4.0 points, 95% interval −1.0 to +9.0)."
 
 
+def test_a_run_too_small_to_find_anything_says_so() -> None:
+    arms = {"dpo": arm(0.26, 0.4, [0.19, 0.33]) | {"ci95_prompts_only": [0.19, 0.35]}}
+    found = headline(summarise(results(arms, power={"minimum_detectable_difference": 2.46})))
+    assert found.title == "Inconclusive: dpo cannot be told apart from sft"
+    assert any("would make dpo worse than sft" in sentence for sentence in found.sentences)
+    assert any("no difference, however large" in sentence for sentence in found.sentences)
+
+
 def test_losers_are_said_to_lose() -> None:
     found = headline(summarise(results({"ipo": arm(0.40, 0.05, [0.4, 0.4, 0.4])})))
     assert found.title == "ipo does worse than sft"

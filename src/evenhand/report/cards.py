@@ -213,7 +213,7 @@ def budget_rows(summary: Summary, ledgers: Mapping[str, Mapping[str, Mapping[str
         entries = list(ledgers.get(arm.name, {}).values()) or ([own] if own else [])
         if entries:
             cells = tuple(amount(_mean([entry.get(key) for entry in entries])) for key in BUDGET)
-            rows.append(BudgetRow(arm.name, arm.style, len(entries), cells))
+            rows.append(BudgetRow(arm.name, arm.style, len(ledgers.get(arm.name) or summary.seeds), cells))
     return rows
 
 

@@ -65,12 +65,15 @@ def points(difference: Any, digits: int = 1) -> str:
 
 
 def points_interval(pair: Any, digits: int = 1) -> str:
-    """An interval of differences in percentage points.
+    """An interval of differences in percentage points, cut at the +-100 that a difference of shares can reach.
 
-    >>> points_interval([-0.03, 0.11])
-    '−3.0 to +11.0'
+    >>> points_interval([-0.03, 0.11]), points_interval([-2.2, 0.5])
+    ('−3.0 to +11.0', '−100.0 to +50.0')
     """
-    return f"{points(pair[0], digits)} to {points(pair[1], digits)}" if is_pair(pair) else MISSING
+    if not is_pair(pair):
+        return MISSING
+    low, high = (min(max(end, -1.0), 1.0) for end in pair)
+    return f"{points(low, digits)} to {points(high, digits)}"
 
 
 def p_value(p: Any) -> str:

@@ -77,6 +77,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "headline": headline(summary),
         "power": power(summary),
         "summary": summary,
+        "trained": [arm for arm in summary.arms if run.curves.get(arm.name)],
         "facts": [*held_equal(results), *judge_facts(results.get("judge"))],
         "judge_warnings": judge_warnings(results.get("judge")),
         "held_equal": results.get("held_equal") or [],

@@ -80,7 +80,20 @@ def _no_winner(summary: Summary) -> Headline:
     rate = f"The highest win rate is {best.name}'s: {size}."
     split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not _seeds_agree(arm)]
     disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
-    return Headline(title, (rate, disagree, power(summary)))
+    return Headline(title, (rate, disagree, _these_checkpoints(open_arms, summary), power(summary)))
+
+
+def _these_checkpoints(arms: Sequence[Arm], summary: Summary) -> str:
+    """What the prompts-only interval already says of arms that stay open once seeds are counted."""
+    known = [arm for arm in arms if arm.ci95_prompts_only and arm.verdict is Verdict.INCONCLUSIVE]
+    better = [arm.name for arm in known if arm.ci95_prompts_only and arm.ci95_prompts_only[0] > 0.5]
+    worse = [arm.name for arm in known if arm.ci95_prompts_only and arm.ci95_prompts_only[1] < 0.5]
+    found = [
+        f"{listed(names)} {word} than {summary.reference}" for names, word in ((better, "better"), (worse, "worse")) if names
+    ]
+    if not found:
+        return ""
+    return f"As single checkpoints, prompts alone would make {' and '.join(found)}; whether training again gives the same stays open."
 
 
 def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
@@ -121,6 +134,8 @@ def power(summary: Summary) -> str:
     """What size of difference this run could have seen."""
     if summary.mde is None:
         return ""
+    if summary.mde >= 0.5:  # a win rate cannot be further than that from one half
+        return "With so few seeds and prompts no difference, however large, would reliably have been found: “inconclusive” says nothing."
     return (
         f"A difference smaller than about {fixed(100 * summary.mde, 1)} points would usually go unnoticed here, "
         "so “inconclusive” does not mean “equal”."

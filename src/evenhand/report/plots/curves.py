@@ -170,7 +170,8 @@ def _draw(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[st
                 _lines(axes, list(seeds.values()), styles[arm], window)
         axes.set_xlabel("step")
         axes.set_ylabel(metric.unit)
-        axes.locator_params(nbins=5)
+        axes.locator_params(axis="x", nbins=5, integer=True)
+        axes.locator_params(axis="y", nbins=5)
         axes.margins(x=0.01)
         return render(figure, name, f"{metric.title} over training steps for {', '.join(series)}")
 

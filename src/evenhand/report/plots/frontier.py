@@ -46,7 +46,7 @@ def frontier_figures(results: Mapping[str, Any], summary: Summary, curves: Curve
 
 _PROXY_READING = (
     "Up is more of the reward that was trained on, right is further from the starting policy. "
-    "A line follows an arm through training; the large marker is the finished arm on the held-out prompts. "
+    "A line follows the mean of an arm's seeds through training; the large marker is the finished arm on the held-out prompts. "
     "Higher at the same KL is better."
 )
 _GOLD_READING = (
@@ -56,15 +56,19 @@ _GOLD_READING = (
 
 
 def _path(raw: Mapping[str, Any], key: str, points: Sequence[Mapping[str, Any]]) -> Path:
-    ordered = sorted((p for p in points if is_number(p.get("kl")) and is_number(p.get(key))), key=lambda p: p.get("step", 0))
+    known = [p for p in points if is_number(p.get("kl")) and is_number(p.get(key))]
+    steps: dict[float, list[tuple[float, float]]] = {}
+    for point in known:
+        steps.setdefault(point.get("step", 0), []).append((float(point["kl"]), float(point[key])))
+    means = [np.mean(steps[step], axis=0) for step in sorted(steps)]  # over seeds, so that the line does not jump between them
     end = (float(raw["kl"]), float(raw[key])) if is_number(raw.get("kl")) and is_number(raw.get(key)) else None
-    kl, height = _binned([float(p["kl"]) for p in ordered], [float(p[key]) for p in ordered])
+    kl, height = _binned([float(m[0]) for m in means], [float(m[1]) for m in means])
     return Path(kl, height, end)
 
 
 def _recorded(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    """Training steps of all seeds that recorded both a reward and a KL."""
-    return [row for rows in seeds.values() for row in rows if is_number(row.get("kl")) and is_number(row.get("reward"))]
+    """Training steps of all seeds."""
+    return [row for rows in seeds.values() for row in rows]
 
 
 def _binned(kl: list[float], height: list[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:

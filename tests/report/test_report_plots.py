@@ -1,0 +1,53 @@
+"""What is drawn is what was recorded."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+
+from evenhand.report.plots.curves import METRICS, curve_figures, mean_over_seeds, other_metrics
+from evenhand.report.plots.frontier import frontier_figures
+from evenhand.report.plots.phases import mean_seconds
+from evenhand.report.summary import summarise
+
+RESULTS = {"baseline": "sft", "arms": {"sft": {"kl": 0.0, "reward": 0.0}, "grpo": {"win_rate": 0.6, "kl": 2.0, "reward": 3.0}}}
+
+
+def rows(*points: tuple[int, float, float]) -> list[dict[str, float]]:
+    return [{"step": step, "kl": kl, "reward": reward} for step, kl, reward in points]
+
+
+def test_the_frontier_is_a_mean_over_seeds_at_each_step() -> None:
+    curves = {"grpo": {"0": rows((1, 0.0, 0.0), (2, 1.0, 1.0)), "1": rows((1, 0.0, 2.0), (2, 3.0, 5.0))}}
+    (figure,) = frontier_figures(RESULTS, summarise(RESULTS), curves)  # no gold anywhere: no gold figure
+    assert figure.csv.splitlines() == ["arm,kind,kl,reward", "grpo,path,0,1", "grpo,path,2,3", "sft,end,0,0", "grpo,end,2,3"]
+
+
+def test_a_metric_nobody_recorded_has_no_figure_and_an_unknown_one_keeps_its_name() -> None:
+    curves = {"grpo": {"0": [{"step": 1, "reward": 1.0, "flat": 0.25}, {"step": 2, "reward": None, "flat": 0.5}]}}
+    styles = {arm.name: arm.style for arm in summarise(RESULTS).arms}
+    assert [figure.title for figure in curve_figures(curves, styles, METRICS)] == ["Reward"]
+    assert [metric.title for metric in other_metrics(curves)] == ["flat"]
+    (figure,) = curve_figures(curves, styles, METRICS)
+    assert figure.csv.splitlines() == ["step,grpo seed 0", "1,1"]  # the missing value is not drawn
+
+
+def test_the_thick_line_is_the_mean_where_all_seeds_have_a_value() -> None:
+    steps, mean = mean_over_seeds([(np.arange(4.0), np.array([0.0, 1, 2, 3])), (np.arange(2.0), np.array([4.0, 5]))])
+    assert (steps.tolist(), mean.tolist()) == ([0, 1], [2, 3])
+
+
+def test_seconds_are_means_over_seeds_and_a_phase_a_seed_lacks_took_no_time() -> None:
+    ledgers = {"grpo": {"0": {"seconds": {"train": 2.0, "generate": 4.0}}, "1": {"seconds": {"train": 4.0}}}, "sft": {"0": {}}}
+    assert mean_seconds(ledgers) == {"grpo": {"train": 3.0, "generate": 2.0}}
+
+
+def test_a_figure_of_a_run_holds_every_recorded_step(run_dir: Path, page: str) -> None:
+    link = page.split('download="curve-kl.csv"')[0].rsplit("base64,", 1)[1].split('"')[0]
+    lines = [line.split(",") for line in base64.b64decode(link).decode().splitlines()]
+    recorded = [json.loads(line)["kl"] for line in (run_dir / "arms/grpo/seed-1/metrics.jsonl").read_text().splitlines()]
+    drawn = [float(line[lines[0].index("grpo seed 1")]) for line in lines[1:]]
+    np.testing.assert_allclose(drawn, recorded, rtol=1e-5)
