@@ -347,7 +347,8 @@ def online_dpo(*, completions_per_prompt: int = 2, beta: float = 0.1) -> Method:
 
 @method
 def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: float = 0.05) -> Method:
-    """The online DPO of "All Roads Lead to Likelihood": all pairs sampled once from the start, which is the reference; logits scaled by 1/T."""
+    """All pairs sampled once from the start, which is the reference; logits scaled by 1/T
+    ("All Roads Lead to Likelihood", section 3)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, select="best_vs_worst", updates=steps)
     return _selected("dpo", rollouts, reference="generator", beta=beta)
 

@@ -95,18 +95,18 @@ class DataConfig:
 class Annotate:
     """Make preference pairs: sample from the starting policy, let `reward` compare, label with Bradley-Terry noise.
 
-    `scale` multiplies the reward difference inside the sigmoid; `flip` swaps that share of labels;
-    `length_bias` is added per word.
+    `noise` is the annotator's temperature in units of the reward; `flip` swaps that share of labels; `bias_per_word` is what a
+    longer answer gains in its eyes.
     """
 
     reward: str | Mapping[str, Any]
+    noise: float = 0.1
+    flip: float = 0.0
+    bias_per_word: float = 0.0
     prompts: int = 1000
     heldout_prompts: int = 200
     completions_per_prompt: int = 2
     temperature: float = 1.0
-    scale: float = 1.0
-    flip: float = 0.0
-    length_bias: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,6 +276,9 @@ class Experiment:
             )
         if self.data.world is None and not any(getattr(self.data, s) for s in SPLITS):
             yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
+        yield from reward_problem(self.judge.reward, self, "judge.reward")
+        if self.annotate is not None:
+            yield from reward_problem(self.annotate.reward, self, "annotate.reward")
         if self.start == "sft" and self.sft is None:
             yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
 
@@ -299,9 +302,45 @@ class Experiment:
             yield UserError(
                 f"{arm.method} learns from fixed data; a reward has no effect", where=f"{where}.reward", fix="remove it"
             )
-        names = {**self.reward_models, **self.rewards, "gold": None}
-        if isinstance(arm.reward, str) and arm.reward not in names:
-            yield UserError(f"unknown reward '{arm.reward}'", where=f"{where}.reward", fix=did_you_mean(arm.reward, names))
+        if arm.reward is not None:
+            yield from reward_problem(arm.reward, self, f"{where}.reward")
+
+
+def resolved_reward(reward: Any, experiment: Experiment) -> Any:
+    """A reward with the experiment's own names replaced by what they stand for, at any depth; None stays None."""
+    if isinstance(reward, str):
+        if reward in experiment.rewards:
+            return resolved_reward(experiment.rewards[reward], experiment)
+        if reward in experiment.reward_models:
+            return {"kind": "model", "name": reward}
+        return {"kind": reward} | ({"world": experiment.data.world} if reward == "gold" else {})
+    if isinstance(reward, Mapping):
+        nested = {"reward": resolved_reward, "parts": _resolved_list, "members": _resolved_list}
+        return {k: nested[k](v, experiment) if k in nested else v for k, v in reward.items()}
+    return reward
+
+
+def _resolved_list(rewards: Any, experiment: Experiment) -> Any:
+    return [resolved_reward(r, experiment) for r in rewards] if isinstance(rewards, list | tuple) else rewards
+
+
+def models_in(reward: Any) -> set[str]:
+    """Names of the trained reward models inside a resolved reward."""
+    if isinstance(reward, Mapping):
+        own = {reward["name"]} if reward.get("kind") == "model" and "name" in reward else set()
+        return own.union(*(models_in(v) for v in reward.values()))
+    return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+
+
+def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[UserError]:
+    """The fault of a reward, if it has one: built once with stand-ins for the models that are not trained yet."""
+    from evenhand import rewards
+
+    stand_ins: dict[str, Any] = {name: (lambda groups: []) for name in experiment.reward_models}
+    try:
+        rewards.get(resolved_reward(reward, experiment), stand_ins, where=where)
+    except UserError as error:
+        yield error
 
 
 SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evenhand.experiment.config import SPLITS, START, Arm, Experiment, learning_rate
+from evenhand.experiment.config import SPLITS, START, Arm, Experiment, learning_rate, models_in, resolved_reward
 from evenhand.experiment.hashing import digest, file_fingerprint, folder_fingerprint, model_fingerprint
 from evenhand.stages import VERSIONS
 
@@ -213,21 +213,13 @@ class _Builder:
     def _data_inputs(self) -> dict[str, str]:
         return {"data": "data"} | ({"preferences": "preferences"} if "preferences" in self.nodes else {})
 
-    def _reward_spec(self, reward: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """A reward as a self-contained mapping: names of this experiment are resolved."""
-        if reward is None:
-            return None
-        if isinstance(reward, Mapping):
-            return {k: [self._reward_spec(p) for p in v] if k == "parts" else v for k, v in reward.items()}
-        if reward in self.e.rewards:
-            return self._reward_spec(self.e.rewards[reward])
-        if reward in self.e.reward_models:
-            return {"kind": "model", "name": reward}
-        return {"kind": "gold", "world": self.e.data.world}
+    def _reward_spec(self, reward: Any) -> Any:
+        """A reward as a self-contained mapping: names of this experiment are resolved, at any depth."""
+        return resolved_reward(reward, self.e)
 
     def _reward_inputs(self, reward: str | Mapping[str, Any], seed: int) -> dict[str, str]:
         """The reward models a reward needs, as inputs under the role `reward_models/NAME`."""
-        roles = [f"reward_models/{name}" for name in models_in(self._reward_spec(reward))]
+        roles = [f"reward_models/{name}" for name in sorted(models_in(self._reward_spec(reward)))]
         return {role: self.models[role, seed] for role in roles}
 
     def generation(self, name: str, seed: int) -> None:
@@ -268,15 +260,6 @@ class _Builder:
             nodes=tuple(self.nodes.values()), arms=arms, generations=self.generations, verdicts=self.verdicts,
             reward_models=self.rms, experiment=self.e,
         )  # fmt: skip
-
-
-def models_in(reward: Mapping[str, Any] | None) -> list[str]:
-    """Names of the trained reward models inside a resolved reward."""
-    if reward is None:
-        return []
-    if reward.get("kind") == "model":
-        return [reward["name"]]
-    return [name for part in reward.get("parts", []) for name in models_in(part)]
 
 
 def _model_bytes(path: str | None) -> str | None:

@@ -148,13 +148,18 @@ class PolicyGradient:
         value = spec.function(Step(logp, old, behaviour, batch.advantage, mask), **self.parameters)
         weight = self._surrogate_weight(mask)[0].to(value.dtype)
         if self.importance:
-            weight = weight * policy.token_importance(old, behaviour, cap=self.importance)
+            weight = weight * self._importance(old, behaviour, mask)
         terms = [Term(self.surrogate, value, weight)]
         metrics = {"ratio": metric((logp - old).exp(), mask)} if batch.old_logp is not None else {}
         terms += self._added_terms(out, batch, logp, mask)
         if batch.ref_logp is not None:
             metrics["kl_token"] = metric(kl.k3(logp.detach(), batch.ref_logp), mask)
         return Terms(tuple(terms), metrics)
+
+    def _importance(self, old: Tensor, behaviour: Tensor, mask: Tensor) -> Tensor:
+        if SURROGATES[self.surrogate].per_sequence:
+            return policy.sequence_importance(old, behaviour, mask, cap=self.importance)[:, None]
+        return policy.token_importance(old, behaviour, cap=self.importance)
 
     def _added_terms(self, out: ModelOut, batch: Batch, logp: Tensor, mask: Tensor) -> list[Term]:
         weight = reduction(self.reduce, mask)[0].to(logp.dtype)

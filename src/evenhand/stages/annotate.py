@@ -29,8 +29,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
 
 def labelled(groups: list[Group], reward: Any, spec: Mapping[str, Any], seed: int) -> list[Group]:
     """Groups scored 1 and 0 by a noisy annotator that sees the reward."""
-    from evenhand.rewards.annotate import annotate
+    from evenhand.rewards.annotate import Annotator, annotate
 
-    return annotate(
-        groups, reward, scale=spec["scale"], flip=spec["flip"], length_bias=spec["length_bias"], seed=keyed(seed, "annotator")
-    )
+    annotator = Annotator(temperature=spec["noise"], bias_per_word=spec["bias_per_word"], flip=spec["flip"])
+    return list(annotate(groups, reward, annotator, seed=seed).pairs)

@@ -81,7 +81,7 @@ def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], spec: Ma
 
 def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str) -> Reward:
     """A trained reward model as a reward: its own tokenizer and template, its own shift."""
-    from evenhand.rewards.model import ModelReward
+    from evenhand.rewards.model import ModelReward, Normalisation
 
     folder = model_path(artifact)
     return ModelReward(
@@ -90,6 +90,7 @@ def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str) -> R
         max_prompt=spec["lengths"]["prompt"],
         max_completion=spec["lengths"]["completion"],
         tokens_per_microbatch=spec.get("tokens_per_microbatch", 8192),
+        normalisation=Normalisation.load(folder),
     )
 
 

@@ -42,7 +42,8 @@ def from_world(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group
 
 def from_sources(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group]], list[str]]:
     """Every named source, and held-out splits set apart by prompt where none is named."""
-    from evenhand.data.load import holdout, load
+    from evenhand.data.convert import holdout
+    from evenhand.data.load import load
 
     splits: dict[str, list[Group]] = {}
     said = []

@@ -23,6 +23,9 @@ from evenhand.train.items import micro_batches
 from evenhand.train.ledger import Ledger
 from evenhand.train.optim import AdamW, schedule
 
+NORMALISED = 500
+"""Groups a reward model's scale is taken from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -80,6 +83,8 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
 def _finish(cell: Cell, out: Path) -> None:
     with cell.ledger.phase("save"):
         save(cell.model, cell.renderer.tokenizer, out / "model")
+        if isinstance(cell.model, RewardModel):
+            normalise(cell, out / "model")
     parameters = sum(p.numel() for p in cell.model.parameters())
     cell.ledger.flops = 6.0 * parameters * cell.ledger.tokens_trained + 2.0 * parameters * cell.ledger.tokens_generated
     spent = cell.ledger.as_dict()
@@ -87,6 +92,19 @@ def _finish(cell: Cell, out: Path) -> None:
     spent["seconds"]["train"] = round(spent["seconds"].pop("step", 0.0) - inside, 3)
     write_json(out / "ledger.json", spent)
     checkpoint.remove(out)
+
+
+def normalise(cell: Cell, folder: Path) -> None:
+    """Store the shift and scale that give this reward model mean 0 and deviation 1 over answers it was trained on."""
+    from evenhand.rewards.model import ModelReward, Normalisation
+
+    lengths = cell.spec["lengths"]
+    reward = ModelReward(
+        cell.model, cell.renderer, max_prompt=lengths["prompt"], max_completion=lengths["completion"],
+        tokens_per_microbatch=cell.spec["train"]["tokens_per_microbatch"],
+    )  # fmt: skip
+    groups = offline.split_groups(cell.spec, cell.inputs, cell.method)[:NORMALISED]
+    Normalisation.fit([v for s in reward(groups) for v in s.values]).save(folder)
 
 
 def open_cell(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], device: str, ledger: Ledger) -> Cell:

@@ -36,6 +36,16 @@ def shaped(group: Group, penalties: LengthPenalties) -> Group:
     return replace(group, scores=scores, parts={**group.parts, "unshaped": group.scores})
 
 
+def weighted(item: Item, *, mask_truncated: bool) -> Item:
+    """Weight 0 for a completion that could not be scored, and for a truncated one if asked; nothing changes if all count."""
+    group = item.tokens.group
+    counts = [
+        score == score and not (mask_truncated and completion.finish is Finish.LENGTH)
+        for score, completion in zip(group.scores, group.completions, strict=True)
+    ]
+    return replace(item, per_completion={**item.per_completion, "weight": tuple(map(float, counts))})
+
+
 def spread(group: Group) -> float:
     """Range of a group's scores; 0 when fewer than two are known."""
     known = [s for s in group.scores if s == s]
@@ -66,7 +76,9 @@ def pair_item(item: Item, best: int, worst: int) -> Item | None:
 
 def token_credit(items: Sequence[Item], reward: Tensor, *, kl: float, gamma: float, lam: float) -> list[Item]:
     """PPO's credit: KL in the reward per token, GAE, whitened over the whole rollout; adds `returns` and `token_advantage`."""
-    masks = [torch.tensor(c.mask) for i in items for c in i.tokens.completions]
+    scored = ~reward.isnan()
+    tokens = [torch.tensor(c.mask) for i in items for c in i.tokens.completions]
+    masks = [mask & known for mask, known in zip(tokens, scored, strict=True)]  # an unscored answer is no experience
     mask = pad_sequence(masks, batch_first=True)
     old, value = _padded(items, "old_logp"), _padded(items, "value")
     ref = _padded(items, "ref_logp") if "ref_logp" in items[0].per_token else old

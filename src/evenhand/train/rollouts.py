@@ -17,17 +17,16 @@ from evenhand.train.items import Item, micro_batches, split_dead
 from evenhand.train.ledger import Ledger
 from evenhand.train.order import permutation, window
 from evenhand.train.scoring import Rows
-from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, TokenGroup
+from evenhand.types import Group, Head, Need, Prompt, Sampling, TokenGroup
 
 CREDITS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda reward: reward.nan_to_num(0.0),
     "centre": credit.centre,
     "standardise": credit.standardise,
     "leave_one_out": credit.leave_one_out,
     "rank": credit.rank,
     "batch_baseline": credit.batch_baseline,
 }
-"""Reward [P, G] -> advantage [P, G], per completion. `running_baseline` and `gae` need more and are handled by the source."""
+"""Reward [P, G] -> advantage [P, G], per completion. `none`, `running_baseline` and `gae` need more: see the source."""
 SELECTIONS = ("best_vs_worst", "best")
 
 
@@ -193,25 +192,24 @@ class RolloutSource:
         return [self._finished(i) for i in items]
 
     def _advantage(self, reward: Tensor) -> Tensor:
+        if self.plan.credit == "none":
+            return credit.fixed_baseline(reward, baseline=self.plan.baseline)
         if self.plan.credit != "running_baseline":
-            return CREDITS[self.plan.credit](reward) - (self.plan.baseline if self.plan.credit == "none" else 0.0)
+            return CREDITS[self.plan.credit](reward)
         state = torch.tensor(self.running.get("baseline", float("nan")))
         advantage, state = credit.running_baseline(reward, state)
         self.running["baseline"] = float(state)
         return advantage
 
     def _finished(self, item: Item) -> Item:
-        """Drops what the objective will not read, so that buffers stay small, and masks truncated completions if asked."""
+        """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""
         drop = set()
         if self.plan.updates == 1:
             drop.add("old_logp")
         if Need.REF_LOGP not in self.needs:
             drop.add("ref_logp")
         item = replace(item, per_token={k: v for k, v in item.per_token.items() if k not in drop})
-        if not self.plan.mask_truncated:
-            return item
-        weight = tuple(float(c.finish is not Finish.LENGTH) for c in item.tokens.group.completions)
-        return replace(item, per_completion={**item.per_completion, "weight": weight})
+        return assign.weighted(item, mask_truncated=self.plan.mask_truncated)
 
     def _select(self, items: list[Item], rollout: int) -> list[Item]:
         """Best against worst as a pair, or the best alone; ties broken by keyed numbers, identical texts dropped."""
