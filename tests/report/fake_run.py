@@ -122,6 +122,8 @@ def experiment() -> dict[str, Any]:
         },
     }
     return {
+        "source": "stories.yaml",
+        "threads": 1,
         "given": {"base": "stories260K", "arms": ["dpo", "grpo"]},
         "effective": effective,
         "versions": {"evenhand": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0"},

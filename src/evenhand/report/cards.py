@@ -238,19 +238,19 @@ _ORDER = ("effective", "given", "versions", "hashes")
 
 def experiment_blocks(experiment: Mapping[str, Any]) -> list[Block]:
     """Every part of experiment.json, exactly; the known ones first."""
-    keys = [key for key in _ORDER if key in experiment] + [key for key in experiment if key not in _ORDER]
-    return [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), experiment[key]) for key in keys]
+    single = {key: value for key, value in experiment.items() if not isinstance(value, Mapping | list)}
+    keys = [key for key in (*_ORDER, *experiment) if key in experiment and key not in single]
+    blocks = [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), experiment[key]) for key in dict.fromkeys(keys)]
+    return [*blocks, _block("Run", single)] if single else blocks
 
 
-def _block(title: str, value: Any) -> Block:
+def _block(title: str, value: Mapping[str, Any] | list[Any]) -> Block:
     if isinstance(value, Mapping) and all(not isinstance(item, Mapping | list) for item in value.values()):
         return Block(title, rows=tuple((str(key), _exact(item)) for key, item in value.items()))
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         head = tuple(dict.fromkeys(key for item in value for key in item))
         return Block(title, head=head, rows=tuple(tuple(_exact(item.get(key)) for key in head) for item in value))
-    if isinstance(value, Mapping | list):
-        return Block(title, text=yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
-    return Block(title, text=_exact(value))
+    return Block(title, text=yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _exact(value: Any) -> str:

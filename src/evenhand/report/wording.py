@@ -93,7 +93,8 @@ def _these_checkpoints(arms: Sequence[Arm], summary: Summary) -> str:
     ]
     if not found:
         return ""
-    return f"As single checkpoints, prompts alone would make {' and '.join(found)}; whether training again gives the same stays open."
+    claim = " and ".join(found)
+    return f"As single checkpoints, prompts alone would make {claim}; whether training again gives the same stays open."
 
 
 def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
@@ -135,7 +136,8 @@ def power(summary: Summary) -> str:
     if summary.mde is None:
         return ""
     if summary.mde >= 0.5:  # a win rate cannot be further than that from one half
-        return "With so few seeds and prompts no difference, however large, would reliably have been found: “inconclusive” says nothing."
+        finding = "With so few seeds and prompts no difference, however large, would reliably have been found"
+        return f"{finding}: “inconclusive” says nothing here."
     return (
         f"A difference smaller than about {fixed(100 * summary.mde, 1)} points would usually go unnoticed here, "
         "so “inconclusive” does not mean “equal”."
