@@ -62,7 +62,7 @@ def shown_columns(columns: Sequence[Column], summary: Summary) -> list[Column]:
     return [column for column in columns if any(arm.raw.get(column.key) is not None for arm in summary.arms)]
 
 
-_JUDGE = {
+_JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "name": ("Judge", str),
     "kind": ("Kind of judge", str),
     "invalid": ("Unusable verdicts", percent),
@@ -77,9 +77,9 @@ def judge_facts(judge: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """(label, value) of every plain value that the results give about the judge."""
     facts = []
     for key, value in (judge or {}).items():
-        label, shown = _JUDGE.get(key, (key.replace("_", " ").capitalize(), None))
+        label, shown = _JUDGE.get(key, (key.replace("_", " ").capitalize(), _plain))
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            facts.append((label, (shown or _plain)(value)))
+            facts.append((label, shown(value)))
     return facts
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for a finite int or float (a bool is not a number here)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -47,7 +48,7 @@ def interval(pair: Any, digits: int = 1) -> str:
     return f"{fixed(100 * pair[0], digits)} to {fixed(100 * pair[1], digits)}%" if is_pair(pair) else MISSING
 
 
-def is_pair(pair: Any) -> bool:
+def is_pair(pair: Any) -> TypeGuard[Sequence[float]]:
     """True for two finite numbers."""
     return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.hashsalt": "evenhand",
     "svg.fonttype": "none",
     "text.parse_math": False,  # an arm may be called "a$b$"
