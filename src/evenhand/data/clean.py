@@ -15,7 +15,7 @@ from evenhand.data.shingles import Grams, Signatures, jaccard, shingles, words
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Group
 
-KEYS = ("duplicates", "on", "threshold", "identical", "against", "ngram")
+KEYS = ("duplicates", "by", "threshold", "identical", "against", "ngram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ def _sift(groups: Sequence[Group], verdict: Callable[[int, Group], str]) -> Clea
     return Cleaned(kept, tuple((index, reason) for index, reason in enumerate(said) if reason))
 
 
-def drop_exact(groups: Sequence[Group], *, on: str = "group") -> Cleaned:
-    """Keep the first of groups with equal prompt, completions and scores; with `on="prompt"`, of equal prompts."""
+def drop_exact(groups: Sequence[Group], *, by: str = "group") -> Cleaned:
+    """Keep the first of groups with equal prompt, completions and scores; with `by="prompt"`, of equal prompts."""
     first: dict[Any, int] = {}
 
     def verdict(index: int, group: Group) -> str:
         key = group.prompt.id
-        if on == "group":
+        if by == "group":
             key = repr((group.prompt.content, [c.content for c in group.completions], group.scores))
         earlier = first.setdefault(key, index)
         return "" if earlier == index else f"duplicate of {earlier}"
@@ -56,7 +56,7 @@ def drop_exact(groups: Sequence[Group], *, on: str = "group") -> Cleaned:
     return _sift(groups, verdict)
 
 
-def drop_near(groups: Sequence[Group], *, threshold: float = 0.8, on: str = "group", size: int = 3) -> Cleaned:
+def drop_near(groups: Sequence[Group], *, threshold: float = 0.8, by: str = "group", size: int = 3) -> Cleaned:
     """Keep the first of groups whose texts have a Jaccard similarity of at least `threshold` over word `size`-grams.
 
     A group goes when it is that near to an earlier one that stays. Candidates come from MinHash with banding, chosen so that
@@ -65,7 +65,7 @@ def drop_near(groups: Sequence[Group], *, threshold: float = 0.8, on: str = "gro
     """
     if not 0 < threshold <= 1:
         raise UserError(f"{threshold} is not a similarity", where="threshold", fix="use a number above 0 and up to 1")
-    text = group_text if on == "group" else prompt_text
+    text = group_text if by == "group" else prompt_text
     signatures = Signatures(threshold)
     kept: dict[int, np.ndarray] = {}
 
@@ -115,8 +115,8 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
     """Raises UserError for an unknown key or value of a source's `clean:`."""
     for key in options:
         if key not in KEYS:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, KEYS))
-    choices = {"duplicates": ("exact", "near"), "on": ("group", "prompt"), "identical": ("drop", "keep")}
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), KEYS))
+    choices = {"duplicates": ("exact", "near"), "by": ("group", "prompt"), "identical": ("drop", "keep")}
     for key, known in choices.items():
         if key in options and options[key] not in known:
             raise UserError(f"unknown value '{options[key]}'", where=f"{where}.{key}", fix=did_you_mean(str(options[key]), known))
@@ -125,16 +125,16 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
 def clean(groups: Sequence[Group], options: Mapping[str, Any], against: Sequence[str] = ()) -> tuple[list[Group], str]:
     """Everything that a source's `clean:` asks for, and one phrase that counts what went.
 
-    `duplicates`: exact or near (with `threshold`), `on`: group or prompt, `identical`: drop, `ngram`: overlap with `against`.
+    `duplicates`: exact or near (with `threshold`), `by`: group or prompt, `identical`: drop, `ngram`: overlap with `against`.
     """
-    on = options.get("on", "group")
+    by = options.get("by", "group")
     passes: list[tuple[str, Callable[[Sequence[Group]], Cleaned]]] = []
     if options.get("identical") == "drop":
         passes.append(("identical pairs", drop_identical))
     if "duplicates" in options:
-        passes.append(("duplicates", lambda g: drop_exact(g, on=on)))
+        passes.append(("duplicates", lambda g: drop_exact(g, by=by)))
     if options.get("duplicates") == "near":
-        passes.append(("near duplicates", lambda g: drop_near(g, on=on, threshold=options.get("threshold", 0.8))))
+        passes.append(("near duplicates", lambda g: drop_near(g, by=by, threshold=options.get("threshold", 0.8))))
     if against:
         passes.append(("seen in evaluation", lambda g: decontaminate(g, against, ngram=options.get("ngram", 13))))
     said = []

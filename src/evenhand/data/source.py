@@ -114,7 +114,7 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
     known = [f.name for f in dataclasses.fields(DataSource)]
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known))
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
         _check(key, value, f"{where}.{key}")
     paths = given.pop("path", ())
     paths = (paths,) if isinstance(paths, str) else tuple(paths)
@@ -151,7 +151,7 @@ def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
     known = ("mix", "size", "temperature", "seed", "local")
     for key in source:
         if key not in known:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known))
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
     parts, local = source["mix"], source.get("local", {})
     if not isinstance(parts, list | tuple) or not parts:
         raise UserError("expected a list of sources", where=f"{where}.mix", fix="mix: [{recipe: hh_rlhf}, {path: mine.jsonl}]")

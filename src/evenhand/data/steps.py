@@ -56,7 +56,7 @@ def _check_options(options: Any, needed: Sequence[str], optional: Sequence[str],
         return
     for key in options:
         if key not in (*needed, *optional):
-            raise UserError(f"unknown option '{key}'", where=where, fix=did_you_mean(key, (*needed, *optional)))
+            raise UserError(f"unknown option '{key}'", where=where, fix=did_you_mean(str(key), (*needed, *optional)))
     missing = [key for key in needed if key not in options]
     if missing:
         raise UserError(f"the step needs {', '.join(missing)}", where=where)
@@ -143,16 +143,16 @@ def _pair(row: Row, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _answers(row: Row, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A list of objects as completions, with their scores or ranks; `join` finds the scores in a second list.
+    """A list of objects as completions, with their scores or ranks; `join` finds the scores in a second list by `match`.
 
     `unscored` lists values that mean "not rated".
     """
     items = row.items(options["list"])
-    others = {look(o, options["on"]): o for o in row.items(options["join"])} if "join" in options else {}
+    others = {look(o, options["match"]): o for o in row.items(options["join"])} if "join" in options else {}
     made: dict[str, Any] = {"completions": [look(item, options["text"]) for item in items]}
     for kind in ("score", "rank"):
         if kind in options:
-            rated = [others.get(look(item, options["on"]), {}) if others else item for item in items]
+            rated = [others.get(look(item, options["match"]), {}) if others else item for item in items]
             values = [look(r, options[kind]) for r in rated]
             made[f"{kind}s"] = [None if v in options.get("unscored", ()) else v for v in values]
     return {**{k: v for k, v in row.data.items() if k not in (options["list"], options.get("join"))}, **made}
@@ -189,7 +189,7 @@ OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rename": ((), ()),
     "fill": ((), ()),
     "pair": (("first", "second", "winner", "first_is", "second_is"), ("ties",)),
-    "answers": (("list", "text"), ("score", "rank", "join", "on", "unscored")),
+    "answers": (("list", "text"), ("score", "rank", "join", "match", "unscored")),
     "collect": (("by", "text", "score"), ()),
 }
 """Per step: options it needs, options it may have. `keep`, `rename` and `fill` take columns as keys."""

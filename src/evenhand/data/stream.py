@@ -125,8 +125,5 @@ def _refuse_whole(spec: DataSource, where: str) -> None:
     }
     for name, wanted in asked.items():
         if wanted:
-            raise UserError(
-                f"'{name}' needs all rows in memory",
-                where=where,
-                fix="use load, or leave it out; a stream shuffles by its own seed",
-            )
+            fix = "use load, or leave it out; a stream shuffles by its own seed"
+            raise UserError(f"'{name}' needs all rows in memory", where=where, fix=fix)
