@@ -1,0 +1,119 @@
+"""The whole path on a tiny experiment: results, sharing, determinism, and resume after kill -9 at random moments."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = Path(__file__).with_name("tiny.yaml")
+RUN = [sys.executable, "-m", "evenhand.cli", "run", str(TINY)]
+QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def run(out: Path) -> str:
+    done = subprocess.run([*RUN, "--out", str(out)], capture_output=True, text=True, env=QUIET, timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    """Everything that must be the same from run to run: results, weights, metrics, samples, answers, verdicts."""
+    kept = ("*.safetensors", "metrics.jsonl", "samples.jsonl", "generations.jsonl", "verdicts.json", "scores.json")
+    files = [p for pattern in kept for p in (out / "store").rglob(pattern)]
+    return {"results.json": (out / "results.json").read_bytes()} | {str(p.relative_to(out)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    run(out)
+    return out
+
+
+def test_results_have_the_promised_form(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results["baseline"] == "sft"
+    assert results["seeds"] == [0, 1]
+    assert results["n_prompts"] == 12
+    assert set(results["arms"]) == {"sft", "dpo", "rloo", "grpo"}
+    for name in ("dpo", "rloo", "grpo"):
+        row = results["arms"][name]
+        assert 0 <= row["ci95"][0] <= row["win_rate"] <= row["ci95"][1] <= 1
+        assert len(row["per_seed"]) == 2
+        assert row["ledger"]["tokens_trained"] > 0
+    assert results["arms"]["dpo"]["ledger"]["tokens_generated"] == 0
+    assert results["arms"]["rloo"]["ledger"]["tokens_generated"] > 0
+    assert len(results["contrasts"]) == 6
+    assert {c["verdict"] for c in results["contrasts"]} <= {"better", "worse", "inconclusive"}
+    assert 0 <= results["reward_models"]["rm"]["accuracy"] <= 1
+    assert results["failed"] == []
+
+
+def test_run_directory_has_the_promised_files(finished: Path) -> None:
+    for arm in ("dpo", "rloo", "grpo"):
+        for seed in (0, 1):
+            cell = finished / "arms" / arm / f"seed-{seed}"
+            rows = [json.loads(line) for line in (cell / "metrics.jsonl").read_text().splitlines()]
+            assert [r["step"] for r in rows] == [1, 2, 3, 4, 5]
+            assert all(math.isfinite(r["loss"]) for r in rows)
+            assert (cell / "model" / "model.safetensors").exists()
+            assert (cell / "model" / "tokenizer.json").exists()
+            assert json.loads((cell / "ledger.json").read_text())["seconds"]["train"] > 0
+    page = (finished / "report.html").read_text()
+    assert "<html" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_dpo_starts_at_log_two(finished: Path) -> None:
+    first = json.loads((finished / "arms/dpo/seed-0/metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["margin"] == pytest.approx(0, abs=1e-3)
+
+
+def test_models_load_with_transformers(finished: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = finished / "arms/rloo/seed-0/model"
+    AutoModelForCausalLM.from_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    rm = AutoModelForSequenceClassification.from_pretrained(finished / "reward_models/rm/seed-0/model")
+    assert rm.config.num_labels == 1
+
+
+def test_again_is_only_cache_hits(finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (finished / "store").rglob("*.safetensors")}
+    start = time.monotonic()
+    run(finished)
+    assert time.monotonic() - start < 30
+    assert {p: p.stat().st_mtime_ns for p in (finished / "store").rglob("*.safetensors")} == before
+
+
+def test_another_directory_has_the_same_bytes_even_after_kills(finished: Path, tmp_path: Path) -> None:
+    """Killed with SIGKILL, workers and all, at random moments, and started again until it ends by itself."""
+    dice = random.Random(3)
+    for _ in range(6):
+        process = subprocess.Popen(
+            [*RUN, "--out", str(tmp_path)],
+            env=QUIET,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(timeout=dice.uniform(4.0, 12.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    run(tmp_path)
+    ours, theirs = bytes_of(tmp_path), bytes_of(finished)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
