@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms
 
@@ -44,9 +44,8 @@ class Objective(Protocol):
     def __call__(self, out: ModelOut, batch: Batch) -> Terms: ...
 
 
-@runtime_checkable
-class StepObjective(Protocol):
-    """An objective whose terms need a statistic of the whole optimizer step (AOT's sort, KTO's reference point).
+class StepObjective(Objective, Protocol):
+    """An objective with Need.STATISTICS: its terms need a statistic of the whole optimizer step (AOT's sort, KTO's z0).
 
     The loop runs a no-grad pass over the step and lets `prepare` store the statistic in the batches, so that the gradient
     does not depend on how the step is cut into micro-batches or ranks.
