@@ -108,7 +108,7 @@ FILES = [
     ("a.jsonl", b'{"prompt": "q"}\n{"prompt": \n', "a.jsonl:2", "not valid JSON at column", "one JSON object"),
     ("a.jsonl", b'{"prompt": "q"}\n[1, 2]\n', "a.jsonl:2", "expected an object with named fields", ""),
     ("a.jsonl", b'{"prompt": "q"}\n\n{"prompt": "caf\xe9"}\n', "a.jsonl:3", "byte 0xe9 at position 16 is not utf-8", "encoding"),
-    ("a.jsonl", b"", "data", "holds no rows", ""),
+    ("a.jsonl", b"", "data", "holds no usable rows", ""),
     ("a.jsonl.gz", b"not gzip", "a.jsonl.gz", "not a gzip file", ""),
     ("a.json", b'[{"prompt": "q"},]', "a.json:1", "not valid JSON", ""),
     ("a.json", b'{"prompt": "q"}\n{"prompt": "q"}\n', "a.json:2", "not valid JSON", "file_type: jsonl"),

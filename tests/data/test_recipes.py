@@ -290,3 +290,10 @@ def test_unknown_recipe():
     with pytest.raises(UserError, match="unknown recipe 'ultrafedback'") as error:
         load({"recipe": "ultrafedback"})
     assert "'ultrafeedback'" in error.value.fix
+
+
+def test_a_recipe_on_rows_of_another_schema_says_what_was_wrong(tmp_path):
+    path = written(tmp_path, "x", CASES["gsm8k"][0])
+    with pytest.raises(UserError, match="holds no usable rows") as error:
+        load({"recipe": "shp", "path": path})
+    assert "x.jsonl:1, field 'score_ratio': is missing" in error.value.why

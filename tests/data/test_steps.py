@@ -40,7 +40,7 @@ def test_keep(tmp_path, condition, kept):
     conditions = condition if isinstance(condition, list) else [condition]
     data = loaded(tmp_path, rows, [{"keep": conditions}, *steps]) if kept else None
     if data is None:
-        with pytest.raises(UserError, match="holds no rows"):
+        with pytest.raises(UserError, match="holds no usable rows"):
             loaded(tmp_path, rows, [{"keep": conditions}, *steps])
     else:
         assert [g.prompt.content for g in data.groups] == ["hi", "always"]

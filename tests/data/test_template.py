@@ -57,9 +57,12 @@ def test_text_that_spells_the_stop_token_is_not_stopped_twice():
 
 
 def test_a_stop_token_inside_a_completion_is_refused():
-    with pytest.raises(UserError, match=r"stop token before its end") as error:
-        everything(Renderer(character_tokenizer()), group("hi", "yes</s>and no"))
-    assert "</s>" in error.value.fix
+    renderer = Renderer(character_tokenizer())
+    with pytest.raises(UserError, match=r"a stop token \('</s>'\) before its end"):
+        everything(renderer, group("hi", "yes</s>and no"))
+    result = renderer.tokenise_all([group("hi", "yes</s>and no"), group("hi", "yes")], max_prompt=None, max_completion=None)
+    assert [index for index, _ in result.dropped] == [0]
+    assert len(result.groups) == 1
 
 
 def test_merge_across_the_boundary_keeps_the_prompt_ids(caplog):

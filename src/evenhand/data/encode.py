@@ -60,14 +60,15 @@ class Encoder:
         return self.encode([text])[text]
 
     @cached_property
-    def _anchor(self) -> tuple[int, ...]:
-        return self.encode(["a"])["a"]
+    def _anchor(self) -> tuple[tuple[int, ...], str]:
+        ids = self.encode(["a"])["a"]
+        return ids, self._decode(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` as a continuation (a leading blank is kept), special tokens removed."""
         kept = [i for i in ids if i not in self.special_ids]
-        head = self._decode(self._anchor)
-        whole = self._decode([*self._anchor, *kept])
+        anchor, head = self._anchor
+        whole = self._decode([*anchor, *kept])
         return whole[len(head) :] if whole.startswith(head) else self._decode(kept)
 
     def _decode(self, ids: Sequence[int]) -> str:

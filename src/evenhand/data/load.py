@@ -80,8 +80,14 @@ def load(source: Mapping[str, Any] | str, *, where: str = "data") -> Dataset:
     made = _load_documents(spec, where) if is_text(spec) else _load_rows(spec, where)
     groups, said, kind = _refine(spec, made, where)
     if not groups:
-        raise UserError(f"{spec.label} holds no rows", where=where, fix="check the path, the split and the steps")
+        raise _nothing(spec, where, made.skipped)
     return Dataset(groups, f"{spec.label}: {said}", kind, made.skipped)
+
+
+def _nothing(spec: DataSource, where: str, skipped: Sequence[str] = ()) -> UserError:
+    """The error for a source of which nothing is left, with the first bad row if bad rows are the reason."""
+    why = f"{len(skipped)} bad rows were skipped; the first: {skipped[0]}" if skipped else ""
+    return UserError(f"{spec.label} holds no usable rows", where=where, why=why, fix="check the path, the split and the steps")
 
 
 def _refine(spec: DataSource, made: Dataset, where: str) -> tuple[list[Group], str, Kind]:
@@ -165,7 +171,7 @@ def recognise(spec: DataSource, sample: Sequence[Stepped], where: str) -> Format
     if spec.format:
         return FORMATS[spec.format]
     if not rows:
-        raise UserError(f"{spec.label} holds no rows", where=where, fix="check the path, the split and the steps")
+        raise _nothing(spec, where, [f"{row.where}: {row.what}" for _, row in sample if isinstance(row, BadRow)])
     return detect(rows, where=spec.label, columns=spec.columns)
 
 

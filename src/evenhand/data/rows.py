@@ -80,10 +80,8 @@ class Row:
         """The error for a field: what was found and the way out."""
         column = self.column(name)
         as_field = f"field '{column}'" if column == name else f"field '{column}' (used as {name})"
-        way_out = f"{fix}; " if fix else ""
-        return BadRow(
-            finding, where=f"{self.place}, {as_field}", why=why, fix=f"{way_out}or leave such rows out: on_bad_row: skip"
-        )
+        way_out = f"{fix or 'correct the row'}, or leave such rows out: on_bad_row: skip"
+        return BadRow(finding, where=f"{self.place}, {as_field}", why=why, fix=way_out)
 
     def text(self, name: str, *, empty: bool = False) -> str:
         """A string field; blank ones are bad unless `empty`."""

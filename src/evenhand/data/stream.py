@@ -74,7 +74,7 @@ class GroupStream:
                     yield window[index]
                 self._row, self._given = self._row + rows.taken(), 0
             if not found and self._row == 0:
-                raise UserError(f"{self._spec.label} holds no rows", fix="check the path, the split and the steps")
+                raise UserError(f"{self._spec.label} holds no usable rows", fix="check the path, the split and the steps")
             self._epoch, self._row, self._given = self._epoch + 1, 0, 0
 
     def _fill(self, rows: Iterator[Stepped]) -> list[Group]:

@@ -34,13 +34,17 @@ _log = logging.getLogger(__name__)
 class Tokenised:
     """What `Renderer.tokenise_all` returns.
 
-    `groups` in order; `dropped` (index, reason) of those without a supervised token; `counts` of what was noteworthy:
+    `groups` in order; `dropped` (index, reason) of those that cannot be learned from; `counts` of what was noteworthy:
     prompts_cut, completions_cut, pairs_identical_after_cut, boundary_merged (prompt and completion tokenised apart).
     """
 
     groups: tuple[TokenGroup, ...]
     dropped: tuple[tuple[int, str], ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class StopInside(UserError):
+    """A completion whose text spells a stop token: the model would learn to stop there and to go on after stopping."""
 
 
 class Renderer:
@@ -95,10 +99,10 @@ class Renderer:
     def tokenise(
         self, group: Group, *, max_prompt: int | None, max_completion: int | None, supervise: Supervise = "completion"
     ) -> TokenGroup:
-        """One group as tokens; see `tokenise_all`. Raises UserError when a completion has no supervised token."""
+        """One group as tokens; see `tokenise_all`. Raises UserError where that would drop the group."""
         result = self.tokenise_all([group], max_prompt=max_prompt, max_completion=max_completion, supervise=supervise)
         if result.dropped:
-            raise UserError(result.dropped[0][1], where=f"prompt {group.prompt.id}", fix="raise max_completion, or drop the row")
+            raise UserError(result.dropped[0][1], where=f"prompt {group.prompt.id}", fix="correct or drop the row")
         return result.groups[0]
 
     def tokenise_all(
@@ -113,7 +117,8 @@ class Renderer:
 
         The prompt keeps its last `max_prompt` tokens, a completion its first `max_completion`. A completion from data
         ends with exactly one stop token, which counts; one that was cut has none and is marked `truncated`. Sampled
-        `tokens` are used as they are. A group with a completion without any supervised token is dropped and counted.
+        `tokens` are used as they are. A group with a completion that has no supervised token, or a stop token before its
+        end, is dropped with the reason.
         """
         if supervise not in SUPERVISE:
             raise UserError(f"unknown value '{supervise}'", where="supervise", fix=did_you_mean(supervise, SUPERVISE))
@@ -124,7 +129,11 @@ class Renderer:
         dropped: list[tuple[int, str]] = []
         for index, (group, r) in enumerate(zip(groups, rendered, strict=True)):
             whole = self._prompt(r.prompt, ids[r.prompt], r.chat, r.name)
-            done = tuple(self._completion(r, a, ids, counts, max_completion) for a in r.answers)
+            try:
+                done = tuple(self._completion(r, a, ids, counts, max_completion) for a in r.answers)
+            except StopInside as error:
+                dropped.append((index, error.what))
+                continue
             prompt = _keep_end(whole, max_prompt)
             counts["prompts_cut"] += len(prompt) < len(whole)
             counts["completions_cut"] += sum(c.truncated for c in done)
@@ -171,12 +180,7 @@ class Renderer:
         if not answer.messages:
             if any(token in self.stop_ids for token in tail[:-1]):
                 names = ", ".join(repr(t) for t in self.tokenizer.convert_ids_to_tokens(sorted(self.stop_ids)))
-                raise UserError(
-                    "a completion contains a stop token before its end",
-                    where=where,
-                    why="the model would learn to stop there and to go on after stopping",
-                    fix=f"remove {names} from the text",
-                )
+                raise StopInside(f"a completion contains a stop token ({names}) before its end", where=where)
             return (True,) * len(tail)
         if merged:
             raise UserError(

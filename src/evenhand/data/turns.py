@@ -60,6 +60,7 @@ def _marked(
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
+        tokenizer_kwargs={"verbose": False},
         **options,
     )
     if tuple(out["input_ids"][: len(ids)]) != tuple(ids):
