@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import nn
+
+from evenhand.train import checkpoint
+from evenhand.train.optim import AdamW
+
+
+def pair():
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    return model, AdamW(model, learning_rate=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0)
+
+
+def train(model, optimizer, steps):
+    for i in range(steps):
+        model(torch.tensor([[1.0, float(i)]])).square().sum().backward()
+        optimizer.step(1.0)
+
+
+def test_round_trip_is_exact_and_only_the_last_is_kept(tmp_path):
+    model, optimizer = pair()
+    train(model, optimizer, 2)
+    checkpoint.save(tmp_path, step=2, model=model, optimizer=optimizer, state={"extra": 0.1})
+    train(model, optimizer, 1)
+    checkpoint.save(tmp_path, step=3, model=model, optimizer=optimizer, state={"extra": 0.1 + 0.2})
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000003"]
+    fresh, fresh_optimizer = pair()
+    state = checkpoint.load(checkpoint.latest(tmp_path), model=fresh, optimizer=fresh_optimizer)
+    assert state == {"step": 3, "extra": 0.1 + 0.2}
+    train(model, optimizer, 3), train(fresh, fresh_optimizer, 3)
+    assert torch.equal(model.weight, fresh.weight)
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path):
+    (tmp_path / "checkpoint.partial").mkdir()
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_log_is_cut_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    log = checkpoint.Log(path, resume_step=2)
+    log.append({"step": 3, "again": True})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
