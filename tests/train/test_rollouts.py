@@ -42,6 +42,11 @@ def tokenise(group):
     return TokenGroup(prompt=(1, 2), completions=completions, group=group)
 
 
+def rows(items, value):
+    """The same number at every token of every completion."""
+    return [tuple(torch.full((len(c.ids),), value) for c in i.tokens.completions) for i in items]
+
+
 def by_length(groups):
     return [Scores(tuple(float(len(c.tokens)) for c in g.completions)) for g in groups]
 

@@ -336,6 +336,9 @@ def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[
     """The fault of a reward, if it has one: built once with stand-ins for the models that are not trained yet."""
     from evenhand import rewards
 
+    if reward == "gold" and experiment.data.world is None:
+        yield UserError("`gold` is the reward of a built-in world", where=where, fix="name `data.world`, or another reward")
+        return
     stand_ins: dict[str, Any] = {name: (lambda groups: []) for name in experiment.reward_models}
     try:
         rewards.get(resolved_reward(reward, experiment), stand_ins, where=where)

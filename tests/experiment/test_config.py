@@ -1,0 +1,124 @@
+"""Bad experiments get the one clear message; good ones a plan in which equal stages are one stage."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from evenhand.errors import UserError
+from evenhand.experiment import plan as planner
+from evenhand.experiment.config import Experiment, deviations, models_in, resolved_reward
+from evenhand.experiment.schema import load
+
+GOOD = {
+    "name": "good",
+    "seeds": [0, 1],
+    "baseline": "sft",
+    "data": {"world": "quickstart"},
+    "model": {"pretrain": {"documents": 10, "train": {"steps": 1}}},
+    "sft": {"train": {"steps": 1}},
+    "reward_models": {"rm": {"train": {"steps": 1}}},
+    "rewards": {"stopped": {"kind": "unfinished", "reward": "rm", "rule": "replace", "value": -1.0}},
+    "train": {"steps": 2, "learning_rate": 1e-4},
+    "arms": {"sft": {"method": "start"}, "dpo": {"method": "dpo"}, "rloo": {"method": "rloo", "reward": "stopped"}},
+}
+
+
+def changed(path: str, value):
+    data = copy.deepcopy(GOOD)
+    *parents, last = path.split(".")
+    inside = data
+    for key in parents:
+        inside = inside.setdefault(key, {})
+    inside[last] = value
+    return data
+
+
+BAD = [
+    ("arms.dpo.beat", 0.1, "arms.dpo.beat: unknown key 'beat'", "did you mean 'beta'"),
+    ("arms.dpo.beta", "large", "arms.dpo.beta", "number"),
+    ("arms.dpo.method", "dpoo", "unknown method 'dpoo'", "did you mean 'dpo'"),
+    ("arms.dpo.train", {"learing_rate": 1}, "arms.dpo.train.learing_rate: unknown key", "did you mean 'learning_rate'"),
+    ("arms.dpo.start", "stf", "cannot start from 'stf'", "did you mean 'sft'"),
+    ("arms.dpo.reward", "rm", "a reward has no effect", "remove it"),
+    ("arms.rloo.reward", None, "needs a reward", "add `reward:`"),
+    ("arms.rloo.reward", "rn", "unknown reward 'rn'", ""),
+    ("arms.sft.beta", 1.0, "arms.sft.beta: unknown key 'beta'", "no parameters"),
+    ("arms.dpo.train", {"epochs": 1}, "name either `steps` or `epochs`", ""),
+    ("arms", {}, "at least one arm", "dpo"),
+    ("baseline", "stf", "no arm is called 'stf'", "did you mean 'sft'"),
+    ("seeds", [0, 0], "seeds must be different", ""),
+    ("model", {}, "name either `path` or `pretrain`", ""),
+    ("data", {}, "no data is named", "preferences"),
+    ("sft", None, "there is no `sft:` section", "start: base"),
+    ("judge", {"reward": "vadr"}, "unknown reward 'vadr'", "did you mean 'vader'"),
+    ("rewards.stopped", {"kind": "unfinished", "reward": "rm", "rule": "drop"}, "unknown rule 'drop'", ""),
+    ("evaluation", {"promts": 3}, "unknown key 'promts'", "did you mean 'prompts'"),
+    ("lengths", {"prompt": "long"}, "lengths.prompt", "integer"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "what", "fix"), BAD, ids=[b[0] + "=" + str(b[1])[:20] for b in BAD])
+def test_bad_experiments_say_what_and_how(path, value, what, fix):
+    with pytest.raises(UserError) as caught:
+        load(Experiment, changed(path, value))
+    message = str(caught.value)
+    assert what in message
+    assert fix in message
+
+
+def built(data=GOOD):
+    return planner.build(load(Experiment, data).value)
+
+
+def test_shared_stages_are_one_node():
+    plan = built()
+    names = [n.name for n in plan.nodes]
+    assert len(names) == len(set(names))
+    assert names.count("sft") == names.count("base") == names.count("data") == 1
+    assert sum(n.kind == "reference" for n in plan.nodes) == 1, "reference log-probs serve both seeds"
+    assert {plan.arms["sft"][s] for s in (0, 1)} == {"sft"}
+
+
+def test_nodes_come_after_their_inputs():
+    seen = set()
+    for node in built().nodes:
+        assert set(node.inputs.values()) <= seen
+        seen.add(node.name)
+
+
+def test_keys_change_with_what_matters_and_with_nothing_else():
+    def keys(data):
+        return {n.name: n.key for n in built(data).nodes}
+
+    base = keys(GOOD)
+    assert keys(changed("description", "words")) == base
+    other = keys(changed("arms.dpo.beta", 0.2))
+    assert {n for n in base if base[n] != other[n]} == {
+        f"{kind}/dpo/seed-{s}" for kind in ("arms", "generations", "verdicts") for s in (0, 1)
+    }
+    data_seed = keys(changed("data.seed", 1))
+    assert all(data_seed[n] != base[n] for n in base)
+
+
+def test_an_arm_may_start_from_another():
+    data = changed("arms.after", {"method": "rloo", "reward": "rm", "start": "dpo"})
+    plan = built(data)
+    assert plan["arms/after/seed-1"].inputs["start"] == "arms/dpo/seed-1"
+
+
+def test_rewards_resolve_at_any_depth():
+    experiment = load(Experiment, GOOD).value
+    reward = resolved_reward({"kind": "weighted", "parts": [{"reward": "stopped", "weight": 1.0}]}, experiment)
+    inner = reward["parts"][0]["reward"]
+    assert inner["kind"] == "unfinished"
+    assert inner["reward"] == {"kind": "model", "name": "rm"}
+    assert models_in(reward) == {"rm"}
+    assert resolved_reward("gold", experiment) == {"kind": "gold", "world": "quickstart"}
+
+
+def test_deviations_are_named():
+    assert deviations(load(Experiment, GOOD).value) == []
+    said = deviations(load(Experiment, changed("arms.dpo.train", {"learning_rate": 1e-3})).value)
+    assert said == ["train.learning_rate: dpo 0.001, rloo 0.0001"]
