@@ -349,6 +349,20 @@ def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[
 SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
 
 
+def held_equal(experiment: Experiment) -> list[str]:
+    """What every arm has in common, in words."""
+    e, sampling = experiment, experiment.evaluation.sampling
+    start = f"Every arm starts from the same `{e.start}` weights" if e.start != "base" else "Every arm starts from the base model"
+    truncated = "" if sampling.top_p == 1 and sampling.top_k == 0 else f", top-p {sampling.top_p:g}, top-k {sampling.top_k}"
+    return [
+        f"{start}, with one tokenizer and one template, and draws its training rows from one data set in the order of its seed.",
+        f"Prompts keep {e.lengths.prompt} tokens and answers {e.lengths.completion}, in training and in the comparison.",
+        f"All answer the same {e.evaluation.prompts} held-out prompts, with one sampler at temperature {sampling.temperature:g}"
+        f"{truncated} and the same random numbers per prompt and seed.",
+        "One judge scores all answers without knowing whose they are.",
+    ]
+
+
 def deviations(experiment: Experiment) -> list[str]:
     """What is not held equal between trained arms, in words: training settings, start and reward that differ."""
     arms = [a for a in experiment.all_arms().values() if a.method != START]

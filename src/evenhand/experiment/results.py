@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.data.jsonl import read_groups
-from evenhand.experiment.config import deviations
+from evenhand.experiment.config import deviations, held_equal
 from evenhand.experiment.plan import Plan
 from evenhand.experiment.store import Store
 from evenhand.stats.planning import resolved_by
@@ -42,6 +42,7 @@ def assemble(plan: Plan, store: Store, out: Path) -> dict[str, Any]:
         "contrasts": contrast_rows(differences),
         "power": {"minimum_detectable_difference": max((resolved_by(d) for d in differences.values()), default=None)},
         "reward_models": {n: reward_model_row(plan, store, n) for n in plan.reward_models if finished_seeds(plan, store, n)},
+        "held_equal": held_equal(experiment),
         "deviations": deviations(experiment),
         "samples": samples(plan, store, arms, seeds[0]) if seeds else [],
         "curves": {a: {str(s): f"arms/{a}/seed-{s}/metrics.jsonl" for s in seeds if trained(plan, a, s)} for a in arms},

@@ -16,6 +16,7 @@ from evenhand.models.heads import RewardModel, ValuePolicy
 from evenhand.models.load import load_policy, new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
+from evenhand.protocols import Reward
 from evenhand.stages import offline, online
 from evenhand.stages.common import model_path, open_policy, open_renderer, setup, to_items, write_json
 from evenhand.train import checkpoint, loop
@@ -61,7 +62,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
         checkpoint.load(last, model=cell.model, optimizer=trainer.optimizer)
         source.load_state_dict(saved["source"])
     log = checkpoint.Log(out / "metrics.jsonl", resume_step=saved["step"])
-    watch = _watch(cell, checkpoint.Log(out / "samples.jsonl", resume_step=saved["step"]))
+    watch = _watch(cell, getattr(source, "reward", None), checkpoint.Log(out / "samples.jsonl", resume_step=saved["step"]))
     every = spec["train"]["checkpoint_every"]
     if saved["step"] == 0:
         watch(0)
@@ -176,7 +177,7 @@ def _loop(cell: Cell, source: Any) -> loop.Loop:
     )  # fmt: skip
 
 
-def _watch(cell: Cell, samples: checkpoint.Log) -> Callable[[int], dict[str, float]]:
+def _watch(cell: Cell, reward: Reward | None, samples: checkpoint.Log) -> Callable[[int], dict[str, float]]:
     """What is looked at during training: held-out loss every `evaluate_every` steps, sampled answers every `sample_every`."""
     train = cell.spec["train"]
     heldout = offline.heldout_items(cell) if train["evaluate_every"] and not cell.method.online else []
@@ -185,7 +186,7 @@ def _watch(cell: Cell, samples: checkpoint.Log) -> Callable[[int], dict[str, flo
         last = step == cell.steps
         if train["sample_every"] and (step % train["sample_every"] == 0 or last) and not isinstance(cell.model, RewardModel):
             with cell.ledger.phase("watch"):
-                for row in online.watched_samples(cell):
+                for row in online.watched_samples(cell, reward):
                     samples.append({"step": step, **row})
         if heldout and step and (step % train["evaluate_every"] == 0 or last):
             with cell.ledger.phase("watch"):

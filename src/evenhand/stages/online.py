@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evenhand.engines.local import LocalEngine
+from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages.common import build_reward, read_split
 from evenhand.stages.offline import reading, reference_reader
@@ -39,9 +40,7 @@ def source(cell: Cell) -> RolloutSource:
         ledger=cell.ledger,
         provides=method.provides,
         needs=method.objective.needs,
-        skip_flat=getattr(method.objective, "skips_zero_advantage", False)
-        and method.rollouts.credit != "gae"
-        and method.rollouts.select == "none",
+        skip_flat=method.skips_zero_advantage,
         ref_is_generator=method.reference == "generator",
         behaviour_is_exact=exact_behaviour(cell, config),
     )
@@ -69,18 +68,19 @@ class LimitedPrompts:
         return self.engine.generate(prompts, n, config, max_prompt=self.max_prompt)
 
 
-def watched_samples(cell: Cell) -> list[dict[str, Any]]:
+def watched_samples(cell: Cell, reward: Reward | None) -> list[dict[str, Any]]:
     """Answers to a few fixed held-out prompts, with the training reward where there is one. Sampling is keyed by prompt alone."""
     prompts = [g.prompt for g in read_split(cell.inputs, "heldout_prompts")][:WATCHED]
     engine = LimitedPrompts(LocalEngine(cell.model, cell.renderer), cell.spec["lengths"]["prompt"])
     groups = engine.generate(prompts, 1, sampling(cell.spec, seed=keyed("watched")))
+    scores = [s.values[0] for s in reward(groups)] if reward is not None else [None] * len(groups)
     return [
         {
             "prompt_id": g.prompt.id,
             "prompt": g.prompt.text,
             "completion": g.completions[0].text,
-            "reward": None,
+            "reward": score,
             "length": len(g.completions[0].tokens or ()),
         }
-        for g in groups
+        for g, score in zip(groups, scores, strict=True)
     ]
