@@ -11,10 +11,10 @@ from evenhand.worlds.labels import words
 from evenhand.worlds.notes import Notes, NotesGold, fill, note_parts, split_of
 
 ASKED = {"name": "Mara", "tone": "happy", "topics": ["garden", "rain"]}
-GOOD = "Dear Mara, The garden is bright and golden today. I feel glad about the rain. With love, Tom."
+GOOD = "Dear Mara, The garden is bright and golden today. You would feel glad and merry at the rain. With love, Tom."
 
 
-def parts(text: str, limit: int = 22) -> dict[str, float]:
+def parts(text: str, limit: int = 24) -> dict[str, float]:
     return note_parts(text, ASKED, limit)
 
 
@@ -24,18 +24,20 @@ def gold(*texts: str) -> tuple[float, ...]:
 
 
 def test_a_perfect_note_scores_one():
-    assert parts(GOOD) == {"topics": 1, "tone": 1, "form": 1, "repetition": 0, "salad": 0, "rambling": 0}
+    fines = dict.fromkeys(("idle", "repetition", "salad", "rambling"), 0)
+    assert parts(GOOD) == {"topics": 1, "tone": 1, "vivid": 1, "form": 1, **fines}
     assert gold(GOOD) == pytest.approx((1.0,))
 
 
 def test_each_fault_costs_what_the_weights_say():
-    other_topic = GOOD.replace("rain", "piano")  # 1/2 named, less 1/4 for the piano
-    other_tone = GOOD.replace("glad", "sad")  # own 2, other 1: 2/3 * 2/3 of the tone
-    wrong_name = GOOD.replace("Mara", "Theo")
-    no_closing = GOOD.replace(" With love, Tom.", "")
-    assert gold(other_topic, other_tone, wrong_name, no_closing) == pytest.approx(
-        (1 - 0.4 * 0.75, 1 - 0.4 * (1 - 4 / 9), 1 - 0.2 * 0.5, 1 - 0.2 * 0.5)
-    )
+    faulty = {
+        GOOD.replace("rain", "piano"): 0.15 * 0.75,  # half of the topics, less a quarter for the piano
+        GOOD.replace("glad", "sad"): 0.15 * 0.25,  # one word of four in another mood
+        GOOD.replace("Mara", "Theo"): 0.3 * 0.5,
+        GOOD.replace(" With love, Tom.", ""): 0.3 * 0.5,
+        GOOD.replace("The garden is bright and golden today.", "I feel merry about the garden."): 0.4 * 0.5,
+    }
+    assert gold(*faulty) == pytest.approx([1.0 - cost for cost in faulty.values()])
 
 
 def test_repetition_is_the_share_of_three_word_runs_seen_before():
@@ -55,18 +57,29 @@ def test_topics_never_fall_below_zero():
     assert parts("piano boat moon bridge")["topics"] == 0.0
 
 
-def test_tone_needs_three_different_words():
-    assert parts("glad glad glad")["tone"] == pytest.approx(1 / 3)
-    assert parts("glad merry bright")["tone"] == 1.0
-    assert parts("glad merry bright golden joyful")["tone"] == 1.0
+def test_tone_is_the_share_of_different_words_in_the_mood():
+    assert parts("glad glad glad sad")["tone"] == 0.5
+    assert parts("glad merry")["tone"] == 1.0
     assert parts("nothing felt here")["tone"] == 0.0
 
 
+def test_vivid_counts_up_to_four_different_words_of_any_mood():
+    assert parts("glad glad sad")["vivid"] == 0.5
+    assert parts("glad sad calm eager")["vivid"] == 1.0
+    assert parts("glad sad calm eager lucky dark")["vivid"] == 1.0
+
+
+def test_idle_counts_sentences_of_the_body_without_feeling():
+    assert parts(GOOD.replace(" With love", " It is what it is. I hope to write again soon. With love"))["idle"] == 2.0
+    assert parts("Dear Mara, With love, Tom.")["idle"] == 0.0
+
+
 def test_length_is_only_ever_fined():
-    long = GOOD.replace(" With love", " It is what it is. It is what it is. With love")
+    long = GOOD.replace(" With love", " My mother felt joyful near the rain. With love")
+    assert len(words(GOOD)) == 21
     assert len(words(long)) == 28
-    assert parts(long)["rambling"] == 6.0
-    assert gold(long)[0] < gold(GOOD)[0] - 0.06
+    assert parts(long)["rambling"] == 4.0
+    assert gold(long)[0] == pytest.approx(1.0 - 0.04)
 
 
 def test_empty_and_foreign_texts_score_low_and_do_not_fail():
@@ -79,7 +92,7 @@ def test_a_prompt_without_completions_has_no_scores():
 
 def test_weights_of_the_merits_sum_to_one():
     weights = NotesGold().weights
-    assert weights.topics + weights.tone + weights.form == pytest.approx(1.0)
+    assert weights.topics + weights.tone + weights.vivid + weights.form == pytest.approx(1.0)
 
 
 def test_no_word_means_two_things():
@@ -95,14 +108,14 @@ def test_the_writer_speaks_the_language():
     task, generator = Notes(), rng(1)
     for _ in range(200):
         prompt = task.request(generator, "train")
-        assert note_parts(task.answer(prompt, generator), prompt.meta, 22)["salad"] == 0.0
+        assert note_parts(task.answer(prompt, generator), prompt.meta, 24)["salad"] == 0.0
 
 
 def test_a_writer_of_full_skill_does_as_asked():
     task, generator = Notes(skill=(1.0, 1.0)), rng(2)
     for _ in range(50):
         prompt = task.request(generator, "train")
-        found = note_parts(task.answer(prompt, generator), prompt.meta, 22)
+        found = note_parts(task.answer(prompt, generator), prompt.meta, 24)
         assert (found["topics"], found["form"]) == (1.0, 1.0)
 
 

@@ -134,7 +134,7 @@ def test_a_small_world_says_when_it_is_exhausted():
 def test_quickstart_leaves_headroom_and_is_not_saturated():
     world = worlds.get("quickstart")
     gold = np.array([s.values[0] for s in world.gold(world.demonstrations(0, 1000))])
-    assert 0.38 < gold.mean() < 0.58
+    assert 0.4 < gold.mean() < 0.6
     assert gold.std() > 0.15
     assert np.quantile(gold, 0.9) < 0.95
     assert len(set(gold.round(3))) > 100  # graded
@@ -159,7 +159,7 @@ def test_quickstart_ceiling_and_sizes_fit_the_demo():
     tokenizer = world.tokenizer()
     assert 200 <= len(tokenizer) <= 600
     lengths = [len(tokenizer(t)["input_ids"]) for t in texts(world.demonstrations(0, 500))]
-    assert max(lengths) < 48
+    assert max(lengths) <= 48
     assert max(len(tokenizer(p.text)["input_ids"]) for p in world.prompts(0, 500)) + 4 <= 24
 
 

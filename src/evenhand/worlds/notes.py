@@ -56,11 +56,13 @@ def split_of(tone: str, topics: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """How much each part of the gold reward counts. Merits sum to 1; fines are negative; `rambling` is per word."""
+    """How much each part of the gold reward counts. Merits sum to 1; fines are negative."""
 
-    topics: float = 0.4
-    tone: float = 0.4
-    form: float = 0.2
+    topics: float = 0.15
+    tone: float = 0.15
+    vivid: float = 0.4
+    form: float = 0.3
+    idle: float = -0.1
     repetition: float = -0.5
     salad: float = -0.5
     rambling: float = -0.01
@@ -72,16 +74,20 @@ class NotesGold:
 
     Merits, each in [0, 1]:
     `topics` the share of requested topics that are named, less a quarter for each other topic named (not below 0);
-    `tone` `min(own, 3) / 3 * own / (own + other)` over distinct words of feeling of the requested and of other tones;
+    `tone` the share of the different words of feeling that are of the requested tone (0 without any);
+    `vivid` the number of different words of feeling of any tone, up to four, over four;
     `form` half for opening with "Dear NAME,", half for ending with a closing and a signature.
     Fines:
+    `idle` the number of sentences in the body without a word of feeling;
     `repetition` the share of three-word runs that occurred before, in [0, 1];
     `salad` the share of neighbouring words in the body that the language does not allow, in [0, 1]; 1 for an empty body;
     `rambling` the number of words over `limit`: length is never rewarded, only fined.
+
+    Topics, tone and the name need the request; the rest is craft, which even a small reward model soon learns to see.
     """
 
     weights: Weights = field(default_factory=Weights)
-    limit: int = 22
+    limit: int = 24
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         return [self._group(group) for group in groups]
@@ -96,12 +102,16 @@ class NotesGold:
 def note_parts(text: str, asked: Mapping[str, Any], limit: int) -> dict[str, float]:
     """The unweighted parts of the gold reward of one note; `asked` holds `name`, `tone` and `topics`."""
     found = words(text)
+    felt = {w for w in found if w in grammar.TONE_OF}
+    body = [words(sentence) for sentence in OPENING.sub("", CLOSING.sub("", text.strip())).split(".")]
     return {
         "topics": _topics(found, asked["topics"]),
-        "tone": _tone(found, asked["tone"]),
+        "tone": sum(grammar.TONE_OF[w] == asked["tone"] for w in felt) / max(1, len(felt)),
+        "vivid": min(len(felt), 4) / 4.0,
         "form": _form(text, asked["name"]),
+        "idle": float(sum(bool(sentence) and felt.isdisjoint(sentence) for sentence in body)),
         "repetition": repeated_share(found, 3),
-        "salad": _salad(text),
+        "salad": _salad(body),
         "rambling": float(max(0, len(found) - limit)),
     }
 
@@ -110,12 +120,6 @@ def _topics(found: Sequence[str], asked: Sequence[str]) -> float:
     named = set(found) & set(grammar.TOPICS)
     hits = len(named & set(asked))
     return max(0.0, hits / len(asked) - 0.25 * (len(named) - hits))
-
-
-def _tone(found: Sequence[str], asked: str) -> float:
-    felt = {w for w in found if w in grammar.TONE_OF}
-    own = sum(grammar.TONE_OF[w] == asked for w in felt)
-    return min(own, 3) / 3.0 * own / len(felt) if felt else 0.0
 
 
 CLOSING = re.compile(rf"(?:{'|'.join(grammar.CLOSINGS)}), (?:{'|'.join(grammar.SIGNERS)})\.$")
@@ -127,9 +131,8 @@ def _form(text: str, name: str) -> float:
     return 0.5 * text.startswith(f"Dear {name},") + 0.5 * bool(CLOSING.search(text))
 
 
-def _salad(text: str) -> float:
-    body = OPENING.sub("", CLOSING.sub("", text.strip()))
-    pairs = [pair for sentence in body.split(".") for pair in pairwise(words(sentence))]
+def _salad(body: Sequence[Sequence[str]]) -> float:
+    pairs = [pair for sentence in body for pair in pairwise(sentence)]
     return sum(pair not in ALLOWED for pair in pairs) / len(pairs) if pairs else 1.0
 
 
@@ -165,9 +168,8 @@ class Notes:
         return " ".join([name, *self._body(prompt, skill, generator), *closing])
 
     def _address(self, name: str, skill: float, generator: np.random.Generator) -> tuple[str, list[str]]:
-        slip = 0.5 * (1.0 - skill)  # names and endings are easy: half as many slips
-        name = pick(generator, grammar.PEOPLE) if generator.random() < slip else name
-        closing = [] if generator.random() < slip else [fill(grammar.CLOSING, generator)]
+        name = pick(generator, grammar.PEOPLE) if generator.random() < 0.5 * (1.0 - skill) else name
+        closing = [fill(grammar.CLOSING, generator)] if generator.random() < skill else []
         return grammar.GREETING.format(name=name), closing
 
     def _body(self, prompt: Prompt, skill: float, generator: np.random.Generator) -> list[str]:
@@ -188,7 +190,7 @@ class Notes:
         return body
 
     def document(self, generator: np.random.Generator) -> str:
-        """Plain text to learn the language from: tales, notes under a heading, requests alone; never the chat form."""
+        """Plain text to learn the language from: requests alone, tales, notes under a heading; never the chat form."""
         style = generator.random()
         prompt = self.request(generator, "train")
         if style < 0.1:

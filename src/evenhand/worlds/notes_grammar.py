@@ -19,7 +19,7 @@ TOPICS = (
 # fmt: on
 SIGNERS = ("Tom", "Ada", "Ben", "Eve", "Sam", "Kit")
 CLOSINGS = ("With love", "Your friend", "Best wishes", "Yours always")
-TIMES = ("morning", "evening", "week", "night")
+TIMES = ("morning", "evening", "week", "month")
 KIN = ("sister", "brother", "mother", "uncle", "neighbor", "teacher")
 
 TONES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
