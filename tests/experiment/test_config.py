@@ -8,8 +8,10 @@ import pytest
 
 from evenhand.errors import UserError
 from evenhand.experiment import plan as planner
-from evenhand.experiment.config import Experiment, deviations, models_in, resolved_reward
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.fairness import deviations
 from evenhand.experiment.schema import load
+from evenhand.experiment.signals import models_in, resolved_reward
 
 GOOD = {
     "name": "good",

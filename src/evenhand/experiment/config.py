@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.experiment.schema import from_signature
-from evenhand.methods import METHODS, Method, build
+from evenhand.experiment.arms import START, Arm, SamplingConfig, parse_arm
+from evenhand.experiment.signals import reward_problem
 
-START = "start"
-"""The method of an arm that is the starting policy itself, untouched."""
+SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,37 +19,6 @@ class Lengths:
 
     prompt: int = 512
     completion: int = 512
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Train:
-    """Budget and optimizer: `steps` or `epochs`; `learning_rate` defaults to the method's; `warmup` is a share of the steps."""
-
-    steps: int | None = None
-    epochs: float | None = None
-    prompts_per_step: int = 32
-    learning_rate: float | None = None
-    schedule: str = "cosine"
-    schedule_parameters: Mapping[str, float] = field(default_factory=dict)
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip: float = 1.0
-    tokens_per_microbatch: int = 8192
-    gradient_checkpointing: bool = False
-    checkpoint_every: int = 50
-    evaluate_every: int = 0
-    sample_every: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingConfig:
-    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 are off."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +90,7 @@ class Evaluation:
     """The held-out comparison: how many prompts, sampled how."""
 
     prompts: int = 200
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,52 +104,6 @@ class Runtime:
     threads: int = 1
     device: str = "auto"
     store: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arm:
-    """One line of the comparison, checked: its method, parameters, training and signal."""
-
-    name: str
-    method: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    train: Train = Train()
-    start: str = "sft"
-    reward: str | Mapping[str, Any] | None = None
-    sampling: SamplingConfig = SamplingConfig()
-    per_seed: bool = True
-    data: str | None = None
-
-    def build(self, *, steps: int, max_tokens: int) -> Method:
-        """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
-        return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
-
-
-ARM_KEYS = ("method", "train", "start", "reward", "sampling", "per_seed", "data")
-INJECTED = ("steps", "max_tokens")
-
-
-def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[str, Any], defaults: Mapping[str, Any]) -> Arm:
-    """A raw arm, checked. Keys that are not an arm's own are the method's parameters; shared `train` values come first."""
-    raw = {**defaults, **raw}
-    kind = raw.get("method")
-    if kind is None:
-        raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
-    if kind != START and kind not in METHODS:
-        raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*METHODS, START]))
-    own = {k: v for k, v in raw.items() if k in ARM_KEYS}
-    rest = {k: v for k, v in raw.items() if k not in ARM_KEYS}
-    if kind == START:
-        if rest:
-            key = next(iter(rest))
-            raise UserError(f"unknown key '{key}'", where=f"{where}.{key}", fix="the method `start` has no parameters")
-        parameters: dict[str, Any] = {}
-    else:
-        parameters = from_signature(METHODS[kind], rest, where, skip=INJECTED)
-    own["train"] = Train(**from_signature(Train, {**train, **own.get("train", {})}, f"{where}.train"))
-    own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
-    checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)
-    return Arm(**checked)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -304,92 +226,3 @@ class Experiment:
             )
         if arm.reward is not None:
             yield from reward_problem(arm.reward, self, f"{where}.reward")
-
-
-def resolved_reward(reward: Any, experiment: Experiment) -> Any:
-    """A reward with the experiment's own names replaced by what they stand for, at any depth; None stays None."""
-    if isinstance(reward, str):
-        if reward in experiment.rewards:
-            return resolved_reward(experiment.rewards[reward], experiment)
-        if reward in experiment.reward_models:
-            return {"kind": "model", "name": reward}
-        return {"kind": reward} | ({"world": experiment.data.world} if reward == "gold" else {})
-    if isinstance(reward, Mapping):
-        nested = {"reward": resolved_reward, "parts": _resolved_list, "members": _resolved_list}
-        return {k: nested[k](v, experiment) if k in nested else v for k, v in reward.items()}
-    return reward
-
-
-def _resolved_list(rewards: Any, experiment: Experiment) -> Any:
-    return [resolved_reward(r, experiment) for r in rewards] if isinstance(rewards, list | tuple) else rewards
-
-
-def models_in(reward: Any) -> set[str]:
-    """Names of the trained reward models inside a resolved reward."""
-    if isinstance(reward, Mapping):
-        own = {reward["name"]} if reward.get("kind") == "model" and "name" in reward else set()
-        return own.union(*(models_in(v) for v in reward.values()))
-    return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
-
-
-def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[UserError]:
-    """The fault of a reward, if it has one: built once with stand-ins for the models that are not trained yet."""
-    from evenhand import rewards
-
-    if reward == "gold" and experiment.data.world is None:
-        yield UserError("`gold` is the reward of a built-in world", where=where, fix="name `data.world`, or another reward")
-        return
-    stand_ins: dict[str, Any] = {name: (lambda groups: []) for name in experiment.reward_models}
-    try:
-        rewards.get(resolved_reward(reward, experiment), stand_ins, where=where)
-    except UserError as error:
-        yield error
-
-
-SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
-
-
-def held_equal(experiment: Experiment) -> list[str]:
-    """What every arm has in common, in words."""
-    e, sampling = experiment, experiment.evaluation.sampling
-    start = f"Every arm starts from the same `{e.start}` weights" if e.start != "base" else "Every arm starts from the base model"
-    truncated = "" if sampling.top_p == 1 and sampling.top_k == 0 else f", top-p {sampling.top_p:g}, top-k {sampling.top_k}"
-    return [
-        f"{start}, with one tokenizer and one template, and draws its training rows from one data set in the order of its seed.",
-        f"Prompts keep {e.lengths.prompt} tokens and answers {e.lengths.completion}, in training and in the comparison.",
-        f"All answer the same {e.evaluation.prompts} held-out prompts, with one sampler at temperature {sampling.temperature:g}"
-        f"{truncated} and the same random numbers per prompt and seed.",
-        "One judge scores all answers without knowing whose they are.",
-    ]
-
-
-def deviations(experiment: Experiment) -> list[str]:
-    """What is not held equal between trained arms, in words: training settings, start and reward that differ."""
-    arms = [a for a in experiment.all_arms().values() if a.method != START]
-    out = []
-    for f in fields(Train):
-        if f.name in ("tokens_per_microbatch", "gradient_checkpointing", "checkpoint_every", "evaluate_every", "sample_every"):
-            continue
-        values = {a.name: getattr(a.train, f.name) for a in arms}
-        if f.name == "learning_rate":
-            values = {a.name: learning_rate(a, experiment) for a in arms}
-        if len({repr(v) for v in values.values()}) > 1:
-            out.append(f"train.{f.name}: " + ", ".join(f"{n} {v}" for n, v in values.items()))
-    for name in ("start", "sampling"):
-        values = {a.name: getattr(a, name) for a in arms}
-        if len({repr(v) for v in values.values()}) > 1:
-            out.append(f"{name}: " + ", ".join(f"{n} {v}" for n, v in values.items()))
-    return out
-
-
-def learning_rate(arm: Arm, experiment: Experiment) -> float:
-    """The arm's learning rate: its own, or its method's default."""
-    if arm.train.learning_rate is not None:
-        return arm.train.learning_rate
-    return arm.build(steps=1, max_tokens=experiment.lengths.completion).learning_rate
-
-
-__all__ = [
-    "INJECTED", "SPLITS", "START", "Annotate", "Arm", "DataConfig", "Evaluation", "Experiment", "Judge", "Lengths", "ModelConfig",
-    "Pretrain", "Runtime", "SamplingConfig", "Train", "deviations", "learning_rate", "parse_arm", "replace",
-]  # fmt: skip

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evenhand.experiment.config import SPLITS, START, Arm, Experiment, learning_rate, models_in, resolved_reward
+from evenhand.experiment.arms import START, Arm
+from evenhand.experiment.config import SPLITS, Experiment
+from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.hashing import digest, file_fingerprint, folder_fingerprint, model_fingerprint
+from evenhand.experiment.signals import models_in, resolved_reward
 from evenhand.stages import VERSIONS
 
 SHARED = "shared"

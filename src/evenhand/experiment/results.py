@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.data.jsonl import read_groups
-from evenhand.experiment.config import deviations, held_equal
+from evenhand.experiment.fairness import deviations, held_equal
 from evenhand.experiment.plan import Plan
 from evenhand.experiment.store import Store
 from evenhand.stats.planning import resolved_by

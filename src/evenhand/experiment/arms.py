@@ -1,0 +1,91 @@
+"""One line of a comparison: a method, its parameters, its budget and its signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evenhand.errors import UserError, did_you_mean
+from evenhand.experiment.schema import from_signature
+from evenhand.methods import METHODS, Method, build
+
+START = "start"
+"""The method of an arm that is the starting policy itself, untouched."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Train:
+    """Budget and optimizer: `steps` or `epochs`; `learning_rate` defaults to the method's; `warmup` is a share of the steps."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    prompts_per_step: int = 32
+    learning_rate: float | None = None
+    schedule: str = "cosine"
+    schedule_parameters: Mapping[str, float] = field(default_factory=dict)
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float = 1.0
+    tokens_per_microbatch: int = 8192
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 50
+    evaluate_every: int = 0
+    sample_every: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 are off."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One line of the comparison, checked: its method, parameters, training and signal."""
+
+    name: str
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    train: Train = Train()
+    start: str = "sft"
+    reward: str | Mapping[str, Any] | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    per_seed: bool = True
+    data: str | None = None
+
+    def build(self, *, steps: int, max_tokens: int) -> Method:
+        """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
+        return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
+
+
+ARM_KEYS = ("method", "train", "start", "reward", "sampling", "per_seed", "data")
+INJECTED = ("steps", "max_tokens")
+
+
+def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[str, Any], defaults: Mapping[str, Any]) -> Arm:
+    """A raw arm, checked. Keys that are not an arm's own are the method's parameters; shared `train` values come first."""
+    raw = {**defaults, **raw}
+    kind = raw.get("method")
+    if kind is None:
+        raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
+    if kind != START and kind not in METHODS:
+        raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*METHODS, START]))
+    own = {k: v for k, v in raw.items() if k in ARM_KEYS}
+    rest = {k: v for k, v in raw.items() if k not in ARM_KEYS}
+    if kind == START:
+        if rest:
+            key = next(iter(rest))
+            raise UserError(f"unknown key '{key}'", where=f"{where}.{key}", fix="the method `start` has no parameters")
+        parameters: dict[str, Any] = {}
+    else:
+        parameters = from_signature(METHODS[kind], rest, where, skip=INJECTED)
+    own["train"] = Train(**from_signature(Train, {**train, **own.get("train", {})}, f"{where}.train"))
+    own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
+    checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)
+    return Arm(**checked)

@@ -1,0 +1,48 @@
+"""What an experiment holds equal, and what it does not, in words."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from evenhand.experiment.arms import START, Arm, Train
+from evenhand.experiment.config import Experiment
+
+
+def held_equal(experiment: Experiment) -> list[str]:
+    """What every arm has in common, in words."""
+    e, sampling = experiment, experiment.evaluation.sampling
+    start = f"Every arm starts from the same `{e.start}` weights" if e.start != "base" else "Every arm starts from the base model"
+    truncated = "" if sampling.top_p == 1 and sampling.top_k == 0 else f", top-p {sampling.top_p:g}, top-k {sampling.top_k}"
+    return [
+        f"{start}, with one tokenizer and one template, and draws its training rows from one data set in the order of its seed.",
+        f"Prompts keep {e.lengths.prompt} tokens and answers {e.lengths.completion}, in training and in the comparison.",
+        f"All answer the same {e.evaluation.prompts} held-out prompts, with one sampler at temperature {sampling.temperature:g}"
+        f"{truncated} and the same random numbers per prompt and seed.",
+        "One judge scores all answers without knowing whose they are.",
+    ]
+
+
+def deviations(experiment: Experiment) -> list[str]:
+    """What is not held equal between trained arms, in words: training settings, start and reward that differ."""
+    arms = [a for a in experiment.all_arms().values() if a.method != START]
+    out = []
+    for f in fields(Train):
+        if f.name in ("tokens_per_microbatch", "gradient_checkpointing", "checkpoint_every", "evaluate_every", "sample_every"):
+            continue
+        values = {a.name: getattr(a.train, f.name) for a in arms}
+        if f.name == "learning_rate":
+            values = {a.name: learning_rate(a, experiment) for a in arms}
+        if len({repr(v) for v in values.values()}) > 1:
+            out.append(f"train.{f.name}: " + ", ".join(f"{n} {v}" for n, v in values.items()))
+    for name in ("start", "sampling"):
+        values = {a.name: getattr(a, name) for a in arms}
+        if len({repr(v) for v in values.values()}) > 1:
+            out.append(f"{name}: " + ", ".join(f"{n} {v}" for n, v in values.items()))
+    return out
+
+
+def learning_rate(arm: Arm, experiment: Experiment) -> float:
+    """The arm's learning rate: its own, or its method's default."""
+    if arm.train.learning_rate is not None:
+        return arm.train.learning_rate
+    return arm.build(steps=1, max_tokens=experiment.lengths.completion).learning_rate
