@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from evenhand.engines.local import LocalEngine
 from evenhand.engines.wave import Row
 from evenhand.errors import UserError
-from evenhand.models.decode import SharedPrefixDecoder, decoder_for
+from evenhand.models.decode import SharedPrefixDecoder, decoder_for, problem_with
 from evenhand.models.decode_plain import PlainDecoder
 from evenhand.types import Finish, Prompt, Sampling
 
@@ -107,6 +107,26 @@ def test_other_architectures_say_once_that_they_are_slower(name, caplog):
     assert len([r for r in caplog.records if "slower" in r.message]) == 1
 
 
+def test_a_model_whose_steps_disagree_with_its_forward_pass_is_refused():
+    config = AutoConfig.for_model("mamba", vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)
+    with pytest.raises(UserError, match="MambaForCausalLM cannot be sampled"):
+        decoder_for(AutoModelForCausalLM.from_config(config).eval())
+
+
+def test_a_window_that_only_the_masks_know_keeps_a_model_off_shared_prefixes(monkeypatch):
+    from transformers.models.mistral import modeling_mistral
+
+    model = new_model("mistral")
+    original = modeling_mistral.ALL_ATTENTION_FUNCTIONS.get_interface
+
+    def without_window(name, default):
+        found = original(name, default)
+        return lambda *args, sliding_window=None, **named: found(*args, **named)
+
+    monkeypatch.setattr(modeling_mistral.ALL_ATTENTION_FUNCTIONS, "get_interface", without_window)
+    assert "not told its windows" in problem_with(SharedPrefixDecoder(model))
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3])
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_behaviour_logp_is_that_of_a_plain_forward_at_the_temperature(name, temperature):
@@ -199,6 +219,11 @@ def test_progress_counts_completions(llama):
     calls = []
     engine_of(llama, max_rows=4).generate(prompts_of(3, 5), 5, Sampling(max_tokens=2), progress=lambda *c: calls.append(c))
     assert calls == [(4, 10), (8, 10), (10, 10)]
+    calls.clear()
+    engine_of(llama, stop=range(20)).generate(prompts_of(3, 5), 5, Sampling(max_tokens=50), progress=lambda *c: calls.append(c))
+    assert len(calls) > 3  # rows are counted as they end
+    assert calls == sorted(calls)
+    assert calls[-1] == (10, 10)
 
 
 def test_nothing_asked_nothing_given(llama):
@@ -256,14 +281,25 @@ def test_bad_requests_are_named(llama, arguments, words):
         engine_of(llama).generate(**good | arguments)
 
 
-def test_diverged_weights_are_named():
+def test_diverged_weights_are_named_at_the_first_call_and_later():
     model = new_model("llama")
+    used = engine_of(model)
+    used.generate(prompts_of(4), 1, Sampling(max_tokens=2))
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
-    engine = engine_of(model)
-    engine._decoder = SharedPrefixDecoder(model)
-    with pytest.raises(UserError, match="not a number"):
-        engine.generate(prompts_of(4), 1, Sampling(max_tokens=2))
+    for engine in (used, engine_of(model)):
+        with pytest.raises(UserError, match="not a number"):
+            engine.generate(prompts_of(4), 1, Sampling(max_tokens=2))
+
+
+def test_half_precision_stays_close_to_its_plain_forward():
+    model = new_model("llama").to(torch.bfloat16)
+    assert isinstance(decoder_for(model), SharedPrefixDecoder)
+    (group,) = engine_of(model).generate(prompts_of(5), 4, Sampling(max_tokens=20))
+    for completion in group.completions:
+        ids = torch.tensor([[*ids_of(prompts_of(5)[0]), *completion.tokens]])
+        want = model(ids).logits[0, 4:-1].float().log_softmax(-1).gather(1, ids[0, 5:, None])[:, 0]
+        assert (torch.tensor(completion.behaviour_logp) - want).abs().mean() < 0.05
 
 
 def test_token_level_rows_may_be_in_any_order(llama):

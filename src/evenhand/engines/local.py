@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from evenhand.engines.checks import Renders, check_sampling, per_completion, prompt_ids
 from evenhand.engines.wave import Row, Sampled, plan, run
 from evenhand.errors import UserError
-from evenhand.models.decode import Decoder, decoder_for
+from evenhand.models.decode import Decoder, decoder_for, not_a_number
 from evenhand.types import Completion, Group, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class LocalEngine:
     """
 
     def __init__(self, policy: HasModel, renderer: Renders, *, max_rows: int = MAX_ROWS, cache_bytes: int | None = None) -> None:
-        """`cache_bytes` bounds keys, values and logits of rows stepped together; None: half of what is free, at most 16 GB."""
+        """`cache_bytes` bounds keys, values and logits of rows stepped together; None: 2 GB, or a quarter of an accelerator's."""
         self._policy, self._renderer = policy, renderer
         self._max_rows, self._cache_bytes = max_rows, cache_bytes
         self._decoder: Decoder | None = None
@@ -81,13 +81,17 @@ class LocalEngine:
         decoder, stop = self._ready_decoder(), sorted(self._renderer.stop_ids)
         results: list[Sampled | None] = [None] * len(rows)
         done = 0
+
+        def report(ended: int) -> None:
+            if progress is not None:
+                progress(done + ended, len(rows))
+
         with decoder.ready():
             for wave in plan(decoder.hf, prompts, rows, max_rows=self._max_rows, cache_bytes=self._cache_bytes):
-                for index, sampled in zip(wave, run(decoder, prompts, [rows[i] for i in wave], stop), strict=True):
+                for index, sampled in zip(wave, run(decoder, prompts, [rows[i] for i in wave], stop, report), strict=True):
                     results[index] = sampled
                 done += len(wave)
-                if progress is not None:
-                    progress(done, len(rows))
+                report(0)
         return [_checked(r) for r in results]
 
     def _ready_decoder(self) -> Decoder:
@@ -120,10 +124,5 @@ class LocalEngine:
 def _checked(sampled: Sampled | None) -> Sampled:
     assert sampled is not None, "every row belongs to one wave"
     if not all(map(math.isfinite, sampled.logp)):
-        raise UserError(
-            "the model's output is not a number",
-            where="sampling",
-            why="its weights have probably diverged",
-            fix="lower the learning rate, or start from an earlier checkpoint",
-        )
+        raise not_a_number()
     return sampled

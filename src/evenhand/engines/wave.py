@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,8 +54,8 @@ def plan(
 
     A wave holds at most `max_rows` rows and, by estimate, `cache_bytes` of keys, values and logits (but at least one row).
     """
-    token_bytes, row_bytes = _bytes_per_token(hf), 3 * 4 * hf.get_output_embeddings().weight.shape[0]
-    budget = _free_bytes(hf.device) if cache_bytes is None else cache_bytes
+    token_bytes, row_bytes = _bytes_per_token(hf), 3 * 4 * hf.config.get_text_config().vocab_size
+    budget = _default_bytes(hf.device) if cache_bytes is None else cache_bytes
     order = sorted(range(len(rows)), key=lambda i: (-len(prompts[rows[i].prompt]), rows[i].prompt))
     wave: list[int] = []
     held, last_prompt = 0, -1
@@ -82,19 +82,19 @@ def _bytes_per_token(hf: PreTrainedModel) -> int:
     return 2 * config.num_hidden_layers * kv_heads * size * hf.dtype.itemsize
 
 
-def _free_bytes(device: torch.device) -> int:
-    """Half of the memory that is free, at most 16 GB."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        import os
-
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(free // 2, 16 * 2**30)
+def _default_bytes(device: torch.device) -> int:
+    """2 GB, or a quarter of an accelerator's memory. Not what is free now: waves, and so the last bits, must be repeatable."""
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
 
 
-def run(decoder: Decoder, prompts: Sequence[Sequence[int]], rows: Sequence[Row], stop: Sequence[int]) -> list[Sampled]:
-    """Samples one wave; call it inside `decoder.ready()`. One `Sampled` per row, in order."""
+def run(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    stop: Sequence[int],
+    report: Callable[[int], None] = lambda ended: None,
+) -> list[Sampled]:
+    """Samples one wave; call it inside `decoder.ready()`. One `Sampled` per row, in order. `report` hears how many rows ended."""
     used = list(dict.fromkeys(row.prompt for row in rows))
     place = {prompt: i for i, prompt in enumerate(used)}
     owner = [place[row.prompt] for row in rows]
@@ -103,6 +103,7 @@ def run(decoder: Decoder, prompts: Sequence[Sequence[int]], rows: Sequence[Row],
     logits = session.logits[torch.tensor(owner, device=session.logits.device)]
     while (tokens := tape.draw(logits)) is not None:
         if tape.worth_compacting():
+            report(tape.finished)
             order = session.compact(~tape.ended)
             tape.select(order)
             tokens = tokens[order]
@@ -144,6 +145,11 @@ class _Tape:
         if t % self._look_every == 0 and (self._stop_ids or t >= self._shortest):
             self._gone = int(self.ended.sum())
         return None if self._gone == self.ended.numel() else tokens
+
+    @property
+    def finished(self) -> int:
+        """Rows that have ended, of all."""
+        return len(self._rows) - self.ended.numel() + self._gone
 
     def worth_compacting(self) -> bool:
         return self._gone > 0 and self._gone * COMPACT_AT >= self.ended.numel()

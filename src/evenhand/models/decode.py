@@ -8,6 +8,7 @@ feed it one token per row, drop rows that ended.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from evenhand.errors import UserError
 from evenhand.models import decode_attention
 from evenhand.models.decode_cache import SharedPrefixCache
 from evenhand.models.decode_plain import PlainDecoder
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Largest difference of log-probs, in nats, that the self-check calls equal. A wrong mask or window is off by far more."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest relative difference of logits that the self-check calls equal, per precision. A wrong mask is off by far more."""
 PREFILL_TOKENS = 8192
 """Prompt tokens per prefill forward: bounds its activations; more does not go faster."""
 
@@ -116,39 +118,65 @@ def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
 
 
 def decoder_for(hf: PreTrainedModel) -> Decoder:
-    """The fastest decoder that reproduces this model's plain forward pass; says once when that is the plain one."""
-    problem = shared_prefix_problem(hf)
+    """The fastest decoder that reproduces this model's plain forward pass; says once when that is the plain one.
+
+    Raises UserError when none does.
+    """
+    problem = problem_with(SharedPrefixDecoder(hf))
     if problem is None:
         return SharedPrefixDecoder(hf)
+    if (broken := problem_with(PlainDecoder(hf))) is not None:
+        raise UserError(
+            f"{type(hf).__name__} cannot be sampled",
+            where="model",
+            why=broken,
+            fix="use an attention-only architecture, for example one of llama, qwen2, gemma2, gpt_neox",
+        )
     log.warning("%s: sampling uses transformers' own cache (correct but slower): %s", type(hf).__name__, problem)
     return PlainDecoder(hf)
 
 
-def shared_prefix_problem(hf: PreTrainedModel) -> str | None:
-    """Why `SharedPrefixDecoder` does not fit this model, or None when it does."""
+def not_a_number() -> UserError:
+    """The error for weights that have diverged."""
+    return UserError(
+        "the model's output is not a number",
+        where="sampling",
+        why="its weights have probably diverged",
+        fix="lower the learning rate, or start from an earlier checkpoint",
+    )
+
+
+def problem_with(decoder: Decoder) -> str | None:
+    """Why `decoder` does not reproduce its model's plain forward pass, or None when it does."""
+    hf = decoder.hf
     try:
-        with plainly(hf):
-            problem = decode_attention.problem_with(hf)
-        error = 0.0 if problem else largest_error(SharedPrefixDecoder(hf))
+        if isinstance(decoder, SharedPrefixDecoder):
+            with plainly(hf):
+                problem = decode_attention.problem_with(hf)
+            if problem is not None:
+                return problem
+        error = relative_error(decoder)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:  # a model may fail in any of these ways
-        return f"its forward pass rejects packed prompts ({type(failure).__name__}: {failure})"
-    if problem is None and not error <= TOLERANCE.get(hf.dtype, TOLERANCE[torch.bfloat16]):
-        problem = f"log-probs of single steps differ from those of a whole forward pass by {error:.2g} nats"
-    return problem
+        return f"its forward pass fails in steps ({type(failure).__name__}: {failure})"
+    allowed = TOLERANCE.get(hf.dtype, TOLERANCE[torch.bfloat16])
+    return None if error <= allowed else f"logits of single steps are off by {error:.1e} of their size (allowed {allowed:.0e})"
 
 
-def largest_error(decoder: Decoder) -> float:
-    """Largest difference [nats] of next-token log-probs, single steps against plain forward passes, on random tokens."""
+def relative_error(decoder: Decoder) -> float:
+    """Norm of the difference of centred logits, single steps against plain forward passes on random tokens, over their norm."""
     vocabulary = decoder.hf.get_input_embeddings().num_embeddings
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (7, 4)]
     tokens = torch.randint(vocabulary, (3, 4), generator=draw)
-    errors = [_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in ([0, 0, 1], [0, 1])]  # shared; one row each
-    return torch.cat(errors).max().item()
+    sums = torch.stack(
+        [_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in ([0, 0, 1], [0, 1])]
+    )  # shared; single
+    difference, size = sums.sum(0).tolist()
+    return (difference / max(size, 1e-30)) ** 0.5
 
 
 def _errors(decoder: Decoder, prompts: Sequence[Sequence[int]], owner: Sequence[int], tokens: Tensor) -> Tensor:
-    """Largest difference per row and prefix; row 1 is dropped half-way. tokens [R, steps] are fed, not sampled."""
+    """Squared norms of the difference and of what is expected [2]; row 1 is dropped half-way. tokens [R, steps] are fed."""
     device, rows = decoder.hf.device, torch.arange(len(owner))
     with decoder.ready():
         session = decoder.open(prompts, owner)
@@ -160,9 +188,14 @@ def _errors(decoder: Decoder, prompts: Sequence[Sequence[int]], owner: Sequence[
             got |= {(r, t + 1): row for r, row in zip(rows.tolist(), logits, strict=True)}
     with plainly(decoder.hf):
         sequences = [torch.tensor([[*prompts[p], *tokens[r].tolist()]], device=device) for r, p in enumerate(owner)]
-        expected = [decoder.hf(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1) for ids in sequences]
+        whole = [decoder.hf(input_ids=ids, use_cache=False).logits[0] for ids in sequences]
     ends = [len(prompts[p]) - 1 for p in owner]
-    return torch.stack([(expected[r][ends[r] + t] - z.float().log_softmax(-1)).abs().max() for (r, t), z in got.items()])
+    expected = _centred(torch.stack([whole[r][ends[r] + t] for r, t in got]))
+    return torch.stack([(_centred(torch.stack(list(got.values()))) - expected).square().sum(), expected.square().sum()])
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits.double() - logits.double().mean(-1, keepdim=True)
 
 
 @contextmanager

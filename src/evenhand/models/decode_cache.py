@@ -25,8 +25,8 @@ from torch import Tensor
 from evenhand.models.decode_attention import ACTIVE, Rule, capped, causal
 from evenhand.models.decode_maps import Packed, Slots, fill_holes
 
-FIRST_CAPACITY = 64
-"""New tokens a row's buffer holds at first; it doubles when full, so that rows which stop early never own long buffers."""
+ROOM = 64
+"""Tokens by which rows' buffers grow when full: a copy every 64 steps costs little, and tight buffers are read faster."""
 
 
 class SharedPrefixCache:
@@ -165,8 +165,7 @@ class SharedPrefixCache:
         end = self.base + self.depth
         keys, values = self._row_kv[layer] if layer in self._row_kv else (k[:, :, None], v[:, None])
         if end == values.shape[1] or self.depth == 0:
-            room = self.base + max(2 * self.depth, FIRST_CAPACITY)
-            self._row_kv[layer] = keys, values = _grown(keys, values, end, room)
+            self._row_kv[layer] = keys, values = _grown(keys, values, end, end + ROOM)
         keys, values = keys[:, :, : end + 1], values[:, : end + 1]
         keys[:, :, end], values[:, end] = k, v
         return keys, values

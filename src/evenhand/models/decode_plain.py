@@ -48,7 +48,7 @@ class PlainSession:
         positions = (slot - (longest - lengths[:, None])).clamp_(min=0)
         self.logits = self._forward(ids, positions)
         rows = torch.tensor(owner, device=hf.device)
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)
         self._mask, self._positions = self._mask[rows], lengths[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class PlainSession:
 
     def compact(self, alive: Tensor) -> Tensor:
         order = alive.nonzero().squeeze(1)
-        self._cache.batch_select_indices(order)
+        self._cache.reorder_cache(order)
         self._mask, self._positions = self._mask[order], self._positions[order]
         return order
 
