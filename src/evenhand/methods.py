@@ -49,6 +49,12 @@ class Method:
         return sampling or 1.0 if self.online else 1.0
 
     @property
+    def skips_zero_advantage(self) -> bool:
+        """True when a completion with zero advantage has exactly zero gradient, so that the loop need not run it."""
+        per_completion = self.rollouts is not None and self.rollouts.select == "none" and self.rollouts.credit != "gae"
+        return per_completion and getattr(self.objective, "skips_zero_advantage", False)
+
+    @property
     def provides(self) -> frozenset[Need]:
         """What this method's source puts into its batches; `objective.needs` must be within it."""
         reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != "none" else set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -12,10 +13,11 @@ from evenhand.models.load import new_policy
 from evenhand.models.trunk import Trunk
 from evenhand.seeding import generator, rng
 from evenhand.stages.offline import labelled
+from evenhand.train import loop
 from evenhand.train.fixed import mismatched_items
 from evenhand.train.items import Item, split_dead, with_pairs
-from evenhand.train.scoring import read
-from evenhand.types import Completion, Group, Head, Need, Prompt, TokenGroup, Tokens
+from evenhand.train.scoring import Rows, read
+from evenhand.types import Batch, Completion, Group, Head, Need, Prompt, TokenGroup, Tokens
 
 VOCABULARY = 24
 CONFIG = {
@@ -42,6 +44,20 @@ def network(method: Method, seed: int = 0) -> Trunk:
     return valued
 
 
+def gradients(method: Method, batches: list[Batch], temperature: float = 1.0, *, dtype: torch.dtype = torch.float64):
+    """Loss, flat gradient and metrics of one optimizer step, from a fresh network."""
+    model = network(method) if dtype == torch.float64 else network(method).to(dtype)
+    loss, metrics = loop.accumulate(model, method.objective, batches, temperature)
+    grads = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()]
+    return loss, torch.cat(grads), metrics
+
+
+def same(a, b) -> None:
+    """Equal loss and equal gradient."""
+    torch.testing.assert_close(a[0], b[0], rtol=1e-6, atol=1e-7, check_dtype=False)
+    torch.testing.assert_close(a[1], b[1], rtol=1e-5, atol=1e-7, check_dtype=False)
+
+
 def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
     """Items as the method's source would make them: labels, pairs or credited rollouts, with reference and old log-probs."""
     draw = rng("battery", seed)
@@ -55,7 +71,7 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
         items = [labelled(i, method) for i in items]
     if Need.MISMATCHED in method.objective.needs:
         items += mismatched_items(items, reference_of(method))
-    if online and getattr(method.objective, "skips_zero_advantage", False) and method.rollouts.credit != "gae":
+    if method.skips_zero_advantage:
         items = [piece for item in items for piece in split_dead(item)]
     return items
 
@@ -63,13 +79,13 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
 def reference_of(method: Method):
     frozen = network(replace(method, network="policy"), seed=1)
 
-    def logps(items):
-        with torch.no_grad():
-            return read(frozen, items, frozenset({Head.LOGP}), tokens_per_microbatch=1000, temperature=1.0, device="cpu")[
-                Head.LOGP
-            ]
+    return partial(logps_of, frozen)
 
-    return logps
+
+def logps_of(model: Trunk, items: list[Item]) -> Rows:
+    """A model's log-prob of every token of the items."""
+    heads = frozenset({Head.LOGP})
+    return read(model, items, heads, tokens_per_microbatch=1000, temperature=1.0, device="cpu")[Head.LOGP]
 
 
 def _item(draw, k: int, number: int) -> Item:

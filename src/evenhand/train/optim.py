@@ -69,7 +69,7 @@ class AdamW:
         self, model: nn.Module, *, learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float
     ) -> None:
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.master = {n: p.detach().float().clone() for n, p in self.named.items() if p.dtype != torch.float32}
+        self.master = {n: p.detach().float().clone() for n, p in self.named.items() if torch.finfo(p.dtype).bits < 32}
         targets = [self.master.get(n, p) for n, p in self.named.items()]
         self.inner = torch.optim.AdamW(targets, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
         self.learning_rate = learning_rate
