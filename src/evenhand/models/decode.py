@@ -168,10 +168,11 @@ def relative_error(decoder: Decoder) -> float:
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (7, 4)]
     tokens = torch.randint(vocabulary, (3, 4), generator=draw)
-    sums = torch.stack(
-        [_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in ([0, 0, 1], [0, 1])]
-    )  # shared; single
+    shared, single = [0, 0, 1], [0, 1]  # rows per prompt decide how keys are kept
+    sums = torch.stack([_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in (shared, single)])
     difference, size = sums.sum(0).tolist()
+    if not math.isfinite(size):
+        raise not_a_number()
     return (difference / max(size, 1e-30)) ** 0.5
 
 
