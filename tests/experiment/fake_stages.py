@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import time
@@ -89,7 +90,14 @@ def environment(spec, seed, inputs, out, report):
     (out / "chain.txt").write_text(os.environ["OMP_NUM_THREADS"])
 
 
-STAGES = {"chain": chain, "fail": fail, "refuse": refuse, "die": die, "environment": environment}
+def warn(spec, seed, inputs, out, report):
+    logging.getLogger("evenhand.data").warning("%d rows left out", 3)
+    logging.getLogger("transformers").warning("a library's own affair")
+    for _ in range(2):
+        report(1, 2)
+
+
+STAGES = {"warn": warn, "chain": chain, "fail": fail, "refuse": refuse, "die": die, "environment": environment}
 
 
 def chain_plan(trace: str, pause: float, *, steps: int = 12) -> Plan:

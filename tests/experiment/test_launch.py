@@ -15,6 +15,7 @@ from fake_stages import Node, chain_result, plan
 from evenhand.errors import UserError
 from evenhand.experiment import launch
 from evenhand.experiment.run import run
+from evenhand.experiment.store import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +140,11 @@ def test_nothing_to_compare_is_no_result():
     assert results is None
     assert not outcome.ok
     assert not Path("out/results.json").exists()
+
+
+def test_two_runs_do_not_share_a_run_directory():
+    prepared = launch.prepare("quickstart", out=Path("out"))
+    prepared.out.mkdir()
+    with locked(prepared.out / ".lock"), pytest.raises(UserError, match="another run is working here"):
+        launch.execute(prepared)
+    assert launch.execute(prepared)[0].ok

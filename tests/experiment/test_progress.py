@@ -7,7 +7,8 @@ from fake_stages import Node
 from rich.console import Console
 
 from evenhand.experiment.board import Board, Status
-from evenhand.experiment.progress import Lines, Matrix, Quiet, choose_view, plain
+from evenhand.experiment.messages import plain
+from evenhand.experiment.progress import Lines, Matrix, Quiet, choose_view
 
 
 class Clock:
@@ -96,6 +97,7 @@ def test_lines_tell_starts_ends_and_errors(board, clock):
     view.changed(board.set("dpo/0", Status.DONE))
     view.changed(board.set("dpo/1", Status.RUNNING))
     view.changed(board.set("dpo/1", Status.FAILED, "[bold] is text, not markup, and long lines are not broken"))
+    view.noted(board.cells["dpo/1"], "3 rows left out")
     view.changed(board.set("ppo/0", Status.BLOCKED, "needs dpo/1, which failed"))
     assert told() == [
         "5 nodes, 0 cached, 2 at a time",
@@ -103,6 +105,7 @@ def test_lines_tell_starts_ends_and_errors(board, clock):
         "dpo/0: done after 1m 15s",
         "dpo/1: started (9 steps)",
         "dpo/1: failed after 0 s: [bold] is text, not markup, and long lines are not broken",
+        "dpo/1: note: 3 rows left out",
         "ppo/0: blocked: needs dpo/1, which failed",
     ]
 

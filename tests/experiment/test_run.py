@@ -25,12 +25,16 @@ class Watch:
 
     def __init__(self):
         self.seen: list[tuple[str, str]] = []
+        self.notes: list[str] = []
 
     def start(self, board: Board) -> None:
         self.board = board
 
     def changed(self, cell: Cell) -> None:
         self.seen.append((cell.node.name, str(cell.status)))
+
+    def noted(self, cell: Cell, text: str) -> None:
+        self.notes.append(text)
 
     def tick(self) -> None: ...
 
@@ -114,6 +118,16 @@ def test_the_log_has_the_traceback_and_what_was_printed(tmp_path):
     assert "Traceback" in log
     assert "in fail" in log
     assert "chain complete" in (tmp_path / "logs" / "good.log").read_text()
+
+
+def test_a_stages_warnings_are_told_once_and_logged_each_time(tmp_path):
+    nodes = plan(*[Node(name=f"w{seed}", kind="warn", seed=seed) for seed in range(2)])
+    _, view = go(nodes, tmp_path)
+    assert view.notes == ["3 rows left out"]
+    for seed in range(2):
+        log = (tmp_path / "logs" / f"w{seed}.log").read_text()
+        assert "3 rows left out" in log
+        assert "a library's own affair" in log
 
 
 DEATHS = [(signal.SIGKILL, "killed by SIGKILL (often: out of memory"), (signal.SIGSEGV, "killed by SIGSEGV")]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
 from evenhand.experiment.document import parse
-from evenhand.protocols import Reward
 from evenhand.types import Group, Head, Scores
 
 MICROBATCH = 8192
+Scorer = Callable[[Sequence[Group]], list[Scores]]
 
 
-def scorer(name: str, max_prompt: int, max_completion: int, device: str) -> Reward:
+def scorer(name: str, max_prompt: int, max_completion: int, device: str) -> Scorer:
     """The reward that `name` means: a program by name or as a mapping, else the model in that folder."""
     from evenhand.rewards import KINDS, get
 
@@ -29,8 +29,13 @@ def scorer(name: str, max_prompt: int, max_completion: int, device: str) -> Rewa
 
         quiet()
         model = load_reward_model(path, device=device)
-        limits = {"max_prompt": max_prompt, "max_completion": max_completion, "tokens_per_microbatch": MICROBATCH}
-        return ModelReward(model, open_renderer(path), **limits)
+        return ModelReward(
+            model,
+            open_renderer(path),
+            max_prompt=max_prompt,
+            max_completion=max_completion,
+            tokens_per_microbatch=MICROBATCH,
+        )
     return log_probs(name, max_prompt, max_completion, device)
 
 
@@ -39,7 +44,7 @@ def _meant(name: str, kinds: Iterable[str]) -> bool:
     return "/" not in name and bool(difflib.get_close_matches(name, kinds, cutoff=0.7))
 
 
-def log_probs(name: str, max_prompt: int, max_completion: int, device: str) -> Callable[[Sequence[Group]], list[Scores]]:
+def log_probs(name: str, max_prompt: int, max_completion: int, device: str) -> Scorer:
     """log pi(answer | prompt) in nats, summed over the answer's tokens (its stop token too); `per_token` is the mean."""
     policy, renderer = open_policy(name, device)
 
@@ -47,8 +52,8 @@ def log_probs(name: str, max_prompt: int, max_completion: int, device: str) -> C
         from evenhand.train.items import Item
         from evenhand.train.scoring import read, total
 
-        cut = {"max_prompt": max_prompt, "max_completion": max_completion}
-        items = [Item(tokens=renderer.tokenise(group, **cut)) for group in groups]
+        tokens = [renderer.tokenise(group, max_prompt=max_prompt, max_completion=max_completion) for group in groups]
+        items = [Item(tokens=t) for t in tokens]
         rows = read(
             policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=MICROBATCH, temperature=1.0, device=policy.device
         )

@@ -11,6 +11,9 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.experiment.document import Document, KeyPath
 from evenhand.experiment.shapes import known_keys, type_at, words
 
+Error = Mapping[str, Any]
+"""One of pydantic's error dictionaries."""
+Found = tuple[KeyPath, Error]
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 
@@ -38,7 +41,7 @@ class Faults(UserError):
             raise cls.of(given)
 
 
-def explain(errors: Iterable[Mapping[str, Any]], tp: Any, document: Document) -> list[UserError]:
+def explain(errors: Iterable[Error], tp: Any, document: Document) -> list[UserError]:
     """Pydantic's errors for `document` read as `tp`, as user errors in the order of the file."""
     located = [(*_locate(e, document.data), e) for e in errors]
     chosen = _one_branch(located)
@@ -52,7 +55,7 @@ def _line(where: str) -> tuple[str, int]:
     return file, int(number) if number.isdigit() else 0
 
 
-def _locate(error: Mapping[str, Any], data: Any) -> tuple[KeyPath, KeyPath, str]:
+def _locate(error: Error, data: Any) -> tuple[KeyPath, KeyPath, str]:
     """Pydantic's `loc` -> (key path, the key path of the innermost untagged union on the way, the union's branch).
 
     A `loc` also names union branches: the parts that are no key of the data, but for the last part when a key is missing.
@@ -82,28 +85,23 @@ def _is_tag(part: str | int, data: Any) -> bool:
     return isinstance(data, Mapping) and part in (data.get("kind"), data.get("method"))
 
 
-def _one_branch(located: Sequence[tuple[KeyPath, KeyPath, str, Mapping[str, Any]]]) -> list[tuple[KeyPath, Mapping[str, Any]]]:
+def _one_branch(located: Sequence[tuple[KeyPath, KeyPath, str, Error]]) -> list[Found]:
     """Of an untagged union only the branch that fits the data's shape speaks; if none does, they all say one thing."""
-    branches: dict[KeyPath, dict[str, list[tuple[KeyPath, Mapping[str, Any]]]]] = defaultdict(lambda: defaultdict(list))
-    chosen: list[tuple[KeyPath, Mapping[str, Any]]] = []
+    chosen: list[Found] = []
+    unions: dict[KeyPath, dict[str, list[Found]]] = defaultdict(lambda: defaultdict(list))
     for path, union, branch, error in located:
-        if branch:
-            branches[union][branch].append((path, error))
+        (unions[union][branch] if branch else chosen).append((path, error))
+    for union, branches in unions.items():
+        every = list(branches.values())
+        fitting = [found for found in every if all(path != union for path, _ in found)]
+        if fitting or len(every) == 1:
+            chosen += min(fitting or every, key=len)
         else:
-            chosen.append((path, error))
-    for union, by_branch in branches.items():
-        fitting = [errors for errors in by_branch.values() if all(path != union for path, _ in errors)]
-        wrong = {**next(iter(by_branch.values()))[0][1], "type": "union"}
-        chosen += min(fitting, key=len) if fitting else _whole(union, by_branch, wrong)
+            chosen.append((union, {**every[0][0][1], "type": "union"}))
     return chosen
 
 
-def _whole(union: KeyPath, by_branch: Mapping[str, Any], wrong: Mapping[str, Any]) -> list[tuple[KeyPath, Mapping[str, Any]]]:
-    only = list(by_branch.values())
-    return only[0] if len(only) == 1 else [(union, wrong)]
-
-
-def _explain(path: KeyPath, error: Mapping[str, Any], tp: Any, document: Document) -> UserError:
+def _explain(path: KeyPath, error: Error, tp: Any, document: Document) -> UserError:
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     key = str(path[-1]) if path else ""
     where = document.where(path)
@@ -138,7 +136,7 @@ def _choices(value: Any, expected: str) -> str:
     return did_you_mean(str(value), expected.replace("'", "").replace(" or ", ", ").split(", "))
 
 
-def _reason(error: Mapping[str, Any], path: KeyPath, tp: Any, document: Document) -> str:
+def _reason(error: Error, path: KeyPath, tp: Any, document: Document) -> str:
     """What is expected: from the type for a wrong type, from the bound for a wrong value."""
     need = type_at(tp, path, document.data)
     wrong_type = error["type"].endswith(("_type", "_from_float", "union"))

@@ -17,7 +17,7 @@ from evenhand.experiment.faults import Faults
 from evenhand.experiment.hashing import digest
 from evenhand.experiment.run import Outcome, run
 from evenhand.experiment.schema import Loaded, load, located
-from evenhand.experiment.store import Store
+from evenhand.experiment.store import Store, locked
 from evenhand.experiment.task import versions
 
 if TYPE_CHECKING:
@@ -89,8 +89,13 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
 
 def execute(prepared: Run, *, workers: int | None = None, view: View | None = None) -> tuple[Outcome, dict[str, Any] | None]:
     """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared)."""
+    prepared.out.mkdir(parents=True, exist_ok=True)
+    with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
+        return _execute(prepared, workers, view)
+
+
+def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Outcome, dict[str, Any] | None]:
     out, store, plan = prepared.out, prepared.store, prepared.plan
-    out.mkdir(parents=True, exist_ok=True)
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(out / "experiment.json", record(prepared))
     workers = prepared.workers if workers is None else workers
@@ -102,6 +107,11 @@ def execute(prepared: Run, *, workers: int | None = None, view: View | None = No
     results = {**results, "failed": outcome.failed()}
     write_json(out / "results.json", results)
     return outcome, results
+
+
+def _refuse(out: Path) -> None:
+    fix = "wait for it, or use another --out (with EVENHAND_STORE both share what they compute)"
+    raise UserError("another run is working here", where=str(out), fix=fix)
 
 
 def record(prepared: Run) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evenhand.experiment.board import Board, Cell, Status
 
@@ -25,10 +25,13 @@ _ORDER = (Status.FAILED, Status.RUNNING, Status.STOPPED, Status.BLOCKED, Status.
 
 
 class View(Protocol):
-    """Someone watching the board. `changed` follows a change of status, `tick` comes a few times a second."""
+    """Someone watching the board. `changed` follows a change of status, `noted` a warning of a stage (each text once), `tick`
+    comes a few times a second.
+    """
 
     def start(self, board: Board) -> None: ...
     def changed(self, cell: Cell) -> None: ...
+    def noted(self, cell: Cell, text: str) -> None: ...
     def tick(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -38,6 +41,7 @@ class Quiet:
 
     def start(self, board: Board) -> None: ...
     def changed(self, cell: Cell) -> None: ...
+    def noted(self, cell: Cell, text: str) -> None: ...
     def tick(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -63,6 +67,9 @@ class Lines:
         if cell.status is Status.RUNNING and cell.node.cost:
             text += f" ({cell.node.cost})"
         self.line(text + (f": {cell.error}" if cell.error else ""))
+
+    def noted(self, cell: Cell, text: str) -> None:
+        self.line(f"{cell.node.name}: note: {text}")
 
     def tick(self) -> None:
         now = self.board.clock()
@@ -95,6 +102,11 @@ class Matrix:
 
         if cell.status is Status.FAILED:  # a Text: a `style=` given to print would colour the table below too
             self.live.console.print(Text(f"{cell.node.name} failed: {cell.error}", style="red"))
+
+    def noted(self, cell: Cell, text: str) -> None:
+        from rich.text import Text
+
+        self.live.console.print(Text(f"{cell.node.name}: {text}", style="yellow"))
 
     def tick(self) -> None: ...
 
@@ -202,10 +214,3 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
-
-
-def plain(value: Any) -> Any:
-    """A figure a stage shows, as a plain number or text (never a tensor: it crosses a process boundary)."""
-    if isinstance(value, (bool, int, float, str)) or value is None:
-        return value
-    return float(value) if hasattr(value, "__float__") else str(value)

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.experiment import timings
 from evenhand.experiment.board import Board, Status
+from evenhand.experiment.messages import Failed, Finished, Note, Report, one_line
 from evenhand.experiment.progress import Quiet, View
 from evenhand.experiment.store import Store
 from evenhand.experiment.task import as_task
-from evenhand.experiment.worker import THREADS, Failed, Finished, Report, Setting, one_line, perform, work
+from evenhand.experiment.worker import THREADS, Setting, perform, work
 
 if TYPE_CHECKING:
     from evenhand.experiment.plan import Node, Plan
@@ -112,6 +113,7 @@ class _Scheduler:
         self.slots = list(range(workers))
         self.running: dict[str, _Worker] = {}
         self.devices = cuda_devices()
+        self.noted: set[str] = set()
 
     def run(self) -> None:
         for cell in self.board.cells.values():
@@ -190,6 +192,8 @@ class _Scheduler:
                 message = worker.pipe.recv()
                 if isinstance(message, Report):
                     self.board.move(worker.node.name, message.done, message.total, message.shown)
+                elif isinstance(message, Note):
+                    self.note(worker.node, message.text)
                 else:
                     return self.close(worker, message)
         except (EOFError, OSError):
@@ -221,6 +225,12 @@ class _Scheduler:
             if cell.status is Status.QUEUED and lost & set(cell.node.inputs.values()):
                 lost.add(name)
                 self.change(name, Status.BLOCKED, f"needs {node.name}, which failed")
+
+    def note(self, node: Node, text: str) -> None:
+        """Shows a warning once, not for every arm and seed it holds for; the logs have them all."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.view.noted(self.board.cells[node.name], text)
 
     def change(self, name: str, status: Status, error: str = "") -> None:
         self.view.changed(self.board.set(name, status, error))

@@ -10,22 +10,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from evenhand.errors import UserError
-from evenhand.experiment.progress import plain
+from evenhand.experiment.messages import Failed, Finished, Sender, one_line, relay_warnings
 from evenhand.experiment.store import Store
 from evenhand.experiment.task import Task
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that fix the number of threads of libraries loaded later."""
-_EVERY = 0.1
-"""Seconds between two reports sent; a report only moves a bar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,30 +33,6 @@ class Setting:
     threads: int
     log: Path
     device: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How far the node is."""
-
-    done: float
-    total: float
-    shown: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The artifact is in the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The stage raised; `error` is one line."""
-
-    error: str
-
-
-Message = Report | Finished | Failed
 
 
 def perform(task: Task, store: Store, stages: str, report: Callable[..., None]) -> None:
@@ -78,37 +50,17 @@ def work(task: Task, setting: Setting, pipe: Connection) -> None:
     _end_with_parent()
     _into_log(setting.log, task.name)
     _use(setting)
+    sender = Sender(pipe)
+    relay_warnings(sender)
     try:
-        perform(task, Store(setting.store), setting.stages, Reporter(pipe))
+        perform(task, Store(setting.store), setting.stages, sender.report)
     except Exception as error:
         traceback.print_exc()
-        pipe.send(Failed(one_line(error)))
+        sender.send(Failed(one_line(error)))
     else:
-        pipe.send(Finished())
+        sender.send(Finished())
     finally:
-        pipe.close()
-
-
-class Reporter:
-    """The `report` a stage is given: sends its latest figures a few times a second."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self.pipe = pipe
-        self.last = 0.0
-
-    def __call__(self, done: float, total: float, **shown: Any) -> None:
-        now = time.monotonic()
-        if now - self.last >= _EVERY:
-            self.last = now
-            self.pipe.send(Report(plain(done), plain(total), {name: plain(value) for name, value in shown.items()}))
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line: a user's error as it is, any other with its type."""
-    if isinstance(error, UserError):
-        return "; ".join(line.strip() for line in str(error).splitlines())
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        sender.close()
 
 
 def _end_with_parent() -> None:

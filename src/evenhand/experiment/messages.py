@@ -1,0 +1,111 @@
+"""What a worker tells the scheduler: how far it is, what a person should know, how it ended. Never part of a result."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import evenhand
+from evenhand.errors import UserError
+
+_EVERY = 0.1
+"""Seconds between two reports sent; a report only moves a bar."""
+_PACKAGE = str(Path(evenhand.__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far the node is: `done` of `total` units, and figures to show."""
+
+    done: float
+    total: float
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A warning for a person: rows left out, a slower path taken."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The artifact is in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The stage raised; `error` is one line."""
+
+    error: str
+
+
+Message = Report | Note | Finished | Failed
+
+
+class Sender:
+    """The worker's end of the pipe. A stage's threads may report and warn at once; a message goes through whole."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock, self._last = pipe, threading.Lock(), 0.0
+
+    def send(self, message: Message) -> None:
+        with self._lock:
+            self._pipe.send(message)
+
+    def report(self, done: float, total: float, **shown: Any) -> None:
+        """The `report` a stage is given: its latest figures, sent a few times a second."""
+        now = time.monotonic()
+        if now - self._last >= _EVERY:
+            self._last = now
+            self.send(Report(plain(done), plain(total), {name: plain(value) for name, value in shown.items()}))
+
+    def close(self) -> None:
+        with self._lock:
+            self._pipe.close()
+
+
+def relay_warnings(sender: Sender) -> None:
+    """Sends this package's own warnings to the scheduler too; other libraries' stay in the log."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("evenhand").addHandler(_Relay(sender))
+    show = warnings.showwarning
+
+    def told(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **named: Any) -> None:
+        show(message, category, filename, *rest, **named)
+        if filename.startswith(_PACKAGE):
+            sender.send(Note(str(message)))
+
+    warnings.showwarning = told
+
+
+class _Relay(logging.Handler):
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(logging.WARNING)
+        self.sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sender.send(Note(record.getMessage()))
+
+
+def plain(value: Any) -> Any:
+    """A figure a stage shows, as a plain number or text (never a tensor: it crosses a process boundary)."""
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return value
+    return float(value) if hasattr(value, "__float__") else str(value)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line: a user's error as it is, any other with its type."""
+    if isinstance(error, UserError):
+        return "; ".join(line.strip() for line in str(error).splitlines())
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
