@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest relative difference of logits that the self-check calls equal, per precision. A wrong mask is off by far more."""
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest relative difference of logits that the self-check calls equal, per precision. A wrong mask is off by far more.
+
+float64 gets no less than float32: the norms and rotations of most architectures compute in float32 whatever the weights are.
+"""
 PREFILL_TOKENS = 8192
 """Prompt tokens per prefill forward: bounds its activations; more does not go faster."""
 
@@ -221,7 +224,8 @@ def attention(hf: PreTrainedModel, name: str) -> Iterator[None]:
 def evaluating(hf: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode (no dropout) inside; afterwards exactly the modules that were training train again."""
     training = [m for m in hf.modules() if m.training]
-    hf.eval()
+    if training:
+        hf.eval()
     try:
         yield
     finally:
