@@ -115,7 +115,7 @@ class SharedPrefixCache:
         """See `evenhand.models.decode_attention.Attends`."""
         if self._packed is not None:
             return self._attend_prompts(self._packed, layer, q[0], k[0], v[0], rule)
-        return self._attend_rows(layer, q[0], k[0], v[0], rule)
+        return self._attend_rows(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), rule)
 
     def _attend_prompts(self, packed: Packed, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         q, k, v = (packed.pad(x) for x in (q, k, v))
@@ -131,9 +131,9 @@ class SharedPrefixCache:
         return packed.flatten(causal(q, k, v, rule))[None]
 
     def _attend_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        (heads, rows, size), kv_heads = q.shape, k.shape[0]
-        q = q.transpose(0, 1).reshape(rows * kv_heads, heads // kv_heads, size) * rule.scaling
-        keys, values = self._append(layer, k.transpose(0, 1).flatten(0, 1), v.transpose(0, 1).flatten(0, 1))
+        (_, rows, heads, size), kv_heads = q.shape, k.shape[2]
+        q = q.reshape(rows * kv_heads, heads // kv_heads, size) * rule.scaling
+        keys, values = self._append(layer, k.flatten(0, 2), v.flatten(0, 2))
         past_prompt = rule.window is not None and self.depth + 1 >= rule.window  # the window lies within the row's own tokens
         if past_prompt:
             first = self.base + self.depth + 1 - rule.window
@@ -166,9 +166,9 @@ class SharedPrefixCache:
         keys, values = self._row_kv[layer] if layer in self._row_kv else (k[:, :, None], v[:, None])
         if end == values.shape[1] or self.depth == 0:
             self._row_kv[layer] = keys, values = _grown(keys, values, end, end + ROOM)
-        keys, values = keys[:, :, : end + 1], values[:, : end + 1]
-        keys[:, :, end], values[:, end] = k, v
-        return keys, values
+        keys.select(2, end).copy_(k)
+        values.select(1, end).copy_(v)
+        return keys.narrow(2, 0, end + 1), values.narrow(1, 0, end + 1)
 
     def _prompt_mask(self, window: int | None) -> Tensor | None:
         """[R, 1, 1, L] True on prompt slots that a row's query may not see; None when it sees all. Made once per step."""
