@@ -142,7 +142,7 @@ def test_mixed_temperatures_and_length_penalty():
     assert batch.completions == 2
     best = made.items[0].tokens.group
     assert best.completions[0].text.endswith("answer x"), "ten a character outweighs one a token"
-    assert best.parts["unshaped"] == (1.0, 2.0, 3.0, 4.0)
+    assert best.parts["unshaped"] == (1.0,)
 
 
 def test_gae_per_token_sums_to_the_shaped_reward():
@@ -213,3 +213,19 @@ def test_value_needs_a_reading():
     assert batch.value[batch.completion_mask].tolist() == [0.25] * int(batch.completion_mask.sum())
     assert Head.VALUE == "value"
     assert not math.isnan(batch.advantage.sum().item())
+
+
+def test_the_best_alone_may_be_truncated_and_then_weighs_nothing():
+    class Cut(Sampler):
+        def one(self, prompt, i):
+            return replace(super().one(prompt, i), finish=Finish.LENGTH if prompt.content == self.first else Finish.STOP)
+
+        def generate(self, prompts, n, sampling):
+            self.first = prompts[0].content
+            return super().generate(prompts, n, sampling)
+
+    plan = Rollouts(completions_per_prompt=3, select="best", mask_truncated=True)
+    made, _ = source(plan, needs=frozenset(), engine=Cut())
+    batch = made.step(0).batches[0]
+    assert batch.completion_mask.sum(-1).tolist() == [3, 3]
+    assert batch.weight.tolist() == [0.0, 1.0]

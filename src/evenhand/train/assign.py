@@ -60,18 +60,9 @@ def sequence_kl(item: Item) -> tuple[float, ...]:
 
 def pair_item(item: Item, best: int, worst: int) -> Item | None:
     """The item with two completions, best first, as one pair; None when their texts are the same but for white space."""
-    texts = [item.tokens.group.completions[i].text.strip() for i in (best, worst)]
-    if texts[0] == texts[1]:
-        return None
-    group = item.tokens.group
-    kept = item.only([best, worst])
-    pair = replace(
-        group,
-        completions=tuple(group.completions[i] for i in (best, worst)),
-        scores=tuple(group.scores[i] for i in (best, worst)),
-        parts={k: tuple(v[i] for i in (best, worst)) for k, v in group.parts.items()},
-    )
-    return with_pairs(replace(kept, tokens=replace(kept.tokens, group=pair)))
+    pair = item.only([best, worst])
+    chosen, rejected = pair.tokens.group.completions
+    return None if chosen.text.strip() == rejected.text.strip() else with_pairs(pair)
 
 
 def token_credit(items: Sequence[Item], reward: Tensor, *, kl: float, gamma: float, lam: float) -> list[Item]:

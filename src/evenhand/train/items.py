@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from evenhand.core import selection
 from evenhand.data.batch import pack, split_by_tokens
-from evenhand.types import Batch, TokenGroup
+from evenhand.types import Batch, Group, TokenGroup
 
 TOKEN_FIELDS = ("ref_logp", "old_logp", "behaviour_logp", "value", "returns", "token_advantage")
 """One float per token of each completion."""
@@ -36,20 +36,26 @@ class Item:
     counted_only: bool = False
 
     def only(self, keep: Sequence[int], **changes: Any) -> Item:
-        """The item with the completions `keep`, in that order; pairs are dropped (they would point elsewhere)."""
-        tokens = replace(self.tokens, completions=tuple(self.tokens.completions[i] for i in keep))
+        """The item with the completions `keep`, in that order, its group cut alike; pairs would point elsewhere, and go."""
+        tokens = replace(
+            self.tokens,
+            completions=tuple(self.tokens.completions[i] for i in keep),
+            group=cut_group(self.tokens.group, keep),
+        )
         per_token = {k: tuple(v[i] for i in keep) for k, v in self.per_token.items()}
         per_completion = {k: tuple(v[i] for i in keep) for k, v in self.per_completion.items()}
-        return replace(
-            self,
-            tokens=tokens,
-            per_token=per_token,
-            per_completion=per_completion,
-            pairs=(),
-            margin=(),
-            pair_weight=(),
-            **changes,
-        )
+        fields = {"per_token": per_token, "per_completion": per_completion, "pairs": (), "margin": (), "pair_weight": ()}
+        return replace(self, tokens=tokens, **fields, **changes)
+
+
+def cut_group(group: Group, keep: Sequence[int]) -> Group:
+    """The group with the completions `keep`, their scores and parts."""
+    return replace(
+        group,
+        completions=tuple(group.completions[i] for i in keep),
+        scores=tuple(group.scores[i] for i in keep),
+        parts={k: tuple(v[i] for i in keep) for k, v in group.parts.items()},
+    )
 
 
 def with_pairs(item: Item) -> Item:
