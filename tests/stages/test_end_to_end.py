@@ -117,3 +117,8 @@ def test_another_directory_has_the_same_bytes_even_after_kills(finished: Path, t
     ours, theirs = bytes_of(tmp_path), bytes_of(finished)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_held_out_loss_is_logged_at_its_cadence(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "arms/dpo/seed-0/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "heldout/loss" in r] == [2, 4, 5]

@@ -69,10 +69,13 @@ def split_size(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Meth
 
 
 def heldout_items(cell: Cell) -> list[Item]:
-    """Held-out rows for a validation loss: pairs, or demonstrations when there are held-out ones. None under a reference."""
-    if cell.method.data != PREFERENCES or cell.method.reference != "none":
+    """Held-out rows for a validation loss, with reference log-probs where the objective wants them; none for demonstrations."""
+    if cell.method.data == DEMONSTRATIONS:
         return []
-    return split_items(cell, "heldout_")
+    items = split_items(cell, "heldout_")
+    if cell.method.reference != "none":
+        items = joined(items, reference_reader(cell)(items))
+    return [labelled(i, cell.method) for i in items]
 
 
 def joined(items: Sequence[Item], rows: Rows) -> list[Item]:
