@@ -33,6 +33,7 @@ BROKEN = [
     (PAIR, {**PAIR, "prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "user", "content": "b"}]}, "chosen",
      "expected the assistant's answer"),
     (PAIR, {**PAIR, "chosen_score": 1, "rejected_score": 2}, "chosen_score", "is not above"),
+    (PAIR, {**PAIR, "chosen_score": 2, "rejected_score": 2.0}, "chosen_score", "is not above"),
     (PAIR, {**PAIR, "chosen_score": "high", "rejected_score": 2}, "chosen_score", "expected a number, found 'high'"),
     (PAIR, {**PAIR, "chosen_score": float("nan"), "rejected_score": 2}, "chosen_score", "expected a finite number"),
     (PAIR, {**PAIR, "prompt": "\n\nHuman: q\n\nAssistant: closed"}, "prompt", "does not end with an open 'Assistant:'"),

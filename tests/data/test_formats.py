@@ -39,6 +39,26 @@ CASES = [
         {},
     ),
     (
+        "prompt/chosen/rejected",  # the conversation given twice: as the prompt, and at the start of both sides
+        {
+            "prompt": [{"role": "user", "content": "q"}],
+            "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "assistant", "content": "b"}],
+        },
+        (U("q"),),
+        [(A("a"),), (A("b"),)],
+        [1, 0],
+        {},
+    ),
+    (
+        "prompt/chosen/rejected",  # a transcript inside a text is no transcript
+        {"prompt": "Go on:" + HUMAN, "chosen": " Me.", "rejected": " You."},
+        "Go on:" + HUMAN,
+        [" Me.", " You."],
+        [1, 0],
+        {},
+    ),
+    (
         "prompt/chosen/rejected",
         {"prompt": HUMAN, "chosen": "Me.", "rejected": "You."},
         (U("Hi there"), A("Hello"), U("Who?")),

@@ -41,6 +41,12 @@ def test_equal_groups_give_equal_bytes_and_nothing_else_is_left(tmp_path, name):
     assert [p.name for p in second.parent.iterdir()] == [name]
 
 
+def test_writing_again_replaces_the_file(tmp_path):
+    write_groups(tmp_path / "g.jsonl", [FULL])
+    write_groups(tmp_path / "g.jsonl", [BARE])
+    assert [plain(g) for g in read_groups(tmp_path / "g.jsonl")] == [plain(BARE)]
+
+
 def test_nan_is_null_and_the_file_is_strict_json(tmp_path):
     write_groups(tmp_path / "g.jsonl", [FULL])
 

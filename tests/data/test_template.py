@@ -103,7 +103,7 @@ def test_stop_ids_are_the_union_of_eos_generation_config_and_terminator(tmp_path
     tok = character_tokenizer(more=(*CHATML, "<|end|>"), chat_template=CHATML_UNMARKED)
     end = ids_of(tok, "<|end|>")[0]
     tok.save_pretrained(tmp_path)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, end]}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [end]}))
     from transformers import AutoTokenizer
 
     renderer = Renderer(AutoTokenizer.from_pretrained(tmp_path))
@@ -166,6 +166,8 @@ def test_named_templates_end_an_answer_with_one_stop_token_and_a_prompt_that_is_
         assert done.prompt[0] == 1
         assert done.prompt.count(1) == 1, f"{name}: bos once"
         assert tok.chat_template is None, "the tokenizer that was handed in is left alone"
+        without = Renderer(character_tokenizer(more=CHATML), template=name).prompt_ids(Prompt(content=chat("hi")))
+        assert 1 not in without, "no bos where the tokenizer adds none to text"
 
 
 def test_unknown_template_and_missing_tokens():
@@ -202,6 +204,15 @@ def test_supervise_assistant_learns_every_assistant_turn(template):
     assert learned == ids_of(tok, "no", "<|im_end|>", "so", "<|im_end|>")
     whole = everything(renderer, group(chat("hi", "no", "why"), "so"))
     assert done.prompt + tokens.ids == whole.prompt + whole.completions[0].ids, "same tokens, other split"
+
+
+def test_turns_without_a_terminator_are_learned_whole():
+    template = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '\n' }}{% endfor %}"
+    template += "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+    tok = character_tokenizer(chat_template=template)
+    tokens = everything(Renderer(tok), group(chat("hi", "no", "why"), "so"), supervise="assistant").completions[0]
+    learned = tuple(i for i, m in zip(tokens.ids, tokens.mask, strict=True) if m)
+    assert learned == ids_of(tok, "no", "so", "</s>")
 
 
 def test_marks_that_leave_out_the_terminator_still_learn_it():
@@ -313,8 +324,9 @@ def test_decode_stops_at_the_first_stop_token_and_drops_special_ones():
 def test_fingerprint_changes_with_vocabulary_template_and_options_only():
     base = Renderer(character_tokenizer(more=CHATML, chat_template=CHATML_UNMARKED)).fingerprint
     tok = character_tokenizer(more=CHATML, chat_template=CHATML_UNMARKED)
-    tok("a", truncation=True, max_length=1)  # leaves its mark inside the tokenizer, which must not count
-    assert Renderer(tok).fingerprint == base
+    renderer = Renderer(tok)
+    tok("abc", truncation=True, max_length=1)  # leaves its mark inside the tokenizer, which must not count
+    assert renderer.fingerprint == base
     assert Renderer(character_tokenizer(more=(*CHATML, "<x>"), chat_template=CHATML_UNMARKED)).fingerprint != base
     assert Renderer(character_tokenizer(more=CHATML, chat_template=CHATML_UNMARKED + " ")).fingerprint != base
     assert Renderer(tok, options={"enable_thinking": False}).fingerprint != base

@@ -66,10 +66,9 @@ class Encoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` as a continuation (a leading blank is kept), special tokens removed."""
-        kept = [i for i in ids if i not in self.special_ids]
         anchor, head = self._anchor
-        whole = self._decode([*anchor, *kept])
-        return whole[len(head) :] if whole.startswith(head) else self._decode(kept)
+        whole = self._decode([*anchor, *ids])
+        return whole[len(head) :] if whole.startswith(head) else self._decode(ids)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
