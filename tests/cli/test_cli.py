@@ -58,7 +58,7 @@ def outcome(**status):
 def test_help_lists_the_commands(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for command in ("run", "report", "generate", "chat", "score", "env", "theory"):
+    for command in ("run", "report", "generate", "chat", "score", "env", "theory", "data"):
         assert f" {command} " in out
 
 
@@ -160,9 +160,18 @@ def test_env_names_what_a_bug_report_needs(cli):
     assert {"evenhand", "python", "platform", "processor", "memory", "device", "torch", "transformers"} <= named
 
 
-def test_theory_prints_the_table(cli, monkeypatch):
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_theory_prints_every_claim_and_fails_when_one_does_not_hold(cli, monkeypatch, holds, code):
+    rows = [
+        SimpleNamespace(claim="[a] claim", expected="0", measured=3e-9, tolerance=1e-6, holds=True),
+        SimpleNamespace(claim="another", expected="> 0", measured=0.25, tolerance=1e-3, holds=holds),
+    ]
     theory = ModuleType("evenhand.theory")
-    theory.table = lambda: "method, objective, optimum"
+    theory.table = lambda: rows
     monkeypatch.setitem(sys.modules, "evenhand.theory", theory)
-    code, out, _ = cli("theory")
-    assert (code, out.strip()) == (0, "method, objective, optimum")
+    ended, out, _ = cli("theory")
+    assert ended == code
+    assert f"{1 + holds} of 2 claims hold" in out
+    lines = [line.split() for line in out.splitlines()]
+    assert ["[a]", "claim", "0", "(to", "1e-06)", "3.0e-09", "holds"] in lines
+    assert ["another", ">", "0", "2.5e-01", *("holds" if holds else "DOES NOT HOLD").split()] in lines

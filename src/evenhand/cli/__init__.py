@@ -10,7 +10,7 @@ import traceback
 
 import typer
 
-from evenhand.cli import experiments, look, play
+from evenhand.cli import data, experiments, look, play
 from evenhand.errors import UserError
 
 BUG, WRONG_INPUT = 1, 2
@@ -26,6 +26,7 @@ app = typer.Typer(
 for _module in (experiments, play, look):
     for _command in _module.COMMANDS:
         app.command()(_command)
+app.add_typer(data.app)
 
 
 def main() -> None:

@@ -68,9 +68,7 @@ def chat(
     max_tokens: MaxTokens = 256,
     device: Device = "auto",
 ) -> None:
-    """Talk with a model. An empty line or Ctrl-D ends it, `/new` starts again. A model without a chat template goes on from
-    your text.
-    """
+    """Talk with a model; an empty line ends it, `/new` starts again."""
     from rich.console import Console
 
     from evenhand.cli.models import open_policy
