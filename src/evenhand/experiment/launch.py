@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -73,12 +72,13 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
 
     The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
     """
-    config = importlib.import_module("evenhand.experiment.config")
-    planner = importlib.import_module("evenhand.experiment.plan")
+    from evenhand.experiment.config import Experiment
+    from evenhand.experiment.plan import build
+
     path = locate(experiment)
-    loaded = load(config.Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find)
+    loaded = load(Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find)
     try:
-        plan = planner.build(loaded.value)
+        plan = build(loaded.value)
     except UserError as error:
         raise Faults.of(located(error, loaded.document, loaded.effective)) from None
     out = Path("runs") / _name(path) if out is None else Path(out)
@@ -103,8 +103,9 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
     show(plan, store, out)
     if not any(outcome.status[name].good for name in _last(plan)):
         return outcome, None
-    results = importlib.import_module("evenhand.experiment.results").assemble(plan, store, out)
-    results = {**results, "failed": outcome.failed()}
+    from evenhand.experiment.results import assemble
+
+    results = {**assemble(plan, store, out), "failed": outcome.failed()}
     write_json(out / "results.json", results)
     return outcome, results
 
