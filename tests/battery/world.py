@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -26,16 +28,16 @@ CONFIG = {
 }  # fmt: skip
 
 
-def network(method: Method, seed: int = 0) -> Trunk:
+def network(method: Method, seed: int = 0, config: Mapping[str, Any] = CONFIG) -> Trunk:
     """A fresh tiny network with the method's head, in float64."""
     if method.network == "reward":
         from transformers import AutoConfig, AutoModelForSequenceClassification
 
-        named = {k: v for k, v in CONFIG.items() if k != "model_type"}
+        named = {k: v for k, v in config.items() if k != "model_type"}
         torch.manual_seed(seed)
-        config = AutoConfig.for_model("llama", **named, num_labels=1, pad_token_id=0)
+        config = AutoConfig.for_model(config["model_type"], **named, num_labels=1, pad_token_id=0)
         return scored(AutoModelForSequenceClassification.from_config(config), seed).double()
-    policy = new_policy(CONFIG, seed=seed, device="cpu").double()
+    policy = new_policy(config, seed=seed, device="cpu").double()
     if method.network != "value":
         return policy
     valued = ValuePolicy(policy.hf)  # the head stays fp32, as it is in training
@@ -63,7 +65,7 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
     draw = rng("battery", seed)
     online = method.rollouts is not None and method.rollouts.select == "none"
     k = 3 if online else 2 if method.data == PREFERENCES or (method.rollouts and method.rollouts.select == "best_vs_worst") else 1
-    items = [_item(draw, k, i) for i in range(prompts)]
+    items = [drawn_item(draw, k, i) for i in range(prompts)]
     items = [_with_fields(i, method, draw, online) for i in items]
     if Need.PAIRS in method.objective.needs or method.data == PREFERENCES:
         items = [with_pairs(i) for i in items]
@@ -88,7 +90,7 @@ def logps_of(model: Trunk, items: list[Item]) -> Rows:
     return read(model, items, heads, tokens_per_microbatch=1000, temperature=1.0, device="cpu")[Head.LOGP]
 
 
-def _item(draw, k: int, number: int) -> Item:
+def drawn_item(draw, k: int, number: int) -> Item:
     prompt = tuple(int(t) for t in draw.integers(1, VOCABULARY, size=draw.integers(1, 7)))
     completions = []
     for _ in range(k):

@@ -1,0 +1,150 @@
+"""Twenty steps of any method on the tiny network: the real loop, sources, engine and optimizer; only text and reward are toys."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from evenhand import methods
+from evenhand.engines.local import LocalEngine
+from evenhand.methods import PREFERENCES, Method
+from evenhand.rewards.pointwise import pointwise
+from evenhand.seeding import rng
+from evenhand.stages.offline import labelled
+from evenhand.train import optim
+from evenhand.train.fixed import FixedSource
+from evenhand.train.items import Item, with_pairs
+from evenhand.train.ledger import Ledger
+from evenhand.train.loop import Loop
+from evenhand.train.rollouts import RolloutSource
+from evenhand.train.scoring import read
+from evenhand.types import Completion, Group, Head, Need, Prompt, Sampling, TokenGroup, Tokens
+from tests.battery.world import VOCABULARY, drawn_item, logps_of, network
+
+STEPS, MAX_TOKENS, PROMPTS_PER_STEP, MICROBATCH = 20, 6, 4, 60
+CONFIG = {
+    "model_type": "gpt_neox", "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
+}  # fmt: skip
+"""An architecture whose norms follow the weights' precision: llama's are float32 in a float64 model too."""
+COLUMNS = ("step", "loss", "grad_norm", "reward", "kl")
+SMALLER: Mapping[str, Mapping[str, object]] = {"batched_online_dpo": {"completions_per_prompt": 5}}
+"""Parameters changed for speed alone; every other method runs at its defaults."""
+
+
+class Numbers:
+    """A renderer whose text is token ids: "3 1 4". Id 0 stops."""
+
+    stop_ids = frozenset({0})
+
+    def prompt_ids(self, prompt: Prompt, max_prompt: int | None = None) -> tuple[int, ...]:
+        return tuple(map(int, prompt.text.split()))
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return " ".join(str(i) for i in ids if i != 0)
+
+    def tokenise(self, group: Group) -> TokenGroup:
+        return TokenGroup(prompt=self.prompt_ids(group.prompt), completions=tuple(map(sampled, group.completions)), group=group)
+
+
+def sampled(completion: Completion) -> Tokens:
+    """A completion's own ids, all of them counted."""
+    ids = completion.tokens or ()
+    return Tokens(ids=ids, mask=(True,) * len(ids), behaviour_logp=completion.behaviour_logp)
+
+
+def even_share(prompt: Prompt, completion: Completion) -> float:
+    """Share of even ids, less a little for every token: neither constant nor a matter of length alone."""
+    ids = completion.tokens or (1,)
+    return sum(i % 2 == 0 for i in ids) / len(ids) - 0.02 * len(ids)
+
+
+def built(name: str) -> Method:
+    return methods.build(name, SMALLER.get(name, {}), steps=STEPS, max_tokens=MAX_TOKENS)
+
+
+def run(name: str) -> Iterator[dict[str, float]]:
+    """The metrics of each step."""
+    method = built(name)
+    model = network(method, config=CONFIG)
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    source = rollouts(method, model, frozen) if method.online else fixed(method, frozen)
+    optimizer = optim.AdamW(model, learning_rate=5e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0)
+    factor = optim.schedule("cosine", warmup=3, steps=STEPS)
+    loop = Loop(
+        model=model, objective=method.objective, source=source, optimizer=optimizer, factor=factor,
+        temperature=method.logit_temperature(1.0),
+    )  # fmt: skip
+    for _, metrics in loop.run(0, STEPS):
+        yield metrics
+
+
+def fixed(method: Method, frozen: torch.nn.Module) -> FixedSource:
+    """Ten hand-drawn rows, their reference log-probs those of the start."""
+    draw = rng("golden", method.data)
+    items = [
+        drawn_item(draw, 3 if method.data == PREFERENCES and i % 3 == 0 else 1 + (method.data == PREFERENCES), i)
+        for i in range(10)
+    ]
+    if method.data == PREFERENCES:
+        items = [with_pairs(i) for i in items]
+    if method.reference != "none":
+        items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, logps_of(frozen, items), strict=True)]
+    return FixedSource(
+        items=[labelled(i, method) for i in items],
+        prompts_per_step=PROMPTS_PER_STEP,
+        tokens_per_microbatch=MICROBATCH,
+        seed=0,
+        ledger=Ledger(),
+        provides=method.provides,
+        reference=partial(logps_of, frozen) if Need.MISMATCHED in method.objective.needs else None,
+    )
+
+
+def rollouts(method: Method, model: torch.nn.Module, frozen: torch.nn.Module) -> RolloutSource:
+    """Samples of the tiny network itself for a dozen prompts, scored by a program."""
+    assert method.rollouts is not None
+    draw = rng("golden prompts")
+    prompts = [Prompt(content=" ".join(map(str, draw.integers(1, VOCABULARY, size=draw.integers(1, 5))))) for _ in range(12)]
+    temperature = method.logit_temperature(1.0)
+
+    def own(heads: frozenset[Head], items: list[Item]) -> dict:
+        return read(model, items, heads, tokens_per_microbatch=MICROBATCH, temperature=temperature, device="cpu")
+
+    return RolloutSource(
+        plan=method.rollouts,
+        prompts=prompts,
+        engine=LocalEngine(model, Numbers()),
+        reward=pointwise(even_share),
+        tokenise=Numbers().tokenise,
+        read=own,
+        reference=partial(logps_of, frozen) if method.reference == "start" else None,
+        sampling=Sampling(max_tokens=MAX_TOKENS),
+        prompts_per_step=PROMPTS_PER_STEP,
+        tokens_per_microbatch=MICROBATCH,
+        seed=0,
+        ledger=Ledger(),
+        provides=method.provides,
+        needs=method.objective.needs,
+        skip_flat=method.skips_zero_advantage,
+        ref_is_generator=method.reference == "generator",
+        behaviour_is_exact=set(method.rollouts.temperatures) <= {temperature},
+    )
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """Metrics as columns of text; those of COLUMNS that the method has."""
+    shown = [c for c in COLUMNS if c in rows[0]]
+    lines = [" ".join(f"{c:>16}" for c in shown)]
+    lines += [" ".join(f"{r[c]:>16d}" if c == "step" else f"{r[c]:>16.8e}" for c in shown) for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def parsed(text: str) -> dict[str, list[float]]:
+    """The inverse of `table`: a list of numbers per column."""
+    head, *rows = (line.split() for line in text.splitlines())
+    return {name: [float(row[n]) for row in rows] for n, name in enumerate(head)}
