@@ -17,7 +17,7 @@ from evenhand.seeding import rng
 from evenhand.types import Sampling
 
 NUCLEUS_GUESS = 256
-"""Largest probabilities looked at first for top-p; the whole vocabulary is sorted only when they hold too little mass."""
+"""Largest probabilities looked at first for top-p: the vocabulary is not sorted for rows whose nucleus lies within them."""
 SMALL = 1 << 15
 """Up to so many probabilities one cumulative sum is faster than sums of blocks."""
 
@@ -58,8 +58,8 @@ class Draw:
         self._scale = self._temperature.where(~self._greedy, 1.0)[:, None]
         self._any_greedy, self._all_greedy = bool(self._greedy.any()), bool(self._greedy.all())
         self._all_at_one, self._all_cut = bool((self._scale == 1).all()), bool(self._cut.all())
-        self._any_top_p = bool((self._top_p[self._cut_rows] < 1).any())
-        self._largest_k = int(self._top_k[self._cut_rows].max()) if self._cut_rows.numel() else 0
+        its_k = self._top_k[self._cut_rows]
+        self._largest_k, self._all_top_k = int(its_k.max()) if its_k.numel() else 0, bool((its_k > 0).all())
 
     def select(self, order: Tensor) -> None:
         """Keeps the rows `order`, in that order."""
@@ -84,15 +84,9 @@ class Draw:
     def _draw_cut(self, scaled: Tensor, uniform: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         top_p, top_k = self._top_p[rows, None], self._top_k[rows, None]
         vocabulary = scaled.shape[1]
+        widest = min(self._largest_k, vocabulary) if self._all_top_k else vocabulary
         top_k = top_k.where((top_k > 0) & (top_k < vocabulary), vocabulary)
-        if not self._any_top_p:
-            return draw_cut(scaled, uniform, top_p, top_k, min(self._largest_k, vocabulary))
-        guess = min(max(NUCLEUS_GUESS, self._largest_k), vocabulary)
-        if guess < vocabulary:
-            mass = (scaled.topk(guess, dim=1).values - scaled.logsumexp(1, keepdim=True)).exp().sum(1, keepdim=True)
-            if bool(((mass < top_p) & (top_k > guess)).any()):
-                guess = vocabulary
-        return draw_cut(scaled, uniform, top_p, top_k, guess)
+        return draw_cut(scaled, uniform, top_p, top_k, min(max(NUCLEUS_GUESS, self._largest_k), widest), widest)
 
 
 def _greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,21 +114,27 @@ def draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return which * block + within, chosen.gather(1, within[:, None]).squeeze(1).log()
 
 
-def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Inverse CDF over the tokens that top-k and top-p keep; `width` is at least the number kept in any row. top_* [R, 1]."""
+def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, width: int, widest: int) -> tuple[Tensor, Tensor]:
+    """Inverse CDF over the tokens that top-k and top-p [R, 1] keep: at most `widest`.
+
+    The `width` largest are looked at first; only rows whose nucleus is wider are drawn again, with eight times as many.
+    """
     value, token = scaled.topk(width, dim=1)
     rank = torch.arange(width, device=scaled.device)
-    # Normalised over the top k alone, which is the whole vocabulary when top_k is off.
-    whole = scaled.logsumexp(1, keepdim=True)
     value = value.masked_fill(rank >= top_k, -torch.inf)
-    total = value.logsumexp(1, keepdim=True).where(top_k < scaled.shape[1], whole)
+    # Normalised over the top k, which is the whole vocabulary when top_k is off.
+    total = value.logsumexp(1, keepdim=True).where(top_k <= width, scaled.logsumexp(1, keepdim=True))
     probability = (value - total).exp()
-    before = probability.cumsum(1) - probability
-    value = value.masked_fill((before >= top_p) & (rank > 0), -torch.inf)
-    kept = torch.log_softmax(value, dim=1)
-    index, _ = _invert(kept.exp(), uniform)
-    index = index[:, None]
-    return token.gather(1, index).squeeze(1), kept.gather(1, index).squeeze(1)
+    reached = probability.cumsum(1)
+    kept = torch.log_softmax(value.masked_fill((reached - probability >= top_p) & (rank > 0), -torch.inf), dim=1)
+    index = _invert(kept.exp(), uniform)[0][:, None]
+    tokens, logp = token.gather(1, index).squeeze(1), kept.gather(1, index).squeeze(1)
+    if width < widest:
+        again = ((reached[:, -1:] < top_p) & (top_k > width)).squeeze(1).nonzero().squeeze(1)
+        if again.numel():
+            more = scaled[again], uniform[again], top_p[again], top_k[again]
+            tokens[again], logp[again] = draw_cut(*more, min(8 * width, widest), widest)
+    return tokens, logp
 
 
 def _invert(weight: Tensor, uniform: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
