@@ -13,8 +13,8 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
     {"errors", "seeding", "types", "core", "stats", "__init__"},
     {"protocols", "data", "worlds", "models", "theory"},
-    {"objectives", "engines", "rewards", "train"},
-    {"methods"},
+    {"objectives", "engines", "rewards", "judges", "train"},
+    {"methods", "evaluation"},
     {"stages"},
     {"experiment"},
     {"report"},

@@ -1,0 +1,92 @@
+"""What judging models answered, in an append-only JSONL file: a finished run is scored again without one call.
+
+A line is written with one system call, so that processes may share a file and a kill can spoil at most the last line, which
+is ignored. What is stored is what the model said, never how it was read: a better reading of old answers costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenhand.judges.chat import Chat, Reply, Request
+
+
+class Cache:
+    """Replies by key. `path` None keeps them in memory only."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._replies: dict[str, Reply] = {}
+        if path is not None and path.is_file():
+            self._replies = dict(_read(path))
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def get(self, key: str) -> Reply | None:
+        return self._replies.get(key)
+
+    def put(self, key: str, reply: Reply, about: Mapping[str, Any]) -> None:
+        """Keeps a reply; `about` says for people what it was a reply to."""
+        self._replies[key] = reply
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        row = {"key": key, **about, **reply.to_json(), "time": round(time.time(), 3)}
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # the line a kill cut short
+            os.write(descriptor, (b"\n" if torn else b"") + json.dumps(row, ensure_ascii=True).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path) -> Iterator[tuple[str, Reply]]:
+    for line in path.read_bytes().split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield row["key"], Reply.from_json(row)
+        except (ValueError, KeyError, TypeError):
+            continue  # the torn line of a killed process; its question is asked again
+
+
+class CachedChat:
+    """A chat model that never asks the same question twice. `calls` counts what really was asked, `hits` what was not."""
+
+    def __init__(self, chat: Chat, cache: Cache) -> None:
+        self.chat, self.cache = chat, cache
+        self.calls = self.hits = 0
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self.chat.identity
+
+    def cost(self, reply: Reply) -> float | None:
+        return self.chat.cost(reply)
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Known replies first; the others as they arrive, each kept before it is handed on. Equal requests are asked once."""
+        keys = [r.key(self.identity) for r in requests]
+        fresh: dict[str, list[int]] = {}
+        for index, key in enumerate(keys):
+            known = self.cache.get(key)
+            if known is None:
+                fresh.setdefault(key, []).append(index)
+            else:
+                self.hits += 1
+                yield index, known
+        order = [indices[0] for indices in fresh.values()]
+        for place, reply in self.chat.complete([requests[i] for i in order]):
+            key = keys[order[place]]
+            self.calls += 1
+            self.cache.put(key, reply, {"model": self.identity, "attempt": requests[order[place]].attempt})
+            for index in fresh[key]:
+                yield index, reply

@@ -1,0 +1,81 @@
+"""What is sent to a judging model and what comes back, whatever runs it: an endpoint, or a model on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from evenhand.types import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question to a model. `attempt` counts samples of the same question; `logprobs` asks for the tokens' alternatives.
+
+    `labels` are the token texts whose probability matters; a model on this machine scores exactly these.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    attempt: int = 0
+    logprobs: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def chars(self) -> int:
+        return sum(len(m.content) for m in self.messages)
+
+    def key(self, identity: Mapping[str, Any]) -> str:
+        """64 hex digits of the model's identity and everything asked: the same key is the same question."""
+        text = json.dumps([dict(identity), asdict(self)], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one answer as the server counted them; `cached` are those of `prompt` that it had seen before."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A model's answer. `finish` is the server's word ("stop", "length", "content_filter").
+
+    `tokens` (only with log-probs) pairs each token's text with the log-probs, in nats, of the likeliest texts at its place.
+    """
+
+    text: str
+    finish: str = "stop"
+    usage: Usage | None = None
+    tokens: tuple[tuple[str, Mapping[str, float]], ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Reply:
+        usage = row.get("usage")
+        tokens = tuple((text, dict(alternatives)) for text, alternatives in row.get("tokens", ()))
+        return cls(text=row["text"], finish=row["finish"], usage=Usage(**usage) if usage else None, tokens=tokens)
+
+
+class Chat(Protocol):
+    """A model that answers messages. `identity` is JSON that tells it from every other (no secrets in it)."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    def cost(self, reply: Reply) -> float | None:
+        """Dollars, or None when the price is unknown."""
+        ...
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """(index, reply) in the order of arrival, every request once."""
+        ...

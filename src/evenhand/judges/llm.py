@@ -1,0 +1,151 @@
+"""Judging by a language model: every pair in both orders, unreadable answers asked again, nothing dropped."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evenhand.judges.cache import Cache, CachedChat
+from evenhand.judges.chat import Chat, Reply, Request
+from evenhand.judges.reading import Form, Reading, read, spellings
+from evenhand.judges.template import Template
+from evenhand.judges.verdict import Comparison, Order, Progress, Status, Verdict, settled
+from evenhand.types import Completion, Message, Prompt
+
+_log = logging.getLogger(__name__)
+RETRY_TEMPERATURE = 0.7
+"""At temperature 0 the same question would give the same unreadable answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The last reading of one question, and what it took."""
+
+    reading: Reading | None
+    raw: str
+    attempts: int
+    cost: float | None
+
+
+class LLMJudge:
+    """Asks `chat` by `template`. `form` says whether words or log-probs are read; `attempts` how often one question is asked.
+
+    A pair template asks each pair in both orders, outcome = (order 1 + order 2) / 2: a judge that prefers a place and not an
+    answer gives a tie. A single template grades each answer by itself and the higher grade wins; the baseline's grades are
+    asked once for all arms. An order without a readable verdict counts 1/2 and is marked invalid.
+    """
+
+    def __init__(
+        self, chat: Chat, template: Template, *, form: Form = "text", attempts: int = 3, temperature: float = 0.0,
+        max_tokens: int | None = None, cache: Cache | None = None,
+    ) -> None:  # fmt: skip
+        self.template, self.form, self.attempts, self.temperature = template, form, attempts, temperature
+        self.max_tokens = max_tokens or template.max_tokens
+        self.chat = CachedChat(chat, Cache() if cache is None else cache)
+        self._labels = spellings(template, form)
+
+    @property
+    def name(self) -> str:
+        return f"{self.chat.identity['model']} ({self.template.name})"
+
+    @property
+    def revision(self) -> str:
+        """The template's hash: verdicts under different revisions must not be mixed."""
+        return self.template.sha
+
+    def __call__(self, comparisons: Sequence[Comparison], progress: Progress | None = None) -> list[Verdict]:
+        """One verdict per comparison. What is settled by rule is not asked."""
+        verdicts: list[Verdict | None] = [settled(c) for c in comparisons]
+        open_ = [i for i, v in enumerate(verdicts) if v is None]
+        judged = self._pairs if self.template.kind == "pair" else self._graded
+        for i, verdict in zip(open_, judged([comparisons[i] for i in open_], progress), strict=True):
+            verdicts[i] = verdict
+        return [v for v in verdicts if v is not None]
+
+    def grade(self, answers: Sequence[tuple[Prompt, Completion]], progress: Progress | None = None) -> list[float]:
+        """The grade of each answer by a single template; NaN where none could be read."""
+        messages = [self.template.messages(p, answer=c.text) for p, c in answers]
+        return [a.reading.value if a.reading else math.nan for a in self._ask(messages, progress)]
+
+    def _pairs(self, comparisons: Sequence[Comparison], progress: Progress | None) -> list[Verdict]:
+        fill = self.template.messages
+        messages = []
+        for c in comparisons:
+            messages.append(fill(c.prompt, answer_a=c.a.text, answer_b=c.b.text))
+            messages.append(fill(c.prompt, answer_a=c.b.text, answer_b=c.a.text))
+        asked = self._ask(messages, progress)
+        return [_both(self._order(a, True), self._order(b, False)) for a, b in zip(asked[::2], asked[1::2], strict=True)]
+
+    def _order(self, asked: _Asked, a_first: bool) -> Order:
+        about = {"a_first": a_first, "raw": asked.raw, "attempts": asked.attempts, "cost": asked.cost}
+        if asked.reading is None:
+            return Order(outcome=0.5, status=Status.INVALID, **about)
+        value = asked.reading.value if a_first else 1.0 - asked.reading.value
+        status = Status.LOGPROBS if self.form == "logprobs" else Status.READ
+        return Order(outcome=value, status=status, label=asked.reading.label, mass=asked.reading.mass, **about)
+
+    def _graded(self, comparisons: Sequence[Comparison], progress: Progress | None) -> list[Verdict]:
+        messages = [self.template.messages(c.prompt, answer=x.text) for c in comparisons for x in (c.a, c.b)]
+        asked = self._ask(messages, progress)
+        return [_by_grades(a, b) for a, b in zip(asked[::2], asked[1::2], strict=True)]
+
+    def _ask(self, messages: Sequence[tuple[Message, ...]], progress: Progress | None) -> list[_Asked]:
+        """Every question until it can be read or `attempts` are used up; questions that can be read are asked once."""
+        asked: list[_Asked] = [_Asked(None, "", 0, 0.0)] * len(messages)
+        pending = list(range(len(messages)))
+        for attempt in range(self.attempts):
+            requests = [self._request(messages[i], attempt) for i in pending]
+            unread = set(pending)
+            for place, reply in self.chat.complete(requests):
+                index = pending[place]
+                asked[index] = self._merged(asked[index], reply)
+                if asked[index].reading is not None:
+                    unread.discard(index)
+                if progress is not None:
+                    progress(len(messages) - len(unread), len(messages))
+            pending = sorted(unread)
+            if not pending:
+                break
+        if pending:
+            _log.warning("%d of %d judgements could not be read after %d attempts", len(pending), len(messages), self.attempts)
+        return asked
+
+    def _request(self, messages: tuple[Message, ...], attempt: int) -> Request:
+        return Request(
+            messages=messages,
+            max_tokens=self.max_tokens * (1 if attempt == 0 else 2),
+            temperature=self.temperature if attempt == 0 else max(self.temperature, RETRY_TEMPERATURE),
+            attempt=attempt,
+            logprobs=self.form == "logprobs",
+            labels=self._labels,
+        )
+
+    def _merged(self, before: _Asked, reply: Reply) -> _Asked:
+        cost = self.chat.cost(reply)
+        total = None if cost is None or before.cost is None else before.cost + cost
+        return _Asked(read(self.template, reply, self.form), reply.text, before.attempts + 1, total)
+
+
+def _both(first: Order, second: Order) -> Verdict:
+    return Verdict(outcome=(first.outcome + second.outcome) / 2, orders=(first, second))
+
+
+def _by_grades(a: _Asked, b: _Asked) -> Verdict:
+    """The higher grade wins; a missing grade leaves the pair undecided and marked."""
+    costs = (a.cost, b.cost)
+    about = {
+        "a_first": True, "attempts": a.attempts + b.attempts, "raw": f"{a.raw}\n---\n{b.raw}",
+        "cost": None if None in costs else sum(c for c in costs if c is not None),
+    }  # fmt: skip
+    if a.reading is None or b.reading is None:
+        order = Order(outcome=0.5, status=Status.INVALID, **about)
+        return Verdict(outcome=0.5, orders=(order,), score_a=_value(a), score_b=_value(b))
+    outcome = 0.5 if a.reading.value == b.reading.value else float(a.reading.value > b.reading.value)
+    order = Order(outcome=outcome, status=Status.SCORED, label=f"{a.reading.label} : {b.reading.label}", **about)
+    return Verdict(outcome=outcome, orders=(order,), score_a=a.reading.value, score_b=b.reading.value)
+
+
+def _value(asked: _Asked) -> float:
+    return asked.reading.value if asked.reading else math.nan

@@ -1,0 +1,115 @@
+"""A model on this machine as a judge: the same questions, answered by the sampler the policies use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError
+from evenhand.judges.chat import Reply, Request, Usage
+from evenhand.types import Completion, Finish, Group, Head, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from evenhand.data.template import Renderer
+    from evenhand.models.policy import Policy
+
+AT_ONCE = 64
+"""Questions per call of the sampler: what is kept when a run is stopped comes in portions of this size."""
+
+
+class LocalChat:
+    """Answers with `policy`. Log-probs are exact: each label's text is scored as the continuation of the question.
+
+    With a tokenizer that has no chat template the messages' texts are joined and continued as they are.
+    """
+
+    def __init__(self, policy: Policy, renderer: Renderer, *, name: str, tokens_per_microbatch: int = 8192) -> None:
+        self.policy, self.renderer, self.name = policy, renderer, name
+        self._tokens = tokens_per_microbatch
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"model": self.name, "template": self.renderer.fingerprint}
+
+    def cost(self, reply: Reply) -> float | None:
+        return 0.0
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """See `Chat.complete`."""
+        scored = [i for i, r in enumerate(requests) if r.logprobs]
+        sampled = [i for i, r in enumerate(requests) if not r.logprobs]
+        for part in _portions(scored):
+            yield from zip(part, self._score([requests[i] for i in part]), strict=True)
+        for alike in _alike(requests, sampled):
+            for part in _portions(alike):
+                yield from zip(part, self._sample([requests[i] for i in part]), strict=True)
+
+    def _prompt(self, request: Request) -> Prompt:
+        if self.renderer.tokenizer.chat_template:
+            return Prompt(content=request.messages)
+        return Prompt(content="\n\n".join(m.content for m in request.messages))
+
+    def _sample(self, requests: Sequence[Request]) -> list[Reply]:
+        from evenhand.engines.local import LocalEngine
+
+        first = requests[0]
+        sampling = Sampling(temperature=first.temperature, max_tokens=first.max_tokens, seed=first.attempt)
+        groups = LocalEngine(self.policy, self.renderer).generate([self._prompt(r) for r in requests], 1, sampling)
+        return [self._reply(g) for g in groups]
+
+    def _reply(self, group: Group) -> Reply:
+        answer = group.completions[0]
+        usage = Usage(prompt=len(self.renderer.prompt_ids(group.prompt)), completion=len(answer.tokens or ()))
+        return Reply(text=answer.text, finish="length" if answer.finish is Finish.LENGTH else "stop", usage=usage)
+
+    def _score(self, requests: Sequence[Request]) -> list[Reply]:
+        from evenhand.train.items import Item
+        from evenhand.train.scoring import read
+
+        spelt = self._spelt(requests[0].labels) if requests else {}
+        groups = [
+            Group(
+                prompt=self._prompt(r), completions=tuple(Completion(content=label, tokens=ids) for label, ids in spelt.items())
+            )
+            for r in requests
+        ]
+        items = [Item(tokens=self.renderer.tokenise(g, max_prompt=None, max_completion=None)) for g in groups]
+        logp = frozenset({Head.LOGP})
+        rows = read(self.policy, items, logp, tokens_per_microbatch=self._tokens, temperature=1.0, device=self.policy.device)[
+            Head.LOGP
+        ]
+        found = []
+        for row in rows:
+            top = {label: float(r.sum()) for label, r in zip(spelt, row, strict=True)}
+            best = max(top, key=lambda label: top[label])
+            found.append(Reply(text=best, tokens=((best, top),)))
+        return found
+
+    def _spelt(self, labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The ids of each label this tokenizer can spell, each token once: " A" and "A" may be the same."""
+        tokenizer = self.renderer.tokenizer
+        found: dict[tuple[int, ...], str] = {}
+        for label in labels:
+            ids = tuple(tokenizer.encode(label, add_special_tokens=False))
+            if tokenizer.decode(ids).strip() == label.strip():
+                found.setdefault(ids, label)
+        if len({label.strip() for label in found.values()}) < 2:
+            raise UserError(
+                "the tokenizer cannot spell the verdict's labels",
+                where=f"judge {self.name}",
+                fix="use a template whose labels are words of this model",
+            )
+        return {label: ids for ids, label in found.items()}
+
+
+def _portions(indices: Sequence[int]) -> list[Sequence[int]]:
+    return [indices[i : i + AT_ONCE] for i in range(0, len(indices), AT_ONCE)]
+
+
+def _alike(requests: Sequence[Request], indices: Sequence[int]) -> list[list[int]]:
+    """Indices grouped by what the sampler needs to know."""
+    groups: dict[tuple[float, int, int], list[int]] = {}
+    for i in indices:
+        r = requests[i]
+        groups.setdefault((r.temperature, r.max_tokens, r.attempt), []).append(i)
+    return list(groups.values())

@@ -1,0 +1,174 @@
+"""Judge templates: the words a judge is asked with and the rule its answer is read by. Files, not code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from evenhand.errors import UserError, did_you_mean
+from evenhand.types import Message, Prompt
+
+FOLDER = Path(__file__).parent / "templates"
+_PLACES = {"pair": ("question", "answer_a", "answer_b", "reference"), "single": ("question", "answer", "reference")}
+_PLACE = re.compile(r"\{(question|answer_a|answer_b|answer|reference)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """How a judge is asked and understood.
+
+    `kind` pair: both answers in one message, asked in both orders. `kind` single: each answer by itself gets a number, and
+    the higher number wins. `patterns` are regular expressions with one group that finds the label; the first that matches
+    is used, at its last match. `labels` gives each label its value: for pairs the probability that the answer shown *first*
+    is better, for single answers its grade. Without `labels` the captured text is the number itself. `variants` are the
+    tokens that may spell a label, for verdicts from log-probs. `retry` says whether an unreadable answer is asked again.
+    `context` names what the reference answer is taken from: the prompt's field `reference`, or the one named here.
+    """
+
+    name: str
+    kind: Literal["pair", "single"]
+    user: str
+    patterns: tuple[str, ...]
+    system: str = ""
+    labels: Mapping[str, float] = field(default_factory=dict)
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scale: tuple[float, float] = (0.0, 1.0)
+    max_tokens: int = 160
+    reference: str = "reference"
+    follows: str = ""
+
+    @property
+    def sha(self) -> str:
+        """16 hex digits of everything that can change a verdict."""
+        parts = [
+            self.kind, self.system, self.user, self.patterns, dict(self.labels),
+            {k: list(v) for k, v in self.variants.items()}, self.scale, self.max_tokens, self.reference,
+        ]  # fmt: skip
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def needs_reference(self) -> bool:
+        return "{reference}" in self.user + self.system
+
+    def messages(self, prompt: Prompt, **answers: str) -> tuple[Message, ...]:
+        """The messages to send. Answers are put in by one pass over the template: braces inside an answer stay as they are."""
+        values = {"question": conversation(prompt), **answers}
+        if self.needs_reference:
+            values["reference"] = self._reference(prompt)
+        fill = lambda text: _PLACE.sub(lambda m: values[m.group(1)], text)  # noqa: E731
+        user = Message("user", fill(self.user).strip())
+        return (Message("system", fill(self.system).strip()), user) if self.system else (user,)
+
+    def _reference(self, prompt: Prompt) -> str:
+        value = prompt.meta.get(self.reference)
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(
+                f"the prompt has no text in '{self.reference}'",
+                where=f"judge template {self.name}, prompt {prompt.id}",
+                why="this template compares with a reference answer",
+                fix="add the column to the prompts, or use a template without a reference",
+            )
+        return value
+
+    def read(self, text: str) -> tuple[str, float] | None:
+        """(label, value) of a judge's answer, or None when it cannot be read.
+
+        >>> get("helpfulness").read("Comparison: both are fine.\\nPreferred: B")
+        ('B', 0.0)
+        >>> get("helpfulness").read("I cannot compare these.")
+        """
+        for pattern in self.patterns:
+            found = re.findall(pattern, text)
+            if found:
+                return self._value(str(found[-1]))
+        return None
+
+    def _value(self, said: str) -> tuple[str, float] | None:
+        if self.labels:
+            by_case = {k.lower(): k for k in self.labels}
+            label = by_case.get(said.strip().lower()) if said not in self.labels else said
+            return (label, float(self.labels[label])) if label is not None else None
+        value = float(said)
+        return (said, value) if self.scale[0] <= value <= self.scale[1] else None
+
+
+def conversation(prompt: Prompt) -> str:
+    """A prompt as a judge reads it: one user turn as its text, several turns with their speakers named."""
+    if isinstance(prompt.content, str):
+        return prompt.content
+    turns = prompt.content
+    if len(turns) == 1:
+        return turns[0].content
+    names = {"user": "User", "assistant": "Assistant", "system": "System"}
+    return "\n\n".join(f"{names.get(m.role, m.role)}: {m.content}" for m in turns)
+
+
+def builtin() -> list[str]:
+    """Names of the templates that come with evenhand."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+def get(name: str, *, where: str = "judge.template") -> Template:
+    """A built-in template by name, or one from a YAML file by path."""
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"no template '{name}'", where=where, fix=f"{did_you_mean(name, builtin())} Or give the path of a YAML file"
+        )
+    return parse(path.read_text(encoding="utf-8"), where=str(path) if path.parent != FOLDER else f"template {name}")
+
+
+def parse(text: str, *, where: str) -> Template:
+    """A template from YAML text, checked: known keys, patterns that compile, the places its kind needs, labels with values."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"not YAML: {error}", where=where) from error
+    if not isinstance(raw, Mapping):
+        raise UserError("a template is a mapping", where=where, fix="give `kind:`, `user:`, `patterns:` and `labels:`")
+    known = set(Template.__dataclass_fields__)
+    for key in raw:
+        if key not in known:
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
+    for key in ("name", "kind", "user", "patterns"):
+        if key not in raw:
+            raise UserError(f"'{key}' is missing", where=where, fix=f"add `{key}:`")
+    given: dict[str, Any] = dict(raw)
+    given["patterns"] = tuple(given["patterns"])
+    given["variants"] = {k: tuple(v) for k, v in given.get("variants", {}).items()}
+    given["scale"] = tuple(given.get("scale", (0.0, 1.0)))
+    return _checked(Template(**given), where)
+
+
+def _checked(template: Template, where: str) -> Template:
+    if template.kind not in _PLACES:
+        raise UserError(f"unknown kind '{template.kind}'", where=where, fix="pair or single")
+    for pattern in template.patterns:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise UserError(f"pattern {pattern!r} is no regular expression: {error}", where=where) from error
+        if groups != 1:
+            raise UserError(f"pattern {pattern!r} has {groups} groups", where=where, fix="one group, around the label")
+    allowed, needed = _PLACES[template.kind], [p for p in _PLACES[template.kind] if p.startswith("answer")]
+    used = set(_PLACE.findall(template.user + template.system))
+    if missing := [p for p in needed if p not in used]:
+        raise UserError(f"the text has no place for {{{missing[0]}}}", where=where, fix="write the placeholder where it belongs")
+    if wrong := used - set(allowed):
+        raise UserError(f"a {template.kind} template knows no {{{min(wrong)}}}", where=where, fix=f"known: {', '.join(allowed)}")
+    if template.kind == "pair" and not template.labels:
+        raise UserError("a pair template needs `labels`", where=where, fix="e.g. `labels: {A: 1, B: 0}`")
+    if unknown := set(template.variants) - set(template.labels):
+        raise UserError(
+            f"variants of an unknown label '{min(unknown)}'", where=where, fix=f"labels: {', '.join(template.labels)}"
+        )
+    return template

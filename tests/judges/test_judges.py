@@ -1,0 +1,128 @@
+"""Rewards as judges, models on this machine as judges, accounts, and the self-test."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from evenhand.judges import LLMJudge, PreferenceModel, RewardJudge, Status, account, build, paired, self_test
+from evenhand.judges import template as templates
+from evenhand.judges.account import by_length, merged
+from evenhand.judges.endpoint import RateLimit
+from evenhand.judges.local import LocalChat
+from evenhand.rewards.pointwise import pointwise
+from evenhand.types import Completion, Group, Prompt
+from tests.judges.fake_server import pair
+
+LENGTH = pointwise(lambda prompt, completion: math.nan if "?" in completion.text else float(len(completion.text)), name="length")
+
+
+def test_a_missing_score_is_half_and_flagged_never_a_loss():
+    verdicts = RewardJudge(LENGTH, name="length")(
+        [pair("q", "xx", "y"), pair("q", "?", "y"), pair("q", "x", "?"), pair("q", "x", "y")]
+    )
+    assert [v.outcome for v in verdicts] == [1.0, 0.5, 0.5, 0.5]
+    assert [v.invalid for v in verdicts] == [False, True, True, False]
+    assert account(verdicts)["invalid"] == 0.5
+    assert "consistency" not in account(verdicts)  # a score has no order
+
+
+def test_answers_must_be_to_the_same_prompts():
+    group = lambda text: Group(prompt=Prompt(content=text), completions=(Completion(content="x"),))  # noqa: E731
+    assert paired([group("a")], [group("a")])[0].prompt.text == "a"
+    with pytest.raises(ValueError, match="different prompts"):
+        paired([group("a")], [group("b")])
+
+
+def answers(n=6):
+    return [(Prompt(content=f"q{i}"), Completion(content=f"the answer to number {i} is {i * i}")) for i in range(n)]
+
+
+def test_self_test_passes_a_fair_judge_and_fails_a_random_or_placebound_one():
+    def right(prompt, completion):
+        text = completion.text.strip()
+        number = prompt.text[1:]
+        return float(text == f"the answer to number {number} is {int(number) ** 2}")
+
+    fair = self_test(RewardJudge(pointwise(right), name="right"), answers())
+    assert (fair["identical"], fair["planted"], fair["passed"], fair["n"]) == (0.5, 1.0, True, 6)
+    blind = self_test(RewardJudge(pointwise(lambda p, c: 0.0), name="blind"), answers())
+    assert (blind["planted"], blind["passed"]) == (0.5, False)
+    wrong = self_test(RewardJudge(pointwise(lambda p, c: -right(p, c)), name="wrong"), answers())
+    assert wrong["planted"] == 0.0
+    trailing = self_test(RewardJudge(pointwise(lambda p, c: float(c.text.endswith(" "))), name="blank"), answers())
+    assert (trailing["identical"], trailing["passed"]) == (0.0, False)
+    assert self_test(RewardJudge(LENGTH, name="length"), answers(1))["passed"] is None
+
+
+def test_accounts_add_up():
+    judge = RewardJudge(LENGTH, name="length")
+    pairs = [pair("q", "xx", "y"), pair("q", "?", "y"), pair("q", "x", "yy"), pair("q", "x", "z")]
+    whole, parts = account(judge(pairs)), [account(judge(pairs[:1])), account(judge(pairs[1:]))]
+    assert merged(parts) == pytest.approx(whole)
+    assert by_length(judge(pairs), pairs) == {
+        "mean_chars": 1.25, "mean_chars_baseline": 1.25, "longer": 0.25, "win_rate_longer": 1.0,
+        "win_rate_not_longer": pytest.approx(1 / 3),
+    }  # fmt: skip
+
+
+def test_rate_limit_spaces_calls():
+    now, slept = [100.0], []
+    limit = RateLimit(30, sleep=slept.append, clock=lambda: now[0])
+    for _ in range(3):
+        limit.wait()
+    assert slept == [2.0, 4.0]
+    now[0] = 200.0
+    limit.wait()
+    assert len(slept) == 2
+
+
+@pytest.fixture(scope="module")
+def model():
+    from evenhand.data.template import Renderer
+    from evenhand.models.load import new_policy
+    from evenhand.worlds.tokenizer import word_tokenizer
+
+    words = "[CONTEXT] [RESPONSE A] B red green blue A B Preferred : q \n"
+    tokenizer = word_tokenizer([words, " " + words])
+    shape = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "max_position_embeddings": 512, "initializer_range": 0.3}  # fmt: skip
+    return new_policy(shape, tokenizer, seed=0, device="cpu"), Renderer(tokenizer)
+
+
+def test_a_preference_models_verdict_is_the_letters_softmax_in_both_orders(model):
+    import torch
+
+    policy, renderer = model
+    judge = build(PreferenceModel(kind="preference_model", path="here"), opened=model)
+    (verdict,) = judge([pair("red", "green", "blue")])
+    expected = []
+    for first, second in (("green", "blue"), ("blue", "green")):
+        text = templates.get("preference_model").messages(Prompt(content="red"), answer_a=first, answer_b=second)[0].content
+        prompt = renderer.prompt_ids(Prompt(content=text))
+        with torch.no_grad():
+            logits = policy.hf(torch.tensor([prompt])).logits[0, -1].double()
+        p = logits.softmax(0)
+        ids = {w: renderer.tokenizer.encode(f" {w}", add_special_tokens=False) for w in "AB"}  # without the blank: unknown
+        assert all(len(i) == 1 for i in ids.values())
+        mass = {w: float(p[i[0]]) for w, i in ids.items()}
+        expected.append(mass["A"] / (mass["A"] + mass["B"]))
+    assert verdict.orders[0].outcome == pytest.approx(expected[0], abs=1e-5)
+    assert verdict.orders[1].outcome == pytest.approx(1 - expected[1], abs=1e-5)
+    assert verdict.outcome == pytest.approx((expected[0] + 1 - expected[1]) / 2, abs=1e-5)
+    assert verdict.orders[0].status is Status.LOGPROBS
+    (swapped,) = judge([pair("red", "blue", "green")])
+    assert swapped.outcome == pytest.approx(1 - verdict.outcome)
+
+
+def test_a_random_model_on_this_machine_gives_invalid_verdicts_that_are_counted(model):
+    policy, renderer = model
+    judge = LLMJudge(LocalChat(policy, renderer, name="random"), templates.get("helpfulness"), max_tokens=4, attempts=2)
+    verdicts = judge([pair("red", "green", f"blue {i}") for i in range(3)])
+    assert len(verdicts) == 3
+    assert all(0 <= v.outcome <= 1 for v in verdicts)
+    assert judge.chat.calls >= 6
+    before = judge.chat.calls
+    assert judge([pair("red", "green", "blue 0")])[0] == verdicts[0]
+    assert judge.chat.calls == before
