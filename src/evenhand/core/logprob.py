@@ -127,7 +127,7 @@ def _without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def run(ctx: Any, first: Tensor | None, *rest: Any) -> Any:
-        device = next(t.device.type for t in (first, *rest) if isinstance(t, Tensor))
+        device = next((t.device.type for t in (first, *rest) if isinstance(t, Tensor)), "cpu")
         with torch.autocast(device, enabled=False):
             return method(ctx, first, *rest)
 
@@ -176,9 +176,9 @@ class _CompletionLogp(torch.autograd.Function):
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
         real = stats.dtype
         grad_h = torch.empty(h.shape, dtype=real, device=h.device) if need_h else None
-        grad_w = torch.empty(w.shape, dtype=real, device=w.device) if need_w else None
+        grad_w = (torch.empty if len(h) else torch.zeros)(w.shape, dtype=real, device=w.device) if need_w else None
         grad_b = torch.zeros(len(w), dtype=real, device=w.device) if need_b else None
-        for rows in _chunks(len(h), head.chunk, len(carried), whole=True):
+        for rows in _chunks(len(h), head.chunk, len(carried), whole=grad_entropy is None):
             part = _Rows(h[rows], ids[rows], stats[:, rows], grad_logp[rows])
             if grad_entropy is not None:
                 part.entropy, part.grad_entropy = entropy[rows], grad_entropy[rows]
@@ -268,10 +268,10 @@ def _minus_at(z: Tensor, ids: Tensor, amount: Tensor) -> None:
 def _logit_gradient(part: _Rows, w: Tensor, b: Tensor | None, head: _Head, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """(g [m, V], row [m]) such that the gradient of (h W^T + b) is `gain * row[:, None] * g`; g in the products' precision."""
     slope = None
-    if kept is not None:
+    if kept is not None and part.grad_entropy is None:
         z = kept
-        if part.grad_entropy is not None:
-            z.scatter_(1, part.ids[:, None], (part.answer - part.peak).exp()[:, None])
+    elif kept is not None:
+        z = kept.scatter(1, part.ids[:, None], (part.answer - part.peak).exp()[:, None])
     else:
         z = _logits(part.hidden, w, b, head)
         if head.softcap is not None:

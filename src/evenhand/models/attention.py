@@ -28,23 +28,34 @@ HARMLESS = frozenset(
 """Keywords that do not change what attention computes."""
 
 
+UNKNOWN = -1
+"""Stands for the window of a mask that did not come from here."""
+
+
 class Unsupported(Exception):
     """This attention call has a feature the tree does not know; the model runs on padded rows instead."""
 
 
 def attention_forward(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tree: Tree | None = None, **named: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    tree: Tree | None = None,
+    **named: Any,
 ) -> tuple[Tensor, None]:
     """The function transformers calls: q [B, h, T, d], k and v [B, h_kv, T, d] -> [B, T, h, d]."""
     if tree is None:
-        return _without_tree(module, query, key, value, mask, **named)
+        if (seen := _watching.get()) is not None:
+            seen.masked.append(seen.windows.get(id(attention_mask), UNKNOWN))
+        return _without_tree(module, query, key, value, attention_mask, **named)
     unknown = sorted(k for k, v in named.items() if v is not None and k not in KNOWN | HARMLESS)
     if unknown or named.get("is_causal") is False:
         raise Unsupported(f"{type(module).__name__} uses {', '.join(unknown) or 'attention that is not causal'}")
     rule = Rule(scale=named.get("scaling"), window=named.get("sliding_window"), softcap=named.get("softcap"))
     if (seen := _watching.get()) is not None:
-        seen.tree_calls += 1
-        seen.attended |= {rule.window} - {None}
+        seen.attended.append(rule.window)
     if torch.is_autocast_enabled(query.device.type):
         low = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(low), key.to(low), value.to(low)
@@ -68,11 +79,15 @@ def _without_tree(
 
 @dataclass
 class Seen:
-    """What passed through attention while it was watched: windows as the masks and as the tree heard of them."""
+    """What passed through attention while it was watched.
 
-    tree_calls: int = 0
-    masked: set[int] = field(default_factory=set)
-    attended: set[int] = field(default_factory=set)
+    `masked` are the windows in the masks of plain calls, `attended` those that calls with a tree were told, layer by layer.
+    """
+
+    masked: list[int | None] = field(default_factory=list)
+    attended: list[int | None] = field(default_factory=list)
+    windows: dict[int, int | None] = field(default_factory=dict)
+    masks: list[Tensor] = field(default_factory=list)
 
 
 _watching: ContextVar[Seen | None] = ContextVar("watching", default=None)
@@ -93,9 +108,13 @@ def _mask(*args: Any, local_size: int | None = None, **named: Any) -> Tensor | N
     """The masks of sdpa, for calls without a tree."""
     from transformers.masking_utils import sdpa_mask
 
-    if (seen := _watching.get()) is not None and local_size is not None:
-        seen.masked.add(local_size)
-    return sdpa_mask(*args, local_size=local_size, **named)
+    seen = _watching.get()
+    if seen is None:
+        return sdpa_mask(*args, local_size=local_size, **named)
+    mask = sdpa_mask(*args, local_size=local_size, **{**named, "allow_is_causal_skip": False})
+    seen.masks.append(mask)  # kept alive, so that its id stays its own
+    seen.windows[id(mask)] = local_size
+    return mask
 
 
 def register() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from evenhand.models.cells import Cells, move
 from evenhand.models.policy import Policy
+from evenhand.models.states import backbone
 from evenhand.models.trunk import Trunk
 from evenhand.seeding import generator
 from evenhand.types import Batch, Head, ModelOut
@@ -64,14 +64,16 @@ class ValuePolicy(Policy):
         save_file({k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE)
 
     def load_value_head(self, folder: Path) -> None:
+        """The head saved in a folder; a folder without one leaves it as it is."""
         from safetensors.torch import load_file
 
-        self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
+        if (folder / VALUE_HEAD_FILE).exists():
+            self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
 
 
 def score_head(hf: nn.Module) -> nn.Linear:
     """The one linear layer of a sequence classifier that lies outside its trunk."""
-    inside = set(hf.base_model.modules())
+    inside = set(backbone(hf).modules())
     heads = [m for m in hf.modules() if isinstance(m, nn.Linear) and m not in inside]
     if len(heads) != 1 or heads[0].out_features != 1:
         raise ValueError(f"{type(hf).__name__} does not end in one linear score head")
@@ -88,16 +90,6 @@ def scored(hf: nn.Module, seed: int) -> RewardModel:
         if head.bias is not None:
             head.bias.zero_()
     return RewardModel(hf)
-
-
-def safe_pad_id(tokenizer: Any) -> int | None:
-    """A token that never ends a completion, for classifiers that look for the last token that is not padding.
-
-    Where padding is the stop token (a common habit), that search would stop one token early. None if there is no such token.
-    """
-    stop = tokenizer.eos_token_id
-    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
-    return next((i for i in candidates if i is not None and i != stop), None)
 
 
 def _in_fp32(head: nn.Linear, x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from evenhand.data.batch import completion_ids, pack
 from evenhand.models import attention
 from evenhand.models.head import FusedHead, LogitsHead
-from evenhand.models.states import padded_states, tree_states
+from evenhand.models.states import backbone, padded_states, tree_states
 from evenhand.seeding import rng
 from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
 
@@ -33,6 +33,33 @@ def probe(vocabulary: int) -> Batch:
 
 
 @torch.no_grad()
+def padding_problem(hf: nn.Module) -> str | None:
+    """Why `hf` cannot even run on padded rows (it is not causal, or has no backbone to call), or None when it can."""
+    batch = _probe_for(hf)
+    body = backbone(hf)
+    if body is hf:
+        return "it has no backbone apart from its head"
+    both = padded_states(hf, batch)
+    for row, ids in probe_rows(batch):
+        alone = body(input_ids=ids[None]).last_hidden_state[0]
+        sooner = body(input_ids=ids[None, :-1]).last_hidden_state[0]
+        if _difference("a row and its beginning", alone[:-1], sooner):
+            return "it is not causal, what comes later changes earlier states"
+        start = row * (len(both.hidden) // len(batch.layout.completions))
+        if (problem := _difference("padded and single rows", alone, both.hidden[start : start + len(ids)])) is not None:
+            return problem
+    return None
+
+
+def probe_rows(batch: Batch) -> list[tuple[int, Tensor]]:
+    """The shortest and the longest row of a batch: (number, ids)."""
+    layout = batch.layout
+    paths = [(layout.prompts[g], c) for c, g in zip(layout.completions, layout.owner, strict=True)]
+    order = sorted(range(len(paths)), key=lambda i: paths[i][0].length + paths[i][1].length)
+    return [(i, torch.cat([batch.ids[s.start : s.stop] for s in paths[i]])) for i in (order[0], order[-1])]
+
+
+@torch.no_grad()
 def tree_problem(hf: nn.Module) -> str | None:
     """Why `hf` cannot run on trees, or None when it can."""
     batch = _probe_for(hf)
@@ -43,10 +70,10 @@ def tree_problem(hf: nn.Module) -> str | None:
         return str(reason)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:  # a model may dislike flat rows in any of these ways
         return f"its forward pass rejects a packed tree ({type(error).__name__}: {error})"
-    if not seen.tree_calls:
+    if not seen.attended:
         return "its layers do not pass the tree on to their attention"
     if seen.masked != seen.attended:
-        return f"its attention is not told its windows (masks {sorted(seen.masked)}, attention {sorted(seen.attended)})"
+        return f"its attention is not told its windows (masks {seen.masked}, attention {seen.attended})"
     real = plain.predictor >= 0
     return _difference("tree and plain forward passes", *(s.hidden[s.predictor[real]] for s in (plain, tree)))
 

@@ -32,7 +32,7 @@ def tree_states(hf: nn.Module, batch: Batch) -> States:
     tree = Tree(batch.layout, batch.positions)
     # A mask of four dimensions stops transformers from building one.
     unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=batch.ids.device)
-    hidden = hf.base_model(
+    hidden = backbone(hf)(
         input_ids=batch.ids[None],
         position_ids=batch.positions[None],
         attention_mask=unused,
@@ -51,10 +51,16 @@ def padded_states(hf: nn.Module, batch: Batch, *, logits: bool = False) -> State
     source = source.to(batch.ids.device)
     mask = source >= 0
     ids = torch.where(mask, batch.ids[source.clamp(min=0)], 0)
-    network = hf if logits else hf.base_model
+    network = hf if logits else backbone(hf)
     named = {"use_cache": False} if _accepts(type(network), "use_cache") else {}
     out = network(input_ids=ids, attention_mask=mask.long(), **named)
     return States((out.logits if logits else out.last_hidden_state).flatten(0, 1), predictor, last)
+
+
+def backbone(hf: nn.Module) -> nn.Module:
+    """The network below the head."""
+    body = hf.base_model
+    return body if body is not hf else getattr(hf, "model", hf)  # some classes misname their own backbone
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """Attention over a packed prompt tree: prompts causal on themselves, completions on their whole prompt and causal on themselves.
 
-Three ways to compute the same thing: flash kernels on slices (processor), FlexAttention (accelerator), and padded blocks (anywhere;
-on a processor they serve soft-capping and windows that bite).
+Three ways to compute the same thing: flash kernels on slices (processor), FlexAttention (accelerator), and padded blocks
+(anywhere; on a processor they serve soft-capping and windows that bite).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ A completion attends to two disjoint sets of keys, its prompt and itself. With o
     l = log(e^l1 + e^l2),    o = e^(l1 - l) o1 + e^(l2 - l) o2
 
 is attention over both. The kernel's backward pass needs only (o, l) to rebuild probabilities, so it runs on each part with the
-joined pair, and the gradients add up (the identity behind ring attention, Liu et al. 2023, arXiv:2310.01889). No keys are repeated
-per completion, no masks are built and nothing is padded.
+joined pair, and the gradients add up (the identity behind ring attention, Liu et al. 2023, arXiv:2310.01889). No keys are
+repeated per completion, no masks are built and nothing is padded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tree attention through FlexAttention: one compiled kernel over the flat sequence, for accelerators.
 
-The kernel skips blocks of the [T, T] pattern that hold no allowed pair; the list of blocks is written down from the layout, so that
-no [T, T] tensor ever exists.
+The kernel skips blocks of the [T, T] pattern that hold no allowed pair; the list of blocks is written down from the layout, so
+that no [T, T] tensor ever exists.
 """
 
 from __future__ import annotations

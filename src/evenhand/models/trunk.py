@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from evenhand.errors import UserError
 from evenhand.models import attention
-from evenhand.models.selfcheck import tree_problem
+from evenhand.models.selfcheck import padding_problem, tree_problem
 from evenhand.models.states import States, padded_states, tree_states
 from evenhand.types import Batch
 
@@ -48,14 +49,15 @@ class Trunk(nn.Module):
 
     def set_checkpointing(self, on: bool = True) -> None:
         """Recompute layers in the backward pass instead of keeping their activations. The gradients are identical."""
-        if on:
-            self.hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        hf, how = self.hf, {"use_reentrant": False}
+        if hasattr(hf, "activation_checkpointing_enable"):  # the name since transformers 5.2x
+            hf.activation_checkpointing_enable(how) if on else hf.activation_checkpointing_disable()
         else:
-            self.hf.gradient_checkpointing_disable()
+            hf.gradient_checkpointing_enable(how) if on else hf.gradient_checkpointing_disable()
         self.checkpointing = on
 
     def set_matmul_dtype(self, dtype: torch.dtype | None) -> None:
-        """Run matrix products in another precision (bf16 is several times faster where the processor has it); None: as the weights.
+        """Run matrix products in another precision (bf16 is several times faster where it is built in); None: the weights'.
 
         Weights, their gradients and sums over the vocabulary keep their precision.
         """
@@ -86,6 +88,9 @@ class Trunk(nn.Module):
                 layer.training = False
 
     def _settle_layout(self) -> None:
+        name = type(self.hf).__name__
+        if (problem := padding_problem(self.hf)) is not None:
+            raise UserError(f"{name} cannot be trained on completions: {problem}", fix="use a causal language model")
         before = self.hf.config._attn_implementation
         problem = _adopt(self.hf) or tree_problem(self.hf)
         if problem is None:
@@ -93,7 +98,6 @@ class Trunk(nn.Module):
         self.layout_mode = "padded"
         if self.hf.config._attn_implementation != before:
             self.hf.set_attn_implementation(before)
-        name = type(self.hf).__name__
         warnings.warn(f"{name} runs on padded rows, correct but slower: {problem}", stacklevel=2)
 
 

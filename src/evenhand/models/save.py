@@ -1,0 +1,71 @@
+"""Writing models: transformers' format, safetensors only, complete or not at all."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evenhand.models.heads import RewardModel, ValuePolicy
+from evenhand.models.quiet import quietly
+from evenhand.models.trunk import Trunk
+
+
+def save(model: Trunk, tokenizer: Any, folder: str | Path) -> None:
+    """Write a model and its tokenizer (None: no tokenizer) with chat template and generation config.
+
+    The folder appears complete or not at all; one that exists is replaced. A reward model is saved so that
+    AutoModelForSequenceClassification, which reads the score at the last token that is not padding, gives the same scores.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        if tokenizer is not None and isinstance(model, RewardModel):
+            tokenizer = _with_safe_padding(model, tokenizer)
+        with quietly():
+            model.hf.save_pretrained(partial)
+        if isinstance(model, ValuePolicy):
+            model.save_value_head(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        _replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def safe_pad_id(tokenizer: Any) -> int | None:
+    """A token that never ends a completion, for classifiers that look for the last token that is not padding.
+
+    Where padding is the stop token (a common habit) that search would stop one token early. None if there is no such token:
+    transformers then refuses to score padded rows, which is better than scoring them wrongly.
+    """
+    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
+    return next((i for i in candidates if i is not None and i != tokenizer.eos_token_id), None)
+
+
+def _with_safe_padding(model: RewardModel, tokenizer: Any) -> Any:
+    """Make config and tokenizer agree on a safe padding token; the caller's tokenizer stays as it is."""
+    pad = safe_pad_id(tokenizer)
+    model.hf.config.get_text_config().pad_token_id = pad
+    if pad is None or pad == tokenizer.pad_token_id:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    return tokenizer
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Move a finished folder into place; a folder cannot be renamed over one that has files."""
+    os.chmod(partial, 0o755)
+    if not folder.exists():
+        os.rename(partial, folder)
+        return
+    attic = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    os.rename(folder, attic / "old")
+    os.rename(partial, folder)
+    shutil.rmtree(attic)
