@@ -99,8 +99,8 @@ def test_a_preference_models_verdict_is_the_letters_softmax_in_both_orders(model
     (verdict,) = judge([pair("red", "green", "blue")])
     expected = []
     for first, second in (("green", "blue"), ("blue", "green")):
-        text = templates.get("preference_model").messages(Prompt(content="red"), answer_a=first, answer_b=second)[0].content
-        prompt = renderer.prompt_ids(Prompt(content=text))
+        asked = templates.get("preference_model").messages(Prompt(content="red"), answer_a=first, answer_b=second)
+        prompt = renderer.prompt_ids(Prompt(content=asked))  # a user's turn, ending where the assistant's begins
         with torch.no_grad():
             logits = policy.hf(torch.tensor([prompt])).logits[0, -1].double()
         p = logits.softmax(0)
