@@ -97,10 +97,11 @@ class Evaluation:
 class Runtime:
     """How work is spread: `workers` processes of `threads` threads each, on `device`. Threads are part of the result's bytes.
 
+    By default there is one worker per accelerator, or as many as the processor has room for.
     `store` is a folder of artifacts to share between experiments; by default each run directory has its own.
     """
 
-    workers: int = 2
+    workers: int | None = None
     threads: int = 1
     device: str = "auto"
     store: str | None = None

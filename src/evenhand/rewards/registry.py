@@ -73,11 +73,11 @@ def get(
 def check_keys(builder: Builder, given: Mapping[str, Any], where: str) -> None:
     """Every given key is a parameter of the builder, and every parameter without a default is given."""
     parameters = list(inspect.signature(builder).parameters.values())[1:]
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return  # the rest is checked where it goes, e.g. by worlds.get
-    known = {p.name: p.default is inspect.Parameter.empty for p in parameters}
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)  # checked where they go, e.g. by worlds.get
+    named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    known = {p.name: p.default is inspect.Parameter.empty for p in named}
     for key in given:
-        if key not in known:
+        if key not in known and not open_ended:
             raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known) if known else "it has no keys")
     if missing := [key for key, required in known.items() if required and key not in given]:
         raise UserError(f"missing {' and '.join(map(repr, missing))}", where=where, fix="add it")

@@ -61,8 +61,9 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     if last:
         checkpoint.load(last, model=cell.model, optimizer=trainer.optimizer)
         source.load_state_dict(saved["source"])
-    log = checkpoint.Log(out / "metrics.jsonl", resume_step=saved["step"])
-    watch = _watch(cell, getattr(source, "reward", None), checkpoint.Log(out / "samples.jsonl", resume_step=saved["step"]))
+    kept = saved["step"] if last else -1  # killed before the first checkpoint: everything is written again
+    log = checkpoint.Log(out / "metrics.jsonl", resume_step=kept)
+    watch = _watch(cell, getattr(source, "reward", None), checkpoint.Log(out / "samples.jsonl", resume_step=kept))
     every = spec["train"]["checkpoint_every"]
     if saved["step"] == 0:
         watch(0)
