@@ -1,0 +1,138 @@
+"""A finished run as a page of docs/results, and the demo's table in the README. Figures come from results.json, nothing by hand.
+
+python -m benchmarks.results runs/quickstart docs/results/quickstart.md --readme README.md --command "make demo"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.machine import cores, installed, processor
+
+BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
+SHOWN = 4
+"""Held-out prompts shown with every arm's answer: the first ones, never chosen by result."""
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    return f"{processor()}, {cores()} cores, Python {platform.python_version()}, torch {installed('torch')}"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The verdict table as the terminal shows it."""
+    from evenhand.report import table as verdict_table
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(verdict_table(results))
+    return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def arm_rows(results: dict[str, Any]) -> str:
+    """One markdown row per arm: the verdict and what it cost."""
+    head = "| arm | win rate % | 95 % interval | per seed | gold | reward | KL, nats | tokens | distinct-2 | cut % |"
+    rows = [head, "|---" * 10 + "|"]
+    for name, a in results["arms"].items():
+        interval = "–" if not a["ci95"] else f"{percent(a['ci95'][0])} to {percent(a['ci95'][1])}"
+        seeds = ", ".join(percent(s) for s in a["per_seed"])
+        reward = "–" if a["reward"] is None else f"{a['reward']:.2f}"
+        rate = "–" if name == results["baseline"] else percent(a["win_rate"])
+        measured = f"{a['kl']:.1f} | {a['mean_length']:.1f} | {a['distinct_2']:.2f} | {percent(a['truncated'])}"
+        rows.append(f"| {name} | {rate} | {interval} | {seeds} | {a['gold']:.3f} | {reward} | {measured} |")
+    return "\n".join(rows)
+
+
+def reward_model_rows(results: dict[str, Any]) -> str:
+    out = []
+    for name, r in results["reward_models"].items():
+        ceiling = "" if r.get("label_ceiling") is None else f", the labels allow {percent(r['label_ceiling'])}"
+        interval = f"{percent(r['ci95'][0])} to {percent(r['ci95'][1])}"
+        out.append(
+            f"Reward model `{name}`: accuracy {percent(r['accuracy'])} % on {r['n']} held-out pairs ({interval}{ceiling}), "
+            f"log-loss {r['log_loss']:.3f}, mean margin {r['mean_margin']:.2f}, "
+            f"correlation with length {r['length_correlation']:.2f}."
+        )
+    return "\n\n".join(out)
+
+
+def contrast_rows(results: dict[str, Any]) -> str:
+    rows = ["| contrast | difference, points | 95 % interval | p (Holm) | verdict |", "|---" * 5 + "|"]
+    for c in results["contrasts"]:
+        low, high = (max(-1.0, c["ci95"][0]), min(1.0, c["ci95"][1]))
+        interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+        who = f"{c['a']} against {c['b']}"
+        rows.append(f"| {who} | {100 * c['difference']:+.1f} | {interval} | {c['p_holm']:.3f} | {c['verdict']} |")
+    return "\n".join(rows)
+
+
+def samples(results: dict[str, Any]) -> str:
+    blocks = []
+    for sample in results["samples"][:SHOWN]:
+        lines = [f"**{sample['prompt']}**", ""]
+        lines += [f"- *{arm}* ({sample['gold'][arm]:+.2f}): {' '.join(text.split())}" for arm, text in sample["answers"].items()]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def page(results: dict[str, Any], command: str) -> str:
+    """The whole page."""
+    seeds, prompts = len(results["seeds"]), results["n_prompts"]
+    judge = results["judge"]["name"]
+    return f"""# {results["name"]}
+
+{results["description"]}
+
+Measured on {machine()}. {seeds} seeds, {prompts} held-out prompts, judge: {judge}. Regenerate:
+
+    {command}
+    python -m benchmarks.results RUN_DIRECTORY docs/results/{results["name"]}.md
+
+{arm_rows(results)}
+
+Win rates are against `{results["baseline"]}`, ties count half; intervals are over seeds and prompts.
+
+{reward_model_rows(results)}
+
+{contrast_rows(results)}
+
+Held equal: {" ".join(results["held_equal"])} Not held equal: {"; ".join(results["deviations"]) or "nothing"}.
+
+## Answers
+
+The first {SHOWN} held-out prompts of the first seed, with the judge's score.
+
+{samples(results)}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--readme", type=Path)
+    parser.add_argument("--command", default="evenhand run EXPERIMENT")
+    parser.add_argument("--note", default="")
+    given = parser.parse_args()
+    results = json.loads((given.run / "results.json").read_text())
+    given.page.parent.mkdir(parents=True, exist_ok=True)
+    given.page.write_text(page(results, given.command))
+    if given.readme:
+        shown = "\n".join("    " + line if line else "" for line in table(results).splitlines())
+        block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")
+        given.readme.write_text(BLOCK.sub(lambda m: m[1] + block + m[2], given.readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()
