@@ -118,6 +118,8 @@ FILES = [
     ("a.csv", b"prompt,completion\nq,a\nq,a,b\n", "a.csv:3", "3 cells where the header names 2", "double quotes"),
     ("a.csv", b"", "a.csv", "the file is empty", "name the columns"),
     ("a.csv", b'prompt,completion\n"two\nlines",a\nq,\n', "a.csv:4, field 'completion'", "is null", ""),
+    ("a.csv", b'prompt,completion\nq,a\n"two\nlines",\n', "a.csv:3, field 'completion'", "is null", ""),
+    ("a.csv", b"prompt,completion\nq,\n", "a.csv", "column 'completion' is empty", "format: prompt"),
     ("a.csv", b"prompt,completion\nq,caf\xe9\n", "a.csv:2", "byte 0xe9", "latin-1"),
     ("a.parquet", b"not parquet", "a.parquet", "not a Parquet file", ""),
     ("a.xyz", b"", "a.xyz", "does not say what kind of file", "file_type"),

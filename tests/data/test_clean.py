@@ -67,6 +67,12 @@ def test_banding_finds_a_pair_at_the_threshold_with_99_percent():
     assert rows_per_band(0.8) == 4, "8 rows in 16 bands would find only 95 percent"
 
 
+def test_a_pair_exactly_at_the_threshold_goes():
+    groups = [group("a b c"), group("b c d")]  # 2 of 4 words shared
+    assert len(drop_near(groups, threshold=0.5, size=1).removed) == 1
+    assert len(drop_near(groups, threshold=0.51, size=1).removed) == 0
+
+
 def test_near_duplicates_ignore_case_and_punctuation_but_not_answers():
     groups = [
         group("What is the capital of France?", "Paris it is."),

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from evenhand.data.files import local_files
 from evenhand.data.jsonl import write_groups
 from evenhand.data.load import load
 from evenhand.errors import UserError
@@ -151,3 +152,19 @@ def test_fingerprint_depends_on_the_groups_alone(tmp_path):
     a, b, c = (load(str(tmp_path / n)).fingerprint for n in ("a.jsonl", "b.json", "c.json"))
     assert a == b
     assert a != c
+
+
+def test_files_that_a_source_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in "abcde":
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "q"}\n')
+    a, b, c, d = (str(tmp_path / f"{n}.jsonl") for n in "abcd")
+    assert local_files(a) == [tmp_path / "a.jsonl"]
+    assert local_files("~/e.jsonl") == [tmp_path / "e.jsonl"]
+    assert len(load("~/e.jsonl")) == 1
+    assert local_files({"path": [a, b], "clean": {"against": [{"path": c}, d]}}) == [tmp_path / f"{n}.jsonl" for n in "abcd"]
+    assert local_files({"mix": [a, {"path": b, "weight": 2}, {"recipe": "shp", "path": c}]}) == [
+        tmp_path / f"{n}.jsonl" for n in "abc"
+    ]
+    assert local_files({"recipe": "mix1", "local": {"shp": d}}) == [tmp_path / "d.jsonl"]
+    assert local_files({"recipe": "shp"}) == []

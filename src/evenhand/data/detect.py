@@ -44,7 +44,7 @@ def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[
             fix=f"say which: format: {best[0].name}",
         )
     _refuse_repeated_prompt(best[0], renamed, where)
-    _refuse_near_miss(best[0], seen, where)
+    _refuse_near_miss(best[0], {name: seen[name] for row in renamed for name in row}, where)
     return best[0]
 
 
@@ -99,7 +99,8 @@ def _refuse_near_miss(format_: Format, seen: Mapping[str, int], where: str) -> N
     for column in (c for c in seen if c not in (*format_.fields, *format_.optional)):
         near = difflib.get_close_matches(column.lower(), _TELLING, n=1, cutoff=0.8)
         if near and (near[0] != column or format_.kind is Kind.PROMPTS) and near[0] not in format_.fields:
-            meant = f"column '{column}' looks like '{near[0]}'" if near[0] != column else f"column '{column}' has no partner"
+            known = "has no partner" if seen[column] else "is empty"
+            meant = f"column '{column}' " + (f"looks like '{near[0]}'" if near[0] != column else known)
             raise UserError(
                 f"the rows would be read as {format_.kind} ({', '.join(format_.fields)}), but {meant}",
                 where=where,

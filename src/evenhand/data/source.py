@@ -117,8 +117,8 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
             raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
         _check(key, value, f"{where}.{key}")
     paths = given.pop("path", ())
-    paths = (paths,) if isinstance(paths, str) else tuple(paths)
-    if isinstance(source, str) and not Path(source).exists() and _is_hub_name(source):
+    paths = tuple(str(Path(p).expanduser()) for p in ((paths,) if isinstance(paths, str) else paths))
+    if isinstance(source, str) and not Path(paths[0]).exists() and _is_hub_name(source):
         paths, given = (), {**given, "name": source}
     if bool(paths) == bool(given.get("name")):
         raise UserError("exactly one of path and name is needed", where=where, fix="path: FILE, or name: a name of the Hub")
