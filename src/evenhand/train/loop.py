@@ -50,8 +50,10 @@ def accumulate(
     """Backward over all micro-batches; the gradient is that of sum_k sum(value_k * weight_k) / D_k.
 
     D is counted over the whole step before the first forward pass, so that neither loss nor gradient depends on how the step
-    was cut. Returns the loss (detached) and the additive metrics.
+    was cut. Returns the loss (detached) and the additive metrics. A step without rows (every pair tied) has no gradient.
     """
+    if not batches:
+        return torch.zeros(()), {}
     if Need.STATISTICS in objective.needs:
         batches = with_statistics(model, cast(StepObjective, objective), batches, temperature)
     totals = denominators(objective, batches)

@@ -1,0 +1,281 @@
+"""Every method, through the real objectives, sources and loop, arrives where theory says: on a tree whose answers are listed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from evenhand import methods
+from tests.battery.tree import Answer, Table, fit_fixed, fit_online, group_of
+
+ANSWERS: tuple[Answer, ...] = ((1, 3, 0), (1, 0), (2, 0), (2, 4, 5, 0))
+WINS = (6, 1, 2, 3)
+"""P(i beats j) = WINS[i] / (WINS[i] + WINS[j]): Bradley-Terry with rational probabilities, so that counts hold them exactly."""
+LEVEL = torch.tensor(WINS, dtype=torch.float64).log()
+LENGTHS = torch.tensor([len(a) for a in ANSWERS], dtype=torch.float64)
+REWARD = dict(zip(ANSWERS, (1.0, -0.5, 0.0, 0.5), strict=True))
+VALUES = torch.tensor(list(REWARD.values()), dtype=torch.float64)
+BETA = 0.5
+
+
+def start() -> Table:
+    """A reference that is neither uniform nor ordered like the rewards."""
+    table = Table(ANSWERS)
+    with torch.no_grad():
+        table.logits.copy_(torch.linspace(0.9, -0.6, len(table.logits)))
+    return table
+
+
+REF = start().distribution().detach()
+
+
+def build(name: str, **parameters):
+    return methods.build(name, parameters, steps=150, max_tokens=8)
+
+
+def duels() -> list:
+    """Every pair of answers, each order as often as Bradley-Terry says."""
+    return [
+        group_of((ANSWERS[i], ANSWERS[j]), (1.0, 0.0), f"{i} {j}")
+        for i in range(4)
+        for j in range(4)
+        if i != j
+        for _ in range(WINS[i])
+    ]
+
+
+def tilted(exponent: Tensor) -> Tensor:
+    return (REF + exponent).log_softmax(0)
+
+
+def arrives(table: Table, known: Tensor, tolerance: float = 2e-3) -> None:
+    torch.testing.assert_close(table.distribution().detach(), known, rtol=0, atol=tolerance)
+    assert (REF - known).abs().max() > 0.2, "it must have had somewhere to go"
+
+
+# ---- fixed data: closed forms -----------------------------------------------------------------------------------------
+
+
+def test_sft_learns_the_empirical_distribution():
+    counts = (4, 1, 3, 2)
+    rows = [group_of((a,), (math.nan,)) for a, count in zip(ANSWERS, counts, strict=True) for _ in range(count)]
+    arrives(fit_fixed(build("sft"), rows, start()), (torch.tensor(counts, dtype=torch.float64) / 10).log())
+
+
+def test_dpo_learns_the_tilted_reference():
+    arrives(fit_fixed(build("dpo", beta=BETA), duels(), start()), tilted(LEVEL / BETA))
+
+
+def test_local_learns_the_rewards_without_a_reference():
+    arrives(fit_fixed(build("local", beta=BETA), duels(), start()), (LEVEL / BETA).log_softmax(0))
+
+
+def test_length_desensitised_dpo_takes_the_price_of_a_token_off():
+    arrives(fit_fixed(build("ld_dpo", beta=BETA, alpha=0.3), duels(), start()), tilted((LEVEL - 0.3 * LENGTHS) / BETA))
+
+
+def two_answers(wins: int, losses: int) -> list:
+    return [group_of((ANSWERS[0], ANSWERS[1]), (1.0, 0.0))] * wins + [group_of((ANSWERS[1], ANSWERS[0]), (1.0, 0.0))] * losses
+
+
+def gap(table: Table) -> float:
+    """Log-ratio of the first two answers against the reference: what two-answer data can determine."""
+    moved = table.distribution().detach() - REF
+    return float(moved[0] - moved[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "known"),
+    [
+        ("dpo", {"beta": BETA}, math.log(3) / BETA),
+        ("robust_dpo", {"beta": BETA, "flip": 0.2}, math.log((0.75 - 0.2) / (0.25 - 0.2)) / BETA),
+        ("cdpo", {"beta": BETA, "flip": 0.2}, math.log((0.8 * 0.75 + 0.2 * 0.25) / (0.8 * 0.25 + 0.2 * 0.75)) / BETA),
+        ("ipo", {"tau": 0.25}, (2 * 0.75 - 1) / (2 * 0.25)),
+    ],
+)
+def test_two_answers_three_to_one(name, parameters, known):
+    """75% prefer the first. Robust DPO undoes 20% flips, cDPO adds them, IPO's target is linear in the probability."""
+    assert gap(fit_fixed(build(name, **parameters), two_answers(3, 1), start())) == pytest.approx(known, abs=2e-3)
+
+
+def test_ipo_mean_has_its_target_per_token():
+    table = fit_fixed(build("ipo_mean", tau=0.25), two_answers(3, 1), start())
+    moved = (table.distribution().detach() - REF) / LENGTHS
+    assert float(moved[0] - moved[1]) == pytest.approx((2 * 0.75 - 1) / (2 * 0.25), abs=2e-3)
+
+
+def test_simpo_without_margin_orders_mean_log_probs():
+    table = fit_fixed(build("simpo", beta=2.0, margin=0.0), duels(), start(), steps=800)
+    mean = table.distribution().detach() / LENGTHS
+    torch.testing.assert_close(2.0 * (mean - mean[0]), LEVEL - LEVEL[0], rtol=0, atol=5e-3)
+
+
+def test_orpo_odds_learn_the_rewards_as_log_odds():
+    table = fit_fixed(build("orpo_odds"), duels(), start(), steps=800)
+    mean = (table.distribution().detach() / LENGTHS).exp()
+    odds = (mean / (1 - mean)).log()
+    torch.testing.assert_close(odds - odds[0], LEVEL - LEVEL[0], rtol=0, atol=5e-3)
+
+
+def test_reward_model_learns_the_bradley_terry_scores():
+    score = fit_fixed(build("reward_model", centring=0.0), duels(), start()).score.detach()
+    torch.testing.assert_close(score - score[0], LEVEL - LEVEL[0], rtol=0, atol=2e-3)
+
+
+def test_centring_fixes_the_level():
+    score = fit_fixed(build("reward_model"), duels(), start()).score.detach()
+    assert abs(float(score.mean())) < 0.5
+    assert score.argsort().tolist() == LEVEL.argsort().tolist()
+
+
+def test_reward_model_of_a_ranking_orders_all():
+    ranking = [group_of(ANSWERS, (3.0, 0.0, 1.0, 2.0))]
+    score = fit_fixed(build("reward_model"), ranking, start(), steps=100).score.detach()
+    assert score.argsort().tolist() == [1, 2, 3, 0]
+
+
+def test_topr_learns_the_data_given_that_the_answer_is_good():
+    counts, good = (3, 2, 1, 2), (True, False, True, False)
+    rows = [group_of((a,), (float(g),)) for a, c, g in zip(ANSWERS, counts, good, strict=True) for _ in range(c)]
+    found = fit_fixed(build("topr"), rows, start(), steps=600, rate=0.2).distribution().detach().exp()
+    torch.testing.assert_close(found, torch.tensor([0.75, 0.0, 0.25, 0.0], dtype=torch.float64), rtol=0, atol=0.03)
+
+
+# ---- fixed data: improves, in the right order -------------------------------------------------------------------------
+
+IMPLICIT = {
+    **dict.fromkeys(("dpo", "cdpo", "robust_dpo", "ipo", "hinge"), lambda logp: logp - REF),
+    "ld_dpo": lambda logp: 0.1 * (logp - REF) + 0.01 * LENGTHS,
+    **dict.fromkeys(("slic", "local"), lambda logp: logp),
+    **dict.fromkeys(("simpo", "orpo", "orpo_odds"), lambda logp: logp / LENGTHS),
+}
+"""What each method calls an answer's reward: the thing its pairs are compared by."""
+UNORDERED = ("aot", "aot_paired", "rpo", "ipo_mean")
+"""No order is promised: AOT compares distributions, RPO imitates what was chosen as well, and five nats per token, IPO's target at
+tau 0.1, is out of reach for short answers."""
+
+
+@pytest.mark.parametrize("name", [*IMPLICIT, *UNORDERED])
+def test_preferences_raise_the_reward_and_order_the_answers(name):
+    """At the defaults, on data that always prefer the answer of the higher reward."""
+    best_first = sorted(ANSWERS, key=REWARD.get, reverse=True)
+    rows = [group_of((a, b), (1.0, 0.0), f"{a} {b}") for n, a in enumerate(best_first) for b in best_first[n + 1 :]]
+    found = fit_fixed(build(name), rows, start(), steps=150, rate=0.05).distribution().detach()
+    assert float((found.exp() - REF.exp()) @ VALUES) > 0.1
+    if name in IMPLICIT:
+        assert IMPLICIT[name](found).argsort().tolist() == VALUES.argsort().tolist()
+    else:
+        assert (found - REF)[VALUES.argmax()] > (found - REF)[VALUES.argmin()] + 1.0
+
+
+@pytest.mark.parametrize("name", ["kto", "topr"])
+def test_labels_move_mass_to_what_is_good(name):
+    rows = [group_of((a,), (float(r > 0.2),), str(a)) for a, r in REWARD.items()]
+    found = fit_fixed(build(name), rows, start(), steps=80, rate=0.05).distribution().detach()
+    assert float((found.exp() - REF.exp()) @ VALUES) > 0.05
+    good = VALUES > 0.2
+    assert (found - REF)[good].min() > (found - REF)[~good].max()
+
+
+# ---- rollouts: KL in the reward ---------------------------------------------------------------------------------------
+
+
+def levelled(beta: float) -> dict[Answer, float]:
+    """The rewards shifted so that r - beta log(pi / ref) is 0 at the optimum: no baseline, and no value, has to find a level."""
+    level = beta * torch.logsumexp(REF + VALUES / beta, 0)
+    return {a: float(r - level) for a, r in REWARD.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("rloo", {}), ("reinforce", {}), ("reinforce", {"baseline": "running_baseline"}), ("reinforce", {"baseline": "none"}),
+    ],
+)  # fmt: skip
+def test_kl_in_the_reward_leads_to_the_tilted_reference(name, parameters):
+    """At ref exp(r / beta) every sample's shaped reward is the same, so that the noise vanishes with the gradient."""
+    method = build(name, kl=BETA, completions_per_prompt=8, **parameters)
+    arrives(fit_online(method, levelled(BETA), start(), steps=200, rate=0.1), tilted(VALUES / BETA), tolerance=5e-3)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("ppo", {}), ("ppo", {"updates": 1, "epochs": 1}), ("rank", {})])
+def test_normalised_credit_leads_there_but_for_its_noise(name, parameters):
+    """Whitening and ranks blow the last differences up again: the same optimum, with a neighbourhood as wide as the rate."""
+    method = build(name, kl=BETA, completions_per_prompt=32, **parameters)
+    arrives(fit_online(method, levelled(BETA), start(), steps=160, rate=0.1), tilted(VALUES / BETA), tolerance=0.1)
+
+
+# ---- rollouts: KL in the loss -----------------------------------------------------------------------------------------
+
+SINGLE: tuple[Answer, ...] = ((1,), (2,), (3,), (4,))
+"""One token each: the token-level KL of the loss is then the KL of answers."""
+SINGLE_REWARD = dict(zip(SINGLE, VALUES.tolist(), strict=True))
+
+
+def single() -> Table:
+    return Table(SINGLE, torch.tensor([0.0, 0.9, 0.6, -0.3], dtype=torch.float64))
+
+
+SINGLE_REF = single().distribution().detach()
+
+
+def forward_point(kl: float, divide_by_deviation: bool) -> Tensor:
+    """pi (r - m) / s = kl (pi - ref), m = E[r], s = std[r]: where k3's gradient balances the reward's. By bisection."""
+    scale = 1.0
+    for _ in range(200):
+        beta, low, high = kl * scale, VALUES.max() - kl * scale + 1e-12, VALUES.max() + 50.0
+        for _ in range(200):
+            mean = (low + high) / 2
+            total = (SINGLE_REF.exp() * beta / (beta + mean - VALUES)).sum()
+            low, high = (mean, high) if total > 1 else (low, mean)
+        point = SINGLE_REF.exp() * beta / (beta + mean - VALUES)
+        found = float(((point * VALUES.square()).sum() - (point @ VALUES) ** 2).sqrt())
+        scale = 0.5 * (scale + found) if divide_by_deviation else 1.0
+    return point.log()
+
+
+def test_k3_in_the_loss_leads_elsewhere():
+    """GRPO's k3 and z-scores: the forward-KL point at kl times the deviation of the reward, not ref exp(r / beta)."""
+    method = build("grpo", kl=1.0, completions_per_prompt=64)
+    found = fit_online(method, SINGLE_REWARD, single(), steps=120, rate=0.1, prompts=1).distribution().detach()
+    known = forward_point(1.0, divide_by_deviation=True)
+    torch.testing.assert_close(found, known, rtol=0, atol=0.03)
+    deviation = float(((known.exp() @ VALUES.square()) - (known.exp() @ VALUES) ** 2).sqrt())
+    reverse = (SINGLE_REF + VALUES / deviation).log_softmax(0)
+    assert (found - reverse).abs().max() > 0.15, "the two estimators must be told apart"
+
+
+# ---- rollouts: no KL, the best answer ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("grpo", {"kl": 0.0}), ("dr_grpo", {}), ("dapo", {"overlong": 0.0, "refill": 0}), ("gspo", {}), ("cispo", {}),
+        ("topr_online", {"baseline": 0.2}), ("rloo", {"kl": 0.0}), ("rank", {"kl": 0.0}), ("raft", {}),
+        ("ppo", {"kl": 0.0}), ("reinforce", {"kl": 0.0}),
+    ],
+)  # fmt: skip
+def test_without_kl_the_best_answer_takes_all(name, parameters):
+    method = build(name, completions_per_prompt=16, **parameters)
+    found = fit_online(method, REWARD, start(), steps=80, rate=0.2).distribution().detach().exp()
+    assert found[VALUES.argmax()] > 0.95
+
+
+@pytest.mark.parametrize("name", ["online_dpo", "batched_online_dpo", "iterative_dpo"])
+def test_selected_pairs_raise_the_reward(name):
+    method = methods.build(name, {}, steps=60, max_tokens=8)
+    found = fit_online(method, REWARD, start(), steps=60, rate=0.05, prompts=3).distribution().detach()
+    assert float((found.exp() - REF.exp()) @ VALUES) > 0.1
+    assert (found - REF).argmax() == VALUES.argmax()
+
+
+def test_every_method_is_asked_here():
+    online = {
+        "rloo", "reinforce", "ppo", "rank", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "topr_online", "raft", "online_dpo",
+        "batched_online_dpo", "iterative_dpo",
+    }  # fmt: skip
+    assert set(methods.METHODS) == {*IMPLICIT, *online, *UNORDERED, "sft", "reward_model", "kto", "topr"}

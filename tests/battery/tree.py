@@ -1,0 +1,192 @@
+"""An enumerable world for the real objectives, sources and loop: a table instead of a transformer, a tree instead of text."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evenhand.methods import PREFERENCES, Method
+from evenhand.seeding import rng
+from evenhand.stages.offline import labelled
+from evenhand.train import optim
+from evenhand.train.fixed import FixedSource
+from evenhand.train.items import Item, with_pairs
+from evenhand.train.ledger import Ledger
+from evenhand.train.loop import Loop
+from evenhand.train.rollouts import RolloutSource
+from evenhand.train.scoring import read
+from evenhand.types import (
+    Batch,
+    Completion,
+    Finish,
+    Group,
+    Head,
+    ModelOut,
+    Need,
+    Prompt,
+    Sampling,
+    Scores,
+    TokenGroup,
+    Tokens,
+)  # fmt: skip
+
+Answer = tuple[int, ...]
+
+
+class Table(nn.Module):
+    """A policy over the answers of one prompt: a logit per branch of their prefix tree, a value per node, a score per answer.
+
+    It reads the batch as a network would: token ids at the layout's spans. Every distribution over the answers is reachable.
+    """
+
+    def __init__(self, answers: Sequence[Answer], logits: Tensor | None = None) -> None:
+        super().__init__()
+        self.answers = tuple(answers)
+        prefixes = {a[:n] for a in answers for n in range(len(a))}
+        self.nodes = {p: n for n, p in enumerate(sorted(prefixes))}
+        branches = sorted({a[: n + 1] for a in answers for n in range(len(a))})
+        self.branches = {b: n for n, b in enumerate(branches)}
+        member = torch.zeros(len(self.nodes), len(branches), dtype=torch.bool)
+        for branch, n in self.branches.items():
+            member[self.nodes[branch[:-1]], n] = True
+        self.member = member
+        self.logits = nn.Parameter(torch.zeros(len(branches), dtype=torch.float64) if logits is None else logits.clone())
+        self.value = nn.Parameter(torch.zeros(len(self.nodes), dtype=torch.float64))
+        self.score = nn.Parameter(torch.zeros(len(answers), dtype=torch.float64))
+
+    def branch_logp(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """log-prob of every branch, and entropy of every node (nats)."""
+        table = torch.where(self.member, self.logits / temperature, -torch.inf).log_softmax(-1)
+        entropy = -(table.exp() * torch.where(self.member, table, 0.0)).sum(-1)
+        return table[self.member.int().argmax(0), torch.arange(table.shape[1])], entropy
+
+    def distribution(self, temperature: float = 1.0) -> Tensor:
+        """log-prob of every answer, in their order."""
+        logp, _ = self.branch_logp(temperature)
+        return torch.stack([sum(logp[self.branches[a[: n + 1]]] for n in range(len(a))) for a in self.answers])
+
+    def forward(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut:
+        texts = [tuple(batch.ids[s.start : s.stop].tolist()) for s in batch.layout.completions]
+        width = batch.completion_mask.shape[1]
+        logp, entropy = self.branch_logp(temperature)
+
+        def laid(source: Tensor, place: Callable[[Answer, int], int]) -> Tensor:
+            index = torch.tensor([[place(a, n) if n < len(a) else 0 for n in range(width)] for a in texts])
+            return torch.where(batch.completion_mask, source[index], 0.0)
+
+        node = lambda a, n: self.nodes[a[:n]]  # noqa: E731
+        return ModelOut(
+            logp=laid(logp, lambda a, n: self.branches[a[: n + 1]]),
+            entropy=laid(entropy, node) if Head.ENTROPY in reads else None,
+            value=laid(self.value, node) if Head.VALUE in reads else None,
+            score=self.score[[self.answers.index(a) for a in texts]] if Head.SCORE in reads else None,
+        )
+
+
+class TableEngine:
+    """Samples whole answers of a table. Draws are systematic: n evenly spaced quantiles with one random offset, shuffled.
+
+    Every answer comes with its exact probability and next to no variance, so that few samples show where a method goes.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
+        each = [sampling] * n if isinstance(sampling, Sampling) else list(sampling)
+        choices = {s.temperature: self._choices(s.temperature) for s in each}
+        groups = []
+        for place, prompt in enumerate(prompts):
+            draw = rng(each[0].seed, prompt.id, place)
+            levels = draw.permutation((np.arange(n) + draw.random()) / n).tolist()
+            picked = tuple(_at(u, *choices[s.temperature]) for u, s in zip(levels, each, strict=True))
+            groups.append(Group(prompt=prompt, completions=picked))
+        return groups
+
+    def _choices(self, temperature: float) -> tuple[list[float], list[Completion]]:
+        """Upper edges of the answers' shares of [0, 1], and the answers as completions."""
+        logp = self.table.branch_logp(temperature)[0].tolist()
+        rows = [tuple(logp[self.table.branches[a[: n + 1]]] for n in range(len(a))) for a in self.table.answers]
+        done = zip(self.table.answers, rows, strict=True)
+        answers = [Completion(content=str(a), tokens=a, behaviour_logp=row, finish=Finish.STOP) for a, row in done]
+        return self.table.distribution(temperature).exp().cumsum(0).tolist(), answers
+
+
+def _at(level: float, edges: Sequence[float], answers: Sequence[Completion]) -> Completion:
+    return answers[min(bisect(edges, level), len(answers) - 1)]
+
+
+def group_of(answers: Sequence[Answer], scores: Sequence[float], prompt: str = "?") -> Group:
+    """A scored group of given answers."""
+    completions = tuple(Completion(content=str(a), tokens=a) for a in answers)
+    return Group(prompt=Prompt(content=prompt), completions=completions, scores=tuple(scores))
+
+
+def tokenise(group: Group) -> TokenGroup:
+    tokens = [Tokens(ids=c.tokens, mask=(True,) * len(c.tokens), behaviour_logp=c.behaviour_logp) for c in group.completions]
+    return TokenGroup(prompt=(0,), completions=tuple(tokens), group=group)
+
+
+def logps(table: Table, items: Sequence[Item]) -> list:
+    return read(table, items, frozenset({Head.LOGP}), tokens_per_microbatch=10_000, temperature=1.0, device="cpu")[Head.LOGP]
+
+
+def train(table: Table, method: Method, source, *, steps: int, rate: float) -> Table:
+    """The real loop; the rate falls linearly to zero, so that what is left is the method's fixed point."""
+    optimizer = optim.AdamW(table, learning_rate=rate, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0)
+    loop = Loop(
+        model=table, objective=method.objective, source=source, optimizer=optimizer, clip=0.0,
+        factor=optim.schedule("linear", warmup=0, steps=steps), temperature=method.logit_temperature(1.0),
+    )  # fmt: skip
+    for _ in loop.run(0, steps):
+        pass
+    return table
+
+
+def fit_fixed(method: Method, groups: Sequence[Group], start: Table, *, steps: int = 400, rate: float = 0.1) -> Table:
+    """Train on fixed groups, all of them in every step; the reference is the start."""
+    frozen = Table(start.answers, start.logits.detach())
+    items = [Item(tokens=tokenise(g)) for g in groups]
+    items = [with_pairs(i) for i in items] if method.data == PREFERENCES else items
+    items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, logps(frozen, items), strict=True)]
+    source = FixedSource(
+        items=[labelled(i, method) for i in items], prompts_per_step=len(items), tokens_per_microbatch=100_000, seed=0,
+        ledger=Ledger(), provides=method.provides,
+        reference=partial(logps, frozen) if Need.MISMATCHED in method.objective.needs else None,
+    )  # fmt: skip
+    return train(Table(start.answers, start.logits.detach()), method, _Repeated(source), steps=steps, rate=rate)
+
+
+class _Repeated:
+    """The first step of a source whose steps are all alike, made once."""
+
+    def __init__(self, source: FixedSource) -> None:
+        self.first = source.step(0)
+
+    def step(self, index: int):
+        return self.first
+
+
+def fit_online(
+    method: Method, reward: dict[Answer, float], start: Table, *, prompts: int = 2, steps: int = 150, rate: float = 0.1
+) -> Table:
+    """Train on rollouts of the table; every prompt is the same one, under different names so that draws differ."""
+    frozen, table = Table(start.answers, start.logits.detach()), Table(start.answers, start.logits.detach())
+    score = lambda groups: [Scores(tuple(reward[c.tokens] for c in g.completions)) for g in groups]  # noqa: E731
+    own = lambda heads, items: read(table, items, heads, tokens_per_microbatch=10_000, temperature=1.0, device="cpu")  # noqa: E731
+    source = RolloutSource(
+        plan=method.rollouts, prompts=[Prompt(content=str(n)) for n in range(prompts)], engine=TableEngine(table), reward=score,
+        tokenise=tokenise, read=own, reference=partial(logps, frozen) if method.reference == "start" else None,
+        sampling=Sampling(), prompts_per_step=prompts, tokens_per_microbatch=10_000, seed=0, ledger=Ledger(),
+        provides=method.provides, needs=method.objective.needs, skip_flat=method.skips_zero_advantage,
+        ref_is_generator=method.reference == "generator",
+        behaviour_is_exact=set(method.rollouts.temperatures) <= {1.0},
+    )  # fmt: skip
+    return train(table, method, source, steps=steps, rate=rate)
