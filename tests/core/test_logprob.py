@@ -202,7 +202,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("differentiable", [True, False])
 def test_logits_of_all_rows_never_exist_at_once(differentiable):
-    """The largest tensor made, forward and backward, is a chunk of logits. Without a gradient nothing is carried, budget or not."""
+    """The largest tensor made, forward and backward, is a chunk of logits; without a gradient nothing is carried."""
     rows, width, vocabulary, chunk = 96, 4, 512, 8
     hidden, weight = (torch.randn(n, width, requires_grad=differentiable) for n in (rows, vocabulary))
     ids = torch.randint(0, vocabulary, (rows,))

@@ -118,3 +118,13 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
         difference = float((other - gradient).abs().max())
         assert difference <= tolerance * largest, f"{name}: {difference:.2e} of {largest:.2e}"
     assert not [name for name in found if name not in expected and found[name].abs().max() > tolerance * largest]
+
+
+def character_tokenizer() -> Any:
+    """One token per letter; <unk>, <s>, </s>, <pad> come first. No padding token is set."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "<pad>", *map(chr, range(97, 123))])}
+    inner = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
