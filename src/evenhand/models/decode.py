@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -120,14 +121,23 @@ def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
     yield first, len(prompts)
 
 
+_CHOSEN: WeakKeyDictionary[PreTrainedModel, type[Decoder]] = WeakKeyDictionary()
+
+
 def decoder_for(hf: PreTrainedModel) -> Decoder:
     """The fastest decoder that reproduces this model's plain forward pass; says once when that is the plain one.
 
-    Raises UserError when none does.
+    Checked once per model object. Raises UserError when no decoder does.
     """
+    if hf not in _CHOSEN:
+        _CHOSEN[hf] = _choose(hf)
+    return _CHOSEN[hf](hf)
+
+
+def _choose(hf: PreTrainedModel) -> type[Decoder]:
     problem = problem_with(SharedPrefixDecoder(hf))
     if problem is None:
-        return SharedPrefixDecoder(hf)
+        return SharedPrefixDecoder
     if (broken := problem_with(PlainDecoder(hf))) is not None:
         raise UserError(
             f"{type(hf).__name__} cannot be sampled",
@@ -136,7 +146,7 @@ def decoder_for(hf: PreTrainedModel) -> Decoder:
             fix="use an attention-only architecture, for example one of llama, qwen2, gemma2, gpt_neox",
         )
     log.warning("%s: sampling uses transformers' own cache (correct but slower): %s", type(hf).__name__, problem)
-    return PlainDecoder(hf)
+    return PlainDecoder
 
 
 def not_a_number() -> UserError:

@@ -126,8 +126,12 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         )
     folded = q.reshape(q.shape[0], k.shape[1], -1, length, q.shape[3])
     scores = capped(torch.matmul(folded * rule.scaling, k.unsqueeze(2).mT), rule.softcap).masked_fill_(hidden, -torch.inf)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    return torch.matmul(weights, v.unsqueeze(2)).flatten(1, 2)
+    return torch.matmul(softmax(scores), v.unsqueeze(2)).flatten(1, 2)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last axis, in float32 at least, as transformers does; in the scores' own precision again."""
+    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
 def capped(scores: Tensor, softcap: float) -> Tensor:

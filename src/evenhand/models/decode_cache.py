@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from evenhand.models.decode_attention import ACTIVE, Rule, capped, causal
+from evenhand.models.decode_attention import ACTIVE, Rule, capped, causal, softmax
 from evenhand.models.decode_maps import Packed, Slots, fill_holes
 
 ROOM = 64
@@ -158,7 +158,7 @@ class SharedPrefixCache:
             scores = capped(scores, rule.softcap)
         if masked and (hidden := self._prompt_mask(rule.window)) is not None:
             scores.view(self.rows, kv_heads, *scores.shape[1:])[..., : self.longest].masked_fill_(hidden, -torch.inf)
-        return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+        return softmax(scores)
 
     def _append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Adds k and v [R * K, D] to the rows' buffers; returns what the rows hold now."""
