@@ -9,6 +9,8 @@ from typing import Any
 from evenhand.errors import UserError, did_you_mean
 from evenhand.experiment.arms import START, Arm, SamplingConfig, parse_arm
 from evenhand.experiment.signals import reward_problem
+from evenhand.judges import settings as judging
+from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel
 
 SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
 
@@ -79,10 +81,14 @@ class Annotate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """Who compares two answers: a program or a reward model scores both, the higher wins, `tie` apart is a tie."""
+    """Who compares two answers: a program or a reward model scores both, the higher wins, `tie` apart is a tie.
+
+    `self_test`: prompts that the judge is tested with first, 0 for none. Language models as judges: `evenhand.judges.settings`.
+    """
 
     reward: str | Mapping[str, Any] = "gold"
     tie: float = 1e-9
+    self_test: int = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +132,7 @@ class Experiment:
     train: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Any]]
-    judge: Judge = Judge()
+    judge: Judge | LLM | LocalLLM | PreferenceModel = Judge()
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
 
@@ -199,7 +205,10 @@ class Experiment:
             )
         if self.data.world is None and not any(getattr(self.data, s) for s in SPLITS):
             yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
-        yield from reward_problem(self.judge.reward, self, "judge.reward")
+        if isinstance(self.judge, Judge):
+            yield from reward_problem(self.judge.reward, self, "judge.reward")
+        elif fault := judging.problem(self.judge):
+            yield fault
         if self.annotate is not None:
             yield from reward_problem(self.annotate.reward, self, "annotate.reward")
         if self.start == "sft" and self.sft is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.experiment.arms import START, Arm
-from evenhand.experiment.config import SPLITS, Experiment
+from evenhand.experiment.config import SPLITS, Experiment, Judge
 from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.hashing import digest, file_fingerprint, folder_fingerprint, model_fingerprint
 from evenhand.experiment.signals import models_in, resolved_reward
+from evenhand.judges import template
+from evenhand.judges.settings import HOW
 from evenhand.stages import VERSIONS
 
 SHARED = "shared"
@@ -19,7 +21,10 @@ SHARED = "shared"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One stage of the graph. `key` is determined by kind, version, spec, seed and the keys of the inputs."""
+    """One stage of the graph. `key` is determined by kind, version, spec, seed and the keys of the inputs.
+
+    What stands under "how" in a spec (an address, a number of connections) decides how the stage works, not what comes out.
+    """
 
     name: str
     kind: str
@@ -41,6 +46,7 @@ class Plan:
     generations: Mapping[str, Mapping[int, str]]
     verdicts: Mapping[str, Mapping[int, str]]
     reward_models: Mapping[str, Mapping[int, str]]
+    judge_test: str | None = None
     experiment: Experiment
 
     def __getitem__(self, name: str) -> Node:
@@ -62,6 +68,7 @@ def build(experiment: Experiment) -> Plan:
     for seed in experiment.seeds:
         for name in experiment.arms:
             builder.verdict(name, seed)
+    builder.self_test()
     return builder.plan()
 
 
@@ -74,6 +81,7 @@ class _Builder:
         self.generations: dict[str, dict[int, str]] = {n: {} for n in experiment.arms}
         self.verdicts: dict[str, dict[int, str]] = {n: {} for n in experiment.arms}
         self.rms: dict[str, dict[int, str]] = {n: {} for n in experiment.reward_models}
+        self.judge_test: str | None = None
         self.arms = experiment.all_arms()
         self.lengths = asdict(experiment.lengths)
         self.device = {
@@ -95,7 +103,8 @@ class _Builder:
     ) -> str:
         """Adds a node, or finds the one with the same key: equal stages are one stage."""
         keys = {role: self.nodes[other].key for role, other in inputs.items()}
-        key = digest({"kind": kind, "version": VERSIONS[kind], "spec": spec, "seed": seed, "inputs": keys})
+        decisive = {k: v for k, v in spec.items() if k != "how"}
+        key = digest({"kind": kind, "version": VERSIONS[kind], "spec": decisive, "seed": seed, "inputs": keys})
         if key in self.by_key:
             return self.by_key[key]
         self.nodes[name] = Node(
@@ -239,29 +248,48 @@ class _Builder:
         )
 
     def verdict(self, name: str, seed: int) -> None:
-        judge = self.e.judge
         names = list(self.e.reward_models)
-        proxies = {n: self._reward_spec(n) for n in names}
-        spec = {
-            "judge": self._reward_spec(judge.reward),
-            "tie": judge.tie,
-            "proxies": proxies,
-            "lengths": self.lengths,
-            "template": self.e.model.template,
-            **self.device,
-        }
+        spec = {**self._judge_spec(), "proxies": {n: self._reward_spec(n) for n in names}}
         inputs = {"answers": self.generations[name][seed], "baseline": self.generations[self.e.baseline_arm][seed]}
-        inputs |= self._reward_inputs(judge.reward, seed)
+        inputs |= self._judge_inputs(seed)
         inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names}
         self.verdicts[name][seed] = self.add(
-            f"verdicts/{name}/seed-{seed}", "judge", spec, inputs, seed, f"{name} verdicts", f"seed {seed}", "score both answers"
+            f"verdicts/{name}/seed-{seed}", "judge", spec, inputs, seed, f"{name} verdicts", f"seed {seed}", self._judge_cost()
         )
+
+    def self_test(self) -> None:
+        """The judge on pairs whose verdict is known: answers of the data, or the baseline's where the data have none."""
+        size, seed = self.e.judge.self_test, self.e.seeds[0]
+        if size:
+            inputs = {"data": "data", "answers": self.generations[self.e.baseline_arm][seed], **self._judge_inputs(seed)}
+            spec = {**self._judge_spec(), "prompts": size}
+            self.judge_test = self.add(
+                "judge/self-test", "try_judge", spec, inputs, 0, "judge self-test", SHARED, f"{size} prompts"
+            )
+
+    def _judge_spec(self) -> dict[str, Any]:
+        shared = {"lengths": self.lengths, "template": self.e.model.template, **self.device}
+        judge = self.e.judge
+        if isinstance(judge, Judge):
+            return {"judge": self._reward_spec(judge.reward), "tie": judge.tie, **shared}
+        given = {k: v for k, v in asdict(judge).items() if k not in HOW}
+        words = {"template_sha": template.get(judge.template).sha}
+        if path := given.get("path"):
+            words["fingerprint"] = _model_bytes(path)
+        return {"judge": {**given, **words}, "how": {k: v for k, v in asdict(judge).items() if k in HOW}, **shared}
+
+    def _judge_inputs(self, seed: int) -> dict[str, str]:
+        return self._reward_inputs(self.e.judge.reward, seed) if isinstance(self.e.judge, Judge) else {}
+
+    def _judge_cost(self) -> str:
+        pairs = self.e.evaluation.prompts
+        return "score both answers" if isinstance(self.e.judge, Judge) else f"{pairs} pairs in both orders"
 
     def plan(self) -> Plan:
         arms = {n: {s: self.models[f"arms/{n}", s] for s in self.e.seeds} for n in self.e.arms}
         return Plan(
             nodes=tuple(self.nodes.values()), arms=arms, generations=self.generations, verdicts=self.verdicts,
-            reward_models=self.rms, experiment=self.e,
+            reward_models=self.rms, judge_test=self.judge_test, experiment=self.e,
         )  # fmt: skip
 
 

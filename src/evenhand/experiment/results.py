@@ -12,6 +12,7 @@ import numpy as np
 
 from evenhand.data.jsonl import read_groups
 from evenhand.experiment.fairness import deviations, held_equal
+from evenhand.experiment.judged import at_equal_length, judge_card, mean_or_none
 from evenhand.experiment.plan import Plan
 from evenhand.experiment.store import Store
 from evenhand.stats.planning import resolved_by
@@ -35,10 +36,10 @@ def assemble(plan: Plan, store: Store, out: Path) -> dict[str, Any]:
         "name": experiment.name,
         "description": experiment.description,
         "baseline": experiment.baseline_arm,
-        "judge": judge_card(plan),
+        "judge": judge(plan, store, verdicts),
         "n_prompts": len(next(iter(verdicts.values()))[0]["prompt_id"]) if seeds and arms else 0,
         "seeds": list(seeds),
-        "arms": {a: arm_row(plan, store, a, seeds, verdicts[a], measured[a]) for a in arms} if seeds else {},
+        "arms": arm_rows(plan, store, seeds, verdicts, measured) if seeds else {},
         "contrasts": contrast_rows(differences),
         "power": {"minimum_detectable_difference": max((resolved_by(d) for d in differences.values()), default=None)},
         "reward_models": {n: reward_model_row(plan, store, n) for n in plan.reward_models if finished_seeds(plan, store, n)},
@@ -65,6 +66,24 @@ def table(verdicts: list[Mapping[str, Any]], field: str) -> np.ndarray:
     return np.array([v[field] for v in verdicts], dtype=float)
 
 
+def arm_rows(
+    plan: Plan,
+    store: Store,
+    seeds: tuple[int, ...],
+    verdicts: Mapping[str, list[Mapping[str, Any]]],
+    measured: Mapping[str, list[Mapping[str, Any]]],
+) -> dict[str, dict[str, Any]]:
+    """A row per arm, with its win rate at equal length where that can be had."""
+    baseline = plan.experiment.baseline_arm
+    rows = {a: arm_row(plan, store, a, seeds, verdicts[a], measured[a]) for a in verdicts}
+    if baseline in rows:
+        outcomes = {a: table(v, "outcome") for a, v in verdicts.items()}
+        chars = {a: table(m, "chars") for a, m in measured.items()}
+        for arm in rows.keys() - {baseline}:
+            rows[arm]["length_controlled"] = at_equal_length(outcomes, chars, arm, baseline)
+    return rows
+
+
 def arm_row(
     plan: Plan,
     store: Store,
@@ -75,12 +94,13 @@ def arm_row(
 ) -> dict[str, Any]:
     """Everything `results.json` says of one arm."""
     mean = lambda field: float(np.mean([m[field] for m in measured]))  # noqa: E731
-    proxies = {name: float(np.nanmean([v["proxies"][name] for v in verdicts])) for name in verdicts[0]["proxies"]}
+    proxies = {name: mean_or_none([v["proxies"][name] for v in verdicts]) for name in verdicts[0]["proxies"]}
     texts = [g.completions[0].text for s in seeds for g in generations(plan, store, arm, s)]
     row = {
         "method": plan.experiment.all_arms()[arm].method,
-        "gold": float(np.nanmean(table(verdicts, "gold"))),
-        "gold_per_seed": [float(np.nanmean(v["gold"])) for v in verdicts],
+        "gold": mean_or_none([v["gold"] for v in verdicts]),
+        "gold_per_seed": [mean_or_none(v["gold"]) for v in verdicts],
+        "invalid": float(np.mean([v["account"]["invalid"] for v in verdicts])),
         "mean_length": mean("length"),
         "mean_chars": mean("chars"),
         "truncated": mean("truncated"),
@@ -185,12 +205,12 @@ def label_ceiling(plan: Plan) -> float | None:
     return float(worlds.get(plan.experiment.data.world).label_ceiling())
 
 
-def judge_card(plan: Plan) -> dict[str, Any]:
-    """Who judged: the resolved reward behind the verdicts."""
-    node = next(iter(next(iter(plan.verdicts.values())).values()))
-    spec = dict(plan[node].spec["judge"])
-    kind = spec.pop("kind")
-    return {"name": spec.get("name") or spec.get("world") or kind, "kind": kind, "tie": plan.experiment.judge.tie}
+def judge(plan: Plan, store: Store, verdicts: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The judge's card: see `judged.judge_card`."""
+    node = plan[next(iter(next(iter(plan.verdicts.values())).values()))]
+    test = plan.judge_test
+    tested = load(plan, store, test, "self_test.json") if test is not None and store.has(plan[test].key) else None
+    return judge_card(plan.experiment.judge, node.spec["judge"], verdicts, plan.experiment.baseline_arm, tested)
 
 
 def generations(plan: Plan, store: Store, arm: str, seed: int) -> list[Any]:
@@ -200,14 +220,16 @@ def generations(plan: Plan, store: Store, arm: str, seed: int) -> list[Any]:
 def samples(plan: Plan, store: Store, arms: list[str], seed: int) -> list[dict[str, Any]]:
     """Answers side by side, with the judge's score: the first prompts of one seed, never chosen by result."""
     answers = {a: generations(plan, store, a, seed)[:SHOWN_PROMPTS] for a in arms}
-    gold = {a: load(plan, store, plan.verdicts[a][seed], "verdicts.json")["gold"] for a in arms}
+    judged = {a: load(plan, store, plan.verdicts[a][seed], "verdicts.json") for a in arms}
     measured = {a: load(plan, store, plan.generations[a][seed], "measured.json")["length"] for a in arms}
     return [
         {
             "prompt_id": groups[0].prompt.id,
             "prompt": groups[0].prompt.text,
             "answers": {a: g.completions[0].text for a, g in zip(arms, groups, strict=True)},
-            "gold": {a: gold[a][i] for a in arms},
+            "gold": {a: judged[a]["gold"][i] for a in arms},
+            "outcome": {a: judged[a]["outcome"][i] for a in arms},
+            "orders": {a: judged[a]["orders"][i] for a in arms if judged[a]["orders"][i]},
             "lengths": {a: measured[a][i] for a in arms},
         }
         for i, groups in enumerate(zip(*answers.values(), strict=True))

@@ -17,7 +17,8 @@ VERSIONS: dict[str, int] = {
     "reference": 1,
     "annotate": 1,
     "generate": 1,
-    "judge": 1,
+    "judge": 2,
+    "try_judge": 1,
     "evaluate_reward_model": 1,
 }
 """Raised whenever a stage's result changes for the same spec: old artifacts are then no longer found."""

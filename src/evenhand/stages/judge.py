@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from evenhand.data.jsonl import read_groups
+from evenhand.judges import Judge, Verdict, account, paired
+from evenhand.judges.account import by_length
+from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel, Settings, build
 from evenhand.stages.common import build_reward, setup, write_json
 from evenhand.types import Group
+
+CACHE = "judge-cache.jsonl"
+"""Beside the artifacts: what judging models said, shared by every stage and run of this store."""
+_SETTINGS: dict[str, type[Settings]] = {"llm": LLM, "local": LocalLLM, "preference_model": PreferenceModel}
 
 
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
     device = setup(spec)
     answers, baseline = (read_groups(inputs[role] / "generations.jsonl") for role in ("answers", "baseline"))
-    check_same_prompts(answers, baseline)
-    judge = build_reward(spec["judge"], inputs, spec, device)
-    ours, theirs = scores(judge, answers), scores(judge, baseline)
+    comparisons = paired(answers, baseline)
+    verdicts = open_judge(spec, inputs, out, device)(comparisons, report)
     proxies = {}
     for n, (name, reward) in enumerate(spec["proxies"].items()):
         report(n + 1, len(spec["proxies"]) + 1)
         proxies[name] = scores(build_reward(reward, inputs, spec, device), answers)
-    verdicts = {
+    found = {
         "prompt_id": [g.prompt.id for g in answers],
-        "gold": ours,
-        "baseline_gold": theirs,
-        "outcome": [outcome(a, b, spec["tie"]) for a, b in zip(ours, theirs, strict=True)],
-        "proxies": proxies,
+        "gold": numbers([v.score_a for v in verdicts]),
+        "baseline_gold": numbers([v.score_b for v in verdicts]),
+        "outcome": [v.outcome for v in verdicts],
+        "invalid": [v.invalid for v in verdicts],
+        "orders": [shown(v) for v in verdicts],
+        "account": {**account(verdicts), **by_length(verdicts, comparisons)},
+        "proxies": {name: numbers(values) for name, values in proxies.items()},
     }
-    write_json(out / "verdicts.json", verdicts)
+    write_json(out / "verdicts.json", found)
+
+
+def open_judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, device: str) -> Judge:
+    """The judge of a spec: a language model of `evenhand.judges.settings`, else a reward."""
+    given = dict(spec["judge"])
+    kind = _SETTINGS.get(given["kind"])
+    if kind is None:
+        from evenhand.judges import RewardJudge
+
+        name = given.get("name") or given.get("world") or given["kind"]
+        return RewardJudge(build_reward(spec["judge"], inputs, spec, device), name=name, tie=spec["tie"])
+    words = {k: v for k, v in given.items() if k not in ("template_sha", "fingerprint")}
+    settings = kind(**words, **spec["how"])
+    return build(settings, cache=out.parent / CACHE, opened=None if kind is LLM else _opened(settings, spec, device))
+
+
+def _opened(settings: Any, spec: Mapping[str, Any], device: str) -> Any:
+    from evenhand.data.template import Renderer
+    from evenhand.models.load import load_policy, load_tokenizer
+
+    policy = load_policy(settings.path, dtype=spec["dtype"], device=device)
+    policy.eval()
+    return policy, Renderer(load_tokenizer(settings.path))
 
 
 def scores(reward: Any, groups: list[Group]) -> list[float]:
@@ -36,17 +69,12 @@ def scores(reward: Any, groups: list[Group]) -> list[float]:
     return [s.values[0] for s in reward(groups)]
 
 
-def outcome(ours: float, theirs: float, tie: float) -> float:
-    """1 for a win, 0 for a loss, 1/2 for a tie.
-
-    >>> outcome(2.0, 1.0, 0.0), outcome(1.0, 1.0, 0.0), outcome(0.0, 1.0, 0.0)
-    (1.0, 0.5, 0.0)
-    """
-    if abs(ours - theirs) <= tie:
-        return 0.5
-    return float(ours > theirs)
+def numbers(values: list[float]) -> list[float | None]:
+    """NaN, which JSON lacks, as null."""
+    return [None if math.isnan(v) else v for v in values]
 
 
-def check_same_prompts(a: list[Group], b: list[Group]) -> None:
-    if [g.prompt.id for g in a] != [g.prompt.id for g in b]:
-        raise ValueError("the two sets of answers are to different prompts")
+def shown(verdict: Verdict) -> list[dict[str, Any]]:
+    """What a reader wants to see of a verdict's orders; nothing for scores, which have no order."""
+    rows = verdict.to_json()["orders"] if len(verdict.orders) > 1 else []
+    return [{k: row[k] for k in ("a_first", "outcome", "status", "label", "raw")} for row in rows]
