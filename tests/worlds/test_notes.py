@@ -25,17 +25,17 @@ def gold(*texts: str) -> tuple[float, ...]:
 
 def test_a_perfect_note_scores_one():
     fines = dict.fromkeys(("idle", "repetition", "salad", "rambling"), 0)
-    assert parts(GOOD) == {"topics": 1, "tone": 1, "vivid": 1, "form": 1, **fines}
+    assert parts(GOOD) == {"topics": 1, "tone": 1, "vivid": 1, "name": 1, "ending": 1, **fines}
     assert gold(GOOD) == pytest.approx((1.0,))
 
 
 def test_each_fault_costs_what_the_weights_say():
     faulty = {
-        GOOD.replace("rain", "piano"): 0.15 * 0.75,  # half of the topics, less a quarter for the piano
-        GOOD.replace("glad", "sad"): 0.15 * 0.25,  # one word of four in another mood
-        GOOD.replace("Mara", "Theo"): 0.3 * 0.5,
-        GOOD.replace(" With love, Tom.", ""): 0.3 * 0.5,
-        GOOD.replace("The garden is bright and golden today.", "I feel merry about the garden."): 0.4 * 0.5,
+        GOOD.replace("rain", "piano"): 0.1 * 0.75,  # half of the topics, less a quarter for the piano
+        GOOD.replace("glad", "sad"): 0.1 * 0.25,  # one word of four in another mood
+        GOOD.replace("Mara", "Theo"): 0.05,
+        GOOD.replace(" With love, Tom.", ""): 0.3,
+        GOOD.replace("The garden is bright and golden today.", "I feel merry about the garden."): 0.45 * 0.5,
     }
     assert gold(*faulty) == pytest.approx([1.0 - cost for cost in faulty.values()])
 
@@ -92,7 +92,8 @@ def test_a_prompt_without_completions_has_no_scores():
 
 def test_weights_of_the_merits_sum_to_one():
     weights = NotesGold().weights
-    assert weights.topics + weights.tone + weights.vivid + weights.form == pytest.approx(1.0)
+    merits = (weights.topics, weights.tone, weights.vivid, weights.name, weights.ending)
+    assert sum(merits) == pytest.approx(1.0)
 
 
 def test_no_word_means_two_things():
@@ -116,7 +117,7 @@ def test_a_writer_of_full_skill_does_as_asked():
     for _ in range(50):
         prompt = task.request(generator, "train")
         found = note_parts(task.answer(prompt, generator), prompt.meta, 24)
-        assert (found["topics"], found["form"]) == (1.0, 1.0)
+        assert [found[part] for part in ("topics", "tone", "name", "ending")] == [1.0] * 4
 
 
 def test_fill_uses_what_is_given_in_order_and_never_a_feeling_twice():

@@ -148,7 +148,7 @@ def test_quickstart_labels_carry_a_length_bias_that_gold_does_not():
     wins = np.array([g.scores[0] == 1.0 for g in longer])
     better = np.array([g.parts["gold"][0] >= g.parts["gold"][1] for g in longer])
     assert (wins == first_longer).mean() > 0.56  # annotators like long answers
-    assert (better == first_longer).mean() < 0.5  # which are no better
+    assert abs((better == first_longer).mean() - 0.5) < 0.05  # which are neither better nor worse
     unbiased = worlds.with_annotator(world, bias_per_word=0.0)
     assert labels.gold_ceiling(unbiased.preferences(0, 1000)) > labels.gold_ceiling(groups)
 

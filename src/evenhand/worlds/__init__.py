@@ -34,7 +34,7 @@ def _quickstart(**options: Any) -> World:
         version=1,
         task=Notes(**options),
         gold=NotesGold(),
-        annotator=Annotator(temperature=0.1, bias_per_word=0.02),
+        annotator=Annotator(temperature=0.12, bias_per_word=0.02),
         shape=SMALL_LLAMA,
     )
 

@@ -58,11 +58,12 @@ def split_of(tone: str, topics: Sequence[str]) -> str:
 class Weights:
     """How much each part of the gold reward counts. Merits sum to 1; fines are negative."""
 
-    topics: float = 0.15
-    tone: float = 0.15
-    vivid: float = 0.4
-    form: float = 0.3
-    idle: float = -0.1
+    topics: float = 0.1
+    tone: float = 0.1
+    vivid: float = 0.45
+    name: float = 0.05
+    ending: float = 0.3
+    idle: float = -0.15
     repetition: float = -0.5
     salad: float = -0.5
     rambling: float = -0.01
@@ -76,7 +77,8 @@ class NotesGold:
     `topics` the share of requested topics that are named, less a quarter for each other topic named (not below 0);
     `tone` the share of the different words of feeling that are of the requested tone (0 without any);
     `vivid` the number of different words of feeling of any tone, up to four, over four;
-    `form` half for opening with "Dear NAME,", half for ending with a closing and a signature.
+    `name` 1 for opening with "Dear NAME,";
+    `ending` 1 for ending with a closing and a signature.
     Fines:
     `idle` the number of sentences in the body without a word of feeling;
     `repetition` the share of three-word runs that occurred before, in [0, 1];
@@ -108,7 +110,8 @@ def note_parts(text: str, asked: Mapping[str, Any], limit: int) -> dict[str, flo
         "topics": _topics(found, asked["topics"]),
         "tone": sum(grammar.TONE_OF[w] == asked["tone"] for w in felt) / max(1, len(felt)),
         "vivid": min(len(felt), 4) / 4.0,
-        "form": _form(text, asked["name"]),
+        "name": float(text.strip().startswith(f"Dear {asked['name']},")),
+        "ending": float(bool(CLOSING.search(text.strip()))),
         "idle": float(sum(bool(sentence) and felt.isdisjoint(sentence) for sentence in body)),
         "repetition": repeated_share(found, 3),
         "salad": _salad(body),
@@ -124,11 +127,6 @@ def _topics(found: Sequence[str], asked: Sequence[str]) -> float:
 
 CLOSING = re.compile(rf"(?:{'|'.join(grammar.CLOSINGS)}), (?:{'|'.join(grammar.SIGNERS)})\.$")
 OPENING = re.compile(r"^Dear \w+,")
-
-
-def _form(text: str, name: str) -> float:
-    text = text.strip()
-    return 0.5 * text.startswith(f"Dear {name},") + 0.5 * bool(CLOSING.search(text))
 
 
 def _salad(body: Sequence[Sequence[str]]) -> float:
