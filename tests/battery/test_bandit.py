@@ -154,8 +154,8 @@ IMPLICIT = {
 }
 """What each method calls an answer's reward: the thing its pairs are compared by."""
 UNORDERED = ("aot", "aot_paired", "rpo", "ipo_mean")
-"""No order is promised: AOT compares distributions, RPO imitates what was chosen as well, and five nats per token, IPO's target at
-tau 0.1, is out of reach for short answers."""
+"""No order is promised: AOT compares distributions, RPO imitates what was chosen as well, and IPO's target per token at tau 0.1,
+five nats, is out of reach for short answers."""
 
 
 @pytest.mark.parametrize("name", [*IMPLICIT, *UNORDERED])
