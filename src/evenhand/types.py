@@ -226,13 +226,12 @@ class Batch:
         """The same batch with every tensor on `device`."""
         import torch
 
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=True)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor)
         }
-        moved["statistics"] = {k: v.to(device) for k, v in self.statistics.items()}
-        return replace(self, **moved)
+        return replace(self, **moved, statistics={k: v.to(device) for k, v in self.statistics.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

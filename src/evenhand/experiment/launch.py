@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evenhand.experiment.progress import View
 
 BUILTIN = Path(__file__).parent / "builtin"
-SHOWN = ("arms/", "reward_models/")
+SHOWN = ("arms/", "reward_models/", "generations/")
 """Nodes whose artifacts the run directory shows under their names."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.files import local_files
 from evenhand.experiment.arms import START, Arm
 from evenhand.experiment.config import SPLITS, Experiment, Judge
 from evenhand.experiment.fairness import learning_rate
@@ -299,12 +300,9 @@ def _model_bytes(path: str | None) -> str | None:
     return model_fingerprint(folder) if path and folder.is_dir() else None
 
 
-def _data_bytes(data: Mapping[str, Any]) -> dict[str, str]:
+def _data_bytes(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """The bytes of every local file or folder a split is read from."""
-    found = {}
-    for split in SPLITS:
-        source = data[split]
-        path = Path(str(source.get("path", "") if isinstance(source, Mapping) else source or "")).expanduser()
-        if source and path.exists():
-            found[split] = folder_fingerprint(path) if path.is_dir() else file_fingerprint(path)
-    return found
+    watched = {split: local_files(data[split]) for split in SPLITS if data[split]}
+    return {
+        split: [folder_fingerprint(p) if p.is_dir() else file_fingerprint(p) for p in paths] for split, paths in watched.items()
+    }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import preference
-from evenhand.objectives.parts import masked_sum, metric, row_weight
+from evenhand.objectives.parts import masked_sum, metric, present, row_weight
 from evenhand.objectives.registry import register
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -32,26 +32,26 @@ class Kto:
     weight_undesirable: float = 1.0
 
     def _weight(self, batch: Batch) -> Tensor:
-        labelled = ~batch.score.isnan()
-        return row_weight(batch, batch.score) * labelled
+        labelled = ~present(batch.score).isnan()
+        return row_weight(batch, present(batch.score)) * labelled
 
     def denominators(self, batch: Batch) -> Tensor:
         return self._weight(batch).sum().reshape(1)
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
-        mismatched = torch.cat([self._ratio(o, b)[b.score.isnan()] for o, b in zip(outs, batches, strict=True)])
-        raw = mismatched.mean() if len(mismatched) else torch.zeros((), device=batches[0].score.device)
+        mismatched = torch.cat([self._ratio(o, b)[present(b.score).isnan()] for o, b in zip(outs, batches, strict=True)])
+        raw = mismatched.mean() if len(mismatched) else torch.zeros((), device=present(batches[0].score).device)
         return [replace(b, statistics={**b.statistics, "z0": raw.clamp(min=0.0), "z0_raw": raw}) for b in batches]
 
     def _ratio(self, out: ModelOut, batch: Batch) -> Tensor:
-        return masked_sum(out.logp - batch.ref_logp, batch.completion_mask)
+        return masked_sum(present(out.logp) - present(batch.ref_logp), batch.completion_mask)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         mask = batch.completion_mask
-        desirable = batch.score.nan_to_num(0.0) > 0
+        desirable = present(batch.score).nan_to_num(0.0) > 0
         value = preference.kto(
-            masked_sum(out.logp, mask),
-            masked_sum(batch.ref_logp, mask),
+            masked_sum(present(out.logp), mask),
+            masked_sum(present(batch.ref_logp), mask),
             desirable,
             batch.statistics["z0"],
             beta=self.beta,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import reduce
-from evenhand.objectives.parts import metric, row_weight
+from evenhand.objectives.parts import metric, present, row_weight
 from evenhand.objectives.registry import register
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -49,7 +49,7 @@ class Likelihood:
         keep = torch.ones(batch.completions, dtype=torch.bool, device=batch.completion_mask.device)
         if self.on == "chosen":
             keep = torch.zeros_like(keep)
-            keep[batch.pairs[:, 0]] = True
+            keep[present(batch.pairs)[:, 0]] = True
         if batch.weight is not None:
             keep = keep & (batch.weight != 0)
         return batch.completion_mask & keep[:, None]
@@ -59,8 +59,9 @@ class Likelihood:
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         mask = self._mask(batch)
-        weight = reduction(self.reduce, mask)[0].to(out.logp.dtype)
+        logp = present(out.logp)
+        weight = reduction(self.reduce, mask)[0].to(logp.dtype)
         if batch.weight is not None:
-            weight = weight * row_weight(batch, out.logp)[:, None]
-        nll = -torch.where(mask, out.logp, out.logp.new_zeros(()))
+            weight = weight * row_weight(batch, logp)[:, None]
+        nll = -torch.where(mask, logp, logp.new_zeros(()))
         return Terms((Term("nll", nll, weight),), {"nll": metric(nll, mask)})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import preference
-from evenhand.objectives.parts import lengths, masked_sum, metric
+from evenhand.objectives.parts import lengths, masked_sum, metric, present
 from evenhand.objectives.registry import register
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -47,12 +47,14 @@ def pair_weight(batch: Batch, dtype: torch.dtype) -> Tensor:
     """Weight per pair [B]; 1 when none is given."""
     if batch.pair_weight is not None:
         return batch.pair_weight.to(dtype)
-    return torch.ones(len(batch.pairs), dtype=dtype, device=batch.pairs.device)
+    pairs = present(batch.pairs)
+    return torch.ones(len(pairs), dtype=dtype, device=pairs.device)
 
 
-def _sides(values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def sides(values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Values of the chosen and the rejected completion of every pair, [N] -> [B], [B]."""
-    return values[batch.pairs[:, 0]], values[batch.pairs[:, 1]]
+    pairs = present(batch.pairs)
+    return values[pairs[:, 0]], values[pairs[:, 1]]
 
 
 def _per_completion(logp: Tensor, batch: Batch, per: str) -> Tensor:
@@ -62,10 +64,10 @@ def _per_completion(logp: Tensor, batch: Batch, per: str) -> Tensor:
 
 def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor) -> dict:
     """Accuracy and margin of the implicit reward (log-ratio when a reference is there), log-probs of both sides (nats)."""
-    logp = masked_sum(out.logp.detach(), batch.completion_mask)
+    logp = masked_sum(present(out.logp).detach(), batch.completion_mask)
     ratio = logp if batch.ref_logp is None else logp - masked_sum(batch.ref_logp, batch.completion_mask)
-    chosen, rejected = _sides(ratio, batch)
-    chosen_logp, rejected_logp = _sides(logp, batch)
+    chosen, rejected = sides(ratio, batch)
+    chosen_logp, rejected_logp = sides(logp, batch)
     wins = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
     return {
         "accuracy": metric(wins, weight),
@@ -98,14 +100,14 @@ class Pairwise:
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         spec = PAIR_LOSSES[self.loss]
-        inputs = [*_sides(_per_completion(out.logp, batch, spec.per), batch)]
+        inputs = [*sides(_per_completion(present(out.logp), batch, spec.per), batch)]
         if spec.reference:
-            inputs += _sides(_per_completion(batch.ref_logp, batch, spec.per), batch)
+            inputs += sides(_per_completion(present(batch.ref_logp), batch, spec.per), batch)
         extra = {}
         if spec.lengths:
-            chosen, rejected = _sides(lengths(batch.completion_mask), batch)
+            chosen, rejected = sides(lengths(batch.completion_mask), batch)
             extra = {"length_chosen": chosen, "length_rejected": rejected}
-        weight = pair_weight(batch, out.logp.dtype)
+        weight = pair_weight(batch, present(out.logp).dtype)
         value = spec.function(*inputs, **extra, **self.parameters)
         return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight))
 
@@ -126,26 +128,27 @@ class Transport:
     beta: float = 0.1
 
     def denominators(self, batch: Batch) -> Tensor:
-        return torch.tensor([float(len(batch.pairs))], device=batch.pairs.device)
+        pairs = present(batch.pairs)
+        return torch.tensor([float(len(pairs))], device=pairs.device)
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
-        sides = [self._inputs(out.logp, b) for out, b in zip(outs, batches, strict=True)]
+        sides = [self._inputs(present(out.logp), b) for out, b in zip(outs, batches, strict=True)]
         chosen, rejected, ref_chosen, ref_rejected = (torch.cat(parts) for parts in zip(*sides, strict=True))
         weights = getattr(preference, f"aot_{self.form}_weights")
         value = getattr(preference, f"aot_{self.form}")(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
         w_chosen, w_rejected = weights(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
-        sizes = [len(b.pairs) for b in batches]
+        sizes = [len(present(b.pairs)) for b in batches]
         parts = zip(batches, w_chosen.split(sizes), w_rejected.split(sizes), value.split(sizes), strict=True)
         return [replace(b, statistics={**b.statistics, "aot_chosen": c, "aot_rejected": r, "aot": v}) for b, c, r, v in parts]
 
     def _inputs(self, logp: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         return (
-            *_sides(masked_sum(logp, batch.completion_mask), batch),
-            *_sides(masked_sum(batch.ref_logp, batch.completion_mask), batch),
+            *sides(masked_sum(logp, batch.completion_mask), batch),
+            *sides(masked_sum(present(batch.ref_logp), batch.completion_mask), batch),
         )
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        chosen, rejected = _sides(masked_sum(out.logp, batch.completion_mask), batch)
+        chosen, rejected = sides(masked_sum(present(out.logp), batch.completion_mask), batch)
         stats = batch.statistics
         surrogate = stats["aot_chosen"] * chosen + stats["aot_rejected"] * rejected
         value = stats["aot"] + surrogate - surrogate.detach()  # the step's value, with the gradient of the global sort

@@ -8,6 +8,13 @@ from torch import Tensor
 from evenhand.types import Batch, ModelOut, Weighted
 
 
+def present(value: Tensor | None) -> Tensor:
+    """A field that the objective declared in `reads` or `needs`; its absence is a fault of whoever made the batch."""
+    if value is None:
+        raise ValueError("the batch or the model output lacks a field that the objective declared")
+    return value
+
+
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum over counted tokens, [N, C] -> [N]. `where`, not a product: -inf * 0 is NaN."""
     return torch.where(mask, values, values.new_zeros(())).sum(-1)
@@ -20,7 +27,7 @@ def lengths(mask: Tensor) -> Tensor:
 
 def sequence_logp(out: ModelOut, batch: Batch) -> Tensor:
     """log pi(completion | prompt) over counted tokens, [N], nats."""
-    return masked_sum(out.logp, batch.completion_mask)
+    return masked_sum(present(out.logp), batch.completion_mask)
 
 
 def row_weight(batch: Batch, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evenhand.core import kl, policy
 from evenhand.objectives.likelihood import reduction
-from evenhand.objectives.parts import masked_sum, metric
+from evenhand.objectives.parts import masked_sum, metric, present
 from evenhand.objectives.registry import register
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -141,11 +141,11 @@ class PolicyGradient:
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         mask = self._mask(batch)
-        logp = torch.where(mask, out.logp, out.logp.new_zeros(()))
+        logp = torch.where(mask, present(out.logp), present(out.logp).new_zeros(()))
         old = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, 0.0)
         behaviour = old if batch.behaviour_logp is None else torch.where(mask, batch.behaviour_logp, 0.0)
         spec = SURROGATES[self.surrogate]
-        value = spec.function(Step(logp, old, behaviour, batch.advantage, mask), **self.parameters)
+        value = spec.function(Step(logp, old, behaviour, present(batch.advantage), mask), **self.parameters)
         weight = self._surrogate_weight(mask)[0].to(value.dtype)
         if self.importance:
             weight = weight * self._importance(old, behaviour, mask)
@@ -165,12 +165,12 @@ class PolicyGradient:
         weight = reduction(self.reduce, mask)[0].to(logp.dtype)
         terms = []
         if self.kl > 0:
-            estimate = KL_ESTIMATORS[self.kl_estimator](logp, torch.where(mask, batch.ref_logp, 0.0))
+            estimate = KL_ESTIMATORS[self.kl_estimator](logp, torch.where(mask, present(batch.ref_logp), 0.0))
             terms.append(Term("kl", self.kl * estimate, weight))
         if self.entropy > 0:
-            terms.append(Term("entropy", -self.entropy * torch.where(mask, out.entropy, 0.0), weight))
+            terms.append(Term("entropy", -self.entropy * torch.where(mask, present(out.entropy), 0.0), weight))
         if self.value > 0:
-            error = policy.value_loss(out.value, batch.value, batch.returns, clip=self.value_clip)
+            error = policy.value_loss(present(out.value), present(batch.value), present(batch.returns), clip=self.value_clip)
             error = torch.where(mask, error, 0.0)
             terms.append(Term("value", self.value * error, reduction("token_mean", mask)[0].to(logp.dtype)))
         return terms

@@ -18,7 +18,7 @@ def register(name: str) -> Callable[[C], C]:
 
     def add(cls: C) -> C:
         OBJECTIVES[name] = cls
-        cls.kind = name
+        cls.kind = name  # type: ignore[attr-defined]
         return cls
 
     return add
@@ -26,8 +26,9 @@ def register(name: str) -> Callable[[C], C]:
 
 def to_json(objective: Any) -> Any:
     """The objective as JSON: `{"kind": name, field: value, ...}`, nested objectives included."""
-    if is_dataclass(objective) and hasattr(type(objective), "kind"):
-        return {"kind": type(objective).kind, **{f.name: to_json(getattr(objective, f.name)) for f in fields(objective)}}
+    kind = getattr(type(objective), "kind", None)
+    if kind is not None and is_dataclass(objective):
+        return {"kind": kind, **{f.name: to_json(getattr(objective, f.name)) for f in fields(objective)}}
     if isinstance(objective, Mapping):
         return {k: to_json(v) for k, v in objective.items()}
     if isinstance(objective, tuple | list):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from evenhand.core import preference
-from evenhand.objectives.pairwise import pair_weight
-from evenhand.objectives.parts import metric
+from evenhand.objectives.pairwise import pair_weight, sides
+from evenhand.objectives.parts import metric, present
 from evenhand.objectives.registry import register
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -35,7 +35,7 @@ class BradleyTerry:
         return total.repeat(2)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        chosen, rejected = out.score[batch.pairs[:, 0]], out.score[batch.pairs[:, 1]]
+        chosen, rejected = sides(present(out.score), batch)
         margin = self.margin_scale * batch.margin.to(chosen.dtype) if batch.margin is not None else 0.0
         weight = pair_weight(batch, chosen.dtype)
         value = preference.bradley_terry(chosen, rejected, margin=margin)

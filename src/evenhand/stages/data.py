@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from evenhand.data.jsonl import write_groups
 from evenhand.stages.common import write_json
 from evenhand.types import Group, Prompt
 
+TRAINED = ("prompts", "preferences", "demonstrations")
+SPLITS = (*TRAINED, "heldout_preferences", "heldout_prompts")
 DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500}
 
 
@@ -41,27 +43,36 @@ def from_world(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group
 
 
 def from_sources(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group]], list[str]]:
-    """Every named source, and held-out splits set apart by prompt where none is named."""
+    """Every named source, and held-out splits set apart where none is named.
+
+    A prompt's side depends on its id alone, so that what is held out of one split is held out of all.
+    """
     from evenhand.data.convert import holdout
     from evenhand.data.load import load
 
     splits: dict[str, list[Group]] = {}
     said = []
-    for name in ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts"):
+    for name in SPLITS:
         if spec[name]:
             loaded = load(spec[name], where=f"data.{name}")
             splits[name] = loaded.groups
             said.append(f"{name}: {loaded.description}")
-    for name in ("preferences", "prompts"):
+    held: dict[str, list[Group]] = {}
+    for name in TRAINED:
         if name in splits and f"heldout_{name}" not in splits:
-            splits[name], splits[f"heldout_{name}"] = holdout(splits[name], spec["holdout"], seed)
+            splits[name], held[name] = holdout(splits[name], spec["holdout"], seed)
+    if "preferences" in held:
+        splits["heldout_preferences"] = held["preferences"]
+    splits.setdefault("prompts", first(splits, TRAINED))
+    splits.setdefault("heldout_prompts", first(held, TRAINED))
     for name in ("prompts", "heldout_prompts"):
-        source = splits.get(name.replace("prompts", "preferences")) or splits.get("demonstrations")
-        if name not in splits and source:
-            splits[name] = source
-        if name in splits:
-            splits[name] = bare(unique_prompts(splits[name]))
+        splits[name] = bare(unique_prompts(splits[name]))
     return splits, said
+
+
+def first(splits: Mapping[str, list[Group]], names: Sequence[str]) -> list[Group]:
+    """The first of the named splits that there is."""
+    return next((splits[name] for name in names if splits.get(name)), [])
 
 
 def bare(prompts: list[Prompt]) -> list[Group]:

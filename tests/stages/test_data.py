@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evenhand.stages.data import from_sources, from_world
+
+BASE = {"demonstrations": None, "preferences": None, "prompts": None, "heldout_preferences": None, "heldout_prompts": None, "holdout": 0.3}
+
+
+def rows(path: Path, made) -> str:
+    path.write_text("".join(json.dumps(r) + "\n" for r in made))
+    return str(path)
+
+
+def test_what_is_held_out_of_one_split_is_held_out_of_all(tmp_path):
+    pairs = rows(tmp_path / "pairs.jsonl", ({"prompt": f"p{i}", "chosen": " a", "rejected": " b"} for i in range(60)))
+    demos = rows(tmp_path / "demos.jsonl", ({"prompt": f"p{i}", "completion": " a"} for i in range(60)))
+    splits, said = from_sources({**BASE, "preferences": pairs, "demonstrations": demos}, 0)
+    held = {g.prompt.id for g in splits["heldout_prompts"]}
+    assert held == {g.prompt.id for g in splits["heldout_preferences"]}
+    assert 8 <= len(held) <= 28
+    for name in ("prompts", "preferences", "demonstrations"):
+        assert held.isdisjoint(g.prompt.id for g in splits[name])
+        assert len(splits[name]) == 60 - len(held)
+    assert len(said) == 2
+
+
+def test_named_held_out_splits_are_taken_as_they_are(tmp_path):
+    prompts = rows(tmp_path / "prompts.jsonl", ({"prompt": f"p{i}"} for i in range(10)))
+    heldout = rows(tmp_path / "heldout.jsonl", ({"prompt": f"h{i}"} for i in range(3)))
+    splits, _ = from_sources({**BASE, "prompts": prompts, "heldout_prompts": heldout}, 0)
+    assert len(splits["prompts"]) == 10
+    assert [g.prompt.content for g in splits["heldout_prompts"]] == ["h0", "h1", "h2"]
+
+
+def test_a_world_gives_every_split_at_its_size():
+    spec = {"world": "quickstart", "sizes": {"demonstrations": 3, "preferences": 4, "prompts": 5, "heldout_preferences": 6}}
+    splits, _ = from_world(spec | {"evaluation_prompts": 7, "corpus": 8}, 0)
+    assert {k: len(v) for k, v in splits.items()} == {
+        "demonstrations": 3, "preferences": 4, "prompts": 5, "heldout_preferences": 6, "heldout_prompts": 7, "corpus": 8,
+    }  # fmt: skip
