@@ -8,65 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from evenhand.errors import UserError
 from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
-from evenhand.protocols import Objective
+from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, PROMPTS, Method
 from evenhand.train.rollouts import Rollouts
-from evenhand.types import Need
 
-DEMONSTRATIONS, PREFERENCES, BINARY, PROMPTS = "demonstrations", "preferences", "binary", "prompts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """Five coordinates. `data` names the split it learns from; `rollouts` is None for a fixed dataset.
-
-    `reference`: none, start (the policy every arm starts from, frozen) or generator (the policy that sampled the rollout).
-    `network`: policy, reward (a scalar head) or value (a policy with a value head). `label_baseline` turns binary labels into
-    advantages +-1 - c (TOPR). `temperature` divides the logits in training; None is the sampler's for rollouts and 1 for fixed
-    data. `learning_rate` is the default where the experiment names none.
-    """
-
-    objective: Objective
-    data: str
-    rollouts: Rollouts | None = None
-    reference: str = "none"
-    network: str = "policy"
-    label_baseline: float | None = None
-    temperature: float | None = None
-    learning_rate: float = 1e-6
-
-    @property
-    def online(self) -> bool:
-        return self.rollouts is not None
-
-    def logit_temperature(self, sampling: float) -> float:
-        """What the logits are divided by in every log-prob of this method, given the sampler's temperature."""
-        if self.temperature is not None:
-            return self.temperature
-        return sampling or 1.0 if self.online else 1.0
-
-    @property
-    def skips_zero_advantage(self) -> bool:
-        """True when a completion with zero advantage has exactly zero gradient, so that the loop need not run it."""
-        per_completion = self.rollouts is not None and self.rollouts.select == "none" and self.rollouts.credit != "gae"
-        return per_completion and getattr(self.objective, "skips_zero_advantage", False)
-
-    @property
-    def provides(self) -> frozenset[Need]:
-        """What this method's source puts into its batches; `objective.needs` must be within it."""
-        reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != "none" else set()
-        always = {Need.STATISTICS, Need.SCORE}
-        if self.rollouts is None:
-            credit = {Need.PAIRS} if self.data == PREFERENCES else {Need.SCORE}
-            labels = {Need.ADVANTAGE, Need.BEHAVIOUR_LOGP} if self.label_baseline is not None else set()
-            return frozenset(always | reference | credit | labels)
-        selected = {"best_vs_worst": {Need.PAIRS}, "best": set()}.get(self.rollouts.select, {Need.ADVANTAGE})
-        value = {Need.VALUE} if self.network == "value" else set()
-        return frozenset(always | reference | selected | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
-
+__all__ = ["BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "build", "method"]
 
 METHODS: dict[str, Callable[..., Method]] = {}
 F = TypeVar("F", bound=Callable[..., Method])
@@ -119,6 +68,13 @@ def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method
 def local(*, beta: float = 1 / 53) -> Method:
     """The local reward model r = beta log pi(y | x), no reference (All Roads Lead to Likelihood, section 2, appendix A.5)."""
     return _pairs("local", reference="none", rate=3e-7, beta=beta)
+
+
+@method
+def preference_model() -> Method:
+    """Pairwise preference model: both answers in one text, the loss on the letter A or B of the better one, whose place is drawn
+    (Dong et al. 2024, section 2.1)."""
+    return Method(objective=Likelihood(), data=COMPARISONS, learning_rate=5e-6)
 
 
 # ---- offline preference methods -------------------------------------------------------------------------------------
@@ -233,10 +189,12 @@ def ld_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
 
 
 @method
-def reinforce(*, completions_per_prompt: int = 4, baseline: str = "batch_baseline", kl: float = 0.05) -> Method:
+def reinforce(
+    *, completions_per_prompt: int = 4, baseline: str = "batch_baseline", kl: float = 0.05, entropy: float = 0.0
+) -> Method:
     """REINFORCE with a baseline (`batch_baseline`, `running_baseline` or `none`), KL in the reward (Williams 1992)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=baseline, kl=kl)
-    return _gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum"), rollouts, reference=kl)
+    return _gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum", entropy=entropy), rollouts, reference=kl)
 
 
 @method
@@ -252,24 +210,28 @@ def ppo(
     epochs: int = 2,
     gamma: float = 1.0,
     lam: float = 0.95,
+    entropy: float = 0.0,
 ) -> Method:
     """PPO: value head, GAE whitened over the rollout, token clip, several epochs, KL per token in the reward, fixed or adaptive
     (Schulman et al. 2017, eq. 9; Ziegler et al. 2019)."""
+    if not value > 0:
+        raise UserError(f"value is {value}", where="ppo", why="its critic would never learn", fix="use value > 0, or `reinforce`")
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit="gae", updates=updates, epochs=epochs, kl=kl, kl_target=kl_target,
         gamma=gamma, lam=lam,
     )  # fmt: skip
     objective = PolicyGradient(
-        surrogate="clipped", parameters={"low": clip, "high": clip}, reduce="token_mean", value=value, value_clip=value_clip
-    )
+        surrogate="clipped", parameters={"low": clip, "high": clip}, reduce="token_mean", value=value, value_clip=value_clip,
+        entropy=entropy,
+    )  # fmt: skip
     return _gradient(objective, rollouts, reference=kl, network="value")
 
 
 @method
-def rloo(*, completions_per_prompt: int = 8, kl: float = 0.05) -> Method:
+def rloo(*, completions_per_prompt: int = 8, kl: float = 0.05, entropy: float = 0.0) -> Method:
     """REINFORCE with a leave-one-out baseline, KL in the reward (Ahmadian et al. 2024, arXiv:2402.14740)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="leave_one_out", kl=kl)
-    return _gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum"), rollouts, reference=kl)
+    return _gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum", entropy=entropy), rollouts, reference=kl)
 
 
 @method
@@ -281,20 +243,46 @@ def rank(*, completions_per_prompt: int = 8, kl: float = 0.05) -> Method:
 
 @method
 def grpo(
-    *, completions_per_prompt: int = 8, kl: float = 0.04, low: float = 0.2, high: float = 0.2, updates: int = 1, epochs: int = 1
+    *,
+    completions_per_prompt: int = 8,
+    kl: float = 0.04,
+    kl_estimator: str = "k3",
+    low: float = 0.2,
+    high: float = 0.2,
+    updates: int = 1,
+    epochs: int = 1,
+    entropy: float = 0.0,
+    importance: float = 0.0,
 ) -> Method:
-    """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300)."""
+    """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300).
+
+    `entropy` weighs a bonus; `importance` caps the weight that corrects a sampler unlike the trainer (2 is usual)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, epochs=epochs)
-    objective = PolicyGradient(surrogate="clipped", parameters={"low": low, "high": high}, reduce="sequence_mean", kl=kl)
+    objective = PolicyGradient(
+        surrogate="clipped", parameters={"low": low, "high": high}, reduce="sequence_mean", kl=kl, kl_estimator=kl_estimator,
+        entropy=entropy, importance=importance,
+    )  # fmt: skip
     return _gradient(objective, rollouts, reference=kl)
 
 
 @method
-def dr_grpo(*, max_tokens: int, completions_per_prompt: int = 8, low: float = 0.2, high: float = 0.2, updates: int = 1) -> Method:
+def dr_grpo(
+    *,
+    max_tokens: int,
+    completions_per_prompt: int = 8,
+    low: float = 0.2,
+    high: float = 0.2,
+    updates: int = 1,
+    entropy: float = 0.0,
+    importance: float = 0.0,
+) -> Method:
     """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="centre", updates=updates)
-    reduce = f"constant:{max_tokens}"
-    return _gradient(PolicyGradient(surrogate="clipped", parameters={"low": low, "high": high}, reduce=reduce), rollouts)
+    objective = PolicyGradient(
+        surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
+        importance=importance,
+    )  # fmt: skip
+    return _gradient(objective, rollouts)
 
 
 @method
@@ -308,6 +296,8 @@ def dapo(
     overlong: float = 0.2,
     mask_truncated: bool = False,
     updates: int = 1,
+    entropy: float = 0.0,
+    importance: float = 0.0,
 ) -> Method:
     """Clip-higher, token mean, flat groups refilled, soft penalty over the last `overlong` share of the limit
     (Yu et al. 2025, arXiv:2503.14476)."""
@@ -315,7 +305,10 @@ def dapo(
         completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, refill=refill,
         mask_truncated=mask_truncated, overlong_limit=max_tokens, overlong_buffer=round(overlong * max_tokens),
     )  # fmt: skip
-    return _gradient(PolicyGradient(surrogate="clipped", parameters={"low": low, "high": high}, reduce="token_mean"), rollouts)
+    objective = PolicyGradient(
+        surrogate="clipped", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
+    )
+    return _gradient(objective, rollouts)
 
 
 @method

@@ -12,6 +12,7 @@ from evenhand import methods
 from evenhand.objectives import from_json, to_json
 from evenhand.train import loop
 from evenhand.train.items import assemble, micro_batches
+from evenhand.types import Need
 from tests.battery.world import gradients, items_for, network, same
 
 METHODS = {name: methods.build(name, {}, steps=6, max_tokens=8) for name in methods.METHODS}
@@ -72,7 +73,7 @@ def test_ranks_change_nothing(method):
     items = items_for(method)
     batches = micro_batches(items, 20)
     whole = gradients(method, batches)
-    if methods.Need.STATISTICS in method.objective.needs:
+    if Need.STATISTICS in method.objective.needs:
         with torch.no_grad():
             batches = loop.with_statistics(network(method), method.objective, batches, 1.0)
     totals = loop.denominators(method.objective, batches)
@@ -93,7 +94,7 @@ def test_uncounted_tokens_have_no_gradient(method):
     """Differentiate by the model's outputs themselves: exactly zero at padding and at masked tokens."""
     batches = micro_batches(items_for(method), 10_000)
     model = network(method)
-    if methods.Need.STATISTICS in method.objective.needs:
+    if Need.STATISTICS in method.objective.needs:
         with torch.no_grad():
             batches = loop.with_statistics(model, method.objective, batches, 1.0)
     totals = loop.denominators(method.objective, batches)
@@ -122,7 +123,7 @@ def test_finite_at_extreme_log_probs(method, level):
     else:
         leaf = torch.where(live.completion_mask, level, 0.0).float().requires_grad_()
         extreme = replace(out, logp=leaf, value=None if out.value is None else out.value.float())
-    if methods.Need.STATISTICS in method.objective.needs:
+    if Need.STATISTICS in method.objective.needs:
         outs = [replace(out, logp=torch.full(b.completion_mask.shape, level)) for b in batches]
         with torch.no_grad():
             batches = method.objective.prepare(batches, outs)

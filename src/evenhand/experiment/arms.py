@@ -12,6 +12,15 @@ from evenhand.methods import METHODS, Method, build
 
 START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
+BEST_OF_N = "best_of_n"
+"""The method of an arm that answers with the best of `n` samples of the starting policy, by its `reward`."""
+
+
+def best_of_n(*, n: int = 8) -> int:
+    """The parameters of `BEST_OF_N`: how many samples the answer is chosen from."""
+    if n < 2:
+        raise UserError(f"n is {n}", where="best_of_n", fix="choose from at least 2 samples")
+    return n
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +68,16 @@ class Arm:
     per_seed: bool = True
     data: str | None = None
 
+    @property
+    def trained(self) -> bool:
+        """False for an arm that answers with its start as it is."""
+        return self.method not in (START, BEST_OF_N)
+
+    @property
+    def best_of(self) -> int:
+        """How many samples each answer is chosen from."""
+        return best_of_n(**self.parameters) if self.method == BEST_OF_N else 1
+
     def build(self, *, steps: int, max_tokens: int) -> Method:
         """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
         return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
@@ -74,8 +93,9 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
     kind = raw.get("method")
     if kind is None:
         raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
-    if kind != START and kind not in METHODS:
-        raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*METHODS, START]))
+    signatures = {**METHODS, BEST_OF_N: best_of_n}
+    if kind != START and kind not in signatures:
+        raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*signatures, START]))
     own = {k: v for k, v in raw.items() if k in ARM_KEYS}
     rest = {k: v for k, v in raw.items() if k not in ARM_KEYS}
     if kind == START:
@@ -84,7 +104,9 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
             raise UserError(f"unknown key '{key}'", where=f"{where}.{key}", fix="the method `start` has no parameters")
         parameters: dict[str, Any] = {}
     else:
-        parameters = from_signature(METHODS[kind], rest, where, skip=INJECTED)
+        parameters = from_signature(signatures[kind], rest, where, skip=INJECTED)
+    if kind == BEST_OF_N:
+        best_of_n(**parameters)
     own["train"] = Train(**from_signature(Train, {**train, **own.get("train", {})}, f"{where}.train"))
     own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
     checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.experiment.arms import START, Arm, SamplingConfig, parse_arm
+from evenhand.experiment.arms import BEST_OF_N, Arm, SamplingConfig, parse_arm
 from evenhand.experiment.signals import reward_problem
 from evenhand.judges import settings as judging
 from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel
+from evenhand.methods import Method
 
 SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
 
@@ -189,6 +190,11 @@ class Experiment:
         for name, arm in arms.items():
             section = "reward_models" if name in self.reward_models else "arms"
             yield from self._arm_problems(arm, f"{section}.{name}")
+            if name in self.reward_models and (not arm.trained or self._built(arm).implied_reward is None):
+                yield UserError(
+                    f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
+                    fix="use reward_model, local, dpo or preference_model",
+                )  # fmt: skip
 
     def _structure(self) -> Iterator[UserError]:
         if not self.arms:
@@ -214,13 +220,20 @@ class Experiment:
         if self.start == "sft" and self.sft is None:
             yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
 
+    def _built(self, arm: Arm) -> Method:
+        return arm.build(steps=1, max_tokens=self.lengths.completion)
+
     def _arm_problems(self, arm: Arm, where: str) -> Iterator[UserError]:
         known = self.stages() | (set(self.arms) - {arm.name})
         if arm.start not in known:
             yield UserError(f"cannot start from '{arm.start}'", where=f"{where}.start", fix=did_you_mean(arm.start, known))
-        if arm.method == START:
+        if arm.method == BEST_OF_N and arm.reward is None:
+            yield UserError("best_of_n chooses by a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
+        if arm.method == BEST_OF_N and arm.reward is not None:
+            yield from reward_problem(arm.reward, self, f"{where}.reward")
+        if not arm.trained:
             return
-        method = arm.build(steps=1, max_tokens=self.lengths.completion)
+        method = self._built(arm)
         missing = method.objective.needs - method.provides
         if missing:
             yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)

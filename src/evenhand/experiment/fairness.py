@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from evenhand.experiment.arms import START, Arm, Train
+from evenhand.experiment.arms import Arm, Train
 from evenhand.experiment.config import Experiment
 
 
@@ -24,7 +24,7 @@ def held_equal(experiment: Experiment) -> list[str]:
 
 def deviations(experiment: Experiment) -> list[str]:
     """What is not held equal between trained arms, in words: training settings, start and reward that differ."""
-    arms = [a for a in experiment.all_arms().values() if a.method != START]
+    arms = [a for a in experiment.all_arms().values() if a.trained]
     out = []
     for f in fields(Train):
         if f.name in ("tokens_per_microbatch", "gradient_checkpointing", "checkpoint_every", "evaluate_every", "sample_every"):

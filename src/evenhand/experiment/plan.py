@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.files import local_files
-from evenhand.experiment.arms import START, Arm
+from evenhand.experiment.arms import Arm
 from evenhand.experiment.config import SPLITS, Experiment, Judge
 from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.hashing import digest, file_fingerprint, folder_fingerprint, model_fingerprint
@@ -152,7 +152,9 @@ class _Builder:
     def reward_models(self, seed: int) -> None:
         for name, arm in self.e.all_reward_models().items():
             fitted = self._fit(arm, f"reward_models/{name}", seed)
-            inputs = {"model": fitted, **self._data_inputs()}
+            self.models[f"reward_models/{name}", seed] = fitted
+            reference = self._model_inputs(name, seed).get(f"reward_references/{name}")
+            inputs = {"model": fitted, **self._data_inputs()} | ({"reference": reference} if reference else {})
             spec = {
                 "lengths": self.lengths,
                 "template": self.e.model.template,
@@ -164,7 +166,6 @@ class _Builder:
                 f"{fitted}/evaluation", "evaluate_reward_model", spec, inputs, 0, f"{name} accuracy", column, "held-out pairs"
             )
             self.rms[name][seed] = evaluated
-            self.models[f"reward_models/{name}", seed] = fitted
 
     def arm(self, arm: Arm, seed: int) -> str:
         """The node that holds the arm's policy; arms it starts from come first."""
@@ -172,7 +173,7 @@ class _Builder:
             return self.models[f"arms/{arm.name}", seed]
         if arm.start not in self.e.stages():
             self.models[arm.start, seed] = self.arm(self.arms[arm.start], seed)
-        if arm.method == START:
+        if not arm.trained:
             node = self.models[arm.start, seed]
         else:
             node = self._fit(arm, f"arms/{arm.name}", seed)
@@ -232,8 +233,15 @@ class _Builder:
 
     def _reward_inputs(self, reward: str | Mapping[str, Any], seed: int) -> dict[str, str]:
         """The reward models a reward needs, as inputs under the role `reward_models/NAME`."""
-        roles = [f"reward_models/{name}" for name in sorted(models_in(self._reward_spec(reward)))]
-        return {role: self.models[role, seed] for role in roles}
+        names = sorted(models_in(self._reward_spec(reward)))
+        return {role: node for name in names for role, node in self._model_inputs(name, seed).items()}
+
+    def _model_inputs(self, name: str, seed: int) -> dict[str, str]:
+        """A reward model, and the reference that its reward is relative to."""
+        arm = self.e.all_reward_models()[name]
+        how = arm.build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
+        own = {f"reward_models/{name}": self.models[f"reward_models/{name}", seed]}
+        return own | ({f"reward_references/{name}": self.models[arm.start, seed]} if how.get("reference") else {})
 
     def generation(self, name: str, seed: int) -> None:
         arm = self.arms[name]
@@ -244,6 +252,10 @@ class _Builder:
         start = self.models[self.e.start, seed]
         inputs = {"policy": self.models[f"arms/{name}", seed], "start": start, "data": "data"}
         cost = f"{self.e.evaluation.prompts} held-out prompts"
+        if arm.best_of > 1 and arm.reward is not None:
+            spec |= {"best_of": arm.best_of, "reward": self._reward_spec(arm.reward)}
+            inputs |= self._reward_inputs(arm.reward, seed)
+            cost += f" x {arm.best_of}"
         self.generations[name][seed] = self.add(
             f"generations/{name}/seed-{seed}", "generate", spec, inputs, seed, f"{name} answers", f"seed {seed}", cost
         )
@@ -253,7 +265,8 @@ class _Builder:
         spec = {**self._judge_spec(), "proxies": {n: self._reward_spec(n) for n in names}}
         inputs = {"answers": self.generations[name][seed], "baseline": self.generations[self.e.baseline_arm][seed]}
         inputs |= self._judge_inputs(seed)
-        inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names}
+        for n in names:
+            inputs |= self._model_inputs(n, seed)
         self.verdicts[name][seed] = self.add(
             f"verdicts/{name}/seed-{seed}", "judge", spec, inputs, seed, f"{name} verdicts", f"seed {seed}", self._judge_cost()
         )

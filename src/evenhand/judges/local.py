@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import UserError
 from evenhand.judges.chat import Reply, Request, Usage
-from evenhand.types import Completion, Finish, Group, Head, Prompt, Sampling
+from evenhand.types import Completion, Finish, Group, Head, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
@@ -44,17 +44,17 @@ class LocalChat:
             for part in _portions(alike):
                 yield from zip(part, self._sample([requests[i] for i in part]), strict=True)
 
-    def _prompt(self, request: Request) -> Prompt:
-        if self.renderer.tokenizer.chat_template:
-            return Prompt(content=request.messages)
-        return Prompt(content="\n\n".join(m.content for m in request.messages))
+    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        return [asked(r.messages, self.renderer) for r in requests]
 
     def _sample(self, requests: Sequence[Request]) -> list[Reply]:
         from evenhand.engines.local import LocalEngine
 
         first = requests[0]
         sampling = Sampling(temperature=first.temperature, max_tokens=first.max_tokens, seed=first.attempt)
-        groups = LocalEngine(self.policy, self.renderer).generate([self._prompt(r) for r in requests], 1, sampling)
+        groups = LocalEngine(self.policy, self.renderer).generate(
+            [asked(r.messages, self.renderer) for r in requests], 1, sampling
+        )
         return [self._reply(g) for g in groups]
 
     def _reply(self, group: Group) -> Reply:
@@ -67,12 +67,8 @@ class LocalChat:
         from evenhand.train.scoring import read
 
         spelt = self._spelt(requests[0].labels) if requests else {}
-        groups = [
-            Group(
-                prompt=self._prompt(r), completions=tuple(Completion(content=label, tokens=ids) for label, ids in spelt.items())
-            )
-            for r in requests
-        ]
+        answers = tuple(Completion(content=label, tokens=ids) for label, ids in spelt.items())
+        groups = [Group(prompt=p, completions=answers) for p in self._prompts(requests)]
         items = [Item(tokens=self.renderer.tokenise(g, max_prompt=None, max_completion=None)) for g in groups]
         logp = frozenset({Head.LOGP})
         rows = read(self.policy, items, logp, tokens_per_microbatch=self._tokens, temperature=1.0, device=self.policy.device)[
@@ -100,6 +96,13 @@ class LocalChat:
                 fix="use a template whose labels are words of this model",
             )
         return {label: ids for ids, label in found.items()}
+
+
+def asked(messages: tuple[Message, ...], renderer: Renderer) -> Prompt:
+    """Messages as a prompt: by the tokenizer's chat template, or, where it has none, their texts joined."""
+    if renderer.tokenizer.chat_template:
+        return Prompt(content=messages)
+    return Prompt(content="\n\n".join(m.content for m in messages))
 
 
 def _portions(indices: Sequence[int]) -> list[Sequence[int]]:

@@ -21,6 +21,8 @@ from evenhand.types import Group
 
 POINTER = "model.json"
 """An artifact may point at a model elsewhere instead of holding it: {"path": ...}."""
+REWARD = "reward.json"
+"""How the model beside it serves as a reward: see `Method.implied_reward`."""
 _log = logging.getLogger(__name__)
 
 
@@ -71,27 +73,51 @@ def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], spec: Ma
     """A resolved reward; the reward models it names are opened from the inputs `reward_models/NAME`."""
     from evenhand import rewards
 
+    names = [role.removeprefix("reward_models/") for role in inputs if role.startswith("reward_models/")]
     resources = {
-        role.removeprefix("reward_models/"): open_model_reward(path, spec, device)
-        for role, path in inputs.items()
-        if role.startswith("reward_models/")
+        name: open_model_reward(inputs[f"reward_models/{name}"], spec, device, inputs.get(f"reward_references/{name}"))
+        for name in names
     }
     return rewards.get(reward, resources=resources)
 
 
-def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str) -> Reward:
-    """A trained reward model as a reward: its own tokenizer and template, its own shift."""
+def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str, reference: Path | None = None) -> Reward:
+    """A trained model as a reward, the way its method says: its own tokenizer and template, its own shift or reference."""
+    kept = artifact / REWARD
+    how = json.loads(kept.read_text()) if kept.exists() else {"kind": "score"}
+    renderer = open_renderer(artifact, spec["template"])
+    limits = {
+        "max_prompt": spec["lengths"]["prompt"],
+        "max_completion": spec["lengths"]["completion"],
+        "tokens_per_microbatch": spec.get("tokens_per_microbatch", 8192),
+    }
+    if how["kind"] == "policy":
+        from evenhand.rewards.implicit import PolicyReward
+
+        if how["reference"] and reference is None:
+            raise ValueError(f"the reward of {artifact} is relative to a reference, which is not among the inputs")
+        frozen = open_policy(reference, spec, device) if how["reference"] and reference else None
+        policy = open_policy(artifact, spec, device)
+        return PolicyReward(policy=policy, renderer=renderer, beta=how["beta"], reference=frozen, **limits)
+    if how["kind"] == "preference":
+        return open_preference_model(artifact, renderer, spec, device)
     from evenhand.rewards.model import ModelReward, Normalisation
 
     folder = model_path(artifact)
-    return ModelReward(
-        load_reward_model(folder, dtype=spec["dtype"], device=device),
-        open_renderer(artifact, spec["template"]),
-        max_prompt=spec["lengths"]["prompt"],
-        max_completion=spec["lengths"]["completion"],
-        tokens_per_microbatch=spec.get("tokens_per_microbatch", 8192),
-        normalisation=Normalisation.load(folder),
-    )
+    model = load_reward_model(folder, dtype=spec["dtype"], device=device)
+    return ModelReward(model, renderer, normalisation=Normalisation.load(folder), **limits)
+
+
+def open_preference_model(artifact: Path, renderer: Renderer, spec: Mapping[str, Any], device: str) -> Reward:
+    """A preference model: Borda scores of a group's answers against each other."""
+    from evenhand.judges import LLMJudge
+    from evenhand.judges import template as templates
+    from evenhand.judges.examples import TEMPLATE
+    from evenhand.judges.local import LocalChat
+    from evenhand.rewards.tournament import Tournament
+
+    chat = LocalChat(open_policy(artifact, spec, device), renderer, name=artifact.name)
+    return Tournament(LLMJudge(chat, templates.get(TEMPLATE), form="logprobs", attempts=1))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,7 @@ from evenhand.stages.common import open_model_reward, read_split, setup, write_j
 
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
     device = setup(spec)
-    reward = open_model_reward(inputs["model"], spec, device)
+    reward = open_model_reward(inputs["model"], spec, device, inputs.get("reference"))
     groups = [g for g in read_split(inputs, "heldout_preferences") if max(g.scores) > min(g.scores)]
     rows = []
     for group, scored in zip(groups, reward(groups), strict=True):

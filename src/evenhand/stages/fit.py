@@ -18,7 +18,7 @@ from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
 from evenhand.protocols import Reward
 from evenhand.stages import offline, online
-from evenhand.stages.common import model_path, open_policy, open_renderer, setup, to_items, write_json
+from evenhand.stages.common import REWARD, model_path, open_policy, open_renderer, setup, to_items, write_json
 from evenhand.train import checkpoint, loop
 from evenhand.train.items import micro_batches
 from evenhand.train.ledger import Ledger
@@ -87,6 +87,8 @@ def _finish(cell: Cell, out: Path) -> None:
         save(cell.model, cell.renderer.tokenizer, out / "model")
         if isinstance(cell.model, RewardModel):
             normalise(cell, out / "model")
+        if cell.method.implied_reward is not None:
+            write_json(out / REWARD, cell.method.implied_reward)
     parameters = sum(p.numel() for p in cell.model.parameters())
     cell.ledger.flops = 6.0 * parameters * cell.ledger.tokens_trained + 2.0 * parameters * cell.ledger.tokens_generated
     spent = cell.ledger.as_dict()

@@ -47,9 +47,13 @@ def open_judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, d
     kind = _SETTINGS.get(given["kind"])
     if kind is None:
         from evenhand.judges import RewardJudge
+        from evenhand.rewards.tournament import Tournament
 
+        reward = build_reward(spec["judge"], inputs, spec, device)
+        if isinstance(reward, Tournament):
+            return reward.judge  # which compares the two answers themselves
         name = given.get("name") or given.get("world") or given["kind"]
-        return RewardJudge(build_reward(spec["judge"], inputs, spec, device), name=name, tie=spec["tie"])
+        return RewardJudge(reward, name=name, tie=spec["tie"])
     words = {k: v for k, v in given.items() if k not in ("template_sha", "fingerprint")}
     settings = kind(**words, **spec["how"])
     return build(settings, cache=out.parent / CACHE, opened=None if kind is LLM else _opened(settings, spec, device))

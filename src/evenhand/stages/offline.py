@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evenhand.methods import BINARY, DEMONSTRATIONS, PREFERENCES, Method
+from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
 from evenhand.stages.common import open_policy, read_split, to_items
 from evenhand.train.fixed import FixedSource
 from evenhand.train.items import Item, with_pairs
@@ -43,15 +43,27 @@ def source(cell: Cell) -> FixedSource:
 def split_items(cell: Cell, prefix: str) -> list[Item]:
     """The items of the method's split; `prefix` "heldout_" names the held-out one."""
     groups = split_groups(cell.spec, cell.inputs, cell.method, prefix)
+    if cell.method.data == COMPARISONS:
+        return comparisons(groups, cell)
     items = to_items(groups, cell.renderer, cell.spec)
     return [i for i in map(with_pairs, items) if i.pairs] if cell.method.data == PREFERENCES else items
 
 
 def split_groups(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Method, prefix: str = "") -> list[Group]:
     """The groups a method learns from, in the form it wants: pairs become labelled singles for binary methods."""
-    name = spec["data"] or {BINARY: PREFERENCES}.get(method.data, method.data)
+    name = spec["data"] or {BINARY: PREFERENCES, COMPARISONS: PREFERENCES}.get(method.data, method.data)
     groups = read_split(inputs, prefix + name)
     return [single for g in groups for single in singles(g)] if method.data == BINARY else groups
+
+
+def comparisons(groups: Sequence[Group], cell: Cell) -> list[Item]:
+    """Pairs as questions with the loss on the letter alone; never cut, since a question without its beginning is another one."""
+    from evenhand.judges.examples import check_letters, examples, letter_only
+
+    whole = {**cell.spec, "lengths": {"prompt": None, "completion": None}, "supervise": "completion"}
+    items = to_items(examples(groups, cell.renderer, seed=cell.seed), cell.renderer, whole)
+    check_letters([i.tokens for i in items])
+    return [replace(i, tokens=letter_only(i.tokens)) for i in items]
 
 
 def singles(group: Group) -> list[Group]:

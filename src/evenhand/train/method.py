@@ -1,0 +1,79 @@
+"""What a method is: five coordinates, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.objectives import Pairwise
+from evenhand.protocols import Objective
+from evenhand.train.rollouts import Rollouts
+from evenhand.types import Need
+
+DEMONSTRATIONS, PREFERENCES, BINARY, PROMPTS = "demonstrations", "preferences", "binary", "prompts"
+COMPARISONS = "comparisons"
+"""Preference pairs as questions: two answers in one text, to be continued with the letter of the better one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Five coordinates. `data` names the split it learns from; `rollouts` is None for a fixed dataset.
+
+    `reference`: none, start (the policy every arm starts from, frozen) or generator (the policy that sampled the rollout).
+    `network`: policy, reward (a scalar head) or value (a policy with a value head). `label_baseline` turns binary labels into
+    advantages +-1 - c (TOPR). `temperature` divides the logits in training; None is the sampler's for rollouts and 1 for fixed
+    data. `learning_rate` is the default where the experiment names none.
+    """
+
+    objective: Objective
+    data: str
+    rollouts: Rollouts | None = None
+    reference: str = "none"
+    network: str = "policy"
+    label_baseline: float | None = None
+    temperature: float | None = None
+    learning_rate: float = 1e-6
+
+    @property
+    def online(self) -> bool:
+        return self.rollouts is not None
+
+    def logit_temperature(self, sampling: float) -> float:
+        """What the logits are divided by in every log-prob of this method, given the sampler's temperature."""
+        if self.temperature is not None:
+            return self.temperature
+        return sampling or 1.0 if self.online else 1.0
+
+    @property
+    def skips_zero_advantage(self) -> bool:
+        """True when a completion with zero advantage has exactly zero gradient, so that the loop need not run it."""
+        per_completion = self.rollouts is not None and self.rollouts.select == "none" and self.rollouts.credit != "gae"
+        return per_completion and getattr(self.objective, "skips_zero_advantage", False)
+
+    @property
+    def implied_reward(self) -> dict[str, Any] | None:
+        """How the trained network scores answers as a reward model; None where it does not.
+
+        A scalar head gives a score; a pairwise policy beta * (log pi - log ref), without a reference beta * log pi; a preference
+        model compares all answers of a group.
+        """
+        if self.network == "reward":
+            return {"kind": "score"}
+        if self.data == COMPARISONS:
+            return {"kind": "preference"}
+        if isinstance(self.objective, Pairwise) and self.objective.loss in ("dpo", "local") and not self.online:
+            return {"kind": "policy", "beta": self.objective.parameters["beta"], "reference": self.reference == "start"}
+        return None
+
+    @property
+    def provides(self) -> frozenset[Need]:
+        """What this method's source puts into its batches; `objective.needs` must be within it."""
+        reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != "none" else set()
+        always = {Need.STATISTICS, Need.SCORE}
+        if self.rollouts is None:
+            credit = {Need.PAIRS} if self.data == PREFERENCES else {Need.SCORE}
+            labels = {Need.ADVANTAGE, Need.BEHAVIOUR_LOGP} if self.label_baseline is not None else set()
+            return frozenset(always | reference | credit | labels)
+        selected = {"best_vs_worst": {Need.PAIRS}, "best": set()}.get(self.rollouts.select, {Need.ADVANTAGE})
+        value = {Need.VALUE} if self.network == "value" else set()
+        return frozenset(always | reference | selected | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
