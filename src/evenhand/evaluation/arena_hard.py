@@ -1,0 +1,146 @@
+"""Arena-Hard's files: questions, answers and judgments, so that its own tools read what is written here.
+
+Formats as in lmarena/arena-hard-auto (commit 196f6b8). A judgment holds two games: in the first the baseline is assistant A,
+in the second the model is. The headline is the mean over both games, strong verdicts weighing three.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evenhand.errors import UserError
+from evenhand.evaluation.rows import Row, column, read_rows, write_jsonl
+from evenhand.judges.verdict import Comparison, Order, Status, Verdict
+from evenhand.stats.style import StyleControlled, arena_hard_outcome, style_controlled, style_gaps, style_of
+from evenhand.types import Completion, Group, Message, Prompt, content_id
+
+MIRROR = {"A>>B": "B>>A", "A>B": "B>A", "A=B": "A=B", "B>A": "A>B", "B>>A": "A>>B"}
+_SAME = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>>B"}
+_CODE = re.compile(r"```[^`]*```")
+_COUNTS = {f"h{i}": re.compile(rf"^#{{{i}}}\s", re.MULTILINE) for i in range(1, 7)}
+
+
+def read_questions(path: str | Path) -> list[Prompt]:
+    """Prompts with their uid as id; category and subcategory stay in `meta`."""
+    rows = read_rows(path)
+    texts = zip(column(rows, "uid", path), column(rows, "prompt", path), rows, strict=True)
+    return [
+        Prompt(content=(Message("user", text),), id=uid, meta={k: v for k, v in row.items() if k not in ("uid", "prompt")})
+        for uid, text, row in texts
+    ]
+
+
+def write_answers(
+    path: str | Path, groups: Sequence[Group], model: str, *, count_tokens: Callable[[str], int] | None = None
+) -> None:
+    """The first answer of each group. Their `token_len` is tiktoken's for gpt-4o: give `count_tokens` for style control.
+
+    Without it, words are counted, and `token_len_of` says so.
+    """
+    write_jsonl(path, [_answer(g, model, count_tokens) for g in groups])
+
+
+def _answer(group: Group, model: str, count_tokens: Callable[[str], int] | None) -> Row:
+    text = group.completions[0].text
+    prose = _CODE.sub("", text)
+    metadata = {
+        "token_len": (count_tokens or (lambda t: len(t.split())))(text),
+        "token_len_of": "tokens" if count_tokens else "words",
+        "header_count": {name: len(pattern.findall(prose)) for name, pattern in _COUNTS.items()},
+        "list_count": {
+            "ordered": len(re.findall(r"^\s*\d+\.\s", prose, re.MULTILINE)),
+            "unordered": len(re.findall(r"^\s*[-*+]\s", prose, re.MULTILINE)),
+        },
+        "bold_count": {"**": len(re.findall(r"\*\*[^*\n]+\*\*", prose)), "__": len(re.findall(r"__[^_\n]+__", prose))},
+    }
+    messages = [{"role": "user", "content": group.prompt.text}, {"role": "assistant", "content": {"answer": text}}]
+    ans_id = content_id(f"{model}\n{group.prompt.id}\n{text}")
+    return {"uid": group.prompt.id, "ans_id": ans_id, "model": model, "messages": messages, "tstamp": 0.0, "metadata": metadata}
+
+
+def read_answers(path: str | Path) -> tuple[str, list[Group]]:
+    """(model, groups) of a file of answers."""
+    rows = read_rows(path)
+    models = set(column(rows, "model", path))
+    if len(models) != 1:
+        raise UserError(f"{len(models)} models in one file", where=str(path), fix="one file per model")
+    return str(models.pop()), [_group(row) for row in rows]
+
+
+def _group(row: Row) -> Group:
+    *asked, last = row["messages"]
+    content = last["content"]
+    answer = content["answer"] if isinstance(content, Mapping) else content
+    turns = tuple(Message(m["role"], m["content"]) for m in asked)
+    return Group(prompt=Prompt(content=turns, id=row["uid"]), completions=(Completion(content=answer),))
+
+
+def judgments(
+    comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, model: str, baseline: str, judge: str
+) -> list[Row]:
+    """Verdicts of the template `arena_hard` as judgments; `a` is the model. A game without a verdict is null."""
+    rows = []
+    for c, v in zip(comparisons, verdicts, strict=True):
+        by_first = {o.a_first: o for o in v.orders}
+        games = [_game(by_first.get(False)), _game(by_first.get(True))]
+        rows.append(
+            {"uid": c.prompt.id, "category": str(c.prompt.meta.get("category", "")), "judge": judge, "model": model,
+             "baseline": baseline, "games": games}
+        )  # fmt: skip
+    return rows
+
+
+def _game(order: Order | None) -> Row | None:
+    if order is None or order.status is Status.INVALID:
+        return None
+    said = order.label.strip("[]").upper()
+    label = _SAME.get(said, said) if said else "A=B"  # settled without a judge: a tie, or an empty answer
+    if not said and order.outcome != 0.5:
+        label = "A>>B" if (order.outcome > 0.5) == order.a_first else "B>>A"
+    return {"score": label, "judgment": {"answer": order.raw}, "prompt": ""}
+
+
+def battles(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
+    """(uid, score of the model, weight) of every game; a row with a game that has no verdict is left out, as theirs is."""
+    found = []
+    for row in rows:
+        games = row["games"]
+        if len(games) != 2 or any(g is None or g.get("score") is None for g in games):
+            continue
+        first, weight = arena_hard_outcome(games[0]["score"])
+        found.append((row["uid"], 1.0 - first, weight))
+        found.append((row["uid"], *arena_hard_outcome(games[1]["score"])))
+    return found
+
+
+def score(rows: Sequence[Row]) -> dict[str, Any]:
+    """The headline without style control: the weighted mean over games, its interval over resampled *prompts*."""
+    return {**_controlled(rows, None), "dropped": len(rows) - len({uid for uid, _, _ in battles(rows)})}
+
+
+def style_controlled_score(rows: Sequence[Row], model: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, Any]:
+    """The same at equal style; `model` and `baseline` give each uid's answer. Lengths in characters."""
+    return _controlled(rows, {uid: (model[uid], baseline[uid]) for uid in {r["uid"] for r in rows}})
+
+
+def _controlled(rows: Sequence[Row], texts: Mapping[str, tuple[str, str]] | None) -> dict[str, Any]:
+    games = battles(rows)
+    if not games:
+        raise UserError("no row has two verdicts", where="arena-hard judgments")
+    uids, outcome, weight = (list(c) for c in zip(*games, strict=True))
+    gaps = np.zeros((len(games), 4))
+    if texts is not None:
+        sides = [[style_of(texts[uid][side]) for uid in uids] for side in (0, 1)]
+        gaps = style_gaps(*sides)
+    found: StyleControlled = style_controlled(outcome, gaps, prompt=uids, weight=weight, draws=1000)
+    return {
+        "score": 100 * (found.estimate if texts is not None else found.win_rate),
+        "ci95": [100 * v for v in found.ci95],
+        "n": found.n,
+        "effects": found.effects,
+    }

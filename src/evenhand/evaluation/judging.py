@@ -1,0 +1,78 @@
+"""Two sides judged and summed up: verdicts, how the judge behaved, and win rates with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evenhand.evaluation import alpaca_eval, arena_hard
+from evenhand.evaluation.answers import matched
+from evenhand.evaluation.finished import FinishedRun
+from evenhand.evaluation.outcomes import Row, compare
+from evenhand.evaluation.rows import write_json_list, write_jsonl
+from evenhand.judges import Comparison, Judge, Verdict, account
+from evenhand.judges.account import by_length, merged
+from evenhand.judges.verdict import Progress
+from evenhand.stats import length_controlled, win_rate
+
+
+def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Win rate of the first side, raw and at equal length, and the judge's account."""
+    outcome = np.array([v.outcome for v in verdicts])
+    won = win_rate(outcome)
+    row: dict[str, Any] = {"win_rate": won.estimate, "ci95": list(won.ci95), "wins": won.wins, "losses": won.losses}
+    lengths = np.array([(len(c.a.text), len(c.b.text)) for c in comparisons], dtype=float)
+    if len(outcome) > 1:
+        lc = length_controlled(outcome, lengths[:, 0], lengths[:, 1])
+        row["length_controlled"] = {"win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note}
+    return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
+
+
+def record(comparison: Comparison, verdict: Verdict, judge: Judge, policy: str, baseline: str) -> Row:
+    """One line of a verdict file: enough to read, to count again and to find the question."""
+    return {
+        "prompt_id": comparison.prompt.id, "policy": policy, "baseline": baseline, "judge": judge.name,
+        "revision": judge.revision, "len_a": len(comparison.a.text), "len_b": len(comparison.b.text), **verdict.to_json(),
+    }  # fmt: skip
+
+
+def judge_run(run: FinishedRun, judge: Judge, progress: Progress | None = None) -> tuple[dict[str, Any], list[Row]]:
+    """Every arm of a finished run against its baseline by another judge: win rates, contrasts, account; and all verdicts."""
+    outcomes: list[Row] = []
+    records: list[Row] = []
+    accounts = []
+    for arm, seeds in run.answers.items():
+        if arm == run.baseline:
+            continue
+        for seed, groups in seeds.items():
+            pairs = matched(groups, run.answers[run.baseline][seed], f"{arm} seed {seed}")
+            verdicts = judge(pairs, progress)
+            accounts.append(account(verdicts))
+            for pair, verdict in zip(pairs, verdicts, strict=True):
+                sizes = {"length": len(pair.a.text), "baseline_length": len(pair.b.text)}
+                outcomes.append({"arm": arm, "seed": seed, "prompt": pair.prompt.id, "outcome": verdict.outcome, **sizes})
+                records.append({"arm": arm, "seed": seed, **record(pair, verdict, judge, arm, run.baseline)})
+    return {**compare(outcomes), "judge": {"name": judge.name, **merged(accounts)}}, records
+
+
+def write(
+    out: Path, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], judge: Judge, names: Mapping[str, str], form: str
+) -> list[Path]:
+    """`verdicts.jsonl`, and the same in AlpacaEval's or Arena-Hard's form where asked for."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [record(c, v, judge, names["a"], names["b"]) for c, v in zip(comparisons, verdicts, strict=True)]
+    write_jsonl(out / "verdicts.jsonl", rows)
+    paths = [out / "verdicts.jsonl"]
+    if form == "alpaca_eval":
+        made = alpaca_eval.annotations(comparisons, verdicts, model=names["a"], baseline=names["b"], annotator=judge.name)
+        write_json_list(out / "annotations.json", made)
+        alpaca_eval.write_leaderboard(out / "leaderboard.csv", alpaca_eval.leaderboard(made))
+        paths += [out / "annotations.json", out / "leaderboard.csv"]
+    if form == "arena_hard":
+        games = arena_hard.judgments(comparisons, verdicts, model=names["a"], baseline=names["b"], judge=judge.name)
+        write_jsonl(out / f"{names['a']}.jsonl", games)
+        paths.append(out / f"{names['a']}.jsonl")
+    return paths

@@ -1,0 +1,74 @@
+"""JSON and JSONL files of other tools, read without surprises."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenhand.errors import UserError
+
+Row = dict[str, Any]
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The objects of a JSON list or of JSON lines, plain or gzipped. A line ends at a line feed only: texts hold U+2028."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path))
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        data = file.read()
+    rows = (
+        _whole(data, path)
+        if data.lstrip()[:1] == b"["
+        else [_line(t, path, i) for i, t in enumerate(data.split(b"\n"), 1) if t.strip()]
+    )
+    if not rows:
+        raise UserError("holds no rows", where=str(path))
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError("is not an object", where=f"{path.name}[{index}]")
+    return rows
+
+
+def write_json_list(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON list, as AlpacaEval's tools read it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(rows), ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in rows), encoding="utf-8")
+
+
+def field(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """A field that must be there."""
+    if name not in row:
+        raise UserError(f"'{name}' is missing", where=where, fix=f"the row has: {', '.join(row)}")
+    return row[name]
+
+
+def column(rows: Sequence[Row], name: str, path: str | Path) -> list[Any]:
+    """A field of every row."""
+    return [field(row, name, f"{Path(path).name}[{i}]") for i, row in enumerate(rows)]
+
+
+def _whole(data: bytes, path: Path) -> list[Any]:
+    try:
+        return list(json.loads(data))
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}", where=str(path)) from error
+
+
+def _line(text: bytes, path: Path, number: int) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}", where=f"{path.name}:{number}") from error
