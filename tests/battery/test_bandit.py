@@ -59,10 +59,12 @@ def arrives(table: Table, known: Tensor, tolerance: float = 2e-3) -> None:
 # ---- fixed data: closed forms -----------------------------------------------------------------------------------------
 
 
-def test_sft_learns_the_empirical_distribution():
+@pytest.mark.parametrize("name", ["sft", "preference_model"])
+def test_likelihood_learns_the_empirical_distribution(name):
+    """A preference model is asked for a letter: what it learns is the share of pairs in which that letter was right."""
     counts = (4, 1, 3, 2)
     rows = [group_of((a,), (math.nan,)) for a, count in zip(ANSWERS, counts, strict=True) for _ in range(count)]
-    arrives(fit_fixed(build("sft"), rows, start()), (torch.tensor(counts, dtype=torch.float64) / 10).log())
+    arrives(fit_fixed(build(name), rows, start()), (torch.tensor(counts, dtype=torch.float64) / 10).log())
 
 
 def test_dpo_learns_the_tilted_reference():
@@ -278,4 +280,4 @@ def test_every_method_is_asked_here():
         "rloo", "reinforce", "ppo", "rank", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "topr_online", "raft", "online_dpo",
         "batched_online_dpo", "iterative_dpo",
     }  # fmt: skip
-    assert set(methods.METHODS) == {*IMPLICIT, *online, *UNORDERED, "sft", "reward_model", "kto", "topr"}
+    assert set(methods.METHODS) == {*IMPLICIT, *online, *UNORDERED, "sft", "preference_model", "reward_model", "kto", "topr"}
