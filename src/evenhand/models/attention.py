@@ -56,9 +56,10 @@ def attention_forward(
     rule = Rule(scale=named.get("scaling"), window=named.get("sliding_window"), softcap=named.get("softcap"))
     if (seen := _watching.get()) is not None:
         seen.attended.append(rule.window)
-    if torch.is_autocast_enabled(query.device.type):
-        low = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(low), key.to(low), value.to(low)
+    device = query.device.type
+    if torch.is_autocast_enabled(device):  # a processor's flash kernel is slower in half precision than in single
+        dtype = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     return tree.attend(query, key, value, rule), None
 
 

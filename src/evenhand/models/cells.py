@@ -34,7 +34,8 @@ class Cells:
     def spread(self, values: Tensor) -> Tensor:
         """[M] -> [N, C], 0 where the mask is False."""
         mask = self._batch.completion_mask
-        grid = values.new_zeros(mask.numel()).index_copy(0, self._index, values).view(mask.shape)
+        where = (self._index // mask.shape[1], self._index % mask.shape[1])
+        grid = values.new_zeros(mask.shape).index_put(where, values)
         return grid if mask.device.type == "cpu" else torch.where(mask, grid, 0.0)
 
 
