@@ -92,8 +92,10 @@ def score(
     model_or_reward: Annotated[
         str, typer.Argument(help="A reward model, a policy (log-probs), a reward's name (vader), or '{kind: ..., ...}'.")
     ],
-    file: Annotated[Path, typer.Argument(help="Prompts with answers, in any format that `run` reads.")],
-    out: Annotated[Path | None, typer.Option(help="Write the scored groups as JSONL here.")] = None,
+    file: Annotated[
+        Path, typer.Argument(help="Prompts with answers, in any format that `run` reads; or a finished run's folder.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the scored groups as JSONL here (a folder, for a run).")] = None,
     max_prompt: Annotated[int, typer.Option(min=1, help="Prompts keep their last tokens.")] = 2048,
     max_completion: Annotated[int, typer.Option(min=1, help="Answers keep their first tokens.")] = 2048,
     device: Device = "auto",
@@ -103,15 +105,23 @@ def score(
     from evenhand.data.jsonl import write_groups
     from evenhand.data.load import load
 
-    data = load(str(file), where=str(file))
-    print(data.description)
-    given = data.groups
-    scored = scorer(model_or_reward, max_prompt, max_completion, device)(given)
-    for line in summary(given, scored):
-        print(line)
-    if out is not None:
-        write_groups(out, [replace(g, scores=s.values, parts=s.parts) for g, s in zip(given, scored, strict=True)])
-        print(f"written: {out}")
+    from evenhand.evaluation.finished import is_run, open_run
+
+    score_all = scorer(model_or_reward, max_prompt, max_completion, device)
+    if is_run(file):
+        sources = {f"{arm}-seed-{s}": g for arm, seeds in open_run(file).answers.items() for s, g in seeds.items()}
+    else:
+        data = load(str(file), where=str(file))
+        print(data.description)
+        sources = {"": data.groups}
+    for name, given in sources.items():
+        scored = score_all(given)
+        for line in summary(given, scored):
+            print(f"{name}: {line}" if name else line)
+        if out is not None:
+            path = out / f"{name}.jsonl" if name else out
+            write_groups(path, [replace(g, scores=s.values, parts=s.parts) for g, s in zip(given, scored, strict=True)])
+            print(f"written: {path}")
 
 
 def read_prompts(path: Path, as_prompt: Callable[[str], Prompt]) -> list[Prompt]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
 from evenhand.experiment.document import parse
-from evenhand.types import Group, Head, Scores
+from evenhand.types import Group, Scores
 
 MICROBATCH = 8192
 Scorer = Callable[[Sequence[Group]], list[Scores]]
@@ -45,23 +45,8 @@ def _meant(name: str, kinds: Iterable[str]) -> bool:
 
 
 def log_probs(name: str, max_prompt: int, max_completion: int, device: str) -> Scorer:
-    """log pi(answer | prompt) in nats, summed over the answer's tokens (its stop token too); `per_token` is the mean."""
+    """log pi(answer | prompt) in nats; see `evaluation.logprobs`."""
+    from evenhand.evaluation.logprobs import log_probs as of_policy
+
     policy, renderer = open_policy(name, device)
-
-    def reward(groups: Sequence[Group]) -> list[Scores]:
-        from evenhand.train.items import Item
-        from evenhand.train.scoring import read, total
-
-        tokens = [renderer.tokenise(group, max_prompt=max_prompt, max_completion=max_completion) for group in groups]
-        items = [Item(tokens=t) for t in tokens]
-        rows = read(
-            policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=MICROBATCH, temperature=1.0, device=policy.device
-        )
-        scores = []
-        for item, row in zip(items, rows[Head.LOGP], strict=True):
-            masks = [c.mask for c in item.tokens.completions]
-            sums = tuple(total(r, m) for r, m in zip(row, masks, strict=True))
-            scores.append(Scores(sums, {"per_token": tuple(s / sum(m) for s, m in zip(sums, masks, strict=True))}))
-        return scores
-
-    return reward
+    return of_policy(policy, renderer, max_prompt=max_prompt, max_completion=max_completion, tokens_per_microbatch=MICROBATCH)

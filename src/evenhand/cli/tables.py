@@ -40,3 +40,33 @@ def plain_lines(found: Mapping[str, Any], indent: str = "") -> list[str]:
         else:
             lines.append(f"{indent}{key}: {value}")
     return lines
+
+
+def leaderboard_table(lines: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """AlpacaEval lines: raw and length-controlled win rates in per cent; with what a leaderboard states, where it is known."""
+    width = max(len(m) for m in lines)
+    out = [f"{'model':<{width}}  win rate    s.e.  at equal length (95% interval)      n  length"]
+    for model, row in lines.items():
+        low, high = row["lc_ci95"]
+        out.append(
+            f"{model:<{width}}  {row['win_rate']:8.2f}  {row['standard_error']:6.2f}  {row['length_controlled_winrate']:15.2f} "
+            f"({low:.1f} to {high:.1f}){row['n_total']:9d}  {row['avg_length']:6d}"
+        )
+        if stated := row.get("stated"):
+            known = ", ".join(f"{k} {v:.2f}" for k, v in stated.items())
+            out.append(f"{'':<{width}}  stated by the leaderboard: {known}")
+    out.append(f"length control: {next(iter(lines.values()))['lc_form']} (without the public leaderboard's gamed baselines)")
+    return out
+
+
+def best_of_n_lines(curves: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
+    """Expected gold score of each proxy's favourite of n."""
+    lines = []
+    for name, points in curves.items():
+        lines.append(f"best of n by {name} ({points[0]['prompts']} prompts, {points[0]['left_out']} left out):")
+        for p in points:
+            low, high = p["ci95"]
+            lines.append(
+                f"  n = {p['n']:<3} gold {p['gold']:.4f} ({low:.4f} to {high:.4f})   KL at most {p['kl_bound']:.2f} nats"
+            )
+    return lines

@@ -1,0 +1,102 @@
+"""lm-evaluation-harness behind one function: known tasks, their pitfalls handled, per-item results kept for paired tests."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenhand.errors import UserError
+
+SHOTS = {
+    "gsm8k": 5,
+    "mmlu": 5,
+    "arc_challenge": 25,
+    "humaneval": 0,
+    "mbpp": 3,
+    "truthfulqa_mc1": 0,
+    "truthfulqa_mc2": 0,
+    "ifeval": 0,
+}
+"""Examples in the prompt that the literature uses; a task's own file decides for the others."""
+PRIMARY = {
+    "gsm8k": "exact_match,flexible-extract",
+    "mmlu": "acc,none",
+    "arc_challenge": "acc_norm,none",
+    "humaneval": "pass@1,create_test",
+    "mbpp": "pass_at_1,none",
+    "truthfulqa_mc1": "acc,none",
+    "truthfulqa_mc2": "acc,none",
+    "ifeval": "prompt_level_strict_acc,none",
+}
+"""The metric and answer filter that a task is reported by; the first one for other tasks."""
+RUNS_CODE = ("humaneval", "mbpp")
+
+
+def available() -> bool:
+    return importlib.util.find_spec("lm_eval") is not None
+
+
+def run_tasks(
+    model: Any, tasks: Sequence[str], *, backend: str = "hf", backend_args: Mapping[str, Any] | None = None,
+    include: str | Path | None = None, shots: int | None = None, limit: int | None = None, chat_template: bool = False,
+    allow_code_execution: bool = False, device: str | None = None, seed: int = 0,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """{task: {metric, value, stderr, n, shots, chat_template, backend, lm_eval_version, task_version, metrics, items}}.
+
+    `model`: a folder, a hub name, or an lm_eval model (its `dummy`, say). `include`: a folder of task files, which may read
+    local data and so work offline. `items` are per-item values of the primary metric, in order: paired tests need them.
+    Tasks that run what a model wrote are refused without `allow_code_execution`.
+    """
+    if not available():
+        raise UserError("lm_eval is not installed", where="evaluate", fix="pip install 'evenhand[eval]'")
+    dangerous = [t for t in tasks if t.startswith(RUNS_CODE)]
+    if dangerous and not allow_code_execution:
+        raise UserError(f"{', '.join(dangerous)} runs code that a model wrote", where="--tasks", fix="add --allow-code-execution")
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    if allow_code_execution:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
+    manager = TaskManager(include_path=str(include) if include else None)
+    opened = _open(model, backend, backend_args or {}, device)
+    found = {}
+    for task in tasks:  # one at a time: each has its own number of shots
+        used = shots if shots is not None else SHOTS.get(task)
+        results = lm_eval.simple_evaluate(
+            model=opened, tasks=[task], num_fewshot=used, limit=limit, apply_chat_template=chat_template, task_manager=manager,
+            log_samples=True, confirm_run_unsafe_code=allow_code_execution, random_seed=seed, numpy_random_seed=seed,
+            torch_random_seed=seed, fewshot_random_seed=seed, bootstrap_iters=1000,
+        )  # fmt: skip
+        if results is None:
+            raise UserError("no results", where=f"task {task}", why="only the first process of a distributed run has them")
+        found[task] = _row(task, results, chat_template, backend)
+    return found
+
+
+def _open(model: Any, backend: str, arguments: Mapping[str, Any], device: str | None) -> Any:
+    if not isinstance(model, str | Path):
+        return model
+    from lm_eval.api.registry import get_model
+
+    named = {"pretrained": str(model), **({"device": device} if device else {}), **arguments}
+    return get_model(backend).create_from_arg_obj(named, {"batch_size": arguments.get("batch_size", 8), "device": device})
+
+
+def _row(task: str, results: Mapping[str, Any], chat_template: bool, backend: str) -> dict[str, Any]:
+    metrics = {k: v for k, v in results["results"][task].items() if isinstance(v, int | float) and "," in k}
+    values = {k: v for k, v in metrics.items() if "_stderr" not in k}
+    key = PRIMARY.get(task) if PRIMARY.get(task) in values else next(iter(values))
+    name, _, kept = str(key).partition(",")
+    stderr = results["results"][task].get(f"{name}_stderr,{kept}")
+    samples = [s for s in results.get("samples", {}).get(task, []) if s.get("filter", kept) == kept]
+    return {
+        "metric": key, "value": values[key], "stderr": stderr if isinstance(stderr, int | float) else None,
+        "n": len(samples) or None, "shots": results.get("n-shot", {}).get(task), "chat_template": chat_template,
+        "backend": backend, "lm_eval_version": importlib.metadata.version("lm_eval"),
+        "task_version": results.get("versions", {}).get(task), "metrics": values,
+        "items": [float(s[name]) for s in samples if isinstance(s.get(name), int | float | bool)],
+    }  # fmt: skip
