@@ -124,3 +124,24 @@ def test_deviations_are_named():
     assert deviations(load(Experiment, GOOD).value) == []
     said = deviations(load(Experiment, changed("arms.dpo.train", {"learning_rate": 1e-3})).value)
     assert said == ["train.learning_rate: dpo 0.001, rloo 0.0001"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what", "fix"),
+    [
+        ("arms.best", {"method": "best_of_n"}, "best_of_n chooses by a reward", "add `reward:`"),
+        ("arms.best", {"method": "best_of_n", "n": 1, "reward": "rm"}, "n is 1", "at least 2"),
+        ("arms.best", {"method": "best_of_n", "m": 4, "reward": "rm"}, "unknown key 'm'", "known: 'n'"),
+        ("arms.best", {"method": "best_of_n", "reward": "rn"}, "unknown reward 'rn'", ""),
+        ("reward_models.rm", {"method": "kto", "train": {"steps": 1}}, "kto does not give a reward", "preference_model"),
+        ("rewards.two", {"kind": "ensemble", "members": ["rm", "rn"]}, "unknown reward 'rn'", ""),
+    ],
+)
+def test_signals_that_cannot_be(path, value, what, fix):
+    data = changed(path, value)
+    if path.startswith("rewards."):
+        data["arms"]["rloo"]["reward"] = path.split(".")[1]
+    with pytest.raises(UserError) as caught:
+        load(Experiment, data)
+    assert what in str(caught.value)
+    assert fix in str(caught.value)

@@ -1,0 +1,112 @@
+"""Every kind of signal an experiment can name, through the real plan and stages: local and DPO rewards, ensembles, best of n."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evenhand.data.jsonl import read_groups
+from evenhand.experiment import plan as planner
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.schema import load
+from evenhand.stages import STAGES
+from evenhand.stages.common import build_reward, open_model_reward
+
+TRAIN = {"steps": 2, "prompts_per_step": 4, "learning_rate": 1e-3}
+EXPERIMENT = {
+    "name": "signals",
+    "baseline": "sft",
+    "data": {"world": "quickstart", "sizes": {"demonstrations": 24, "preferences": 24, "prompts": 16, "heldout_preferences": 12}},
+    "model": {"pretrain": {"documents": 32, "train": TRAIN}},
+    "lengths": {"prompt": 32, "completion": 12},
+    "sft": {"train": TRAIN},
+    "reward_models": {
+        "first": {"train": TRAIN}, "second": {"train": TRAIN}, "own": {"method": "local", "train": TRAIN},
+        "ratio": {"method": "dpo", "beta": 0.05, "train": TRAIN},
+    },
+    "rewards": {"both": {"kind": "ensemble", "members": ["first", "second"], "rule": "lower_bound", "k": 0.5}},
+    "train": TRAIN,
+    "arms": {
+        "sft": {"method": "start"},
+        "careful": {"method": "rloo", "reward": "both", "completions_per_prompt": 2},
+        "by_ratio": {"method": "rloo", "reward": "ratio", "completions_per_prompt": 2},
+        "chosen": {"method": "best_of_n", "n": 4, "reward": "own"},
+        "plain": {"method": "best_of_n", "n": 4, "reward": "gold"},
+    },
+    "evaluation": {"prompts": 6},
+    "runtime": {"device": "cpu"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[planner.Plan, dict[str, Path]]:
+    """Every node run in order, in this process."""
+    plan = planner.build(load(Experiment, EXPERIMENT).value)
+    folders: dict[str, Path] = {}
+    for node in plan.nodes:
+        folders[node.name] = tmp_path_factory.mktemp("node")
+        inputs = {role: folders[name] for role, name in node.inputs.items()}
+        STAGES[node.kind](node.spec, node.seed, inputs, folders[node.name], lambda *_, **__: None)
+    return plan, folders
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_ensemble_names_its_members(done):
+    plan, folders = done
+    node = plan["arms/careful/seed-0"]
+    assert set(node.inputs) >= {"reward_models/first", "reward_models/second"}
+    assert "reward_references/first" not in node.inputs
+    for row in rows(folders[node.name]):
+        spread = [row[f"reward/{name}"] for name in ("member 0", "member 1", "spread")]
+        assert row["reward"] == pytest.approx((spread[0] + spread[1]) / 2 - 0.5 * spread[2], abs=1e-5)
+
+
+def test_a_dpo_reward_comes_with_its_reference(done):
+    plan, folders = done
+    node = plan["arms/by_ratio/seed-0"]
+    assert node.inputs["reward_references/ratio"] == plan["reward_models/ratio/seed-0"].inputs["start"] == "sft"
+    for row in rows(folders[node.name]):
+        assert row["reward"] == pytest.approx(0.05 * (row["reward/logp"] - row["reward/ref_logp"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["first", "own", "ratio"])
+def test_every_reward_model_is_evaluated_on_held_out_pairs(done, name):
+    _, folders = done
+    scores = json.loads((folders[f"reward_models/{name}/seed-0/evaluation"] / "scores.json").read_text())
+    assert len(scores["chosen"]) == len(scores["rejected"]) == 12
+    assert scores["chosen"] != scores["rejected"]
+
+
+@pytest.mark.parametrize("arm", ["chosen", "plain"])
+def test_best_of_n_beats_a_single_answer_by_its_own_reward(done, arm):
+    """The arm trains nothing: it generates from the start, and its mean reward over prompts is not below the start's."""
+    plan, folders = done
+    assert plan.arms[arm][0] == "sft"
+    node = plan[plan.generations[arm][0]]
+    inputs = {role: folders[name] for role, name in node.inputs.items()}
+    reward = build_reward(node.spec["reward"], inputs, node.spec, "cpu")
+    single = read_groups(folders[plan.generations["sft"][0]] / "generations.jsonl")
+    best = read_groups(folders[node.name] / "generations.jsonl")
+    mean = lambda groups: sum(s.values[0] for s in reward(groups)) / len(groups)  # noqa: E731
+    assert [len(g.completions) for g in best] == [1] * 6
+    assert [g.prompt.id for g in best] == [g.prompt.id for g in single]
+    assert mean(best) > mean(single)
+
+
+def test_best_of_n_states_its_divergence(done):
+    """log 4 - 3/4 nats, since its policy is the start itself."""
+    plan, folders = done
+    measured = json.loads((folders[plan.generations["chosen"][0]] / "measured.json").read_text())
+    assert measured["kl"] == pytest.approx([0.6363] * 6, abs=1e-3)
+
+
+def test_a_reference_that_is_missing_is_an_error(done):
+    plan, folders = done
+    spec = plan["reward_models/ratio/seed-0/evaluation"].spec
+    with pytest.raises(ValueError, match="relative to a reference"):
+        open_model_reward(folders["reward_models/ratio/seed-0"], spec, "cpu")
