@@ -104,7 +104,6 @@ def score(
     from evenhand.cli.scores import scorer
     from evenhand.data.jsonl import write_groups
     from evenhand.data.load import load
-
     from evenhand.evaluation.finished import is_run, open_run
 
     score_all = scorer(model_or_reward, max_prompt, max_completion, device)
