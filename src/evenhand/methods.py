@@ -365,12 +365,17 @@ def iterative_dpo(
     length_penalty: float = 0.0,
     reference: str = "start",
     accumulate: bool = False,
+    hybrid: bool = False,
+    partner: str = "none",
 ) -> Method:
     """Online iterative RLHF: each round samples at mixed temperatures, takes best against worst, trains DPO
-    (Dong et al. 2024, algorithm 2). `reference` is start (the text) or generator (the released script)."""
+    (Dong et al. 2024, algorithm 2). `reference` is start (the text) or generator (the released script); `hybrid` adds the
+    data's own pairs to every round; `partner: start` lets the frozen start write every second answer of a group."""
+    if hybrid and reference != "start":
+        raise UserError("hybrid data need a fixed reference", where="iterative_dpo", fix="use `reference: start`")
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, select="best_vs_worst", updates=-(-steps // rounds), epochs=epochs,
-        temperatures=temperatures, accumulate=accumulate, length_penalty=length_penalty,
+        temperatures=temperatures, accumulate=accumulate, length_penalty=length_penalty, hybrid=hybrid, partner=partner,
     )  # fmt: skip
     pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen")
     objective = Combined(objectives=(pair, nll), coefficients=(1.0, likelihood)) if likelihood else pair

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,10 +112,14 @@ def labelled(item: Item, method: Method) -> Item:
     return replace(item, per_completion={**item.per_completion, **fields, "advantage": advantage}, per_token=per_token)
 
 
-def reference_reader(cell: Cell) -> Any:
+def frozen_start(cell: Cell) -> torch.nn.Module:
+    """The policy every arm starts from, without gradients."""
+    return open_policy(cell.inputs["start"], cell.spec, cell.device).requires_grad_(False)
+
+
+def reference_reader(cell: Cell, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Item]], Rows]:
     """Log-probs under the frozen start, for rows that no cache can know in advance."""
-    frozen = open_policy(cell.inputs["start"], cell.spec, cell.device)
-    frozen.requires_grad_(False)
+    frozen = frozen_start(cell) if frozen is None else frozen
 
     def logps(items: Sequence[Item]) -> Rows:
         return reading(cell, frozen, frozenset({Head.LOGP}), items)[Head.LOGP]

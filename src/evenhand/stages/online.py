@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evenhand.engines.local import LocalEngine
+from evenhand.methods import PREFERENCES
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
-from evenhand.stages.common import build_reward, read_split
-from evenhand.stages.offline import reading, reference_reader
+from evenhand.stages.common import build_reward, read_split, to_items
+from evenhand.stages.offline import frozen_start, reading, reference_reader
+from evenhand.train.assign import weighted
+from evenhand.train.items import Item, with_pairs
 from evenhand.train.rollouts import RolloutSource
 from evenhand.types import Sampling
 
@@ -25,6 +29,8 @@ def source(cell: Cell) -> RolloutSource:
     assert method.rollouts is not None
     lengths, train = spec["lengths"], spec["train"]
     config = sampling(spec)
+    frozen = frozen_start(cell) if method.reference == "start" or method.rollouts.partner == "start" else None
+    reference = reference_reader(cell, frozen) if method.reference == "start" else None
     return RolloutSource(
         plan=method.rollouts,
         prompts=[g.prompt for g in read_split(cell.inputs, "prompts")],
@@ -32,7 +38,7 @@ def source(cell: Cell) -> RolloutSource:
         reward=build_reward(spec["reward"], cell.inputs, spec, cell.device),
         tokenise=lambda g: cell.renderer.tokenise(g, max_prompt=lengths["prompt"], max_completion=None),
         read=lambda heads, items: reading(cell, cell.model, heads, items),
-        reference=reference_reader(cell) if method.reference == "start" else None,
+        reference=reference,
         sampling=config,
         prompts_per_step=train["prompts_per_step"],
         tokens_per_microbatch=train["tokens_per_microbatch"],
@@ -43,7 +49,19 @@ def source(cell: Cell) -> RolloutSource:
         skip_flat=method.skips_zero_advantage,
         ref_is_generator=method.reference == "generator",
         behaviour_is_exact=exact_behaviour(cell, config),
+        partner=LimitedPrompts(LocalEngine(frozen, cell.renderer), lengths["prompt"])
+        if method.rollouts.partner == "start"
+        else None,
+        offline=own_pairs(cell, reference) if method.rollouts.hybrid else (),
     )
+
+
+def own_pairs(cell: Cell, reference: Any) -> list[Item]:
+    """The data's own preference pairs, for a method that mixes them with its rollouts."""
+    groups = read_split(cell.inputs, PREFERENCES)
+    items = [i for i in map(with_pairs, to_items(groups, cell.renderer, cell.spec)) if i.pairs]
+    items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, reference(items), strict=True)]
+    return [weighted(i, mask_truncated=False) for i in items]
 
 
 def sampling(spec: Any, seed: int = 0) -> Sampling:
@@ -54,6 +72,8 @@ def sampling(spec: Any, seed: int = 0) -> Sampling:
 def exact_behaviour(cell: Cell, config: Sampling) -> bool:
     """True when the sampler's log-probs are the trainer's own: nothing truncated, one temperature, that of training."""
     assert cell.method.rollouts is not None
+    if cell.method.rollouts.partner != "none":
+        return False
     temperatures = set(cell.method.rollouts.temperatures) or {config.temperature}
     return config.top_p == 1.0 and config.top_k == 0 and temperatures == {cell.temperature}
 

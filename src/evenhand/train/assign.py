@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Protocol
 
 import torch
@@ -46,9 +47,16 @@ def weighted(item: Item, *, mask_truncated: bool) -> Item:
     return replace(item, per_completion={**item.per_completion, "weight": tuple(map(float, counts))})
 
 
-def spread(group: Group) -> float:
-    """Range of a group's scores; 0 when fewer than two are known."""
-    known = [s for s in group.scores if s == s]
+def interleaved(own: Group, other: Group) -> Group:
+    """The completions of two groups of one prompt in turn, the first group's first."""
+    pairs = zip_longest(own.completions, other.completions)
+    return replace(own, completions=tuple(c for pair in pairs for c in pair if c is not None), scores=())
+
+
+def spread(group: Group, *, unshaped: bool = False) -> float:
+    """Range of a group's known scores, or of the rewards before length penalties; 0 when fewer than two are known."""
+    scores = group.parts.get("unshaped", group.scores) if unshaped else group.scores
+    known = [s for s in scores if s == s]
     return max(known) - min(known) if len(known) > 1 else 0.0
 
 

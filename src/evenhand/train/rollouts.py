@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import credit, selection, shaping
+from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Engine, Reward, Step
 from evenhand.seeding import keyed, rng
 from evenhand.train import assign, buffer
@@ -28,6 +29,12 @@ CREDITS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Reward [P, G] -> advantage [P, G], per completion. `none`, `running_baseline` and `gae` need more: see the source."""
 SELECTIONS = ("best_vs_worst", "best")
+NAMES: dict[str, tuple[str, ...]] = {
+    "credit": (*CREDITS, "none", "running_baseline", "gae"),
+    "select": ("none", *SELECTIONS),
+    "partner": ("none", "start"),
+}
+"""What each coordinate may be called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,8 @@ class Rollouts:
     `temperatures` samples completion i at temperatures[i mod len] (empty: the experiment's). `refill` draws up to that many
     further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions.
     `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
-    soft penalty before the limit. `accumulate` keeps earlier rollouts in the training set.
+    soft penalty before the limit. `accumulate` keeps earlier rollouts in the training set; `hybrid` adds the fixed pairs of the
+    data to every rollout. `partner` "start" lets the frozen start write every second completion of a group.
     """
 
     completions_per_prompt: int = 8
@@ -58,9 +66,16 @@ class Rollouts:
     gamma: float = 1.0
     lam: float = 0.95
     accumulate: bool = False
+    hybrid: bool = False
+    partner: str = "none"
     length_penalty: float = 0.0
     overlong_limit: int = 0
     overlong_buffer: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in NAMES.items():
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"unknown {name} '{value}'", where="rollouts", fix=did_you_mean(str(value), known))
 
 
 @dataclass(kw_only=True)
@@ -88,6 +103,8 @@ class RolloutSource:
     skip_flat: bool
     ref_is_generator: bool = False
     behaviour_is_exact: bool = True
+    partner: Engine | None = None
+    offline: Sequence[Item] = ()
     items: list[Item] = field(default_factory=list)
     kept: list[Item] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -107,9 +124,10 @@ class RolloutSource:
         """The items of one update: a slice of this epoch's keyed permutation of the rollout."""
         per_epoch = max(1, self.plan.updates // self.plan.epochs)
         epoch, part = divmod(update, per_epoch)
-        order = permutation(self.seed, f"rollout-{rollout}", epoch, len(self.items))
+        items = [*self.items, *self.offline]
+        order = permutation(self.seed, f"rollout-{rollout}", epoch, len(items))
         low, high = len(order) * part // per_epoch, len(order) * (part + 1) // per_epoch
-        chosen = [self.items[i] for i in (order if per_epoch > 1 or self.plan.epochs > 1 else range(len(order)))[low:high]]
+        chosen = [items[i] for i in (order if per_epoch > 1 or self.plan.epochs > 1 else range(len(order)))[low:high]]
         if not self.skip_flat:
             return chosen
         return [piece for item in chosen for piece in split_dead(item)]
@@ -136,7 +154,9 @@ class RolloutSource:
             rows = window(self.seed, "prompts", len(self.prompts), start, wanted)
             groups = self._scored([self.prompts[i] for i in rows], rollout, attempt)
             last = attempt == self.plan.refill
-            kept += groups if last or not self.plan.refill else [g for g in groups if assign.spread(g) > credit.FLAT]
+            kept += (
+                groups if last or not self.plan.refill else [g for g in groups if assign.spread(g, unshaped=True) > credit.FLAT]
+            )
         return kept
 
     def _scored(self, prompts: Sequence[Prompt], rollout: int, attempt: int) -> list[Group]:
@@ -147,13 +167,22 @@ class RolloutSource:
             [replace(sampling, temperature=temperatures[i % len(temperatures)]) for i in range(n)] if temperatures else sampling
         )
         with self.ledger.phase("generate"):
-            groups = self.engine.generate(prompts, n, mixed)
+            groups = self._sampled(prompts, [mixed] * n if isinstance(mixed, Sampling) else mixed)
         with self.ledger.phase("score"):
             scores = self.reward(groups)
         self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         self.ledger.reward_calls += len(groups) * n
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
         return [assign.shaped(g, self.plan) for g in scored]
+
+    def _sampled(self, prompts: Sequence[Prompt], each: Sequence[Sampling]) -> list[Group]:
+        """A group per prompt; with a partner, its odd completions are the partner's."""
+        if self.partner is None:
+            return self.engine.generate(prompts, len(each), each)
+        others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[1::2]]  # else equal weights would say equal things
+        own = self.engine.generate(prompts, len(each[::2]), each[::2])
+        theirs = self.partner.generate(prompts, len(others), others)
+        return [assign.interleaved(a, b) for a, b in zip(own, theirs, strict=True)]
 
     def _with_logps(self, items: list[Item]) -> list[Item]:
         """Old log-probs where later updates or truncated sampling need them, values, and the reference's log-probs."""
