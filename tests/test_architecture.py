@@ -17,7 +17,7 @@ LAYERS = [
     {"methods", "evaluation"},
     {"stages"},
     {"experiment"},
-    {"report"},
+    {"report", "doctor"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -46,6 +46,7 @@ def prepared(monkeypatch, tmp_path):
     run_dir = tmp_path / "out"
     run_dir.mkdir()
     monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
+    monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
     monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {results['arms']}")
     return SimpleNamespace(run=run, asked=asked)
 

@@ -10,7 +10,7 @@ import traceback
 
 import typer
 
-from evenhand.cli import data, experiments, judging, look, play
+from evenhand.cli import data, doctor, evaluating, experiments, judging, look, play
 from evenhand.errors import UserError
 
 BUG, WRONG_INPUT = 1, 2
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (experiments, play, judging, look):
+for _module in (experiments, doctor, play, evaluating, judging, look):
     for _command in _module.COMMANDS:
         app.command()(_command)
 app.add_typer(data.app)

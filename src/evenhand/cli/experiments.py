@@ -28,10 +28,12 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Show stages, cache hits and cost; run nothing.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
 ) -> None:
     """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
     from rich.console import Console
 
+    from evenhand.cli.doctor import before_run
     from evenhand.experiment.launch import prepare
 
     prepared = prepare(experiment, overrides or [], out)
@@ -39,6 +41,8 @@ def run(
     if plan:
         console.print(plan_table(prepared))
         return
+    if not unchecked:
+        before_run(prepared, Console(stderr=True))
     outcome, results = _execute(prepared, workers, quiet)
     if results is not None:
         _show_report(results, prepared.out, console)

@@ -115,6 +115,13 @@ class Runtime:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Doctor:
+    """Checks of `evenhand doctor` that are let pass, by id, each with the reason that the report shows."""
+
+    waive: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs."""
 
@@ -136,6 +143,7 @@ class Experiment:
     judge: Judge | LLM | LocalLLM | PreferenceModel = Judge()
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
+    doctor: Doctor = Doctor()
 
     def all_arms(self) -> dict[str, Arm]:
         """The arms in order, checked."""

@@ -105,9 +105,15 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
         return outcome, None
     from evenhand.experiment.results import assemble
 
-    results = {**assemble(plan, store, out), "failed": outcome.failed()}
+    results = {**assemble(plan, store, out), "failed": outcome.failed(), "waived": waived(prepared)}
     write_json(out / "results.json", results)
     return outcome, results
+
+
+def waived(prepared: Run) -> list[dict[str, str]]:
+    """The doctor's checks that the experiment lets pass, with their reasons."""
+    doctor = getattr(prepared.loaded.value, "doctor", None)
+    return [{"check": id, "reason": reason} for id, reason in sorted(doctor.waive.items())] if doctor is not None else []
 
 
 def _refuse(out: Path) -> None:
@@ -125,6 +131,7 @@ def record(prepared: Run) -> dict[str, Any]:
         "hashes": {"given": digest(loaded.given), "effective": digest(loaded.effective)},
         "versions": versions(),
         "threads": prepared.threads,
+        "waived": waived(prepared),
         "store": os.path.relpath(prepared.store.root, prepared.out),
         "nodes": [_node_record(n) for n in prepared.plan.nodes],
     }

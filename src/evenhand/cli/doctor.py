@@ -1,0 +1,86 @@
+"""`evenhand doctor`, and the quick look before every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evenhand.experiment.launch import Run
+
+WRONG_INPUT = 2
+
+
+def doctor(
+    experiment: Annotated[str, typer.Argument(help="A YAML file, the name of a built-in experiment, or a run directory.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only what needs no model: what `run` looks at before it begins.")
+    ] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A check by id, such as D3; may be given several times.")] = None,
+    list_checks: Annotated[bool, typer.Option("--list", help="The checks, and why each is made; nothing is looked at.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The run directory that is meant (default: runs/NAME).")] = None,
+) -> None:
+    """Look for what makes a run wrong while it looks healthy: data, template, model, reward, sampling, budget."""
+    from rich.console import Console
+
+    from evenhand.doctor import CHECKS, examine
+    from evenhand.doctor.show import show
+    from evenhand.errors import UserError, did_you_mean
+    from evenhand.experiment.launch import prepare
+
+    console = Console()
+    if list_checks:
+        _list(console)
+        return
+    for id in only or ():
+        if id not in CHECKS:
+            raise UserError(f"there is no check '{id}'", where="--only", fix=did_you_mean(id, CHECKS))
+    errors = Console(stderr=True)
+    with errors.status("looking") as status:
+        diagnosis = examine(
+            prepare(experiment, overrides or [], out), quick=quick, only=only or (),
+            progress=lambda check: status.update(f"{check.id} {check.title}"),
+        )  # fmt: skip
+    show(diagnosis, console)
+    if not diagnosis.ok:
+        raise typer.Exit(WRONG_INPUT)
+
+
+def before_run(prepared: Run, console: Console) -> None:
+    """The quick look: warnings are shown, failures that are not waived end the command with exit code 2."""
+    from evenhand.doctor import Severity, examine
+    from evenhand.doctor.show import show
+
+    diagnosis = examine(prepared, quick=True)
+    if any(r.worst() in (Severity.FAIL, Severity.WARN) for r in diagnosis.results):
+        show(diagnosis, console, least=Severity.WARN)
+    if not diagnosis.ok:
+        ids = ", ".join(f'{r.check.id}: "the reason"' for r in diagnosis.failed)
+        console.print(
+            f"Not started. Mend it, or waive it in the experiment file: doctor: {{waive: {{{ids}}}}}",
+            soft_wrap=True,
+            markup=False,
+        )
+        raise typer.Exit(WRONG_INPUT)
+
+
+def _list(console: Console) -> None:
+    from rich.table import Table
+
+    from evenhand.doctor import CHECKS
+    from evenhand.doctor.examine import order
+
+    table = Table(box=None)
+    for column in ("id", "when", "it checks that", "because"):
+        table.add_column(column)
+    for _, check in sorted(CHECKS.items(), key=order):
+        table.add_row(check.id, "quick" if check.quick else "full", check.title, check.why)
+    console.print(table)
+
+
+COMMANDS = (doctor,)

@@ -1,0 +1,183 @@
+"""Checks of settings and of the machine: rates, penalties, versions, disk, cores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.registry import Finding, check, fail, info, warn
+from evenhand.experiment.fairness import learning_rate
+from evenhand.experiment.signals import models_in, resolved_reward
+
+TESTED = {"torch": (2, 9), "transformers": (5, 10)}
+"""The oldest versions that the tests run with."""
+LARGE = 100e6
+"""Parameters from which on the usual ranges of learning rates hold; smaller models take larger rates."""
+SPREAD = 20.0
+"""A rate this many times its method's default is outside of what papers use."""
+
+
+@check(
+    "B1",
+    "the longest step fits into memory",
+    why="a run that ends for want of memory mostly does so hours later, at its longest row",
+    fix="lower `train.tokens_per_microbatch` or `lengths`, or set `train.gradient_checkpointing`",
+    quick=False,
+)
+def longest_step(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor.probe import longest_batch, peak_memory, step
+
+    rows = patient.rows(limit=64)
+    if not rows:
+        raise Unavailable("there is nothing to train on yet")
+    batch = longest_batch(rows, max(arm.train.tokens_per_microbatch for arm in patient.arms.values()))
+    seconds = step(patient.policy, batch)
+    tokens = batch.layout.total
+    yield info(
+        f"forward and backward of {tokens} tokens took {seconds:.2f} s ({tokens / seconds:.0f} tokens/s); "
+        f"peak {peak_memory():.2f} GiB"
+    )
+
+
+@check(
+    "B2",
+    "the disk has room",
+    why="a full disk ends a run at its last step, when the model is written",
+    fix="free some space, or point `runtime.store` to a larger disk",
+)
+def disk(patient: Patient) -> Iterator[Finding]:
+    run = patient.run
+    size = _weights(patient)
+    to_run = [n for n in run.plan.nodes if n.kind == "fit" and not run.store.has(n.key)]
+    need = size * (len(to_run) + 3 * min(run.workers or 1, len(to_run)))  # a checkpoint has two moments beside the weights
+    free = shutil.disk_usage(_existing(run.store.root)).free
+    if need > free:
+        yield fail(f"{len(to_run)} models of {size / 2**30:.2f} GiB need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free")
+
+
+@check(
+    "B3",
+    "what the run will do",
+    why="a budget is best known before it is spent",
+    fix="`evenhand run EXPERIMENT --plan` lists every stage",
+)
+def amount(patient: Patient) -> Iterator[Finding]:
+    seeds = len(patient.experiment.seeds)
+    for name, arm in patient.arms.items():
+        budget = f"{arm.train.steps} steps" if arm.train.steps is not None else f"{arm.train.epochs:g} epochs"
+        rollouts = patient.methods[name].rollouts
+        sampled = f", {rollouts.completions_per_prompt} answers each" if rollouts else ""
+        times = f" x {seeds} seeds" if arm.per_seed and seeds > 1 else ""
+        yield info(f"{name} ({arm.method}): {budget} of {arm.train.prompts_per_step} prompts{sampled}{times}")
+    if seeds < 3:
+        yield info(f"{seeds} seed{'s' if seeds > 1 else ''}: three or more show how far training itself scatters")
+
+
+@check(
+    "B4",
+    "versions are ones that were tested",
+    why="other versions of these libraries compute other things under the same names",
+    fix="install the versions that `evenhand env` shows in a fresh environment",
+)
+def versions(patient: Patient) -> Iterator[Finding]:
+    for name, oldest in TESTED.items():
+        have = version(name)
+        if tuple(int(p) for p in have.split("+")[0].split(".")[:2]) < oldest:
+            yield fail(f"{name} is {have}, the oldest that is tested is {'.'.join(map(str, oldest))}")
+
+
+@check(
+    "B5",
+    "results can be written",
+    why="a folder that cannot be written to is found out when there is something to lose",
+    fix="choose another `--out` or `runtime.store`",
+)
+def writable(patient: Patient) -> Iterator[Finding]:
+    for path in {patient.run.out, patient.run.store.root}:
+        there = _existing(path)
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            yield fail(f"{path} cannot be written to")
+
+
+@check(
+    "B7",
+    "learning rates are of the usual size",
+    why="a rate copied from another method ruins a model in a few steps: preference methods take a tenth to a hundredth of SFT's",
+    fix="leave `learning_rate` out to use the method's own",
+)
+def rates(patient: Patient) -> Iterator[Finding]:
+    large = _parameters(patient) > LARGE
+    for name, arm in patient.arms.items():
+        rate, usual = learning_rate(arm, patient.experiment), patient.methods[name].learning_rate
+        if rate <= 0 or not rate < 1:
+            yield fail(f"{name}: a learning rate of {rate:g} learns nothing, or ruins everything")
+        elif large and not 1 / SPREAD <= rate / usual <= SPREAD:
+            yield warn(f"{name}: learning rate {rate:g}; {arm.method} usually takes about {usual:g}")
+        if not 0 <= arm.train.warmup < 1:
+            yield fail(f"{name}: `warmup` is a share of the steps, not {arm.train.warmup:g}")
+
+
+@check(
+    "B8",
+    "a learned reward is kept on a leash",
+    why="without a penalty for leaving the start, a policy finds what a reward model is wrong about",
+    fix="set `kl` above 0, or mean it and watch the judge's curve",
+)
+def leash(patient: Patient) -> Iterator[Finding]:
+    for name, arm in patient.online.items():
+        learned = models_in(resolved_reward(arm.reward, patient.experiment))
+        if learned and arm.parameters.get("kl", None) == 0:
+            yield warn(f"{name} follows the reward model {', '.join(sorted(learned))} with kl: 0")
+        if arm.parameters.get("beta", None) == 0:
+            yield fail(f"{name}: beta is 0")
+
+
+@check(
+    "B9",
+    "workers have cores",
+    why="more threads than cores wait for each other; a run can take several times as long",
+    fix="lower `runtime.workers` or `runtime.threads`",
+)
+def cores(patient: Patient) -> Iterator[Finding]:
+    runtime = patient.experiment.runtime
+    have = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    asked = (runtime.workers or 1) * runtime.threads
+    if asked > 2 * have:
+        yield warn(f"{runtime.workers or 1} workers of {runtime.threads} threads on {have} cores")
+
+
+def _weights(patient: Patient) -> float:
+    """Bytes of the model in float32, as it is trained and saved on a processor; 0 when unknown."""
+    return 4 * _parameters(patient)
+
+
+def _parameters(patient: Patient) -> float:
+    """Parameters, from the sizes of the weight files or the shape in the config; 0 when neither is here."""
+    if patient.experiment.model.path is not None and isinstance(patient.folder, Path):
+        from safetensors import safe_open
+
+        total = 0
+        for file in patient.folder.glob("*.safetensors"):
+            with safe_open(str(file), "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 (not a mapping)
+                    size = 1
+                    for n in tensors.get_slice(key).get_shape():
+                        size *= n
+                    total += size
+        return float(total)
+    if patient.experiment.model.path is None:
+        c = patient.config
+        return float(
+            c.vocab_size * c.hidden_size + c.num_hidden_layers * (4 * c.hidden_size**2 + 3 * c.hidden_size * c.intermediate_size)
+        )
+    return 0.0
+
+
+def _existing(path: Path) -> Path:
+    path = Path(path).absolute()
+    return next(p for p in (path, *path.parents) if p.exists())

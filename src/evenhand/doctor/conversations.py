@@ -1,0 +1,66 @@
+"""Checks of turns: who speaks last, whose turn it is, and what a thinking model is shown."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from evenhand.doctor.patient import Patient
+from evenhand.doctor.registry import Finding, check, graded, share, shortened, warn
+from evenhand.types import Content
+
+THINKING = re.compile(r"<(think|thinking|reasoning)>")
+
+
+@check(
+    "D20",
+    "turns alternate and end where an answer belongs",
+    why="a prompt that ends with the assistant asks the model to answer itself; an answer by the user trains it to be the user",
+    fix="end prompts with the user and answers with the assistant; a wrong role name is a common cause",
+)
+def turns(patient: Patient) -> Iterator[Finding]:
+    for split, groups in patient.answered.items():
+        for what, rows in (
+            ("prompts end with the assistant's turn", [g for g in groups if _role(g.prompt.content, -1) == "assistant"]),
+            ("answers are not the assistant's", [g for g in groups if any(_wrong_answer(c.content) for c in g.completions)]),
+            ("prompts have one speaker twice in a row", [g for g in groups if _twice(g.prompt.content)]),
+        ):
+            severity = graded(len(rows) / max(len(groups), 1), warn_above=0.01, fail_above=0.2)
+            if severity:
+                seen = f"{share(len(rows), len(groups))} {what} in {split}"
+                yield Finding(severity=severity, seen=seen, examples=tuple(shortened(g.prompt.text) for g in rows[:3]))
+
+
+@check(
+    "D21",
+    "all answers think, or none",
+    why="with thinking in some answers only, its presence is learned as a quality of its own, or at random",
+    fix="give every answer the form, or take it from all",
+)
+def thinking(patient: Patient) -> Iterator[Finding]:
+    for split, groups in patient.answered.items():
+        answers = [c.text for g in groups for c in g.completions]
+        with_it = sum(bool(THINKING.search(t)) for t in answers)
+        open_ended = [t for t in answers if (m := THINKING.search(t)) and f"</{m.group(1)}>" not in t]
+        if 0.02 * len(answers) < with_it < 0.98 * len(answers):
+            yield warn(f"{share(with_it, len(answers))} answers of {split} have a thinking block, the others none")
+        severity = graded(len(open_ended) / max(len(answers), 1), warn_above=0.01, fail_above=0.5)
+        if severity:
+            seen = f"{share(len(open_ended), len(answers))} answers of {split} open a thinking block and never close it"
+            yield Finding(severity=severity, seen=seen, examples=tuple(map(shortened, open_ended[:3])))
+
+
+def _role(content: Content, index: int) -> str:
+    return "" if isinstance(content, str) or not content else content[index].role
+
+
+def _wrong_answer(content: Content) -> bool:
+    return not isinstance(content, str) and bool(content) and content[-1].role != "assistant"
+
+
+def _twice(content: Content) -> bool:
+    if isinstance(content, str):
+        return False
+    roles = [m.role for m in content if m.role in ("user", "assistant")]
+    return any(a == b for a, b in itertools.pairwise(roles))

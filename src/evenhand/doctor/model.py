@@ -1,0 +1,202 @@
+"""Checks of the starting model: its first loss, its gradients, its precision, and that saving it changes nothing."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evenhand.doctor.examine import from_error
+from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.registry import Finding, check, fail, info, warn
+from evenhand.types import TokenGroup
+
+FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+    "dpo": lambda p: math.log(2),
+    "cdpo": lambda p: math.log(2),
+    "robust_dpo": lambda p: math.log(2),
+    "ipo": lambda p: (1 / (2 * p["tau"])) ** 2,
+    "hinge": lambda p: 1.0,
+}
+"""The loss of a policy that is its own reference; its margins are all 0."""
+
+
+@check(
+    "M1",
+    "a method begins where it must",
+    why="at the first step the policy is its own reference: any other loss means a wrong reference, sign or mask",
+    fix="check `start:` of the arm; report it if the start is right",
+    quick=False,
+)
+def first_loss(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor import probe
+
+    rows = patient.rows(pairs=True, limit=8)
+    named = {n: a for n, a in patient.arms.items() if a.method in FIRST_LOSS}
+    if not rows or not named:
+        raise Unavailable("no arm has a first loss that is known beforehand")
+    batch = probe.pair_batch(patient.policy, rows)
+    for name, arm in named.items():
+        found = probe.first_loss(patient.policy, patient.methods[name].objective, batch)
+        expected = FIRST_LOSS[arm.method](arm.parameters)
+        if not abs(found["loss"] - expected) <= 1e-3 * max(1.0, expected):
+            yield fail(f"{name}: the first loss is {found['loss']:.4f}, it must be {expected:.4f}")
+        else:
+            yield info(f"{name}: the first loss is {found['loss']:.4f}, as it must be")
+
+
+@check(
+    "M2",
+    "every weight gets a gradient",
+    why="weights that are frozen by accident leave a run that is flat, with a plausible loss",
+    fix="check which parts are frozen, and gradient checkpointing",
+    quick=False,
+)
+def gradients(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor import probe
+
+    rows = _rows(patient)
+    loss, found = probe.gradients(patient.policy, [rows])
+    if not math.isfinite(loss):
+        yield fail(f"the loss of the first batch is {loss}")
+    trainable = [n for n, p in patient.policy.named_parameters() if p.requires_grad]
+    if not trainable:
+        yield fail("no weight is trainable")
+    missing = [n for n in trainable if n not in found or not found[n].any()]
+    if missing:
+        yield fail(f"{len(missing)} of {len(trainable)} weights get no gradient", *missing[:3])
+    broken = [n for n, g in found.items() if not g.isfinite().all()]
+    if broken:
+        yield fail(f"{len(broken)} weights get a gradient that is not finite", *broken[:3])
+
+
+@check(
+    "M3",
+    "the precision is one that trains",
+    why="float16 without loss scaling loses small gradients; a precision that the device lacks is emulated, slowly",
+    fix="`model.dtype: auto`",
+)
+def precision(patient: Patient) -> Iterator[Finding]:
+    import torch
+
+    from evenhand.models.load import resolve_device, resolve_dtype
+
+    device = resolve_device(patient.experiment.runtime.device)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        yield fail(f"`runtime.device` is {device}, and there is no such device here", fix="`runtime.device: auto`")
+        return
+    dtype = resolve_dtype(patient.experiment.model.dtype, device)
+    if dtype is torch.float16:
+        yield warn("`model.dtype` is float16, whose small gradients vanish")
+    if dtype is torch.bfloat16 and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+        yield fail("this device has no bfloat16", fix="`model.dtype: float32`")
+
+
+@check(
+    "M4",
+    "log-probs do not depend on chance",
+    why="with dropout in the pass that scores, ratios and references are noise",
+    fix="set the dropout of the model's config to 0",
+    quick=False,
+)
+def deterministic(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor import probe
+
+    rows = _rows(patient)
+    was = patient.policy.training
+    patient.policy.train()
+    first, second = probe.logps(patient.policy, rows), probe.logps(patient.policy, rows)
+    patient.policy.train(was)
+    worst = max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
+    if worst > 1e-6:
+        yield warn(
+            f"two training passes over the same rows differ by {worst:.3g} nats: dropout is active", fix="set dropout to 0"
+        )
+
+
+@check(
+    "M5",
+    "saving and loading changes nothing",
+    why="a model that is another one once it is loaded cannot be compared with anything",
+    fix="report it, with the model's config",
+    quick=False,
+)
+def reload(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor import probe
+    from evenhand.models.load import load_policy, save
+
+    rows, e = _rows(patient), patient.experiment
+    before = probe.logps(patient.policy, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "model"
+        save(patient.policy, patient.renderer.tokenizer, target)
+        again = load_policy(target, dtype=e.model.dtype, device=e.runtime.device)
+    worst = max(float((a - b).abs().max()) for a, b in zip(before, probe.logps(again, rows), strict=True))
+    yield (fail if worst > 1e-4 else info)(f"saved and loaded again, log-probs differ by at most {worst:.1e} nats")
+
+
+@check(
+    "M6",
+    "the model is all there",
+    why="a weight that is missing is drawn at random, and the model only looks weak",
+    fix="point `model.path` to a folder written by save_pretrained",
+)
+def complete(patient: Patient) -> Iterator[Finding]:
+    if patient.experiment.model.path is None:
+        return
+    if patient.config_error is not None:
+        yield from_error(patient.config_error)
+        return
+    if isinstance(patient.folder, Path) and not list(patient.folder.glob("*.safetensors")):
+        yield fail(f"{patient.folder.name} has no *.safetensors file", fix="convert pickled weights where they come from")
+    named = getattr(patient.config, "architectures", None) or ()
+    if named and not any("CausalLM" in a or "LMHead" in a or "ConditionalGeneration" in a for a in named):
+        yield fail(f"the model is a {', '.join(named)}, not a causal language model")
+    if not patient.quick and patient.policy_error is not None:
+        yield from_error(patient.policy_error)
+
+
+@check(
+    "M7",
+    "a step does not depend on how it is cut",
+    why="where it does, the effective learning rate changes with the number of micro-batches, and nothing shows it",
+    fix="report it, with the model's config",
+    quick=False,
+)
+def accumulation(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor import probe
+
+    rows = _rows(patient)
+    loss, whole = probe.gradients(patient.policy, [rows])
+    other, parts = probe.gradients(patient.policy, [[r] for r in rows])
+    worst = max(probe.relative(parts[n], g) for n, g in whole.items() if g.norm() > 0)
+    good = worst < 1e-2 if patient.policy.dtype.itemsize < 4 else worst < 1e-3
+    seen = f"one micro-batch or {len(rows)}: loss {loss:.5f} and {other:.5f}, gradients differ by {worst:.1e} relatively"
+    yield (info if good else fail)(seen)
+
+
+@check(
+    "M8",
+    "a row alone is the row in a batch",
+    why="where packing or padding leaks, every log-prob depends on what else is in the batch",
+    fix="report it, with the model's config",
+    quick=False,
+)
+def packing(patient: Patient) -> Iterator[Finding]:
+    from evenhand.doctor import probe
+
+    rows = _rows(patient)
+    together = probe.logps(patient.policy, rows)
+    alone = [row for part in probe.alone(rows) for row in probe.logps(patient.policy, part)]
+    worst = max(float((a - b).abs().max()) for a, b in zip(together, alone, strict=True))
+    good = worst < (0.1 if patient.policy.dtype.itemsize < 4 else 1e-3)
+    yield (info if good else fail)(f"log-probs differ by at most {worst:.1e} nats")
+
+
+def _rows(patient: Patient) -> list[TokenGroup]:
+    rows = patient.rows(limit=4)
+    if not rows:
+        raise Unavailable("there are no answers to look at yet")
+    return rows

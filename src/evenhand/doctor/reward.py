@@ -1,0 +1,227 @@
+"""Checks of what is optimised and of who judges: on the data's own answers, before anything is sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from evenhand.data.convert import pairs_of
+from evenhand.doctor.patient import Patient, Unavailable, spaced
+from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
+from evenhand.errors import UserError
+from evenhand.experiment.config import Judge
+from evenhand.experiment.signals import models_in, resolved_reward
+from evenhand.judges.selftest import shuffled
+from evenhand.types import Completion, Group, Message
+
+TRIED = 64
+"""Answers that a reward is tried on."""
+PROBES = {"thanks": " Thank you, thank you so much!", "itself once more": None, "emoji": " 😀🎉👍"}
+"""What is put behind an answer that should not make it better; None repeats the answer."""
+
+
+@check(
+    "R1",
+    "every reward scores the data's answers, and not all alike",
+    why="a reward that misses a field, or is the same for all answers, gives no gradient; the loss sits near zero, as in health",
+    fix="check the reward's field names (meta columns of the prompts), its form, and its range",
+)
+def scores(patient: Patient) -> Iterator[Finding]:
+    for where, reward in rewards(patient):
+        groups = tried(patient)
+        try:
+            values = [v for s in patient.reward(reward)(groups) for v in s.values]
+        except (UserError, Unavailable):
+            raise
+        except Exception as error:  # a reward may be the user's own function, and raise anything
+            yield fail(f"{where}: it raised {type(error).__name__}: {error}", shortened(groups[0].prompt.text))
+            continue
+        missing = sum(math.isnan(v) for v in values)
+        known = [v for v in values if not math.isnan(v)]
+        if any(math.isinf(v) for v in known):
+            yield fail(f"{where}: {sum(map(math.isinf, known))} of {len(values)} scores are infinite")
+        elif not known:
+            yield fail(f"{where}: none of {len(values)} answers of the data could be scored")
+        elif missing > 0.2 * len(values):
+            yield warn(f"{where}: {missing} of {len(values)} answers could not be scored")
+        elif len(set(known)) == 1 and len(known) >= 16 and _written(patient):
+            yield warn(f"{where}: all {len(known)} answers of the data score {known[0]:g}")
+        else:
+            yield info(
+                f"{where}: from {min(known):.3g} to {max(known):.3g}, mean {np.mean(known):.3g}, "
+                f"on {len(known)} answers of the data"
+            )
+
+
+@check(
+    "R2",
+    "rewards have the right sign",
+    why="a reward with its sign flipped trains the opposite of what is wanted, with a healthy curve",
+    fix="negate it (`{kind: affine, scale: -1, reward: ...}`), or swap the columns of the pairs",
+)
+def sign(patient: Patient) -> Iterator[Finding]:
+    for where, reward in rewards(patient):
+        yield from _against_labels(patient, where, reward)
+        good = [g for g in _written(patient) if len(g.completions) == 1][:32]
+        if len(good) < 8:
+            continue
+        score = patient.reward(reward)
+        mean = _mean(score, good)
+        for name, bad in _worse(good).items():
+            other = _mean(score, bad)
+            if not math.isnan(other) and other > mean:
+                yield warn(f"{where}: demonstrations score {mean:.3g}, {name} {other:.3g}")
+
+
+@check(
+    "R3",
+    "a reward is not paid for length or for flattery",
+    why="what a policy finds first is what is cheap: more words, thanks, repetition",
+    fix="combine it with a length term, or with another reward (`{kind: weighted, parts: ...}`)",
+)
+def cheap(patient: Patient) -> Iterator[Finding]:
+    for where, reward in rewards(patient):
+        groups = _written(patient)[:TRIED]
+        if len(groups) < 16:
+            continue
+        score = patient.reward(reward)
+        pairs = [
+            (v, len(c.text))
+            for g, s in zip(groups, score(groups), strict=True)
+            for v, c in zip(s.values, g.completions, strict=True)
+        ]
+        values, lengths = np.array([p for p in pairs if not math.isnan(p[0])]).T if pairs else (np.zeros(0), np.zeros(0))
+        if len(values) >= 16 and values.std() > 0 and lengths.std() > 0:
+            r = float(np.corrcoef(values, lengths)[0, 1])
+            if r > 0.3 and not _asks_for_length(patient, reward):
+                yield warn(f"{where}: its correlation with the length of an answer is {r:.2f}")
+        if _asks_for_length(patient, reward):
+            continue
+        before = _mean(score, groups)
+        for name, suffix in PROBES.items():
+            after = _mean(score, [_with_suffix(g, suffix) for g in groups])
+            gain = (after - before) / (values.std() or 1.0) if len(values) else 0.0
+            if gain > 0.25:
+                yield warn(f"{where}: {name} behind an answer raises its score by {gain:.2g} standard deviations")
+
+
+@check(
+    "R6",
+    "the judge prefers what must be better",
+    why="a judge that cannot tell an answer from its own words in another order cannot tell arms apart",
+    fix="choose another judge, or a template for it; the run's own self-test says more",
+    quick=False,
+)
+def judge(patient: Patient) -> Iterator[Finding]:
+    from evenhand.judges import RewardJudge, self_test
+
+    asked = patient.experiment.judge
+    if not isinstance(asked, Judge):
+        raise Unavailable("the run tests a judging model itself")
+    groups = _written(patient)[:20]
+    if len(groups) < 8:
+        raise Unavailable("the data have too few answers to test the judge with")
+    told = self_test(
+        RewardJudge(patient.reward(asked.reward), name="judge", tie=asked.tie), [(g.prompt, g.completions[0]) for g in groups]
+    )
+    if told["passed"] is False:
+        yield warn(
+            f"identical answers {told['identical']:.2f} (0.5 is even-handed), ruined answers lose in {told['planted']:.0%}"
+        )
+    elif told["passed"]:
+        yield info(f"identical answers {told['identical']:.2f}, ruined answers lose in {told['planted']:.0%}")
+
+
+@check(
+    "R7",
+    "the judge is not what was optimised",
+    why="an arm trained on the judge's own model wins by finding its faults, not by being better",
+    fix="judge by a program, another model, or people",
+)
+def own_judge(patient: Patient) -> Iterator[Finding]:
+    asked = patient.experiment.judge
+    judging = models_in(resolved_reward(asked.reward, patient.experiment)) if isinstance(asked, Judge) else set()
+    for name, arm in patient.online.items():
+        shared = judging & models_in(resolved_reward(arm.reward, patient.experiment))
+        if shared:
+            yield warn(f"{name} is trained on {', '.join(sorted(shared))}, which also judges")
+
+
+def rewards(patient: Patient) -> list[tuple[str, Any]]:
+    """Every reward that needs no model trained by this run, once, by the place where it is asked for first."""
+    e = patient.experiment
+    asked = [(f"{name}.reward", arm.reward) for name, arm in patient.arms.items() if arm.reward is not None]
+    asked += [("annotate.reward", e.annotate.reward)] if e.annotate is not None else []
+    asked += [("judge.reward", e.judge.reward)] if isinstance(e.judge, Judge) else []
+    found: dict[str, tuple[str, Any]] = {}
+    for where, reward in asked:
+        spec = resolved_reward(reward, e)
+        if not models_in(spec):
+            found.setdefault(repr(spec), (where, reward))
+    return list(found.values())
+
+
+def tried(patient: Patient) -> list[Group]:
+    """Prompts with answers to try a reward on: the data's own, else the prompt's first words as a stand-in."""
+    groups = _written(patient)[:TRIED]
+    return groups or [Group(prompt=p, completions=(_stand_in(p),)) for p in patient.prompts(TRIED)]
+
+
+def _written(patient: Patient) -> list[Group]:
+    """Rows with an answer that someone wrote, demonstrations first."""
+    names = sorted(patient.answered, key=lambda n: (not n.startswith("demonstrations"), n))
+    return [g for n in names for g in spaced(patient.answered[n], TRIED)]
+
+
+def _stand_in(prompt: Any) -> Completion:
+    text = " ".join(prompt.text.split()[:5]) or "yes"
+    return Completion(content=text if isinstance(prompt.content, str) else (Message("assistant", text),))
+
+
+def _against_labels(patient: Patient, where: str, reward: Any) -> Iterator[Finding]:
+    pairs = [p for n, groups in patient.answered.items() if n.endswith("preferences") for g in groups for p in pairs_of(g)[:1]]
+    pairs = spaced(pairs, 100)
+    if len(pairs) < 20:
+        return
+    gaps = [s.values[0] - s.values[1] for s in patient.reward(reward)(pairs)]
+    decided = [g for g in gaps if g == g and g != 0]
+    right = sum(g > 0 for g in decided)
+    if len(decided) >= 20 and right / len(decided) + 1.96 * math.sqrt(0.25 / len(decided)) < 0.5:
+        yield fail(f"{where}: it prefers the rejected answer in {len(decided) - right} of {len(decided)} pairs of the data")
+    elif decided:
+        yield info(f"{where}: agrees with {right} of {len(decided)} pairs of the data ({len(gaps) - len(decided)} ties)")
+
+
+def _worse(good: Sequence[Group]) -> dict[str, list[Group]]:
+    """The same prompts with answers that must not be better."""
+    texts = [g.completions[0].text for g in good]
+    return {
+        "empty answers": [_answering(g, "") for g in good],
+        "shuffled words": [_answering(g, shuffled(t, g.prompt.id)) for g, t in zip(good, texts, strict=True)],
+        "another prompt's answers": [_answering(g, texts[i - 1]) for i, g in enumerate(good)],
+    }
+
+
+def _answering(group: Group, text: str) -> Group:
+    chat = not isinstance(group.completions[0].content, str)
+    content = (Message("assistant", text),) if chat else text
+    return Group(prompt=group.prompt, completions=(Completion(content=content),))
+
+
+def _with_suffix(group: Group, suffix: str | None) -> Group:
+    text = group.completions[0].text
+    return _answering(group, text + (" " + text if suffix is None else suffix))
+
+
+def _mean(score: Any, groups: Sequence[Group]) -> float:
+    values = [s.values[0] for s in score(groups)]
+    known = [v for v in values if not math.isnan(v)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _asks_for_length(patient: Patient, reward: Any) -> bool:
+    """Whether length is part of the reward on purpose."""
+    return "length" in repr(resolved_reward(reward, patient.experiment))

@@ -1,0 +1,101 @@
+"""A diagnosis for people: what was seen, why it matters, what to do; tokens coloured by whether they are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from evenhand.doctor.examine import Diagnosis, Result
+from evenhand.doctor.registry import Finding, Severity
+from evenhand.types import TokenGroup
+
+if TYPE_CHECKING:
+    from evenhand.data.template import Renderer
+
+STYLES = {Severity.FAIL: "bold red", Severity.WARN: "yellow", Severity.INFO: "cyan"}
+LONGEST = 600
+"""Tokens of a prompt or an answer that are shown in an example."""
+
+
+def show(diagnosis: Diagnosis, console: Console, *, least: Severity = Severity.INFO) -> None:
+    """Everything found that is at least as grave as `least`, by section, and one line of sum."""
+    section = None
+    grave = [s for s in Severity if list(Severity).index(s) <= list(Severity).index(least)]
+    for result in diagnosis.results:
+        findings = [f for f in result.findings if f.severity in grave]
+        if not findings:
+            continue
+        if result.check.section is not section and least is Severity.INFO:
+            section = result.check.section
+            console.print(Text(f"\n{section}", style="bold underline"))
+        for finding in findings:
+            _show(result, finding, diagnosis, console)
+    console.print(summary(diagnosis))
+
+
+def summary(diagnosis: Diagnosis) -> Text:
+    """How many checks were made, and how they ended."""
+    worst = [r.worst() for r in diagnosis.results if not r.waived]
+    counts = [(sum(w is s for w in worst), s) for s in (Severity.FAIL, Severity.WARN)]
+    skipped = sum(bool(r.skipped) for r in diagnosis.results)
+    waived = [r for r in diagnosis.results if r.waived and r.findings]
+    text = Text(f"{len(diagnosis.results) - skipped} checks")
+    for count, severity in counts:
+        text.append(f", {count} {severity}", style=STYLES[severity] if count else "")
+    text.append(f", {skipped} not applicable" if skipped else "")
+    text.append(f", waived: {', '.join(r.check.id for r in waived)}" if waived else "")
+    return text
+
+
+def _show(result: Result, finding: Finding, diagnosis: Diagnosis, console: Console) -> None:
+    check = result.check
+    head = Text.assemble((f"{finding.severity:<4} ", STYLES[finding.severity]), (f"{check.id:<3} ", "bold"), finding.seen)
+    console.print(head, soft_wrap=True)
+    lines: list[Any] = []
+    for example in finding.examples:
+        if isinstance(example, TokenGroup):
+            lines += list(coloured(_cut(example), diagnosis.patient.renderer))
+        else:
+            lines.append(Text(example, style="dim"))
+    if finding.severity is not Severity.INFO:
+        lines.append(Text.assemble(("why ", "italic"), finding.why or check.why))
+        lines.append(Text.assemble(("fix ", "italic"), finding.fix or check.fix))
+        if result.waived:
+            lines.append(Text(f"waived: {result.waived}", style="magenta"))
+    for line in lines:
+        console.print(Padding(line, (0, 0, 0, 9)))
+
+
+def coloured(tokens: TokenGroup, renderer: Renderer) -> Iterator[Text]:
+    """The prompt once, then each answer with its score, a piece per token: green is learned, red is not, `¦` between tokens."""
+
+    def piece(token: int) -> str:
+        return renderer.tokenizer.decode([token], skip_special_tokens=False).replace("\n", "⏎\n")
+
+    prompt = "¦".join(piece(t) for t in tokens.prompt)
+    yield Text.assemble(("prompt ", "bold"), (f"({len(tokens.prompt)} tokens)\n", "dim"), (prompt, "dim"))
+    for completion, score in zip(tokens.completions, tokens.group.scores, strict=True):
+        learned = sum(completion.mask)
+        cut = ", cut" if completion.truncated else ""
+        head = f"score {score:g}, {learned} of {len(completion.ids)} tokens learned{cut}\n"
+        looks = ["green" if counts else "red" for counts in completion.mask]
+        parts = [(piece(token) + "¦", look) for token, look in zip(completion.ids, looks, strict=True)]
+        yield Text.assemble(("answer ", "bold"), (head, "dim"), *parts)
+
+
+def plain(diagnosis: Diagnosis, severities: Iterable[Severity] = (Severity.FAIL,)) -> list[str]:
+    """One line per finding, for logs."""
+    wanted = set(severities)
+    return [f"{r.check.id} {f.severity}: {f.seen}" for r in diagnosis.results for f in r.findings if f.severity in wanted]
+
+
+def _cut(tokens: TokenGroup) -> TokenGroup:
+    """The end of a long prompt and the beginning of long answers."""
+    from dataclasses import replace
+
+    short = tuple(replace(c, ids=c.ids[:LONGEST], mask=c.mask[:LONGEST], behaviour_logp=None) for c in tokens.completions)
+    return replace(tokens, prompt=tokens.prompt[-LONGEST:], completions=short)

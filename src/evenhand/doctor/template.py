@@ -1,0 +1,123 @@
+"""Checks of the chat template: that it renders the data's roles, marks what is learned, and does not rewrite what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evenhand.data.template import Renderer
+from evenhand.doctor.examine import from_error
+from evenhand.doctor.patient import Patient
+from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
+from evenhand.errors import UserError
+from evenhand.types import Group, Message, Prompt
+
+CONTENT = "The cat sat on the mat."
+
+
+@check(
+    "T4",
+    "the tokenizer loads and its template renders the data",
+    why="turns joined in a way the model was not trained on, or in two ways in two stages, train and judge different models",
+    fix="name a template (`model.template: plain`) for a tokenizer without one; take out roles it refuses",
+)
+def renders(patient: Patient) -> Iterator[Finding]:
+    if patient.renderer_error is not None:
+        yield from_error(patient.renderer_error)
+        return
+    seen: set[str] = set()
+    for split in patient._tokenised:
+        error = patient.tokenise_error(split)
+        if error is not None and error.what not in seen:
+            seen.add(error.what)
+            yield from_error(error)
+    for prompt in patient.prompts(20) if not seen else []:
+        try:
+            patient.renderer.prompt_ids(prompt)
+        except UserError as error:
+            yield from_error(error)
+            return
+    given = patient.experiment.model.template
+    if given and patient.experiment.model.path and patient.renderer.tokenizer.chat_template and not _ours(patient):
+        yield warn(f"`model.template: {given}` has no effect: the tokenizer has a template of its own", fix="remove the setting")
+    if not seen:
+        yield info(f"template and tokenizer {patient.renderer.fingerprint}, the same for every stage")
+
+
+@check(
+    "T5",
+    "the answer is what is learned",
+    why="an empty mask trains on nothing, one that is too wide teaches the model to write prompts; the loss looks fine both ways",
+    fix="check the {% generation %} marks of the template, the roles of the turns, and `data.supervise`",
+)
+def supervised(patient: Patient) -> Iterator[Finding]:
+    for split, done in patient.tokenised.items():
+        counted = sum(sum(c.mask) for t in done.groups for c in t.completions)
+        total = sum(len(c.ids) for t in done.groups for c in t.completions)
+        if done.groups and not counted:
+            yield fail(f"no token of {split} is learned", *done.groups[:1])
+        elif counted < total:
+            yield info(f"{split}: {share(counted, total)} tokens after the prompts are learned", *done.groups[:1])
+    if rows := patient.rows(limit=1 if patient.quick else 3):
+        yield info("as the model sees it", *rows)
+
+
+@check(
+    "T7",
+    "what the template does to thinking and to earlier turns is known",
+    why="a template that drops or adds thinking shows training, sampling and judging different text",
+    fix="set the template's own option, or use one that keeps turns as they are",
+)
+def rewriting(patient: Patient) -> Iterator[Finding]:
+    renderer = patient.renderer
+    template = renderer.tokenizer.chat_template
+    if not isinstance(template, str):
+        return
+    turns = (Message("user", CONTENT), Message("assistant", CONTENT), Message("user", CONTENT))
+    if any(w in template for w in ("<think>", "enable_thinking", "<|channel|>")):
+        yield warn(
+            "the template knows thinking; a prompt is rendered so:",
+            shortened(renderer.prompt_text(Prompt(content=turns[:1])), 300),
+        )
+    early = renderer._render.closed(turns[:2], "template probe")
+    late = renderer.prompt_text(Prompt(content=turns))
+    if not late.startswith(early) and _several_turns(patient):
+        yield warn("the template rewrites an answer once a later turn follows", shortened(early, 200), shortened(late, 200))
+    if CONTENT not in early or late.count(CONTENT) != 3:
+        yield fail("the template leaves out what was said", shortened(late, 200))
+
+
+@check(
+    "T12",
+    "the template asks for an answer",
+    why="without a generation prompt the model must guess that it is its turn, and may write the user's",
+    fix="write the assistant's mark under `{% if add_generation_prompt %}` at the end of the template",
+)
+def generation_prompt(patient: Patient) -> Iterator[Finding]:
+    renderer: Renderer = patient.renderer
+    if not renderer.tokenizer.chat_template or not _chat(patient):
+        return
+    turns = (Message("user", CONTENT),)
+    asked = renderer.prompt_text(Prompt(content=turns))
+    whole = renderer._render.closed((*turns, Message("assistant", CONTENT)), "template probe")
+    between = whole[: whole.rfind(CONTENT)]
+    if not whole.startswith(asked):
+        yield warn("the rendered prompt is not how the conversation begins", shortened(asked, 150), shortened(whole, 150))
+    elif between[len(asked) :].strip() and "<think" not in between:  # a template's empty thinking block: see T7
+        missing = between[len(asked) :]
+        yield fail(f"the template puts {missing!r} before an answer, and a prompt does not end with it", shortened(asked, 150))
+
+
+def _ours(patient: Patient) -> bool:
+    """Whether the renderer's template is the one that the experiment names."""
+    from evenhand.data.chat_templates import TEMPLATES
+
+    return patient.renderer.tokenizer.chat_template.endswith(TEMPLATES.get(str(patient.experiment.model.template), "\0"))
+
+
+def _chat(patient: Patient) -> bool:
+    return any(not isinstance(g.prompt.content, str) for groups in patient.splits.values() for g in groups[:20])
+
+
+def _several_turns(patient: Patient) -> bool:
+    groups: list[Group] = [g for rows in patient.splits.values() for g in rows[:200]]
+    return any(not isinstance(g.prompt.content, str) and any(m.role == "assistant" for m in g.prompt.content) for g in groups)
