@@ -94,9 +94,15 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The held-out comparison: how many prompts, sampled how."""
+    """The held-out comparison: how many prompts, sampled how.
+
+    `best_of_n`: answers per prompt of the starting policy that every reward model scores, for best-of-n curves and the
+    reward's leaning to length; 0 leaves both out. `frontier`: score the answers sampled in training (`train.sample_every`).
+    """
 
     prompts: int = 200
+    best_of_n: int = 0
+    frontier: bool = True
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

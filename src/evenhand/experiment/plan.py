@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Plan:
     verdicts: Mapping[str, Mapping[int, str]]
     reward_models: Mapping[str, Mapping[int, str]]
     judge_test: str | None = None
+    reward_samples: str | None = None
+    frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     experiment: Experiment
 
     def __getitem__(self, name: str) -> Node:
@@ -70,6 +72,8 @@ def build(experiment: Experiment) -> Plan:
         for name in experiment.arms:
             builder.verdict(name, seed)
     builder.self_test()
+    builder.reward_samples()
+    builder.frontiers()
     return builder.plan()
 
 
@@ -83,6 +87,8 @@ class _Builder:
         self.verdicts: dict[str, dict[int, str]] = {n: {} for n in experiment.arms}
         self.rms: dict[str, dict[int, str]] = {n: {} for n in experiment.reward_models}
         self.judge_test: str | None = None
+        self.samples: str | None = None
+        self.frontier: dict[str, dict[int, str]] = {}
         self.arms = experiment.all_arms()
         self.lengths = asdict(experiment.lengths)
         self.device = {
@@ -281,6 +287,43 @@ class _Builder:
                 "judge/self-test", "try_judge", spec, inputs, 0, "judge self-test", SHARED, f"{size} prompts"
             )
 
+    def reward_samples(self) -> None:
+        """Several answers per held-out prompt, scored by every reward model of the first seed, and by a judge that scores."""
+        count, seed, names = self.e.evaluation.best_of_n, self.e.seeds[0], list(self.e.reward_models)
+        if count < 2 or not names:
+            return
+        gold = self._reward_spec(self.e.judge.reward) if isinstance(self.e.judge, Judge) else None
+        spec = {
+            "proxies": {n: self._reward_spec(n) for n in names}, "gold": gold, "completions_per_prompt": count,
+            "sampling": asdict(self.e.evaluation.sampling), "prompts": self.e.evaluation.prompts, "lengths": self.lengths,
+            "template": self.e.model.template, **self.device,
+        }  # fmt: skip
+        inputs = {"start": self.models[self.e.start, seed], "data": "data", **self._judge_inputs(seed)}
+        inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names}
+        cost = f"{self.e.evaluation.prompts} prompts x {count}"
+        self.samples = self.add("reward_models/samples", "sample_rewards", spec, inputs, 0, "reward samples", SHARED, cost)
+
+    def frontiers(self) -> None:
+        """For every trained arm that was sampled in training: its samples under the judge, where the judge scores."""
+        if not (self.e.evaluation.frontier and isinstance(self.e.judge, Judge)):
+            return
+        names = list(self.e.reward_models)
+        for arm in self.arms.values():
+            if not (arm.trained and arm.train.sample_every):
+                continue
+            for seed in self.e.seeds if arm.per_seed else self.e.seeds[:1]:
+                spec = {
+                    "gold": self._reward_spec(self.e.judge.reward), "proxy": self._reward_spec(names[0]) if names else None,
+                    "lengths": self.lengths, "template": self.e.model.template, **self.device,
+                }  # fmt: skip
+                inputs = {"arm": self.models[f"arms/{arm.name}", seed], "start": self.models[self.e.start, seed], "data": "data"}
+                inputs |= self._judge_inputs(seed)
+                inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names[:1]}
+                name = f"frontier/{arm.name}/seed-{seed}"
+                self.frontier.setdefault(arm.name, {})[seed] = self.add(
+                    name, "frontier", spec, inputs, 0, f"{arm.name} frontier", f"seed {seed}", "score samples of training"
+                )
+
     def _judge_spec(self) -> dict[str, Any]:
         shared = {"lengths": self.lengths, "template": self.e.model.template, **self.device}
         judge = self.e.judge
@@ -303,7 +346,8 @@ class _Builder:
         arms = {n: {s: self.models[f"arms/{n}", s] for s in self.e.seeds} for n in self.e.arms}
         return Plan(
             nodes=tuple(self.nodes.values()), arms=arms, generations=self.generations, verdicts=self.verdicts,
-            reward_models=self.rms, judge_test=self.judge_test, experiment=self.e,
+            reward_models=self.rms, judge_test=self.judge_test, reward_samples=self.samples,
+            frontiers=self.frontier, experiment=self.e,
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from evenhand.data.jsonl import read_groups
 from evenhand.experiment.fairness import deviations, held_equal
 from evenhand.experiment.judged import at_equal_length, judge_card, mean_or_none
 from evenhand.experiment.plan import Plan
+from evenhand.experiment.reward_cards import best_of_n, length_leaning, on_pairs
 from evenhand.experiment.store import Store
 from evenhand.stats.planning import resolved_by
 from evenhand.stats.reward_model import pair_metrics
@@ -46,6 +47,8 @@ def assemble(plan: Plan, store: Store, out: Path) -> dict[str, Any]:
         "held_equal": held_equal(experiment),
         "deviations": deviations(experiment),
         "samples": samples(plan, store, arms, seeds[0]) if seeds else [],
+        "frontier": frontier(plan, store),
+        **sampled(plan, store),
         "curves": {a: {str(s): f"arms/{a}/seed-{s}/metrics.jsonl" for s in seeds if trained(plan, a, s)} for a in arms},
     }
 
@@ -193,7 +196,27 @@ def reward_model_row(plan: Plan, store: Store, name: str) -> dict[str, Any]:
         "ties": average("ties"),
         "n": found[0].n,
         "label_ceiling": label_ceiling(plan),
+        **on_pairs(scores, load(plan, store, plan.reward_models[name][seed], "probes.json")),
     }
+
+
+def sampled(plan: Plan, store: Store) -> dict[str, Any]:
+    """What the scored samples of the start say: best-of-n curves, and each reward model's leaning to length."""
+    node = plan.reward_samples
+    if node is None or not store.has(plan[node].key):
+        return {}
+    scores = load(plan, store, node, "scores.json")
+    return {"best_of_n": best_of_n(scores), "length_bias": length_leaning(scores)}
+
+
+def frontier(plan: Plan, store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Reward, gold score and KL over training: the points of every finished seed of an arm."""
+    found = {}
+    for arm, seeds in plan.frontiers.items():
+        done = [node for node in seeds.values() if store.has(plan[node].key)]
+        if done:
+            found[arm] = [point for node in done for point in load(plan, store, node, "frontier.json")]
+    return found
 
 
 def label_ceiling(plan: Plan) -> float | None:

@@ -13,13 +13,15 @@ from evenhand.protocols import Stage
 VERSIONS: dict[str, int] = {
     "data": 1,
     "base": 1,
-    "fit": 1,
+    "fit": 2,
     "reference": 1,
     "annotate": 1,
     "generate": 1,
     "judge": 2,
     "try_judge": 1,
-    "evaluate_reward_model": 1,
+    "evaluate_reward_model": 2,
+    "sample_rewards": 1,
+    "frontier": 1,
 }
 """Raised whenever a stage's result changes for the same spec: old artifacts are then no longer found."""
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evenhand.evaluation.probes import probe
 from evenhand.stages.common import open_model_reward, read_split, setup, write_json
+
+PROBED = 200
+"""Answers that the probes are tried on."""
 
 
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
@@ -22,3 +27,10 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
         )
     names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
     write_json(out / "scores.json", {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
+    write_json(out / "probes.json", probe(groups[:PROBED], roomy(reward)))
+
+
+def roomy(reward: Any) -> Any:
+    """The reward with room for twice the answer: a probe adds words at the end, which must not be cut off before scoring."""
+    limit = getattr(reward, "max_completion", None)
+    return replace(reward, max_completion=2 * limit) if limit is not None else reward

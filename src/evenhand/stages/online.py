@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.train.assign import weighted
 from evenhand.train.items import Item, with_pairs
 from evenhand.train.rollouts import RolloutSource
-from evenhand.types import Sampling
+from evenhand.types import Completion, Sampling
 
 if TYPE_CHECKING:
     from evenhand.stages.fit import Cell
@@ -101,6 +102,14 @@ def watched_samples(cell: Cell, reward: Reward | None) -> list[dict[str, Any]]:
             "completion": g.completions[0].text,
             "reward": score,
             "length": len(g.completions[0].tokens or ()),
+            "tokens": list(g.completions[0].tokens or ()),
+            "logp": log_prob(g.completions[0], cell.spec["sampling"]),
         }
         for g, score in zip(groups, scores, strict=True)
     ]
+
+
+def log_prob(completion: Completion, sampled: Mapping[str, Any]) -> float | None:
+    """Nats of the whole answer under the policy; None when it was sampled from another distribution than the policy's own."""
+    plain = sampled["temperature"] == 1.0 and sampled["top_p"] == 1.0 and sampled["top_k"] == 0
+    return sum(completion.behaviour_logp) if plain and completion.behaviour_logp is not None else None
