@@ -1,37 +1,18 @@
 """The poster page: every method is one expression over five coordinates (source, signal, credit, objective, reference).
 
-A function here returns a `Method`; its keyword parameters are the method's hyper-parameters in an experiment file, its
-docstring the method's row in docs/methods.md. `steps` and `max_tokens`, where a method asks for them, come from the experiment.
+A function here returns a `Method`; its keyword parameters are the method's hyper-parameters in an experiment file, its docstring
+says what it is, from which paper, and what it reduces to; `python -m evenhand.experiment.catalogue` makes docs/methods.md of it.
+`steps` and `max_tokens`, where a method asks for them, come from the experiment.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
 from evenhand.errors import UserError
 from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
-from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, PROMPTS, Method
+from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, PREFERENCES, PROMPTS, Method, build, method
 from evenhand.train.rollouts import Rollouts
 
 __all__ = ["BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "build", "method"]
-
-METHODS: dict[str, Callable[..., Method]] = {}
-F = TypeVar("F", bound=Callable[..., Method])
-
-
-def method(function: F) -> F:
-    """Registers a method under its function's name."""
-    METHODS[function.__name__] = function
-    return function
-
-
-def build(name: str, parameters: Mapping[str, Any], *, steps: int, max_tokens: int) -> Method:
-    """The method `name` with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
-    known = {"steps": steps, "max_tokens": max_tokens}
-    asked = inspect.signature(METHODS[name]).parameters
-    return METHODS[name](**{k: v for k, v in known.items() if k in asked}, **parameters)
 
 
 def _pairs(loss: str, *, reference: str = "start", rate: float = 5e-7, **parameters: float) -> Method:
@@ -53,7 +34,8 @@ def _selected(loss: str, rollouts: Rollouts, *, reference: str, **parameters: fl
 
 @method
 def sft(*, reduce: str = "token_mean") -> Method:
-    """Supervised fine-tuning: maximum likelihood of demonstrations, every token alike (or `sequence_mean`)."""
+    """Supervised fine-tuning: maximum likelihood of demonstrations, every token alike (or `sequence_mean`).
+    Reduces to the cross-entropy of completion tokens."""
     return Method(objective=Likelihood(reduce=reduce), data=DEMONSTRATIONS, learning_rate=2e-5)
 
 
@@ -66,7 +48,8 @@ def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method
 
 @method
 def local(*, beta: float = 1 / 53) -> Method:
-    """The local reward model r = beta log pi(y | x), no reference (All Roads Lead to Likelihood, section 2, appendix A.5)."""
+    """The local reward model r = beta log pi(y | x), no reference (All Roads Lead to Likelihood, section 2, appendix A.5).
+    Reduces to `dpo` against a reference that gives every answer probability 1."""
     return _pairs("local", reference="none", rate=3e-7, beta=beta)
 
 
@@ -88,13 +71,15 @@ def dpo(*, beta: float = 0.1) -> Method:
 
 @method
 def cdpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
-    """Conservative DPO: labels are wrong with probability `flip` (Mitchell 2023). DPO at flip = 0."""
+    """Conservative DPO: labels are wrong with probability `flip` (Mitchell 2023).
+    Reduces to `dpo` at flip = 0."""
     return _pairs("cdpo", beta=beta, flip=flip)
 
 
 @method
 def robust_dpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
-    """The unbiased loss under flipped labels (Chowdhury et al. 2024, arXiv:2403.00409). It never saturates. DPO at flip = 0."""
+    """The unbiased loss under flipped labels (Chowdhury et al. 2024, arXiv:2403.00409). It never saturates.
+    Reduces to `dpo` at flip = 0."""
     return _pairs("robust", beta=beta, flip=flip)
 
 
@@ -106,7 +91,8 @@ def ipo(*, tau: float = 0.1) -> Method:
 
 @method
 def ipo_mean(*, tau: float = 0.1) -> Method:
-    """IPO on length-mean log-ratios, as its authors ran it; tau does not transfer from `ipo`."""
+    """IPO on length-mean log-ratios, as its authors ran it; tau does not transfer from `ipo`.
+    Reduces to `ipo` for answers of one token."""
     return _pairs("ipo_mean", tau=tau)
 
 
@@ -128,25 +114,29 @@ def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
 
 @method
 def simpo(*, beta: float = 2.0, margin: float = 0.5) -> Method:
-    """SimPO: length-mean log-probs against a margin, no reference (Meng et al. 2024, eq. 6)."""
+    """SimPO: length-mean log-probs against a margin, no reference (Meng et al. 2024, eq. 6).
+    Reduces to `local` for answers of one token, at margin = 0."""
     return _pairs("simpo", reference="none", rate=1e-6, beta=beta, margin=margin)
 
 
 @method
 def aot(*, beta: float = 0.1) -> Method:
-    """Alignment by optimal transport, unpaired: chosen dominate rejected, sorted over the step (Melnyk et al. 2024, eq. 9)."""
+    """Alignment by optimal transport, unpaired: chosen dominate rejected, sorted over the step (Melnyk et al. 2024, eq. 9).
+    Reduces to `dpo` with one pair per step."""
     return Method(objective=Transport(form="unpaired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
 @method
 def aot_paired(*, beta: float = 0.1) -> Method:
-    """AOT, paired: policy margins dominate reference margins, sorted over the step (Melnyk et al. 2024, eq. 7)."""
+    """AOT, paired: policy margins dominate reference margins, sorted over the step (Melnyk et al. 2024, eq. 7).
+    Reduces to `dpo` with one pair per step."""
     return Method(objective=Transport(form="paired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
 @method
 def orpo(*, weight: float = 0.1) -> Method:
-    """Odds-ratio preference optimisation with its likelihood term (Hong et al. 2024, eq. 6)."""
+    """Odds-ratio preference optimisation with its likelihood term (Hong et al. 2024, eq. 6).
+    Reduces to `orpo_odds` without the likelihood."""
     nll, odds = Likelihood(on="chosen"), Pairwise(loss="orpo", parameters={})
     return Method(objective=Combined(objectives=(nll, odds), coefficients=(1.0, weight)), data=PREFERENCES, learning_rate=8e-6)
 
@@ -173,7 +163,8 @@ def topr(*, baseline: float = 0.0) -> Method:
 
 @method
 def rpo(*, beta: float = 0.1, likelihood: float = 1.0) -> Method:
-    """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1). DPO at likelihood = 0."""
+    """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1).
+    Reduces to `dpo` at likelihood = 0."""
     pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen")
     objective = Combined(objectives=(pair, nll), coefficients=(1.0, likelihood))
     return Method(objective=objective, data=PREFERENCES, reference="start", learning_rate=5e-7)
@@ -181,7 +172,8 @@ def rpo(*, beta: float = 0.1, likelihood: float = 1.0) -> Method:
 
 @method
 def ld_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
-    """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024). DPO at alpha = 0."""
+    """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024).
+    Reduces to `dpo` at alpha = 0."""
     return _pairs("length_desensitised", beta=beta, alpha=alpha)
 
 
@@ -213,7 +205,8 @@ def ppo(
     entropy: float = 0.0,
 ) -> Method:
     """PPO: value head, GAE whitened over the rollout, token clip, several epochs, KL per token in the reward, fixed or adaptive
-    (Schulman et al. 2017, eq. 9; Ziegler et al. 2019)."""
+    (Schulman et al. 2017, eq. 9; Ziegler et al. 2019).
+    Reduces to `reinforce` with the reward-to-go at lam = 1, no clip, value 0 and one update, but for the whitening."""
     if not value > 0:
         raise UserError(f"value is {value}", where="ppo", why="its critic would never learn", fix="use value > 0, or `reinforce`")
     rollouts = Rollouts(
@@ -256,7 +249,8 @@ def grpo(
 ) -> Method:
     """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300).
 
-    `entropy` weighs a bonus; `importance` caps the weight that corrects a sampler unlike the trainer (2 is usual)."""
+    `entropy` weighs a bonus; `importance` caps the weight that corrects a sampler unlike the trainer (2 is usual).
+    Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, epochs=epochs)
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce="sequence_mean", kl=kl, kl_estimator=kl_estimator,
@@ -276,7 +270,8 @@ def dr_grpo(
     entropy: float = 0.0,
     importance: float = 0.0,
 ) -> Method:
-    """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783)."""
+    """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783).
+    Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="centre", updates=updates)
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
@@ -313,7 +308,8 @@ def dapo(
 
 @method
 def gspo(*, completions_per_prompt: int = 8, low: float = 3e-4, high: float = 4e-4, updates: int = 4) -> Method:
-    """Group sequence policy optimisation: the geometric-mean ratio of the sequence, clipped (Zheng et al. 2025, eq. 5)."""
+    """Group sequence policy optimisation: the geometric-mean ratio of the sequence, clipped (Zheng et al. 2025, eq. 5).
+    Reduces to `grpo` without KL for answers of one token."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates)
     objective = PolicyGradient(surrogate="gspo", parameters={"low": low, "high": high}, reduce="sequence_mean")
     return _gradient(objective, rollouts)
@@ -321,7 +317,8 @@ def gspo(*, completions_per_prompt: int = 8, low: float = 3e-4, high: float = 4e
 
 @method
 def cispo(*, completions_per_prompt: int = 8, low: float = 1.0, high: float = 4.0, updates: int = 4) -> Method:
-    """A clipped, detached importance weight, so that no token loses its gradient (MiniMax-M1 2025, arXiv:2506.13585)."""
+    """A clipped, detached importance weight, so that no token loses its gradient (MiniMax-M1 2025, arXiv:2506.13585).
+    Reduces to the gradient of `dapo` on-policy."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates)
     objective = PolicyGradient(surrogate="cispo", parameters={"low": low, "high": high}, reduce="token_mean")
     return _gradient(objective, rollouts)
@@ -329,7 +326,8 @@ def cispo(*, completions_per_prompt: int = 8, low: float = 1.0, high: float = 4.
 
 @method
 def topr_online(*, completions_per_prompt: int = 8, baseline: float = 0.0, updates: int = 4) -> Method:
-    """Tapered off-policy REINFORCE on its own earlier samples, reward minus a constant (Le Roux et al. 2025, eq. 3)."""
+    """Tapered off-policy REINFORCE on its own earlier samples, reward minus a constant (Le Roux et al. 2025, eq. 3).
+    Reduces to `reinforce` with a constant baseline on its own fresh samples."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="none", baseline=baseline, updates=updates)
     return _gradient(PolicyGradient(surrogate="topr"), rollouts)
 
@@ -384,6 +382,7 @@ def iterative_dpo(
 
 @method
 def raft(*, completions_per_prompt: int = 8, updates: int = 1) -> Method:
-    """Reward-ranked fine-tuning: likelihood of the best of each group (Dong et al. 2023, arXiv:2304.06767)."""
+    """Reward-ranked fine-tuning: likelihood of the best of each group (Dong et al. 2023, arXiv:2304.06767).
+    Reduces to `sft` on the answers that were kept."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, select="best", updates=updates)
     return Method(objective=Likelihood(), data=PROMPTS, rollouts=rollouts, temperature=1.0, learning_rate=1e-6)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from evenhand.objectives import Pairwise
 from evenhand.protocols import Objective
@@ -77,3 +79,20 @@ class Method:
         selected = {"best_vs_worst": {Need.PAIRS}, "best": set()}.get(self.rollouts.select, {Need.ADVANTAGE})
         value = {Need.VALUE} if self.network == "value" else set()
         return frozenset(always | reference | selected | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
+
+
+METHODS: dict[str, Callable[..., Method]] = {}
+F = TypeVar("F", bound=Callable[..., Method])
+
+
+def method(function: F) -> F:
+    """Registers a method under its function's name."""
+    METHODS[function.__name__] = function
+    return function
+
+
+def build(name: str, parameters: Mapping[str, Any], *, steps: int, max_tokens: int) -> Method:
+    """The method `name` with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
+    known = {"steps": steps, "max_tokens": max_tokens}
+    asked = inspect.signature(METHODS[name]).parameters
+    return METHODS[name](**{k: v for k, v in known.items() if k in asked}, **parameters)

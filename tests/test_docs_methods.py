@@ -1,0 +1,66 @@
+"""The pages on methods say what the code does: generated, executed, or checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evenhand import methods
+from evenhand.experiment import catalogue
+from evenhand.objectives import OBJECTIVES
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def test_methods_page_is_current():
+    assert (DOCS / "methods.md").read_text() == catalogue.page(), "run: python -m evenhand.experiment.catalogue docs/methods.md"
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_every_entry_is_complete(name):
+    entry = catalogue.entry(name)
+    for key in ("source", "signal", "credit", "objective", "reference", "needs", "settings", "learning rate"):
+        assert re.search(rf"^- \*\*{key}\*\*: \S", entry, re.MULTILINE), f"{name} says nothing of {key}"
+    assert "`" in next(line for line in entry.splitlines() if line.startswith("- **objective**")), "an equation"
+    assert re.search(r"\b(19|20)\d\d\b|Likelihood|maximum likelihood|authors|ORPO|reference", entry), "a source"
+
+
+def test_reductions_name_methods_or_are_plain_words():
+    for name, function in methods.METHODS.items():
+        for named in re.findall(r"`(\w+)`", catalogue.paragraphs(function)[1]):
+            assert named in methods.METHODS, f"{name} reduces to '{named}'"
+
+
+def test_the_worked_example_runs(monkeypatch):
+    """Every block of docs/extending.md, in one namespace, from top to bottom; what it registers is taken away again."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 4
+    assert len(blocks[0].strip().splitlines()) <= 40, "an objective in some thirty lines"
+    kept, objectives = dict(methods.METHODS), dict(OBJECTIVES)
+    space: dict = {"__name__": "extending"}
+    import sys
+    import types
+
+    monkeypatch.setitem(sys.modules, "extending", types.ModuleType("extending"))
+    try:
+        for block in blocks:
+            exec(compile(block, str(Path("docs/extending.md")), "exec"), space)
+        assert {"dpo_positive", "rank_gspo"} <= set(methods.METHODS)
+    finally:
+        for table, before in ((methods.METHODS, kept), (OBJECTIVES, objectives)):
+            table.clear()
+            table.update(before)
+
+
+def test_what_the_kl_page_says_of_the_reward_side():
+    """`kl` of these methods is in the reward; of GRPO it is in the loss, k3 unless said otherwise."""
+    build = lambda name, **p: methods.build(name, p, steps=10, max_tokens=8)  # noqa: E731
+    for name in ("rloo", "reinforce", "rank", "ppo"):
+        made = build(name, kl=0.3)
+        assert made.rollouts.kl == 0.3
+        assert made.objective.kl == 0.0
+    assert (build("grpo").objective.kl_estimator, build("grpo", kl_estimator="k2").objective.kl_estimator) == ("k3", "k2")
+    assert build("grpo").rollouts.kl == 0.0
