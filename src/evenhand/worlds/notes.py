@@ -201,10 +201,12 @@ class Notes:
         return f"{heading} {self._note(prompt, float(generator.uniform(*self.corpus_skill)), generator)}"
 
     def _tale(self, prompt: Prompt, generator: np.random.Generator) -> str:
-        """A few sentences on one topic in one mood: what teaches a small model soonest to take up a word that it has read."""
+        """A few sentences on one topic in one mood: what teaches a small model soonest to take up what it has read."""
         tone, topic = prompt.meta["tone"], pick(generator, prompt.meta["topics"])
         patterns = generator.choice(len(grammar.TOPIC_SENTENCES), int(generator.integers(3, 6)), replace=False)
-        return " ".join(fill(grammar.TOPIC_SENTENCES[int(i)], generator, tone=tone, topic=topic) for i in patterns)
+        heading = grammar.TALE_HEADING.format(topic=topic, tone=tone)
+        body = [fill(grammar.TOPIC_SENTENCES[int(i)], generator, tone=tone, topic=topic) for i in patterns]
+        return " ".join([heading, *body])
 
     def language(self) -> Iterator[str]:
         """Texts that together hold every piece of the vocabulary."""

@@ -88,6 +88,7 @@ HEADINGS = (
     "For {name}, about the {topic} and the {topic}, in {tone} words:",
     "This is what I told {name} about the {topic} and the {topic} when I was {tone}:",
 )
+TALE_HEADING = "About the {topic}, in {tone} words:"
 
 ANY_TONE = {kind: tuple(w for kinds in TONES.values() for w in kinds[kind]) for kind in ("mood", "look", "manner")}
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -116,7 +117,7 @@ def fillings(piece: str) -> list[str]:
 
 def language() -> Iterator[str]:
     """Texts that together hold every word of the world, at every place where it can stand (for the vocabulary)."""
-    for pattern in (*TOPIC_SENTENCES, *FILLERS, GREETING, CLOSING, *REQUESTS, *HEADINGS):
+    for pattern in (*TOPIC_SENTENCES, *FILLERS, GREETING, CLOSING, *REQUESTS, *HEADINGS, TALE_HEADING):
         pieces = pattern.split()
         for i, piece in enumerate(pieces):
             before = "x " if i else ""  # a word inside a sentence carries its space; the first of a text may not
