@@ -62,7 +62,14 @@ def results(rng: np.random.Generator, prompts: int = 240) -> dict[str, Any]:
         "name": "stories, made happier",
         "description": "which method makes a small story model more cheerful?",
         "baseline": "sft",
-        "judge": {"name": "sentiment-gold", "kind": "world", "consistency": 0.97, "p_first": 0.503, "invalid": 0.0},
+        "judge": {
+            "name": "sentiment-gold",
+            "kind": "world",
+            "consistency": 0.97,
+            "p_first": 0.503,
+            "invalid": 0.0,
+            "self_test": {"identical": 0.5, "planted": 0.93, "passed": True, "n": 20, "source": "demonstrations"},
+        },
         "n_prompts": prompts,
         "seeds": list(SEEDS),
         "arms": arms,
@@ -78,6 +85,10 @@ def results(rng: np.random.Generator, prompts: int = 240) -> dict[str, Any]:
                 "ece": 0.031,
                 "length_correlation": 0.36,
                 "n": 800,
+                "probes": {
+                    "thanks": {"change": 0.41, "ci95": [0.3, 0.52], "raised": 0.81, "fooled": True, "n": 200},
+                    "shuffled": {"change": -1.2, "ci95": [-1.4, -1.0], "raised": 0.06, "fooled": False, "n": 200},
+                },
             },
             "rm-small": {
                 "accuracy": 0.523,
@@ -107,6 +118,29 @@ def results(rng: np.random.Generator, prompts: int = 240) -> dict[str, Any]:
         ],
         "curves": {arm: {str(s): f"arms/{arm}/seed-{s}/metrics.jsonl" for s in SEEDS} for arm in ARMS},
         "frontier": {arm: _frontier(arm, rng) for arm in ONLINE},
+        "best_of_n": {name: _best_of_n(gain) for name, gain in (("rm", 0.5), ("the judge itself", 0.9), ("length", 0.1))},
+        "length_bias": {"rm": _length_bias(rng)},
+    }
+
+
+def _best_of_n(gain: float) -> list[dict[str, Any]]:
+    return [
+        {"n": n, "gold": gain * math.log(n), "ci95": [gain * math.log(n) - 0.1, gain * math.log(n) + 0.1], "reward": 0.5 * n,
+         "kl_bound": math.log(n) - (n - 1) / n, "prompts": 240, "left_out": 0}
+        for n in range(1, 9)
+    ]  # fmt: skip
+
+
+def _length_bias(rng: np.random.Generator) -> dict[str, Any]:
+    counts = rng.poisson(np.exp(-((np.linspace(-1, 1, 20)[:, None] - 0.3) ** 2) / 0.2) * 3, size=(20, 8))
+    heat = {"counts": counts.tolist(), "correlation": np.linspace(-1, 1, 21).tolist(), "length": np.linspace(10, 90, 9).tolist()}
+    return {
+        "mean_correlation": 0.31,
+        "share_above": 0.52,
+        "slope": 0.9,
+        "prompts": int(counts.sum()),
+        "skipped": 3,
+        "heatmap": heat,
     }
 
 
@@ -222,9 +256,20 @@ def _samples(rng: np.random.Generator, count: int = 24) -> list[dict[str, Any]]:
                 "gold": gold,
                 "answers": answers,
                 "lengths": {arm: len(text) // 4 for arm, text in answers.items()},
+                "outcome": {arm: (gold[arm] > gold["sft"]) + 0.5 * (gold[arm] == gold["sft"]) for arm in answers},
+                "orders": {"dpo": _orders(index)},
             }
         )
     return rows
+
+
+def _orders(index: int) -> list[dict[str, Any]]:
+    """A judge that is steady on most prompts, swayed by the order on some, and once unreadable."""
+    second = "invalid" if index == 2 else "read"
+    return [
+        {"a_first": True, "outcome": 1.0, "status": "read", "label": "A", "raw": "Preferred: A"},
+        {"a_first": False, "outcome": 0.5 if index == 2 else float(index % 3 > 0), "status": second, "label": "", "raw": "<b>?"},
+    ]
 
 
 def _write_cell(folder: Path, arm: str, seed: int, rng: np.random.Generator) -> None:

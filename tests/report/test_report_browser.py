@@ -67,6 +67,18 @@ def test_answers_can_be_searched_sorted_and_limited(browser: Browser, run_dir: P
     )
 
 
+def test_answers_can_be_limited_to_a_verdict(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    for arm in (2, 3, 4, 5, 6):
+        browser.evaluate(f"document.querySelector('#answer-filters [name=arm][value=\"{arm}\"]').click()")
+    browser.evaluate("document.querySelector('#answer-filters [name=arm][value=\"0\"]').click()")
+    verdicts = "[...document.querySelectorAll('#answer-cards > article')].filter(a => !a.hidden)"
+    verdicts += ".map(a => a.querySelector('.answer[data-arm=\"1\"]').dataset.verdict)"
+    for word in ("wins", "loses"):
+        _set(browser, "verdict", word)
+        assert set(browser.evaluate(verdicts)) == {word}
+
+
 def test_training_answers_follow_the_slider(browser: Browser, run_dir: Path) -> None:
     browser.open(run_dir / "report.html")
     browser.evaluate(

@@ -11,6 +11,7 @@ import numpy as np
 from evenhand.report.plots.curves import METRICS, curve_figures, mean_over_seeds, other_metrics
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.phases import mean_seconds
+from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.summary import summarise
 
 RESULTS = {"baseline": "sft", "arms": {"sft": {"kl": 0.0, "reward": 0.0}, "grpo": {"win_rate": 0.6, "kl": 2.0, "reward": 3.0}}}
@@ -51,3 +52,22 @@ def test_a_figure_of_a_run_holds_every_recorded_step(run_dir: Path, page: str) -
     recorded = [json.loads(line)["kl"] for line in (run_dir / "arms/grpo/seed-1/metrics.jsonl").read_text().splitlines()]
     drawn = [float(line[lines[0].index("grpo seed 1")]) for line in lines[1:]]
     np.testing.assert_allclose(drawn, recorded, rtol=1e-5)
+
+
+def test_best_of_n_and_the_heat_map_hold_their_numbers() -> None:
+    points = [
+        {"n": n, "gold": 0.25 * n, "ci95": [0.2 * n, 0.3 * n], "reward": 1.0 * n, "kl_bound": 0.5, "prompts": 9} for n in (1, 2)
+    ]
+    figure = best_of_n_figure({"rm": points})
+    assert figure is not None
+    assert figure.csv.splitlines() == [
+        "scorer,n,gold,ci95_low,ci95_high,reward,kl_bound", "rm,1,0.25,0.2,0.3,1,0.5", "rm,2,0.5,0.4,0.6,2,0.5",
+    ]  # fmt: skip
+    assert best_of_n_figure({}) is None
+    heat = {"counts": [[0, 2], [1, 0]], "correlation": [-1.0, 0.0, 1.0], "length": [5.0, 8.0, 30.0]}
+    raw = {"prompts": 3, "mean_correlation": -0.2, "share_above": 1 / 3, "heatmap": heat}
+    (drawn,) = length_figures({"my rm": raw})
+    assert drawn.name == "length-my-rm"
+    assert "8,30,-1,0,2" in drawn.csv.splitlines()
+    assert "above 0.3 in 33%" in drawn.caption
+    assert length_figures(None) == []

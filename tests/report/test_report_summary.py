@@ -11,8 +11,10 @@ import pytest
 from rich.console import Console
 
 import evenhand.report
+from evenhand.report.answers import answer_cards
 from evenhand.report.cards import judge_warnings, reward_model_cards
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
+from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
 from evenhand.report.palette import ALL, ARMS, BASELINE, arm_styles
 from evenhand.report.summary import Verdict, summarise
 
@@ -155,3 +157,40 @@ def _luminance(color: str) -> float:
 def _linear(color: str) -> np.ndarray:
     channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def test_the_judges_card_shows_its_self_test_and_warns_when_it_failed() -> None:
+    judge = {"name": "j", "consistency": 0.9, "self_test": {"identical": 0.5, "planted": 0.4, "passed": False, "n": 12}}
+    test = self_test(judge)
+    assert test is not None
+    assert [(m.label, m.value) for m in test.measures] == [
+        ("Same answer twice", "0.50"),
+        ("Ruined answers lose", "40%"),
+        ("Prompts", "12"),
+    ]
+    assert len(self_test_warnings(judge)) == 1
+    assert self_test_warnings({**judge, "self_test": {**judge["self_test"], "passed": True}}) == []
+    assert self_test({"name": "j"}) is None
+
+
+def test_probes_say_what_a_reward_model_pays_for() -> None:
+    rows = probe_tables(
+        {"rm": {"probes": {"thanks": {"change": 0.5, "ci95": [0.4, 0.6], "raised": 0.9, "fooled": True}}}, "b": {}}
+    )
+    assert [(r.name, r.change, r.ci95, r.raised, r.fooled) for r in rows["rm"]] == [
+        ("thanks appended", "+0.50", "+0.40 to +0.60", "90%", True)
+    ]
+    assert set(rows) == {"rm"}
+
+
+def test_both_orders_verdicts_stand_beside_an_answer() -> None:
+    results = {"baseline": "sft", "arms": {"sft": {}, "dpo": {"win_rate": 0.6}}}
+    orders = [
+        {"a_first": True, "outcome": 1.0, "status": "read", "label": "A"},
+        {"a_first": False, "outcome": 0.5, "status": "invalid", "label": ""},
+    ]
+    sample = {"prompt": "p", "answers": {"sft": "x", "dpo": "y"}, "outcome": {"sft": 0.5, "dpo": 0.75}, "orders": {"dpo": orders}}
+    (card,) = answer_cards([sample], summarise(results))
+    base, answer = card.answers
+    assert (base.word, answer.word) == ("", "wins")
+    assert answer.orders == (("shown first", "prefers it (A)"), ("shown second", "no usable verdict"))

@@ -25,6 +25,16 @@ class Answer:
     length: int | None
     chars: int
     best: bool
+    outcome: float | None = None
+    orders: tuple[tuple[str, str], ...] = ()
+    """(what was shown first, the verdict) of each order in which a judge was asked; empty for judges that score."""
+
+    @property
+    def word(self) -> str:
+        """The verdict against the baseline's answer in one word; "" where there is none."""
+        if self.outcome is None:
+            return ""
+        return "wins" if self.outcome > 0.5 else "loses" if self.outcome < 0.5 else "tie"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +65,26 @@ def _card(sample: Mapping[str, Any], summary: Summary) -> Card:
             length=lengths.get(arm.name),
             chars=len(texts[arm.name]),
             best=unique_best and scores.get(arm.name) == top,
+            outcome=None if arm.is_baseline else (sample.get("outcome") or {}).get(arm.name),
+            orders=_orders((sample.get("orders") or {}).get(arm.name) or ()),
         )
         for arm in summary.arms
         if arm.name in texts
     )
     spread = max(scores.values()) - min(scores.values()) if scores else 0.0
     return Card(sample.get("prompt", ""), answers, spread)
+
+
+def _orders(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Each order's verdict on the arm's answer, with the judge's own words where they are short."""
+    shown = []
+    for row in rows:
+        word = {"invalid": "no usable verdict", "identical": "identical answers", "empty": "an empty answer"}.get(row["status"])
+        if word is None:
+            word = "prefers it" if row["outcome"] > 0.5 else "prefers the baseline's" if row["outcome"] < 0.5 else "a tie"
+            word += f" ({row['label']})" if row.get("label") else ""
+        shown.append(("shown first" if row["a_first"] else "shown second", word))
+    return tuple(shown)
 
 
 def training_samples(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], summary: Summary) -> dict[str, Any] | None:

@@ -70,6 +70,18 @@ _JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "p_first": ("Prefers the first answer", percent),
     "ties": ("Ties", percent),
     "tie": ("Scores this close tie", significant),
+    "n": ("Pairs judged", amount),
+    "identical": ("Pairs with identical answers", percent),
+    "empty": ("Pairs with an empty answer", percent),
+    "mass": ("Probability on the verdict's words", percent),
+    "low_mass": ("Verdicts with less than 90% on them", percent),
+    "win_rate_longer": ("Win rate where the arm's answer is longer", percent),
+    "win_rate_not_longer": ("Win rate where it is not", percent),
+    "attempts": ("Questions asked", amount),
+    "cost_usd": ("Cost in dollars", lambda value: fixed(value, 4)),
+    "template": ("Judge template", str),
+    "template_sha": ("Its hash", str),
+    "verdict": ("Verdicts are read from", str),
 }
 
 

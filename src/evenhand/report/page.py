@@ -24,9 +24,11 @@ from evenhand.report.cards import (
 )
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
+from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
 from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.phases import phase_figure
+from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.summary import Summary, summarise
@@ -78,8 +80,11 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "power": power(summary),
         "summary": summary,
         "trained": [arm for arm in summary.arms if run.curves.get(arm.name)],
-        "facts": [*held_equal(results), *judge_facts(results.get("judge"))],
-        "judge_warnings": judge_warnings(results.get("judge")),
+        "facts": held_equal(results),
+        "judge_facts": judge_facts(results.get("judge")),
+        "judge_warnings": [*judge_warnings(results.get("judge")), *self_test_warnings(results.get("judge"))],
+        "self_test": self_test(results.get("judge")),
+        "probes": probe_tables(results.get("reward_models") or {}),
         "held_equal": results.get("held_equal") or [],
         "deviations": results.get("deviations"),
         "columns": shown_columns(VERDICT_COLUMNS, summary),
@@ -107,6 +112,8 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "losses": loss_figures(run.curves, styles),
         "details": curve_figures(run.curves, styles, (*DETAILS, *other_metrics(run.curves))),
         "frontier": frontier_figures(run.results, summary, run.curves),
+        "best_of_n": best_of_n_figure(run.results.get("best_of_n")),
+        "length_maps": length_figures(run.results.get("length_bias")),
         "phases": phase_figure(run.ledgers, summary),
     }
 

@@ -55,8 +55,9 @@ function filterAnswers() {
     const words = data.get("text").toLowerCase().trim();
     const low = bound(data.get("low"), -Infinity), high = bound(data.get("high"), Infinity);
     const limited = low > -Infinity || high < Infinity;
-    const order = data.get("order");
+    const order = data.get("order"), verdict = data.get("verdict");
     const fits = (entry) => entry.text.includes(words)
+      && (!verdict || entry.answers.some((a) => arms.has(a.dataset.arm) && a.dataset.verdict === verdict))
       && (!limited || entry.answers.some((a) => arms.has(a.dataset.arm) && a.dataset.gold !== undefined && Number(a.dataset.gold) >= low && Number(a.dataset.gold) <= high));
     const sorted = [...cards].sort((a, b) => (order && height(b, order) - height(a, order)) || a.place - b.place);
     const found = sorted.filter(fits);

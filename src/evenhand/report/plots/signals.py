@@ -1,0 +1,106 @@
+"""Reward models beyond accuracy: best-of-n curves by each of them, and the heat map of reward against length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.numbers import fixed, percent
+from evenhand.report.palette import ARMS, BASELINE, INK
+from evenhand.report.svg import Drawing, Margins, canvas, render
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKERS = "osD^vP"
+_REFERENCES = ("the judge itself", "length")
+"""Curves that are no reward model: the best any choice could do, and a choice by length alone."""
+
+
+def best_of_n_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> PlotFigure | None:
+    """Expected gold score of each reward model's favourite of n answers; None without curves."""
+    if not curves:
+        return None
+    prompts = next(iter(curves.values()))[0]["prompts"]
+    rows = [[name, p["n"], p["gold"], *p["ci95"], p["reward"], p["kl_bound"]] for name, points in curves.items() for p in points]
+    return PlotFigure(
+        name="best-of-n",
+        title="Best of n",
+        caption="The mean gold score of the answer that each scorer likes best among n answers of the starting policy, over "
+        f"all subsets of n; bands are 95% intervals over {prompts} prompts. “The judge itself” is the best that choosing could "
+        "do, “length” chooses the longest. A reward model that does not rise above its start cannot guide training; one that "
+        "falls as n grows is being exploited.",
+        wide=_curves(curves, 560, "best-of-n"),
+        narrow=_curves(curves, 360, "best-of-n-narrow"),
+        csv=csv_text(["scorer", "n", "gold", "ci95_low", "ci95_high", "reward", "kl_bound"], rows),
+    )
+
+
+def _curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], width: int, name: str) -> Drawing:
+    rows = (len(curves) + 1) // 2
+    with canvas(width, 300 + 20 * rows, Margins(left=54, right=16, top=16 + 20 * rows, bottom=46)) as (figure, axes):
+        for place, (scorer, points) in enumerate(curves.items()):
+            reference = scorer in _REFERENCES
+            color = BASELINE.light if reference else ARMS[place % len(ARMS)].light
+            n, gold = [p["n"] for p in points], [p["gold"] for p in points]
+            low, high = ([p["ci95"][side] for p in points] for side in (0, 1))
+            axes.fill_between(n, low, high, color=color, alpha=0.12, linewidth=0)
+            axes.plot(
+                n, gold, color=color, linewidth=1.8, marker=_MARKERS[place % len(_MARKERS)], markersize=5, label=scorer,
+                linestyle=(0, (5, 3)) if scorer == "length" else (0, (1, 1.6)) if reference else "solid",
+            )  # fmt: skip
+        axes.set_xlabel("n answers to choose from")
+        axes.set_ylabel("gold score of the chosen")
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=11, handlelength=2.2)
+        return render(figure, name, "Best of n: " + ", ".join(f"{s} {fixed(p[-1]['gold'], 2)}" for s, p in curves.items()))
+
+
+def length_figures(leaning: Mapping[str, Mapping[str, Any]] | None) -> list[PlotFigure]:
+    """A heat map per reward model: prompts by mean length of their answers and by the correlation of reward and length."""
+    return [_length_figure(name, raw) for name, raw in (leaning or {}).items()]
+
+
+def _length_figure(name: str, raw: Mapping[str, Any]) -> PlotFigure:
+    heat = raw["heatmap"]
+    down, across, counts = heat["correlation"], heat["length"], np.array(heat["counts"])
+    rows = [
+        [across[j], across[j + 1], down[i], down[i + 1], int(counts[i, j])]
+        for i in range(counts.shape[0])
+        for j in range(counts.shape[1])
+    ]
+    slug = "length-" + "".join(c if c.isalnum() else "-" for c in name)
+    return PlotFigure(
+        name=slug,
+        title=f"Reward and length: {name}",
+        caption=f"Each of {raw['prompts']} prompts counts once, in the column of its answers' mean length and the row of the "
+        f"correlation between reward and length among them. Mean correlation {fixed(raw['mean_correlation'], 2)}; above 0.3 in "
+        f"{percent(raw['share_above'], 0)} of prompts. Mass above the middle line: longer answers score higher.",
+        wide=_heat(counts, down, across, 460, slug),
+        csv=csv_text(["length_from", "length_to", "correlation_from", "correlation_to", "prompts"], rows),
+    )
+
+
+def _heat(counts: np.ndarray, down: Sequence[float], across: Sequence[float], width: int, name: str) -> Drawing:
+    most = max(int(counts.max()), 1)
+    with canvas(width, 320, Margins(left=54, right=16, top=14, bottom=46)) as (figure, axes):
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            _cell(axes, (j, down[i]), down[i + 1] - down[i], counts[i, j] / most)
+        axes.axhline(0.0, color=INK.light, linewidth=1.2)
+        axes.set_xlim(0, counts.shape[1])
+        axes.set_ylim(-1.02, 1.02)
+        shown = range(0, len(across), max(1, (len(across) - 1) // 4))
+        axes.set_xticks(list(shown), [f"{across[i]:.0f}" for i in shown])
+        axes.set_xlabel("mean length of a prompt's answers, in tokens")
+        axes.set_ylabel("correlation of reward and length")
+        axes.grid(axis="x", visible=False)
+        return render(figure, name, f"Heat map of reward-length correlation, at most {most} prompts in a cell")
+
+
+def _cell(axes: Axes, corner: tuple[float, float], height: float, share: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle(corner, 1.0, height, facecolor=ARMS[0].light, alpha=0.12 + 0.88 * share, linewidth=0))
