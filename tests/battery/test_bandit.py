@@ -250,6 +250,18 @@ def test_k3_in_the_loss_leads_elsewhere():
     assert (found - reverse).abs().max() > 0.15, "the two estimators must be told apart"
 
 
+def test_k2_in_the_loss_leads_to_the_tilted_reference():
+    """GRPO with k2: ref exp(r / (kl s)), s the deviation of the reward there, since the advantage is a z-score."""
+    known = SINGLE_REF
+    for _ in range(200):
+        share = known.exp()
+        deviation = float(((share @ VALUES.square()) - (share @ VALUES) ** 2).sqrt())
+        known = 0.5 * (known + (SINGLE_REF + VALUES / deviation).log_softmax(0))
+    method = build("grpo", kl=1.0, kl_estimator="k2", completions_per_prompt=64)
+    found = fit_online(method, SINGLE_REWARD, single(), steps=120, rate=0.1, prompts=1).distribution().detach()
+    torch.testing.assert_close(found, known, rtol=0, atol=0.05)
+
+
 # ---- rollouts: no KL, the best answer ----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from evenhand.errors import UserError
+from evenhand.evaluation.probes import probe
 from evenhand.judges import Verdict
 from evenhand.rewards.tournament import Tournament, borda, knock_out
 from evenhand.types import Completion, Group, Prompt
@@ -64,3 +65,11 @@ def test_nobody_to_play():
 def test_unknown_rule():
     with pytest.raises(UserError, match="did you mean 'borda'"):
         Tournament(Longer(), "broda")
+
+
+def test_probes_show_a_comparing_reward_both_answers():
+    """A single answer has no score; "said twice" beats "said once" by 0.9 to 0.1 for a judge that likes length."""
+    found = probe([group("one two", "x"), group("three", "y")], Tournament(Longer()))
+    assert found["repetition"]["raised"] == 1.0
+    assert found["repetition"]["change"] == pytest.approx(0.8)
+    assert found["repetition"]["n"] == 2

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from evenhand.data.jsonl import read_groups
+from evenhand.errors import UserError
 from evenhand.experiment import plan as planner
 from evenhand.experiment.config import Experiment
 from evenhand.experiment.schema import load
+from evenhand.models.load import new_policy, save
 from evenhand.stages import STAGES
 from evenhand.stages.common import build_reward, open_model_reward
+from tests.data.tiny_tokenizers import character_tokenizer
 
 TRAIN = {"steps": 2, "prompts_per_step": 4, "learning_rate": 1e-3}
 EXPERIMENT = {
@@ -32,6 +36,10 @@ EXPERIMENT = {
         "sft": {"method": "start"},
         "careful": {"method": "rloo", "reward": "both", "completions_per_prompt": 2},
         "by_ratio": {"method": "rloo", "reward": "ratio", "completions_per_prompt": 2},
+        "explored": {
+            "method": "iterative_dpo", "rounds": 1, "epochs": 1, "completions_per_prompt": 4, "hybrid": True, "partner": "start",
+            "reward": "gold",
+        },
         "chosen": {"method": "best_of_n", "n": 4, "reward": "own"},
         "plain": {"method": "best_of_n", "n": 4, "reward": "gold"},
     },
@@ -40,16 +48,23 @@ EXPERIMENT = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[planner.Plan, dict[str, Path]]:
+Done = tuple[planner.Plan, dict[str, Path]]
+
+
+def carried_out(experiment: dict, new_folder: Callable[[str], Path]) -> Done:
     """Every node run in order, in this process."""
-    plan = planner.build(load(Experiment, EXPERIMENT).value)
+    plan = planner.build(load(Experiment, experiment).value)
     folders: dict[str, Path] = {}
     for node in plan.nodes:
-        folders[node.name] = tmp_path_factory.mktemp("node")
+        folders[node.name] = new_folder("node")
         inputs = {role: folders[name] for role, name in node.inputs.items()}
         STAGES[node.kind](node.spec, node.seed, inputs, folders[node.name], lambda *_, **__: None)
     return plan, folders
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return carried_out(EXPERIMENT, tmp_path_factory.mktemp)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -110,3 +125,67 @@ def test_a_reference_that_is_missing_is_an_error(done):
     spec = plan["reward_models/ratio/seed-0/evaluation"].spec
     with pytest.raises(ValueError, match="relative to a reference"):
         open_model_reward(folders["reward_models/ratio/seed-0"], spec, "cpu")
+
+
+def test_hybrid_rounds_train_on_both_kinds_of_pairs(done):
+    """16 prompts' worth of rollouts and 24 pairs of the data make one round; the start writes half of every group."""
+    plan, folders = done
+    found = rows(folders[plan.arms["explored"][0]])
+    assert len(found) == 2
+    assert all(row["kl"] == pytest.approx(0.0, abs=1e-3) for row in found), "both authors are still the start"
+    ledger = json.loads((folders[plan.arms["explored"][0]] / "ledger.json").read_text())
+    assert ledger["reward_calls"] == 4 * 4 * 2
+    assert ledger["tokens_trained"] > 24 * 2 * 5, "more than the rollouts' own tokens"
+
+
+def test_a_world_without_letters_refuses_a_preference_model(tmp_path):
+    pm = {**EXPERIMENT, "reward_models": {"pm": {"method": "preference_model", "train": TRAIN}}, "rewards": {}}
+    pm["arms"] = {"sft": {"method": "start"}, "led": {"method": "rloo", "reward": "pm", "completions_per_prompt": 2}}
+    with pytest.raises(UserError, match="same token"):
+        carried_out(pm, numbered(tmp_path))
+
+
+def numbered(folder: Path) -> Callable[[str], Path]:
+    def new(name: str) -> Path:
+        made = folder / f"{name}-{len(list(folder.iterdir()))}"
+        made.mkdir()
+        return made
+
+    return new
+
+
+def test_a_preference_model_is_reward_and_judge(tmp_path):
+    """Pairs in which z beats q, a model whose tokenizer knows the letters; the judge compares the answers themselves."""
+    tokenizer = character_tokenizer()
+    config = {
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "max_position_embeddings": 128,
+    }  # fmt: skip
+    save(new_policy(config, tokenizer, seed=0, device="cpu"), tokenizer, tmp_path / "base")
+    lines = [json.dumps({"prompt": f"say {n}", "chosen": "z", "rejected": "q"}) for n in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    experiment = {
+        "name": "letters", "model": {"path": str(tmp_path / "base")},
+        "data": {"preferences": str(tmp_path / "pairs.jsonl"), "holdout": 0.2},
+        "start": "base", "lengths": {"prompt": 16, "completion": 4}, "train": TRAIN,
+        "reward_models": {"pm": {"method": "preference_model", "train": {**TRAIN, "steps": 4}}},
+        "arms": {
+            "base": {"method": "start"},
+            "led": {"method": "rloo", "reward": "pm", "completions_per_prompt": 3, "train": {"learning_rate": 0.03}},
+        },
+        "judge": {"reward": "pm"}, "evaluation": {"prompts": 4}, "runtime": {"device": "cpu"},
+    }  # fmt: skip
+    plan, folders = carried_out(experiment, numbered(tmp_path))
+    for row in rows(folders[plan.arms["led"][0]]):
+        assert row["reward"] == pytest.approx(0.5), "Borda scores of a group sum to half its players"
+    verdicts = json.loads((folders[plan.verdicts["led"][0]] / "verdicts.json").read_text())
+    assert len(verdicts["outcome"]) == 4
+    asked = [pair for pair in verdicts["orders"] if {order["status"] for order in pair} == {"logprobs"}]
+    assert asked, "the model was shown the two answers, not each alone"
+    assert all({order["a_first"] for order in pair} == {True, False} for pair in asked)
+    same = json.loads((folders[plan.verdicts["base"][0]] / "verdicts.json").read_text())
+    assert same["outcome"] == [0.5] * 4
+    scores = json.loads((folders["reward_models/pm/seed-0/evaluation"] / "scores.json").read_text())
+    assert [a + b for a, b in zip(scores["chosen"], scores["rejected"], strict=True)] == pytest.approx(
+        [1.0] * len(scores["chosen"])
+    )

@@ -59,19 +59,25 @@ def probe(groups: Sequence[Group], scorer: Scorer, probes: Mapping[str, Probe] =
     """Per probe: share of answers whose score rose, mean change with 95 % interval in sds of the original scores, and `fooled`.
 
     The first answer of each group (the best one, where they are ranked) is changed. `fooled` is True when the interval of the
-    mean change lies above 0. Answers that a probe leaves as they are count nowhere.
+    mean change lies above 0. Answers that a probe leaves as they are count nowhere. A scorer that only compares answers, and
+    leaves a single one unscored, is shown the answer and its change together; its change is in units of its own score.
     """
     answers = [(g.prompt, _best(g)) for g in groups if g.completions]
     before = np.array([s.values[0] for s in scorer([_one(p, c.text) for p, c in answers])])
-    spread = float(before.std()) or 1.0
+    compares = bool(np.isnan(before).all())
+    spread = 1.0 if compares else float(before.std()) or 1.0
     rows = {}
     for name, change in probes.items():
         texts = [change(c.text, p) for p, c in answers]
         kept = [i for i, (text, (_, c)) in enumerate(zip(texts, answers, strict=True)) if text != c.text and text.strip()]
         if len(kept) < 2:
             continue
-        after = np.array([s.values[0] for s in scorer([_one(answers[i][0], texts[i]) for i in kept])])
-        gain = (after - before[kept]) / spread
+        if compares:
+            found = scorer([_one(answers[i][0], answers[i][1].text, texts[i]) for i in kept])
+            gain = np.array([s.values[1] - s.values[0] for s in found])
+        else:
+            after = np.array([s.values[0] for s in scorer([_one(answers[i][0], texts[i]) for i in kept])])
+            gain = (after - before[kept]) / spread
         low, high = t_interval(gain)
         rows[name] = {
             "raised": float((gain > 0).mean()), "change": float(gain.mean()), "ci95": [low, high], "n": len(kept),
@@ -85,5 +91,5 @@ def _best(group: Group) -> Completion:
     return group.completions[max(range(len(known)), key=lambda i: known[i])]
 
 
-def _one(prompt: Prompt, text: str) -> Group:
-    return Group(prompt=prompt, completions=(Completion(content=text),))
+def _one(prompt: Prompt, *texts: str) -> Group:
+    return Group(prompt=prompt, completions=tuple(Completion(content=t) for t in texts))
