@@ -1,0 +1,171 @@
+"""The judge stages on artifacts made by hand: scores, missing scores, and a language model behind a real socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from evenhand.data.jsonl import write_groups
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.judged import judge_card, mean_or_none
+from evenhand.experiment.plan import build
+from evenhand.experiment.schema import load
+from evenhand.stages import STAGES
+from evenhand.types import Completion, Group, Prompt
+
+SHARED = {"threads": 1, "device": "cpu", "dtype": "float32", "template": None, "lengths": {"prompt": 32, "completion": 32}}
+TEXTS = {"answers": ["longer answer", "x", "", "same"], "baseline": ["short", "longer answer", "y", "same"]}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    for role, texts in TEXTS.items():
+        groups = [
+            Group(prompt=Prompt(content=f"q{i}", id=f"p{i}"), completions=(Completion(content=text),))
+            for i, text in enumerate(texts)
+        ]
+        write_groups(tmp_path / "store" / role / "generations.jsonl", groups)
+    demonstrations = [
+        Group(prompt=Prompt(content=f"q{i}"), completions=(Completion(content=f"good answer {i}"),)) for i in range(4)
+    ]
+    write_groups(tmp_path / "store" / "data" / "demonstrations.jsonl", demonstrations)
+    return {role: tmp_path / "store" / role for role in (*TEXTS, "data")}
+
+
+def stage(kind: str, spec: dict[str, Any], inputs: dict[str, Path], name: str) -> dict[str, Any]:
+    out = inputs["answers"].parent / name
+    out.mkdir()
+    STAGES[kind](spec, 0, inputs, out, lambda *a, **k: None)
+    return json.loads(next(out.glob("*.json")).read_text())
+
+
+def test_a_missing_score_is_half_flagged_and_null(inputs: dict[str, Path], tmp_path: Path) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text(
+        "def score(prompt, completion):\n    return None if completion.text == 'x' else float(len(completion.text))\n"
+    )
+    judge = {"kind": "function", "path": f"{reward}:score"}
+    spec = {"judge": judge, "tie": 0.0, "proxies": {"same": judge}, **SHARED}
+    found = stage("judge", spec, inputs, "verdicts")
+    assert found["outcome"] == [1.0, 0.5, 0.0, 0.5]
+    assert found["invalid"] == [False, True, False, False]
+    assert found["gold"] == [13.0, None, 0.0, 4.0]
+    assert found["proxies"] == {"same": [13.0, None, 0.0, 4.0]}
+    assert found["account"]["invalid"] == 0.25
+    assert found["orders"] == [[], [], [], []]
+    assert mean_or_none(found["gold"]) == pytest.approx(17 / 3)
+
+
+class Longer(BaseHTTPRequestHandler):
+    """A server whose judge prefers the longer answer, and says nothing of use about q1."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        text = body["messages"][-1]["content"]
+        self.asked[text] += 1
+        a, b = (text.split(f"<answer {x}>\n")[1].split(f"\n</answer {x}>")[0] for x in "AB")
+        said = "Hm." if "\nq1\n" in text else f"Preferred: {'A' if len(a.strip()) >= len(b.strip()) else 'B'}"
+        answer = {
+            "choices": [{"message": {"content": said}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 3},
+        }
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    Longer.asked = Counter()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Longer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+EXPERIMENT = """
+name: judged
+data: {world: quickstart}
+model: {pretrain: {documents: 10, train: {epochs: 1}}}
+sft: {train: {steps: 1}}
+train: {steps: 1}
+arms: {sft: {method: start}, dpo: {method: dpo}}
+judge: {kind: llm, model: m, endpoint: "http://127.0.0.1:1/v1", price: {input: 1.0, output: 2.0}}
+"""
+
+
+def judge_node(text: str = EXPERIMENT, *overrides: str) -> Any:
+    plan = build(load(Experiment, text, overrides).value)
+    return plan["verdicts/dpo/seed-0"], plan
+
+
+def test_a_language_model_judges_an_experiment_and_answers_once(inputs: dict[str, Path], endpoint: str) -> None:
+    node, plan = judge_node(EXPERIMENT, f"judge.endpoint={endpoint}")
+    spec = {**node.spec, **SHARED}
+    found = stage("judge", spec, inputs, "verdicts")
+    assert found["outcome"] == [1.0, 0.5, 0.0, 0.5]
+    assert found["invalid"] == [False, True, False, False]
+    assert found["gold"] == [None] * 4
+    assert [len(o) for o in found["orders"]] == [2, 2, 2, 2]
+    assert found["orders"][0][0] == {"a_first": True, "outcome": 1.0, "status": "read", "label": "A", "raw": "Preferred: A"}
+    account = found["account"]
+    assert (account["invalid"], account["identical"], account["empty"], account["consistency"]) == (0.25, 0.25, 0.25, 1.0)
+    assert account["attempts"] == 2 + 6  # one pair read at once, one asked three times in each order
+    assert account["cost_usd"] == pytest.approx(8 * (9 * 1 + 3 * 2) / 1e6)
+    asked = Longer.asked.total()
+    assert stage("judge", spec, inputs, "again") == found
+    assert Longer.asked.total() == asked == 8  # the second time nothing
+    card = judge_card(plan.experiment.judge, node.spec["judge"], {"dpo": [found], "sft": [found]}, "sft", {"passed": True})
+    assert (card["name"], card["kind"], card["template"], card["invalid"]) == ("m", "llm", "helpfulness", 0.25)
+    assert card["self_test"] == {"passed": True}
+    assert "endpoint" not in card
+
+
+def test_the_self_test_uses_the_datas_own_answers(inputs: dict[str, Path], endpoint: str) -> None:
+    _, plan = judge_node(EXPERIMENT, f"judge.endpoint={endpoint}", "judge.self_test=3")
+    found = stage("try_judge", {**plan["judge/self-test"].spec, **SHARED}, inputs, "test")
+    assert (found["source"], found["n"]) == ("demonstrations", 3)
+    assert found["identical"] == 0.5  # equally long without the blank: the first one, in both orders
+    assert found["planted"] == 0.5  # a judge of length does not see that words were shuffled
+    assert found["passed"] is False
+
+
+def test_how_answers_are_got_is_no_part_of_the_key_but_the_template_is() -> None:
+    node, _ = judge_node()
+    same = judge_node(EXPERIMENT, "judge.endpoint=http://elsewhere/v1", "judge.concurrency=2", "judge.max_cost=3.0")[0]
+    other = judge_node(EXPERIMENT, "judge.template=safety")[0]
+    model = judge_node(EXPERIMENT, "judge.model=m2")[0]
+    assert node.key == same.key
+    assert len({node.key, other.key, model.key}) == 3
+    assert "key" not in json.dumps(node.spec).replace("key_env", "")  # the name of a variable, never a key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("judge.template=helpfulnes",), "did you mean 'helpfulness'"),
+        (("judge.verdict=logprobs", "judge.template=arena_hard"), "does not say which tokens"),
+        (("judge.modle=x",), "unknown key 'modle'"),
+        (("judge.kind=lml",), "judge"),
+        (("judge.max_cost=1.0", "judge.price=null"), "price of 'm' is not known"),
+    ],
+)
+def test_a_wrong_judge_is_refused_before_anything_runs(change: tuple[str, ...], message: str) -> None:
+    from evenhand.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        load(Experiment, EXPERIMENT, change)
