@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from evenhand import worlds
 from evenhand.errors import UserError
@@ -151,6 +152,32 @@ def test_quickstart_labels_carry_a_length_bias_that_gold_does_not():
     assert abs((better == first_longer).mean() - 0.5) < 0.05  # which are neither better nor worse
     unbiased = worlds.with_annotator(world, bias_per_word=0.0)
     assert labels.gold_ceiling(unbiased.preferences(0, 1000)) > labels.gold_ceiling(groups)
+
+
+def test_quickstart_labels_can_be_learned_by_counting_words():
+    """What a small reward model sees first: words and length. It must carry far beyond the length bias, short of the ceiling."""
+    world = worlds.get("quickstart")
+    train, heldout = world.preferences(0, 1500), world.preferences(1, 600, "heldout")
+    index = {w: i for i, w in enumerate(sorted({w for t in texts(train) + texts(heldout) for w in labels.words(t)}))}
+
+    def counts(text):
+        return np.bincount([index[w] for w in labels.words(text)], minlength=len(index))
+
+    def differences(groups):
+        x = np.array([counts(g.completions[0].text) - counts(g.completions[1].text) for g in groups], dtype=float)
+        return x, np.array([g.scores[0] - g.scores[1] for g in groups])
+
+    def loss(weights):  # logistic regression on differences is Bradley-Terry on word counts
+        margin = sign * (x @ weights)
+        gradient = -x.T @ (sign / (1 + np.exp(margin))) / len(sign)
+        return np.logaddexp(0, -margin).mean() + 0.01 * weights @ weights, gradient + 0.02 * weights
+
+    x, sign = differences(train)
+    weights = minimize(loss, np.zeros(len(index)), jac=True, method="L-BFGS-B").x
+    x_heldout, sign_heldout = differences(heldout)
+    accuracy = np.mean(sign_heldout * (x_heldout @ weights) > 0)
+    by_length = np.mean(sign_heldout * x_heldout.sum(1) > 0)
+    assert by_length + 0.08 < accuracy < labels.ceiling(heldout)
 
 
 def test_quickstart_ceiling_and_sizes_fit_the_demo():
