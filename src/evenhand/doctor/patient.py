@@ -12,7 +12,8 @@ from evenhand.data.template import Renderer, Tokenised
 from evenhand.errors import UserError
 from evenhand.experiment.arms import Arm
 from evenhand.methods import BINARY, PREFERENCES, Method
-from evenhand.types import Group, TokenGroup
+from evenhand.protocols import Reward
+from evenhand.types import Group, Scores, TokenGroup
 
 if TYPE_CHECKING:
     from evenhand.experiment.config import Experiment
@@ -245,7 +246,7 @@ class Patient:
     def policy_error(self) -> UserError | None:
         return self._policy.error
 
-    def reward(self, reward: Any) -> Any:
+    def reward(self, reward: Any) -> Guarded:
         """A reward of this experiment; Unavailable when it needs a reward model that is not trained yet."""
         from evenhand import rewards
         from evenhand.experiment.signals import models_in, resolved_reward
@@ -253,7 +254,20 @@ class Patient:
         spec = resolved_reward(reward, self.experiment)
         if models := models_in(spec):
             raise Unavailable(f"the reward model {', '.join(sorted(models))} is trained by the run itself")
-        return rewards.get(spec)
+        return Guarded(rewards.get(spec))
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A reward whose errors, whatever they are, make it Unavailable: it may be the user's own function. R1 tells them."""
+
+    reward: Reward
+
+    def __call__(self, groups: Sequence[Group]) -> list[Scores]:
+        try:
+            return self.reward(groups)
+        except Exception as error:
+            raise Unavailable(f"the reward raised {type(error).__name__}: {error}") from error
 
 
 def attempt(make: Callable[[], Any]) -> Opened:

@@ -98,24 +98,6 @@ def contradictions(patient: Patient) -> Iterator[Finding]:
 
 
 @check(
-    "D9",
-    "labels agree with the ratings beside them",
-    why="a chosen answer rated below the rejected one means that a column or a sign is swapped",
-    fix="swap the columns (`columns: {chosen: rejected, rejected: chosen}`), or `grades: ignore`",
-)
-def against_ratings(patient: Patient) -> Iterator[Finding]:
-    for split, groups in patient.answered.items():
-        flipped = [g for g in groups if len(g.completions) == 2 and _second_is_better(g)]
-        graded_rows = [g for g in groups if len(g.completions) == 2 and set(g.scores) not in ({1.0, 0.0}, {0.0}, {1.0})]
-        if len(graded_rows) < 20 or not _by_column(patient, split):
-            continue
-        severity = graded(len(flipped) / len(graded_rows), warn_above=0.02, fail_above=0.5)
-        if severity:
-            seen = f"in {share(len(flipped), len(graded_rows))} graded pairs of {split} the rejected answer is rated higher"
-            yield Finding(severity=severity, seen=seen, examples=_shown(flipped))
-
-
-@check(
     "D19",
     "scores tell answers apart",
     why="rows whose answers all have one score, or none, are left out of training by every method that compares",
@@ -142,22 +124,12 @@ def comparisons(patient: Patient) -> dict[str, list[Group]]:
     return {n: p for n, p in found.items() if p}
 
 
-def _by_column(patient: Patient, split: str) -> bool:
-    """Whether the order of two answers says which was chosen; in a ranking, and in a world, it says nothing."""
-    name = split.removeprefix("heldout_")
-    return any(line.startswith((f"{name}:", f"{split}:")) and "preference pairs" in line for line in patient.said)
-
-
 def _single(groups: list[Group]) -> bool:
     return all(len(g.completions) == 1 for g in groups)
 
 
 def _weight(parameters: Mapping[str, Any], kind: str) -> float:
     return float(parameters.get(f"weight_{kind}", 1.0))
-
-
-def _second_is_better(group: Group) -> bool:
-    return group.scores[1] > group.scores[0]
 
 
 def _shown(rows: list[Group]) -> tuple[str, ...]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from evenhand.data.convert import pairs_of
+from evenhand.doctor.examine import from_error
 from evenhand.doctor.patient import Patient, Unavailable, spaced
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
@@ -34,10 +36,10 @@ def scores(patient: Patient) -> Iterator[Finding]:
         groups = tried(patient)
         try:
             values = [v for s in patient.reward(reward)(groups) for v in s.values]
-        except (UserError, Unavailable):
-            raise
-        except Exception as error:  # a reward may be the user's own function, and raise anything
-            yield fail(f"{where}: it raised {type(error).__name__}: {error}", shortened(groups[0].prompt.text))
+        except Unavailable as error:
+            cause = error.__cause__
+            told = from_error(cause) if isinstance(cause, UserError) else fail(f"{where}: {error}")
+            yield replace(told, examples=(shortened(groups[0].prompt.text),))
             continue
         missing = sum(math.isnan(v) for v in values)
         known = [v for v in values if not math.isnan(v)]
@@ -47,7 +49,7 @@ def scores(patient: Patient) -> Iterator[Finding]:
             yield fail(f"{where}: none of {len(values)} answers of the data could be scored")
         elif missing > 0.2 * len(values):
             yield warn(f"{where}: {missing} of {len(values)} answers could not be scored")
-        elif len(set(known)) == 1 and len(known) >= 16 and _written(patient):
+        elif len(set(known)) == 1 and len(known) >= 16 and any(len(g.completions) > 1 for g in groups):
             yield warn(f"{where}: all {len(known)} answers of the data score {known[0]:g}")
         else:
             yield info(
@@ -93,8 +95,11 @@ def cheap(patient: Patient) -> Iterator[Finding]:
             for g, s in zip(groups, score(groups), strict=True)
             for v, c in zip(s.values, g.completions, strict=True)
         ]
-        values, lengths = np.array([p for p in pairs if not math.isnan(p[0])]).T if pairs else (np.zeros(0), np.zeros(0))
-        if len(values) >= 16 and values.std() > 0 and lengths.std() > 0:
+        known = np.array([p for p in pairs if math.isfinite(p[0])]).reshape(-1, 2)
+        if len(known) < 16:
+            continue
+        values, lengths = known.T
+        if values.std() > 0 and lengths.std() > 0:
             r = float(np.corrcoef(values, lengths)[0, 1])
             if r > 0.3 and not _asks_for_length(patient, reward):
                 yield warn(f"{where}: its correlation with the length of an answer is {r:.2f}")
@@ -103,7 +108,7 @@ def cheap(patient: Patient) -> Iterator[Finding]:
         before = _mean(score, groups)
         for name, suffix in PROBES.items():
             after = _mean(score, [_with_suffix(g, suffix) for g in groups])
-            gain = (after - before) / (values.std() or 1.0) if len(values) else 0.0
+            gain = (after - before) / (values.std() or 1.0)
             if gain > 0.25:
                 yield warn(f"{where}: {name} behind an answer raises its score by {gain:.2g} standard deviations")
 
