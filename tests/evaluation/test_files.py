@@ -182,6 +182,16 @@ def test_outcome_files_from_elsewhere(tmp_path):
         evaluate_file(outcomes_file(tmp_path / "o.csv", [{"model": "a", "prompt": 1}]))
 
 
+def test_right_and_wrong_get_mcnemar_and_equivalence_needs_its_margin(tmp_path):
+    rows = [{"arm": arm, "prompt": p, "outcome": int(p % 2 == 0 or (arm == "x" and p == 1))} for arm in "xy" for p in range(100)]
+    path = outcomes_file(tmp_path / "o.csv", rows)
+    (contrast,) = evaluate_file(path, margin=0.05)["contrasts"]
+    assert (contrast["mcnemar"]["b"], contrast["mcnemar"]["c"], contrast["mcnemar"]["exact"]) == (1, 0, 1.0)
+    assert contrast["equivalent"] is True
+    assert evaluate_file(path, margin=0.005)["contrasts"][0]["equivalent"] is False
+    assert "equivalent" not in evaluate_file(path)["contrasts"][0]
+
+
 def test_battles_become_ratings(tmp_path):
     rows = [
         {"first": a, "second": b, "outcome": y, "prompt": i}

@@ -37,6 +37,7 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1)] = 128,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows, prompts or items.")] = None,
     difficulty: Annotated[Path | None, typer.Option(help="A CSV of prompt difficulties for length control.")] = None,
+    margin: Annotated[float | None, typer.Option(min=0, help="Of outcomes: are two arms equivalent within this share?")] = None,
     leaderboard: Annotated[
         Path | None, typer.Option(help="Write a run's arms here as JSON lines, or annotations as AlpacaEval's CSV.")
     ] = None,
@@ -52,7 +53,7 @@ def evaluate(
     elif is_run(path):
         found = _run(path, leaderboard)
     elif path.is_file():
-        found = _file(path, difficulty, leaderboard)
+        found = _file(path, difficulty, margin, leaderboard)
     elif pairs is not None:
         found = _reward_model(target, pairs, against or [], category, probes, limit, device)
     else:
@@ -78,11 +79,11 @@ def _run(path: Path, leaderboard: Path | None) -> dict[str, Any]:
     return evaluate_run(run)
 
 
-def _file(path: Path, difficulty: Path | None, leaderboard: Path | None) -> dict[str, Any]:
+def _file(path: Path, difficulty: Path | None, margin: float | None, leaderboard: Path | None) -> dict[str, Any]:
     from evenhand.evaluation.alpaca_eval import write_leaderboard
     from evenhand.evaluation.targets import evaluate_file, read_difficulty
 
-    found = evaluate_file(path, read_difficulty(difficulty) if difficulty else None)
+    found = evaluate_file(path, read_difficulty(difficulty) if difficulty else None, margin)
     if leaderboard is not None:
         if "leaderboard" not in found:
             raise UserError(

@@ -24,6 +24,8 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
             f"{c['a']} - {c['b']}: {100 * c['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), Holm p {c['p_holm']:.3g}: "
             f"{c['verdict']}; differences under {100 * c['minimum_detectable_difference']:.1f} points cannot be seen"
         )
+        if "equivalent" in c:
+            lines[-1] += f"; {'' if c['equivalent'] else 'not shown to be '}equivalent within {100 * c['margin']:.1f} points"
     return lines
 
 

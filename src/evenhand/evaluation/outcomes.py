@@ -19,8 +19,10 @@ from evenhand.errors import UserError
 from evenhand.evaluation.rows import Row, read_rows
 from evenhand.stats import (
     bradley_terry_ratings,
+    equivalent,
     holm,
     length_controlled,
+    mcnemar,
     paired_difference,
     permutation_test,
     resolved_by,
@@ -72,16 +74,17 @@ def is_battles(rows: Sequence[Row]) -> bool:
     return {"first", "second"} <= rows[0].keys()
 
 
-def compare(rows: Sequence[Row]) -> dict[str, Any]:
+def compare(rows: Sequence[Row], margin: float | None = None) -> dict[str, Any]:
     """Win rates, paired contrasts with Holm's correction, and the smallest difference each could have found.
 
-    Arms must share prompts, and seeds where there are any: pairs are what makes small differences visible.
+    Arms must share prompts, and seeds where there are any: pairs are what makes small differences visible. `margin`: also say
+    whether two arms are equivalent, their 90 % interval inside it. Right/wrong outcomes of one seed get McNemar's test too.
     """
     arms = list(dict.fromkeys(str(r["arm"]) for r in rows))
     tables = {a: _table([r for r in rows if str(r["arm"]) == a], a) for a in arms}
     _check_alike(tables)
     outcomes = {a: t["outcome"] for a, t in tables.items()}
-    return {"arms": {a: _arm(tables[a]) for a in arms}, "contrasts": _contrasts(outcomes)}
+    return {"arms": {a: _arm(tables[a]) for a in arms}, "contrasts": _contrasts(outcomes, margin)}
 
 
 def _table(rows: Sequence[Row], arm: str) -> dict[str, Any]:
@@ -131,20 +134,23 @@ def _arm(table: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _contrasts(outcomes: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def _contrasts(outcomes: Mapping[str, np.ndarray], margin: float | None) -> list[dict[str, Any]]:
     pairs = list(combinations(outcomes, 2))
     found = [paired_difference(outcomes[a], outcomes[b]) for a, b in pairs]
     rows = []
     for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True):
         gaps = (outcomes[a] - outcomes[b]).mean(axis=0)
         signs = sign_test(gaps)
-        rows.append(
-            {
-                "a": a, "b": b, "difference": d.estimate, "ci95": d.ci95, "ci95_prompts_only": d.ci95_prompts_only,
-                "per_seed": d.per_seed, "p": d.p, "p_holm": p, "p_permutation": permutation_test(gaps), "p_sign": signs.p,
-                "minimum_detectable_difference": resolved_by(d), "verdict": verdict(d) if p < 0.05 else "inconclusive",
-            }
-        )  # fmt: skip
+        row: dict[str, Any] = {
+            "a": a, "b": b, "difference": d.estimate, "ci95": d.ci95, "ci95_prompts_only": d.ci95_prompts_only,
+            "per_seed": d.per_seed, "p": d.p, "p_holm": p, "p_permutation": permutation_test(gaps), "p_sign": signs.p,
+            "minimum_detectable_difference": resolved_by(d), "verdict": verdict(d) if p < 0.05 else "inconclusive",
+        }  # fmt: skip
+        if len(outcomes[a]) == 1 and np.isin([outcomes[a], outcomes[b]], (0.0, 1.0)).all():
+            row["mcnemar"] = asdict(mcnemar(outcomes[a][0], outcomes[b][0]))
+        if margin is not None:
+            row["equivalent"], row["margin"] = equivalent(d, margin), margin
+        rows.append(row)
     return rows
 
 

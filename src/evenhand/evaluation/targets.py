@@ -21,7 +21,7 @@ from evenhand.seeding import rng
 from evenhand.types import Group
 
 
-def evaluate_file(path: Path, difficulty: Sequence[float] | None = None) -> dict[str, Any]:
+def evaluate_file(path: Path, difficulty: Sequence[float] | None = None, margin: float | None = None) -> dict[str, Any]:
     """Statistics of a file by what it holds: outcomes, battles, annotations, judgments, judged tables, or answers.
 
     `kind` in the result says what the file was taken for.
@@ -41,7 +41,7 @@ def evaluate_file(path: Path, difficulty: Sequence[float] | None = None) -> dict
             return {"kind": "battles", "ratings": outcomes.ratings(read)}
         if "arm" not in read[0]:
             read = [{**r, "arm": path.stem} for r in read]
-        return {"kind": "outcomes", **outcomes.compare(read)}
+        return {"kind": "outcomes", **outcomes.compare(read, margin)}
     name, groups = read_answers(path)
     return {"kind": "answers", "name": name, **answers_report(groups)}
 

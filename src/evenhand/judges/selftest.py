@@ -23,7 +23,8 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
 
     `identical`: mean outcome of an answer against the same answer with one blank more at its end (so that it is really
     asked): 1/2 by an even-handed judge. `planted`: share won by the answer against its own words in random order, and against
-    the answer to another prompt. `consistency` and `p_first` as in `account`, over these pairs. `passed` says whether
+    the answer to another prompt. `consistency` as in `account`, over the planted pairs (a judge that must choose cannot be
+    consistent about the same answer twice); `p_first` and `invalid` over all. `passed` says whether
     identical is within 0.1 of 1/2 and planted is at least 0.7; `n` counts prompts. Needs two prompts with an answer.
     """
     kept = [(p, c) for p, c in answers if len(words(c.text)) >= 2]
@@ -34,11 +35,11 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
     verdicts = judge([*same, *planted], progress)
     identical = sum(v.outcome for v in verdicts[: len(same)]) / len(same)
     won = sum(v.outcome for v in verdicts[len(same) :]) / len(planted)
-    behaviour = account(verdicts)
+    behaviour = account(verdicts) | {"consistency": account(verdicts[len(same) :]).get("consistency")}
     passed = abs(identical - 0.5) <= IDENTICAL_BAND and won >= PLANTED_FLOOR
     if not passed:
         _log.warning("the judge failed its self-test: identical answers %.2f, planted bad answers lose in %.2f", identical, won)
-    shown = {k: behaviour[k] for k in ("consistency", "p_first", "invalid") if k in behaviour}
+    shown = {k: behaviour[k] for k in ("consistency", "p_first", "invalid") if behaviour.get(k) is not None}
     return {"n": len(kept), "identical": identical, "planted": won, "passed": passed, **shown}
 
 

@@ -32,7 +32,7 @@ def self_test(judge: Mapping[str, Any] | None) -> SelfTest | None:
             percent(raw.get("planted"), 0),
             "shuffled, or to another prompt; 70% to pass",
         ),
-        ("Same in both orders", raw.get("consistency"), percent(raw.get("consistency"), 0), "on these pairs"),
+        ("Same in both orders", raw.get("consistency"), percent(raw.get("consistency"), 0), "where one answer is ruined"),
         ("First shown preferred", raw.get("p_first"), percent(raw.get("p_first"), 0), "50% is fair"),
         ("Prompts", raw.get("n"), fixed(raw.get("n"), 0), f"taken from {raw.get('source', 'the answers')}"),
     )
