@@ -1,0 +1,71 @@
+"""Best-of-n, length leaning and cards, from scores written by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evenhand.experiment.judged import at_equal_length, judge_card
+from evenhand.experiment.reward_cards import best_of_n, length_leaning, on_pairs
+
+SCORES = {
+    "proxies": {"rm": [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, None, 2.0]]},
+    "gold": [[0.0, 0.5, 1.0], [0.0, 0.5, 1.0], [1.0, 1.0, 1.0]],
+    "length": [[5, 10, 15], [5, 10, 15], [1, 2, 3]],
+}
+
+
+def test_best_of_n_leaves_an_unscored_prompt_out_for_every_scorer() -> None:
+    curves = best_of_n(SCORES)
+    assert [p["gold"] for p in curves["rm"]] == pytest.approx([0.5, 0.5, 0.5])  # right on one prompt, upside down on the other
+    assert [p["gold"] for p in curves["the judge itself"]] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 1.0])
+    assert [p["gold"] for p in curves["length"]] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 1.0])
+    assert {(p["prompts"], p["left_out"]) for p in curves["rm"]} == {(2, 1)}
+    assert best_of_n({**SCORES, "gold": None}) == {}
+
+
+def test_length_leaning_is_within_prompts() -> None:
+    found = length_leaning(SCORES)["rm"]
+    assert found["mean_correlation"] == pytest.approx(0.0, abs=1e-6)  # +1 on one prompt, -1 on the other
+    assert (found["share_above"], found["prompts"], found["skipped"]) == (0.5, 2, 1)
+    counts = np.array(found["heatmap"]["counts"])
+    assert (counts[0].sum(), counts[-1].sum(), counts.sum()) == (1, 1, 2)
+
+
+def test_open_ended_bins_are_null() -> None:
+    scores = {"chosen": [1.0, 2.0, 0.0], "rejected": [0.0, 0.0, 1.0], "chosen_chars": [3, 1, 2], "rejected_chars": [1, 2, 2]}
+    found = on_pairs(scores, None)
+    assert found["calibration"][-1]["high"] is None
+    assert {k: b["observed"] for k, b in found["by_length"].items()} == {"shorter": 1.0, "equal": 0.0, "longer": 1.0}
+    assert "probes" not in found
+
+
+def test_equal_length_uses_difficulty_from_four_other_arms_and_never_its_own() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=80)
+    arms = ["base", *"vwxyz"]
+    outcomes = {a: (rng.normal(size=(2, 80)) < hard).astype(float) for a in arms}
+    chars = {a: rng.integers(20, 200, size=(2, 80)).astype(float) for a in arms}
+    found = at_equal_length(outcomes, chars, "v", "base")
+    assert found is not None
+    assert found["form"] == "lc_noreg"
+    assert found["ci95"][0] < found["win_rate"] < found["ci95"][1]
+    few = at_equal_length({a: outcomes[a] for a in arms[:5]}, chars, "v", "base")
+    assert few is not None
+    assert few["form"] == "lc_minimal"
+    same = {a: np.full((2, 80), 50.0) for a in arms}
+    assert at_equal_length(outcomes, same, "v", "base") is None  # every length gap is the same
+
+
+def test_a_card_of_scores_names_no_order() -> None:
+    class Settings:
+        tie = 0.1
+
+    account = {"n": 4, "invalid": 0.25, "ties": 0.5, "identical": 0.0, "empty": 0.0, "mean_chars": 3.0, "win_rate_longer": None}
+    card = judge_card(Settings(), {"kind": "vader"}, {"a": [{"account": account}], "b": [{"account": account}]}, "b", None)
+    assert (card["name"], card["kind"], card["tie"], card["invalid"], card["n"]) == ("vader", "vader", 0.1, 0.25, 4)
+    assert "consistency" not in card
+    assert "self_test" not in card
+    assert not any(isinstance(v, float) and math.isnan(v) for v in card.values())
