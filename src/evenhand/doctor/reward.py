@@ -62,7 +62,7 @@ def scores(patient: Patient) -> Iterator[Finding]:
     "R2",
     "rewards have the right sign",
     why="a reward with its sign flipped trains the opposite of what is wanted, with a healthy curve",
-    fix="negate it (`{kind: affine, scale: -1, reward: ...}`), or swap the columns of the pairs",
+    fix="turn the sign in the reward's own function, or swap the columns of the pairs if those are wrong",
 )
 def sign(patient: Patient) -> Iterator[Finding]:
     for where, reward in rewards(patient):
