@@ -368,7 +368,7 @@ def iterative_dpo(
 ) -> Method:
     """Online iterative RLHF: each round samples at mixed temperatures, takes best against worst, trains DPO
     (Dong et al. 2024, algorithm 2). `reference` is start (the text) or generator (the released script); `hybrid` adds the
-    data's own pairs to every round; `partner: start` lets the frozen start write every second answer of a group."""
+    data's own pairs to every round; `partner: start` lets the frozen start write the second half of every group."""
     if hybrid and reference != "start":
         raise UserError("hybrid data need a fixed reference", where="iterative_dpo", fix="use `reference: start`")
     rollouts = Rollouts(

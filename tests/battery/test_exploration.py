@@ -38,11 +38,11 @@ def source(policy: Table, other: Table | None = None, offline=(), **parameters) 
     )  # fmt: skip
 
 
-def test_the_partner_writes_every_second_answer():
+def test_the_partner_writes_half_of_every_group():
     """Policy and start each know one answer: every group has both, and so every pair sets one against the other."""
     found = source(sharp(0), sharp(1), partner="start")
     groups = found._scored([Prompt(content="x")], 0, 0)
-    assert [c.tokens for c in groups[0].completions] == [ANSWERS[0], ANSWERS[1]] * 2
+    assert [c.tokens for c in groups[0].completions] == [ANSWERS[0]] * 2 + [ANSWERS[1]] * 2
     step = found.step(0)
     assert sum(len(b.pairs) for b in step.batches) > 0
 
@@ -54,7 +54,19 @@ def test_without_a_partner_there_is_nothing_to_compare():
 def test_partner_and_policy_draw_apart():
     """Equal weights do not say equal things: else the first round would have no pairs."""
     groups = source(start(), start(), partner="start")._scored([Prompt(content=str(n)) for n in range(8)], 0, 0)
-    assert any(g.completions[::2] != g.completions[1::2] for g in groups)
+    assert any(g.completions[:2] != g.completions[2:] for g in groups)
+
+
+def test_partner_and_policy_share_the_temperatures():
+    """Else an author would be known by its temperature."""
+    found = source(start(), start(), partner="start")
+    asked = []
+    for engine in (found.engine, found.partner):
+        engine.generate = lambda prompts, n, each, real=engine.generate: (
+            asked.append([s.temperature for s in each]) or real(prompts, n, each)
+        )
+    found.step(0)
+    assert asked == [[1.0, 0.7], [1.0, 0.7]]
 
 
 def test_hybrid_rounds_hold_the_data_s_pairs_once_an_epoch():

@@ -18,6 +18,7 @@ from torch import Tensor
 from evenhand import methods
 from evenhand.engines.local import LocalEngine
 from evenhand.methods import Method
+from evenhand.models.heads import ValuePolicy
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import generator
 from evenhand.train import loop
@@ -36,7 +37,7 @@ CONFIG = {
 ANSWERS = [(0,), *((a, 0) for a in (1, 2, 3)), *itertools.product((1, 2, 3), repeat=2)]
 """All answers of at most two tokens over {1, 2, 3}; 0 stops."""
 PROMPTS = [Prompt(content="1 2"), Prompt(content="3")]
-KL, STEPS, PROMPTS_PER_STEP = 0.3, 40, 32
+KL, VALUE, STEPS, PROMPTS_PER_STEP = 0.3, 0.05, 40, 32
 
 
 def reward_of(prompt: Prompt, completion: Completion) -> float:
@@ -69,6 +70,8 @@ class World:
 
 def world(method: Method) -> World:
     model = network(method, 0, CONFIG)
+    if isinstance(model, ValuePolicy):
+        model.value_head.weight.data.mul_(0.1)  # values as large as rewards, so that the policy's part can be seen beside them
     frozen = network(replace(method, network="policy"), 1, CONFIG)
     groups = [Group(prompt=p, completions=tuple(Completion(content=str(a), tokens=a) for a in ANSWERS)) for p in PROMPTS]
     batch = assemble([Item(tokens=Numbers().tokenise(g)) for g in groups])
@@ -133,7 +136,7 @@ def group_relative(w: World, *, kl: float, size: int = 3) -> Tensor:
     return (surrogate + kl * penalty) / len(PROMPTS)
 
 
-def first_ppo_update(w: World, *, lam: float = 0.95) -> Tensor:
+def first_ppo_update(w: World, *, lam: float = 0.5) -> Tensor:
     """PPO at ratio 1: GAE by its definition (a sum of discounted differences), whitened over all tokens, and the value loss."""
     value, old = w.value.detach(), w.logp.detach()
     rewards = -KL * (old - w.ref) * w.mask
@@ -149,16 +152,22 @@ def first_ppo_update(w: World, *, lam: float = 0.95) -> Tensor:
     deviation = ((weight * (advantage - mean).square()).sum() / count).sqrt()
     policy = -(weight * (advantage - mean) / deviation * w.logp).sum() / count
     error = 0.5 * (w.value - (advantage + value)).square()
-    return policy + 0.1 * (weight * error).sum() / count
+    return policy + VALUE * (weight * error).sum() / count
 
 
-def off_by(samples: Tensor, exact: Tensor) -> tuple[float, float]:
+def value_head(w: World) -> Tensor:
+    """Which parameters are the value head's, as one flat mask."""
+    return torch.cat([torch.full((p.numel(),), name.startswith("value_head")) for name, p in w.model.named_parameters()])
+
+
+def off_by(samples: Tensor, exact: Tensor, head: Tensor) -> tuple[float, float]:
     """Largest distance of the mean from the exact gradient, and the gradient's own length, in standard errors.
 
     Along the gradient itself and six fixed random directions: among hundreds of single parameters some would be far by chance.
     """
     draw = generator("directions")
-    directions = torch.cat([exact[None], torch.randn(6, len(exact), generator=draw, dtype=torch.float64)])
+    alone = torch.where(head, exact, 0.0) if head.any() else exact  # the value head learns from the value loss alone
+    directions = torch.cat([exact[None], alone[None], torch.randn(6, len(exact), generator=draw, dtype=torch.float64)])
     seen, known = samples @ directions.T, directions @ exact
     error = seen.std(0) / len(seen) ** 0.5
     return float(((seen.mean(0) - known).abs() / error).max()), float(known[0] / error[0])
@@ -170,7 +179,7 @@ CASES: dict[str, tuple[str, dict, Callable[[World], Tensor]]] = {
     "rloo": ("rloo", {"completions_per_prompt": 4, "kl": KL}, shaped_return),
     "grpo, no kl": ("grpo", {"completions_per_prompt": 3, "kl": 0.0}, partial(group_relative, kl=0.0)),
     "grpo, k3": ("grpo", {"completions_per_prompt": 3, "kl": KL}, partial(group_relative, kl=KL)),
-    "ppo": ("ppo", {"updates": 1, "epochs": 1, "kl": KL}, first_ppo_update),
+    "ppo": ("ppo", {"updates": 1, "epochs": 1, "kl": KL, "lam": 0.5, "value": VALUE}, first_ppo_update),
 }
 
 
@@ -181,7 +190,7 @@ def test_sampled_gradient_is_the_exact_one(case):
     w = world(method)
     assert w.chance.sum(-1).tolist() == pytest.approx([1.0, 1.0])
     exact = w.gradient(loss(w))
-    distance, length = off_by(sampled_gradients(method, w), exact)
+    distance, length = off_by(sampled_gradients(method, w), exact, value_head(w))
     assert distance < 4
     assert length > 6, "the samples could not tell this gradient from none"
 
@@ -190,9 +199,9 @@ def test_a_wrong_coefficient_is_seen():
     """The test above can fail: it tells kl 0.3 from 0.5 in RLOO, and GRPO's k3 from the reverse KL."""
     rloo = methods.build("rloo", {"completions_per_prompt": 4, "kl": KL}, steps=STEPS, max_tokens=2)
     w = world(rloo)
-    assert off_by(sampled_gradients(rloo, w), w.gradient(shaped_return(w, kl=0.5)))[0] > 6
+    assert off_by(sampled_gradients(rloo, w), w.gradient(shaped_return(w, kl=0.5)), value_head(w))[0] > 6
     grpo = methods.build("grpo", {"completions_per_prompt": 3, "kl": KL}, steps=STEPS, max_tokens=2)
     w = world(grpo)
     chance = w.logp.sum(-1).exp()
     reverse = KL * (chance * (w.logp - w.ref).sum(-1)).sum() / len(PROMPTS)
-    assert off_by(sampled_gradients(grpo, w), w.gradient(group_relative(w, kl=0.0) + reverse))[0] > 6
+    assert off_by(sampled_gradients(grpo, w), w.gradient(group_relative(w, kl=0.0) + reverse), value_head(w))[0] > 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Protocol
 
 import torch
@@ -45,12 +44,6 @@ def weighted(item: Item, *, mask_truncated: bool) -> Item:
         for score, completion in zip(group.scores, group.completions, strict=True)
     ]
     return replace(item, per_completion={**item.per_completion, "weight": tuple(map(float, counts))})
-
-
-def interleaved(own: Group, other: Group) -> Group:
-    """The completions of two groups of one prompt in turn, the first group's first."""
-    pairs = zip_longest(own.completions, other.completions)
-    return replace(own, completions=tuple(c for pair in pairs for c in pair if c is not None), scores=())
 
 
 def spread(group: Group, *, unshaped: bool = False) -> float:

@@ -48,7 +48,7 @@ class Rollouts:
     further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions.
     `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
     soft penalty before the limit. `accumulate` keeps earlier rollouts in the training set; `hybrid` adds the fixed pairs of the
-    data to every rollout. `partner` "start" lets the frozen start write every second completion of a group.
+    data to every rollout. `partner` "start" lets the frozen start write the second half of every group.
     """
 
     completions_per_prompt: int = 8
@@ -176,13 +176,14 @@ class RolloutSource:
         return [assign.shaped(g, self.plan) for g in scored]
 
     def _sampled(self, prompts: Sequence[Prompt], each: Sequence[Sampling]) -> list[Group]:
-        """A group per prompt; with a partner, its odd completions are the partner's."""
+        """A group per prompt; with a partner, the second half of its completions are the partner's (at the same temperatures)."""
         if self.partner is None:
             return self.engine.generate(prompts, len(each), each)
-        others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[1::2]]  # else equal weights would say equal things
-        own = self.engine.generate(prompts, len(each[::2]), each[::2])
+        half = -(-len(each) // 2)
+        others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[half:]]  # else equal weights would say equal things
+        own = self.engine.generate(prompts, half, each[:half])
         theirs = self.partner.generate(prompts, len(others), others)
-        return [assign.interleaved(a, b) for a, b in zip(own, theirs, strict=True)]
+        return [replace(a, completions=a.completions + b.completions, scores=()) for a, b in zip(own, theirs, strict=True)]
 
     def _with_logps(self, items: list[Item]) -> list[Item]:
         """Old log-probs where later updates or truncated sampling need them, values, and the reference's log-probs."""
