@@ -58,3 +58,21 @@ def test_without_the_library_the_fix_is_named(monkeypatch):
     monkeypatch.setattr(harness, "available", lambda: False)
     with pytest.raises(UserError, match="pip install"):
         harness.run_tasks(None, ["gsm8k"])
+
+
+@needs
+@pytest.mark.slow
+def test_a_model_folder_on_a_local_task(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    from evenhand.models.load import new_policy, save
+    from evenhand.worlds.tokenizer import word_tokenizer
+
+    tokenizer = word_tokenizer(["Is even? yes no", " Is even? yes no"])
+    shape = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "max_position_embeddings": 64}  # fmt: skip
+    save(new_policy(shape, tokenizer, seed=0, device="cpu"), tokenizer, tmp_path / "model")
+    row = harness.run_tasks(tmp_path / "model", ["even_local"], include=task, device="cpu", limit=4)["even_local"]
+    assert (row["n"], row["backend"]) == (4, "hf")
+    assert set(row["items"]) <= {0.0, 1.0}
+    with pytest.raises(UserError, match="did you mean 'even_local'"):
+        harness.run_tasks(tmp_path / "model", ["even_locl"], include=task, device="cpu")

@@ -73,6 +73,26 @@ def test_run_directory_has_the_promised_files(finished: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_results_say_how_far_to_believe_judge_and_rewards(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results["judge"]["self_test"]["identical"] == 0.5
+    assert results["judge"]["invalid"] == 0.0
+    for arm in ("dpo", "rloo", "grpo"):
+        points = results["frontier"][arm]
+        starts = [p for p in points if p["step"] == 0]
+        assert len(starts) == 2
+        assert all(abs(p["kl"]) < 1e-3 for p in starts), "before the first step the policy is the start"
+        assert {p["step"] for p in points} == {0, 2, 4, 5}
+        assert results["arms"][arm]["length_controlled"]["form"] == "lc_minimal"
+    curve = results["best_of_n"]["rm"]
+    assert [p["n"] for p in curve] == [1, 2, 3]
+    best = [p["gold"] for p in results["best_of_n"]["the judge itself"]]
+    assert best == sorted(best)
+    assert best[2] >= curve[2]["gold"]
+    assert sum(map(sum, results["length_bias"]["rm"]["heatmap"]["counts"])) == results["length_bias"]["rm"]["prompts"]
+    assert "repetition" in results["reward_models"]["rm"]["probes"]
+
+
 def test_dpo_starts_at_log_two(finished: Path) -> None:
     first = json.loads((finished / "arms/dpo/seed-0/metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)

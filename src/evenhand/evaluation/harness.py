@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenhand.errors import UserError
+from evenhand.errors import UserError, did_you_mean
 
 SHOTS = {
     "gsm8k": 5,
@@ -62,6 +62,9 @@ def run_tasks(
     if allow_code_execution:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"
     manager = TaskManager(include_path=str(include) if include else None)
+    unknown = [t for t in tasks if t not in manager.all_tasks]
+    if unknown:
+        raise UserError(f"no task '{unknown[0]}'", where="--tasks", fix=did_you_mean(unknown[0], manager.all_tasks))
     opened = _open(model, backend, backend_args or {}, device)
     found = {}
     for task in tasks:  # one at a time: each has its own number of shots
@@ -82,8 +85,8 @@ def _open(model: Any, backend: str, arguments: Mapping[str, Any], device: str | 
         return model
     from lm_eval.api.registry import get_model
 
-    named = {"pretrained": str(model), **({"device": device} if device else {}), **arguments}
-    return get_model(backend).create_from_arg_obj(named, {"batch_size": arguments.get("batch_size", 8), "device": device})
+    named = {"pretrained": str(model), "batch_size": 8, **({"device": device} if device else {}), **arguments}
+    return get_model(backend)(**named)
 
 
 def _row(task: str, results: Mapping[str, Any], chat_template: bool, backend: str) -> dict[str, Any]:
