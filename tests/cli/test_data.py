@@ -5,8 +5,8 @@ import json
 import pytest
 from test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
 
-from evenhand.cli.data import noteworthy
-from evenhand.types import Completion, Group, Prompt
+from evenhand.cli.data import noteworthy, numbered
+from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens
 
 
 @pytest.fixture
@@ -42,6 +42,21 @@ def test_preview_shows_what_is_learned(cli, models, pairs):  # noqa: F811
     assert code == 0, err
     assert "score 1, 3 of 3 tokens learned" in out
     assert " green¦ blue¦<eos>¦" in out
+    assert "stop tokens: '<|end|>' (6), '<eos>' (3)" in out
+    assert "answer ids" not in out
+
+
+def test_preview_shows_ids_with_those_not_learned_in_brackets(cli, models, pairs, tokenizer):  # noqa: F811
+    code, out, err = cli("data", "preview", pairs, "--model", models / "rm", "-n", 1, "--ids")
+    assert code == 0, err
+    green, blue, eos = (tokenizer.convert_tokens_to_ids(t) for t in (" green", " blue", "<eos>"))
+    assert f"answer ids: {green} {blue} {eos}" in out
+    tokens = TokenGroup(
+        prompt=(7,),
+        completions=(Tokens(ids=(4, 5, 6), mask=(True, False, True)),),
+        group=Group(prompt=Prompt(content="p"), completions=()),
+    )
+    assert list(numbered(tokens)) == ["prompt ids: 7", "answer ids: 4 (5) 6"]
 
 
 def test_ties_rank_nothing():

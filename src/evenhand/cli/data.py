@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from evenhand.data.template import Renderer
     from evenhand.types import Group, TokenGroup
 
@@ -56,18 +54,23 @@ def preview(
     max_completion: Annotated[int, typer.Option(min=1)] = 512,
     supervise: Annotated[str, typer.Option(help="completion, assistant or full.")] = "completion",
     template: Template = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Token ids too; those that are not learned in brackets.")] = False,
 ) -> None:
     """Rows exactly as the model sees them: the prompt dim, what is learned green, what is not red; `¦` between tokens."""
     from rich.console import Console
 
     from evenhand.data.load import load
+    from evenhand.doctor.show import coloured
 
     groups = load(source, where=source).groups[:n]
     renderer, console = renderer_of(model, template), Console()
+    console.print(stops(renderer), style="dim", markup=False, soft_wrap=True)
     for group in groups:
         tokens = renderer.tokenise(group, max_prompt=max_prompt, max_completion=max_completion, supervise=supervise)
         for line in coloured(tokens, renderer):
             console.print(line, soft_wrap=True)
+        for text in numbered(tokens) if ids else ():
+            console.print(text, style="dim", markup=False, soft_wrap=True)
         console.print()
 
 
@@ -81,22 +84,18 @@ def renderer_of(model: str, template: str | None) -> Renderer:
     return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
 
 
-def coloured(tokens: TokenGroup, renderer: Renderer) -> Iterator[Text]:
-    """The prompt once, then each answer with its score, a piece per token."""
-    from rich.text import Text
+def stops(renderer: Renderer) -> str:
+    """The tokens that end an answer; the one that is put behind an answer of a conversation comes first."""
+    ordered = sorted(renderer.stop_ids, key=lambda i: (i != renderer.stop_id, i))
+    names = [f"{renderer.tokenizer.convert_ids_to_tokens(i)!r} ({i})" for i in ordered]
+    return "stop tokens: " + (", ".join(names) or "none")
 
-    def piece(token: int) -> str:
-        return renderer.tokenizer.decode([token], skip_special_tokens=False).replace("\n", "⏎\n")
 
-    prompt = "¦".join(piece(t) for t in tokens.prompt)
-    yield Text.assemble(("prompt ", "bold"), (f"({len(tokens.prompt)} tokens)\n", "dim"), (prompt, "dim"))
-    for completion, score in zip(tokens.completions, tokens.group.scores, strict=True):
-        learned = sum(completion.mask)
-        cut = ", cut" if completion.truncated else ""
-        head = f"score {score:g}, {learned} of {len(completion.ids)} tokens learned{cut}\n"
-        looks = ["green" if counts else "red" for counts in completion.mask]
-        parts = [(piece(token) + "¦", look) for token, look in zip(completion.ids, looks, strict=True)]
-        yield Text.assemble(("answer ", "bold"), (head, "dim"), *parts)
+def numbered(tokens: TokenGroup) -> Iterator[str]:
+    """The ids of the prompt and of each answer; those that are not learned in brackets."""
+    yield "prompt ids: " + " ".join(map(str, tokens.prompt))
+    for c in tokens.completions:
+        yield "answer ids: " + " ".join(str(i) if counts else f"({i})" for i, counts in zip(c.ids, c.mask, strict=True))
 
 
 def noteworthy(groups: Sequence[Group]) -> list[str]:
