@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import credit, selection, shaping
+from evenhand.engines.checks import per_completion
 from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Engine, Reward, Step
 from evenhand.seeding import keyed, rng
@@ -167,7 +168,7 @@ class RolloutSource:
             [replace(sampling, temperature=temperatures[i % len(temperatures)]) for i in range(n)] if temperatures else sampling
         )
         with self.ledger.phase("generate"):
-            groups = self._sampled(prompts, [mixed] * n if isinstance(mixed, Sampling) else mixed)
+            groups = self._sampled(prompts, n, mixed)
         with self.ledger.phase("score"):
             scores = self.reward(groups)
         self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
@@ -175,11 +176,11 @@ class RolloutSource:
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
         return [assign.shaped(g, self.plan) for g in scored]
 
-    def _sampled(self, prompts: Sequence[Prompt], each: Sequence[Sampling]) -> list[Group]:
+    def _sampled(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
         """A group per prompt; with a partner, the second half of its completions are the partner's (at the same temperatures)."""
         if self.partner is None:
-            return self.engine.generate(prompts, len(each), each)
-        half = -(-len(each) // 2)
+            return self.engine.generate(prompts, n, sampling)
+        each, half = per_completion(n, sampling), -(-n // 2)
         others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[half:]]  # else equal weights would say equal things
         own = self.engine.generate(prompts, half, each[:half])
         theirs = self.partner.generate(prompts, len(others), others)
