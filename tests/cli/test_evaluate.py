@@ -69,6 +69,9 @@ def test_judge_two_files(cli, tmp_path):
     code, out, _ = cli("evaluate", tmp_path / "out" / "annotations.json")
     assert code == 0
     assert "AlpacaEval annotations" in out
+    code, out, err = cli("evaluate", tmp_path / "out" / "verdicts.jsonl")  # its own verdicts are an outcome file
+    assert code == 0, err
+    assert "a  100.0%" in out
 
 
 def test_judge_and_score_and_evaluate_a_finished_run(cli, run, tmp_path):
@@ -153,3 +156,18 @@ def test_evaluate_an_outcome_file(cli, tmp_path):
     assert code == 0, err
     assert "x - y: +60.0 points" in out
     assert "cannot be seen" in out
+
+
+def test_a_reward_chooses_among_a_files_answers(cli, tmp_path):
+    groups = [
+        Group(
+            prompt=Prompt(content=f"q{i}"), scores=(0.0, 1.0, 0.5),
+            completions=tuple(Completion(content=t) for t in ("awful", "wonderful", "a table")),
+        )
+        for i in range(5)
+    ]  # fmt: skip
+    write_groups(tmp_path / "g.jsonl", groups)
+    code, _, err = cli("evaluate", tmp_path / "g.jsonl", "--against", "vader", "--out", tmp_path / "o.json")
+    assert code == 0, err
+    curves = json.loads((tmp_path / "o.json").read_text())["best_of_n"]
+    assert [p["gold"] for p in curves["vader"]] == pytest.approx([0.5, (1 + 1 + 0.5) / 3, 1.0])

@@ -18,7 +18,8 @@ def evaluate(
     ],
     pairs: Annotated[Path | None, typer.Option(help="Preference pairs for a reward model (or RewardBench 2 rows).")] = None,
     against: Annotated[
-        list[str] | None, typer.Option(help="More reward models for the same pairs; 'dpo:POLICY:REFERENCE:BETA'.")
+        list[str] | None,
+        typer.Option(help="More rewards for the same pairs, or to choose among a file's answers; 'dpo:POLICY:REFERENCE:BETA'."),
     ] = None,
     category: Annotated[
         str, typer.Option(help="The column that names a pair's category (default: subset, category, source).")
@@ -53,7 +54,7 @@ def evaluate(
     elif is_run(path):
         found = _run(path, leaderboard)
     elif path.is_file():
-        found = _file(path, difficulty, margin, leaderboard)
+        found = _file(path, difficulty, margin, leaderboard, {name: _scorer(name, device) for name in against or []})
     elif pairs is not None:
         found = _reward_model(target, pairs, against or [], category, probes, limit, device)
     else:
@@ -79,11 +80,13 @@ def _run(path: Path, leaderboard: Path | None) -> dict[str, Any]:
     return evaluate_run(run)
 
 
-def _file(path: Path, difficulty: Path | None, margin: float | None, leaderboard: Path | None) -> dict[str, Any]:
+def _file(
+    path: Path, difficulty: Path | None, margin: float | None, leaderboard: Path | None, scorers: Mapping[str, Any]
+) -> dict[str, Any]:
     from evenhand.evaluation.alpaca_eval import write_leaderboard
     from evenhand.evaluation.targets import evaluate_file, read_difficulty
 
-    found = evaluate_file(path, read_difficulty(difficulty) if difficulty else None, margin)
+    found = evaluate_file(path, read_difficulty(difficulty) if difficulty else None, margin, scorers)
     if leaderboard is not None:
         if "leaderboard" not in found:
             raise UserError(

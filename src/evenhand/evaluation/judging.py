@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard
 from evenhand.evaluation.answers import matched
 from evenhand.evaluation.finished import FinishedRun
@@ -16,7 +17,7 @@ from evenhand.evaluation.rows import write_json_list, write_jsonl
 from evenhand.judges import Comparison, Judge, Verdict, account
 from evenhand.judges.account import by_length, merged
 from evenhand.judges.verdict import Progress
-from evenhand.stats import length_controlled, win_rate
+from evenhand.stats import length_controlled, style_controlled, style_gaps, style_of, win_rate
 
 
 def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -28,7 +29,18 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
     if len(outcome) > 1:
         lc = length_controlled(outcome, lengths[:, 0], lengths[:, 1])
         row["length_controlled"] = {"win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note}
+        row["style_controlled"] = _at_equal_style(outcome, comparisons)
     return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
+
+
+def _at_equal_style(outcome: np.ndarray, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The win rate at equal length, headers, lists and bold; a reason instead where the outcomes do not allow the fit."""
+    sides = ([style_of(c.a.text) for c in comparisons], [style_of(c.b.text) for c in comparisons])
+    try:
+        found = style_controlled(outcome, style_gaps(*sides), draws=500)
+    except UserError as error:
+        return {"win_rate": None, "note": f"refused: {error.why or error.what}"}
+    return {"win_rate": found.estimate, "ci95": list(found.ci95), "effects": found.effects}
 
 
 def record(comparison: Comparison, verdict: Verdict, judge: Judge, policy: str, baseline: str) -> Row:

@@ -32,14 +32,10 @@ from evenhand.stats import (
 )
 
 ALIASES = {
-    "model": "arm",
-    "policy": "arm",
-    "method": "arm",
-    "prompt_id": "prompt",
-    "item": "prompt",
-    "score": "outcome",
-    "win": "outcome",
-}
+    "model": "arm", "policy": "arm", "method": "arm", "prompt_id": "prompt", "item": "prompt",
+    "score": "outcome", "win": "outcome", "len_a": "length", "len_b": "baseline_length",
+}  # fmt: skip
+"""Other names of the columns; the last two are those of evenhand's own verdict files."""
 _NUMBERS = ("outcome", "length", "baseline_length")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,18 @@ from evenhand.evaluation.finished import FinishedRun
 from evenhand.evaluation.policies import text_metrics
 from evenhand.evaluation.rows import read_rows
 from evenhand.seeding import rng
-from evenhand.types import Group
+from evenhand.types import Group, Scores
+
+Scorer = Callable[[Sequence[Group]], list[Scores]]
+NONE: Mapping[str, Scorer] = MappingProxyType({})
 
 
-def evaluate_file(path: Path, difficulty: Sequence[float] | None = None, margin: float | None = None) -> dict[str, Any]:
+def evaluate_file(
+    path: Path, difficulty: Sequence[float] | None = None, margin: float | None = None, scorers: Mapping[str, Scorer] = NONE
+) -> dict[str, Any]:
     """Statistics of a file by what it holds: outcomes, battles, annotations, judgments, judged tables, or answers.
 
-    `kind` in the result says what the file was taken for.
+    `kind` in the result says what the file was taken for. `scorers` choose among the answers to a prompt, for best-of-n curves.
     """
     table = _judged_table(path)
     if table is not None:
@@ -43,11 +49,12 @@ def evaluate_file(path: Path, difficulty: Sequence[float] | None = None, margin:
             read = [{**r, "arm": path.stem} for r in read]
         return {"kind": "outcomes", **outcomes.compare(read, margin)}
     name, groups = read_answers(path)
-    return {"kind": "answers", "name": name, **answers_report(groups)}
+    return {"kind": "answers", "name": name, **answers_report(groups, scorers)}
 
 
-def answers_report(groups: Sequence[Group]) -> dict[str, Any]:
-    """Text metrics; with several scored answers per prompt also best-of-n curves by length, by chance and by the score itself."""
+def answers_report(groups: Sequence[Group], scorers: Mapping[str, Scorer] = NONE) -> dict[str, Any]:
+    """Text metrics; with several scored answers per prompt also best-of-n curves: by each scorer, by length, by chance and by
+    the score itself."""
     found: dict[str, Any] = {"text": text_metrics(groups)}
     sizes = {len(g.completions) for g in groups}
     scored = [g for g in groups if g.scores and not any(np.isnan(g.scores))]
@@ -57,6 +64,7 @@ def answers_report(groups: Sequence[Group]) -> dict[str, Any]:
             "length": [[float(len(c.text)) for c in g.completions] for g in groups],
             "random": [draw.random(len(g.completions)).tolist() for g in groups],
             "the score itself": [list(g.scores) for g in groups],
+            **{name: [list(s.values) for s in scorer(groups)] for name, scorer in scorers.items()},
         }
         found["best_of_n"] = best_of_n_curve(groups, proxies)
     return found
