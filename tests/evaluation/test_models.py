@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from evenhand.engines.scripted import ScriptedEngine
 from evenhand.errors import UserError
 from evenhand.evaluation import curves, pairs, refusals
 from evenhand.evaluation.logprobs import implicit_reward, log_probs, scaled
@@ -186,6 +187,22 @@ def test_checkpoints_are_chosen_on_prompts_that_are_not_reported():
     assert chosen.optimism == pytest.approx(0.6)
     with pytest.raises(UserError, match="in both splits"):
         curves.select_checkpoint(validation, evaluation, ["a", "b"], ["b"])
+
+
+def test_lengths_are_measured_under_every_limit():
+    class Letters:
+        """One token per letter, so that a limit cuts letters."""
+
+        def encode(self, text, *, add_special_tokens):
+            return [ord(c) for c in text]
+
+        def decode(self, ids):
+            return "".join(map(chr, ids))
+
+    engines = {n: ScriptedEngine(lambda p, i, n=n: "x" * n, tokenizer=Letters()) for n in (2, 6)}
+    cells = curves.measure_lengths(engines, [Prompt(content="q"), Prompt(content="r")], (2, 4, 8), LENGTH)
+    assert cells == {(2, 2): [2, 2], (2, 4): [2, 2], (2, 8): [2, 2], (6, 2): [2, 2], (6, 4): [4, 4], (6, 8): [6, 6]}
+    assert curves.length_grid(cells)["best_inference"] == {2: 2, 6: 8}
 
 
 def test_length_grid():

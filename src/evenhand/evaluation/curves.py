@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
+from evenhand.protocols import Engine, Reward
 from evenhand.stats import best_of_n, t_interval
-from evenhand.types import Group
+from evenhand.types import Group, Prompt, Sampling
 
 Point = Mapping[str, float]
 
@@ -103,6 +104,21 @@ def select_checkpoint(
         step=step, validation=by_validation[step], evaluation=by_evaluation[step], best_by_evaluation=best,
         optimism=by_evaluation[best] - by_evaluation[step],
     )  # fmt: skip
+
+
+def measure_lengths(
+    engines: Mapping[int, Engine], prompts: Sequence[Prompt], limits: Sequence[int], reward: Reward, *, temperature: float = 1.0
+) -> dict[tuple[int, int], list[float]]:
+    """Scores by (training limit, inference limit) for `length_grid`: the same prompts, sampled under every limit.
+
+    `engines` gives the sampler of the policy trained under each limit, in tokens.
+    """
+    cells = {}
+    for trained, engine in engines.items():
+        for limit in limits:
+            groups = engine.generate(prompts, 1, Sampling(temperature=temperature, max_tokens=limit))
+            cells[trained, limit] = [s.values[0] for s in reward(groups)]
+    return cells
 
 
 def length_grid(cells: Mapping[tuple[int, int], Sequence[float]]) -> dict[str, Any]:
