@@ -299,9 +299,10 @@ class _Builder:
             "template": self.e.model.template, **self.device,
         }  # fmt: skip
         inputs = {"start": self.models[self.e.start, seed], "data": "data", **self._judge_inputs(seed)}
-        inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names}
+        for n in names:
+            inputs |= self._model_inputs(n, seed)
         cost = f"{self.e.evaluation.prompts} prompts x {count}"
-        self.samples = self.add("reward_models/samples", "sample_rewards", spec, inputs, 0, "reward samples", SHARED, cost)
+        self.samples = self.add("samples/start", "sample_rewards", spec, inputs, 0, "reward samples", SHARED, cost)
 
     def frontiers(self) -> None:
         """For every trained arm that was sampled in training: its samples under the judge, where the judge scores."""
@@ -318,7 +319,7 @@ class _Builder:
                 }  # fmt: skip
                 inputs = {"arm": self.models[f"arms/{arm.name}", seed], "start": self.models[self.e.start, seed], "data": "data"}
                 inputs |= self._judge_inputs(seed)
-                inputs |= {f"reward_models/{n}": self.models[f"reward_models/{n}", seed] for n in names[:1]}
+                inputs |= self._model_inputs(names[0], seed) if names else {}
                 name = f"frontier/{arm.name}/seed-{seed}"
                 self.frontier.setdefault(arm.name, {})[seed] = self.add(
                     name, "frontier", spec, inputs, 0, f"{arm.name} frontier", f"seed {seed}", "score samples of training"

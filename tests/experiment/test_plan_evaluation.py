@@ -1,0 +1,55 @@
+"""Which evaluation stages a plan holds, and what they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.plan import Plan, build
+from evenhand.experiment.schema import load
+
+TEXT = """
+name: evaluated
+seeds: [0, 1]
+data: {world: quickstart}
+model: {pretrain: {documents: 10, train: {epochs: 1}}}
+sft: {train: {steps: 1}}
+reward_models: {implicit: {method: dpo, train: {steps: 1}}}
+train: {steps: 1, sample_every: 1}
+arms: {sft: {method: start}, dpo: {method: dpo}}
+evaluation: {best_of_n: 4, prompts: 7}
+"""
+
+
+def plan(*overrides: str) -> Plan:
+    return build(load(Experiment, TEXT, overrides).value)
+
+
+def kinds(plan: Plan) -> list[str]:
+    return [n.kind for n in plan.nodes]
+
+
+def inputs(plan: Plan, kind: str) -> dict[str, Any]:
+    return dict(next(n for n in plan.nodes if n.kind == kind).inputs)
+
+
+def test_an_implicit_reward_comes_with_its_reference_everywhere() -> None:
+    made = plan()
+    for kind in ("judge", "sample_rewards", "frontier"):
+        assert {"reward_models/implicit", "reward_references/implicit"} <= inputs(made, kind).keys(), kind
+    assert made[made.reward_samples or ""].cost == "7 prompts x 4"
+    assert set(made.frontiers) == {"dpo"}
+    assert set(made.frontiers["dpo"]) == {0, 1}
+
+
+def test_what_is_not_asked_for_is_not_planned() -> None:
+    made = plan("evaluation.best_of_n=0", "evaluation.frontier=false", "judge.self_test=0")
+    assert not {"sample_rewards", "frontier", "try_judge"} & set(kinds(made))
+    assert (made.reward_samples, made.judge_test, made.frontiers) == (None, None, {})
+
+
+def test_a_judge_of_pairs_scores_no_samples_but_is_tested() -> None:
+    made = plan("judge={kind: llm, model: m}")
+    assert "frontier" not in kinds(made)
+    assert made[made.reward_samples or ""].spec["gold"] is None
+    assert "try_judge" in kinds(made)
