@@ -177,6 +177,11 @@ def test_the_stories_example_on_real_models(real_data: Path, tmp_path: Path) -> 
         assert plain(examine(run, quick=True), ALARMS) == []
 
 
+def test_the_countdown_example(tmp_path: Path) -> None:
+    run = prepare(str(ROOT / "examples" / "countdown.yaml"), [], tmp_path / "out")
+    assert plain(examine(run, quick=True), ALARMS) == []
+
+
 # ---- real files --------------------------------------------------------------------------------------------------------
 
 WORDS = {"kind": "length", "unit": "words"}

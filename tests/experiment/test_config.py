@@ -145,3 +145,21 @@ def test_signals_that_cannot_be(path, value, what, fix):
         load(Experiment, data)
     assert what in str(caught.value)
     assert fix in str(caught.value)
+
+
+def test_a_worlds_options_reach_its_gold_and_are_checked() -> None:
+    experiment = load(Experiment, changed("data", {"world": "countdown", "options": {"numbers": 2, "reasoning": True}})).value
+    assert resolved_reward("gold", experiment) == {"kind": "gold", "world": "countdown", "numbers": 2, "reasoning": True}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"world": "countdown", "options": {"numberz": 2}}, "unknown option 'numberz'"),
+        ({"world": "countdown", "options": {"numbers": 9}}, "a countdown puzzle of 9 numbers"),
+        ({"prompts": "p.jsonl", "options": {"numbers": 2}}, "are a built-in world's"),
+    ],
+)
+def test_a_worlds_options_are_its_own(data: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load(Experiment, changed("data", data))

@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.experiment.arms import BEST_OF_N, Arm, SamplingConfig, parse_arm
-from evenhand.experiment.signals import reward_problem
+from evenhand.experiment.signals import reward_problem, world_problem
 from evenhand.judges import settings as judging
 from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel
 from evenhand.methods import Method
@@ -45,13 +45,15 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Where rows come from: a built-in `world` with `sizes`, or a source per split (a path, a hub name, or a mapping).
+    """Where rows come from: a built-in `world` with `sizes` and its task's `options`, or a source per split (a path, a hub name,
+    or a mapping).
 
     `holdout` is the share of prompts (and pairs) set apart for evaluation when no held-out split is named.
     """
 
     world: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     demonstrations: str | Mapping[str, Any] | None = None
     preferences: str | Mapping[str, Any] | None = None
     prompts: str | Mapping[str, Any] | None = None
@@ -223,6 +225,7 @@ class Experiment:
             yield UserError(
                 "`pretrain` needs a built-in world", where="model.pretrain", fix="add `data.world`, or give `model.path`"
             )
+        yield from world_problem(self.data.world, self.data.options)
         if self.data.world is None and not any(getattr(self.data, s) for s in SPLITS):
             yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
         if isinstance(self.judge, Judge):

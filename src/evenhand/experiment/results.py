@@ -225,7 +225,7 @@ def label_ceiling(plan: Plan) -> float | None:
         return None
     from evenhand import worlds
 
-    return float(worlds.get(plan.experiment.data.world).label_ceiling())
+    return float(worlds.get(plan.experiment.data.world, **plan.experiment.data.options).label_ceiling())
 
 
 def judge(plan: Plan, store: Store, verdicts: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, Any]:

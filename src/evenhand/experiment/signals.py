@@ -18,7 +18,7 @@ def resolved_reward(reward: Any, experiment: Experiment) -> Any:
             return resolved_reward(experiment.rewards[reward], experiment)
         if reward in experiment.reward_models:
             return {"kind": "model", "name": reward}
-        return {"kind": reward} | ({"world": experiment.data.world} if reward == "gold" else {})
+        return {"kind": reward} | ({"world": experiment.data.world, **experiment.data.options} if reward == "gold" else {})
     if isinstance(reward, Mapping):
         nested = {"reward": resolved_reward, "parts": _resolved_list, "members": _resolved_list}
         return {k: nested[k](v, experiment) if k in nested else v for k, v in reward.items()}
@@ -35,6 +35,20 @@ def models_in(reward: Any) -> set[str]:
         own = {reward["name"]} if reward.get("kind") == "model" and "name" in reward else set()
         return own.union(*(models_in(v) for v in reward.values()))
     return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+
+
+def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[UserError]:
+    """The fault of a world or of its options, if there is one."""
+    from evenhand import worlds
+
+    if world is None:
+        if options:
+            yield UserError("`options` are a built-in world's", where="data.options", fix="name `data.world`, or remove them")
+        return
+    try:
+        worlds.get(world, **options)
+    except (UserError, TypeError) as error:
+        yield UserError(error.what if isinstance(error, UserError) else str(error), where="data", fix=getattr(error, "fix", ""))
 
 
 def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[UserError]:

@@ -28,7 +28,7 @@ def from_world(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group
     """Every split of a built-in world, at the sizes asked for."""
     from evenhand import worlds
 
-    world = worlds.get(spec["world"])
+    world = worlds.get(spec["world"], **spec.get("options", {}))
     sizes = {**DEFAULT_SIZES, "heldout_prompts": spec["evaluation_prompts"], **spec["sizes"]}
     splits = {
         "demonstrations": world.demonstrations(seed, sizes["demonstrations"]),
