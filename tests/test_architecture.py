@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "seeding", "types", "core", "stats", "__init__"},
     {"protocols", "data", "worlds", "models", "theory"},
     {"objectives", "engines", "rewards", "judges", "train"},
-    {"methods", "evaluation"},
+    {"methods", "evaluation", "synthesis"},
     {"stages"},
     {"experiment"},
     {"report", "doctor"},
