@@ -1,0 +1,188 @@
+"""docs/benchmarks.md from docs/benchmarks.json. Nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+NAMES = {
+    "ours": "evenhand", "shipped": "TRL as shipped", "tuned": "TRL tuned", "ours bf16": "evenhand, bf16 products",
+    "tuned bf16": "TRL tuned, bf16 autocast", "generate": "generate",
+}  # fmt: skip
+AGAINST = {"ours": ("shipped", "tuned"), "ours bf16": ("tuned bf16",)}
+"""Whose time is divided by ours in which column."""
+
+
+def render(pages: Mapping[str, Any]) -> str:
+    """The whole page; a part per device."""
+    parts = [INTRODUCTION]
+    for device, title in (("cpu", "Processor"), ("cuda", "GPU")):
+        if device in pages:
+            parts.append(f"## {title}\n\n{part(pages[device])}")
+    return "\n\n".join([*parts, METHOD]) + "\n"
+
+
+def part(page: Mapping[str, Any]) -> str:
+    """Machine line, training table, sampling table."""
+    blocks = [machine(page)]
+    if page["training"]:
+        blocks += ["### One optimizer step", training(page["training"], page["peak"]), agreement(page["training"])]
+    if page["sampling"]:
+        blocks += ["### Sampling", sampling(page["sampling"])]
+    return "\n\n".join(b for b in blocks if b)
+
+
+def machine(page: Mapping[str, Any]) -> str:
+    m = page["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
+    rates = ", ".join(f"{rate(v)} in {k}" for k, v in page["peak"].items())
+    host = f" (host: {m['host']})" if "host" in m else ""
+    return (
+        f"{m['device']}{host}, {m['cores']} cores, {m['memory_gb']} GB; Python {m['python']}, {versions}. "
+        f"Matrix products in this run: {rates}. {page['date']}, {page['minutes']} minutes."
+    )
+
+
+def training(rows: Sequence[Row], peak: Mapping[str, float]) -> str:
+    """Seconds, ratios, memory and share of the peak; one line per side."""
+    head = ["step", "side", "seconds", "TRL / evenhand", "peak memory", "TRL / evenhand", "share of peak"]
+    lines = []
+    for row in rows:
+        for number, (name, side) in enumerate(row["sides"].items()):
+            title = f"**{row['title']}**" if number == 0 else ""
+            lines.append([title, NAMES[name], *cells(row, name, side, peak)])
+    target = "; ".join(f"{r['title'].split(':')[0]} {r['target']:g}x" for r in rows if r["target"] > 1)
+    note = f"\n\nAimed at, against TRL as shipped: {target}; memory a third." if target else ""
+    return table(head, lines) + note
+
+
+def cells(row: Row, name: str, side: Row, peak: Mapping[str, float]) -> list[str]:
+    """The figures of one side: seconds, ratio, memory, ratio, share of the matmul peak."""
+    if "median" not in side:
+        return ["failed: " + reason(side), "", "", "", ""]
+    mine = row["sides"].get(base(name), {})
+    rival = name not in AGAINST and "median" in mine
+    precision = "bfloat16" if "bf16" in name or len(row["sides"]) == 3 or name == "shipped" else "float32"
+    return [
+        f"{side['median']:.3g}",
+        f"{side['median'] / mine['median']:.1f}" if rival else "",
+        f"{side['bytes'] / 2**30:.2f} GB",
+        f"{side['bytes'] / mine['bytes']:.1f}" if rival else "",
+        f"{row['flops'] / side['median'] / peak[precision]:.0%} of {precision}",
+    ]
+
+
+def reason(side: Row) -> str:
+    """The last line of an error."""
+    return (side.get("error", "").strip().splitlines() or ["not measured"])[-1][:120]
+
+
+def base(name: str) -> str:
+    """Whom a side is compared with."""
+    return next((ours for ours, theirs in AGAINST.items() if name in theirs), "ours")
+
+
+def agreement(rows: Sequence[Row]) -> str:
+    """That both sides computed the same thing: loss and gradient norm of the first step, on the same weights and rows."""
+    lines = []
+    for row in rows:
+        firsts = {n: s.get("first", {}) for n, s in row["sides"].items() if "grad_norm" in s.get("first", {})}
+        if row["kind"] != "grpo" and len(firsts) > 1:
+            shown = [f"{NAMES[n]} {f['loss']:.5g} / {f['grad_norm']:.4g}" for n, f in firsts.items()]
+            lines.append(f"- {row['title'].split(':')[0]}: " + "; ".join(shown))
+    references = [
+        f"{row['title']}: {side['first']['reference_seconds']:.3g} s"
+        for row in rows
+        if "reference_seconds" in (side := row["sides"]["ours"]).get("first", {})
+    ]
+    text = "The same work: loss / gradient norm of the first step.\n\n" + "\n".join(lines) if lines else ""
+    if references:
+        text += "\n\n" + REFERENCES + "; ".join(references) + "."
+    return text
+
+
+def sampling(rows: Sequence[Row]) -> str:
+    """Tokens per second, both sides."""
+    head = ["rows", "prompt", "new tokens", "completions per prompt", "evenhand tok/s", "generate tok/s", "ratio"]
+    lines = []
+    for r in rows:
+        ours, theirs = speed(r, "ours"), speed(r, "generate")
+        ratio = f"{ours / theirs:.1f}" if ours and theirs else ""
+        lines.append([str(r["rows"]), str(r["prompt"]), str(r["new"]), str(r["group"]), number(ours), number(theirs), ratio])
+    share = rows[0]["greedy_share"]
+    same = f" Greedy decoding gives the same token in {share:.1%} of cases." if share is not None else ""
+    return f"Model: {rows[0]['model']}.{same}\n\n" + table(head, lines)
+
+
+def speed(row: Row, name: str) -> float | None:
+    median = row["sides"].get(name, {}).get("median")
+    return row["rows"] * row["new"] / median if median else None
+
+
+def number(value: float | None) -> str:
+    return "failed" if value is None else f"{value:,.0f}"
+
+
+def rate(flops: float) -> str:
+    return f"{flops / 1e12:,.0f} TFLOP/s" if flops > 1e13 else f"{flops / 1e9:,.0f} GFLOP/s"
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(r) + " |" for r in rows)
+
+
+def line(row: Row) -> str:
+    """A training row for the terminal."""
+    shown = [f"{NAMES[n]} {s['median']:.3g} s, {s['bytes'] / 2**30:.2f} GB" for n, s in row["sides"].items() if "median" in s]
+    failed = [f"{NAMES[n]} failed: {reason(s)}" for n, s in row["sides"].items() if "error" in s]
+    return f"{row['title']}: " + "; ".join(shown + failed)
+
+
+def sampling_line(row: Row) -> str:
+    """A sampling row for the terminal."""
+    return f"sampling {row['name']}: evenhand {number(speed(row, 'ours'))} tok/s, generate {number(speed(row, 'generate'))} tok/s"
+
+
+INTRODUCTION = """# Beside TRL
+
+evenhand and [TRL](https://github.com/huggingface/trl) 1.16.0 on the same model, data, batch and optimizer, in one run.
+Write this page anew with `make bench` (about ten minutes on two cores). **TRL as shipped** has its defaults: bf16 autocast
+and gradient checkpointing. **TRL tuned** has no checkpointing, computes reference log-probs once, does not log, and runs in
+the precision of the side it is compared with."""
+
+REFERENCES = (
+    "evenhand computes reference log-probs once and shares them between arms and seeds, so its DPO steps and those of TRL tuned "
+    "hold none; TRL as shipped computes them in every step. One pass over a step's pairs takes evenhand "
+)
+
+METHOD = """## How it is measured
+
+- Each side runs in its own process. The processes take turns, one optimizer step each, after one untimed step (three on a
+  GPU); figures are medians.
+- A step is everything from one optimizer step's end to the next one's: fetching and packing or padding the batch, forward,
+  backward, clipping, the update, metrics. TRL is driven through its own `Trainer.train()`, held between steps by a callback.
+  Loading models and tokenising the data set are left out on both sides.
+- Weights are random, text is random words of a vocabulary with one word per token, so both sides see the same token ids.
+  Completions of fixed data have 60 % to 140 % of the length given, the end token included. GRPO and sampling have no end
+  token: every completion has its full length.
+- Peak memory is the peak while stepping minus what the process held once its libraries were imported (on a GPU: the
+  allocator's peak).
+- Share of the peak: the arithmetic a step needs at least (every prompt once, no padding, the vocabulary at completion tokens
+  only, backward twice forward, no recomputation), divided by its time and by the rate of a large matrix product in this run.
+  Both sides are credited with this same minimum.
+- `generate` gets token ids of equal length and gives token ids; evenhand gets and gives text."""
+
+
+def main() -> None:
+    """Write the page again from the kept figures: `python -m benchmarks.page docs`."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    (folder / "benchmarks.md").write_text(render(json.loads((folder / "benchmarks.json").read_text())))
+
+
+if __name__ == "__main__":
+    main()
