@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
 
 from evenhand.cli.data import noteworthy, numbered
 from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens
+from tests.cli.test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_nothing_to_measure_is_empty_not_zero():
 
 
 def test_lengths_in_tokens():
-    from tiny_tokenizers import character_tokenizer
+    from tests.data.tiny_tokenizers import character_tokenizer
 
     measure = token_measure(character_tokenizer(bos=True))
     assert measure("abab") == 2, "the merge ab twice, no bos"

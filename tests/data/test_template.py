@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from tiny_tokenizers import character_tokenizer, ids_of
 
 from evenhand.data.chat_templates import TEMPLATES, with_template
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.types import Completion, Finish, Group, Message, Prompt
+from tests.data.tiny_tokenizers import character_tokenizer, ids_of
 
 CHATML_UNMARKED = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"

@@ -6,7 +6,15 @@ import copy
 
 import pytest
 import torch
-from tiny_networks import (
+from torch.testing import assert_close
+
+from evenhand.data.batch import pack
+from evenhand.models.heads import RewardModel, ValuePolicy, scored
+from evenhand.models.load import load_reward_model, load_value_policy, reward_model_from
+from evenhand.models.policy import Policy
+from evenhand.models.save import safe_pad_id, save
+from evenhand.types import Head
+from tests.models.tiny_networks import (
     COMMON,
     SPECIAL,
     a_batch,
@@ -18,14 +26,6 @@ from tiny_networks import (
     shaken,
     token_groups,
 )
-from torch.testing import assert_close
-
-from evenhand.data.batch import pack
-from evenhand.models.heads import RewardModel, ValuePolicy, scored
-from evenhand.models.load import load_reward_model, load_value_policy, reward_model_from
-from evenhand.models.policy import Policy
-from evenhand.models.save import safe_pad_id, save
-from evenhand.types import Head
 
 
 @pytest.fixture

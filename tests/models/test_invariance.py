@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from tiny_networks import a_batch, assert_same_gradients, gradients, network, rows_of, token_groups, weighted
 from torch.testing import assert_close
 
 from evenhand.data.batch import pack
 from evenhand.models.policy import Policy
+from tests.models.tiny_networks import a_batch, assert_same_gradients, gradients, network, rows_of, token_groups, weighted
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_networks import COMMON, a_batch, character_tokenizer, network
 
 from evenhand.errors import UserError
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
+from tests.models.tiny_networks import COMMON, a_batch, character_tokenizer, network
 
 QWEN = {"model_type": "qwen2", **{k: v for k, v in COMMON.items() if not k.endswith("_token_id") and k != "vocab_size"}}
 

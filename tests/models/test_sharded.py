@@ -21,14 +21,14 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path, kind, tied, checkpointing)
 
 
 def _rank(rank: int, meeting: Path, kind: str, tied: bool, checkpointing: bool) -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     import torch.distributed as dist
-    from tiny_networks import assert_same_gradients, gradients, network, token_groups
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     from evenhand.data.batch import pack
     from evenhand.models.policy import Policy
+    from tests.models.tiny_networks import assert_same_gradients, gradients, network, token_groups
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank)}

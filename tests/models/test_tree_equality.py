@@ -6,7 +6,12 @@ import warnings
 
 import pytest
 import torch
-from tiny_networks import (
+from torch.testing import assert_close
+
+from evenhand.data.batch import pack
+from evenhand.models.policy import Policy
+from evenhand.types import Head
+from tests.models.tiny_networks import (
     a_batch,
     assert_same_gradients,
     gradients,
@@ -16,11 +21,6 @@ from tiny_networks import (
     token_groups,
     weighted,
 )
-from torch.testing import assert_close
-
-from evenhand.data.batch import pack
-from evenhand.models.policy import Policy
-from evenhand.types import Head
 
 DENSE = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi", "phi3", "olmo2", "smollm3", "gpt_neox", "granite"]
 DENSE = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi", "phi3", "olmo2", "smollm3", "gpt_neox", "granite"]

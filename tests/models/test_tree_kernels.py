@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from tiny_networks import SHAPES, a_batch
 from torch.testing import assert_close
 
 from evenhand.models.tree import Rule, Tree, depth
@@ -16,6 +15,7 @@ from evenhand.models.tree_blocks import WASTE, Unit, bucket
 from evenhand.models.tree_flash import TreeFlash, branches
 from evenhand.models.tree_flex import BLOCK, block_lists
 from evenhand.types import Layout, Span
+from tests.models.tiny_networks import SHAPES, a_batch
 
 ODD = ((40, (3, 3, 3, 9)), (37, (12, 11)), (2, (1,)), (39, (30, 30)))
 """Prompts of nearly one length share a block and are padded in it; completions in runs of one length."""

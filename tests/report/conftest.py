@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `fake_run` and `browser`
-
-from browser import Browser, find_chromium, running
-from fake_run import write_run
-
 import evenhand.report
+from tests.report.browser import Browser, find_chromium, running
+from tests.report.fake_run import write_run
 
 
 @pytest.fixture(scope="session")

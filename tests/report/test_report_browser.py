@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import Browser
-from fake_run import HOSTILE
+
+from tests.report.browser import Browser
+from tests.report.fake_run import HOSTILE
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

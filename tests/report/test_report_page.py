@@ -13,11 +13,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from fake_run import HOSTILE, write_run
 
 import evenhand.report
 from evenhand.errors import UserError
 from evenhand.report.palette import ARMS
+from tests.report.fake_run import HOSTILE, write_run
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from evenhand.stages.data import from_sources, from_world
 
-BASE = {"demonstrations": None, "preferences": None, "prompts": None, "heldout_preferences": None, "heldout_prompts": None, "holdout": 0.3}
+SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
+BASE = {**dict.fromkeys(SPLITS), "holdout": 0.3}
 
 
 def rows(path: Path, made) -> str:
