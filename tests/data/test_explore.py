@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evenhand.data.explore import explore, kmeans, tfidf
+from evenhand.data.explore import explore, kmeans, leading, tfidf
 from evenhand.errors import UserError
 
 COOKING = [
@@ -38,6 +38,15 @@ def test_the_same_seed_gives_the_same_map():
     one, two = (explore(COOKING + SHIPS, topics=3, seed=1) for _ in range(2))
     assert np.array_equal(one.topic, two.topic)
     assert np.allclose(one.points, two.points)
+
+
+def test_directions_are_those_of_the_full_decomposition():
+    import scipy.sparse
+
+    dense = np.random.default_rng(0).random((40, 30)) * np.linspace(1, 9, 30)
+    u, s, _ = np.linalg.svd(dense, full_matrices=False)
+    found = leading(scipy.sparse.csr_matrix(dense), 3, seed=0)
+    assert np.allclose(np.abs(found), np.abs(u[:, :3] * s[:3]), atol=1e-2)
 
 
 def test_clusters_are_numbered_by_size():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,6 +73,32 @@ def preview(
         for text in numbered(tokens) if ids else ():
             console.print(text, style="dim", markup=False, soft_wrap=True)
         console.print()
+
+
+@app.command()
+def explore(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders or Hub names.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("prompts.html"),
+    topics: Annotated[int, typer.Option(min=1, help="How many topics to look for.")] = 8,
+    limit: Annotated[int, typer.Option(min=4, help="Prompts per source at most, evenly spaced.")] = 2000,
+) -> None:
+    """A map of prompts by source and topic, from their words alone: one page that opens anywhere."""
+    from evenhand.data.explore import explore as explored_of
+    from evenhand.data.load import load
+    from evenhand.report.map import page
+
+    texts: list[str] = []
+    names: list[str] = []
+    for source in sources:
+        prompts = load(source, where=source).prompts
+        kept = prompts[:: max(1, -(-len(prompts) // limit))]
+        texts += [p.text for p in kept]
+        names += [Path(source).name] * len(kept)
+    explored = explored_of(texts, topics=topics)
+    out.write_text(page(texts, names, explored), encoding="utf-8")
+    for number, words in enumerate(explored.names):
+        print(f"{(explored.topic == number).sum():6d}  {', '.join(words)}")
+    print(f"{len(texts)} prompts: {out}")
 
 
 def renderer_of(model: str, template: str | None) -> Renderer:
