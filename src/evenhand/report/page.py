@@ -87,6 +87,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "probes": probe_tables(results.get("reward_models") or {}),
         "held_equal": results.get("held_equal") or [],
         "deviations": results.get("deviations"),
+        "waived": results.get("waived") or [],
         "columns": shown_columns(VERDICT_COLUMNS, summary),
         "answer_columns": shown_columns(ANSWER_COLUMNS, summary),
         "matrix": _matrix(summary),
