@@ -15,10 +15,11 @@ from benchmarks.worker import Gate
 PACKAGES = ("torch", "transformers", "trl", "accelerate")
 
 
-def describe(device: str) -> dict[str, Any]:
-    """Processor or accelerator, cores, memory, and versions."""
+def describe(device: str, threads: int) -> dict[str, Any]:
+    """Processor or accelerator, cores, memory, versions; and how many processes were waiting before anything was measured."""
     found: dict[str, Any] = {
-        "device": processor(), "cores": cores(), "memory_gb": round(memory_bytes() / 2**30),
+        "device": processor(), "cores": cores(), "threads": threads, "load": round(os.getloadavg()[0], 1),
+        "memory_gb": round(memory_bytes() / 2**30),
         "python": platform.python_version(), "system": platform.system(),
         "versions": {name: installed(name) for name in PACKAGES},
     }  # fmt: skip

@@ -23,9 +23,11 @@ class SideFailed(Exception):
 
 @dataclass(slots=True)
 class Found:
-    """What one side did: seconds per timed step, the peak of its memory in bytes, what it said of its first step."""
+    """What one side did: seconds per timed step (of the clock, and of all its threads), the peak of its memory in bytes, what it
+    said of its first step."""
 
     seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
     bytes: int = 0
     first: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -34,6 +36,7 @@ class Found:
         out = {"seconds": [round(s, 5) for s in self.seconds], "bytes": self.bytes, "first": dict(self.first)}
         if self.seconds:
             out["median"] = round(statistics.median(self.seconds), 5)
+            out["processor_median"] = round(statistics.median(self.processor_seconds), 5)
         return out | ({"error": self.error} if self.error else {})
 
 
@@ -104,6 +107,7 @@ class Bench:
                 break
             for name, answer in self._round(order):
                 found[name].seconds.append(answer["seconds"])
+                found[name].processor_seconds.append(answer["processor_seconds"])
                 found[name].bytes = answer["bytes"]
                 found[name].first = found[name].first or answer["info"]
         for name, problem in self.failed.items():

@@ -42,8 +42,9 @@ def machine(page: Mapping[str, Any]) -> str:
     rates = ", ".join(f"{rate(v)} in {k}" for k, v in page["peak"].items())
     host = f" (host: {m['host']})" if "host" in m else ""
     return (
-        f"{m['device']}{host}, {m['cores']} cores, {m['memory_gb']} GB; Python {m['python']}, {versions}. "
-        f"Matrix products in this run: {rates}. {page['date']}, {page['minutes']} minutes."
+        f"{m['device']}{host}, {m['cores']} cores ({m['threads']} threads per side; load {m['load']} before the run), "
+        f"{m['memory_gb']} GB; Python {m['python']}, {versions}. Matrix products in this run: {rates}. "
+        f"{page['date']}, {page['minutes']} minutes."
     )
 
 

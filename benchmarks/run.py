@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny shapes: does everything run?")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="of each side (default: all cores)")
     parser.add_argument("--only", default="", help="rows whose name holds this text, or `sampling`")
     parser.add_argument("--out", type=Path, default=None, help="folder of benchmarks.json and benchmarks.md (default: docs)")
     given = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> None:
     os.environ |= QUIET
     with tempfile.TemporaryDirectory(prefix="evenhand-bench-") as folder:
         os.environ["HF_HOME"] = os.environ["HF_DATASETS_CACHE"] = folder
-        place = Place(device=given.device, threads=machine.cores(), scratch=Path(folder), logs=SCRATCH)
+        place = Place(device=given.device, threads=given.threads, scratch=Path(folder), logs=SCRATCH)
         results = measured(suite, place, given.only)
     kept = out / "benchmarks.json"
     pages = (json.loads(kept.read_text()) if kept.exists() else {}) | {given.device: results}
@@ -75,7 +76,7 @@ def say(text: str) -> None:
 def measured(suite: Suite, place: Place, only: str) -> dict[str, Any]:
     """Everything of a suite; `only` keeps the rows whose name holds it."""
     start = time.perf_counter()
-    results: dict[str, Any] = {"machine": machine.describe(place.device), "date": time.strftime("%Y-%m-%d")}
+    results: dict[str, Any] = {"machine": machine.describe(place.device, place.threads), "date": time.strftime("%Y-%m-%d")}
     results["peak"] = peak(place)
     say(f"{results['machine']['device']}: " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in results["peak"].items()))
     results["training"] = [training(case, suite, place) for case in suite.training if only in case.name]

@@ -21,7 +21,7 @@ class Gate:
 
     def __init__(self, pipe: Connection, device: str) -> None:
         self._pipe, self.device = pipe, device
-        self._baseline, self._started = 0, 0.0
+        self._baseline, self._started, self._worked = 0, 0.0, 0.0
 
     def loaded(self) -> None:
         """From here on, memory counts: libraries are loaded, the model is not."""
@@ -34,14 +34,14 @@ class Gate:
         self._pipe.send({"ready": True})
         order = self._pipe.recv()
         self._synchronise()
-        self._started = time.perf_counter()
+        self._started, self._worked = time.perf_counter(), time.process_time()
         return order
 
     def done(self, **info: Any) -> None:
         """The order is carried out."""
         self._synchronise()
-        seconds = time.perf_counter() - self._started
-        self._pipe.send({"seconds": seconds, "bytes": self._peak(), "info": info})
+        seconds, worked = time.perf_counter() - self._started, time.process_time() - self._worked
+        self._pipe.send({"seconds": seconds, "processor_seconds": worked, "bytes": self._peak(), "info": info})
 
     def _synchronise(self) -> None:
         if self.device != "cpu":
