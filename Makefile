@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)   ## train SFT, DPO, RLOO and GRPO on the built-in world, over two seeds, and compare them
-	@echo "== quickstart: four arms, two seeds, one verdict (about 5 minutes on 2 cores; again: seconds)"
+demo: $(STAMP)   ## train SFT, DPO, RLOO and GRPO on the built-in world, over three seeds, and compare them
+	@echo "== quickstart: four arms, three seeds, one verdict (about 5 minutes on 2 cores; again: seconds)"
 	@$(BIN)/evenhand run quickstart --out $(OUT)
 
 test: $(STAMP)   ## lint, architecture, units, battery, docs
