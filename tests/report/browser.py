@@ -42,7 +42,7 @@ class Browser:
         message = {"id": self._serial, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
         os.write(self.send_to, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(30)
+            answer = self._next(90)  # a loaded machine starts a browser slowly
             if answer.get("id") == self._serial:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
@@ -91,7 +91,7 @@ class Browser:
 
     def _wait_for(self, method: str) -> None:
         while not any(event.get("method") == method for event in self.events):
-            self.events.append(self._next(30))
+            self.events.append(self._next(90)  # a loaded machine starts a browser slowly)
 
     def _next(self, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
