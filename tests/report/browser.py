@@ -20,6 +20,10 @@ _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no
           "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe")  # fmt: skip
 
 
+PATIENCE = 90.0
+"""Seconds: a loaded machine starts a browser slowly."""
+
+
 def find_chromium() -> str | None:
     """Path of a Chromium on this machine, or None."""
     return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -42,7 +46,7 @@ class Browser:
         message = {"id": self._serial, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
         os.write(self.send_to, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(90)  # a loaded machine starts a browser slowly
+            answer = self._next(PATIENCE)
             if answer.get("id") == self._serial:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
@@ -91,7 +95,7 @@ class Browser:
 
     def _wait_for(self, method: str) -> None:
         while not any(event.get("method") == method for event in self.events):
-            self.events.append(self._next(90)  # a loaded machine starts a browser slowly)
+            self.events.append(self._next(PATIENCE))
 
     def _next(self, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
