@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class FlexTree:
             q,
             k,
             v,
-            score_mod=None if softcap is None else _capping(softcap),
+            score_mod=None if softcap is None else _capping(softcap, q.device),
             block_mask=self.mask(window),
             scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
@@ -92,14 +93,31 @@ def block_lists(layout: Layout) -> tuple[Tensor, Tensor]:
     return seen.sum(1, dtype=torch.int32), index.to(torch.int32)
 
 
-def _capping(softcap: float) -> Callable[..., Tensor]:
+@lru_cache(maxsize=8)
+def _capping(softcap: float, device: torch.device) -> Callable[..., Tensor]:
+    """The cap is a tensor: a number becomes a symbol under dynamic shapes, and the kernel cannot be traced with one."""
+    cap = torch.tensor(softcap, device=device)
+
     def score_mod(score: Tensor, _batch: Tensor, _head: Tensor, _q: Tensor, _k: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return cap * torch.tanh(score / cap)
 
     return score_mod
+
+
+KERNELS = 64
+"""Variants that may be compiled in one process: each precision, head shape, window and soft cap, with and without gradients, is
+one. Beyond the compiler's own limit of 8 it would run uncompiled, which writes down all [T, T] scores."""
 
 
 @lru_cache(maxsize=2)
 def _kernel(device: str) -> Callable[..., Tensor]:
     """Compiled on an accelerator; as it is (slow, for tests) on a processor, where the compiled kernel has no backward pass."""
-    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=True)
+    return flex_attention if device == "cpu" else compiled()
+
+
+def compiled(**options: Any) -> Callable[..., Tensor]:
+    """One kernel for batches of any layout: `options` are torch.compile's."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, KERNELS)
+    return torch.compile(flex_attention, dynamic=True, **options)
