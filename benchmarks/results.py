@@ -77,24 +77,25 @@ def contrast_rows(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def samples(results: dict[str, Any]) -> str:
+def samples(results: dict[str, Any], *, prompts: bool) -> str:
+    """Answers side by side. Without `prompts` only what the models wrote: the prompts belong to somebody's data."""
     blocks = []
-    for sample in results["samples"][:SHOWN]:
-        lines = [f"**{sample['prompt']}**", ""]
-        lines += [f"- *{arm}* ({sample['gold'][arm]:+.2f}): {' '.join(text.split())}" for arm, text in sample["answers"].items()]
-        blocks.append("\n".join(lines))
+    for number, sample in enumerate(results["samples"][:SHOWN], 1):
+        title = sample["prompt"] if prompts else f"Prompt {number}"
+        lines = [f"- *{arm}* ({sample['gold'][arm]:+.2f}): {' '.join(text.split())}" for arm, text in sample["answers"].items()]
+        blocks.append("\n".join([f"**{title}**", "", *lines]))
     return "\n\n".join(blocks)
 
 
-def page(results: dict[str, Any], command: str) -> str:
+def page(results: dict[str, Any], command: str, *, prompts: bool) -> str:
     """The whole page."""
-    seeds, prompts = len(results["seeds"]), results["n_prompts"]
+    seeds, asked = len(results["seeds"]), results["n_prompts"]
     judge = results["judge"]["name"]
     return f"""# {results["name"]}
 
 {results["description"]}
 
-Measured on {machine()}. {seeds} seeds, {prompts} held-out prompts, judge: {judge}. Regenerate:
+Measured on {machine()}. {seeds} seeds, {asked} held-out prompts, judge: {judge}. Regenerate:
 
     {command}
     python -m benchmarks.results RUN_DIRECTORY docs/results/{results["name"]}.md
@@ -113,7 +114,7 @@ Held equal: {" ".join(results["held_equal"])} Not held equal: {"; ".join(results
 
 The first {SHOWN} held-out prompts of the first seed, with the judge's score.
 
-{samples(results)}
+{samples(results, prompts=prompts)}
 """
 
 
@@ -124,10 +125,11 @@ def main() -> None:
     parser.add_argument("--readme", type=Path)
     parser.add_argument("--command", default="evenhand run EXPERIMENT")
     parser.add_argument("--note", default="")
+    parser.add_argument("--hide-prompts", action="store_true", help="for data that may not be passed on")
     given = parser.parse_args()
     results = json.loads((given.run / "results.json").read_text())
     given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(page(results, given.command))
+    given.page.write_text(page(results, given.command, prompts=not given.hide_prompts))
     if given.readme:
         shown = "\n".join("    " + line if line else "" for line in table(results).splitlines())
         block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")
