@@ -23,6 +23,8 @@ def render(pages: Mapping[str, Any]) -> str:
     for device, title in (("cpu", "Processor"), ("cuda", "GPU")):
         if device in pages:
             parts.append(f"## {title}\n\n{part(pages[device])}")
+    if "cuda" not in pages:
+        parts.append("## GPU\n\nNot measured: no GPU was at hand. `python -m benchmarks.run --device cuda` writes this table.")
     return "\n\n".join([*parts, METHOD]) + "\n"
 
 
