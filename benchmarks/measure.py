@@ -95,7 +95,7 @@ class Bench:
     def rounds(
         self, order: Mapping[str, Any], *, repeats: int, seconds: float, warmups: int, warm_order: Mapping[str, Any] | None = None
     ) -> dict[str, Found]:
-        """`warmups` untimed rounds, then up to `repeats` timed ones; two at least, no further one once `seconds` are spent."""
+        """`warmups` untimed rounds, then up to `repeats` timed ones while they fit into `seconds` (one at least)."""
         found = {name: Found(error=self.failed.get(name, "")) for name in self.sides}
         for i in range(warmups):
             for name, answer in self._round(order if warm_order is None else warm_order):
@@ -103,7 +103,8 @@ class Bench:
                     found[name].first = answer["info"]
         start = time.perf_counter()
         for done in range(repeats):
-            if done >= 2 and time.perf_counter() - start > seconds:
+            spent = time.perf_counter() - start
+            if done and (spent > seconds or (done > 1 and spent * (done + 1) / done > seconds)):
                 break
             for name, answer in self._round(order):
                 found[name].seconds.append(answer["seconds"])

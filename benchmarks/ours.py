@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from evenhand.train.items import Item
     from evenhand.types import Group, Scores
 
-TOKENS = 8192
-"""Tokens per micro-batch: the package's default."""
-
 
 def train(gate: Gate, case: Training, folder: Path, precision: str = "float32") -> None:
     """Optimizer steps of `case` as ordered. `precision` is of matrix products; weights are bfloat16 on an accelerator."""
@@ -115,9 +112,14 @@ def fixed(case: Training, method: Method, model: Trunk, info: dict[str, Any]) ->
     if case.kind in ("dpo", "reward"):
         items = [with_pairs(i) for i in items]
     if case.kind == "dpo":
-        items = with_reference(items, model, info)
+        items = with_reference(items, model, case.tokens, info)
     return FixedSource(
-        items=items, prompts_per_step=case.rows, tokens_per_microbatch=TOKENS, seed=0, ledger=Ledger(), provides=method.provides
+        items=items,
+        prompts_per_step=case.rows,
+        tokens_per_microbatch=case.tokens,
+        seed=0,
+        ledger=Ledger(),
+        provides=method.provides,
     )
 
 
@@ -130,7 +132,7 @@ def group(row: Mapping[str, str]) -> Group:
     return Group(prompt=Prompt(content=row["prompt"]), completions=completions, scores=(1.0, 0.0) if len(texts) == 2 else ())
 
 
-def with_reference(items: Sequence[Item], model: Trunk, info: dict[str, Any]) -> list[Item]:
+def with_reference(items: Sequence[Item], model: Trunk, tokens: int, info: dict[str, Any]) -> list[Item]:
     """Items with the start's log-probs, as the reference stage stores them; `reference_seconds` is the second of two passes."""
     import torch
 
@@ -140,7 +142,7 @@ def with_reference(items: Sequence[Item], model: Trunk, info: dict[str, Any]) ->
     for _ in range(2):
         start = time.perf_counter()
         heads = frozenset({Head.LOGP})
-        found = read(model, items, heads, tokens_per_microbatch=TOKENS, temperature=1.0, device=model.device)[Head.LOGP]
+        found = read(model, items, heads, tokens_per_microbatch=tokens, temperature=1.0, device=model.device)[Head.LOGP]
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         info["reference_seconds"] = round(time.perf_counter() - start, 5)
@@ -166,7 +168,7 @@ def rollouts(case: Training, method: Method, model: Trunk) -> Source:
         reference=None,
         sampling=Sampling(max_tokens=case.completion),
         prompts_per_step=case.rows,
-        tokens_per_microbatch=TOKENS,
+        tokens_per_microbatch=case.tokens,
         seed=0,
         ledger=Ledger(),
         provides=method.provides,

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
-NAMES = {
-    "ours": "evenhand", "shipped": "TRL as shipped", "tuned": "TRL tuned", "ours bf16": "evenhand, bf16 products",
-    "tuned bf16": "TRL tuned, bf16 autocast", "generate": "generate",
-}  # fmt: skip
-AGAINST = {"ours": ("shipped", "tuned"), "ours bf16": ("tuned bf16",)}
-"""Whose time is divided by ours in which column."""
+NAMES = {"ours": "evenhand", "shipped": "TRL as shipped", "tuned": "TRL tuned", "generate": "generate"}
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def render(pages: Mapping[str, Any]) -> str:
@@ -51,31 +47,37 @@ def machine(page: Mapping[str, Any]) -> str:
 
 
 def training(rows: Sequence[Row], peak: Mapping[str, float]) -> str:
-    """Seconds, ratios, memory and share of the peak; one line per side."""
+    """Seconds, ratios, memory and share of the peak; one line per side and precision."""
     head = ["step", "side", "seconds", "TRL / evenhand", "peak memory", "TRL / evenhand", "share of peak"]
     lines = []
     for row in rows:
-        for number, (name, side) in enumerate(row["sides"].items()):
+        for number, side in enumerate(row["sides"]):
             title = f"**{row['title']}**" if number == 0 else ""
-            lines.append([title, NAMES[name], *cells(row, name, side, peak)])
-    target = "; ".join(f"{r['title'].split(':')[0]} {r['target']:g}x" for r in rows if r["target"] > 1)
-    note = f"\n\nAimed at, against TRL as shipped: {target}; memory a third." if target else ""
+            lines.append([title, spoken(side), *cells(row, side, peak)])
+    target = "; ".join(f"{r['title']} {r['target']:g}x" for r in rows if r["target"] > 1)
+    note = f"\n\nAimed at in fp32, against TRL as shipped: {target}; memory a third." if target else ""
     return table(head, lines) + note
 
 
-def cells(row: Row, name: str, side: Row, peak: Mapping[str, float]) -> list[str]:
-    """The figures of one side: seconds, ratio, memory, ratio, share of the matmul peak."""
+def spoken(side: str) -> str:
+    """A side's name on the page: `tuned bfloat16` is TRL tuned, bf16."""
+    name, _, precision = side.partition(" ")
+    return f"{NAMES[name]}, {SHORT[precision]}" if precision else NAMES[name]
+
+
+def cells(row: Row, name: str, peak: Mapping[str, float]) -> list[str]:
+    """One side: seconds, ratio, memory, ratio (both to our side in the same precision), share of the matmul peak."""
+    side, precision = row["sides"][name], name.split()[1]
     if "median" not in side:
         return ["failed: " + reason(side), "", "", "", ""]
-    mine = row["sides"].get(base(name), {})
-    rival = name not in AGAINST and "median" in mine
-    precision = "bfloat16" if "bf16" in name or len(row["sides"]) == 3 or name == "shipped" else "float32"
+    mine = row["sides"].get(f"ours {precision}", {})
+    rival = not name.startswith("ours") and "median" in mine
     return [
         f"{side['median']:.3g}",
         f"{side['median'] / mine['median']:.1f}" if rival else "",
         f"{side['bytes'] / 2**30:.2f} GB",
         f"{side['bytes'] / mine['bytes']:.1f}" if rival else "",
-        f"{row['flops'] / side['median'] / peak[precision]:.0%} of {precision}",
+        f"{row['flops'] / side['median'] / peak[precision]:.0%}",
     ]
 
 
@@ -84,28 +86,18 @@ def reason(side: Row) -> str:
     return (side.get("error", "").strip().splitlines() or ["not measured"])[-1][:120]
 
 
-def base(name: str) -> str:
-    """Whom a side is compared with."""
-    return next((ours for ours, theirs in AGAINST.items() if name in theirs), "ours")
-
-
 def agreement(rows: Sequence[Row]) -> str:
     """That both sides computed the same thing: loss and gradient norm of the first step, on the same weights and rows."""
-    lines = []
+    lines, references, head = [], [], ["step"]
     for row in rows:
-        firsts = {n: s.get("first", {}) for n, s in row["sides"].items() if "grad_norm" in s.get("first", {})}
-        if row["kind"] != "grpo" and len(firsts) > 1:
-            shown = [f"{NAMES[n]} {f['loss']:.5g} / {f['grad_norm']:.4g}" for n, f in firsts.items()]
-            lines.append(f"- {row['title'].split(':')[0]}: " + "; ".join(shown))
-    references = [
-        f"{row['title']}: {side['first']['reference_seconds']:.3g} s"
-        for row in rows
-        if "reference_seconds" in (side := row["sides"]["ours"]).get("first", {})
-    ]
-    text = "The same work: loss / gradient norm of the first step.\n\n" + "\n".join(lines) if lines else ""
-    if references:
-        text += "\n\n" + REFERENCES + "; ".join(references) + "."
-    return text
+        firsts = {n: s["first"] for n, s in row["sides"].items() if "grad_norm" in s.get("first", {})}
+        if row["kind"] != "grpo" and len(firsts) > 1:  # GRPO samples, so its two sides see different completions
+            lines.append([row["title"], *(f"{f['loss']:.5g} / {f['grad_norm']:.4g}" for f in firsts.values())])
+            head = ["step", *map(spoken, firsts)]
+        found = [(n, f["reference_seconds"]) for n, f in firsts.items() if "reference_seconds" in f]
+        references += [f"{s:.3g} s ({row['title']}, {SHORT[n.split()[1]]})" for n, s in found]
+    text = f"The same work: loss / gradient norm of the first step.\n\n{table(head, lines)}" if lines else ""
+    return text + (f"\n\n{REFERENCES}{'; '.join(references)}." if references else "")
 
 
 def sampling(rows: Sequence[Row]) -> str:
@@ -141,8 +133,8 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def line(row: Row) -> str:
     """A training row for the terminal."""
-    shown = [f"{NAMES[n]} {s['median']:.3g} s, {s['bytes'] / 2**30:.2f} GB" for n, s in row["sides"].items() if "median" in s]
-    failed = [f"{NAMES[n]} failed: {reason(s)}" for n, s in row["sides"].items() if "error" in s]
+    shown = [f"{spoken(n)} {s['median']:.3g} s, {s['bytes'] / 2**30:.2f} GB" for n, s in row["sides"].items() if "median" in s]
+    failed = [f"{spoken(n)} failed: {reason(s)}" for n, s in row["sides"].items() if "error" in s]
     return f"{row['title']}: " + "; ".join(shown + failed)
 
 
@@ -154,9 +146,10 @@ def sampling_line(row: Row) -> str:
 INTRODUCTION = """# Beside TRL
 
 evenhand and [TRL](https://github.com/huggingface/trl) 1.16.0 on the same model, data, batch and optimizer, in one run.
-Write this page anew with `make bench` (about ten minutes on two cores). **TRL as shipped** has its defaults: bf16 autocast
-and gradient checkpointing. **TRL tuned** has no checkpointing, computes reference log-probs once, does not log, and runs in
-the precision of the side it is compared with."""
+Write this page anew with `make bench` (about ten minutes on two cores). Sides are compared in the same precision: fp32, and
+bf16 products over fp32 weights, which is TRL's own choice. **TRL as shipped** has its other defaults: gradient checkpointing, 8
+rows per forward pass, reference log-probs in every step. **TRL tuned** has no checkpointing, takes all rows at once, computes
+reference log-probs once and does not log."""
 
 REFERENCES = (
     "evenhand computes reference log-probs once and shares them between arms and seeds, so its DPO steps and those of TRL tuned "
@@ -166,13 +159,14 @@ REFERENCES = (
 METHOD = """## How it is measured
 
 - Each side runs in its own process. The processes take turns, one optimizer step each, after one untimed step (three on a
-  GPU); figures are medians.
+  GPU); figures are medians of up to five.
 - A step is everything from one optimizer step's end to the next one's: fetching and packing or padding the batch, forward,
   backward, clipping, the update, metrics. TRL is driven through its own `Trainer.train()`, held between steps by a callback.
   Loading models and tokenising the data set are left out on both sides.
 - Weights are random, text is random words of a vocabulary with one word per token, so both sides see the same token ids.
   Completions of fixed data have 60 % to 140 % of the length given, the end token included. GRPO and sampling have no end
   token: every completion has its full length.
+- evenhand runs micro-batches of 2,048 tokens (GRPO: 1,024; on a GPU 16,384). Its gradient does not depend on that.
 - Peak memory is the peak while stepping minus what the process held once its libraries were imported (on a GPU: the
   allocator's peak).
 - Share of the peak: the arithmetic a step needs at least (every prompt once, no padding, the vocabulary at completion tokens

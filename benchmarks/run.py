@@ -64,7 +64,7 @@ def main() -> None:
         results = measured(suite, place, given.only)
     kept = out / "benchmarks.json"
     pages = (json.loads(kept.read_text()) if kept.exists() else {}) | {given.device: results}
-    kept.write_text(json.dumps(pages, indent=1, sort_keys=True) + "\n")
+    kept.write_text(json.dumps(pages, indent=1) + "\n")
     (out / "benchmarks.md").write_text(page.render(pages))
     say(f"wrote {out / 'benchmarks.md'}")
 
@@ -79,10 +79,20 @@ def measured(suite: Suite, place: Place, only: str) -> dict[str, Any]:
     results: dict[str, Any] = {"machine": machine.describe(place.device, place.threads), "date": time.strftime("%Y-%m-%d")}
     results["peak"] = peak(place)
     say(f"{results['machine']['device']}: " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in results["peak"].items()))
-    results["training"] = [training(case, suite, place) for case in suite.training if only in case.name]
-    results["sampling"] = sampling(suite, place) if only in "sampling" else []
+    deadline = start + 60 * suite.minutes
+    rows = [training(case, suite, place) for case in suite.training if only in case.name and in_time(deadline, case.name)]
+    results["training"] = rows
+    results["sampling"] = sampling(suite, place, deadline) if only in "sampling" else []
     results["minutes"] = round((time.perf_counter() - start) / 60, 1)
     return results
+
+
+def in_time(deadline: float, name: str) -> bool:
+    """Whether a row may still begin; says so when it may not."""
+    if time.perf_counter() < deadline:
+        return True
+    say(f"{name}: left out, the time is up")
+    return False
 
 
 def peak(place: Place) -> dict[str, float]:
@@ -95,19 +105,15 @@ def peak(place: Place) -> dict[str, float]:
 
 def sides(case: Training, device: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Who takes part in a training row: name, function, arguments."""
-    low: Mapping[str, Any] = {"precision": "bfloat16"}
-    if device != "cpu":
-        return [
-            ("ours", "ours:train", low),
-            ("shipped", "trl_side:train", {}),
-            ("tuned", "trl_side:train", {"tuned": True, **low}),
-        ]
+    precisions = ("float32", "bfloat16") if device == "cpu" else ("bfloat16",)
     return [
-        ("ours", "ours:train", {}),
-        ("shipped", "trl_side:train", {}),
-        ("tuned", "trl_side:train", {"tuned": True}),
-        ("ours bf16", "ours:train", low),
-        ("tuned bf16", "trl_side:train", {"tuned": True, **low}),
+        (f"{name} {precision}", function, {"precision": precision, **arguments})
+        for precision in precisions
+        for name, function, arguments in (
+            ("ours", "ours:train", {}),
+            ("shipped", "trl_side:train", {}),
+            ("tuned", "trl_side:train", {"tuned": True}),
+        )
     ]
 
 
@@ -120,6 +126,7 @@ def training(case: Training, suite: Suite, place: Place) -> dict[str, Any]:
     lengths = corpus.lengths(case)
     row = {
         "name": case.name, "title": case.title, "model": case.model.name, "target": case.target, "kind": case.kind,
+        "tokens": case.tokens,
         "flops": case.flops(lengths), "completion_tokens": sum(map(sum, lengths)),
         "sides": {name: f.as_dict() for name, f in found.items()},
     }  # fmt: skip
@@ -127,7 +134,7 @@ def training(case: Training, suite: Suite, place: Place) -> dict[str, Any]:
     return row
 
 
-def sampling(suite: Suite, place: Place) -> list[dict[str, Any]]:
+def sampling(suite: Suite, place: Place, deadline: float) -> list[dict[str, Any]]:
     """Every sampling shape, one process per side for all of them; first, that greedy answers are the same."""
     rows = []
     arguments = {"vocab": suite.sampler.vocab}
@@ -136,6 +143,8 @@ def sampling(suite: Suite, place: Place) -> list[dict[str, Any]]:
         with place.bench([(n, w, {"folder": folder, **arguments}) for n, w in named]) as ready:
             same = greedy_share(ready)
             for case in suite.sampling:
+                if not in_time(deadline, case.name):
+                    break
                 order = {"rows": case.rows, "prompt": case.prompt, "new": case.new, "group": case.group, "temperature": 1.0}
                 brief = order | {"new": min(case.new, 4)}
                 found = ready.rounds(

@@ -56,7 +56,10 @@ TOY = Model(name="toy", layers=2, width=64, heads=2, kv_heads=1, inner=128, voca
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """One optimizer step. `kind` is sft, dpo, reward or grpo; `rows` prompts with `prompt` tokens each, completions of about
-    `completion` tokens (exactly so many for grpo, which samples `group` of them per prompt). `target` is the ratio aimed at."""
+    `completion` tokens (exactly so many for grpo, which samples `group` of them per prompt).
+
+    `target` is the ratio aimed at; `tokens` is our `tokens_per_microbatch`, which changes memory and hardly time.
+    """
 
     name: str
     kind: str
@@ -66,6 +69,7 @@ class Training:
     completion: int
     group: int = 1
     target: float = 1.0
+    tokens: int = 2048
 
     @property
     def title(self) -> str:
@@ -104,15 +108,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Everything one run measures. `repeats` timed rounds at most, fewer when `seconds` per row are spent (two at least)."""
+    """Everything one run measures. `repeats` timed rounds at most, as many as fit into `seconds` per row (one at least).
+    Rows that would begin after `minutes` are left out."""
 
     training: tuple[Training, ...]
     sampling: tuple[Sampling, ...]
     sampler: Model
     repeats: int = 5
     warmups: int = 1
-    seconds: float = 75.0
-    sampling_seconds: float = 12.0
+    seconds: float = 45.0
+    sampling_seconds: float = 15.0
+    minutes: float = 11.0
 
 
 CPU = Suite(
@@ -121,7 +127,7 @@ CPU = Suite(
         Training(name="dpo-long-answer", kind="dpo", model=SMALL, rows=4, prompt=160, completion=250, target=3.0),
         Training(name="sft", kind="sft", model=SMALL, rows=8, prompt=100, completion=200, target=4.0),
         Training(name="reward", kind="reward", model=SMALL, rows=4, prompt=300, completion=50, target=1.7),
-        Training(name="grpo", kind="grpo", model=SMALLEST, rows=8, prompt=128, completion=64, group=8, target=3.0),
+        Training(name="grpo", kind="grpo", model=SMALLEST, rows=8, prompt=128, completion=64, group=8, target=3.0, tokens=1024),
     ),
     sampling=(
         Sampling(rows=1, prompt=32, new=64),
@@ -141,11 +147,11 @@ CPU = Suite(
 )
 GPU = Suite(
     training=(
-        Training(name="dpo-long-prompt", kind="dpo", model=HALF_B, rows=8, prompt=600, completion=100, target=1.0),
-        Training(name="dpo-long-answer", kind="dpo", model=HALF_B, rows=8, prompt=160, completion=400, target=1.0),
-        Training(name="sft", kind="sft", model=HALF_B, rows=16, prompt=100, completion=300, target=1.0),
-        Training(name="reward", kind="reward", model=HALF_B, rows=8, prompt=600, completion=100, target=1.0),
-        Training(name="grpo", kind="grpo", model=HALF_B, rows=8, prompt=256, completion=128, group=8, target=1.0),
+        Training(name="dpo-long-prompt", kind="dpo", model=HALF_B, rows=8, prompt=600, completion=100, tokens=16_384),
+        Training(name="dpo-long-answer", kind="dpo", model=HALF_B, rows=8, prompt=160, completion=400, tokens=16_384),
+        Training(name="sft", kind="sft", model=HALF_B, rows=16, prompt=100, completion=300, tokens=16_384),
+        Training(name="reward", kind="reward", model=HALF_B, rows=8, prompt=600, completion=100, tokens=16_384),
+        Training(name="grpo", kind="grpo", model=HALF_B, rows=8, prompt=256, completion=128, group=8, tokens=16_384),
     ),
     sampling=(
         Sampling(rows=1, prompt=128, new=128),
