@@ -55,7 +55,8 @@ def training(rows: Sequence[Row], peak: Mapping[str, float]) -> str:
             title = f"**{row['title']}**" if number == 0 else ""
             lines.append([title, spoken(side), *cells(row, side, peak)])
     aimed = [r for r in rows if r["target"] > 1]
-    return table(head, lines) + (f"\n\n{AIMS}\n\n{aims(aimed)}" if aimed else "")
+    held = "; ".join(dict.fromkeys(f"{r['state'] / 2**30:.2f} GB for {r['model']}" for r in rows))
+    return table(head, lines) + f"\n\n{STATE}{held}." + (f"\n\n{AIMS}\n\n{aims(aimed)}" if aimed else "")
 
 
 def aims(rows: Sequence[Row]) -> str:
@@ -71,7 +72,8 @@ def met(row: Row, name: str) -> str:
     if "median" not in side or "median" not in mine:
         return "not measured"
     pairs = ((side["median"] / mine["median"], row["target"]), (side["bytes"] / mine["bytes"], MEMORY))
-    return " / ".join(f"**{ratio:.1f}**" if ratio >= aim else f"{ratio:.1f}" for ratio, aim in pairs)
+    shown = " / ".join(f"**{ratio:.1f}**" if ratio >= aim else f"{ratio:.1f}" for ratio, aim in pairs)
+    return shown + ("\\*" if side["bytes"] / MEMORY < row["state"] else "")
 
 
 def spoken(side: str) -> str:
@@ -165,7 +167,11 @@ MEMORY = 3.0
 """Aimed at in every row: a third of TRL's peak."""
 SAMPLING_AIM = 4_000
 SAMPLED_IN = "both sides in fp32 on a processor, in bf16 on a GPU"
-AIMS = "Aimed at, and met where bold: how many times faster / how many times less memory, each pair in the same precision."
+STATE = "Weights, gradients and AdamW's two moments are part of every side's peak, 16 bytes per parameter: "
+AIMS = (
+    "Aimed at, and met where bold: how many times faster / how many times less memory, each pair in the same precision. "
+    "\\* A third of that peak is less than weights, gradients and moments alone: no training in fp32 with AdamW gets there."
+)
 
 INTRODUCTION = """# Beside TRL
 

@@ -127,7 +127,7 @@ def training(case: Training, suite: Suite, place: Place) -> dict[str, Any]:
     row = {
         "name": case.name, "title": case.title, "model": case.model.name, "target": case.target, "kind": case.kind,
         "tokens": case.tokens,
-        "flops": case.flops(lengths), "completion_tokens": sum(map(sum, lengths)),
+        "flops": case.flops(lengths), "state": case.model.state, "completion_tokens": sum(map(sum, lengths)),
         "sides": {name: f.as_dict() for name, f in found.items()},
     }  # fmt: skip
     say(page.line(row))

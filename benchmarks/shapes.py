@@ -42,6 +42,17 @@ class Model:
         attention = self.width * size * (2 * self.heads + 2 * self.kv_heads)
         return self.layers * (attention + 3 * self.width * self.inner)
 
+    @property
+    def state(self) -> int:
+        """Bytes that training holds whatever it does: fp32 weights, gradients and AdamW's two moments; embeddings are tied.
+
+        >>> round(SMALL.state / 2**30, 2)
+        0.19
+        """
+        size = self.width // self.heads
+        small = 2 * self.width + size * (self.heads + 2 * self.kv_heads)  # two norms; biases of queries, keys and values
+        return 16 * (self.body + self.layers * small + self.width + self.vocab * self.width)
+
     def forward_flops(self, tokens: float, pairs: float, scored: float) -> float:
         """Forward pass: 2 per parameter and token, 4 * width per layer and attended (query, key) pair, the head where scored."""
         return 2.0 * self.body * tokens + 4.0 * self.layers * self.width * pairs + 2.0 * self.width * self.vocab * scored
