@@ -43,7 +43,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def packs() -> bool:
     """Whether this machine has packed weights: x86 processors with oneDNN."""
-    return torch.backends.mkldnn.enabled and _onednn() is not None and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return _switched_on() and _onednn() is not None and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def packed(weight: Tensor, *, rows: int) -> Tensor:
@@ -62,7 +62,11 @@ def worth_it(x: Tensor, weight: Tensor) -> bool:
         return False
     rows = x.numel() // max(1, x.shape[-1])
     large = rows >= ROWS and rows * weight.numel() >= WORK
-    return large and type(x) in PLAIN and type(weight) in PLAIN and torch.backends.mkldnn.enabled and _onednn() is not None
+    return large and type(x) in PLAIN and type(weight) in PLAIN and _switched_on() and _onednn() is not None
+
+
+def _switched_on() -> bool:
+    return bool(torch.backends.mkldnn.enabled)
 
 
 @lru_cache(maxsize=1)

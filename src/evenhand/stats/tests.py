@@ -128,8 +128,8 @@ def holm_by_family(p_values: Sequence[float], families: Sequence[Hashable]) -> l
     for index, family in enumerate(families):
         places.setdefault(family, []).append(index)
     adjusted = [0.0] * len(p_values)
-    for family in places.values():
-        for index, p in zip(family, holm([p_values[i] for i in family]), strict=True):
+    for members in places.values():
+        for index, p in zip(members, holm([p_values[i] for i in members]), strict=True):
             adjusted[index] = p
     return adjusted
 
