@@ -12,15 +12,25 @@ from evenhand.experiment.config import Experiment
 def held_equal(experiment: Experiment) -> list[str]:
     """What every arm has in common, in words."""
     e, sampling = experiment, experiment.evaluation.sampling
-    start = f"Every arm starts from the same `{e.start}` weights" if e.start != "base" else "Every arm starts from the base model"
     truncated = "" if sampling.top_p == 1 and sampling.top_k == 0 else f", top-p {sampling.top_p:g}, top-k {sampling.top_k}"
     return [
-        f"{start}, with one tokenizer and one template, and draws its training rows from one data set in the order of its seed.",
+        f"{_start(e)}, with one tokenizer and one template, and draws its training rows from one data set in the order of "
+        "its seed.",
         _limits(e),
         f"All answer the same {e.evaluation.prompts} held-out prompts, with one sampler at temperature {sampling.temperature:g}"
         f"{truncated} and the same random numbers per prompt and seed.",
         "One judge scores all answers without knowing whose they are.",
     ]
+
+
+def _start(e: Experiment) -> str:
+    """Where arms start. Weights shared by all seeds are one draw, which no interval over seeds contains."""
+    if e.start == "base":
+        return "Every arm starts from the base model"
+    supervised = e.sft_arm() if e.start == "sft" else None
+    if supervised is not None and supervised.per_seed:
+        return "Every arm of a seed starts from that seed's `sft` weights"
+    return f"Every arm and seed starts from the same `{e.start}` weights (one draw of them, for which all intervals hold)"
 
 
 def deviations(experiment: Experiment) -> list[str]:
