@@ -1,5 +1,7 @@
 """A finished run as a page of docs/results, and the demo's table in the README. Figures come from results.json, nothing by hand.
 
+A page that exists and has a part between `<!-- figures:begin -->` and `<!-- figures:end -->` keeps its own words around it.
+
 python -m benchmarks.results runs/quickstart docs/results/quickstart.md --readme README.md --command "make demo"
 """
 
@@ -18,6 +20,7 @@ from rich.console import Console
 from benchmarks.machine import cores, installed, processor
 
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
+FIGURES = re.compile(r"(<!-- figures:begin -->\n).*?(<!-- figures:end -->)", re.S)
 MOST_CONTRASTS = 50
 SHOWN = 4
 """Held-out prompts shown with every arm's answer: the first ones, never chosen by result."""
@@ -101,7 +104,7 @@ def solved_rows(results: dict[str, Any]) -> str:
         c = lead.get(name)
         more = "– | –" if c is None else f"{200 * c['difference']:+.1f} | {200 * c['ci95'][0]:+.1f} to {200 * c['ci95'][1]:+.1f}"
         rows.append(f"| {name} | {percent(a['gold'])} | {', '.join(percent(s) for s in a['gold_per_seed'])} | {more} |")
-    return "\n".join(["The judge says solved or not. Prompts solved, and the difference to the baseline:", "", *rows, "", ""])
+    return "\n".join(["The judge says solved or not. Prompts solved, and the difference to the baseline:", "", *rows])
 
 
 def samples(results: dict[str, Any], *, prompts: bool) -> str:
@@ -114,29 +117,33 @@ def samples(results: dict[str, Any], *, prompts: bool) -> str:
     return "\n\n".join(blocks)
 
 
-def page(results: dict[str, Any], command: str, *, prompts: bool) -> str:
-    """The whole page."""
-    seeds, asked = len(results["seeds"]), results["n_prompts"]
-    judge = results["judge"]["name"]
+def figures(results: dict[str, Any], command: str, place: Path) -> str:
+    """Everything measured: where, the arms, the reward models, the contrasts, and what was held equal."""
+    seeds, asked, judge = len(results["seeds"]), results["n_prompts"], results["judge"]["name"]
+    parts = [
+        f"Measured on {machine()}. {seeds} seed{'s' * (seeds != 1)}, {asked} held-out prompts, judge: {judge}. Regenerate:",
+        f"    {command}\n    python -m benchmarks.results RUN_DIRECTORY {place.as_posix()}",
+        solved_rows(results),
+        arm_rows(results),
+        f"Win rates are against `{results['baseline']}`, ties count half; intervals are over seeds and prompts.",
+        reward_model_rows(results),
+        contrast_rows(results),
+        f"Held equal: {' '.join(results['held_equal'])} Not held equal: {'; '.join(results['deviations']) or 'nothing'}.",
+    ]
+    return "\n\n".join(p.strip("\n") for p in parts if p) + "\n"
+
+
+def page(results: dict[str, Any], command: str, place: Path, *, prompts: bool) -> str:
+    """The whole page; of one with its own words only the figures are new."""
+    measured = figures(results, command, place)
+    before = place.read_text() if place.exists() else ""
+    if FIGURES.search(before):
+        return FIGURES.sub(lambda m: m[1] + measured + m[2], before)
     return f"""# {results["name"]}
 
 {results["description"]}
 
-Measured on {machine()}. {seeds} seed{"s" * (seeds != 1)}, {asked} held-out prompts, judge: {judge}. Regenerate:
-
-    {command}
-    python -m benchmarks.results RUN_DIRECTORY docs/results/{results["name"]}.md
-
-{solved_rows(results)}{arm_rows(results)}
-
-Win rates are against `{results["baseline"]}`, ties count half; intervals are over seeds and prompts.
-
-{reward_model_rows(results)}
-
-{contrast_rows(results)}
-
-Held equal: {" ".join(results["held_equal"])} Not held equal: {"; ".join(results["deviations"]) or "nothing"}.
-
+{measured}
 ## Answers
 
 The first {SHOWN} held-out prompts of the first seed, with the judge's score.
@@ -156,7 +163,7 @@ def main() -> None:
     given = parser.parse_args()
     results = json.loads((given.run / "results.json").read_text())
     given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(page(results, given.command, prompts=not given.hide_prompts))
+    given.page.write_text(page(results, given.command, given.page, prompts=not given.hide_prompts))
     if given.readme:
         shown = "\n".join("    " + line if line else "" for line in table(results).splitlines())
         block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")
