@@ -123,7 +123,7 @@ def read_prompts(path: Path, as_prompt: Callable[[str], Prompt]) -> list[Prompt]
     if path.suffix == ".txt":
         if not path.is_file():
             raise UserError("there is no such file", where=str(path), fix="check the path")
-        from evenhand.data.readers import read_text
+        from evenhand.data.decode import read_text
 
         lines = read_text(path, "utf-8").split("\n")  # splitlines would also cut at U+2028 and its like
         return [as_prompt(line.removesuffix("\r")) for line in lines if line.strip()]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evenhand.data.readers import read_text
+from evenhand.data.decode import read_text
 from evenhand.errors import UserError
 from evenhand.types import Completion, Group, Prompt
 

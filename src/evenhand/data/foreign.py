@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.readers import read_rows, read_text, type_of
+from evenhand.data.decode import read_text
+from evenhand.data.readers import read_rows, type_of
 from evenhand.errors import UserError
 
 KNOWN: Mapping[str, tuple[tuple[str, ...], str]] = {

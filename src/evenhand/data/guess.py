@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.readers import byte_lines, type_of
+from evenhand.data.decode import byte_lines
+from evenhand.data.readers import type_of
 from evenhand.errors import UserError
 
 LOOKED_AT = 1000

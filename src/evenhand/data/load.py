@@ -19,10 +19,10 @@ from evenhand.data.documents import document_groups
 from evenhand.data.formats import FORMATS, Format, Kind
 from evenhand.data.jsonl import group_to_json
 from evenhand.data.mix import Part, mix
-from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows, type_of
+from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows
 from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import BadRow, Row, look
-from evenhand.data.source import DOCUMENTS, DataSource, Mixture, parse_mixture, parse_source
+from evenhand.data.source import DataSource, Mixture, is_text, parse_mixture, parse_source
 from evenhand.data.steps import Stepped, run_steps
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Group, Prompt
@@ -72,7 +72,7 @@ def load(source: Mapping[str, Any] | str, *, where: str = "data") -> Dataset:
     Raises UserError when the source cannot be found, its format is unknown or ambiguous, or rows do not fit it; the
     error names file, line and field. With `on_bad_row: skip` bad rows are left out, counted, and listed in `skipped`.
     """
-    if not isinstance(source, str):
+    if isinstance(source, Mapping):
         source = with_recipe(source, where=where)
         if "mix" in source:
             return _load_mixture(parse_mixture(source, where=where), where)
@@ -142,13 +142,6 @@ def _load_mixture(spec: Mixture, where: str) -> Dataset:
 
 
 # rows -------------------------------------------------------------------------------------------------------------------
-
-
-def is_text(spec: DataSource) -> bool:
-    """Whether the source is running text rather than rows."""
-    if spec.format:
-        return spec.format == DOCUMENTS
-    return bool(spec.path) and (spec.file_type or type_of(Path(spec.path[0]))) == "text"
 
 
 def placed_rows(spec: DataSource) -> Iterator[Placed]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.decode import parse_json, read_text, text_lines, unique
 from evenhand.data.rows import shown
 from evenhand.errors import UserError, did_you_mean
 
@@ -50,61 +49,20 @@ def type_of(path: Path) -> str:
     return kind
 
 
-def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, split at "\\n" alone (text mode would also split at "\\r" or U+2028).
-
-    A file that ends in .gz is unpacked; a UserError when it is damaged.
-    """
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as lines:
-            yield from enumerate(lines, 1)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"not a gzip file, or cut short: {error}", where=path.name, fix="fetch it again") from error
-
-
-def decode_line(line: bytes, encoding: str, place: str) -> str:
-    """Bytes of one line as text; a UserError names the place and the byte that does not fit."""
-    try:
-        return line.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"byte 0x{line[error.start]:02x} at position {error.start + 1} is not {encoding}",
-            where=place,
-            fix="save the file as UTF-8, or say encoding: latin-1 (or what it is)",
-        ) from None
-
-
-def read_text(path: Path, encoding: str) -> str:
-    """A whole text file, decoded line by line so that an error can name the line."""
-    return "".join(decode_line(line, encoding, f"{path.name}:{n}") for n, line in byte_lines(path))
-
-
 def _jsonl(path: Path, encoding: str) -> Iterator[Placed]:
-    for number, line in byte_lines(path):
-        place = f"{path.name}:{number}"
-        text = decode_line(line, encoding, place).strip("\ufeff \t\r\n")
-        if not text:
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"not valid JSON at column {error.colno}: {error.msg}",
-                where=place,
-                fix="each line must be one JSON object; a file that is one JSON list should end in .json",
-            ) from None
-        yield place, _object(row, place)
+    one = "each line must be one JSON object; a file that is one JSON list should end in .json"
+    for number, line in text_lines(path, encoding):
+        text = line.strip("\ufeff \t\r\n")
+        if text:
+            place = f"{path.name}:{number}"
+            yield place, _object(parse_json(text, path.name, line=number, fix=lambda error: one), place)
 
 
 def _json(path: Path, encoding: str, field: str) -> Iterator[Placed]:
-    try:
-        data = json.loads(read_text(path, encoding).lstrip("\ufeff"))
-    except json.JSONDecodeError as error:
-        lines = "; it looks like JSON lines: say file_type: jsonl" if error.msg == "Extra data" else ""
-        raise UserError(
-            f"not valid JSON: {error.msg}", where=f"{path.name}:{error.lineno}", fix=f"repair the file{lines}"
-        ) from None
+    def fix(error: json.JSONDecodeError) -> str:
+        return "repair the file" + ("; it looks like JSON lines: say file_type: jsonl" if error.msg == "Extra data" else "")
+
+    data = parse_json(read_text(path, encoding).lstrip("\ufeff"), path.name, fix=fix)
     if field:
         if not isinstance(data, Mapping) or field not in data:
             keys = list(data) if isinstance(data, Mapping) else []
@@ -132,6 +90,7 @@ def _csv(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Placed]:
     header = next(reader, None)
     if not header:
         raise UserError("the file is empty", where=path.name, fix="the first line must name the columns")
+    _check_header(header, path.name)
     line = reader.line_num
     for cells in reader:
         place, line = f"{path.name}:{line + 1}", reader.line_num
@@ -146,12 +105,24 @@ def _csv(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Placed]:
         yield place, {name: _cell(value) for name, value in zip(header, cells, strict=True)}
 
 
+def _check_header(header: list[str], name: str) -> None:
+    """Every column has a name of its own, and the cells are cut where the file means them to be."""
+    twice = [column for column in header if column and header.count(column) > 1]
+    if twice:
+        why = "which of the two is meant cannot be known"
+        raise UserError(f"two columns are named '{twice[0]}'", where=f"{name}:1", why=why, fix="rename one")
+    other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), "")
+    if other:
+        fix = "say file_type: tsv" if other == "\t" else "save it with commas"
+        raise UserError(f"the columns are separated by {other!r}, not by commas", where=f"{name}:1", fix=fix)
+
+
 def _cell(value: str) -> Any:
     """A cell; one that holds a JSON list or object (messages, scores) is read as such, an empty one is missing."""
     if value[:1] in ("[", "{") and value[-1:] in ("]", "}"):
         try:
-            return json.loads(value)
-        except json.JSONDecodeError:
+            return json.loads(value, object_pairs_hook=unique)
+        except (ValueError, RecursionError):
             return value  # text that happens to stand in brackets
     return value or None
 
@@ -164,10 +135,20 @@ def _parquet(path: Path, encoding: str) -> Iterator[Placed]:
     except Exception as error:  # pyarrow raises several unrelated types for a damaged file
         raise UserError(f"not a Parquet file: {error}", where=path.name) from error
     index = 0
-    for batch in table.iter_batches(batch_size=1024):
+    for batch in _batches(table, path):
         for row in batch.to_pylist():
             yield f"{path.name}[{index}]", row
             index += 1
+
+
+def _batches(table: Any, path: Path) -> Iterator[Any]:
+    names = table.schema_arrow.names
+    if len(set(names)) < len(names):
+        raise UserError("two columns have one name", where=path.name, why=f"the columns are {', '.join(names)}", fix="rename one")
+    try:
+        yield from table.iter_batches(batch_size=1024)
+    except Exception as error:  # a page that cannot be read: again one of several unrelated types
+        raise UserError(f"the Parquet file is damaged: {error}", where=path.name, fix="fetch it again") from error
 
 
 def _dataset(path: Path, encoding: str) -> Iterator[Placed]:
@@ -187,8 +168,12 @@ def dataset_rows(path: Path, split: str) -> Iterator[Placed]:
             where=str(path),
             fix="give the path of one file, or a list of files",
         ) from error
+    except Exception as error:  # pyarrow's, json's and the library's own, for one and the same cause
+        raise UserError(f"the folder is damaged: {error}", where=str(path), fix="write it again by save_to_disk") from error
     if isinstance(data, datasets.DatasetDict):
         data = data[_pick_split(list(data), split, str(path))]
+    elif split and str(data.split or "") != split:
+        raise UserError(f"there is no split '{split}': the folder holds one data set", where=str(path), fix="leave split out")
     for index, row in enumerate(data):
         yield f"{path.name}[{index}]", row
 

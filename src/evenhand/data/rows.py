@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,6 +31,7 @@ ROLES = {
 """Names of roles found in public data and what they are called here."""
 
 _SHOWN = 60
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class BadRow(UserError):
@@ -90,7 +94,13 @@ class Row:
             raise self.bad(name, f"expected text, found {shown(value)}")
         if not empty and not value.strip():
             raise self.bad(name, "is empty")
-        return value
+        return self._whole(name, value)
+
+    def _whole(self, name: str, text: str) -> str:
+        """The text; half of a surrogate pair, as a JSON escape can leave it, is no character that could be tokenised."""
+        if half := _HALF.search(text):
+            raise self.bad(name, f"holds half of a character, \\u{ord(half.group()):04x}, at position {half.start() + 1}")
+        return text
 
     def items(self, name: str) -> list[Any]:
         """A list field with at least one item."""
@@ -155,13 +165,25 @@ class Row:
             raise self.bad(name, f"{place}: expected text, found {shown(text)}", fix="only text turns can be trained on")
         if not empty and not text.strip():
             raise self.bad(name, f"{place} ({role}) is empty")
-        return Message(ROLES[role.lower()], text)
+        return Message(ROLES[role.lower()], self._whole(name, text))
 
     def meta(self, used: Iterable[str]) -> dict[str, Any]:
-        """The columns that the format did not use, as JSON values for rewards and reports."""
+        """The columns that the format did not use, as JSON values for rewards and reports; missing ones are left out.
+
+        A BadRow for a value that JSON does not have, such as bytes.
+        """
         taken = {self.column(name).split(".")[0] for name in used}
         kept = self.reading.keep
-        return {k: v for k, v in self.data.items() if (k not in taken if kept is None else k in kept) and v is not None}
+        made = {}
+        for name, value in self.data.items():
+            if name in taken if kept is None else name not in kept:
+                continue
+            try:
+                made[name] = as_json(value)
+            except TypeError as error:
+                fix = "leave the column out (keep: [columns to keep]), or leave such rows out: on_bad_row: skip"
+                raise BadRow(str(error), where=f"{self.place}, field '{name}'", fix=fix) from None
+        return {name: value for name, value in made.items() if value is not None}
 
 
 def look(data: Mapping[str, Any], column: str) -> Any:
@@ -181,6 +203,29 @@ def look(data: Mapping[str, Any], column: str) -> Any:
         else:
             return None
     return value
+
+
+def as_json(value: Any) -> Any:
+    """The value in JSON's types: NaN as null, dates as ISO 8601, decimals as numbers. TypeError for all that has no such form.
+
+    >>> as_json({"when": datetime.date(2024, 2, 29), "score": math.nan, "of": (1, 2)})
+    {'when': '2024-02-29', 'score': None, 'of': [1, 2]}
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, decimal.Decimal):
+        value = float(value)
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise TypeError("is infinite, which JSON cannot hold")
+        return None if math.isnan(value) else value
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): as_json(item) for name, item in value.items()}
+    raise TypeError(f"holds {type(value).__name__}, which JSON does not have")
 
 
 def shown(value: Any) -> str:

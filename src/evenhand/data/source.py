@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 from evenhand.data.clean import check_options as check_clean
 from evenhand.data.convert import CONVERSIONS
+from evenhand.data.decode import check_encoding
 from evenhand.data.documents import Cutting
 from evenhand.data.formats import FORMATS
-from evenhand.data.readers import READERS
+from evenhand.data.readers import READERS, type_of
 from evenhand.data.rows import Reading
 from evenhand.data.steps import check_steps
 from evenhand.errors import UserError, did_you_mean
@@ -28,6 +30,12 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "file_type": tuple(READERS),
     "format": (*FORMATS, DOCUMENTS),
 }
+_OF_A_MIXTURE: tuple[tuple[str, Any, str], ...] = (
+    ("local", Mapping, "a mapping of part to path"),
+    ("size", int, "a whole number"),
+    ("temperature", (int, float), "a number"),
+    ("seed", int, "a whole number"),
+)
 _TYPES: Mapping[str, tuple[Any, str]] = {
     "limit": (int, "a whole number"),
     "shuffle_seed": (int, "a whole number"),
@@ -111,6 +119,8 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
 
     Raises UserError on an unknown key, a value of the wrong type, or when it names no place to read from.
     """
+    if not isinstance(source, str | Mapping):
+        raise UserError(f"expected a path, a name or a mapping, found {source!r}", where=where, fix="path: FILE, or name: NAME")
     given = {"path": source} if isinstance(source, str) else dict(source)
     given = {key: value for key, value in given.items() if value is not None}
     known = [f.name for f in dataclasses.fields(DataSource)]
@@ -129,7 +139,35 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
     check_steps(given.get("steps", ()), f"{where}.steps")
     check_clean(given.get("clean", {}), f"{where}.clean")
     lists = {key: tuple(given.pop(key)) for key in ("keep", "steps") if key in given}
-    return DataSource(path=paths, **lists, **given)
+    made = DataSource(path=paths, **lists, **given)
+    _refuse_idle(made, given, where)
+    return made
+
+
+_OF_THE_HUB = ("config", "revision", "files", "streaming")
+_OF_TEXT = ("separator", "opening_words", "opening_sentences")
+
+
+def is_text(spec: DataSource) -> bool:
+    """Whether the source is running text rather than rows."""
+    if spec.format:
+        return spec.format == DOCUMENTS
+    return bool(spec.path) and (spec.file_type or type_of(Path(spec.path[0]))) == "text"
+
+
+def _refuse_idle(spec: DataSource, given: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a key that could do nothing here: data that was not meant would be read without a word."""
+    files = spec.path and not any(Path(path).is_dir() for path in spec.path)
+    idle = dict.fromkeys(_OF_THE_HUB, "data sets of the Hub") if spec.path else {}
+    if files:
+        idle["split"] = "data sets of the Hub and folders of datasets"
+    if any(given.get(key) for key in _OF_TEXT) and not is_text(spec):
+        idle |= dict.fromkeys(_OF_TEXT, "running text (format: documents)")
+    if files and spec.field and not any((spec.file_type or type_of(Path(path))) == "json" for path in spec.path):
+        idle["field"] = ".json files"
+    for key, of in idle.items():
+        if given.get(key):
+            raise UserError(f"'{key}' has no effect here: it is for {of}", where=f"{where}.{key}", fix="leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +192,10 @@ def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
     for key in source:
         if key not in known:
             raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
-    parts, local = source["mix"], source.get("local", {})
-    if not isinstance(parts, list | tuple) or not parts:
+    parts, local = source["mix"], source.get("local") or {}
+    for key, kind, phrase in _OF_A_MIXTURE:
+        _check_kind(source.get(key), kind, phrase, f"{where}.{key}")
+    if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, str | Mapping) for part in parts):
         raise UserError("expected a list of sources", where=f"{where}.mix", fix="mix: [{recipe: hh_rlhf}, {path: mine.jsonl}]")
     parts = [{"path": part} if isinstance(part, str) else dict(part) for part in parts]
     names = [str(p.pop("part", "") or p.get("recipe") or p.get("name") or _stem(p.get("path"))) for p in parts]
@@ -163,6 +203,9 @@ def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
         if name not in names:
             raise UserError(f"no part '{name}'", where=f"{where}.local", fix=did_you_mean(name, names))
     parts = [{**p, **({"path": local[name]} if name in local else {})} for p, name in zip(parts, names, strict=True)]
+    for index, part in enumerate(parts):
+        _check_kind(part.get("weight"), (int, float), "a number", f"{where}.mix[{index}].weight")
+        _check_kind(part.get("cap"), int, "a whole number", f"{where}.mix[{index}].cap")
     return Mixture(
         weights=tuple(p.pop("weight", None) for p in parts),
         caps=tuple(p.pop("cap", None) for p in parts),
@@ -179,18 +222,35 @@ def _stem(path: Any) -> str:
 
 def _check(key: str, value: Any, where: str) -> None:
     if key == "path":
-        if not (isinstance(value, str) or (isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value))):
+        paths = [value] if isinstance(value, str) else value
+        if not isinstance(paths, list | tuple) or not paths or not all(isinstance(path, str) and path for path in paths):
             raise UserError(f"expected a path or a list of paths, found {value!r}", where=where)
         return
-    kind, phrase = _TYPES.get(key, (str, "text"))
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"expected {phrase}, found {value!r}", where=where)
+    _check_kind(value, *_TYPES.get(key, (str, "text")), where)
+    if key in ("columns", "keep"):
+        for name in value.values() if key == "columns" else value:
+            _check_kind(name, str, "the name of a column", f"{where}, {name!r}")
+    if key == "columns":
+        fields = {field for each in FORMATS.values() for field in (*each.fields, *each.optional)}
+        for name in value:
+            if name not in fields:
+                raise UserError(f"no format has a field '{name}'", where=where, fix=did_you_mean(str(name), fields))
+    if key == "encoding":
+        check_encoding(value, where)
+    if key == "margin" and not math.isfinite(value):
+        raise UserError(f"a margin of {value}", where=where, fix="use a number")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"unknown value '{value}'", where=where, fix=did_you_mean(value, _CHOICES[key]))
     if key in ("limit", "per_prompt") and value < 1:
         raise UserError(f"{value} groups are no data", where=where, fix="use 1 or more, or remove the key")
     if key == "wrap" and "{prompt}" not in value:
         raise UserError("the wrap has no {prompt} in it", where=where, fix='for example "Question: {prompt}\\nAnswer:"')
+
+
+def _check_kind(value: Any, kind: Any, phrase: str, where: str) -> None:
+    """Raises UserError unless a value that is there is of its kind; true and false are no numbers."""
+    if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+        raise UserError(f"expected {phrase}, found {value!r}", where=where)
 
 
 def _is_hub_name(text: str) -> bool:

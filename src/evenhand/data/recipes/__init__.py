@@ -29,6 +29,8 @@ def names() -> tuple[str, ...]:
 
 def recipe(name: str, *, where: str = "data") -> dict[str, Any]:
     """A recipe as written, with `about` and `reference`; UserError with the closest names for an unknown one."""
+    if not isinstance(name, str):
+        raise UserError(f"expected the name of a recipe, found {name!r}", where=f"{where}.recipe")
     if name not in names():
         raise UserError(f"unknown recipe '{name}'", where=f"{where}.recipe", fix=did_you_mean(name, names()))
     return yaml.safe_load((resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,80 @@
+"""What a source may not say: values of the wrong kind, and keys that would do nothing."""
+
+import json
+
+import pytest
+
+from evenhand.data.load import load
+from evenhand.errors import UserError
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "q", "chosen": "a", "rejected": "b"}) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("split", "test", "data sets of the Hub and folders"),
+        ("revision", "main", "data sets of the Hub"),
+        ("streaming", True, "data sets of the Hub"),
+        ("field", "data", ".json files"),
+        ("opening_words", 4, "running text"),
+        ("separator", "##", "running text"),
+    ],
+)
+def test_a_key_without_effect_is_refused(rows, key, value, what):
+    with pytest.raises(UserError, match="has no effect here") as error:
+        load({"path": rows, key: value})
+    assert error.value.where == f"data.{key}"
+    assert what in error.value.what
+
+
+def test_a_split_of_a_folder_that_holds_one_data_set(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"prompt": "q"}]).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(UserError, match="there is no split 'test'"):
+        load({"path": str(tmp_path / "one"), "split": "test"})
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "what"),
+    [
+        ({"columns": {"prompt": 3}}, "data.columns, 3", "the name of a column"),
+        ({"columns": {"promt": "prompt"}}, "data.columns", "no format has a field 'promt'"),
+        ({"keep": [1]}, "data.keep, 1", "the name of a column"),
+        ({"margin": float("nan")}, "data.margin", "a margin of nan"),
+        ({"path": ""}, "data.path", "expected a path"),
+    ],
+)
+def test_values_of_the_wrong_kind(rows, given, where, what):
+    with pytest.raises(UserError) as error:
+        load({"path": rows, **given})
+    assert error.value.where == where
+    assert what in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"mix": [1]}, "data.mix"),
+        ({"size": "ten"}, "data.size"),
+        ({"temperature": "hot"}, "data.temperature"),
+        ({"local": ["x"]}, "data.local"),
+        ({"mix": [{"path": "x.jsonl", "weight": "heavy"}]}, "data.mix[0].weight"),
+        ({"mix": [{"path": "x.jsonl", "cap": 1.5}]}, "data.mix[0].cap"),
+    ],
+)
+def test_mixtures_of_the_wrong_kind(rows, given, where):
+    with pytest.raises(UserError, match="expected") as error:
+        load({"mix": [{"path": rows}], **given})
+    assert error.value.where == where
+
+
+@pytest.mark.parametrize("source", [3, ["rows.jsonl"], {"recipe": 3}, None])
+def test_a_source_that_is_none(source):
+    with pytest.raises(UserError, match="expected"):
+        load(source)
