@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.experiment import ranges
+from evenhand.experiment import ranges, spaces, tuning
 from evenhand.experiment.adopted import Adopted, is_adopted, parse_adopted
 from evenhand.experiment.arms import BEST_OF_N, Arm, Lengths, SamplingConfig, Train, parse_arm
 from evenhand.experiment.making import REVISED, Annotate, Revise
 from evenhand.experiment.schema import from_signature
 from evenhand.experiment.signals import models_in, resolved_reward, reward_problem, world_problem
+from evenhand.experiment.tuning import Tune, Tuned
 from evenhand.judges import settings as judging
 from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel
 from evenhand.methods import Method
@@ -140,6 +141,8 @@ class Experiment:
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
     doctor: Doctor = Doctor()
+    tune: Tune | None = None
+    tuned: Tuned | None = None
 
     def all_arms(self) -> dict[str, Arm]:
         """The arms in order, checked."""
@@ -203,6 +206,9 @@ class Experiment:
             except UserError as error:
                 yield error
         yield from ranges.problems(self)
+        yield from tuning.problems(self)
+        if len(arms) == len(self.arms) + len(self._recipes()):  # else told already
+            yield from spaces.problems(self)
         for name, arm in arms.items():
             section = "reward_models" if name in self.reward_models else "arms"
             yield from self._arm_problems(arm, f"{section}.{name}")

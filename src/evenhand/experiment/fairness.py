@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from evenhand.experiment.arms import Arm, Train
-from evenhand.experiment.config import Experiment
+
+if TYPE_CHECKING:
+    from evenhand.experiment.config import Experiment
 
 
 def held_equal(experiment: Experiment) -> list[str]:

@@ -16,6 +16,8 @@ from evenhand.judges.settings import HOW, Settings, decisive
 from evenhand.stages import VERSIONS
 
 SHARED = "shared"
+HELDOUT = "heldout_prompts"
+"""The split that the comparison asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +38,24 @@ class Node:
     cost: str
 
 
-class Graph:
-    """Nodes in topological order. `models` says which node holds the model of a stage or arm for a seed."""
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The prompts that arms answer: the first `count` of a split."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    split: str
+    count: int
+
+
+class Graph:
+    """Nodes in topological order. `models` says which node holds the model of a stage or arm for a seed.
+
+    `questions` are the comparison's held-out prompts unless others are named; `data` is the node that holds the data.
+    """
+
+    def __init__(self, experiment: Experiment, questions: Questions | None = None) -> None:
         self.e = experiment
+        self.questions = questions or Questions(HELDOUT, experiment.evaluation.prompts)
+        self.data = "data"
         self.arms = experiment.all_arms()
         self.nodes: dict[str, Node] = {}
         self.models: dict[tuple[str, int], str] = {}
@@ -82,7 +97,7 @@ class Graph:
     def data_inputs(self, split: str | None = None) -> dict[str, str]:
         """The data, and the preference pairs made here if there are any; for a split of revisions, those."""
         made = {"revisions": "revisions"} if split in REVISED else {}
-        return {"data": "data"} | ({"preferences": "preferences"} if "preferences" in self.nodes else {}) | made
+        return {"data": self.data} | ({"preferences": "preferences"} if "preferences" in self.nodes else {}) | made
 
     def reward_spec(self, reward: Any) -> Any:
         """A reward as a self-contained mapping: names of this experiment are resolved, at any depth."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evenhand.experiment.config import Judge
-from evenhand.experiment.graph import SHARED, Graph, language_model
+from evenhand.experiment.graph import HELDOUT, SHARED, Graph, language_model
 
 BySeed = Mapping[str, Mapping[int, str]]
 """arm -> seed -> node."""
@@ -64,15 +64,16 @@ def judged_cells(graph: Graph, limit: int) -> Cells:
 
 def generation(graph: Graph, name: str, seed: int, limit: int) -> str:
     """Answers of one arm to the held-out prompts."""
-    arm = graph.arms[name]
+    arm, asked = graph.arms[name], graph.questions
     spec = {
-        "sampling": asdict(graph.e.evaluation.sampling), "prompts": graph.e.evaluation.prompts,
+        "sampling": asdict(graph.e.evaluation.sampling), "prompts": asked.count,
         "lengths": graph.lengths | {"completion": limit}, "template": graph.e.model.template,
         "tokens_per_microbatch": arm.train.tokens_per_microbatch, **graph.device,
     }  # fmt: skip
     start = graph.models[graph.e.start, seed]
-    inputs = {"policy": graph.models[f"arms/{name}", seed], "start": start, "data": "data"}
-    cost = f"{graph.e.evaluation.prompts} held-out prompts"
+    inputs = {"policy": graph.models[f"arms/{name}", seed], "start": start, "data": graph.data}
+    cost = f"{asked.count} held-out prompts" if asked.split == HELDOUT else f"{asked.count} validation prompts"
+    spec |= {"split": asked.split} if asked.split != HELDOUT else {}
     if arm.best_of > 1 and arm.reward is not None:
         spec |= {"best_of": arm.best_of, "reward": graph.reward_spec(arm.reward)}
         inputs |= graph.reward_inputs(arm.reward, seed)
@@ -85,7 +86,7 @@ def generation(graph: Graph, name: str, seed: int, limit: int) -> str:
 
 def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int) -> str:
     """One arm's answers against the baseline's of the same seed."""
-    names = list(graph.e.reward_models)
+    names = list(graph.e.reward_models) if graph.questions.split == HELDOUT else []  # proxies are for the report
     lengths = graph.lengths | {"completion": limit}
     spec = {**_judge_spec(graph), "lengths": lengths, "proxies": {n: graph.reward_spec(n) for n in names}}
     inputs = {"answers": answers[name][seed], "baseline": answers[graph.e.baseline_arm][seed]}
@@ -107,7 +108,7 @@ def self_test(graph: Graph, answers: BySeed) -> str | None:
     size, seed = graph.e.judge.self_test, graph.e.seeds[0]
     if not size:
         return None
-    inputs = {"data": "data", "answers": answers[graph.e.baseline_arm][seed], **_judge_inputs(graph, seed)}
+    inputs = {"data": graph.data, "answers": answers[graph.e.baseline_arm][seed], **_judge_inputs(graph, seed)}
     spec = {**_judge_spec(graph), "prompts": size}
     return graph.add("judge/self-test", "try_judge", spec, inputs, 0, "judge self-test", SHARED, f"{size} prompts")
 
@@ -123,7 +124,7 @@ def reward_samples(graph: Graph) -> str | None:
         "sampling": asdict(graph.e.evaluation.sampling), "prompts": graph.e.evaluation.prompts, "lengths": graph.lengths,
         "template": graph.e.model.template, **graph.device,
     }  # fmt: skip
-    inputs = {"start": graph.models[graph.e.start, seed], "data": "data", **_judge_inputs(graph, seed)}
+    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.data, **_judge_inputs(graph, seed)}
     for n in names:
         inputs |= graph.model_inputs(n, seed)
     cost = f"{graph.e.evaluation.prompts} prompts x {count}"
@@ -144,7 +145,11 @@ def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
                 "gold": graph.reward_spec(graph.e.judge.reward), "proxy": graph.reward_spec(names[0]) if names else None,
                 "lengths": graph.lengths, "template": graph.e.model.template, **graph.device,
             }  # fmt: skip
-            inputs = {"arm": graph.models[f"arms/{arm.name}", seed], "start": graph.models[graph.e.start, seed], "data": "data"}
+            inputs = {
+                "arm": graph.models[f"arms/{arm.name}", seed],
+                "start": graph.models[graph.e.start, seed],
+                "data": graph.data,
+            }
             inputs |= _judge_inputs(graph, seed)
             inputs |= graph.model_inputs(names[0], seed) if names else {}
             name = f"frontier/{arm.name}/seed-{seed}"
@@ -167,7 +172,7 @@ def _judge_inputs(graph: Graph, seed: int) -> dict[str, str]:
 
 
 def _judge_cost(graph: Graph) -> str:
-    pairs = graph.e.evaluation.prompts
+    pairs = graph.questions.count
     if isinstance(graph.e.judge, Judge):
         return "score both answers"
     return f"{pairs} pairs in " + ("one order" if getattr(graph.e.judge, "orders", "both") == "one" else "both orders")

@@ -14,7 +14,7 @@ def annotate(graph: Graph) -> None:
     if section is None:
         return
     spec = {**section.spec(), "reward": graph.reward_spec(section.reward), **_shared(graph)}
-    inputs = {"start": graph.models[graph.e.start, seed], "data": "data"}
+    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.data}
     cost = f"{section.prompts + section.heldout_prompts} prompts x {section.completions_per_prompt}"
     if section.judge is not None:
         spec |= language_model(section.judge)
@@ -34,7 +34,7 @@ def revise(graph: Graph) -> None:
     given = {k: v for k, v in asdict(section).items() if k not in ("by", "principles")}
     words = [asdict(p) for p in principles(section.principles or BUILTIN)]
     spec = {**given, "principles": words, **_shared(graph), **(language_model(section.by) if section.by else {})}
-    inputs = {"start": graph.models[graph.e.start, graph.e.seeds[0]], "data": "data"}
+    inputs = {"start": graph.models[graph.e.start, graph.e.seeds[0]], "data": graph.data}
     cost = f"{section.prompts + section.heldout_prompts} prompts x {1 + 2 * section.rounds} questions"
     graph.add("revisions", "revise", spec, inputs, graph.e.data.seed, "revisions", SHARED, cost)
 

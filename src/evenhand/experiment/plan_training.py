@@ -16,17 +16,22 @@ from evenhand.experiment.graph import SHARED, Graph, model_bytes
 from evenhand.experiment.hashing import file_fingerprint, folder_fingerprint
 from evenhand.experiment.parameters import decisive
 
+APART = "data set apart"
 VALIDATION = ("keep", "validate_every", "validation_prompts")
 """Training settings that a spec names only where they decide anything, so that results stored before them stay found."""
 
 
 def data(graph: Graph) -> None:
-    """The data, one artifact for all."""
+    """The data, one artifact for all; with a section `tune` they lose the prompts that tuning asks."""
     given = asdict(graph.e.data)
     corpus = graph.e.model.pretrain.documents if graph.e.model.pretrain else 0
     spec = {**given, "corpus": corpus, "evaluation_prompts": graph.e.evaluation.prompts, "fingerprints": _data_bytes(given)}
     source = f"world {graph.e.data.world}" if graph.e.data.world else ", ".join(s for s in SPLITS if given[s])
     graph.add("data", "data", spec, {}, graph.e.data.seed, "data", SHARED, source)
+    if graph.e.tune is not None:
+        apart = {"prompts": graph.e.tune.prompts}
+        cost = f"{graph.e.tune.prompts} prompts for tuning"
+        graph.data = graph.add(APART, "set_apart", apart, {"data": "data"}, 0, APART, SHARED, cost)
 
 
 def starts(graph: Graph) -> None:
@@ -56,7 +61,7 @@ def _adopt(graph: Graph, name: str, model: Adopted, base: str) -> None:
         "own_template": model.template, "normalise": model.normalise, "lengths": graph.lengths,
         "template": graph.e.model.template, **graph.device,
     }  # fmt: skip
-    inputs = {"start": base} | ({"data": "data"} if model.normalise else {})
+    inputs = {"start": base} | ({"data": graph.data} if model.normalise else {})
     node = graph.add(f"reward_models/{name}", "adopt", spec, inputs, 0, name, SHARED, model.path)
     graph.models |= {(f"reward_models/{name}", seed): node for seed in graph.e.seeds}
 

@@ -12,6 +12,7 @@ from evenhand.protocols import Stage
 
 VERSIONS: dict[str, int] = {
     "data": 1,
+    "set_apart": 1,
     "base": 1,
     "adopt": 1,
     "fit": 3,

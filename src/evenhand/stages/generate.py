@@ -26,7 +26,7 @@ from evenhand.types import Finish, Group, Head, Sampling
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
     device = setup(spec)
     policy, renderer = open_policy(inputs["policy"], spec, device), open_renderer(inputs["policy"], spec["template"])
-    prompts = [g.prompt for g in read_split(inputs, "heldout_prompts")][: spec["prompts"]]
+    prompts = [g.prompt for g in read_split(inputs, spec.get("split", "heldout_prompts"))][: spec["prompts"]]
     lengths = spec["lengths"]
     sampling = Sampling(**spec["sampling"], max_tokens=lengths["completion"], seed=keyed(seed, "evaluation"))
     count = spec.get("best_of", 1)

@@ -1,0 +1,59 @@
+"""Prompts for tuning, taken out of everything that is trained on: the comparison's data without them, and the split of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenhand.data.jsonl import read_groups, write_groups
+from evenhand.errors import UserError
+from evenhand.seeding import keyed
+from evenhand.stages.common import write_json
+from evenhand.stages.data import TRAINED, bare, unique_prompts
+from evenhand.types import Group, content_id
+
+SPLIT = "validation_prompts"
+FILE = "apart.json"
+"""How many prompts are set apart, and one name for all of them: equal names, equal prompts."""
+
+
+def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
+    source = inputs["data"]
+    splits = {name: read_groups(path) for name in TRAINED if (path := source / f"{name}.jsonl").exists()}
+    chosen = choose(splits, read_groups(source / "heldout_prompts.jsonl"), spec["prompts"])
+    names = {content_id(g.prompt.content) for g in chosen}
+    for path in sorted(source.glob("*.json*")):
+        if path.stem not in splits and path.name != "meta.json":
+            _link(path, out / path.name)
+    for split, groups in splits.items():
+        write_groups(out / f"{split}.jsonl", [g for g in groups if content_id(g.prompt.content) not in names])
+    write_groups(out / f"{SPLIT}.jsonl", chosen)
+    write_json(out / FILE, {"prompts": len(chosen), "name": f"{keyed(*sorted(names)):016x}"})
+
+
+def choose(splits: Mapping[str, Sequence[Group]], heldout: Sequence[Group], count: int) -> list[Group]:
+    """`count` prompts of the first split that there is, the same for every seed, none of them held out; without answers.
+
+    What decides is a prompt's content: one that stands in several files, or under several names, is one prompt.
+    """
+    kept_out = {content_id(g.prompt.content) for g in heldout}
+    source = next((splits[name] for name in TRAINED if splits.get(name)), ())
+    names = {content_id(g.prompt.content): g for g in reversed(source)}
+    candidates = sorted(names.keys() - kept_out, key=lambda name: keyed("tuning", name))
+    if 2 * count > len(candidates):
+        raise UserError(
+            f"tuning asks for {count} of {len(candidates)} prompts", where="tune.prompts",
+            why="at least half of them must be left to learn from", fix=f"use at most {len(candidates) // 2}",
+        )  # fmt: skip
+    return bare(unique_prompts([names[name] for name in candidates[:count]]))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
