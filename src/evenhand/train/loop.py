@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.protocols import Objective, Source, StepObjective
+from evenhand.train.nonfinite import Diagnosis, NotFinite, diagnose, first_not_finite
 from evenhand.train.optim import AdamW, clip_gradients
 from evenhand.types import Batch, Need, Terms, Weighted
 
@@ -33,15 +34,25 @@ class Loop:
             yield index + 1, self.one_step(index)
 
     def one_step(self, index: int) -> dict[str, float]:
-        """One optimizer step: count, then accumulate gradients over the micro-batches, then move."""
+        """One optimizer step: count, then accumulate gradients over the micro-batches, then move.
+
+        Raises NotFinite, with the weights where they were, when the loss or the gradient's norm is not finite.
+        """
         step = self.source.step(index)
         batches = [b.to(self.device) for b in step.batches]
         loss, metrics = accumulate(self.model, self.objective, batches, self.temperature)
         norm = clip_gradients(self.model.parameters(), self.clip)
+        shown = to_floats({"loss": loss, "grad_norm": norm} | means(metrics))
+        if (found := first_not_finite(shown)) is not None:
+            raise NotFinite(*found, index + 1, self._diagnosis(batches))
         factor = self.factor(index)
         self.optimizer.step(factor)
-        shown = to_floats({"loss": loss, "grad_norm": norm} | means(metrics))
         return {"step": index + 1, **shown, "lr": self.optimizer.learning_rate * factor, **step.metrics}
+
+    def _diagnosis(self, batches: Sequence[Batch]) -> Diagnosis:
+        if Need.STATISTICS in self.objective.needs:
+            batches = with_statistics(self.model, cast(StepObjective, self.objective), batches, self.temperature)
+        return diagnose(self.model, self.objective, batches, self.temperature)
 
 
 def accumulate(
