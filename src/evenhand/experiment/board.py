@@ -79,8 +79,20 @@ class Board:
         self.cells = {n.name: Cell(n) for n in nodes}
         self.workers = max(workers, 1)
         self.usual = dict(usual or {})
+        self.coming: dict[str, int] = {}
+        """Nodes that nobody can name yet, by kind: what will be run depends on what comes out."""
         self.clock = clock
         self.began = clock()
+
+    def add(self, node: Node) -> Cell:
+        """A node that has become known."""
+        self.cells[node.name] = Cell(node)
+        return self.cells[node.name]
+
+    @property
+    def total(self) -> int:
+        """How many nodes there will be."""
+        return len(self.cells) + sum(self.coming.values())
 
     def set(self, name: str, status: Status, error: str = "") -> Cell:
         cell = self.cells[name]
@@ -122,6 +134,10 @@ class Board:
                 left = max((usual or 0.0) - cell.seconds(now), 0.0)
             total += left
             longest = max(longest, left)
+        for kind, count in self.coming.items():
+            usual = means.get(kind)
+            certain = certain and usual is not None
+            total += count * (usual or 0.0)
         return max(total / self.workers, longest), certain
 
     def _means(self, now: float) -> dict[str, float]:

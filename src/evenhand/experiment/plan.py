@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evenhand.experiment import plan_evaluation, plan_training
 from evenhand.experiment.config import Experiment
-from evenhand.experiment.graph import SHARED, Graph, Node
+from evenhand.experiment.graph import SHARED, Graph, Node, Questions
 from evenhand.experiment.plan_evaluation import Cells
 
 __all__ = ["SHARED", "Node", "Plan", "build"]
@@ -37,9 +37,12 @@ class Plan:
         return self.experiment.all_arms()[arm].trained
 
 
-def build(experiment: Experiment) -> Plan:
-    """The whole graph: data, base, sft, reward models, arms, their generations on held-out prompts, and the verdicts."""
-    graph, seeds = Graph(experiment), experiment.seeds
+def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
+    """The whole graph: data, base, sft, reward models, arms, their generations on held-out prompts, and the verdicts.
+
+    Arms answer `questions` instead where they are given.
+    """
+    graph, seeds = Graph(experiment, questions), experiment.seeds
     plan_training.data(graph)
     plan_training.starts(graph)
     reward_models: dict[str, dict[int, str]] = {n: {} for n in experiment.reward_models}

@@ -56,7 +56,7 @@ class Lines:
     def start(self, board: Board) -> None:
         self.board = board
         cached = board.count(Status.CACHED)
-        self.line(f"{len(board.cells)} nodes, {cached} cached, {board.workers} at a time")
+        self.line(f"{board.total} nodes, {cached} cached, {board.workers} at a time")
 
     def changed(self, cell: Cell) -> None:
         now = self.board.clock()
@@ -188,12 +188,12 @@ def _figures(cell: Cell, now: float) -> str:
 def _foot(board: Board) -> str:
     good, failed = board.count(Status.DONE, Status.CACHED), board.count(Status.FAILED)
     lost = f", {failed} failed" if failed else ""
-    return f"{good} of {len(board.cells)} nodes{lost} · {duration(board.elapsed())} so far · {_eta(board)}"
+    return f"{good} of {board.total} nodes{lost} · {duration(board.elapsed())} so far · {_eta(board)}"
 
 
 def _eta(board: Board) -> str:
     seconds, certain = board.eta()
-    if board.count(Status.QUEUED, Status.RUNNING) == 0:
+    if board.count(Status.QUEUED, Status.RUNNING) + sum(board.coming.values()) == 0:
         return "finished"
     if not certain and seconds < 1:
         return "time left not known yet"

@@ -10,13 +10,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.experiment import timings
 from evenhand.experiment.board import Board, Status
@@ -35,6 +35,17 @@ _WARM = "evenhand.experiment.warm"
 _TICK = 0.25
 _PATIENCE = 5.0
 """Seconds a stopped worker has to end before it is killed."""
+
+
+class Growth(Protocol):
+    """A plan that grows: what is run next depends on what came out."""
+
+    def __call__(self, board: Board) -> Sequence[Node]:
+        """The nodes that have become known since the last call, inputs first; called whenever a node has ended.
+
+        `board.coming` is set to how many more there will be.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +74,9 @@ def run(
     threads: int = 1,
     view: View | None = None,
     stages: str = STAGES,
+    more: Growth | None = None,
 ) -> Outcome:
-    """Brings every node of `plan` into `store`; logs go to `out/logs/NODE.log`.
+    """Brings every node of `plan` into `store`, and those that `more` names while it goes on; logs go to `out/logs/NODE.log`.
 
     `workers` 0 runs the nodes one after another in this process (for a debugger); None means `default_workers`. `threads`
     is the number of torch threads of each worker; it is part of what makes a run repeatable, so it never follows the machine.
@@ -73,7 +85,7 @@ def run(
     """
     workers = default_workers(threads) if workers is None else workers
     board = Board(plan.nodes, workers=workers, usual=timings.usual(out))
-    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages)
+    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more)
     scheduler.run()
     timings.remember(board, out)
     cells = board.cells
@@ -108,8 +120,11 @@ class _Worker:
 
 
 class _Scheduler:
-    def __init__(self, board: Board, store: Store, out: Path, workers: int, threads: int, view: View, stages: str) -> None:
+    def __init__(
+        self, board: Board, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None
+    ) -> None:
         self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages
+        self.more, self.ended = more, -1
         self.keys = {name: cell.node.key for name, cell in board.cells.items()}
         self.slots = list(range(workers))
         self.running: dict[str, _Worker] = {}
@@ -120,6 +135,7 @@ class _Scheduler:
         for cell in self.board.cells.values():
             if self.store.has(cell.node.key):
                 self.board.set(cell.node.name, Status.CACHED)
+        self.grow()
         self.view.start(self.board)
         try:
             if self.slots:
@@ -131,7 +147,9 @@ class _Scheduler:
             self.view.stop()
 
     def in_this_process(self) -> None:
-        while node := self.next_ready():
+        while (node := self.next_ready()) or self.grow():
+            if node is None:
+                continue
             self.change(node.name, Status.RUNNING)
 
             def report(done: float, total: float, _name: str = node.name, **shown: Any) -> None:
@@ -151,14 +169,36 @@ class _Scheduler:
         warm = [_WARM] if kinds and self.stages == STAGES else []
         context.set_forkserver_preload([*warm, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
         while True:
+            self.grow()
             while self.slots and (node := self.next_ready()):
                 self.launch(context, node)
             if not self.running:
+                if self.grow():  # what was found in the store just now may call for more
+                    continue
                 return
             multiprocessing.connection.wait([w.pipe for w in self.running.values()], timeout=_TICK)
             for worker in list(self.running.values()):
                 self.listen(worker)
             self.view.tick()
+
+    def grow(self) -> bool:
+        """Adds the nodes that what has ended calls for, until it calls for none; whether there were any."""
+        grown = False
+        while self.more is not None and (ended := sum(not c.status.open for c in self.board.cells.values())) != self.ended:
+            self.ended = ended
+            for node in self.more(self.board):
+                self.add(node)
+                grown = True
+        return grown
+
+    def add(self, node: Node) -> None:
+        cell = self.board.add(node)
+        self.keys[node.name] = node.key
+        lost = [name for name in node.inputs.values() if self.board.cells[name].status in (Status.FAILED, Status.BLOCKED)]
+        if self.store.has(node.key):
+            self.board.set(node.name, Status.CACHED)
+        elif lost:
+            cell.status, cell.error = Status.BLOCKED, f"needs {lost[0]}, which failed"
 
     def next_ready(self) -> Node | None:
         """The first queued node whose inputs are there and whose artifact nobody of us is making."""
