@@ -26,7 +26,7 @@ def headline(summary: Summary) -> Headline:
     """
     if not summary.challengers:
         return _without_comparison(summary)
-    claimed = [arm for arm in summary.with_verdict(Verdict.BETTER) if _seeds_agree(arm)]
+    claimed = [arm for arm in summary.with_verdict(Verdict.BETTER) if seeds_agree(arm)]
     opening = _winner(summary, claimed[0]) if claimed else _no_winner(summary)
     sentences = [*opening.sentences]
     if claimed and len(summary.challengers) > 1:
@@ -83,7 +83,7 @@ def _solved(summary: Summary, best: Arm) -> str:
 
 
 def _no_winner(summary: Summary) -> Headline:
-    losers = [arm for arm in summary.with_verdict(Verdict.WORSE) if _seeds_agree(arm)]
+    losers = [arm for arm in summary.with_verdict(Verdict.WORSE) if seeds_agree(arm)]
     open_arms = [arm for arm in summary.challengers if arm not in losers]
     best = summary.challengers[0]
     if not open_arms:
@@ -97,7 +97,7 @@ def _no_winner(summary: Summary) -> Headline:
         title = f"Inconclusive: no arm can be told apart from {summary.reference}"
     size = f"{percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})"
     rate = f"The highest win rate is {best.name}'s: {size}."
-    split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not _seeds_agree(arm)]
+    split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not seeds_agree(arm)]
     disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
     return Headline(title, (rate, disagree, _these_checkpoints(open_arms, summary), power(summary)))
 
@@ -185,7 +185,7 @@ def _evidence(summary: Summary) -> str:
     return ", over " + " and ".join(parts) if parts else ""
 
 
-def _seeds_agree(arm: Arm) -> bool:
+def seeds_agree(arm: Arm) -> bool:
     """All seeds but at most one lie on the same side of 50% as the mean (evaluation rule; trivially true for one seed)."""
     values = [value for value in arm.per_seed if value is not None]
     side = 1 if (arm.win_rate or 0.0) > 0.5 else -1
