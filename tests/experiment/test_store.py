@@ -84,6 +84,19 @@ def test_the_meta_of_equal_work_is_equal_and_a_change_of_versions_is_told(store)
     assert store.meta(KEY) == {**META, "versions": {"evenhand": "2"}, "begun_with": {"evenhand": "1"}}
 
 
+def test_what_a_kill_left_half_written_is_not_part_of_the_artifact(store):
+    left = store.partial(KEY)
+    (left / ".model.x1").mkdir(parents=True)
+    (left / ".model.x1" / "model.safetensors").write_text("half")
+    (left / "generations.jsonl.77.partial").write_text("half")
+    with store.open(KEY, META) as folder:
+        (folder / "model").mkdir()
+        (folder / "model" / ".gitattributes").write_text("whole")
+    assert sorted(str(p.relative_to(store.path(KEY))) for p in store.path(KEY).rglob("*")) == [
+        "meta.json", "model", "model/.gitattributes",
+    ]  # fmt: skip
+
+
 def test_a_stage_may_empty_its_folder(store):
     with store.open(KEY, META) as folder:
         for path in folder.iterdir():

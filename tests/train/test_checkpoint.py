@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from torch import nn
 
@@ -46,3 +47,29 @@ def test_log_is_cut_back_to_the_checkpoint(tmp_path):
     log = checkpoint.Log(path, resume_step=2)
     log.append({"step": 3, "again": True})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def test_a_sample_that_holds_a_line_separator_survives_the_cut(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    log = checkpoint.Log(path, resume_step=-1)
+    for step in (1, 2, 3):
+        log.append({"step": step, "text": "one\u2028two\u2029three\x85four"})
+    whole = path.read_bytes()
+    checkpoint.Log(path, resume_step=2).append({"step": 3, "text": "one\u2028two\u2029three\x85four"})
+    assert path.read_bytes() == whole
+
+
+def test_a_kill_while_the_log_is_cut_leaves_the_log(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    monkeypatch.setattr("os.fsync", kill)
+    with pytest.raises(Killed):
+        checkpoint.Log(path, resume_step=1)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -47,7 +47,7 @@ class Store:
 
     def meta(self, key: str) -> dict[str, Any]:
         """What the finished artifact was made from."""
-        return json.loads((self.path(key) / META).read_text())
+        return json.loads((self.path(key) / META).read_text(encoding="utf-8"))
 
     @contextmanager
     def open(self, key: str, meta: Mapping[str, Any], waiting: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
@@ -75,6 +75,7 @@ class Store:
             self._finish(key)
 
     def _finish(self, key: str) -> None:
+        _remove_halves(self.partial(key))
         flush_tree(self.partial(key))
         self.partial(key).rename(self.path(key))
         flush(self.root)
@@ -191,7 +192,7 @@ def _begun(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """Notes what the folder is being made from. One begun under other versions says so: its bytes may be of neither."""
     note = folder / META
     if note.is_file():
-        before = json.loads(note.read_text())
+        before = json.loads(note.read_text(encoding="utf-8"))
         if before.get("versions") != meta.get("versions"):
             meta = {**meta, "begun_with": before.get("begun_with", before.get("versions"))}
     _write_json(note, meta)
@@ -200,8 +201,15 @@ def _begun(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     partial = path.with_suffix(".new")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _remove_halves(folder: Path) -> None:
+    """What a kill left of files and folders that were to appear whole: by habit of this package their names say so."""
+    for pattern in (".*", "*.partial", "*.new"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -141,4 +141,7 @@ def open_preference_model(artifact: Path, renderer: Renderer, spec: Mapping[str,
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+    """Writes JSON whole or not at all: a kill leaves no half of it."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -27,6 +27,7 @@ from evenhand.train.ledger import Ledger
 from evenhand.train.optim import AdamW, schedule
 from evenhand.train.rollouts import RolloutSource
 
+LEDGER = "ledger.json"
 NORMALISED = 500
 """Groups a reward model's scale is taken from."""
 
@@ -55,6 +56,9 @@ class Cell:
 
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
     """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl and ledger.json."""
+    if (out / LEDGER).exists():  # killed while it tidied up: all the rest is there, the checkpoints may be halves
+        checkpoint.remove(out)
+        return
     device = setup(spec)
     last = checkpoint.latest(out)
     saved = json.loads((last / "state.json").read_text()) if last else {"step": 0}
@@ -137,7 +141,7 @@ def _finish(cell: Cell, out: Path) -> None:
     spent = cell.ledger.as_dict()
     inside = sum(v for k, v in spent["seconds"].items() if k in ("generate", "score"))
     spent["seconds"]["train"] = round(spent["seconds"].pop("step", 0.0) - inside, 3)
-    write_json(out / "ledger.json", spent)
+    write_json(out / LEDGER, spent)  # the last file of all: see `run`
     checkpoint.remove(out)
 
 

@@ -68,7 +68,7 @@ def load(folder: Path, *, model: nn.Module, optimizer: AdamW) -> dict[str, Any]:
         if parameter.requires_grad:
             parameter.data.copy_(weights[f"model.{name}"])
     optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
-    return json.loads((folder / "state.json").read_text())
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
 def remove(out: Path) -> None:
@@ -84,7 +84,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with open(path, "w") as f:
+    with open(path, "w", encoding="utf-8") as f:
         f.write(text)
         f.flush()
         os.fsync(f.fileno())
@@ -97,15 +97,17 @@ class Log:
         self.path = path
         kept = []
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8").split("\n"):  # splitlines would also cut at U+2028 in a sample
                 row = _whole(line)
                 if row is None or row["step"] > resume_step:
                     break
                 kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept))
+        partial = path.with_name(f"{path.name}.partial")  # a kill while it is cut must not cost the rows that stay
+        _write(partial, "".join(line + "\n" for line in kept))
+        partial.replace(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with open(self.path, "a") as f:
+        with open(self.path, "a", encoding="utf-8") as f:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

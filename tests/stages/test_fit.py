@@ -1,0 +1,15 @@
+"""What a kill during the last seconds of a training stage leaves behind."""
+
+from evenhand.stages import fit
+
+
+def test_a_stage_killed_while_it_removed_its_checkpoints_is_finished(tmp_path):
+    """The checkpoint that is left lacks a file: nothing may read it, nothing is trained again."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("trained")
+    (tmp_path / "ledger.json").write_text("{}")
+    (tmp_path / "checkpoint-00000008").mkdir()
+    (tmp_path / "checkpoint-00000008" / "state.json").write_text("{}")
+    fit.run({}, 0, {}, tmp_path, report=lambda *_, **__: None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ledger.json", "model"]
+    assert (tmp_path / "model" / "model.safetensors").read_text() == "trained"
