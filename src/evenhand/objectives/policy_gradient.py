@@ -13,7 +13,7 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.objectives.likelihood import reduction
 from evenhand.objectives.parts import masked_sum, metric, present
 from evenhand.objectives.registry import register
-from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms, Weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +64,21 @@ def _per_sequence(advantage: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Surrogate:
-    """`per_sequence` surrogates return one value per completion ([N, 1]); the reduction then counts completions."""
+    """`per_sequence` surrogates return one value per completion ([N, 1]); the reduction then counts completions.
+
+    `clips_tokens` says that a token's ratio has no gradient outside [1 - low, 1 + high].
+    """
 
     function: Callable[..., Tensor]
     per_sequence: bool = False
+    clips_tokens: bool = False
     needs: frozenset[Need] = frozenset()
 
 
 SURROGATES: dict[str, Surrogate] = {
     "reinforce": Surrogate(_reinforce),
-    "clipped": Surrogate(_clipped, needs=frozenset({Need.OLD_LOGP})),
-    "dual_clipped": Surrogate(_dual_clipped, needs=frozenset({Need.OLD_LOGP})),
+    "clipped": Surrogate(_clipped, clips_tokens=True, needs=frozenset({Need.OLD_LOGP})),
+    "dual_clipped": Surrogate(_dual_clipped, clips_tokens=True, needs=frozenset({Need.OLD_LOGP})),
     "sequence_clipped": Surrogate(_sequence_clipped, per_sequence=True, needs=frozenset({Need.OLD_LOGP})),
     "gspo": Surrogate(_gspo, needs=frozenset({Need.OLD_LOGP})),
     "cispo": Surrogate(_cispo, needs=frozenset({Need.OLD_LOGP})),
@@ -161,10 +165,22 @@ class PolicyGradient:
             weight = weight * self._importance(old, behaviour, mask)
         terms = [Term(self.surrogate, value, weight)]
         metrics = {"ratio": metric((logp - old).exp(), mask)} if batch.old_logp is not None else {}
+        metrics |= self._watched(batch, logp.detach(), mask)
         terms += self._added_terms(out, batch, logp, mask)
         if batch.ref_logp is not None:
             metrics["kl_token"] = metric(kl.k3(logp.detach(), batch.ref_logp), mask)
         return Terms(tuple(terms), metrics)
+
+    def _watched(self, batch: Batch, logp: Tensor, mask: Tensor) -> dict[str, Weighted]:
+        """For the monitor alone: the share of tokens that the clip cuts off, and, on-policy, the mean ratio to the sampler's."""
+        found = {}
+        if batch.old_logp is not None and SURROGATES[self.surrogate].clips_tokens:
+            ratio = policy.ratio(logp, torch.where(mask, batch.old_logp, 0.0))
+            outside = (ratio < 1 - self.parameters["low"]) | (ratio > 1 + self.parameters["high"])
+            found["watched/clipped"] = metric(outside.float(), mask)
+        if batch.old_logp is None and batch.behaviour_logp is not None:
+            found["watched/ratio"] = metric(policy.ratio(logp, torch.where(mask, batch.behaviour_logp, 0.0)), mask)
+        return found
 
     def _divergence(self, out: ModelOut, batch: Batch, logp: Tensor, mask: Tensor) -> Tensor:
         if self.kl_estimator == "exact":

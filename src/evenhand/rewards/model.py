@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,5 +87,12 @@ class ModelReward:
         with torch.no_grad():
             score = model(pack(groups).to(model.device), frozenset({Head.SCORE})).score
         model.train(training)
-        values = iter(((score.double() - self.normalisation.shift) / self.normalisation.scale).tolist())
+        known = ((score.double() - self.normalisation.shift) / self.normalisation.scale).tolist()
+        if not all(map(math.isfinite, known)):
+            raise UserError(
+                "a score is not finite", where="reward model",
+                why="its weights have diverged, or overflow in their precision",
+                fix="lower the learning rate it was trained with, or set `model.dtype` to float32",
+            )  # fmt: skip
+        values = iter(known)
         return [tuple(next(values) for _ in group.completions) for group in groups]

@@ -37,9 +37,9 @@ class Pointwise:
         row = dict(found) if isinstance(found, Mapping) else {"reward": found}
         if "reward" not in row:
             raise UserError("the parts do not contain 'reward'", where=self.name, fix="add the value under the name 'reward'")
-        return {name: self._number(value) for name, value in row.items()}
+        return {name: self._number(value, prompt) for name, value in row.items()}
 
-    def _number(self, value: object) -> float:
+    def _number(self, value: object, prompt: Prompt) -> float:
         if value is None:
             return math.nan
         if not isinstance(value, Real):  # bool is a Real: a check may answer True
@@ -47,6 +47,13 @@ class Pointwise:
                 f"a reward must be a number, this one is {type(value).__name__}: {value!r:.60}",
                 where=self.name,
                 fix="return a float, a bool, a dict of them, or None for an answer that cannot be scored",
+            )
+        if math.isinf(value):
+            raise UserError(
+                f"a reward must be finite, this one is {value}",
+                where=f"{self.name}, prompt {prompt.id}",
+                why="one infinite reward makes every advantage of its group, and so the weights, not a number",
+                fix="return a large finite number, or None for an answer that cannot be scored",
             )
         return float(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -11,9 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from evenhand.core import credit, kl, shaping
+from evenhand.errors import UserError
 from evenhand.train.items import Item, with_pairs
 from evenhand.train.scoring import total
-from evenhand.types import Finish, Group
+from evenhand.types import Finish, Group, Scores
 
 
 class LengthPenalties(Protocol):
@@ -141,3 +143,24 @@ def summary(groups: Sequence[Group], items: Sequence[Item]) -> dict[str, float]:
         values = [v for g in groups for v in g.parts[name] if v == v]
         out[f"reward/{name}"] = sum(values) / max(1, len(values))
     return out
+
+
+def watched(groups: Sequence[Group]) -> dict[str, float]:
+    """For the monitor alone: shares of the completions that repeat an earlier one of their group, and that have no score."""
+    count = sum(len(g.completions) for g in groups)
+    different = sum(len({c.tokens or c.text for c in g.completions}) for g in groups)
+    unscored = sum(s != s for g in groups for s in g.scores)
+    return {"watched/duplicates": 1 - different / count, "watched/unscored": unscored / count}
+
+
+def checked(groups: Sequence[Group], scores: Sequence[Scores]) -> Sequence[Scores]:
+    """The scores, none of them infinite. NaN is an answer that could not be scored, and counts nowhere."""
+    for group, found in zip(groups, scores, strict=True):
+        for completion, value in zip(group.completions, found.values, strict=True):
+            if math.isinf(value):
+                raise UserError(
+                    f"the reward is {value}", where=f"prompt {group.prompt.id}, answer {completion.text[:60]!r}",
+                    why="one infinite reward makes every advantage of its group, and so the weights, not a number",
+                    fix="return a large finite number, or None (not scored) for an answer that the reward cannot judge",
+                )  # fmt: skip
+    return scores

@@ -161,7 +161,7 @@ class RolloutSource:
         items = [Item(tokens=self.tokenise(g)) for g in groups]
         with self.ledger.phase("score"):
             items = self._with_logps(items)
-        metrics = assign.summary(groups, items)
+        metrics = assign.summary(groups, items) | assign.watched(groups)
         items = self._select(items, rollout) if self.plan.select in SELECTIONS else self._credit(items)
         return items, metrics | {"kl_coefficient": self._kl()} if self.plan.kl_target else metrics
 
@@ -192,7 +192,7 @@ class RolloutSource:
         with self.ledger.phase("generate"):
             groups = self._sampled(prompts, n, mixed)
         with self.ledger.phase("score"):
-            scores = self.reward(groups)
+            scores = assign.checked(groups, self.reward(groups))
         self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         self.ledger.reward_calls += len(groups) * n
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]

@@ -109,7 +109,12 @@ def _chosen_fall(h: History) -> float | None:
 
 
 def _off_ratio(h: History) -> float | None:
-    """Distance of the mean probability ratio from 1: to the old log-probs where the trainer read them, else to the sampler's."""
+    """Distance of the mean probability ratio from 1: to the old log-probs where the trainer read them, else to the sampler's.
+
+    Only of rollouts, which record a length: answers from a file were sampled by someone else.
+    """
+    if "length" not in h:
+        return None
     found = h.recent("ratio", 5) if "ratio" in h else h.recent("watched/ratio", 5)
     return None if found is None else abs(found - 1.0)
 
