@@ -19,11 +19,12 @@ from evenhand.models.load import load_policy, new_policy, reward_model_from, sav
 from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
 from evenhand.protocols import Reward
-from evenhand.stages import offline, online, validate
+from evenhand.stages import alarms, offline, online, validate
 from evenhand.stages.common import REWARD, in_precision, model_path, open_policy, open_renderer, setup, to_items, write_json
 from evenhand.train import checkpoint, loop
 from evenhand.train.items import micro_batches
 from evenhand.train.ledger import Ledger
+from evenhand.train.monitor import Monitor, logged, of_samples
 from evenhand.train.optim import AdamW, schedule
 from evenhand.train.rollouts import RolloutSource
 
@@ -55,7 +56,7 @@ class Cell:
 
 
 def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl and ledger.json."""
+    """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl, warnings.json and ledger.json."""
     if (out / LEDGER).exists():  # killed while it tidied up: all the rest is there, the checkpoints may be halves
         checkpoint.remove(out)
         return
@@ -75,29 +76,30 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     kept = saved["step"] if last else -1  # killed before the first checkpoint: everything is written again
     log = checkpoint.Log(out / "metrics.jsonl", resume_step=kept)
     watch = _watch(cell, getattr(source, "reward", None), checkpoint.Log(out / "samples.jsonl", resume_step=kept))
-    every = spec["train"]["checkpoint_every"]
+    watching = alarms.monitor(spec, saved)
     if saved["step"] == 0:
-        watch(0)
+        watching.history.add(watch(0))
         if keeper is not None:
             keeper.best.start = _measured(cell, keeper)
     steps = trainer.run(saved["step"], cell.steps)
     while True:
-        with ledger.phase("step"):
+        with ledger.phase("step"), alarms.explained(cell, out):
             done = next(steps, None)
         if done is None:
             break
         step, metrics = done
         metrics = metrics | watch(step)
-        if keeper is not None and keeper.due(step, cell.steps):
+        stop = alarms.see(watching, step, metrics)
+        if keeper is not None and (stop or keeper.due(step, cell.steps)):
             keeper.best.offer(step, value := _measured(cell, keeper), cell.model)
             metrics["validation"] = value
-        log.append(metrics)
+        log.append(logged(metrics))
         report(step, cell.steps, **{k: metrics[k] for k in ("loss", "reward", "accuracy") if k in metrics})
-        if every and step % every == 0 and step < cell.steps:
-            state = {"source": source.state_dict(), "ledger": ledger.as_dict()}
-            state |= {"kept": keeper.best.as_json()} if keeper is not None else {}
-            more = _more(source, keeper)
-            checkpoint.save(out, step=step, model=cell.model, optimizer=trainer.optimizer, state=state, more=more)
+        if stop:
+            break
+        if (every := spec["train"]["checkpoint_every"]) and step % every == 0 and step < cell.steps:
+            _save(out, step, cell, source, trainer, keeper, watching)
+    alarms.write(watching, cell, out)
     if keeper is not None:
         keeper.best.restore(cell.model)
         write_json(out / validate.FILE, keeper.as_json())
@@ -107,6 +109,16 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
 def _measured(cell: Cell, keeper: validate.Keeper) -> float:
     with cell.ledger.phase("validate"):
         return keeper.measure()
+
+
+def _save(
+    out: Path, step: int, cell: Cell, source: Any, trainer: loop.Loop, keeper: validate.Keeper | None, watching: Monitor
+) -> None:
+    """Everything a resumed run needs, as of `step`."""
+    state = {"source": source.state_dict(), "ledger": cell.ledger.as_dict(), "monitor": watching.state_dict()}
+    state |= {"kept": keeper.best.as_json()} if keeper is not None else {}
+    more = _more(source, keeper)
+    checkpoint.save(out, step=step, model=cell.model, optimizer=trainer.optimizer, state=state, more=more)
 
 
 def _more(source: Any, keeper: validate.Keeper | None) -> dict[str, dict[str, torch.Tensor]]:
@@ -245,17 +257,19 @@ def _watch(cell: Cell, reward: Reward | None, samples: checkpoint.Log) -> Callab
     heldout = offline.heldout_items(cell) if train["evaluate_every"] and not cell.method.online else []
 
     def watch(step: int) -> dict[str, float]:
-        last = step == cell.steps
+        last, seen = step == cell.steps, {}
         if train["sample_every"] and (step % train["sample_every"] == 0 or last) and not isinstance(cell.model, RewardModel):
             with cell.ledger.phase("watch"):
-                for row in online.watched_samples(cell, reward):
+                rows = online.watched_samples(cell, reward)
+                for row in rows:
                     samples.append({"step": step, **row})
+            seen = of_samples([row["completion"] for row in rows])
         if heldout and step and (step % train["evaluate_every"] == 0 or last):
             with cell.ledger.phase("watch"):
                 batches = [b.to(cell.device) for b in micro_batches(heldout, train["tokens_per_microbatch"])]
                 found = loop.evaluate(cell.model, cell.method.objective, batches, cell.temperature)
-            return {f"heldout/{k}": v for k, v in found.items()}
-        return {}
+            seen |= {f"heldout/{k}": v for k, v in logged(found).items()}
+        return seen
 
     return watch
 

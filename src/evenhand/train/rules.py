@@ -9,7 +9,7 @@ from typing import Any
 
 FIRST, LAST = 10, 50
 """How many values of a metric a rule can look back on: its first ones and its last ones. More are never kept."""
-SAMPLES = "samples/distinct"
+SAMPLES = "watched/distinct"
 """Distinct word pairs among the sampled answers of a step (`train: {sample_every: ...}`), as a share of all pairs."""
 
 
