@@ -29,6 +29,7 @@ class Train:
 
     `keep` "best" takes the weights that did best on `validation_prompts` prompts, which are taken out of training, measured every
     `validate_every` steps (0: after every round of a method with rounds): by the arm's reward, or by its loss if it has none.
+    `stop_when` ends training early where a rule of docs/monitoring.md passes the given limit: {kl: 50, entropy_below: 0.1}.
     """
 
     steps: int | None = None
@@ -50,6 +51,7 @@ class Train:
     keep: Literal["last", "best"] = "last"
     validate_every: int = 0
     validation_prompts: int = 64
+    stop_when: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,6 +50,7 @@ TRAIN: Mapping[str, Range] = {
     "clip": POSITIVE, "tokens_per_microbatch": COUNT, "checkpoint_every": MAYBE, "evaluate_every": MAYBE, "sample_every": MAYBE,
     "validate_every": MAYBE, "validation_prompts": COUNT,
 }  # fmt: skip
+LIMIT = Range("every rule measures something that is 0 or more", low=0)
 BETAS = Range("a moving average of no or of all of the past is none", low=0, below=1)
 SAMPLING: Mapping[str, Range] = {
     "temperature": MAYBE,
@@ -151,10 +152,22 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserE
             yield from _problem(getattr(getattr(arm, section), key), allowed, place)
     for beta in arm.train.betas:
         yield from _problem(beta, BETAS, f"{where}.train.betas" if "betas" in (raw.get("train") or {}) else "train.betas")
+    yield from _stop_problems(arm, f"{where}.train" if "stop_when" in (raw.get("train") or {}) else "train")
     yield from _schedule_problems(arm, f"{where}.train" if "schedule" in (raw.get("train") or {}) else "train")
     for key, value in arm.parameters.items():
         if key in PARAMETERS:
             yield from _problem(value, PARAMETERS[key], f"{where}.{key}")
+
+
+def _stop_problems(arm: Arm, where: str) -> Iterator[UserError]:
+    """A limit must name a rule, and be one that a sound start has not passed already."""
+    from evenhand.train.rules import RULES
+
+    for name, limit in arm.train.stop_when.items():
+        if name not in RULES:
+            yield UserError(f"unknown limit '{name}'", where=f"{where}.stop_when.{name}", fix=did_you_mean(name, RULES))
+        else:
+            yield from _problem(limit, LIMIT, f"{where}.stop_when.{name}")
 
 
 def _schedule_problems(arm: Arm, where: str) -> Iterator[UserError]:

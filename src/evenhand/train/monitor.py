@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-from evenhand.errors import UserError, did_you_mean
 from evenhand.stats.text import distinct_n
 from evenhand.train import rules
 from evenhand.train.rules import RULES, SAMPLES, History
@@ -115,10 +114,3 @@ def replay(metrics: Iterable[Row], samples: Iterable[Row] = ()) -> list[Remark]:
     for row in metrics:
         monitor.see(row["step"], {**row, **of_samples(texts.get(row["step"], ()))})
     return list(monitor.remarks.values())
-
-
-def check_stops(stop_when: Mapping[str, float], where: str) -> None:
-    """Refuse a limit on what no rule measures."""
-    for name in stop_when:
-        if name not in RULES:
-            raise UserError(f"unknown limit '{name}'", where=f"{where}.{name}", fix=did_you_mean(name, RULES))
