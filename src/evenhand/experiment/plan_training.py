@@ -150,6 +150,8 @@ def _fit_spec(graph: Graph, arm: Arm) -> dict[str, Any]:
     train["learning_rate"] = learning_rate(arm, graph.e)
     if arm.train.keep == "last":
         train = {k: v for k, v in train.items() if k not in VALIDATION}
+    if not arm.train.stop_when:
+        del train["stop_when"]  # likewise
     return {
         "method": arm.method, "parameters": decisive(arm.method, arm.parameters), "train": train,
         "sampling": asdict(arm.sampling),
