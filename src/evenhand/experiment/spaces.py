@@ -75,6 +75,11 @@ def given(arm: Arm, experiment: Experiment, space: Space) -> dict[str, Any]:
     return {name: _given(arm, experiment, name) for name in space}
 
 
+def known(arm: Arm, setting: str) -> bool:
+    """Whether an arm has a setting that may be tuned."""
+    return setting in (RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters)
+
+
 def _given(arm: Arm, experiment: Experiment, name: str) -> Any:
     if name == RATE:
         return learning_rate(arm, experiment)
@@ -213,10 +218,10 @@ def _arm_problems(arm: Arm, experiment: Experiment, tune: Tune, name: str) -> It
 
 
 def _dimension_problems(arm: Arm, setting: str, dimension: Dimension, where: str) -> Iterator[UserError]:
-    known = {RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters}
-    if setting not in known:
+    if not known(arm, setting):
+        names = {RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters}
         only = "; settings of some arms only go under `tune.arms`" if where.startswith("tune.space") else ""
-        yield UserError(f"{arm.method} has no '{setting}' to tune", where=where, fix=did_you_mean(setting, known) + only)
+        yield UserError(f"{arm.method} has no '{setting}' to tune", where=where, fix=did_you_mean(setting, names) + only)
         return
     if isinstance(dimension, Span):
         if (dimension.log is None) == (dimension.linear is None):

@@ -1,0 +1,89 @@
+"""From an experiment to `tune.json`, `tuned.yaml` and `tune.html`; the command line and Python users share this path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError
+from evenhand.experiment import launch, run
+from evenhand.experiment.board import Board
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.store import locked
+from evenhand.tuning.record import record
+from evenhand.tuning.study import Study, replayed
+from evenhand.tuning.write import tuned_yaml
+
+if TYPE_CHECKING:
+    from evenhand.experiment.launch import Run
+    from evenhand.experiment.progress import View
+
+RESULT, EXPERIMENT = "tune.json", "tuned.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """An experiment that is checked, its trials as far as they are known, and where it will go."""
+
+    prepared: Run
+    study: Study
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.study.experiment
+
+
+def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = None) -> Tuning:
+    """Reads and checks; nothing is written. An experiment without a section `tune` gets its defaults."""
+    path = launch.locate(experiment)
+    out = Path("runs") / f"{_name(path)}-tune" if out is None else out
+    prepared = launch.prepare(experiment, overrides, out)
+    if prepared.loaded.value.tune is None:
+        prepared = launch.prepare(experiment, [*overrides, "tune={}"], out)
+    study = Study(prepared.loaded.value, prepared.store)
+    if not study.spaces:
+        raise UserError("no arm has anything to tune", where="tune", fix="add an arm that trains, or give it a space")
+    return Tuning(prepared, study)
+
+
+def look(tuning: Tuning) -> Board:
+    """The trials that are known by now, cached or to run; nothing is run."""
+    return replayed(tuning.study, tuning.prepared.store)
+
+
+def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = None) -> tuple[Board, dict[str, Any]]:
+    """Runs the trials and writes what they gave; returns the board as it ended, and the content of `tune.json`."""
+    out = tuning.prepared.out
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", lambda: _refuse(out)):
+        tuning.prepared.store.root.mkdir(parents=True, exist_ok=True)
+        board = _run(tuning, workers, view)
+        found = record(tuning.study, board, tuning.prepared.loaded)
+        launch.write_json(out / RESULT, found)
+        (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.experiment, found), encoding="utf-8")
+    return board, found
+
+
+def _run(tuning: Tuning, workers: int | None, view: View | None) -> Board:
+    """The trials' nodes become known one by one, so the plan begins empty; the last board is the one that saw them all."""
+    prepared, boards = tuning.prepared, []
+
+    def more(board: Board) -> list[Any]:
+        boards.append(board)
+        return tuning.study(board)
+
+    workers = prepared.workers if workers is None else workers
+    plan = replace(prepared.plan, nodes=())
+    run.run(plan, prepared.store, prepared.out, workers=workers, threads=prepared.threads, view=view, more=more)
+    return boards[-1]
+
+
+def _refuse(out: Path) -> None:
+    fix = "wait for it, or use another --out (with EVENHAND_STORE both share what they compute)"
+    raise UserError("another run is working here", where=str(out), fix=fix)
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "experiment.json" else path.stem

@@ -1,0 +1,120 @@
+"""Every arm's trials while they run: which are known, what they gave, which come next. Rebuilt from the store at every start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evenhand.experiment import spaces
+from evenhand.experiment.board import Board, Status
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.graph import Node
+from evenhand.experiment.store import Store
+from evenhand.tuning.ask import ask, blind
+from evenhand.tuning.measure import DONE, FAILED, OPEN, Outcome, best, measured, worst
+from evenhand.tuning.trials import Nodes, Settings, Trial, planned
+
+KINDS = ("fit", "generate", "judge")
+"""What a trial that is not known yet will run, for each seed."""
+
+
+class Study:
+    """The trials of all arms. Called by the runner whenever a node has ended, it names the nodes that come next.
+
+    A trial of TPE is asked for when all earlier ones of its arm have ended, so that what is tried never depends on how fast
+    other work is; the first half are drawn and known at once. An arm that starts from a tuned arm waits for that arm's choice.
+    """
+
+    def __init__(self, experiment: Experiment, store: Store) -> None:
+        assert experiment.tune is not None
+        self.experiment, self.tune, self.store = experiment, experiment.tune, store
+        self.arms = experiment.all_arms()
+        self.spaces = {name: found for name, arm in self.arms.items() if (found := spaces.space_of(arm, experiment))}
+        self.nodes = Nodes()
+        self.trials: dict[str, list[Trial]] = {name: [] for name in self.spaces}
+        self._ended: dict[tuple[str, int], Outcome] = {}
+
+    def __call__(self, board: Board) -> list[Node]:
+        new: list[Node] = []
+        for arm in self.spaces:
+            while (settings := self.next_settings(arm, board)) is not None:
+                trial, more = planned(self.experiment, arm, len(self.trials[arm]) + 1, settings, self.choices(board), self.nodes)
+                self.trials[arm].append(trial)
+                new += more
+        left = sum(self.tune.trials - len(trials) for trials in self.trials.values()) * len(self.tune.seeds)
+        board.coming = dict.fromkeys(KINDS, left) if left else {}
+        return new
+
+    def next_settings(self, arm: str, board: Board) -> Settings | None:
+        """What the arm tries next; None while that is not known, or when it has had its trials."""
+        trials, space = self.trials[arm], self.spaces[arm]
+        start = self.arms[arm].start
+        waits = start in self.spaces and start not in self.experiment.stages() and self.outcomes(start, board) is None
+        if len(trials) >= self.tune.trials or waits:
+            return None
+        tried = [t.settings for t in trials]
+        if not tried and self.tune.sampler != "grid" and (first := self.as_given(arm)) is not None:
+            return first
+        if self.tune.sampler != "tpe" or len(tried) < blind(self.tune.trials):
+            return ask(self.tune, space, [], tried, arm)
+        ended = [self.outcome(t, board) for t in trials]
+        if any(o.status == OPEN for o in ended):
+            return None
+        low = worst(ended, self.tune)
+        history = [(o.trial.settings, low if o.value is None else o.value) for o in ended]
+        return ask(self.tune, space, history, tried, arm)
+
+    def as_given(self, arm: str) -> dict[str, Any] | None:
+        """The arm's settings as the file has them, which are tried first; None where they lie outside its space."""
+        given = spaces.given(self.arms[arm], self.experiment, self.spaces[arm])
+        return given if all(spaces.inside(value, self.spaces[arm][name]) for name, value in given.items()) else None
+
+    def outcome(self, trial: Trial, board: Board) -> Outcome:
+        """How a trial ended, if it did."""
+        known = (trial.arm, trial.number)
+        if known not in self._ended:
+            cells = [board.cells[name] for name in trial.verdicts.values() if name in board.cells]
+            lost = [c for c in cells if c.status in (Status.FAILED, Status.BLOCKED)]
+            if lost:
+                self._ended[known] = Outcome(trial=trial, status=FAILED, error=_cause(board, lost[0].node.name))
+            elif len(cells) == len(trial.verdicts) and all(c.status.good for c in cells):
+                self._ended[known] = measured(trial, self.tune, self.nodes.by_name, self.store)
+            else:
+                return Outcome(trial=trial, status=OPEN)
+        return self._ended[known]
+
+    def outcomes(self, arm: str, board: Board) -> list[Outcome] | None:
+        """Every trial of an arm; None before all have ended."""
+        ended = [self.outcome(t, board) for t in self.trials[arm]]
+        return ended if len(ended) == self.tune.trials and all(o.status in (DONE, FAILED) for o in ended) else None
+
+    def choices(self, board: Board) -> Mapping[str, Settings]:
+        """The chosen settings of the arms whose tuning is over."""
+        found = {}
+        for arm in self.spaces:
+            chosen = best(ended) if (ended := self.outcomes(arm, board)) else None
+            if chosen is not None:
+                found[arm] = chosen.trial.settings
+        return found
+
+
+def _cause(board: Board, name: str) -> str:
+    """The error of the node that failed, for one that was blocked by it."""
+    cell = board.cells[name]
+    while cell.status is Status.BLOCKED:
+        lost = [board.cells[i] for i in cell.node.inputs.values() if board.cells[i].status in (Status.FAILED, Status.BLOCKED)]
+        if not lost:
+            break
+        cell = lost[0]
+    return f"{cell.node.name}: {cell.error}"
+
+
+def replayed(study: Study, store: Store) -> Board:
+    """The study as far as finished artifacts carry it; nothing is run."""
+    board = Board(())
+    while new := study(board):
+        for node in new:
+            board.add(node)
+            if store.has(node.key):
+                board.set(node.name, Status.CACHED)
+    return board

@@ -1,0 +1,115 @@
+"""A trial is an ordinary part of an ordinary experiment: one arm with other settings, other seeds, and validation prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evenhand.experiment.config import Experiment, Judge
+from evenhand.experiment.graph import Node, Questions
+from evenhand.experiment.plan import build
+from evenhand.experiment.spaces import RATE
+from evenhand.experiment.tuning import MeanReward, Tune
+from evenhand.stages.set_apart import SPLIT
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Settings of an arm and the nodes that try them: `fits` and `verdicts` by seed."""
+
+    arm: str
+    number: int
+    settings: Settings
+    fits: Mapping[int, str]
+    verdicts: Mapping[int, str]
+
+
+class Nodes:
+    """The stages of all trials so far, by name and by key: what two trials share is one node."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Node] = {}
+        self._by_key: dict[str, str] = {}
+
+    def add(self, nodes: Iterable[Node]) -> tuple[list[Node], dict[str, str]]:
+        """The nodes that are new, inputs first, and what every one of `nodes` is called here."""
+        new, called = [], {}
+        for node in nodes:
+            if node.key not in self._by_key:
+                name = node.name if node.name not in self.by_name else f"{node.name}-{node.key[:8]}"
+                own = replace(node, name=name, inputs={role: called[other] for role, other in node.inputs.items()})
+                self.by_name[name], self._by_key[node.key] = own, name
+                new.append(own)
+            called[node.name] = self._by_key[node.key]
+        return new, called
+
+
+def planned(
+    experiment: Experiment, arm: str, number: int, settings: Settings, chosen: Mapping[str, Settings], nodes: Nodes
+) -> tuple[Trial, list[Node]]:
+    """A trial and its new nodes. `chosen` are the settings of arms whose tuning is over, for an arm that starts from one."""
+    tune = _tune(experiment)
+    name = f"{arm}/trial-{number}"
+    plan = build(of_trial(experiment, arm, name, settings, chosen), Questions(SPLIT, tune.prompts))
+    wanted = [*plan.arms[name].values(), *plan.verdicts[name].values()]
+    new, called = nodes.add(needed(plan.nodes, wanted))
+    fits = {seed: called[node] for seed, node in plan.arms[name].items()}
+    verdicts = {seed: called[node] for seed, node in plan.verdicts[name].items()}
+    return Trial(arm=arm, number=number, settings=dict(settings), fits=fits, verdicts=verdicts), new
+
+
+def of_trial(experiment: Experiment, arm: str, name: str, settings: Settings, chosen: Mapping[str, Settings]) -> Experiment:
+    """The baseline as the file has it, the arm under `name` with other settings, and what it starts from, as tuned."""
+    e, tune = experiment, _tune(experiment)
+    arms = {e.baseline_arm: e.arms[e.baseline_arm]}
+    place, raw = name, with_settings(e.arms[arm], settings)
+    if tune.steps != 1.0:
+        raw = _shortened(raw, e.train, tune.steps)
+    while (start := raw.get("start", e.start)) in e.arms and start not in e.stages():
+        arms[place] = {**raw, "start": f"{start}/tuned"}
+        place, raw = f"{start}/tuned", with_settings(e.arms[start], chosen.get(start, {}))
+    arms[place] = raw
+    yardstick = e.arms[e.baseline_arm].get("start", e.start)
+    while yardstick in e.arms and yardstick not in e.stages():
+        arms.setdefault(yardstick, e.arms[yardstick])
+        yardstick = e.arms[yardstick].get("start", e.start)
+    judge = Judge(reward=tune.objective.reward) if isinstance(tune.objective, MeanReward) else e.judge
+    return replace(e, arms=arms, seeds=tune.seeds, baseline=e.baseline_arm, judge=judge)
+
+
+def with_settings(raw: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """An arm as an experiment file writes it, with settings put in their places.
+
+    >>> with_settings({"method": "dpo", "beta": 0.1}, {"beta": 0.3, "learning_rate": 1e-4, "train.warmup": 0.1})
+    {'method': 'dpo', 'beta': 0.3, 'train': {'learning_rate': 0.0001, 'warmup': 0.1}}
+    """
+    train = {n.removeprefix("train."): v for n, v in settings.items() if n == RATE or n.startswith("train.")}
+    own = {n: v for n, v in settings.items() if n != RATE and not n.startswith("train.")}
+    return {**raw, **own, **({"train": {**raw.get("train", {}), **train}} if train else {})}
+
+
+def _shortened(raw: Mapping[str, Any], shared: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """The arm with a share of its training budget."""
+    train = {**shared, **raw.get("train", {})}
+    if train.get("steps") is not None:
+        cut: dict[str, Any] = {"steps": max(1, round(train["steps"] * share))}
+    else:
+        cut = {"epochs": train["epochs"] * share}
+    return {**raw, "train": {**raw.get("train", {}), **cut}}
+
+
+def needed(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
+    """The nodes that `wanted` ones need, themselves included, inputs first."""
+    names = set(wanted)
+    for node in reversed(nodes):
+        if node.name in names:
+            names |= set(node.inputs.values())
+    return [node for node in nodes if node.name in names]
+
+
+def _tune(experiment: Experiment) -> Tune:
+    assert experiment.tune is not None, "`launch.prepare` sees to it"
+    return experiment.tune
