@@ -50,10 +50,10 @@ def changed(name: str, e: Experiment) -> dict[str, Any]:
     return {setting: now.get(setting) for setting, value in to_json(chosen).items() if now.get(setting) != value}
 
 
-def held_equal(done: Finished) -> list[str]:
+def tuned_alike(done: Finished) -> list[str]:
     """The sentence about tuning, where all trained arms were tuned alike."""
     e = done.plan.experiment
-    if e.tuned is None or deviations(done):
+    if e.tuned is None or untuned(done):
         return []
     trials = next(iter(e.tuned.arms.values())).trials
     return [
@@ -62,7 +62,7 @@ def held_equal(done: Finished) -> list[str]:
     ]
 
 
-def deviations(done: Finished) -> list[str]:
+def untuned(done: Finished) -> list[str]:
     """How tuning differed between trained arms, and what changed since; nothing where nothing was tuned."""
     e = done.plan.experiment
     if e.tuned is None:
