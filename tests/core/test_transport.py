@@ -93,3 +93,38 @@ def test_unequal_counts_interpolate_the_rejected_quantiles():
     assert quantiles.tolist() == [1.0, 6.0]
     loss = p.aot_unpaired(zero, rejected, zero, torch.zeros(4, dtype=torch.float64), beta=1.0)
     torch.testing.assert_close(loss, torch.log1p(torch.exp(quantiles)))
+
+
+@pytest.mark.parametrize("form", ["unpaired", "paired"])
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), times=st.lists(st.integers(0, 4), min_size=1, max_size=7).filter(any))
+def test_a_weighted_pair_is_that_many_copies_of_it(form, seed, times):
+    """Value and gradient of the copies' own global sort; what the copies of one pair get is summed."""
+    data = logps(seed, *[len(times)] * 4)
+    repeats = torch.tensor(times)
+    chosen, rejected, ref_chosen, ref_rejected = (x.repeat_interleave(repeats) for x in data)
+    loss, weights = SORTED[f"aot_{form}"]
+    value, *found = p.aot_of_pairs(*data, repeats.double(), form=form, beta=0.4)
+    torch.testing.assert_close(value.sum(), loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.4).sum())
+    owner = torch.arange(len(times)).repeat_interleave(repeats)
+    known = weights(chosen, rejected, ref_chosen, ref_rejected, beta=0.4)
+    torch.testing.assert_close(found, [torch.zeros(len(times)).double().index_add(0, owner, w) for w in known])
+
+
+@pytest.mark.parametrize("form", ["unpaired", "paired"])
+def test_pairs_that_count_once_are_the_plain_sort_to_the_bit(form):
+    data = [x.float() for x in logps(11, 6, 6, 6, 6)]
+    loss, weights = SORTED[f"aot_{form}"]
+    value, *found = p.aot_of_pairs(*data, torch.ones(6), form=form, beta=0.4)
+    assert torch.equal(value, loss(*data, beta=0.4))
+    assert all(torch.equal(a, b) for a, b in zip(found, weights(*data, beta=0.4), strict=True))
+
+
+def test_labels_of_one_half_say_nothing():
+    """Every pair counts both ways by halves: the two distributions are one, whatever the policy says of the answers."""
+    a, b, ref_a, ref_b = logps(12, 5, 5, 5, 5)
+    both = [torch.cat(x) for x in ((a, b), (b, a), (ref_a, ref_b), (ref_b, ref_a))]
+    value, by_chosen, by_rejected = p.aot_of_pairs(*both, torch.full((10,), 0.5).double(), form="unpaired", beta=0.4)
+    assert float(value.sum()) == pytest.approx(5 * np.log(2))
+    answers = by_chosen + torch.cat([by_rejected[5:], by_rejected[:5]])  # an answer is chosen in one pair, rejected in the other
+    torch.testing.assert_close(answers, torch.zeros(10).double(), rtol=0, atol=1e-12)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from evenhand.experiment import parameters
-from evenhand.experiment.parameters import FIRST, decisive
+from evenhand.experiment.arms import Arm, Train
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.launch import BUILTIN
+from evenhand.experiment.parameters import FIRST, decisive, revision
+from evenhand.experiment.plan import build
+from evenhand.experiment.schema import load
 from evenhand.methods import METHODS
 
 
@@ -31,3 +37,31 @@ def test_the_table_speaks_of_methods_and_parameters_that_exist() -> None:
     assert parameters.FIRST.keys() <= METHODS.keys()
     for method, names in FIRST.items():
         assert set(names.split()) <= set(inspect.signature(METHODS[method]).parameters), method
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "train", "weighted", "changed"),
+    [
+        ("aot", {}, {}, True, True),
+        ("rpo", {}, {}, True, True),
+        ("rpo", {}, {}, False, False),
+        ("dpo", {}, {"evaluate_every": 5}, True, False),
+        ("iterative_dpo", {"hybrid": True, "likelihood": 0.5}, {}, True, True),
+        ("iterative_dpo", {"hybrid": True, "likelihood": 0.0}, {}, True, False),
+        ("kto", {}, {}, True, False),
+        ("kto", {}, {"evaluate_every": 5}, False, True),
+    ],
+)
+def test_only_results_that_changed_have_another_key(method, parameters, train, weighted, changed) -> None:
+    arm = Arm(name="a", method=method, parameters=parameters, train=Train(**train))
+    assert revision(arm, weighted=weighted) == ({"revision": 1} if changed else {})
+
+
+@pytest.mark.parametrize(("labels", "weighs"), [(None, False), ("hard", False), ("soft", True)])
+def test_a_world_has_plain_pairs_unless_soft_labels_are_made(labels, weighs) -> None:
+    raw = yaml.safe_load((BUILTIN / "quickstart.yaml").read_text())
+    raw["arms"] = {"sft": {"method": "start"}, "aot": {"method": "aot"}}
+    raw["annotate"] = {"reward": "gold"} | ({"labels": labels} if labels else {})
+    specs = [n.spec for n in build(load(Experiment, raw).value).nodes if n.name.startswith("arms/aot")]
+    assert specs
+    assert all(("revision" in spec) == weighs for spec in specs)

@@ -31,10 +31,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from evenhand.core.transport import aot_paired, aot_paired_weights, aot_unpaired, aot_unpaired_weights
+from evenhand.core.transport import aot_of_pairs, aot_paired, aot_paired_weights, aot_unpaired, aot_unpaired_weights
 from evenhand.core.unpaired import kto, mismatched, z0
 
 __all__ = [
+    "aot_of_pairs",
     "aot_paired",
     "aot_paired_weights",
     "aot_unpaired",

@@ -60,6 +60,38 @@ def aot_paired_weights(
     return weight, -weight
 
 
+@torch.no_grad()
+def aot_of_pairs(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, weight: Tensor, *, form: str, beta: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """AOT where pairs weigh `weight` [B] >= 0 (rankings, soft labels): two weighted distributions, coupled by their quantiles.
+
+    Returns, [B] each and without gradient: the loss `sum of mass * nls(beta (a - b))` spread over the sorted a, and its gradient
+    by `chosen` and by `rejected` in the order of the inputs. `form` is `unpaired` or `paired`. At equal weights of 1 these are
+    `aot_*(...)` and `aot_*_weights(...)`. Pairs that all count both ways by halves (labels of 1/2) say nothing: gradient 0.
+    """
+    paired = form == "paired"
+    better, order_a = torch.sort(chosen - (rejected if paired else ref_chosen), stable=True)
+    worse, order_b = torch.sort((ref_chosen if paired else rejected) - ref_rejected, stable=True)
+    i, j, mass = _coupling(weight[order_a], weight[order_b])
+    margin = beta * (better[i] - worse[j])
+    zero, mass = torch.zeros_like(better), mass.to(better.dtype)
+    pull = mass * beta * torch.sigmoid(-margin)
+    value = zero.index_add(0, i, -mass * logsigmoid(margin))
+    by_chosen = _unsort(zero.index_add(0, i, -pull), order_a)
+    return value, by_chosen, -by_chosen if paired else _unsort(zero.index_add(0, j, pull), order_b)
+
+
+def _coupling(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of two sorted samples' members share how much mass: `(i, j, mass)` over the union of their cumulative weights [B]."""
+    one, two = (w.double().cumsum(0) for w in (first, second))
+    two = two * (one[-1] / two[-1])  # the same weights in another order: equal but for rounding
+    edge = torch.unique(torch.cat([one, two]))
+    mass = torch.diff(edge, prepend=edge.new_zeros(1))
+    middle, last = edge - mass / 2, len(one) - 1
+    return torch.searchsorted(one, middle).clamp(max=last), torch.searchsorted(two, middle).clamp(max=last), mass
+
+
 def _levels(count: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where the quantile levels (i + 1/2) / W of `like` [W] fall among `count` sorted values: lower, upper, share of the upper.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evenhand.methods import METHODS
+
+if TYPE_CHECKING:
+    from evenhand.experiment.arms import Arm
 
 FIRST = {
     "sft": "reduce",
@@ -47,6 +50,20 @@ FIRST = {
     "raft": "completions_per_prompt updates",
 }
 """The parameters that methods had when their results were first stored; these are always named."""
+
+
+WEIGHTED = ("aot", "aot_paired", "slic", "orpo", "rpo")
+"""Methods that came to heed the weights of pairs (rankings, soft labels) after results had been stored."""
+
+
+def revision(arm: Arm, *, weighted: bool) -> dict[str, int]:
+    """A number that a stage's spec names where the method's result is another than it was, and nowhere else.
+
+    `weighted`: the data may hold rankings or soft labels. KTO's held-out loss had no reference point.
+    """
+    mixed = bool(arm.parameters.get("hybrid") and arm.parameters.get("likelihood"))
+    changed = weighted and (arm.method in WEIGHTED or mixed)
+    return {"revision": 1} if changed or (arm.method == "kto" and arm.train.evaluate_every) else {}
 
 
 def decisive(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from evenhand.experiment.config import SPLITS
 from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.graph import SHARED, Graph, model_bytes
 from evenhand.experiment.hashing import file_fingerprint, folder_fingerprint
-from evenhand.experiment.parameters import decisive
+from evenhand.experiment.parameters import decisive, revision
 
 APART = "data set apart"
 VALIDATION = ("keep", "validate_every", "validation_prompts")
@@ -157,7 +157,14 @@ def _fit_spec(graph: Graph, arm: Arm) -> dict[str, Any]:
         "sampling": asdict(arm.sampling),
         "lengths": asdict(arm.lengths), "supervise": graph.e.data.supervise, "template": graph.e.model.template,
         "reward": graph.reward_spec(arm.reward), "data": arm.data, **graph.device,
+        **revision(arm, weighted=_may_weigh_pairs(graph)),
     }  # fmt: skip
+
+
+def _may_weigh_pairs(graph: Graph) -> bool:
+    """Whether the preferences may hold rankings or soft labels: a built-in world's are plain pairs."""
+    section = graph.e.annotate
+    return section.labels == "soft" if section is not None else graph.e.data.world is None
 
 
 def _fit_cost(arm: Arm) -> str:

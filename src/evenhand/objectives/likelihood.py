@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evenhand.core import reduce
 from evenhand.errors import UserError, did_you_mean
+from evenhand.objectives.pairwise import pair_weight
 from evenhand.objectives.parts import metric, present, row_weight
 from evenhand.objectives.registry import register
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
@@ -34,7 +35,8 @@ class Likelihood:
     """Negative log-likelihood of completions, -logp, reduced over counted tokens.
 
     `reduce`: token_mean (every token alike) or sequence_mean (every completion alike); equal when lengths are equal.
-    `on`: all completions, or only the chosen ones of the batch's pairs (each counted once).
+    `on`: all completions, or the chosen ones of the batch's pairs, each as often as its pairs weigh: once in a plain pair, in a
+    ranking by its share of the group's pairs, under a soft label (p, 1 - p) either answer by its probability.
     Zero-weight completions count nowhere. Reduces to: cross-entropy over completion tokens.
     """
 
@@ -51,23 +53,27 @@ class Likelihood:
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.PAIRS}) if self.on == "chosen" else frozenset()
 
-    def _mask(self, batch: Batch) -> Tensor:
-        keep = torch.ones(batch.completions, dtype=torch.bool, device=batch.completion_mask.device)
+    def _counts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Tokens that count [N, C], and how often each completion does [N]."""
+        often = torch.ones(batch.completions, device=batch.completion_mask.device)
         if self.on == "chosen":
-            keep = torch.zeros_like(keep)
-            keep[present(batch.pairs)[:, 0]] = True
+            often = torch.zeros_like(often).index_add(0, present(batch.pairs)[:, 0], pair_weight(batch, often.dtype))
         if batch.weight is not None:
-            keep = keep & (batch.weight != 0)
-        return batch.completion_mask & keep[:, None]
+            often = often * (batch.weight != 0)
+        return batch.completion_mask & (often > 0)[:, None], often
 
     def denominators(self, batch: Batch) -> Tensor:
-        return reduction(self.reduce, self._mask(batch))[1].reshape(1)
+        mask, often = self._counts(batch)
+        if self.reduce == "token_mean":
+            return (mask * often[:, None]).sum().reshape(1)
+        rows = mask.any(-1)
+        return (reduction(self.reduce, mask)[1] * (rows * often).sum() / rows.sum().clamp(min=1)).reshape(1)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        mask = self._mask(batch)
+        mask, often = self._counts(batch)
         logp = present(out.logp)
-        weight = reduction(self.reduce, mask)[0].to(logp.dtype)
+        weight = (reduction(self.reduce, mask)[0] * often[:, None]).to(logp.dtype)
         if batch.weight is not None:
             weight = weight * row_weight(batch, logp)[:, None]
         nll = -torch.where(mask, logp, logp.new_zeros(()))
-        return Terms((Term("nll", nll, weight),), {"nll": metric(nll, mask)})
+        return Terms((Term("nll", nll, weight),), {"nll": metric(nll, mask * often[:, None])})

@@ -119,7 +119,8 @@ class Transport:
 
     `form` is unpaired (quantiles of chosen against rejected log-ratios) or paired (policy margins against reference
     margins). The sort is taken in `prepare`, over every micro-batch; the surrogate's gradient equals the gradient through
-    the global sort. Source: Melnyk et al. 2024. With one pair per step both forms reduce to DPO.
+    the global sort. Pairs with weights are weighted samples of the two distributions. Source: Melnyk et al. 2024. With one
+    pair per step both forms reduce to DPO.
     """
 
     reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
@@ -128,18 +129,16 @@ class Transport:
     beta: float = 0.1
 
     def denominators(self, batch: Batch) -> Tensor:
-        pairs = present(batch.pairs)
-        return torch.tensor([float(len(pairs))], device=pairs.device)
+        return pair_weight(batch, torch.float32).sum().reshape(1)
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
         sides = [self._inputs(present(out.logp), b) for out, b in zip(outs, batches, strict=True)]
         chosen, rejected, ref_chosen, ref_rejected = (torch.cat(parts) for parts in zip(*sides, strict=True))
-        weights = getattr(preference, f"aot_{self.form}_weights")
-        value = getattr(preference, f"aot_{self.form}")(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
-        w_chosen, w_rejected = weights(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
+        weight = torch.cat([pair_weight(b, chosen.dtype) for b in batches])
+        found = preference.aot_of_pairs(chosen, rejected, ref_chosen, ref_rejected, weight, form=self.form, beta=self.beta)
         sizes = [len(present(b.pairs)) for b in batches]
-        parts = zip(batches, w_chosen.split(sizes), w_rejected.split(sizes), value.split(sizes), strict=True)
-        return [replace(b, statistics={**b.statistics, "aot_chosen": c, "aot_rejected": r, "aot": v}) for b, c, r, v in parts]
+        parts = zip(batches, *(x.split(sizes) for x in found), strict=True)
+        return [replace(b, statistics={**b.statistics, "aot": v, "aot_chosen": c, "aot_rejected": r}) for b, v, c, r in parts]
 
     def _inputs(self, logp: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         return (
@@ -152,5 +151,5 @@ class Transport:
         stats = batch.statistics
         surrogate = stats["aot_chosen"] * chosen + stats["aot_rejected"] * rejected
         value = stats["aot"] + surrogate - surrogate.detach()  # the step's value, with the gradient of the global sort
-        weight = torch.ones_like(value)
-        return Terms((Term("aot", value, weight),), pair_metrics(out, batch, weight))
+        metrics = pair_metrics(out, batch, pair_weight(batch, value.dtype))
+        return Terms((Term("aot", value, torch.ones_like(value)),), metrics)

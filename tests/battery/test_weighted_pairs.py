@@ -1,0 +1,82 @@
+"""Pairs with weights, in every method of pairs: a soft label is that share of hard ones, a ranking weighs as much as a pair."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evenhand import methods
+from evenhand.data.convert import SOFT
+from evenhand.train.items import Item, micro_batches, with_pairs
+from evenhand.types import Need
+from tests.battery import variants
+from tests.battery.world import gradients, items_for
+
+PAIRED = [n for n in methods.METHODS if Need.PAIRS in variants.build(n, steps=6, max_tokens=8).objective.needs]
+
+
+def built(name: str):
+    return variants.build(name, steps=6, max_tokens=8)
+
+
+def step(method, items: list[Item]):
+    return gradients(method, micro_batches(items, 60))
+
+
+def same(a, b) -> None:
+    """Equal but for the rounding of the copies' sums in single precision (norms, weights)."""
+    scale = float(b[1].abs().max())
+    torch.testing.assert_close(a[0], b[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(a[1], b[1], rtol=0, atol=1e-5 * scale)
+
+
+def soft(item: Item, p: float) -> Item:
+    """The item's two answers, the first of which is the better one with probability p."""
+    group = replace(item.tokens.group, scores=(p, 1 - p), parts={SOFT: (p, 1 - p)})
+    return with_pairs(replace(item, tokens=replace(item.tokens, group=group)))
+
+
+def hard(item: Item, first: bool) -> Item:
+    group = replace(item.tokens.group, scores=(1.0, 0.0) if first else (0.0, 1.0))
+    return with_pairs(replace(item, tokens=replace(item.tokens, group=group)))
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_soft_label_is_that_share_of_hard_ones(name):
+    """3/4 for the first answer: three rows that call it better, and one that calls the other better."""
+    method = built(name)
+    items = items_for(method)
+    copies = [hard(i, first) for i in items for first in (True, True, True, False)]
+    same(step(method, [soft(i, 0.75) for i in items]), step(method, copies))
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_certain_label_is_a_hard_one(name):
+    method = built(name)
+    items = items_for(method)
+    same(step(method, [soft(i, 1.0) for i in items]), step(method, [hard(i, True) for i in items]))
+
+
+def ranking(item: Item, order: tuple[float, ...], of: Item) -> Item:
+    """The item's prompt with the answers of both items, scored."""
+    answers = (*item.tokens.completions, *of.tokens.completions)[: len(order)]
+    texts = (*item.tokens.group.completions, *of.tokens.group.completions)[: len(order)]
+    rows = {k: (*item.per_token[k], *of.per_token[k])[: len(order)] for k in item.per_token}
+    group = replace(item.tokens.group, completions=texts, scores=order)
+    return with_pairs(replace(item, tokens=replace(item.tokens, completions=answers, group=group), per_token=rows))
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_ranking_weighs_as_much_as_a_pair(name):
+    """Beside a plain pair, the pairs of a ranking of three count a third each: like rows of their own beside 3 of the pair."""
+    method = built(name)
+    one, two, three = items_for(method, prompts=3)
+    ranked, plain = ranking(one, (2.0, 0.0, 1.0), two), hard(three, True)
+    places = ((0, 1), (0, 2), (2, 1))
+    assert set(ranked.pairs) == set(places)
+    alone = [replace(ranked.only(pair), pairs=((0, 1),), margin=(1.0,), pair_weight=(1.0,)) for pair in places]
+    if name == "reward_model":
+        method = replace(method, objective=replace(method.objective, margin_scale=0.0))
+    same(step(method, [ranked, plain]), step(method, [*alone, plain, plain, plain]))
