@@ -65,6 +65,11 @@ def binary_feedback(ward: Ward) -> None:
 
 
 @healthy
+def a_preference_model(ward: Ward) -> None:
+    ward.experiment["reward_models"] = {"pm": {"method": "preference_model", "train": {"steps": 2, "prompts_per_step": 4}}}
+
+
+@healthy
 def text_prompts_without_a_template(ward: Ward) -> None:
     ward.tokenizer = byte_tokenizer(None)
     ward.rows = [

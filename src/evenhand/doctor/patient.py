@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from evenhand.data.template import Renderer, Tokenised
 from evenhand.errors import UserError
 from evenhand.experiment.arms import Arm
-from evenhand.methods import BINARY, PREFERENCES, Method
+from evenhand.methods import Method
 from evenhand.protocols import Reward
 from evenhand.types import Group, Scores, TokenGroup
 
@@ -66,8 +66,7 @@ class Patient:
 
     def split_of(self, arm: Arm) -> str:
         """The split an arm learns from."""
-        wanted = self.method(arm).data
-        return arm.data or (PREFERENCES if wanted == BINARY else wanted)
+        return arm.data or self.method(arm).split
 
     @cached_property
     def methods(self) -> dict[str, Method]:

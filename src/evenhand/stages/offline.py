@@ -65,7 +65,7 @@ def split_groups(
 
     `prefix` "heldout_" names the held-out split; prompts whose ids are in `without` are left out.
     """
-    name = spec["data"] or {BINARY: PREFERENCES, COMPARISONS: PREFERENCES}.get(method.data, method.data)
+    name = spec["data"] or method.split
     groups = [g for g in read_split(inputs, prefix + name) if g.prompt.id not in without]
     return [single for g in groups for single in singles(g)] if method.data == BINARY else groups
 
@@ -95,25 +95,25 @@ def split_size(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Meth
 
 
 def heldout_items(cell: Cell) -> list[Item]:
-    """Held-out rows for a validation loss, with reference log-probs where the objective wants them; none for demonstrations."""
+    """Held-out rows for a validation loss, with everything that the method's loss reads; none for demonstrations."""
     if cell.method.data == DEMONSTRATIONS:
         return []
-    return _with_reference(cell, split_items(cell, split_groups(cell.spec, cell.inputs, cell.method, "heldout_")))
+    return _complete(cell, split_groups(cell.spec, cell.inputs, cell.method, "heldout_"))
 
 
 def held_items(cell: Cell) -> list[Item]:
-    """The rows of the validation prompts, with everything the objective reads: labels, reference, mismatched rows."""
-    groups = [g for g in split_groups(cell.spec, cell.inputs, cell.method) if g.prompt.id in cell.held]
-    items = _with_reference(cell, split_items(cell, groups))
-    if Need.MISMATCHED in cell.method.objective.needs:
-        items = items + mismatched_items(items, reference_reader(cell))
-    return items
+    """The rows of the validation prompts, with everything that the method's loss reads."""
+    return _complete(cell, [g for g in split_groups(cell.spec, cell.inputs, cell.method) if g.prompt.id in cell.held])
 
 
-def _with_reference(cell: Cell, items: list[Item]) -> list[Item]:
-    if cell.method.reference != "none":
-        items = joined(items, reference_reader(cell)(items))
-    return [labelled(i, cell.method) for i in items]
+def _complete(cell: Cell, groups: Sequence[Group]) -> list[Item]:
+    """Groups as items with everything that the method's loss reads, KTO's mismatched rows included."""
+    items = split_items(cell, groups)
+    if cell.method.reference == "none":
+        return [labelled(i, cell.method) for i in items]
+    reader = reference_reader(cell)
+    items = [labelled(i, cell.method) for i in joined(items, reader(items))]
+    return items + mismatched_items(items, reader) if Need.MISMATCHED in cell.method.objective.needs else items
 
 
 def joined(items: Sequence[Item], rows: Rows) -> list[Item]:

@@ -22,7 +22,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     device = setup(spec)
     data = methods.BINARY if spec["binary"] else methods.PREFERENCES
     asks = methods.Method(objective=Likelihood(), data=data)
-    groups = split_groups({"data": None if spec["binary"] else spec["split"]}, inputs, asks)
+    groups = split_groups({"data": None if spec["split"] == methods.BINARY else spec["split"]}, inputs, asks)
     items = to_items(groups, open_renderer(inputs["start"], spec["template"]), spec)
     if data == methods.PREFERENCES:
         items = [i for i in map(with_pairs, items) if i.pairs]

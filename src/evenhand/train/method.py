@@ -40,6 +40,11 @@ class Method:
     def online(self) -> bool:
         return self.rollouts is not None
 
+    @property
+    def split(self) -> str:
+        """The split of the data it reads where the arm names none: labels and questions are made of the preference pairs."""
+        return PREFERENCES if self.data in (BINARY, COMPARISONS) else self.data
+
     def logit_temperature(self, sampling: float) -> float:
         """What the logits are divided by in every log-prob of this method, given the sampler's temperature."""
         if self.temperature is not None:
