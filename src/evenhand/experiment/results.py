@@ -13,9 +13,11 @@ from evenhand.experiment.finished import Finished
 from evenhand.experiment.judged import judge_card
 from evenhand.experiment.length_grid import grid
 from evenhand.experiment.plan import Plan
+from evenhand.experiment.remarks import early_ends, of_stages, with_remarks
 from evenhand.experiment.reward_cards import best_of_n, length_leaning, on_pairs
 from evenhand.experiment.selection import selections
 from evenhand.experiment.store import Store
+from evenhand.experiment.tuned import tuned_alike, tuning, untuned
 from evenhand.stats.reward_model import pair_metrics
 
 SHOWN_PROMPTS = 60
@@ -26,6 +28,7 @@ def assemble(plan: Plan, store: Store, out: Path) -> dict[str, Any]:
     experiment, done = plan.experiment, Finished.read(plan, store)
     seeds, fits = done.all_seeds, Fits()
     found = contrasts(done, fits)
+    arms = with_remarks(arm_rows(done, fits), done) if seeds else {}
     return {
         "name": experiment.name,
         "description": experiment.description,
@@ -33,18 +36,20 @@ def assemble(plan: Plan, store: Store, out: Path) -> dict[str, Any]:
         "judge": judge(done),
         "n_prompts": len(done.verdicts[done.arms[0]][done.seeds(done.arms[0])[0]]["prompt_id"]) if done.arms else 0,
         "seeds": list(seeds),
-        "arms": arm_rows(done, fits) if seeds else {},
+        "arms": arms,
         "contrasts": contrast_rows(found, done.baseline),
         "power": resolution(found),
         "excluded": excluded(done),
         "reward_models": {n: reward_model_row(done, n) for n in plan.reward_models if finished_seeds(done, n)},
-        "held_equal": held_equal(experiment),
-        "deviations": deviations(experiment),
+        "held_equal": held_equal(experiment) + tuned_alike(done),
+        "deviations": deviations(experiment) + early_ends(arms) + untuned(done),
         "samples": samples(done),
         "frontier": frontier(done),
         **sampled(done),
         **({"length_grid": lengths} if (lengths := grid(done)) is not None else {}),
         **({"selection": chosen} if (chosen := selections(done)) else {}),
+        **({"tuning": how} if (how := tuning(done)) is not None else {}),
+        **({"stage_warnings": said} if (said := of_stages(done)) else {}),
         "curves": curves(done),
     }
 

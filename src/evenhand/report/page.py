@@ -31,6 +31,7 @@ from evenhand.report.plots.lengths import length_grid_figure
 from evenhand.report.plots.phases import mean_seconds, phase_figure
 from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.plots.win_rates import win_rate_figure
+from evenhand.report.remarks import said_while_training, stopped_early
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.summary import Summary, summarise
@@ -122,6 +123,8 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "chosen": chosen_rows(selection, styles),
         "shared_prompts": shared_prompts(selection),
         "validation": validation_figures(selection, styles),
+        "said": said_while_training(run.results, styles),
+        "stopped": stopped_early(run.results, styles),
         "length_grid": length_grid_figure(run.results.get("length_grid"), summary.reference),
         "win_rates": win_rate_figure(summary),
         "curves": curve_figures(run.curves, styles, METRICS),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenhand.report.numbers import fixed, interval, percent, points, points_interval
+from evenhand.report.remarks import arms_with_remarks
 from evenhand.report.summary import Arm, Summary, Verdict
 
 
@@ -159,7 +160,8 @@ def power(summary: Summary) -> str:
         finding = "With so few seeds and prompts no difference, however large, would reliably have been found"
         return f"{finding}: “inconclusive” says nothing here."
     about = f"about {fixed(100 * reach, 1)} points"
-    spread = f" ({fixed(100 * summary.mde, 1)} for the pair that varies most)" if summary.mde > 1.2 * reach else ""
+    widest = f"{fixed(100 * summary.mde, 1)}" if summary.mde < 0.5 else "of any size"
+    spread = f" ({widest} for the pair that varies most)" if summary.mde > 1.2 * reach else ""
     return f"A difference smaller than {about}{spread} would usually go unnoticed here, so “inconclusive” does not mean “equal”."
 
 
@@ -240,6 +242,8 @@ def cautions(results: Mapping[str, Any], judge: Sequence[str]) -> list[tuple[str
         found.append((f"{listed([entry['arm'] for entry in lost])} lost {'a cell' if len(lost) == 1 else 'cells'}", "failed"))
     elif results.get("failed"):
         found.append((f"{len(results['failed'])} cells failed or could not start", "failed"))
+    if warned := arms_with_remarks(results):
+        found.append((f"Something was said while {listed(warned)} trained", "training"))
     if deviations := results.get("deviations"):
         found.append((f"{len(deviations)} setting{'s' * (len(deviations) > 1)} not equal between arms", "equal"))
     if waived := results.get("waived"):

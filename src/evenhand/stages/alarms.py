@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING, Any
 from evenhand.errors import UserError
 from evenhand.models.load import save
 from evenhand.stages.common import write_json
-from evenhand.train.monitor import Monitor, Remark
+from evenhand.train.monitor import STOPPED, WARNINGS, Monitor, Remark
 from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, Diagnosis, NotFinite, Row
 from evenhand.train.rules import RULES
 
 if TYPE_CHECKING:
     from evenhand.stages.fit import Cell
 
-WARNINGS = "warnings.json"
-"""In a fit's artifact: every remark of its monitor, in the order of their steps; an empty list where nothing was said."""
-STOPPED = "stopped.json"
-"""In a fit's artifact, only where `train.stop_when` ended it: the remark, and `of`, the steps that were planned."""
 LAST_GOOD = "last_good"
 """In the unfinished artifact of a stage that diverged: the weights before the step that failed, in transformers' format."""
 SHOWN = 3

@@ -17,6 +17,10 @@ from evenhand.train.rules import RULES, SAMPLES, History
 
 WATCHED = "watched/"
 """Metrics whose names begin so are looked at by rules and written nowhere: see `logged`."""
+WARNINGS = "warnings.json"
+"""In a fit's artifact: every remark, in the order of their steps; an empty list where nothing was said."""
+STOPPED = "stopped.json"
+"""In a fit's artifact, only where `train.stop_when` ended it: the remark, and `of`, the steps that were planned."""
 Row = Mapping[str, Any]
 
 
@@ -29,6 +33,7 @@ class Remark:
     value: float
     limit: float
     sentence: str
+    measures: str
     means: str
     normal: str
     fix: str
@@ -86,8 +91,8 @@ def _remark(name: str, step: int, history: History, limit: float | None = None) 
         return None
     limit = rule.limit if limit is None else limit
     return Remark(
-        rule=name, step=step, value=value, limit=limit, sentence=rule.sentence(value, limit), means=rule.means,
-        normal=rule.normal, fix=rule.fix,
+        rule=name, step=step, value=value, limit=limit, sentence=rule.sentence(value, limit),
+        measures=rule.measures, means=rule.means, normal=rule.normal, fix=rule.fix,
     )  # fmt: skip
 
 
