@@ -3,6 +3,7 @@
 A decoding step is many small products, and half of its time goes into starting them and into reading weights in an order made for
 something else. Which layers share their input (queries, keys and values; gate and up) is seen in a forward pass, not known by
 name, so this holds for every architecture. The copies live as long as the decoder is ready, in the precision of its products.
+A layer with an adapter is one layer with the merged weight.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.core import products
+from evenhand.models.adapters import adapted, is_adapted, merged_weight
 
 LIMIT = 512 << 20
 """Bytes copied at most where the copies have the weights' own precision: what they save does not grow with the model."""
@@ -72,7 +74,7 @@ class Together:
         self._own = [m.forward for m in layers]
         self._sizes = [m.out_features for m in layers]
         self._dtype = dtype or layers[0].weight.dtype
-        self._weight = products.packed(torch.cat([m.weight for m in layers]).to(self._dtype), rows=ROWS)
+        self._weight = products.packed(torch.cat([_weight(m) for m in layers]).to(self._dtype), rows=ROWS)
         biases = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
         self._bias = torch.cat(biases).to(self._dtype) if any(m.bias is not None for m in layers) else None
         self._input: Tensor | None = None
@@ -103,13 +105,25 @@ def look(hf: Any) -> list[list[str]]:
     return _SEEN[hf]
 
 
+def _weight(layer: Any) -> Tensor:
+    return merged_weight(layer) if is_adapted(layer) else layer.weight
+
+
+def _linear_layers(hf: Any) -> dict[str, Any]:
+    """Linear layers by name; one with an adapter is one layer, its parts are none."""
+    outer = {name: m for name, m in adapted(hf) if type(m.base_layer) is nn.Linear}
+    parts = {part for layer in outer.values() for part in layer.modules()}
+    plain = {name: m for name, m in hf.named_modules() if type(m) is nn.Linear and m not in parts}
+    return {name: m for name, m in hf.named_modules() if name in outer or name in plain}
+
+
 def _shared_inputs(hf: Any) -> list[list[str]]:
     calls: list[tuple[str, Tensor]] = []
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         return lambda _, given: calls.append((name, given[0]))
 
-    layers = {name: m for name, m in hf.named_modules() if type(m) is nn.Linear}
+    layers = _linear_layers(hf)
     hooks = [m.register_forward_pre_hook(watch(name)) for name, m in layers.items()]
     try:
         hf(input_ids=torch.zeros(1, 3, dtype=torch.long, device=hf.device), use_cache=False)

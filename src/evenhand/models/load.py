@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.models import adapter_files
 from evenhand.models.heads import RewardModel, ValuePolicy, scored
 from evenhand.models.policy import Policy
 from evenhand.models.quiet import quietly
@@ -17,8 +18,8 @@ from evenhand.models.trunk import Trunk
 from evenhand.seeding import keyed
 
 __all__ = [
-    "load_policy", "load_reward_model", "load_tokenizer", "load_value_policy", "new_policy", "reward_model_from", "save",
-    "set_matmul",
+    "load_policy", "load_reward_model", "load_tokenizer", "load_value_policy", "merge_adapter", "new_policy", "reward_model_from",
+    "save", "set_matmul",
 ]  # fmt: skip
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -29,7 +30,7 @@ MATMULS = ("float32", "bfloat16")
 def load_policy(
     path_or_name: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
 ) -> Policy:
-    """A causal language model from a folder or a Hub name.
+    """A causal language model from a folder or a Hub name; from an adapter's folder, its base with the adapter merged.
 
     `dtype` "auto" is bfloat16 on an accelerator and float32 on a processor. Raises UserError when a file or a weight is missing,
     when the weights are pickled, or when the folder's own code would have to run and `trust_remote_code` was not given.
@@ -106,10 +107,41 @@ def new_policy(config: Mapping[str, Any], tokenizer: Any = None, *, seed: int, d
 
 
 def load_tokenizer(path_or_name: str | Path, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a folder or a Hub name."""
+    """The tokenizer of a folder or a Hub name; for an adapter without one, that of its base."""
     from transformers import AutoTokenizer
 
+    if adapter_files.is_adapter(path_or_name) and not (Path(path_or_name).expanduser() / "tokenizer_config.json").is_file():
+        path_or_name = adapter_files.base_of(path_or_name)
     return guarded(AutoTokenizer.from_pretrained, path_or_name, trust_remote_code=trust_remote_code)
+
+
+def merge_adapter(folder: str | Path, target: Path, *, base: str | None = None) -> None:
+    """Write an adapter's base, with the adapter merged in float32, as a plain model into the folder `target`.
+
+    `base` is used in place of the one the adapter names. Weights keep the base's precision; the tokenizer is the adapter's, or
+    the base's. An adapter of a sequence classifier gives a reward model, its score head taken from the adapter.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    base = adapter_files.base_of(folder, base)
+    config = guarded(AutoConfig.from_pretrained, base)
+    own = next((name for name, dtype in DTYPES.items() if dtype == getattr(config, "dtype", None)), "float32")
+    if adapter_files.is_reward(folder):
+        named: dict[str, Any] = {"fresh": ("score", "classifier"), "num_labels": 1}
+        hf = _merged(AutoModelForSequenceClassification, folder, base, own, "cpu", **named)
+        model: Trunk = RewardModel(hf)
+    else:
+        model = Policy(_merged(AutoModelForCausalLM, folder, base, own, "cpu"))
+    has_tokenizer = (Path(folder).expanduser() / "tokenizer_config.json").is_file()
+    save(model, load_tokenizer(folder if has_tokenizer else base), target)
+
+
+def _merged(auto: Any, folder: str | Path, base: str, dtype: str, device: str, **named: Any) -> Any:
+    try:
+        hf = _network(auto, base, "float64" if dtype == "float64" else "float32", device, **named)
+    except UserError as error:
+        raise adapter_files.no_base(folder, f"{base}: {error.what}") from error
+    return adapter_files.apply(hf, folder).to(resolve_dtype(dtype, resolve_device(device)))
 
 
 def resolve_device(device: str) -> str:
@@ -160,6 +192,8 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
 
 def _network(auto: Any, path: str | Path, dtype: str, device: str, *, fresh: tuple[str, ...] = (), **named: Any) -> Any:
     """A transformers model with all its weights, except that modules named in `fresh` may start anew."""
+    if adapter_files.is_adapter(path):
+        return _merged(auto, path, adapter_files.base_of(path), dtype, device, fresh=fresh, **named)
     refuse_pickles(Path(path))
     device = resolve_device(device)
     named |= {"dtype": resolve_dtype(dtype, device), "use_safetensors": True, "output_loading_info": True}

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from evenhand.models import adapters
 from evenhand.models.heads import RewardModel, ValuePolicy
 from evenhand.models.quiet import quietly
 from evenhand.models.trunk import Trunk
@@ -19,6 +20,7 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path) -> None:
 
     The folder appears complete or not at all; one that exists is replaced. A reward model is saved so that
     AutoModelForSequenceClassification, which reads the score at the last token that is not padding, gives the same scores.
+    Adapters are merged in float32 and the weights rounded to their own precision: the folder is a plain model's.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +28,7 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path) -> None:
     try:
         if tokenizer is not None and isinstance(model, RewardModel):
             tokenizer = _with_safe_padding(model, tokenizer)
-        with quietly():
+        with quietly(), adapters.merged(model.hf):
             model.hf.save_pretrained(partial)
         if isinstance(model, ValuePolicy):
             model.save_value_head(partial)

@@ -14,6 +14,7 @@ from torch import nn
 from evenhand.core import products
 from evenhand.errors import UserError
 from evenhand.models import attention
+from evenhand.models.adapters import Adapter
 from evenhand.models.selfcheck import padding_problem, tree_problem
 from evenhand.models.states import States, padded_states, tree_states
 from evenhand.types import Batch
@@ -24,7 +25,10 @@ class Trunk(nn.Module):
 
     Dropout is always off, in training too, so that a policy and its own rollouts agree exactly.
     `layout_mode` is "tree", or "padded" when a self-check at construction found that tree and plain forward passes differ.
+    `adapter` is what `adapters.attach` gave it: None where all weights learn.
     """
+
+    adapter: Adapter | None = None
 
     def __init__(self, hf: nn.Module) -> None:
         super().__init__()

@@ -1,0 +1,258 @@
+"""Low-rank adapters: `W x` becomes `W x + s B (A x)`, and only A and B learn.
+
+The layers are peft's; which of them there are, how they begin, and what they stand for when they are merged is said here. Source:
+Hu et al. 2021, equation 3 (s = alpha / r); Kalajdzievski 2023 for s = alpha / sqrt(r). Full fine-tuning is the case in which B A
+has full rank.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.errors import UserError, did_you_mean
+from evenhand.seeding import generator
+
+if TYPE_CHECKING:
+    from evenhand.models.trunk import Trunk
+
+NAME = "default"
+"""What peft calls an adapter that is the only one."""
+RATE = 10.0
+"""An adapter's learning rate where none is named, as a multiple of the method's own: Schulman et al. 2025, LoRA Without Regret."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapter:
+    """Which layers learn by an adapter and how large it is: keys of `train: {adapter: ...}`.
+
+    A [rank, in] starts uniform in +-1/sqrt(in), B [out, rank] at zero, so that training begins at the start itself. The change is
+    scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. `targets` are names of linear layers, or the ends of such names
+    ("q_proj"); `modules_to_save` are modules that learn all of their weights. Dropout is always off here, so `dropout` is 0.
+
+    >>> Adapter(rank=8).scale, Adapter(rank=16, rslora=True).scale
+    (4.0, 8.0)
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: Literal["all_linear"] | tuple[str, ...] = "all_linear"
+    rslora: bool = False
+    modules_to_save: tuple[str, ...] = ()
+    dropout: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def problems(self, where: str) -> Iterator[UserError]:
+        """What cannot be meant, whatever the model is."""
+        if self.rank < 1:
+            yield UserError(f"a rank of {self.rank}", where=f"{where}.rank", fix="use at least 1")
+        if not self.alpha > 0:
+            yield UserError(f"alpha is {self.alpha:g}", where=f"{where}.alpha", why="nothing would change", fix="use e.g. 32")
+        if self.dropout:
+            yield UserError(
+                f"dropout is {self.dropout:g}", where=f"{where}.dropout", fix="remove it",
+                why="dropout is always off here, so that a policy and its own samples agree exactly",
+            )  # fmt: skip
+        if isinstance(self.targets, str) != (self.targets == "all_linear") or not self.targets:
+            yield UserError(
+                "no layer is named", where=f"{where}.targets", fix="use all_linear, or a list such as [q_proj, v_proj]"
+            )
+
+    def __str__(self) -> str:
+        targets = "all linear layers" if self.targets == "all_linear" else ", ".join(self.targets)
+        whole = f", {', '.join(self.modules_to_save)} whole" if self.modules_to_save else ""
+        rooted = ", rslora" if self.rslora else ""
+        return f"adapter of rank {self.rank}, alpha {self.alpha:g}{rooted}, on {targets}{whole}"
+
+
+def peft() -> Any:
+    """The library; UserError where it is not installed."""
+    try:
+        import peft as library
+    except ImportError as error:
+        raise UserError("peft is not installed", where="adapter", fix="pip install 'evenhand[adapters]'") from error
+    return library
+
+
+def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
+    """Give every network of `model` the adapter; from now on only adapter, heads and `modules_to_save` learn.
+
+    A is drawn by (seed, layer), whatever else there is. Raises UserError for targets that match nothing.
+    """
+    for fault in adapter.problems("train.adapter"):
+        raise fault
+    whole: list[nn.Parameter] = []
+    for prefix, hf in networks(model).items():
+        chosen = targeted(hf, adapter.targets)
+        modules = saved_whole(hf, adapter.modules_to_save, chosen)
+        _inject(hf, adapter, chosen)
+        for name, layer in adapted(hf):
+            _begin(layer, "adapter", seed, f"{prefix}{name}")
+        whole += [p for module in modules.values() for p in module.parameters()]
+    whole += [p for head in heads(model) for p in head.parameters()]
+    model.requires_grad_(False)
+    for _, layer in (pair for hf in networks(model).values() for pair in adapted(hf)):
+        whole += [layer.lora_A[NAME].weight, layer.lora_B[NAME].weight]
+    for parameter in whole:
+        parameter.requires_grad_(True)
+    model.adapter = adapter
+
+
+def networks(model: Trunk) -> dict[str, Any]:
+    """The transformers networks that learn, by the prefix of their layers' names: the model's own, and a critic's."""
+    critic = getattr(model, "critic", None)
+    return {"": model.hf} | ({"critic.": critic.hf} if critic is not None else {})
+
+
+def heads(model: Trunk) -> list[nn.Module]:
+    """Heads that begin untrained, and so learn all of their weights: of values, and of scores."""
+    from evenhand.models.heads import RewardModel, score_head
+
+    found = [model.value_head] if hasattr(model, "value_head") else []
+    return [*found, score_head(model.hf)] if isinstance(model, RewardModel) else found
+
+
+def linear_layers(hf: Any) -> dict[str, nn.Module]:
+    """The layers that can have an adapter: linear ones of the trunk. A head's weight is read directly, so it is none of them."""
+    from transformers.pytorch_utils import Conv1D
+
+    from evenhand.models.states import backbone
+
+    inside = set(backbone(hf).modules())
+    return {name: m for name, m in hf.named_modules() if type(m) in (nn.Linear, Conv1D) and m in inside}
+
+
+def targeted(hf: Any, targets: str | Sequence[str]) -> list[str]:
+    """Full names of the layers that `targets` mean; UserError for one that means none."""
+    known = linear_layers(hf)
+    if targets == "all_linear":
+        return list(known)
+    for target in targets:
+        if not any(_ends(name, target) for name in known):
+            raise _no_layer(hf, target, known)
+    return [name for name in known if any(_ends(name, target) for target in targets)]
+
+
+def _no_layer(hf: Any, target: str, known: dict[str, nn.Module]) -> UserError:
+    others = [m for name, m in hf.named_modules() if _ends(name, target)]
+    if any(m in (hf.get_output_embeddings(), hf.get_input_embeddings()) for m in others):
+        return UserError(
+            f"'{target}' has no adapter of low rank", where="train.adapter.targets",
+            why="log-probs are read directly off the weights of embeddings and head", fix=f"train it whole: modules_to_save: [{target}]",
+        )  # fmt: skip
+    if others:
+        fix = did_you_mean(target, _leaves(known))
+        return UserError(
+            f"'{target}' is a {type(others[0]).__name__}, not a linear layer", where="train.adapter.targets", fix=fix
+        )
+    return UserError(f"no layer is called '{target}'", where="train.adapter.targets", fix=did_you_mean(target, _leaves(known)))
+
+
+def saved_whole(hf: Any, names: Sequence[str], chosen: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules that learn all of their weights, by full name; UserError where there is none, or it is adapted as well."""
+    modules = {name: m for name, m in hf.named_modules() if name and any(True for _ in m.parameters())}
+    found: dict[str, nn.Module] = {}
+    for wanted in names:
+        matching = {name: m for name, m in modules.items() if _ends(name, wanted)}
+        if not matching:
+            fix = did_you_mean(wanted, _leaves(modules))
+            raise UserError(f"no module is called '{wanted}'", where="train.adapter.modules_to_save", fix=fix)
+        for name in matching:
+            if both := [c for c in chosen if f"{c}.".startswith(f"{name}.") or f"{name}.".startswith(f"{c}.")]:
+                raise UserError(
+                    f"'{wanted}' would learn whole and by an adapter ({both[0]})", where="train.adapter.modules_to_save",
+                    fix="name it in one place only",
+                )  # fmt: skip
+        found |= matching
+    return found
+
+
+def _leaves(names: Any) -> set[str]:
+    return {leaf for name in names if not (leaf := name.rsplit(".", 1)[-1]).isdigit()}
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
+    """Put peft's layers in the place of the chosen ones, and check that these and no others were replaced."""
+    from evenhand.models.trunk import with_fast_products
+
+    everywhere = [name for name, m in hf.named_modules() if any(_ends(name, leaf) for leaf in _leaves(chosen))]
+    named = sorted(_leaves(chosen)) if set(everywhere) == set(chosen) else sorted(chosen)
+    transposed = not isinstance(hf.get_submodule(chosen[0]), nn.Linear)
+    alpha = int(adapter.alpha) if float(adapter.alpha).is_integer() else adapter.alpha
+    library = peft()
+    config = library.LoraConfig(
+        r=adapter.rank, lora_alpha=alpha, target_modules=named, use_rslora=adapter.rslora, lora_dropout=0.0,
+        fan_in_fan_out=transposed, init_lora_weights=False,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft advises on settings that are checked here
+        library.inject_adapter_in_model(config, hf, NAME)
+    if {name for name, _ in adapted(hf)} != set(chosen):
+        raise UserError(f"peft cannot adapt these layers of {type(hf).__name__}", where="train.adapter", fix="name other targets")
+    with_fast_products(hf)
+    hf.eval()
+
+
+@torch.no_grad()
+def _begin(layer: Any, *key: str | int) -> None:
+    a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+    drawn = torch.rand(a.shape, generator=generator(*key), dtype=torch.float32)
+    a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
+    b.zero_()
+
+
+def is_adapted(module: Any) -> bool:
+    """Whether a module is a layer with an adapter."""
+    return hasattr(module, "lora_A") and hasattr(module, "base_layer")
+
+
+def adapted(hf: nn.Module) -> list[tuple[str, Any]]:
+    """The layers with an adapter, by their names in the plain network."""
+    return [(name, m) for name, m in hf.named_modules() if is_adapted(m)]
+
+
+@torch.no_grad()
+def merged_weight(layer: Any) -> Tensor:
+    """`W + s B A` of a layer with an adapter, at least in float32."""
+    weight = layer.base_layer.weight
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    change = layer.lora_B[NAME].weight.to(wide) @ layer.lora_A[NAME].weight.to(wide) * layer.scaling[NAME]
+    return weight.to(wide) + (change.t() if layer.fan_in_fan_out else change)
+
+
+@contextmanager
+def merged(hf: nn.Module) -> Iterator[None]:
+    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision."""
+    before = []
+    for name, layer in adapted(hf):
+        place, _, leaf = name.rpartition(".")
+        before.append((hf.get_submodule(place), leaf, layer, layer.base_layer.weight.data))
+    try:
+        for parent, leaf, layer, weight in before:
+            layer.base_layer.weight.data = merged_weight(layer).to(weight.dtype)
+            parent._modules[leaf] = layer.base_layer
+        yield
+    finally:
+        for parent, leaf, layer, weight in before:
+            layer.base_layer.weight.data = weight
+            parent._modules[leaf] = layer
+
+
+def counted(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, learns in sizes if learns), sum(n for n, _ in sizes)
