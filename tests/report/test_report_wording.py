@@ -118,3 +118,10 @@ def test_a_failed_seed_counts_neither_way() -> None:
 def test_without_any_comparison_there_is_no_verdict() -> None:
     assert headline(summarise({"arms": {"dpo": {"gold": 0.5}}})).title == "dpo was not judged against another arm"
     assert headline(summarise({"arms": {}})).title == "No arm has a result"
+
+
+def test_a_resolution_beyond_what_a_win_rate_can_differ_by_is_not_shown_as_points() -> None:
+    given = results({"dpo": arm(0.54, 0.05, [0.52, 0.55, 0.55])}, power={"minimum_detectable_difference": 3.577, "median": 0.391})
+    said = " ".join(headline(summarise(given)).sentences)
+    assert "39.1 points (of any size for the pair that varies most)" in said
+    assert "357" not in said
