@@ -165,3 +165,15 @@ def test_key_paths_round_trip():
 
 def test_an_empty_file_is_an_empty_mapping():
     assert parse("# only a comment\n", "f") == Document({}, {(): "f"})
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [("a: 1\nb: x\x07y", "f.yaml:2", "#x0007 is not allowed"), ("a: " + "[" * 5000 + "]" * 5000, "f.yaml", "nested without end")],
+)
+def test_what_yaml_itself_gives_up_on(text, where, what):
+    with pytest.raises(UserError) as error:
+        parse(text, "f.yaml")
+    assert error.value.where == where
+    assert what in error.value.what
+    assert "\n" not in error.value.what

@@ -175,6 +175,10 @@ class Experiment:
 
     def _arm(self, name: str, raw: Mapping[str, Any], where: str, defaults: Mapping[str, Any], *, shared: bool = True) -> Arm:
         train = self.train if shared else {}
+        for key in ("train", "sampling", "lengths"):
+            if not isinstance(raw.get(key, {}), Mapping):
+                fix = "give keys and values, or remove it to use the defaults"
+                raise UserError(f"{raw[key]!r} is not valid", where=f"{where}.{key}", why="it must be a mapping", fix=fix)
         raw = {**raw, "sampling": {**self.sampling, **raw.get("sampling", {})}}
         raw["lengths"] = {**asdict(self.lengths), **raw.get("lengths", {})}
         return parse_arm(name, raw, where=where, train=train, defaults=defaults)

@@ -111,8 +111,12 @@ def parse(text: str, name: str) -> Document:
         data = _Builder(loader, name, places).value(node, ())
     except yaml.MarkedYAMLError as error:
         raise _yaml_error(error, name) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"not readable as YAML: {error}", where=name) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"not readable as YAML: the character #x{error.character:04x} is not allowed"
+        raise UserError(what, where=f"{name}:{line}", fix="remove it") from None
+    except RecursionError:
+        raise UserError("not readable as YAML: it is nested without end", where=name, fix="write it flatter") from None
     return Document(data, places)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -36,35 +37,41 @@ class Range:
 
     def __str__(self) -> str:
         ends = {"at least": self.low, "above": self.above, "at most": self.high, "below": self.below}
-        return " and ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
+        return " and ".join("finite" if end == math.inf else f"{word} {end:g}" for word, end in ends.items() if end is not None)
 
 
 COUNT = Range("with none of them nothing would be done", low=1)
 MAYBE = Range("there is no less than nothing of it", low=0)
+STRENGTH = Range("there is no less than nothing of it, nor of anything without end", low=0, below=math.inf)
+FINITE = Range("at 0 or less, or without end, it has no effect or the opposite one", above=0, below=math.inf)
 POSITIVE = Range("at 0 or less it has no effect, or the opposite one", above=0)
 SHARE = Range("it is a share", low=0, high=1)
 NUCLEUS = Range("it is the share of the probability that is sampled from", above=0, high=1)
 PAIR = Range("a pair is made of two answers", low=2)
 TRAIN: Mapping[str, Range] = {
-    "steps": COUNT, "epochs": POSITIVE, "prompts_per_step": COUNT, "learning_rate": MAYBE, "weight_decay": MAYBE, "eps": POSITIVE,
+    "steps": COUNT, "epochs": FINITE, "prompts_per_step": COUNT, "learning_rate": STRENGTH, "weight_decay": STRENGTH,
+    "warmup": Range("it is the share of the steps in which the learning rate rises", low=0, high=1), "eps": FINITE,
     "clip": POSITIVE, "tokens_per_microbatch": COUNT, "checkpoint_every": MAYBE, "evaluate_every": MAYBE, "sample_every": MAYBE,
     "validate_every": MAYBE, "validation_prompts": COUNT,
 }  # fmt: skip
 LIMIT = Range("every rule measures something that is 0 or more", low=0)
 BETAS = Range("a moving average of no or of all of the past is none", low=0, below=1)
 SAMPLING: Mapping[str, Range] = {
-    "temperature": MAYBE,
+    "temperature": STRENGTH,
     "top_p": NUCLEUS,
     "top_k": MAYBE,
 }
 PARAMETERS: Mapping[str, Range] = {
-    **dict.fromkeys(("beta", "kl", "entropy", "likelihood", "low", "high", "dual_clip", "value_clip", "importance"), MAYBE),
-    **dict.fromkeys(("margin_scale", "centring", "weight_desirable", "weight_undesirable", "length_penalty"), MAYBE),
+    **dict.fromkeys(("low", "high", "dual_clip", "value_clip", "importance"), MAYBE),
+    **dict.fromkeys(("beta", "kl", "entropy", "likelihood", "margin_scale", "centring"), STRENGTH),
+    **dict.fromkeys(("weight_desirable", "weight_undesirable", "length_penalty"), STRENGTH),
     **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds"), COUNT),
     **dict.fromkeys(("lam", "gamma"), SHARE),
-    "tau": POSITIVE, "flip": Range("with half of the labels swapped they say nothing", low=0, below=0.5),
+    "tau": FINITE, "flip": Range("with half of the labels swapped they say nothing", low=0, below=0.5),
 }  # fmt: skip
 """A method's parameters: these names mean one thing wherever they occur."""
+DECAY: Mapping[str, Range] = {"factor": FINITE, "every": COUNT}
+"""What the schedule `step` takes."""
 SECTIONS: Mapping[str, Mapping[str, Range]] = {
     "lengths": {"prompt": COUNT, "completion": COUNT},
     "data": {"holdout": Range("it is the share of prompts that is set apart", low=0, below=1)},
@@ -79,6 +86,8 @@ SECTIONS: Mapping[str, Mapping[str, Range]] = {
     "model.pretrain": {"documents": COUNT},
 }  # fmt: skip
 NAME = re.compile(r"[\w+=,-][\w .+=,-]*")
+LONGEST = 100
+"""Bytes of a name: it becomes part of longer names of folders and files, which end at 255."""
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 
@@ -107,9 +116,10 @@ def name_problems(experiment: Experiment) -> Iterator[UserError]:
     """Names that are no folder's, and arms that start from each other."""
     for section in ("arms", "reward_models"):
         for name in getattr(experiment, section):
-            if not NAME.fullmatch(name):
+            if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
                 why, fix = "results lie in a folder of this name", "use letters, digits, blanks, and any of . _ + = , -"
-                yield UserError(f"'{name}' cannot be a name", where=section, why=why, fix=fix)
+                fix += f"; at most {LONGEST} of them" if len(name.encode()) > LONGEST else ""
+                yield UserError(f"'{name[:LONGEST]}' cannot be a name", where=section, why=why, fix=fix)
     starts = {name: raw.get("start", experiment.start) for name, raw in experiment.arms.items()}
     for name in starts:
         way = [name]
@@ -181,6 +191,9 @@ def _schedule_problems(arm: Arm, where: str) -> Iterator[UserError]:
         if key not in known:
             fix = did_you_mean(key, known) if known else f"the schedule {arm.train.schedule} has none; remove it"
             yield UserError(f"unknown key '{key}'", where=f"{where}.schedule_parameters.{key}", fix=fix)
+    for key, value in arm.train.schedule_parameters.items():
+        if key in DECAY:
+            yield from _problem(value, DECAY[key], f"{where}.schedule_parameters.{key}")
 
 
 def _problem(value: Any, allowed: Range, where: str) -> Iterator[UserError]:
