@@ -18,6 +18,7 @@ LAYERS = [
     {"stages"},
     {"experiment"},
     {"report", "doctor"},
+    {"export"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

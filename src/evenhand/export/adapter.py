@@ -1,0 +1,89 @@
+"""An arm's adapter in peft's format, compared with the run's merged model, with the same card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evenhand.data.template import Renderer
+from evenhand.errors import UserError
+from evenhand.export.check import check_policy
+from evenhand.export.folder import generation_config, new_folder, sampling
+from evenhand.export.model import Exported, describe, stored_dtype
+from evenhand.export.subject import Subject
+
+FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
+
+
+def export_adapter(
+    subject: Subject,
+    out: Path,
+    *,
+    prompts: int = 8,
+    license: str | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+) -> Exported:
+    """Copy the adapter of `subject` to the new folder `out`, with tokenizer, generation config and card.
+
+    peft puts it on the base it was trained from, and the two together are compared with the run's merged model, to the precision
+    that was merged in. A base that is a folder of this machine is not named in the copy. Raises UserError without an adapter,
+    without peft, when the base is gone, and as `export` does.
+    """
+    from evenhand.models.load import load_tokenizer
+
+    source = subject.folder / FOLDER
+    if not (source / CONFIG).is_file() or not (source / WEIGHTS).is_file():
+        raise UserError(f"{subject.name} has no adapter", where=str(source), fix="leave --adapter out: the whole model is there")
+    if subject.is_reward_model:
+        raise UserError("an adapter of a reward model is not exported", where=str(source), fix="leave --adapter out")
+    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    base = str(config.get("base_model_name_or_path") or "")
+    renderer = Renderer(load_tokenizer(subject.model))
+    own = stored_dtype(subject.model)
+    with new_folder(out) as folder:
+        shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+        renderer.tokenizer.save_pretrained(folder)
+        generation_config(renderer, sampling(subject)).save_pretrained(folder)
+        public = {**config, "base_model_name_or_path": None if _is_here(base) else base}
+        (folder / CONFIG).write_text(json.dumps(public, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        say(f"copied; comparing {Path(base).name} with it, by peft, with the run's merged model")
+
+        def opened(folder: Path, computes: str, device: str) -> Any:
+            return on_base(base, folder, device)
+
+        found = check_policy(subject, renderer, folder, prompts=prompts, computes=own, device=device, opened=opened)
+        for line in found.lines:
+            say(line)
+        stops = describe(subject, renderer, own, found, folder, license, adapter=True)
+    return Exported(folder=out, dtype=own, checked=found, stops=stops)
+
+
+def on_base(base: str, folder: Path, device: str) -> Any:
+    """The adapter in `folder` on its base by peft, in float32, with the exported generation config."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from evenhand.models.load import resolve_device
+    from evenhand.models.quiet import quietly
+
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise UserError("peft is not installed", where="--adapter", fix="pip install peft; or leave --adapter out") from None
+    if _is_here(base) and not Path(base).is_dir():
+        raise UserError("the adapter's base is gone", where=base, why="the copy could not be checked", fix="leave --adapter out")
+    with quietly():
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = PeftModel.from_pretrained(plain, str(folder)).to(resolve_device(device)).eval()
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+        model.base_model.model.generation_config = model.generation_config
+    return model
+
+
+def _is_here(base: str) -> bool:
+    """Whether a base's name is a folder of this machine rather than a name on the Hub."""
+    return base.startswith((".", "/", "~")) or Path(base).is_dir()

@@ -1,0 +1,73 @@
+"""Does an exported reward model give the run's scores? Plain transformers against the run's model, answer by answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from evenhand.data.template import Renderer
+from evenhand.export.check import TOKENS_PER_MICROBATCH, TOLERANCE, Checked, differs, same_rendering, sampled_answers
+from evenhand.export.subject import Subject
+from evenhand.types import Group, TokenGroup
+
+
+def check_scores(subject: Subject, renderer: Renderer, folder: Path, *, prompts: int, computes: str, device: str) -> Checked:
+    """Compare an exported reward model with the run's on answers to `prompts` held-out prompts; UserError where they differ.
+
+    Plain transformers scores every answer twice: alone, and in a padded batch, where a padding token that is also a stop token
+    would move the place that is read. Differences are measured in the standard deviation of the run's training answers.
+    """
+    from evenhand.rewards.model import ModelReward, Normalisation
+
+    groups = sampled_answers(subject, prompts)
+    same_rendering(renderer, folder, [g.prompt for g in groups])
+    limits = subject.lengths
+    tokens = [renderer.tokenise(g, max_prompt=limits["prompt"], max_completion=limits["completion"]) for g in groups]
+    heard = listen(folder, tokens, computes, device)
+    own = _run_scores(subject, renderer, groups, ModelReward, device)
+    scale, allowed = Normalisation.load(subject.model).scale, TOLERANCE[computes].score
+    worst = max(abs(a - b) / scale for rows in heard for a, b in zip(rows, own, strict=True))
+    if not worst <= allowed:  # a NaN differs too
+        raise differs(f"scores differ by up to {worst:.3g} standard deviations", f"{computes} allows {allowed:g}")
+    return Checked(
+        lines=(
+            f"scores of {len(groups)} answers, alone and padded, differ by at most {worst:.2g} standard deviations "
+            f"({computes} may differ by {allowed:g})",
+            "prompts render to the same ids",
+        ),
+        numbers={"prompts": len(groups), "max_dscore": worst, "computes": computes, "tolerance": {"score": allowed}},
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def listen(folder: Path, tokens: Sequence[TokenGroup], computes: str, device: str) -> tuple[list[float], list[float]]:
+    """Scores by plain transformers of the exported folder: each row alone, and all rows padded to one length."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from evenhand.models.load import DTYPES, resolve_device
+    from evenhand.models.quiet import quietly
+
+    rows = [[*t.prompt, *t.completions[0].ids] for t in tokens]
+    with quietly():
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=DTYPES[computes])
+        model = model.to(resolve_device(device)).eval()
+        alone = [float(model(torch.tensor([row], device=model.device)).logits[0, 0]) for row in rows]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if tokenizer.pad_token_id is None:
+            return alone, alone
+        batch = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(model.device)
+        padded = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].float().tolist()
+    return alone, padded
+
+
+def _run_scores(subject: Subject, renderer: Renderer, groups: Sequence[Group], reward: type, device: str) -> list[float]:
+    from evenhand.models.load import load_reward_model
+
+    model = load_reward_model(subject.model, dtype="float32", device=device)
+    scores = reward(
+        model, renderer, max_prompt=subject.lengths["prompt"], max_completion=subject.lengths["completion"],
+        tokens_per_microbatch=TOKENS_PER_MICROBATCH,
+    )(groups)  # fmt: skip
+    return [s.values[0] for s in scores]

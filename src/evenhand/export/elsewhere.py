@@ -1,0 +1,44 @@
+"""What readers other than this transformers version need to find in a model folder.
+
+transformers 5 moved some settings: `rope_theta` into `rope_parameters`, special tokens into `extra_special_tokens`, and it
+names a tokenizer class that version 4 does not know. Version 4 and converters built on it then fail, or worse, read a default:
+a model with another rotary base than 10,000 loads there without a word and answers nonsense. Both spellings are written.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def for_other_readers(folder: Path) -> None:
+    """Add the older spellings to `config.json` and `tokenizer_config.json`; what transformers 5 reads stays the same."""
+    _rewrite(folder / "config.json", _config)
+    _rewrite(folder / "tokenizer_config.json", _tokenizer)
+
+
+def _config(given: dict[str, Any]) -> dict[str, Any]:
+    """`rope_theta` and `rope_scaling` beside `rope_parameters`, where one set holds for all layers; `torch_dtype`."""
+    older = {"torch_dtype": given["dtype"]} if "dtype" in given else {}
+    rope = given.get("rope_parameters")
+    if isinstance(rope, dict) and not any(isinstance(v, dict) for v in rope.values()):
+        older |= {k: v for k, v in rope.items() if k in ("rope_theta", "partial_rotary_factor")}
+        if rope.get("rope_type", "default") != "default":
+            older["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
+    return {**older, **given}
+
+
+def _tokenizer(given: dict[str, Any]) -> dict[str, Any]:
+    """The class both versions know, special tokens under the older name, nothing about this machine."""
+    kept = {k: v for k, v in given.items() if k not in ("is_local", "local_files_only")}
+    if kept.get("tokenizer_class") == "TokenizersBackend":
+        kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(kept.get("extra_special_tokens"), list):
+        kept["additional_special_tokens"] = kept.pop("extra_special_tokens")
+    return kept
+
+
+def _rewrite(path: Path, change: Any) -> None:
+    given = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(change(given), indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,231 @@
+"""What a card says of a model, from results.json, experiment.json and the ledgers, and nothing beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evenhand.export.markdown import Markdown, code, escaped
+from evenhand.export.subject import Subject
+from evenhand.report.cards import judge_facts, judge_warnings, reward_model_cards
+from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
+from evenhand.report.numbers import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
+from evenhand.report.run_data import RunData
+from evenhand.report.summary import Arm, Summary, Verdict
+from evenhand.report.wording import corrected, excluded, power, seeds_agree
+
+
+def finding(summary: Summary, arm: Arm, seed: int | None) -> Markdown:
+    """The verdict on an arm in one paragraph of Markdown; no claim without a verdict on which the seeds agree."""
+    against = escaped(summary.reference)
+    if arm.is_baseline:
+        return Markdown(f"**The baseline.** The run's other arms were compared with {against}; it has no win rate of its own.")
+    if arm.win_rate is None:
+        return Markdown("**Not judged.** The run holds no verdict on this model.")
+    rate = (
+        f"win rate {percent(arm.win_rate)} against {against} (95% interval {interval(arm.ci95)}; ties count half, 50% is no "
+        f"difference), over {_counted(summary, arm)}."
+    )
+    if arm.verdict in (Verdict.BETTER, Verdict.WORSE) and seeds_agree(arm):
+        head = f"**Judged {arm.verdict.value} than {against}**: {rate}"
+    elif arm.verdict is Verdict.INCONCLUSIVE:
+        head = f"**Inconclusive**: it cannot be told apart from {against}. {rate[0].upper()}{rate[1:]} {power(summary)}"
+    else:
+        head = f"**No claim**: the interval excludes 50%, but the seeds do not agree. {rate[0].upper()}{rate[1:]}"
+    return Markdown(" ".join([head.strip(), *_of_this_seed(summary, arm, seed)]))
+
+
+def _counted(summary: Summary, arm: Arm) -> str:
+    seeds = sum(value is not None for value in arm.per_seed)
+    return f"{seeds} training seed{'s' * (seeds != 1)} and {summary.n_prompts or 'an unknown number of'} held-out prompts"
+
+
+def _of_this_seed(summary: Summary, arm: Arm, seed: int | None) -> list[str]:
+    """One checkpoint is not the method: its own number stands beside the others'."""
+    if seed not in summary.seeds or len(arm.per_seed) != len(summary.seeds):
+        return []
+    own = arm.per_seed[summary.seeds.index(seed)]
+    if own is None:
+        return [f"This model is seed {seed}, which has no verdict of its own."]
+    if len(summary.seeds) == 1:
+        return [f"This model is that one seed ({seed}): the interval covers other prompts, not other training runs."]
+    return [f"This model is seed {seed}, whose own win rate is {percent(own)}; the interval is about the method, not this seed."]
+
+
+def verdict_table(summary: Summary, name: str) -> list[tuple[Any, ...]]:
+    """Rows of the verdict table as cells, this arm's name in bold, its start first."""
+    rows = []
+    for arm in summary.ranked:
+        shown = Markdown(f"**{escaped(arm.name)}**") if arm.name == name else arm.name
+        seeds = ", ".join(percent(v) for v in arm.per_seed) or MISSING
+        controlled = arm.raw.get("length_controlled") or {}
+        even = f"{percent(controlled.get('win_rate'))} ({interval(controlled.get('ci95'))})" if controlled else MISSING
+        rows.append(
+            (shown, percent(arm.win_rate), interval(arm.ci95), seeds, even, fixed(arm.raw.get("mean_length"), 1),
+             fixed(arm.raw.get("kl"), 1), arm.verdict.value)
+        )  # fmt: skip
+    return rows
+
+
+def contrasts(summary: Summary, name: str) -> list[tuple[Any, ...]]:
+    """This arm against each other one: (other, points, interval, verdict), the baseline first."""
+    found = [c for (a, _), c in summary.contrasts.items() if a == name]
+    found.sort(key=lambda c: c.b != summary.baseline)
+    return [(c.b, points(c.difference), points_interval(c.ci95), c.verdict.value) for c in found]
+
+
+def answers(arm: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured on the held-out answers, over the arm's seeds."""
+    known = (
+        ("Mean length", "mean_length", lambda v: f"{fixed(v, 1)} tokens"),
+        ("Cut at the token limit", "truncated", percent),
+        ("KL from the start", "kl", lambda v: f"{fixed(v, 2)} nats per sequence"),
+        ("Entropy of the sampler", "entropy", lambda v: f"{fixed(v, 2)} nats per token"),
+        ("Distinct word pairs", "distinct_2", percent),
+        ("Mean training reward", "reward", lambda v: fixed(v, 3)),
+        ("Mean score by the judge", "gold", lambda v: fixed(v, 3)),
+        ("Answers that decline", "refusal", percent),
+        ("Empty answers", "empty", percent),
+    )
+    return [(label, shown(arm[key])) for label, key, shown in known if is_number(arm.get(key))]
+
+
+def spent(subject: Subject) -> list[tuple[str, str]]:
+    """What training this one model took, by its own ledger; the stages it shares with others (data, start) are not in it."""
+    found = (subject.run.ledgers.get(subject.name) or {}).get(str(subject.seed)) or {}
+    if not found:
+        return []
+    rows = [
+        ("Tokens generated", amount(found.get("tokens_generated"))),
+        ("Tokens trained on", amount(found.get("tokens_trained"))),
+        ("Reward calls", amount(found.get("reward_calls"))),
+        ("FLOPs (estimate)", amount(found.get("flops"))),
+    ]
+    seconds = found.get("seconds") or {}
+    phases = ", ".join(f"{escaped(name)} {duration(value)}" for name, value in seconds.items() if is_number(value))
+    total = sum(v for v in seconds.values() if is_number(v))
+    return [*rows, ("Time", Markdown(f"{duration(total)} ({phases})"))] if phases else rows
+
+
+def judged_by(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Who judged, and how it behaved."""
+    test = self_test(results.get("judge"))
+    word = {True: "passed", False: "FAILED", None: "could not be made"}
+    rows = list(judge_facts(results.get("judge")))
+    return [*rows, ("Self-test on pairs whose verdict is known", word[test.passed])] if test is not None else rows
+
+
+def failures(subject: Subject, summary: Summary) -> list[str]:
+    """Everything the run knows against itself: judge, lost cells, unequal settings, waived checks, over-optimisation."""
+    results = subject.run.results
+    waived = [f"A check was waived, {entry['check']}: {entry['reason']}" for entry in results.get("waived") or ()]
+    paid = list(reward_faults(results.get("reward_models") or {}, subject))
+    if subject.is_reward_model:
+        return [*paid, *waived]
+    judge = [*judge_warnings(results.get("judge")), *self_test_warnings(results.get("judge"))]
+    lost = [f"{entry['node']}: {str(entry['error']).splitlines()[0]}" for entry in results.get("failed") or ()]
+    unequal = [f"Not held equal between the arms: {line}" for line in results.get("deviations") or ()]
+    notes = [str(subject.row["note"])] if subject.row.get("note") else []
+    controlled = subject.row.get("length_controlled") or {}
+    notes += [str(controlled["note"])] if controlled.get("note") else []
+    truth = corrected(summary)
+    found = [*judge, *excluded(results), *lost, *notes, *([truth] if truth else []), *overoptimised(subject, summary)]
+    return [*found, *paid, *unequal, *waived]
+
+
+def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:
+    """Signs that an arm bought reward that the judge does not value."""
+    arm = next((a for a in summary.arms if a.name == subject.name), None)
+    start = next((a for a in summary.arms if a.is_baseline), None)
+    if arm is None:
+        return
+    own, before = arm.raw.get("reward"), start.raw.get("reward") if start else None
+    if arm.verdict is Verdict.WORSE and is_number(own) and is_number(before) and own > before:
+        yield (
+            f"Over-optimisation: it has more training reward than {summary.reference} ({fixed(own, 3)} against "
+            f"{fixed(before, 3)}) and was judged worse."
+        )
+    path = _means((subject.run.results.get("frontier") or {}).get(subject.name) or ())
+    if len(path) < 3:
+        return
+    top = max(path, key=lambda p: p["gold"])
+    if top["step"] < path[-1]["step"] and path[-1]["gold"] < top["gold"] and path[-1]["reward"] > top["reward"]:
+        yield (
+            f"On the few answers watched in training the judge's score was highest at step {top['step']} "
+            f"({fixed(top['gold'], 3)}) and {fixed(path[-1]['gold'], 3)} at the end, while the training reward went on rising: "
+            "possibly over-optimised."
+        )
+
+
+def _means(points: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Watched answers by step, averaged over seeds, in order."""
+    steps: dict[int, list[Mapping[str, Any]]] = {}
+    for point in points:
+        if is_number(point.get("gold")) and is_number(point.get("reward")):
+            steps.setdefault(int(point.get("step", 0)), []).append(point)
+    return [
+        {"step": step, **{key: sum(float(p[key]) for p in found) / len(found) for key in ("gold", "reward")}}
+        for step, found in sorted(steps.items())
+    ]
+
+
+def reward_faults(models: Mapping[str, Mapping[str, Any]], subject: Subject) -> Iterator[str]:
+    """Faults of the reward models that this model is, or was trained on."""
+    mentioned = set(_strings(subject.spec.get("reward"))) | {subject.name}
+    for card in reward_model_cards({n: raw for n, raw in models.items() if n in mentioned}):
+        yield from (f"Reward model {card.name}: {warning}" for warning in card.warnings)
+    for name, rows in probe_tables(models).items():
+        fooled = [row.name for row in rows if row.fooled]
+        if name in mentioned and fooled:
+            yield f"Reward model {name} pays for changes that make no answer better: {', '.join(fooled)}."
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _strings(inner)
+
+
+def scored_pairs(run: RunData, name: str) -> list[tuple[str, str, str]]:
+    """A reward model's measures on held-out pairs: (label, value, what it means)."""
+    raw = (run.results.get("reward_models") or {}).get(name)
+    return [(m.label, m.value, m.reading) for card in reward_model_cards({name: raw} if raw else {}) for m in card.measures]
+
+
+def settings(subject: Subject) -> dict[str, Any]:
+    """The stage's settings that decide what was learned."""
+    spec = subject.spec
+    train = {k: v for k, v in (spec.get("train") or {}).items() if v is not None and v != {}}
+    kept = {k: spec[k] for k in ("parameters", "reward", "data", "lengths", "sampling") if spec.get(k) not in (None, {}, [])}
+    return {**({"method": spec["method"]} if spec.get("method") else {}), **kept, **({"train": train} if train else {})}
+
+
+def described(subject: Subject) -> tuple[Markdown, list[tuple[str, Markdown]]]:
+    """A method's sentence and its five coordinates with this model's parameters; ("", []) for one that is not registered here."""
+    from evenhand.experiment.catalogue import coordinates, paragraphs
+    from evenhand.methods import METHODS, build
+
+    name = subject.spec.get("method")
+    if name not in METHODS:
+        return Markdown(), []
+    steps = subject.spec["train"].get("steps") or _steps(subject) or 1
+    made = build(name, subject.spec.get("parameters") or {}, steps=steps, max_tokens=subject.lengths["completion"])
+    return Markdown(paragraphs(METHODS[name])[0]), [(key, Markdown(text)) for key, text in coordinates(made)]
+
+
+def _steps(subject: Subject) -> int | None:
+    rows = (subject.run.curves.get(subject.name) or {}).get(str(subject.seed)) or ()
+    return max((row["step"] for row in rows if is_number(row.get("step"))), default=None)
+
+
+def versions(run: RunData) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (run.experiment.get("versions") or {}).items())
+
+
+def hashes(record: Mapping[str, Any]) -> list[tuple[str, Markdown]]:
+    """What identifies the model and everything it was made from."""
+    named = [(f"experiment, {name}", value) for name, value in record["hashes"].items()]
+    named += [("this stage", record["key"]), ("data", record["data_key"]), ("chat template", record["template"])]
+    named += [(name, value) for name, value in record["files"].items() if name.endswith(".safetensors")]
+    return [(name, code(value, cell=True)) for name, value in named if value]

@@ -1,0 +1,96 @@
+"""Folders that appear complete or not at all, and a run's model written as one that other tools load."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError
+from evenhand.export.elsewhere import for_other_readers
+from evenhand.export.subject import Subject
+
+if TYPE_CHECKING:
+    import torch
+
+    from evenhand.data.template import Renderer
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write in, which becomes `out` at the end; after an error nothing is left. Refuses to replace what exists."""
+    if out.exists() or out.is_symlink():
+        raise UserError("exists already", where=str(out), fix="name another --out, or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield partial
+        for path in (partial, *partial.rglob("*")):  # mkdtemp and safetensors write for their owner alone
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        if out.exists():
+            raise UserError("exists already", where=str(out), why="it appeared meanwhile", fix="name another --out")
+        os.rename(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_model(subject: Subject, renderer: Renderer, folder: Path, dtype: torch.dtype | None) -> str:
+    """The model with its tokenizer, template and generation config in `folder`; returns the precision of its weights.
+
+    `dtype` None keeps the run's own. Raises UserError where a weight does not fit into the range of `dtype`.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from evenhand.models.quiet import quietly
+
+    auto = AutoModelForSequenceClassification if subject.is_reward_model else AutoModelForCausalLM
+    with quietly():
+        model = auto.from_pretrained(subject.model, dtype="auto" if dtype is None else dtype, use_safetensors=True)
+        _refuse_overflow(model, subject)
+        if not subject.is_reward_model:
+            model.generation_config = generation_config(renderer, sampling(subject))
+        model.save_pretrained(folder)
+        renderer.tokenizer.save_pretrained(folder)
+    if (normalisation := subject.model / "reward_normalisation.json").is_file():
+        shutil.copyfile(normalisation, folder / normalisation.name)
+    for_other_readers(folder)
+    return str(model.dtype).removeprefix("torch.")
+
+
+def sampling(subject: Subject) -> Mapping[str, Any]:
+    """How the run sampled the answers it judged."""
+    return {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **((subject.effective.get("evaluation") or {}).get("sampling") or {})}
+
+
+def generation_config(renderer: Renderer, judged: Mapping[str, Any]) -> Any:
+    """Every token that ends an answer, and the sampler that the answers were judged under.
+
+    The base model's own sampling defaults (a repetition penalty, a narrow top-p) are not carried over: nothing here was measured
+    under them.
+    """
+    from transformers import GenerationConfig
+
+    drawn = judged["temperature"] > 0
+    how = {k: judged[k] for k in ("temperature", "top_p", "top_k")} if drawn else {}
+    stops = sorted(renderer.stop_ids)
+    return GenerationConfig(
+        do_sample=drawn, bos_token_id=renderer.tokenizer.bos_token_id, pad_token_id=renderer.pad_id,
+        eos_token_id=stops[0] if len(stops) == 1 else stops or None, **how,
+    )  # fmt: skip
+
+
+def _refuse_overflow(model: Any, subject: Subject) -> None:
+    import torch
+
+    lost = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    if lost:
+        kind = str(model.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{len(lost)} weights are not finite in {kind}, the first is {lost[0]}", where=subject.title,
+            why=f"{kind} ends at {torch.finfo(model.dtype).max:.4g}", fix="export in bfloat16 or float32",
+        )  # fmt: skip

@@ -1,0 +1,73 @@
+"""The block at the top of a card that the Hub reads: only what is known, only what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evenhand.export import origin
+from evenhand.export.subject import Subject
+from evenhand.report.numbers import interval, is_number
+from evenhand.report.summary import summarise
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+
+def metadata(subject: Subject, license: str | None, *, library: str = "transformers") -> ModelCardData:
+    """Base model and data sets that have names on the Hub; a licence only if a person gave one; results that were measured."""
+    from huggingface_hub import ModelCardData
+
+    base = origin.base_model(subject.run)
+    task = "text-classification" if subject.is_reward_model else "text-generation"
+    tags = ["evenhand", *([str(subject.spec["method"])] if subject.spec.get("method") else [])]
+    found = reward_results(subject) if subject.is_reward_model else arm_results(subject)
+    return ModelCardData(
+        base_model=base, base_model_relation=("adapter" if library == "peft" else "finetune") if base else None,
+        datasets=origin.datasets(subject.run) or None, license=license, library_name=library, pipeline_tag=task,
+        tags=[*tags, "reward-model"] if subject.is_reward_model else tags,
+        **({"model_name": subject.title, "eval_results": found} if found else {}),
+    )  # fmt: skip
+
+
+def arm_results(subject: Subject) -> list[EvalResult]:
+    """This seed's win rate, the method's over all seeds with its interval, and this seed's mean score by the judge."""
+    results = subject.run.results
+    summary = summarise(results)
+    arm = next((a for a in summary.arms if a.name == subject.name), None)
+    judge = (results.get("judge") or {}).get("name") or "the run's judge"
+    found = []
+    if arm is not None and arm.win_rate is not None:
+        against = f"against {summary.reference}, judged by {judge}"
+        own = subject.of_seed("per_seed")
+        if is_number(own):
+            found.append(_result(subject, "win_rate", f"Win rate of this model (seed {subject.seed}) {against}", own))
+        if len(summary.seeds) > 1:
+            sure = f", 95% interval {interval(arm.ci95)}" if arm.ci95 else ""
+            name = f"Mean win rate over {len(summary.seeds)} seeds {against}{sure}; {arm.verdict.value}"
+            found.append(_result(subject, "win_rate_mean", name, arm.win_rate))
+    if is_number(gold := subject.of_seed("gold_per_seed")):
+        found.append(_result(subject, "judge_score", f"Mean score of this model by {judge}", gold))
+    return found
+
+
+def reward_results(subject: Subject) -> list[EvalResult]:
+    """Accuracy on held-out pairs."""
+    accuracy = subject.row.get("accuracy")
+    if not is_number(accuracy):
+        return []
+    seeds = len(subject.row.get("per_seed") or ())
+    over = f" (mean of {seeds} seeds)" if seeds > 1 and subject.seed is not None else ""
+    name = f"Accuracy on held-out pairs{over}, 95% interval {interval(subject.row.get('ci95'))}"
+    return [_result(subject, "accuracy", name, accuracy)]
+
+
+def _result(subject: Subject, kind: str, name: str, value: Any) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    run, pairs = subject.run.results, subject.is_reward_model
+    count = subject.row.get("n") if pairs else run.get("n_prompts")
+    held = f"{count or 'the'} held-out {'pairs' if pairs else 'prompts'} of the run {run.get('name') or ''}".strip()
+    return EvalResult(
+        task_type="text-classification" if pairs else "text-generation", dataset_type="evenhand-run", dataset_name=held,
+        metric_type=kind, metric_name=name, metric_value=round(float(value), 4),
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""How to load an exported model, and how to make it again: the code and commands on its card."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from evenhand.export import origin
+from evenhand.export.folder import sampling
+from evenhand.export.markdown import Markdown, code
+from evenhand.export.subject import Subject
+
+if TYPE_CHECKING:
+    from evenhand.export.card import About
+
+_CHAT = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # this folder, or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+{ids}
+answer = model.generate(**inputs, max_new_tokens={limit}{how})
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
+_TURNS = """inputs = tokenizer.apply_chat_template(
+    [{"role": "user", "content": "..."}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+)"""
+_TEXT = 'inputs = tokenizer("...", return_tensors="pt")'
+_SCORE = """from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # this folder, or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")
+{ids}
+score = model(**inputs).logits[0, 0]  # higher is better"""
+_SCORED_TURNS = """turns = [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}]
+text = tokenizer.apply_chat_template(turns, tokenize=False)
+text = text[: text.rindex({stop!r}) + len({stop!r})]  # the score is read at the token that ends the answer
+inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")"""
+_SCORED_TEXT = """inputs = tokenizer("prompt and answer" + {stop!r}, return_tensors="pt")"""
+_ADAPTED = """from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # this folder, or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), folder)"""
+
+
+def snippet(about: About) -> str:
+    """Python that loads the folder, and answers or scores as the run did."""
+    subject = about.subject
+    if about.adapter:
+        return _ADAPTED.format(base=origin.base_model(subject.run) if origin.starts_from_base(subject) else "the run's start")
+    chat = about.record["template"] != "none"
+    if subject.is_reward_model:
+        ids = (_SCORED_TURNS if chat else _SCORED_TEXT).format(stop=about.stops[0] if about.stops else "")
+        return _SCORE.format(ids=ids)
+    judged = sampling(subject)
+    drawn = ", ".join(f"{k}={judged[k]}" for k in ("temperature", "top_p", "top_k"))
+    how = f", do_sample=True, {drawn}" if judged["temperature"] > 0 else ", do_sample=False"
+    return _CHAT.format(ids=_TURNS if chat else _TEXT, limit=subject.lengths["completion"], how=how)
+
+
+def notes(about: About) -> list[Markdown]:
+    """What a user must know before using it."""
+    limits, judged = about.subject.lengths, sampling(about.subject)
+    stops = ", ".join(map(code, about.stops)) or "none"
+    if about.subject.is_reward_model:
+        end = code(about.stops[0]) if about.stops else "none"
+        found = [f"The score is read at the last token, which in training was the one that ends an answer: {end}."]
+        if (about.subject.model / "reward_normalisation.json").is_file():
+            found.append(
+                "`reward_normalisation.json` holds the shift and scale that give scores of training answers mean 0 and "
+                "deviation 1: the run used `(score - shift) / scale`."
+            )
+        return [Markdown(line) for line in found]
+    greedy = "greedy" if judged["temperature"] == 0 else f"temperature {judged['temperature']:g}"
+    truncated = "" if judged["top_p"] == 1 and judged["top_k"] == 0 else f", top-p {judged['top_p']:g}, top-k {judged['top_k']}"
+    return [
+        Markdown(line)
+        for line in (
+            f"An answer ends at any of these tokens, all of them in `generation_config.json`: {stops}.",
+            f"It was judged at {greedy}{truncated}, on prompts of at most {limits['prompt']} tokens (longer ones lost their "
+            f"beginning) and answers of at most {limits['completion']}; nothing is known of it beyond.",
+        )
+    ]
+
+
+def command(subject: Subject) -> str:
+    """The two commands that make this folder again, given the configuration on the card."""
+    what = f"--reward-model {shlex.quote(subject.name)}" if subject.is_reward_model else f"--arm {shlex.quote(subject.name)}"
+    seed = "" if subject.seed is None else f" --seed {subject.seed}"
+    return f"evenhand run experiment.yaml --out run\nevenhand export run {what}{seed} --out model"
