@@ -116,12 +116,16 @@ def _row(row: Row, found: Diagnosis, cell: Cell) -> str:
 
 def _numbers(found: Diagnosis, cell: Cell) -> str:
     train = cell.spec["train"]
-    parts = [f"learning rate {train['learning_rate']:g}, the method's default is {cell.method.learning_rate:g}"]
-    parts += [f"clip {train['clip']:g}", f"weights in {cell.spec['dtype']}"]
+    parts = [f"train.learning_rate {train['learning_rate']:g}, the method's default is {cell.method.learning_rate:g}"]
+    parts += [f"clip {train['clip']:g}", f"weights in {_precision(cell)}"]
     parts += [f"largest finite {name} {value:.4g}" for name, value in found.largest.items()]
     if found.reward is not None:
         parts.append(f"scores from {found.reward[0]:.4g} to {found.reward[1]:.4g}")
     return "; ".join(parts)
+
+
+def _precision(cell: Cell) -> str:
+    return str(next(cell.model.parameters()).dtype).removeprefix("torch.")
 
 
 def _fix(found: Diagnosis, cell: Cell) -> str:
@@ -131,7 +135,7 @@ def _fix(found: Diagnosis, cell: Cell) -> str:
         return "look at these rows and the model that scored them with `evenhand doctor`"
     rate = cell.spec["train"]["learning_rate"]
     lower = f"lower train.learning_rate (try {min(rate / 10, cell.method.learning_rate):.2g})"
-    if cell.spec["dtype"] == "float16":
+    if _precision(cell) == "float16":
         lower += ", or set model.dtype to bfloat16"
     clip = cell.spec["train"]["clip"]
     return lower + (", and set train.clip (1 is usual)" if clip <= 0 or math.isinf(clip) or clip > 1 else "")

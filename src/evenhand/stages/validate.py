@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,18 @@ def heldout_loss(cell: Cell) -> Callable[[], float]:
     """The method's own loss on the rows of the validation prompts, counted as one step."""
     items = offline.held_items(cell)
     batches = [b.to(cell.device) for b in micro_batches(items, cell.spec["train"]["tokens_per_microbatch"])]
-    return lambda: loop.evaluate(cell.model, cell.method.objective, batches, cell.temperature)["loss"]
+
+    def measure() -> float:
+        found = loop.evaluate(cell.model, cell.method.objective, batches, cell.temperature)
+        if not math.isfinite(value := found.get("loss", math.nan)):  # NaN is left out of the metrics
+            raise UserError(
+                f"the loss on the validation prompts is {value}", where="train.keep",
+                why="the weights have diverged, or the loss of a validation row overflows",
+                fix="lower train.learning_rate; metrics.jsonl shows the way there",
+            )  # fmt: skip
+        return value
+
+    return measure
 
 
 def mean_reward(cell: Cell, reward: Reward, prompts: Sequence[Prompt]) -> Callable[[], float]:

@@ -39,8 +39,7 @@ class Remark:
     fix: str
 
     def __str__(self) -> str:
-        normal = "never normal" if self.normal == "never" else f"normal: {self.normal}"
-        return f"step {self.step}: {self.sentence}: {self.means} ({normal}). Try: {self.fix}"
+        return f"step {self.step}: {self.sentence}: {self.means}. Normal: {self.normal}. Try: {self.fix}"
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ class Diagnosis:
     """The first thing that is not finite on the way from weights and data to the gradient, and the sizes met on that way.
 
     `first` is WEIGHTS, "batch FIELD", "model FIELD", LOSS or GRADIENT; `rows` those in which it was seen (none for weights and
-    gradient). `largest` are absolute values over the step: of a token's log-prob (nats), of an advantage; `reward` the range.
+    gradient). `largest` are finite absolute values: of a weight, an advantage, a token's log-prob (nats); `reward` is the range.
     """
 
     first: str
@@ -71,7 +71,7 @@ def diagnose(model: nn.Module, objective: Objective, batches: Sequence[Batch], t
     """Looks again at a step that failed, from its beginning. `batches` hold their whole-step statistics, if there are any."""
     run = [(n, b) for n, b in enumerate(batches) if not b.counted_only]
     sizes = {"microbatches": len(batches), "reward": _range([b.score for _, b in run])}
-    largest = _largest("advantage", [b.advantage for _, b in run])
+    largest = _largest("weight", list(model.parameters())) | _largest("advantage", [b.advantage for _, b in run])
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         return Diagnosis(first=WEIGHTS, largest=largest, **sizes)
     for name in INPUTS:
@@ -115,17 +115,13 @@ def _row(microbatch: int, batch: Batch, n: int, size: int) -> Row:
     return Row(microbatch=microbatch, row=n, prompt=tuple(batch.ids[span.start : span.stop].tolist()))
 
 
-def _finite(values: Sequence[Tensor | None]) -> Tensor:
-    known = [v.float().flatten() for v in values if v is not None]
-    joined = torch.cat(known) if known else torch.zeros(0)
-    return joined[joined.isfinite()]
-
-
 def _largest(name: str, values: Sequence[Tensor | None]) -> dict[str, float]:
-    finite = _finite(values)
-    return {name: float(finite.abs().max())} if finite.numel() else {}
+    ends = _range(values)
+    return {name: max(abs(end) for end in ends)} if ends is not None else {}
 
 
 def _range(values: Sequence[Tensor | None]) -> tuple[float, float] | None:
-    finite = _finite(values)
-    return (float(finite.min()), float(finite.max())) if finite.numel() else None
+    """Smallest and largest of the finite values; one tensor at a time, since weights may be large."""
+    finite = [v[v.isfinite()] for v in values if v is not None]
+    known = [v for v in finite if v.numel()]
+    return (min(float(v.min()) for v in known), max(float(v.max()) for v in known)) if known else None
