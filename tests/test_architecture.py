@@ -17,6 +17,7 @@ LAYERS = [
     {"methods", "evaluation", "synthesis"},
     {"stages"},
     {"experiment"},
+    {"tuning"},
     {"report", "doctor"},
     {"export"},
     {"cli", "__main__"},

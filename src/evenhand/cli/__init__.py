@@ -11,7 +11,7 @@ import traceback
 
 import typer
 
-from evenhand.cli import data, doctor, evaluating, experiments, export, judging, label, look, make, play, statistics
+from evenhand.cli import data, doctor, evaluating, experiments, export, judging, label, look, make, play, statistics, tune
 from evenhand.errors import UserError
 
 BUG, WRONG_INPUT = 1, 2
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (experiments, doctor, play, evaluating, judging, label, export, look):
+for _module in (experiments, tune, doctor, play, evaluating, judging, label, export, look):
     for _command in _module.COMMANDS:
         app.command()(_command)
 for _command in make.COMMANDS:

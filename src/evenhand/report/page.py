@@ -36,6 +36,7 @@ from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
+from evenhand.report.tuned import tuned_rows
 from evenhand.report.wording import cautions, corrected, excluded, headline, held_equal, power
 
 SHOWN_FIRST = 6
@@ -56,10 +57,11 @@ def write_page(run_dir: Path) -> Path:
 
 def html(run: RunData, summary: Summary) -> str:
     """The page as text."""
-    return _environment().get_template("report.html.j2").render(**_context(run, summary))
+    return environment().get_template("report.html.j2").render(**_context(run, summary))
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates with our filters; whatever a model wrote is text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,  # whatever a model wrote is text
@@ -112,7 +114,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "contrasts_link": data_link(contrasts_csv(summary), "text/csv"),
         "tex_link": data_link(results_tex(summary), "application/x-tex"),
         **_figures(run, summary),
-        **_assets(),
+        **assets(),
     }
 
 
@@ -121,6 +123,8 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
     selection = run.results.get("selection")
     return {
         "chosen": chosen_rows(selection, styles),
+        "tuning": run.results.get("tuning"),
+        "tuned": tuned_rows(run.results.get("tuning"), styles),
         "shared_prompts": shared_prompts(selection),
         "validation": validation_figures(selection, styles),
         "said": said_while_training(run.results, styles),
@@ -161,7 +165,7 @@ def _title(run: RunData) -> str:
     return str(run.results.get("name") or run.folder.resolve().name)
 
 
-def _assets() -> dict[str, str]:
+def assets() -> dict[str, str]:
     """Style and script as text, and the policy that forbids the page everything else."""
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")

@@ -1,0 +1,171 @@
+"""`evenhand tune`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from evenhand.experiment.board import Board
+    from evenhand.tuning.launch import Tuning
+
+FAILED_ARMS, STOPPED = 3, 130
+
+
+def tune(
+    experiment: Annotated[str, typer.Argument(help="A YAML file, the name of a built-in experiment, or a run directory.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write (default: runs/NAME-tune).")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show trials, cache hits and cost; run nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
+) -> None:
+    """Try settings for every arm, the same number for each, on seeds and prompts that the comparison never uses."""
+    from rich.console import Console
+
+    from evenhand.cli.doctor import before_run
+    from evenhand.tuning.launch import prepare
+
+    tuning = prepare(experiment, overrides or [], out)
+    console = Console()
+    if plan:
+        _show_plan(tuning, console)
+        return
+    if not unchecked:
+        before_run(tuning.prepared, Console(stderr=True))
+    found = _execute(tuning, workers, quiet)
+    _show(found, tuning.prepared.out, console)
+    if any(arm["chosen"] is None for arm in found["arms"].values()):
+        raise typer.Exit(FAILED_ARMS)
+
+
+def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> dict[str, Any]:
+    from rich.console import Console
+
+    from evenhand.experiment.progress import choose_view
+    from evenhand.tuning.launch import execute
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
+    errors = Console(stderr=True)
+    try:
+        return execute(tuning, workers=workers, view=choose_view(errors, quiet=quiet))[1]
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was begun is kept; the same command goes on from there.")
+        raise typer.Exit(STOPPED) from None
+
+
+# ---- what it shows ------------------------------------------------------------------------------------------------------
+
+
+def _show_plan(tuning: Tuning, console: Console) -> None:
+    from evenhand.experiment.progress import duration
+    from evenhand.experiment.timings import usual
+    from evenhand.tuning.launch import look
+
+    board, tune = look(tuning), tuning.study.tune
+    console.print(plan_table(tuning, board))
+    known = list(board.cells.values())
+    cached = sum(c.status.good for c in known)
+    later = sum(board.coming.values())
+    text = f"{board.total} stages: {cached} cached, {len(known) - cached} to run" + (f", {later} not known yet" if later else "")
+    judged = tune.trials * len(tuning.study.spaces) * len(tune.seeds) * tune.prompts
+    lines = [text, f"{judged} answers to validation prompts, each judged against the baseline's"]
+    board.usual, board.workers = usual(tuning.prepared.out), max(tuning.prepared.workers or 1, 1)
+    seconds, certain = board.eta()
+    if seconds:
+        lines.append(f"{'about' if certain else 'at least'} {duration(seconds)}, by the stages that ran here before")
+    for line in [*lines, *_left_out(tuning)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _left_out(tuning: Tuning) -> list[str]:
+    from evenhand.experiment.spaces import left_out
+
+    return [f"Not tuned: {arm}, because {why}." for arm, why in left_out(tuning.experiment).items()]
+
+
+def plan_table(tuning: Tuning, board: Board) -> Table:
+    """Every trial that is known: its settings, its state, and what it costs."""
+    from rich.table import Table
+    from rich.text import Text
+
+    study = tuning.study
+    table = Table(title=f"{study.tune.trials} trials for each of {len(study.spaces)} arms, by {study.tune.measure}", box=None)
+    for column in ("arm", "trial", "settings", "state", "cost of a seed"):
+        table.add_column(column, no_wrap=column != "settings")
+    for arm, trials in study.trials.items():
+        for trial in trials:
+            status = study.outcome(trial, board).status
+            begun = any(study.store.partial(board.cells[n].node.key).is_dir() for n in trial.fits.values())
+            state = "cached" if status == "done" else status if status == "failed" else "to resume" if begun else "to run"
+            cost = board.cells[next(iter(trial.fits.values()))].node.cost
+            row = (arm, str(trial.number), settings_text(trial.settings), state, cost)
+            table.add_row(*(Text(cell, style="dim" if state == "cached" else "") for cell in row))
+        if rest := study.tune.trials - len(trials):
+            numbers = f"{len(trials) + 1} to {study.tune.trials}" if rest > 1 else str(study.tune.trials)
+            table.add_row(arm, numbers, Text("asked for when earlier ones have ended", style="dim"), "to come", "")
+    return table
+
+
+def _show(found: Mapping[str, Any], out: Path, console: Console) -> None:
+    from evenhand.report.tuning import write
+
+    page = write(out)
+    console.print(chosen_table(found))
+    for arm, raw in found["arms"].items():
+        for text in remarks(raw):
+            console.print(f"{arm}: {text}", markup=False, highlight=False, soft_wrap=True)
+    for arm, why in found["left_out"].items():
+        console.print(f"{arm}: not tuned, because {why}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Trials: {page}", soft_wrap=True, highlight=False)
+    console.print(f"Next: EVENHAND_STORE={out / 'store'} evenhand run {out / 'tuned.yaml'}", soft_wrap=True, highlight=False)
+
+
+def chosen_table(found: Mapping[str, Any]) -> Table:
+    """What was chosen for every arm."""
+    from rich.table import Table
+
+    table = Table(title=f"Best of {found['trials']} trials by {found['measure']}", title_justify="left", box=None)
+    for column in ("arm", "trial", "settings", "value", "95% interval", "as given", "failed"):
+        table.add_column(column, justify="left" if column in ("arm", "settings") else "right")
+    for arm, raw in found["arms"].items():
+        if raw["chosen"] is None:
+            table.add_row(arm, "", "every trial failed", "", "", "", str(len(raw["trials"])))
+            continue
+        given = raw["trials"][0]["value"] if raw["given_tried"] else None
+        low, high = raw["ci95"]
+        failed = sum(t["status"] == "failed" for t in raw["trials"])
+        table.add_row(arm, str(raw["chosen"]), settings_text(raw["settings"]), f"{raw['value']:.3f}", f"{low:.3f} to {high:.3f}",
+                      "" if given is None else f"{given:.3f}", str(failed))  # fmt: skip
+    return table
+
+
+def remarks(raw: Mapping[str, Any]) -> list[str]:
+    """What to keep in mind about a choice: trials that are as good, edges, failures with their first cause."""
+    found = []
+    if raw["alike"]:
+        found.append(f"the best {len(raw['alike']) + 1} trials cannot be told apart")
+    found += [f"{edge}: a wider space may hold a better one" for edge in raw["edges"]]
+    if failed := [t for t in raw["trials"] if t["status"] == "failed"]:
+        found.append(f"trial {', '.join(str(t['trial']) for t in failed)} failed; the first: {failed[0]['error']}")
+    return found
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings in one line.
+
+    >>> settings_text({"learning_rate": 0.0001, "beta": 0.1})
+    'learning_rate=0.0001 beta=0.1'
+    """
+    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items())
+
+
+COMMANDS = (tune,)
