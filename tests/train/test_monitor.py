@@ -30,8 +30,8 @@ def rollouts(steps: int = 40) -> list[dict[str, float]]:
     return [
         {
             "loss": 0.01 * (-1) ** i, "grad_norm": 0.2 + 0.05 * (i % 3), "reward": 0.02 * i, "kl": 6 * i / steps,
-            "length": 30 + i % 4, "entropy": 0.97 - 0.1 * i / steps, "truncated": 0.05, "flat": 0.125, "ratio": 1 + 0.01 * (-1) ** i,
-            "watched/clipped": 0.1, "watched/duplicates": 0.1, "watched/unscored": 0.0,
+            "length": 30 + i % 4, "entropy": 0.97 - 0.1 * i / steps, "truncated": 0.05, "flat": 0.125,
+            "ratio": 1 + 0.01 * (-1) ** i, "watched/clipped": 0.1, "watched/duplicates": 0.1, "watched/unscored": 0.0,
         }
         for i in range(steps)
     ]  # fmt: skip
