@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.experiment.faults import Faults
 from evenhand.experiment.schema import from_signature
 from evenhand.methods import METHODS, Method, build
+from evenhand.models.adapters import Adapter
 
 START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
@@ -30,6 +32,7 @@ class Train:
     `keep` "best" takes the weights that did best on `validation_prompts` prompts, which are taken out of training, measured every
     `validate_every` steps (0: after every round of a method with rounds): by the arm's reward, or by its loss if it has none.
     `stop_when` ends training early where a rule of docs/monitoring.md passes the given limit: {kl: 50, entropy_below: 0.1}.
+    `adapter` trains low-rank changes of some layers in place of all weights: docs/adapters.md.
     """
 
     steps: int | None = None
@@ -52,6 +55,7 @@ class Train:
     validate_every: int = 0
     validation_prompts: int = 64
     stop_when: Mapping[str, float] = field(default_factory=dict)
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +132,22 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
         parameters = from_signature(signatures[kind], rest, where, skip=INJECTED)
     if kind == BEST_OF_N:
         best_of_n(**parameters)
-    own["train"] = Train(**from_signature(Train, {**train, **own.get("train", {})}, f"{where}.train"))
+    own["train"] = parse_train(train, own.get("train", {}), where)
+    if own["train"].adapter is not None and not own.get("start", True):
+        fix = "train all of its weights; later stages may have an adapter"
+        raise UserError("a new network has nothing that an adapter could change", where=f"{where}.train.adapter", fix=fix)
     own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
     own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))
     checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)
     return Arm(**checked)
+
+
+def parse_train(shared: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Train:
+    """Training settings, checked: what an arm names itself takes the place of what all share, in `adapter` key by key."""
+    raw = {**shared, **own}
+    here = f"{where}.train" if "adapter" in own else "train"
+    if all(isinstance(part.get("adapter"), Mapping) for part in (shared, own)):
+        raw["adapter"] = {**shared["adapter"], **own["adapter"]}
+    checked = Train(**from_signature(Train, raw, f"{where}.train"))
+    Faults.raise_any(checked.adapter.problems(f"{here}.adapter") if checked.adapter is not None else ())
+    return checked

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from evenhand.experiment.arms import Arm, Train
+from evenhand.models.adapters import RATE
 
 if TYPE_CHECKING:
     from evenhand.experiment.config import Experiment
@@ -44,6 +45,8 @@ def deviations(experiment: Experiment) -> list[str]:
         if f.name in ("tokens_per_microbatch", "gradient_checkpointing", "checkpoint_every", "evaluate_every", "sample_every"):
             continue
         values = {a.name: getattr(a.train, f.name) for a in arms}
+        if f.name == "adapter":
+            values = {name: adapter or "all weights" for name, adapter in values.items()}
         if f.name == "learning_rate":
             values = {a.name: learning_rate(a, experiment) for a in arms}
         if len({repr(v) for v in values.values()}) > 1:
@@ -80,7 +83,8 @@ def _limits(e: Experiment) -> str:
 
 
 def learning_rate(arm: Arm, experiment: Experiment) -> float:
-    """The arm's learning rate: its own, or its method's default."""
+    """The arm's learning rate: its own, or its method's default, which an adapter multiplies by `adapters.RATE`."""
     if arm.train.learning_rate is not None:
         return arm.train.learning_rate
-    return arm.build(steps=1, max_tokens=experiment.lengths.completion).learning_rate
+    usual = arm.build(steps=1, max_tokens=experiment.lengths.completion).learning_rate
+    return usual * RATE if arm.train.adapter is not None else usual

@@ -152,6 +152,9 @@ def _fit_spec(graph: Graph, arm: Arm) -> dict[str, Any]:
         train = {k: v for k, v in train.items() if k not in VALIDATION}
     if not arm.train.stop_when:
         del train["stop_when"]  # likewise
+    del train["adapter"]
+    if arm.train.adapter is not None:
+        train["adapter"] = arm.train.adapter.spec()
     return {
         "method": arm.method, "parameters": decisive(arm.method, arm.parameters), "train": train,
         "sampling": asdict(arm.sampling),

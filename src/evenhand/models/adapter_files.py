@@ -35,7 +35,8 @@ def write(model: Trunk, folder: Path, *, start: Path) -> None:
     tied = _tied(model.hf) and model.hf.get_input_embeddings() in whole.values()
     given = model.hf.peft_config[adapters.NAME].to_dict() | {
         "base_model_name_or_path": name, "revision": revision, "inference_mode": True, "init_lora_weights": True,
-        "modules_to_save": sorted(whole) or None, "ensure_weight_tying": tied, "task_type": "SEQ_CLS" if _scores(model) else "CAUSAL_LM",
+        "modules_to_save": sorted(whole) or None, "ensure_weight_tying": tied,
+        "task_type": "SEQ_CLS" if _scores(model) else "CAUSAL_LM",
     }  # fmt: skip
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in given.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
@@ -79,6 +80,7 @@ def base_name(start: Path) -> tuple[str, str | None]:
     >>> base_name(Path("/c/models--org--small/snapshots/0ab1"))
     ('org/small', '0ab1')
     """
+    start = start.resolve()
     known = _HUB_CACHE.search(start.as_posix())
     return (f"{known[1]}/{known[2]}", known[3]) if known else (str(start), None)
 

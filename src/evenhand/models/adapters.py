@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 NAME = "default"
 """What peft calls an adapter that is the only one."""
 RATE = 10.0
-"""An adapter's learning rate where none is named, as a multiple of the method's own: Schulman et al. 2025, LoRA Without Regret."""
+"""Learning rate of an adapter where none is named, over the method's own (Schulman et al. 2025, LoRA Without Regret)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adapter:
     """Which layers learn by an adapter and how large it is: keys of `train: {adapter: ...}`.
 
-    A [rank, in] starts uniform in +-1/sqrt(in), B [out, rank] at zero, so that training begins at the start itself. The change is
-    scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. `targets` are names of linear layers, or the ends of such names
+    A [rank, in] starts uniform in +-1/sqrt(in), B [out, rank] at zero, so that training begins at the start itself. The change
+    is scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. `targets` are names of linear layers, or ends of such names
     ("q_proj"); `modules_to_save` are modules that learn all of their weights. Dropout is always off here, so `dropout` is 0.
 
     >>> Adapter(rank=8).scale, Adapter(rank=16, rslora=True).scale
@@ -51,6 +51,12 @@ class Adapter:
     @property
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def spec(self) -> dict[str, Any]:
+        """What decides a result, as JSON."""
+        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
+        whole = list(self.modules_to_save)
+        return {"rank": self.rank, "alpha": self.alpha, "targets": targets, "rslora": self.rslora, "modules_to_save": whole}
 
     def problems(self, where: str) -> Iterator[UserError]:
         """What cannot be meant, whatever the model is."""
@@ -148,7 +154,8 @@ def _no_layer(hf: Any, target: str, known: dict[str, nn.Module]) -> UserError:
     if any(m in (hf.get_output_embeddings(), hf.get_input_embeddings()) for m in others):
         return UserError(
             f"'{target}' has no adapter of low rank", where="train.adapter.targets",
-            why="log-probs are read directly off the weights of embeddings and head", fix=f"train it whole: modules_to_save: [{target}]",
+            why="log-probs are read directly off the weights of embeddings and head",
+            fix=f"train it whole: modules_to_save: [{target}]",
         )  # fmt: skip
     if others:
         fix = did_you_mean(target, _leaves(known))

@@ -14,13 +14,24 @@ import torch
 from evenhand import methods
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
+from evenhand.models import adapter_files, adapters
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import load_policy, new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
 from evenhand.protocols import Reward
 from evenhand.stages import alarms, offline, online, validate
-from evenhand.stages.common import REWARD, in_precision, model_path, open_policy, open_renderer, setup, to_items, write_json
+from evenhand.stages.common import (
+    REWARD,
+    in_precision,
+    model_path,
+    open_policy,
+    open_renderer,
+    setup,
+    to_items,
+    with_adapter,
+    write_json,
+)
 from evenhand.train import checkpoint, loop
 from evenhand.train.items import micro_batches
 from evenhand.train.ledger import Ledger
@@ -123,7 +134,7 @@ def _save(
 
 def _more(source: Any, keeper: validate.Keeper | None) -> dict[str, dict[str, torch.Tensor]]:
     """What a checkpoint holds beside policy and optimizer: the best weights so far, and networks that the source carries."""
-    carried = {n: {k: p.detach() for k, p in m.named_parameters()} for n, m in getattr(source, "carried", {}).items()}
+    carried = {n: checkpoint.trained(m) for n, m in getattr(source, "carried", {}).items()}
     return carried | ({"best": keeper.best.weights} if keeper is not None and keeper.best.weights else {})
 
 
@@ -135,8 +146,8 @@ def _resume(
     source.load_state_dict(saved["source"])
     for name, module in getattr(source, "carried", {}).items():
         known = checkpoint.tensors(last, name)
-        for key, parameter in module.named_parameters():
-            parameter.data.copy_(known[key])
+        for key, tensor in checkpoint.trained(module).items():
+            tensor.copy_(known[key])
     if keeper is not None:
         keeper.best.load(saved["kept"], checkpoint.tensors(last, "best"))
 
@@ -144,12 +155,15 @@ def _resume(
 def _finish(cell: Cell, out: Path) -> None:
     with cell.ledger.phase("save"):
         save(cell.model, cell.renderer.tokenizer, out / "model")
+        if cell.model.adapter is not None:
+            adapter_files.write(cell.model, out / adapter_files.FOLDER, start=model_path(cell.inputs["start"]))
         if isinstance(cell.model, RewardModel):
             normalise(cell, out / "model")
         if cell.method.implied_reward is not None:
             write_json(out / REWARD, cell.method.implied_reward)
-    parameters = sum(p.numel() for p in cell.model.parameters())
-    cell.ledger.flops = 6.0 * parameters * cell.ledger.tokens_trained + 2.0 * parameters * cell.ledger.tokens_generated
+    learning, parameters = adapters.counted(cell.model)  # a weight that is frozen has no gradient of its own to compute
+    training = 4.0 * parameters + 2.0 * learning
+    cell.ledger.flops = training * cell.ledger.tokens_trained + 2.0 * parameters * cell.ledger.tokens_generated
     spent = cell.ledger.as_dict()
     inside = sum(v for k, v in spent["seconds"].items() if k in ("generate", "score"))
     spent["seconds"]["train"] = round(spent["seconds"].pop("step", 0.0) - inside, 3)
@@ -182,7 +196,7 @@ def open_cell(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], de
         in_precision(model, spec)
     else:
         renderer = open_renderer(inputs["start"], spec["template"])
-        model = opened(inputs["start"], method, spec, seed, device)
+        model = with_adapter(opened(inputs["start"], method, spec, seed, device), spec, seed)
     if spec["train"]["gradient_checkpointing"]:
         model.set_checkpointing()
     return Cell(

@@ -12,7 +12,7 @@ from evenhand.engines.local import LocalEngine
 from evenhand.methods import PREFERENCES
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
-from evenhand.stages.common import build_reward, open_policy, read_split, to_items
+from evenhand.stages.common import build_reward, open_policy, read_split, to_items, with_adapter
 from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.train.assign import weighted
 from evenhand.train.items import Item, with_pairs
@@ -21,6 +21,7 @@ from evenhand.train.rollouts import RolloutSource
 from evenhand.types import Completion, Sampling
 
 if TYPE_CHECKING:
+    from evenhand.models.policy import Policy
     from evenhand.stages.fit import Cell
 
 WATCHED = 4
@@ -35,7 +36,7 @@ def source(cell: Cell) -> RolloutSource:
     config = sampling(spec)
     asked = {method.reference, method.rollouts.partner, method.rollouts.restart}
     frozen = frozen_start(cell) if "start" in asked else None
-    previous = open_policy(cell.inputs["start"], spec, cell.device) if method.rollouts.partner == "previous" else None
+    previous = twin(cell) if method.rollouts.partner == "previous" else None
     partner = {"start": frozen, "previous": previous}.get(method.rollouts.partner)
     reference = reference_reader(cell, frozen) if method.reference == "start" else None
     return RolloutSource(
@@ -62,10 +63,16 @@ def source(cell: Cell) -> RolloutSource:
     )
 
 
+def twin(cell: Cell) -> Policy:
+    """The start once more, with the same adapter if there is one, so that weights go from one to the other by name."""
+    return with_adapter(open_policy(cell.inputs["start"], cell.spec, cell.device), cell.spec, cell.seed)
+
+
 def between_rounds(cell: Cell, source: RolloutSource, optimizer: AdamW) -> None:
     """Tell the source what happens after a rollout was sampled: the last round's policy catches up, the policy starts anew."""
     previous = source.carried.get("previous")
-    start = frozen_start(cell) if source.plan.restart == "start" else None
+    again = twin if cell.model.adapter is not None else frozen_start
+    start = again(cell) if source.plan.restart == "start" else None
 
     def collected(rollout: int) -> None:
         if previous is not None:

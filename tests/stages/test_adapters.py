@@ -1,0 +1,300 @@
+"""Adapters in every kind of stage: what is saved, that samples follow them, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evenhand.engines.local import LocalEngine
+from evenhand.errors import UserError
+from evenhand.experiment import plan
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.schema import load
+from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
+from evenhand.stages import STAGES, fit, offline, online
+from evenhand.stages.common import model_path, read_split
+from evenhand.train import checkpoint
+from evenhand.train.ledger import Ledger
+from evenhand.types import Head, Sampling
+
+EXPERIMENT = """
+name: adapted
+baseline: sft
+data:
+  world: quickstart
+  sizes: {demonstrations: 16, preferences: 24, prompts: 16, heldout_preferences: 8}
+model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
+lengths: {prompt: 32, completion: 8}
+sft: {train: {steps: 3, prompts_per_step: 8, learning_rate: 1.0e-2, adapter: {rank: 4, alpha: 8}}}
+reward_models: {rm: {train: {steps: 3, prompts_per_step: 8, learning_rate: 1.0e-2, adapter: {rank: 4}}}}
+train: {steps: 4, prompts_per_step: 3, learning_rate: 1.0e-2, schedule: constant, checkpoint_every: 1, adapter: {rank: 4, alpha: 8}}
+arms:
+  sft: {method: start}
+  dpo: {method: dpo}
+  kto: {method: kto, train: {adapter: {modules_to_save: [embed_tokens]}}}
+  ppo: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, train: {gradient_checkpointing: true}}
+  critic: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, critic: separate}
+  rloo: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validate_every: 2, validation_prompts: 4}}
+  rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
+  anew: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, initialise: start, accumulate: true}
+  whole: {method: dpo, train: {adapter: null}}
+evaluation: {prompts: 4, frontier: false}
+judge: {reward: gold, self_test: 0}
+"""
+TRAINED = ("dpo", "kto", "ppo", "critic", "rloo", "rounds", "anew")
+
+
+class Killed(Exception):
+    pass
+
+
+class Graph:
+    """The experiment's stages, run one by one in this process."""
+
+    def __init__(self, folder: Path, text: str = EXPERIMENT) -> None:
+        torch.set_num_threads(1)
+        self.plan = plan.build(load(Experiment, text).value)
+        self.folder = folder
+        self.done: dict[str, Path] = {}
+
+    def run(self, name: str, out: Path | None = None, report=lambda *a, **k: None) -> Path:
+        if out is None and name in self.done:
+            return self.done[name]
+        node = self.plan[name]
+        inputs = {role: self.run(other) for role, other in node.inputs.items()}
+        place = out or self.folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        STAGES[node.kind](node.spec, node.seed, inputs, place, report)
+        if out is None:
+            self.done[name] = place
+        return place
+
+    def arm(self, name: str) -> Path:
+        return self.run(self.plan.arms[name][0])
+
+    def cell(self, name: str) -> fit.Cell:
+        node = self.plan[self.plan.arms[name][0]]
+        inputs = {role: self.run(other) for role, other in node.inputs.items()}
+        return fit.open_cell(node.spec, node.seed, inputs, "cpu", Ledger())
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Graph:
+    return Graph(tmp_path_factory.mktemp("adapted"))
+
+
+def weights(artifact: Path) -> dict[str, torch.Tensor]:
+    return load_file(model_path(artifact) / "model.safetensors")
+
+
+def items_of(cell: fit.Cell) -> list:
+    return offline.split_items(cell, offline.split_groups({"data": "preferences"}, cell.inputs, cell.method))[:6]
+
+
+def logps(cell: fit.Cell, model) -> list[torch.Tensor]:
+    found = offline.reading(cell, model, frozenset({Head.LOGP}), items_of(cell))[Head.LOGP]
+    return [row for group in found for row in group]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_kill_changes_no_byte_and_checkpoints_hold_what_learns_alone(graph, tmp_path, name):
+    whole = graph.arm(name)
+    cell = graph.cell(name)
+    learning = {f"model.{n}" for n, p in cell.model.named_parameters() if p.requires_grad}
+    assert 0 < len(learning) < len(list(cell.model.named_parameters()))
+
+    def stop_at(step: int, done: int, *rest, **shown) -> None:
+        if done == step:
+            raise Killed
+
+    for step in (2, 3):
+        with pytest.raises(Killed):
+            graph.run(graph.plan.arms[name][0], tmp_path, partial(stop_at, step))
+        last = checkpoint.latest(tmp_path)
+        assert set(load_file(last / "model.safetensors")) == learning
+        moments = {f"{m}.{n.removeprefix('model.')}" for n in learning for m in ("exp_avg", "exp_avg_sq", "step")}
+        assert set(load_file(last / "optimizer.safetensors")) <= moments
+        assert all(len(checkpoint.tensors(last, more)) <= len(learning) for more in ("best", "previous"))
+    graph.run(graph.plan.arms[name][0], tmp_path)
+    files = ["model/model.safetensors", "metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+    assert [f for f in files if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_only_targets_moved_and_they_did(graph, name):
+    """The merged model is the start with other weights in adapted layers (and in those trained whole), nowhere else."""
+    before, after = weights(graph.run(graph.plan[graph.plan.arms[name][0]].inputs["start"])), weights(graph.arm(name))
+    assert before.keys() == after.keys()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    layers = {key for key in before if "proj" in key}
+    whole = {key for key in before if "embed_tokens" in key} if name == "kto" else set()
+    assert moved == layers | whole
+    for key in layers:
+        change = (after[key].double() - before[key].double())
+        assert torch.linalg.svdvals(change)[4:].max() < 1e-5 * torch.linalg.svdvals(change)[0] + 1e-6, "of rank 4"
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "kto", "rloo"])
+def test_model_and_adapter_on_the_start_have_the_same_log_probs_under_other_libraries(graph, name):
+    """`model/` by transformers, `adapter/` by peft on the start it was trained from: 1e-4 nats, and they are not the start's."""
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    from tests.models.tiny_networks import plain_logp
+
+    out = graph.run("sft") if name == "sft" else graph.arm(name)
+    start = graph.run("base") if name == "sft" else graph.run("sft")
+    cell = graph.cell("dpo")
+    groups = [i.tokens for i in items_of(cell)]
+    expected = logps(cell, load_policy(out / "model"))
+    base = AutoModelForCausalLM.from_pretrained(start / "model")
+    with torch.no_grad():
+        unchanged = plain_logp(base, groups)
+        merged = plain_logp(AutoModelForCausalLM.from_pretrained(out / "model"), groups)
+        beside = plain_logp(peft.PeftModel.from_pretrained(base, out / "adapter").eval(), groups)
+    for found in (merged, beside):
+        assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-4
+    assert max(float((a - b).abs().max()) for a, b in zip(unchanged, expected, strict=True)) > 1e-2
+
+
+def test_the_saved_model_is_the_trained_one(graph, monkeypatch):
+    """What the network says at the end of training, unmerged, against the folder: within 1e-5 nats in float32."""
+    seen = {}
+    finish = fit._finish
+
+    def look(cell, out):
+        seen["trained"] = logps(cell, cell.model)
+        finish(cell, out)
+        seen["saved"] = logps(cell, load_policy(out / "model"))
+        seen["still"] = logps(cell, cell.model)
+
+    monkeypatch.setattr(fit, "_finish", look)
+    graph.run(graph.plan.arms["dpo"][0], graph.folder / "again")
+    assert max(float((a - b).abs().max()) for a, b in zip(seen["trained"], seen["saved"], strict=True)) < 1e-5
+    assert all(torch.equal(a, b) for a, b in zip(seen["trained"], seen["still"], strict=True))
+
+
+def test_the_reference_is_the_start_and_not_the_base(graph):
+    """DPO begins at log 2 although its start was itself trained with an adapter; users.md 16 had 0.0 and an accuracy of 1."""
+    first = json.loads((graph.arm("dpo") / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(0.693147, abs=1e-5)
+    cell = graph.cell("dpo")
+    from evenhand.stages.reference import read_rows
+
+    stored = [row for group in read_rows(cell.inputs["reference"])[:6] for row in group]
+    base = logps(cell, load_policy(graph.run("base") / "model"))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(stored, logps(cell, cell.model), strict=True))
+    assert max(float((a - b).abs().max()) for a, b in zip(stored, base, strict=True)) > 1e-2
+
+
+def test_a_round_that_starts_anew_begins_at_the_start(graph):
+    rows = [json.loads(line) for line in (graph.arm("anew") / "metrics.jsonl").read_text().splitlines()]
+    assert [abs(r["loss"] - 0.693147) < 1e-5 for r in rows] == [True, False, True, False]
+
+
+def test_the_last_round_s_policy_is_one_round_behind(graph):
+    cell = graph.cell("rounds")
+    source = online.source(cell)
+    trainer = fit._loop(cell, source)
+    online.between_rounds(cell, source, trainer.optimizer)
+    read = lambda model: torch.cat([p.flatten().clone() for p in checkpoint.trained(model).values()])  # noqa: E731
+    policy, partner = [], []
+    sample = source.engine.generate
+    source.engine.generate = lambda *a: (
+        policy.append(read(cell.model)), partner.append(read(source.carried["previous"])), sample(*a)
+    )[-1]  # fmt: skip
+    for index in range(4):
+        trainer.one_step(index)
+    assert len(policy) == 2
+    assert torch.equal(partner[1], policy[0])
+    assert not torch.equal(policy[1], policy[0])
+
+
+@pytest.mark.parametrize("matmul", [None, "bfloat16"])
+def test_samples_come_from_the_current_adapter(graph, matmul):
+    """Log-probs of the sampler are the trainer's after every step, and not those of the start."""
+    cell = graph.cell("rloo")
+    cell.model.set_matmul_dtype(None if matmul is None else torch.bfloat16)
+    start = load_policy(model_path(cell.inputs["start"]))
+    for _, p in cell.model.named_parameters():
+        if p.requires_grad:
+            p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p)))
+    prompts = [g.prompt for g in read_split(cell.inputs, "prompts")]
+    groups = LocalEngine(cell.model, cell.renderer).generate(prompts, 4, Sampling(max_tokens=8))
+    items = [fit.to_items([g], cell.renderer, cell.spec)[0] for g in groups]
+    sampled = torch.cat([torch.tensor(c.behaviour_logp) for g in groups for c in g.completions])
+    at_trainer, at_start = (
+        torch.cat([row for group in offline.reading(cell, m, frozenset({Head.LOGP}), items)[Head.LOGP] for row in group])
+        for m in (cell.model, start)
+    )
+    gap = (sampled - at_trainer).abs()
+    assert float(gap.max()) < (1e-4 if matmul is None else 0.1)
+    assert float((sampled - at_start).abs().mean()) > 10 * float(gap.mean())
+
+
+def test_a_reward_model_keeps_its_head(graph):
+    """The head is trained and saved whole: transformers and peft give the scores of the trained model."""
+    import peft
+    from transformers import AutoModelForSequenceClassification
+
+    out = graph.run("reward_models/rm/seed-0")
+    start = graph.run("sft")
+    model = load_reward_model(out / "model")
+    head = weights(out)["score.weight"]
+    tokenizer = load_tokenizer(out / "model")
+    rows = tokenizer(["the moon is far", "a cat"], return_tensors="pt", padding=True)
+    base = AutoModelForSequenceClassification.from_pretrained(start / "model", num_labels=1)
+    base.config.pad_token_id = model.hf.config.pad_token_id
+    wrapped = peft.PeftModel.from_pretrained(base, out / "adapter").eval()
+    assert torch.equal(wrapped.get_base_model().score.modules_to_save["default"].weight, head)
+    with torch.no_grad():
+        expected = AutoModelForSequenceClassification.from_pretrained(out / "model")(**rows).logits
+        torch.testing.assert_close(wrapped(**rows).logits, expected, rtol=1e-5, atol=1e-5)
+    assert json.loads((out / "adapter/adapter_config.json").read_text())["modules_to_save"] == ["score"]
+
+
+def test_a_value_head_learns_and_is_saved(graph):
+    assert load_file(graph.arm("ppo") / "model/value_head/model.safetensors")["weight"].abs().max() > 0
+
+
+def test_an_arm_without_adapter_is_what_it_was(graph):
+    """`adapter: null` trains all weights: no adapter is written, and the key is that of a file which never heard of adapters."""
+    assert not (graph.arm("whole") / "adapter").exists()
+    before = EXPERIMENT.replace(", adapter: {rank: 4, alpha: 8}}\narms", "}\narms").replace(", train: {adapter: null}", "")
+    assert "null" not in before
+    old = plan.build(load(Experiment, before).value)
+    name = graph.plan.arms["whole"][0]
+    assert graph.plan[name].key == old[old.arms["whole"][0]].key
+    assert "adapter" not in graph.plan[name].spec["train"]
+    spec = graph.plan[graph.plan.arms["kto"][0]].spec["train"]["adapter"]
+    assert spec == {"rank": 4, "alpha": 8, "targets": "all_linear", "rslora": False, "modules_to_save": ["embed_tokens"]}
+
+
+def test_a_learning_rate_that_is_not_named_is_ten_times_the_method_s():
+    text = EXPERIMENT.replace(" learning_rate: 1.0e-2, schedule", " schedule")
+    found = plan.build(load(Experiment, text).value)
+    rate = {name: found[found.arms[name][0]].spec["train"]["learning_rate"] for name in ("dpo", "whole")}
+    assert rate == {"dpo": pytest.approx(5e-6), "whole": 5e-7}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("adapter: {rank: 4, alpha: 8}}\narms", "adapter: {ranks: 4}}\narms", "did you mean 'rank'"),
+        ("adapter: {rank: 4, alpha: 8}}\narms", "adapter: {rank: 0}}\narms", "rank of 0"),
+        ("adapter: {rank: 4, alpha: 8}}\narms", "adapter: {alpha: 0}}\narms", "alpha is 0"),
+        ("adapter: {rank: 4, alpha: 8}}\narms", "adapter: {dropout: 0.1}}\narms", "dropout is always off"),
+        ("adapter: {rank: 4, alpha: 8}}\narms", "adapter: {targets: al_linear}}\narms", "targets"),
+        ("adapter: {rank: 4, alpha: 8}}\narms", "adapter: {targets: []}}\narms", "no layer is named"),
+        ("prompts_per_step: 8, learning_rate: 3.0e-3}}", "adapter: {rank: 2}, prompts_per_step: 8}}", "nothing that an adapter"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_runs(old, new, message):
+    assert old in EXPERIMENT
+    with pytest.raises(UserError, match=message):
+        load(Experiment, EXPERIMENT.replace(old, new))
