@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 import evenhand.report
 from evenhand.report.palette import arm_styles
 from evenhand.report.plots.lengths import length_grid_figure
+from evenhand.report.remarks import said_while_training
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.summary import summarise
 from evenhand.report.wording import cautions, corrected, excluded
 from tests.report.browser import Browser
 from tests.report.fake_more import EXCLUDED, length_grid, selection
+from tests.report.fake_run import write_run
 from tests.report.many_arms import COUNT, write_many
 
 STYLES = arm_styles(["sft", "grpo", "dpo"], "sft")
@@ -115,3 +118,46 @@ def test_a_page_with_33_arms_stays_within_its_width_and_its_matrix_can_be_read(b
     assert browser.evaluate(visible) == 6 * COUNT
     browser.evaluate("document.querySelector('#answer-filters [name=none]').click()")
     assert browser.evaluate(visible) == 0
+
+
+def _remark(rule: str, **seeds: tuple[int, float]) -> dict:
+    words = {
+        "limit": 0.5,
+        "sentence": "s",
+        "measures": f"share of {rule}",
+        "means": "this is <bad>",
+        "normal": "never",
+        "fix": "less",
+    }
+    return {"rule": rule, **words, "seeds": {seed: {"step": step, "value": value} for seed, (step, value) in seeds.items()}}
+
+
+def test_what_was_said_while_training_is_one_row_per_rule() -> None:
+    results = {
+        "arms": {
+            "grpo": {"warnings": [_remark("cuts", **{"0": (12, 0.61), "2": (30, 0.55)})]},
+            "dpo": {"warnings": [_remark("falls", **{"1": (40, 0.7)}), _remark("cuts", **{"0": (3, 0.9)})]},
+            "sft": {},
+        },
+        "stage_warnings": {"reward_models/rm/seed-0": [_remark("falls", **{"0": (7, 0.8)})]},
+    }
+    cuts, falls = said_while_training(results, STYLES)
+    assert [(p.name, p.seeds) for p in cuts.places] == [
+        ("grpo", "seed 0 from step 12 (0.61), seed 2 from step 30 (0.55)"), ("dpo", "seed 0 from step 3 (0.9)"),
+    ]  # fmt: skip
+    assert [(p.name, p.style is None) for p in falls.places] == [("dpo", False), ("reward_models/rm/seed-0", True)]
+    assert ("Something was said while grpo and dpo trained", "training") in cautions(results, [])
+    assert said_while_training({"arms": {"sft": {}}}, STYLES) == []
+
+
+def test_the_page_shows_remarks_and_early_ends_as_text(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    end = {"step": 31, "of": 120, "rule": "kl", "value": 51.0, "limit": 50, "sentence": "it is <far> away"}
+    results["arms"]["grpo"] |= {"warnings": [_remark("cuts", **{"0": (12, 0.61)})], "stopped": {"1": end}}
+    (folder / "results.json").write_text(json.dumps(results))
+    evenhand.report.write(folder)
+    page = (folder / "report.html").read_text()
+    assert "Said while training" in page
+    assert "This is &lt;bad&gt;. Normal: never." in page
+    assert "seed 1: stopped at step 31 of 120 because it is &lt;far&gt; away" in page

@@ -50,9 +50,11 @@ class Killed(Exception):
 class Graph:
     """The experiment's stages, run one by one in this process."""
 
+    text = EXPERIMENT
+
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
-        self.plan = plan.build(load(Experiment, EXPERIMENT).value)
+        self.plan = plan.build(load(Experiment, self.text).value)
         self.folder = folder
         self.done: dict[str, Path] = {}
 

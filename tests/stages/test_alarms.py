@@ -1,0 +1,249 @@
+"""Training that goes wrong, in the real stage: what is said, what is kept, what ends, and that a kill changes nothing of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from safetensors.torch import load_file
+
+from evenhand import methods
+from evenhand.errors import UserError
+from evenhand.experiment import plan
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.remarks import by_rule, early_ends, remarks
+from evenhand.experiment.schema import load
+from evenhand.stages import fit
+from evenhand.train.nonfinite import LOSS
+from evenhand.types import Term, Terms
+from tests.stages.test_validate import Graph as Stages
+from tests.stages.test_validate import Killed
+
+EXPERIMENT = """
+name: ill
+start: base
+baseline: start
+data:
+  world: quickstart
+  sizes: {demonstrations: 8, preferences: 40, prompts: 24, heldout_preferences: 8}
+model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
+lengths: {prompt: 32, completion: 8}
+train: {steps: 7, prompts_per_step: 3, learning_rate: 3.0e-3, schedule: constant, checkpoint_every: 2, sample_every: 2}
+arms:
+  start: {method: start}
+  sound: {method: dpo}
+  wild: {method: dpo, train: {learning_rate: 1.0e+6, clip: 1.0e+9}}
+  cut: {method: rloo, reward: gold, completions_per_prompt: 2}
+  ended: {method: rloo, reward: gold, completions_per_prompt: 2, train: {stop_when: {truncated: 0.4, kl: 1000}}}
+  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validation_prompts: 6, validate_every: 5,
+    stop_when: {truncated: 0.4}}}
+  wrong: {method: dpo, train: {stop_when: {kl: 1}}}
+evaluation: {prompts: 4, frontier: false}
+judge: {reward: gold, self_test: 0}
+"""
+
+
+class Graph(Stages):
+    text = EXPERIMENT
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Graph:
+    return Graph(tmp_path_factory.mktemp("ill"))
+
+
+def rows(out) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_learning_rate_of_a_million_ends_with_one_message(graph, tmp_path):
+    """The first step is finite; after it the weights are not usable, and the second ends before they move again."""
+    with pytest.raises(UserError) as error:
+        graph.run("arms/wild/seed-0", tmp_path)
+    text = str(error.value)
+    assert text.startswith("dpo, seed 0, step 2 of 7: the ")
+    assert "training ended before the weights were moved" in text
+    assert "train.learning_rate 1e+06, the method's default is 5e-07; clip 1e+09; weights in float32" in text
+    assert "lower train.learning_rate (try 5e-07), and set train.clip (1 is usual)" in text
+    assert str(tmp_path / "metrics.jsonl") in text
+    assert [row["step"] for row in rows(tmp_path)] == [1]
+    assert not (tmp_path / "model").exists()
+    kept = load_file(tmp_path / "last_good" / "model.safetensors")
+    assert max(float(t.abs().max()) for t in kept.values()) > 1e5, "these are the weights after the step of a million"
+    assert all(bool(t.isfinite().all()) for t in kept.values())
+
+
+class Overflowing:
+    """DPO with the value of its first row turned into NaN from the third step on."""
+
+    def __init__(self, inner, calls):
+        self.inner, self.calls = inner, calls
+        self.reads, self.needs, self.denominators = inner.reads, inner.needs, inner.denominators
+
+    def __call__(self, out, batch):
+        self.calls.append(1)
+        found = self.inner(out, batch)
+        (term,) = found.terms
+        factor = term.value.new_ones(len(term.value))
+        factor[0] = math.nan if len(self.calls) > 2 else 1.0
+        return Terms((Term(term.name, term.value * factor, term.weight),), found.metrics)
+
+
+def test_a_loss_that_is_not_a_number_names_its_row_and_leaves_the_checkpoint(graph, tmp_path, monkeypatch):
+    graph.arm("sound")  # and what it starts from
+    sound, calls = methods.build, []
+
+    def build(*args, **named):
+        method = sound(*args, **named)
+        return replace(method, objective=Overflowing(method.objective, calls))
+
+    monkeypatch.setattr(fit.methods, "build", build)
+    with pytest.raises(UserError) as error:
+        graph.run("arms/sound/seed-0", tmp_path)
+    assert error.value.where == "dpo, seed 0, step 3 of 7"
+    assert error.value.what.startswith("the loss is nan")
+    assert LOSS in error.value.why
+    assert "micro-batch 1 of 1, row 1, prompt ending '" in error.value.why
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
+    checkpointed = load_file(tmp_path / "checkpoint-00000002" / "model.safetensors")
+    kept = load_file(tmp_path / "last_good" / "model.safetensors")
+    assert all(bool((checkpointed[f"model.hf.{name}"] == t).all()) for name, t in kept.items()), "step 2 was the last good one"
+    monkeypatch.undo()
+    graph.run("arms/sound/seed-0", tmp_path)  # the fault is gone: it goes on from there
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+    assert not (tmp_path / "last_good").exists()
+
+
+def test_a_sound_run_says_nothing_and_writes_that(graph):
+    out = graph.arm("sound")
+    assert json.loads((out / "warnings.json").read_text()) == []
+    assert not (out / "stopped.json").exists()
+    assert all("/" not in name or name.startswith("heldout/") for row in rows(out) for name in row), "nothing watched is logged"
+
+
+def test_answers_that_are_all_cut_are_said_where_they_began(graph, caplog):
+    graph.done.pop("arms/cut/seed-0", None)
+    out = graph.arm("cut")
+    said = json.loads((out / "warnings.json").read_text())
+    assert [(r["rule"], r["step"], r["limit"]) for r in said if r["rule"] == "truncated"] == [("truncated", 3, 0.5)]
+    assert sum("cut at the token limit" in record.message for record in caplog.records) == 1
+    assert [row["step"] for row in rows(out)] == [1, 2, 3, 4, 5, 6, 7], "a remark ends nothing"
+
+
+def test_remarks_of_a_run_from_before_there_were_any_come_from_its_metrics(graph, tmp_path):
+    out = graph.arm("cut")
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        (tmp_path / name).write_bytes((out / name).read_bytes())
+    named = lambda found: [(r["rule"], r["step"], r["value"]) for r in found if r["rule"] != "duplicates"]  # noqa: E731
+    assert named(remarks(tmp_path)) == named(remarks(out)) != []
+
+
+def test_a_limit_ends_training_with_the_weights_of_its_step(graph):
+    """Until then the run is the one without the limit."""
+    ended, whole = graph.arm("ended"), graph.arm("cut")
+    assert rows(ended) == rows(whole)[:3]
+    stopped = json.loads((ended / "stopped.json").read_text())
+    assert (stopped["rule"], stopped["step"], stopped["of"], stopped["limit"]) == ("truncated", 3, 7, 0.4)
+    assert (ended / "model" / "model.safetensors").exists()
+    row = {"stopped": {"0": stopped}}
+    assert early_ends({"a": {}, "ended": row}) == [
+        f"training of ended, seed 0, stopped at step 3 of 7 because {stopped['sentence']}"
+    ]
+
+
+def test_the_best_weights_are_measured_where_training_ends(graph):
+    """Validation was due at step 5 first, and training ends at step 3."""
+    points = json.loads((graph.arm("best") / "selection.json").read_text())["points"]
+    assert [p["step"] for p in points] == [3]
+
+
+@pytest.mark.parametrize("name", ["ended", "best"])
+def test_a_kill_changes_no_byte_of_a_run_that_a_limit_ends(graph, tmp_path, name):
+    whole, node = graph.arm(name), graph.plan.arms[name][0]
+
+    def stop_at(step: int, done: int, *rest, **shown) -> None:
+        if done == step:
+            raise Killed
+
+    for step in (1, 2, 3):
+        with pytest.raises(Killed):
+            graph.run(node, tmp_path, partial(stop_at, step))
+    graph.run(node, tmp_path)
+    files = ["model/model.safetensors", "metrics.jsonl", "samples.jsonl", "warnings.json", "stopped.json"]
+    assert [f for f in files if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+
+
+def test_a_limit_that_cannot_apply_is_said(graph, caplog):
+    graph.arm("wrong")
+    assert [r.message for r in caplog.records if "stop_when.kl never applied" in r.message] != []
+
+
+def test_a_stage_is_named_by_its_limits_only_where_it_has_some(graph):
+    specs = {name: graph.plan[graph.plan.arms[name][0]].spec["train"] for name in ("sound", "ended")}
+    assert "stop_when" not in specs["sound"]
+    assert specs["ended"]["stop_when"] == {"truncated": 0.4, "kl": 1000}
+
+
+def test_a_limit_must_name_a_rule():
+    given = EXPERIMENT.replace("{kl: 1}", "{kll: 1}")
+    with pytest.raises(UserError, match=r"arms.wrong.train.stop_when.kll.*unknown limit 'kll'\n  fix: did you mean 'kl'"):
+        plan.build(load(Experiment, given).value)
+
+
+def test_one_entry_per_rule_with_every_seed():
+    remark = dict.fromkeys(("limit", "sentence", "measures", "means", "normal", "fix"), "")
+    found = by_rule(
+        {"0": [{"rule": "kl", "step": 3, "value": 60.0, **remark}], "2": [{"rule": "kl", "step": 9, "value": 51.0, **remark}]}
+    )
+    assert [entry["seeds"] for entry in found] == [{"0": {"step": 3, "value": 60.0}, "2": {"step": 9, "value": 51.0}}]
+
+
+RUN = """
+name: ill
+seeds: [0]
+start: base
+baseline: start
+data:
+  world: quickstart
+  sizes: {demonstrations: 8, preferences: 40, prompts: 24, heldout_preferences: 8}
+model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
+lengths: {prompt: 32, completion: 8}
+train: {steps: 4, prompts_per_step: 3, learning_rate: 3.0e-3, schedule: constant}
+arms:
+  start: {method: start}
+  wild: {method: dpo, train: {learning_rate: 1.0e+6}}
+  ended: {method: rloo, reward: gold, completions_per_prompt: 2, train: {stop_when: {truncated: 0.4}}}
+evaluation: {prompts: 4, frontier: false}
+judge: {reward: gold, self_test: 0}
+"""
+
+
+@pytest.mark.slow
+def test_the_command_says_it_the_results_hold_it_and_the_page_shows_it(tmp_path):
+    (tmp_path / "ill.yaml").write_text(RUN)
+    command = [sys.executable, "-m", "evenhand.cli", "run", "ill.yaml", "--out", "out", "--unchecked"]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=quiet, timeout=400)
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    reason = "dpo, seed 0, step 2 of 4: the "
+    assert f"arms/wild/seed-0: {reason}" in done.stderr
+    assert done.stderr.count("training stopped at step 3 because ") == 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    failures = {entry["node"]: entry["error"] for entry in results["failed"]}
+    assert failures["arms/wild/seed-0"].startswith(reason)
+    assert results["arms"]["ended"]["win_rate"] is not None, "the other cells went on"
+    assert results["arms"]["ended"]["stopped"]["0"]["step"] == 3
+    (warning,) = [w for w in results["arms"]["ended"]["warnings"] if w["rule"] == "truncated"]
+    assert warning["seeds"]["0"]["step"] == 3
+    assert any(text.startswith("training of ended, seed 0, stopped at step 3 of 4 because ") for text in results["deviations"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert reason in page
+    assert "Said while training" in page
+    assert "seed 0: stopped at step 3 of 4 because" in page
