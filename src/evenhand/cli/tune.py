@@ -100,7 +100,7 @@ def plan_table(tuning: Tuning, board: Board) -> Table:
     study = tuning.study
     table = Table(title=f"{study.tune.trials} trials for each of {len(study.spaces)} arms, by {study.tune.measure}", box=None)
     for column in ("arm", "trial", "settings", "state", "cost of a seed"):
-        table.add_column(column, no_wrap=column != "settings")
+        table.add_column(column, no_wrap=column != "settings", overflow="fold")
     for arm, trials in study.trials.items():
         for trial in trials:
             status = study.outcome(trial, board).status
@@ -135,7 +135,8 @@ def chosen_table(found: Mapping[str, Any]) -> Table:
 
     table = Table(title=f"Best of {found['trials']} trials by {found['measure']}", title_justify="left", box=None)
     for column in ("arm", "trial", "settings", "value", "95% interval", "as given", "failed"):
-        table.add_column(column, justify="left" if column in ("arm", "settings") else "right")
+        left = column in ("arm", "settings")
+        table.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
     for arm, raw in found["arms"].items():
         if raw["chosen"] is None:
             table.add_row(arm, "", "every trial failed", "", "", "", str(len(raw["trials"])))
