@@ -133,14 +133,15 @@ def same_rendering(renderer: Renderer, folder: Path, prompts: Sequence[Prompt]) 
             ids = plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
         if tuple(ids) != renderer.prompt_ids(prompt):
             raise differs(f"prompt {prompt.id} has other ids", "the tokenizer or its template changed on the way")
+    if (folder / "generation_config.json").is_file():  # a classifier has none
+        eos = GenerationConfig.from_pretrained(folder).eos_token_id
+        stops = {eos} if isinstance(eos, int) else set(eos or ())
+        if stops != renderer.stop_ids:
+            raise differs(
+                f"stop ids are {sorted(stops)}, not {sorted(renderer.stop_ids)}", "answers would not end where they did"
+            )
     if Renderer(plain).fingerprint != renderer.fingerprint:
-        raise differs("the tokenizer, its special tokens or its stop tokens differ", "its fingerprint is another")
-    if not (folder / "generation_config.json").is_file():
-        return  # a classifier has none
-    eos = GenerationConfig.from_pretrained(folder).eos_token_id
-    stops = {eos} if isinstance(eos, int) else set(eos or ())
-    if stops != renderer.stop_ids:
-        raise differs(f"stop ids are {sorted(stops)}, not {sorted(renderer.stop_ids)}", "answers would not end where they did")
+        raise differs("the tokenizer or its special tokens differ", "its fingerprint is another")
 
 
 def template_hash(tokenizer: Any) -> str:
