@@ -33,12 +33,15 @@ class Pretrain:
 class ModelConfig:
     """The base model: a folder or hub name (`path`), or a built-in world's own model, pretrained here (`pretrain`).
 
+    A `path` to an adapter (adapter_config.json) is merged into the base that it names, or into `base`.
+
     `dtype` is the precision of weights, `matmul` that of matrix products (by default the weights' own), in every stage: training,
     scoring and sampling, of policies and reward models. bfloat16 products over float32 weights are several times faster where
     the processor has them; gradients, updates and sums over the vocabulary stay in float32.
     """
 
     path: str | None = None
+    base: str | None = None
     pretrain: Pretrain | None = None
     dtype: str = "auto"
     matmul: Literal["float32", "bfloat16"] | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from evenhand.data.files import local_files
+from evenhand.errors import UserError
 from evenhand.experiment import plan_making
 from evenhand.experiment.adopted import Adopted
 from evenhand.experiment.arms import Arm, Train
@@ -15,6 +17,7 @@ from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.graph import SHARED, Graph, model_bytes
 from evenhand.experiment.hashing import file_fingerprint, folder_fingerprint
 from evenhand.experiment.parameters import decisive, revision
+from evenhand.models import adapter_files
 
 APART = "data set apart"
 VALIDATION = ("keep", "validate_every", "validation_prompts")
@@ -42,6 +45,7 @@ def starts(graph: Graph) -> None:
         base = graph.add("base", "fit", spec, {"data": "data"}, 0, "base", SHARED, _fit_cost(pretrain))
     else:
         spec = {"path": graph.e.model.path, "revision": graph.e.model.revision, "fingerprint": model_bytes(graph.e.model.path)}
+        spec |= _base_of_adapter(graph.e.model.path, graph.e.model.base)
         base = graph.add("base", "base", spec, {}, 0, "base", SHARED, str(graph.e.model.path))
     sft = graph.e.sft_arm()
     for seed in graph.e.seeds:
@@ -54,12 +58,23 @@ def starts(graph: Graph) -> None:
     plan_making.revise(graph)
 
 
+def _base_of_adapter(path: str | None, base: str | None) -> dict[str, Any]:
+    """What an adapter in `path` changes, and its bytes; nothing for a model."""
+    if path is not None and adapter_files.is_adapter(path):
+        base = adapter_files.base_of(path, base)
+    elif base is not None and path is not None and Path(path).expanduser().is_dir():
+        raise UserError(
+            f"'{path}' is a model, not an adapter", where="model.base", fix="remove `base`, or point `path` to an adapter"
+        )
+    return {} if base is None else {"base": base, "base_fingerprint": model_bytes(base)}
+
+
 def _adopt(graph: Graph, name: str, model: Adopted, base: str) -> None:
     """A reward model that exists: one for all seeds. It is opened beside the base, whose tokenizer it may not share."""
     spec = {
         "path": model.path, "revision": model.revision, "fingerprint": model_bytes(model.path), "kind": model.kind,
         "own_template": model.template, "normalise": model.normalise, "lengths": graph.lengths,
-        "template": graph.e.model.template, **graph.device,
+        "template": graph.e.model.template, **graph.device, **_base_of_adapter(model.path, None),
     }  # fmt: skip
     inputs = {"start": base} | ({"data": graph.data} if model.normalise else {})
     node = graph.add(f"reward_models/{name}", "adopt", spec, inputs, 0, name, SHARED, model.path)

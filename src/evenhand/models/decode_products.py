@@ -111,10 +111,10 @@ def _weight(layer: Any) -> Tensor:
 
 def _linear_layers(hf: Any) -> dict[str, Any]:
     """Linear layers by name; one with an adapter is one layer, its parts are none."""
-    outer = {name: m for name, m in adapted(hf) if type(m.base_layer) is nn.Linear}
-    parts = {part for layer in outer.values() for part in layer.modules()}
-    plain = {name: m for name, m in hf.named_modules() if type(m) is nn.Linear and m not in parts}
-    return {name: m for name, m in hf.named_modules() if name in outer or name in plain}
+    layers = adapted(hf)
+    outer = {name for name, m in layers if type(m.base_layer) is nn.Linear}
+    parts = {part for _, layer in layers for part in layer.modules()}
+    return {name: m for name, m in hf.named_modules() if name in outer or (type(m) is nn.Linear and m not in parts)}
 
 
 def _shared_inputs(hf: Any) -> list[list[str]]:

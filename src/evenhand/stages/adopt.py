@@ -10,7 +10,7 @@ from evenhand.errors import UserError
 from evenhand.rewards.external import check_against_transformers
 from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
 from evenhand.stages import base
-from evenhand.stages.common import POINTER, REWARD, open_model_reward, open_renderer, read_split, setup, write_json
+from evenhand.stages.common import REWARD, open_model_reward, open_renderer, read_split, setup, write_json
 from evenhand.types import Completion, Finish, Group, Message, Prompt
 
 NORMALISED = 500
@@ -22,7 +22,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     device = setup(spec)
     folder = Path(spec["path"]).expanduser()
     folder = folder if folder.is_dir() else base.download(spec["path"], spec["revision"], where="reward_models")
-    write_json(out / POINTER, {"path": str(folder.resolve())})
+    base.settle(folder, out, base=spec.get("base"))
     renderer = open_renderer(out, spec["own_template"])
     policy = open_renderer(inputs["start"], spec["template"])
     reads = reading(folder, renderer.fingerprint, policy.fingerprint)

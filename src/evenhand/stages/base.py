@@ -1,4 +1,4 @@
-"""The base model: a local folder or a hub name, resolved once and pointed at."""
+"""The base model: a local folder or a hub name, resolved once and pointed at; an adapter is merged into its base."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.models import adapter_files
 from evenhand.stages.common import POINTER, write_json
 
 
@@ -14,6 +15,18 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     folder = Path(spec["path"]).expanduser()
     if not folder.is_dir():
         folder = download(spec["path"], spec["revision"])
+    settle(folder, out, base=spec.get("base"))
+
+
+def settle(folder: Path, out: Path, *, base: str | None = None) -> None:
+    """Let the artifact `out` stand for the model in `folder`: by a pointer, or for an adapter as a model of its own."""
+    if adapter_files.is_adapter(folder):
+        from evenhand.models.load import merge_adapter
+
+        merge_adapter(folder, out / "model", base=base)
+        return
+    if base is not None:
+        raise UserError(f"'{folder}' is a model, not an adapter", where="model.base", fix="remove `base`, or point to an adapter")
     write_json(out / POINTER, {"path": str(folder.resolve())})
 
 
