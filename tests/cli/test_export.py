@@ -31,9 +31,8 @@ def cli(capsys, monkeypatch):
 
 
 def test_a_model_with_its_card(cli, run, tmp_path):
-    code, out, err = cli(
-        run, "--arm", "dpo", "--seed", 1, "--out", tmp_path / "m", "--check", 3, "--license", "mit", "--device", "cpu"
-    )
+    options = ("--check", 3, "--license", "mit", "--device", "cpu")
+    code, out, err = cli(run, "--arm", "dpo", "--seed", 1, "--out", tmp_path / "m", *options)
     assert code == 0, err
     assert "of 3 answers: log-probs differ by at most" in out
     assert f"written: {tmp_path / 'm'}" in out

@@ -94,9 +94,8 @@ def test_a_local_base_and_local_data_are_not_named_as_if_they_were_public(own_ru
 
 def test_recipes_and_mixtures_name_their_sets(own_run):
     data = own_run / "store" / ("d0" * 16)
-    mixed = {
-        "mix": [{"recipe": "hh_rlhf"}, {"path": "/home/me/x.jsonl"}, {"name": "org/more"}, {"recipe": "shp", "path": "y.jsonl"}]
-    }
+    local = ({"path": "/home/me/x.jsonl"}, {"recipe": "shp", "path": "y.jsonl"})
+    mixed = {"mix": [{"recipe": "hh_rlhf"}, *local, {"name": "org/more"}]}
     changed(data, "meta.json", spec={"preferences": mixed, "prompts": "org/prompts", "fingerprints": {}})
     found = ModelCard(written(find_arm(own_run, "dpo", 1))).data
     assert found.datasets == ["Anthropic/hh-rlhf", "org/more", "org/prompts"]
@@ -171,7 +170,7 @@ def test_a_score_that_fell_while_reward_rose_is_told():
     subject = Subject(run=run, name="grpo", seed=0, folder=Path("."), meta={})
     (said,) = facts.overoptimised(subject, summarise(results))
     assert "highest at step 10 (0.600) and 0.400 at the end" in said
-    rising = results | {"frontier": {"grpo": points[:2] + [{"step": 20, "gold": 0.7, "reward": 0.9}]}}
+    rising = results | {"frontier": {"grpo": [*points[:2], {"step": 20, "gold": 0.7, "reward": 0.9}]}}
     run.results = rising
     assert list(facts.overoptimised(subject, summarise(rising))) == []
 
@@ -195,9 +194,8 @@ def test_hostile_names_and_texts_stay_text(own_run):
     assert "<a " not in shown
     assert shown.count("<h1>") == 1
     assert shown.count("</details>") == 1
-    assert shown.count("&lt;img src=x onerror=alert(1)&gt; [me](javascript:x) `a` | **b** # owned") >= 6, (
-        "it stands there as text"
-    )
+    as_text = "&lt;img src=x onerror=alert(1)&gt; [me](javascript:x) `a` | **b** # owned"
+    assert shown.count(as_text) == 5, "title, description, verdict table, judge, deviation"
     widths = {line.count("<td") for table in shown.split("<table>")[1:] for line in table.split("</tr>")}
     assert widths <= {0, 2, 4, 8}, "no bar of theirs makes a cell"
 

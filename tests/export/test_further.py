@@ -150,7 +150,6 @@ def test_template_and_eos_of_a_gguf_file_are_compared(tiny, tmp_path):
 
 def test_a_modelfile_stops_where_the_model_stops():
     text = modelfile(("<|end|>", "</s>", 'a"b'), {"temperature": 0.8, "top_p": 0.9, "top_k": 0})
-    assert text.splitlines()[1:] == [
-        "FROM ./model.gguf", 'PARAMETER stop "<|end|>"', 'PARAMETER stop "</s>"', "PARAMETER temperature 0.8", "PARAMETER top_p 0.9",
-        "PARAMETER top_k 0",
-    ]  # fmt: skip
+    stops = ['PARAMETER stop "<|end|>"', 'PARAMETER stop "</s>"']
+    sampler = ["PARAMETER temperature 0.8", "PARAMETER top_p 0.9", "PARAMETER top_k 0"]
+    assert text.splitlines()[1:] == ["FROM ./model.gguf", *stops, *sampler]

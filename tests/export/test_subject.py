@@ -67,5 +67,5 @@ def test_a_store_that_is_gone_gives_nothing(own_run):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="no results.json"):
+    with pytest.raises(UserError, match=r"no results\.json"):
         find_arm(tmp_path, "dpo")
