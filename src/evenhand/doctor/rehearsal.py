@@ -7,6 +7,7 @@ steps is known beforehand: then only the method and its settings are the experim
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -66,9 +67,21 @@ class Stage:
 
         out = self.folder / name
         out.mkdir(exist_ok=True)
-        with suppress(Killed):
+        with suppress(Killed), unsaid():
             fit.run(self.spec, 0, self.inputs, out, report)
         return out
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """What training remarks of itself is no finding about a few steps on short rows."""
+    logger = logging.getLogger("evenhand.stages.alarms")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
@@ -80,7 +93,7 @@ def rehearsed(patient: Patient, arm: Arm, place: Callable[[Patient, Path], dict[
     node = next(n for n in patient.run.plan.nodes if n.kind == "fit" and n.row == arm.name)
     spec = copy.deepcopy(dict(node.spec))
     spec["lengths"] = {name: min(spec["lengths"][name], most) for name, most in LENGTHS.items()}
-    quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last"}
+    quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last", "stop_when": {}}
     spec["train"] |= {"epochs": None, "tokens_per_microbatch": 2048, **quiet, **train}
     spec["reward"] = TOY if arm.reward is not None else None
     with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
