@@ -14,8 +14,7 @@ from evenhand.export.check import check_policy
 from evenhand.export.folder import generation_config, new_folder, sampling
 from evenhand.export.model import Exported, describe, stored_dtype
 from evenhand.export.subject import Subject
-
-FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
+from evenhand.models.adapter_files import CONFIG, FOLDER, WEIGHTS
 
 
 def export_adapter(
