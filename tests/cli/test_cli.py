@@ -176,3 +176,41 @@ def test_theory_prints_every_claim_and_fails_when_one_does_not_hold(cli, monkeyp
     lines = [line.split() for line in out.splitlines()]
     assert ["[a]", "claim", "0", "(to", "1e-06)", "3.0e-09", "holds"] in lines
     assert ["another", ">", "0", "2.5e-01", *("holds" if holds else "DOES NOT HOLD").split()] in lines
+
+
+def test_the_version_is_said(cli):
+    code, out, _ = cli("--version")
+    assert (code, out) == (0, f"evenhand {evenhand.__version__}\n")
+
+
+@pytest.mark.parametrize("columns", ["80", None])
+def test_the_plan_shows_what_is_cached_in_any_width(cli, prepared, monkeypatch, columns):
+    long = SimpleNamespace(
+        name="reward_models/rm/evaluation", kind="evaluate_reward_model", key="cc" * 16, cost="x" * 60, inputs={}
+    )
+    prepared.run.plan.nodes = (*prepared.run.plan.nodes, long)
+    monkeypatch.setenv("COLUMNS", columns) if columns else monkeypatch.delenv("COLUMNS")
+    _, out, _ = cli("run", "quickstart", "--plan")
+    assert "cached" in out.splitlines()[2]
+    assert "to run" in out.splitlines()[4]
+    assert all(key in out for key in ("aa" * 4, "bb" * 4, "cc" * 4))
+    assert ("x" * 60 in out) == (columns is None)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(28, "No space left on device"), 2, "No space left on device\n  fix: free some space"),
+        (OSError(13, "Permission denied", "/ro/x"), 2, "/ro/x: Permission denied\n  fix: check the path"),
+        (OSError(9, "Bad file descriptor"), 1, "This is a bug in evenhand"),
+    ],
+)
+def test_errors_of_the_system(cli, monkeypatch, error, code, said):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(launch, "prepare", broken)
+    found, _, err = cli("run", "quickstart")
+    assert found == code
+    assert said in err
+    assert ("Traceback" in err) == (code == 1)

@@ -7,7 +7,7 @@ from fake_stages import Node
 from rich.console import Console
 
 from evenhand.experiment.board import Board, Status
-from evenhand.experiment.messages import plain
+from evenhand.experiment.messages import one_line, plain
 from evenhand.experiment.progress import Lines, Matrix, Quiet, choose_view
 
 
@@ -159,3 +159,9 @@ def test_figures_cross_processes_as_plain_values():
     assert plain(torch.tensor(1.5)) == 1.5
     assert type(plain(torch.tensor(1.5))) is float
     assert [plain(v) for v in (3, "x", None, True)] == [3, "x", None, True]
+
+
+def test_a_full_disk_is_said_whoever_wrote():
+    for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")):
+        assert one_line(error).startswith("the disk is full; fix: free some space and give the same command again")
+    assert one_line(OSError(5, "Input/output error")) == "OSError: [Errno 5] Input/output error"

@@ -167,3 +167,15 @@ def test_real_models_load(real_data, name):
     logp = policy.hf(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     nats = -logp[torch.arange(len(ids) - 1), torch.tensor(ids[1:])].mean()
     assert nats < 3, "a trained model predicts a story's first words far better than chance"
+
+
+def test_a_reward_model_is_no_policy_although_no_weight_is_missing(tmp_path):
+    """Its head is tied to the embedding: transformers would make a language model of it without a word."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    hf = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model("llama", **COMMON, num_labels=1, tie_word_embeddings=True)
+    )
+    hf.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="these are the weights of a LlamaForSequenceClassification"):
+        load_policy(tmp_path, device="cpu")

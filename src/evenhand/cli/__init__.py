@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
+import evenhand
 from evenhand.cli import data, doctor, evaluating, experiments, export, judging, label, look, make, play, statistics, tune
 from evenhand.errors import UserError
 
@@ -24,6 +26,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"evenhand {evenhand.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version.")] = False,
+) -> None: ...
+
+
 for _module in (experiments, tune, doctor, play, evaluating, judging, label, export, look):
     for _command in _module.COMMANDS:
         app.command()(_command)
@@ -41,14 +57,17 @@ def main() -> None:
         print(error, file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
     except OSError as error:
-        if error.filename is None:
-            raise
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _say_bug()
+            raise SystemExit(BUG) from None
         fix = "free some space" if error.errno == errno.ENOSPC else "check the path and who may read and write there"
-        print(UserError(str(error.strerror), where=str(error.filename), fix=fix), file=sys.stderr)
+        print(UserError(str(error.strerror), where=str(error.filename or ""), fix=fix), file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
     except Exception:
-        traceback.print_exc()
-        print(
-            "\nThis is a bug in evenhand, not in your input. Please report it with the output of `evenhand env`.", file=sys.stderr
-        )
+        _say_bug()
         raise SystemExit(BUG) from None
+
+
+def _say_bug() -> None:
+    traceback.print_exc()
+    print("\nThis is a bug in evenhand, not in your input. Please report it with the output of `evenhand env`.", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from evenhand.experiment.run import Outcome
 
 FAILED_CELLS, STOPPED = 3, 130
+_WIDE = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 
 def run(
@@ -39,7 +42,8 @@ def run(
     prepared = prepare(experiment, overrides or [], out)
     console = Console()
     if plan:
-        console.print(plan_table(prepared))
+        wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+        wide.print(plan_table(prepared))
         return
     if not unchecked:
         before_run(prepared, Console(stderr=True))
@@ -71,12 +75,14 @@ def plan_table(prepared: Run) -> Table:
     table = Table(title=f"{len(nodes)} nodes, {cached} cached, {len(nodes) - cached} to run", title_justify="left", box=None)
     table.add_column("node", no_wrap=True, min_width=max((len(n.name) for n in nodes), default=0))
     for column in ("kind", "state", "cost", "key"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column in ("state", "key"))  # where the line is too short, the others are cut
     for node in nodes:
         begun = store.partial(node.key).is_dir()
         state = "cached" if store.has(node.key) else "to resume" if begun else "to run"
         style = "dim" if state == "cached" else ""
-        table.add_row(*(Text(t, style=style) for t in (node.name, node.kind, state, node.cost, node.key[:8])))
+        table.add_row(
+            *(Text(t, style, no_wrap=True, overflow="ellipsis") for t in (node.name, node.kind, state, node.cost, node.key[:8]))
+        )
     return table
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 import warnings
@@ -108,4 +110,6 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return "; ".join(line.strip() for line in str(error).splitlines())
     text = " ".join(str(error).split())
+    if os.strerror(errno.ENOSPC) in text:  # from Python, or from a library that writes for us
+        return f"the disk is full; fix: free some space and give the same command again, it goes on ({type(error).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -37,7 +37,16 @@ def load_policy(
     """
     from transformers import AutoModelForCausalLM
 
-    return Policy(_network(AutoModelForCausalLM, path_or_name, dtype, device, trust_remote_code=trust_remote_code))
+    hf = _network(AutoModelForCausalLM, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
+    _refuse_classifier(hf, path_or_name)
+    return Policy(hf)
+
+
+def _refuse_classifier(hf: Any, path: str | Path) -> None:
+    """Where the head is tied to the embedding no weight is missing, and a classifier would answer as if it were a policy."""
+    if any(name.endswith("Classification") for name in hf.config.architectures or ()):
+        fix = "give a language model; a reward model scores answers (`evenhand score`)"
+        raise UserError(f"these are the weights of a {hf.config.architectures[0]}", where=str(path), fix=fix)
 
 
 def load_value_policy(
