@@ -19,7 +19,7 @@ from evenhand.experiment import plan
 from evenhand.experiment.config import Experiment
 from evenhand.experiment.remarks import by_rule, early_ends, remarks
 from evenhand.experiment.schema import load
-from evenhand.stages import fit
+from evenhand.stages import alarms, fit
 from evenhand.train.nonfinite import LOSS
 from evenhand.types import Term, Terms
 from tests.stages.test_validate import Graph as Stages
@@ -141,7 +141,15 @@ def test_remarks_of_a_run_from_before_there_were_any_come_from_its_metrics(graph
     for name in ("metrics.jsonl", "samples.jsonl"):
         (tmp_path / name).write_bytes((out / name).read_bytes())
     named = lambda found: [(r["rule"], r["step"], r["value"]) for r in found if r["rule"] != "duplicates"]  # noqa: E731
-    assert named(remarks(tmp_path)) == named(remarks(out)) != []
+    spec = graph.plan["arms/cut/seed-0"].spec
+    assert named(remarks(tmp_path, spec)) == named(remarks(out, spec)) != []
+
+
+def test_a_flat_group_is_remarked_upon_only_where_answers_are_compared_within_it():
+    built = {name: methods.build(name, {}, steps=6, max_tokens=8) for name in methods.METHODS}
+    across = {name for name, method in built.items() if alarms.silent(method)}
+    assert {"ppo", "reinforce", "topr_online"} <= across
+    assert not across & {"grpo", "rloo", "rank", "dapo", "raft", "online_dpo", "dpo", "sft"}
 
 
 def test_a_limit_ends_training_with_the_weights_of_its_step(graph):

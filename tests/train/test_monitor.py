@@ -56,7 +56,7 @@ def test_a_sound_stream_is_silent(rows):
 ILL = {
     "kl": (stream("kl", [10, 20, 40, 80, 80]), 5),  # mean of 3 > 50: (40 + 80 + 80) / 3 = 67, before it 47
     "kl_per_token": (stream("kl", [0, 3, 6, 12, 15], length=20.0), 5),  # (6 + 12 + 15) / 60 = 0.55, before it 0.35
-    "entropy_below": (stream("entropy", [1.0, 0.5, 0.3, 0.2, 0.2]), 5),  # 0.7 / 3 = 0.233 < 0.25, before it 0.333
+    "entropy_below": (stream("entropy", [1.0, 0.3, 0.2, 0.15, 0.06]), 5),  # 0.41 / 3 = 0.137 < 0.15, before it 0.217
     "truncated": (stream("truncated", [0.1, 0.4, 0.5, 0.7]), 4),  # 1.6 / 3 > 0.5, before it exactly 1 / 3
     "flat": (stream("flat", [0.0] + 12 * [1.0]), 11),  # ten in a row
     "unscored": (stream("watched/unscored", [0.0, 0.6, 0.6, 0.6]), 4),
@@ -97,6 +97,15 @@ def test_a_policy_gradient_at_zero_loss_is_not_stuck():
 def test_given_answers_have_no_sampler_to_disagree_with():
     assert spoken(stream("watched/ratio", 20 * [0.4])) == {}
     assert spoken(stream("watched/ratio", 20 * [0.4], length=12.0)) == {"ratio_off": 5}
+
+
+def test_a_rule_that_means_nothing_here_is_silent_but_can_still_be_a_limit():
+    rows = stream("flat", 12 * [1.0])
+    assert spoken(rows, silent=frozenset({"flat"})) == {}
+    monitor = Monitor(silent=frozenset({"flat"}), stop_when={"flat": 0.9})
+    for step, row in enumerate(rows, 1):
+        monitor.see(step, row)
+    assert monitor.stop.step == 10
 
 
 def test_a_rule_speaks_once_and_says_what_to_do():

@@ -23,7 +23,7 @@ def of_stages(done: Finished) -> dict[str, list[dict[str, Any]]]:
     """Node -> warnings, of finished fits that are no arm's own: base, SFT, reward models."""
     arms = {node for arm in done.plan.arms for node in _fits(arm, done).values()}
     others = [n.name for n in done.plan.nodes if n.kind == "fit" and n.name not in arms and done.has(n.name)]
-    found = {name: by_rule({str(done.plan[name].seed): remarks(_folder(done, name))}) for name in others}
+    found = {name: by_rule({str(done.plan[name].seed): _said(done, name)}) for name in others}
     return {name: warnings for name, warnings in found.items() if warnings}
 
 
@@ -37,9 +37,10 @@ def early_ends(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _of_arm(arm: str, done: Finished) -> dict[str, Any]:
-    folders = {str(seed): _folder(done, node) for seed, node in _fits(arm, done).items()}
-    warnings = by_rule({seed: remarks(folder) for seed, folder in folders.items()})
-    stopped = {seed: _read(folder / STOPPED) for seed, folder in folders.items() if (folder / STOPPED).exists()}
+    fits = {str(seed): node for seed, node in _fits(arm, done).items()}
+    warnings = by_rule({seed: _said(done, node) for seed, node in fits.items()})
+    ends = {seed: done.store.path(done.plan[node].key) / STOPPED for seed, node in fits.items()}
+    stopped = {seed: _read(path) for seed, path in ends.items() if path.exists()}
     return ({"warnings": warnings} if warnings else {}) | ({"stopped": stopped} if stopped else {})
 
 
@@ -49,11 +50,21 @@ def _fits(arm: str, done: Finished) -> dict[int, str]:
     return {seed: node for seed, node in seeds.items() if done.plan[node].kind == "fit" and done.has(node)}
 
 
-def remarks(folder: Path) -> list[dict[str, Any]]:
+def _said(done: Finished, name: str) -> list[dict[str, Any]]:
+    node = done.plan[name]
+    return remarks(done.store.path(node.key), node.spec)
+
+
+def remarks(folder: Path, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the stage said; of one that was trained before stages said anything, what its metrics say now."""
     if (folder / WARNINGS).exists():
         return _read(folder / WARNINGS)
-    return [asdict(r) for r in replay(*(_rows(folder / name) for name in ("metrics.jsonl", "samples.jsonl")))]
+    from evenhand import methods
+    from evenhand.stages.alarms import silent  # torch, only where the stage itself did not say
+
+    method = methods.build(spec["method"], spec["parameters"], steps=1, max_tokens=spec["lengths"]["completion"])
+    rows = (_rows(folder / name) for name in ("metrics.jsonl", "samples.jsonl"))
+    return [asdict(remark) for remark in replay(*rows, silent=silent(method))]
 
 
 def by_rule(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -70,10 +81,6 @@ def by_rule(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, 
             entry = rules.setdefault(remark["rule"], {"rule": remark["rule"], **{w: remark[w] for w in WORDS}, "seeds": {}})
             entry["seeds"][seed] = {"step": remark["step"], "value": remark["value"]}
     return list(rules.values())
-
-
-def _folder(done: Finished, node: str) -> Path:
-    return done.store.path(done.plan[node].key)
 
 
 def _read(path: Path) -> Any:

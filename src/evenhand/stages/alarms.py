@@ -19,21 +19,31 @@ from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, Diagnosis, NotFini
 from evenhand.train.rules import RULES
 
 if TYPE_CHECKING:
+    from evenhand.methods import Method
     from evenhand.stages.fit import Cell
 
 LAST_GOOD = "last_good"
 """In the unfinished artifact of a stage that diverged: the weights before the step that failed, in transformers' format."""
+WITHIN_GROUPS = ("centre", "standardise", "leave_one_out", "rank")
+"""Credits that compare an answer with the others to its prompt alone."""
 SHOWN = 3
 """Rows named in a message."""
 _log = logging.getLogger(__name__)
 
 
-def monitor(spec: Mapping[str, Any], saved: Mapping[str, Any]) -> Monitor:
+def monitor(cell: Cell, saved: Mapping[str, Any]) -> Monitor:
     """The run's monitor, where its checkpoint left it."""
-    found = Monitor(stop_when=spec["train"].get("stop_when", {}))
+    found = Monitor(stop_when=cell.spec["train"].get("stop_when", {}), silent=silent(cell.method))
     if "monitor" in saved:
         found.load_state_dict(saved["monitor"])
     return found
+
+
+def silent(method: Method) -> frozenset[str]:
+    """Rules that mean nothing for a method: a flat group costs one that compares answers across prompts nothing."""
+    plan = method.rollouts
+    within = plan is None or plan.select != "none" or plan.credit in WITHIN_GROUPS
+    return frozenset() if within else frozenset({"flat"})
 
 
 def see(watching: Monitor, step: int, metrics: Mapping[str, float]) -> bool:

@@ -87,7 +87,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     kept = saved["step"] if last else -1  # killed before the first checkpoint: everything is written again
     log = checkpoint.Log(out / "metrics.jsonl", resume_step=kept)
     watch = _watch(cell, getattr(source, "reward", None), checkpoint.Log(out / "samples.jsonl", resume_step=kept))
-    watching = alarms.monitor(spec, saved)
+    watching = alarms.monitor(cell, saved)
     if saved["step"] == 0:
         watching.history.add(watch(0))
         if keeper is not None:

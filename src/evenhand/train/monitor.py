@@ -46,8 +46,8 @@ class Remark:
 class Monitor:
     """`see` takes the metrics of each step in turn. Every rule speaks once; `stop` is set when a limit of the user's is passed.
 
-    `stop_when` maps rules to the limits at which training ends. Neither changes a number of the run: a stop only ends it early,
-    at a step that follows from the metrics alone.
+    `stop_when` maps rules to the limits at which training ends; `silent` are rules that mean nothing for the method, and only
+    serve as limits. Nothing here changes a number of the run: a stop only ends it, at a step that follows from the metrics alone.
 
     >>> monitor = Monitor(stop_when={"truncated": 0.9})
     >>> for step, share in enumerate((0.2, 0.6, 0.9, 0.9, 1.0), 1):
@@ -61,6 +61,7 @@ class Monitor:
     """
 
     stop_when: Mapping[str, float] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
     history: History = field(default_factory=History)
     remarks: dict[str, Remark] = field(default_factory=dict)
     stop: Remark | None = None
@@ -68,7 +69,7 @@ class Monitor:
     def see(self, step: int, metrics: Mapping[str, float]) -> list[Remark]:
         """What is new to say after `step`."""
         self.history.add({name: value for name, value in metrics.items() if name != "step"})
-        new = {name: _remark(name, step, self.history) for name in RULES if name not in self.remarks}
+        new = {name: _remark(name, step, self.history) for name in RULES if name not in self.silent | self.remarks.keys()}
         found = {name: remark for name, remark in new.items() if remark is not None}
         self.remarks |= found
         stops = (_remark(name, step, self.history, limit) for name, limit in self.stop_when.items())
@@ -110,10 +111,10 @@ def of_samples(texts: Sequence[str]) -> dict[str, float]:
     return {SAMPLES: share} if share == share else {}
 
 
-def replay(metrics: Iterable[Row], samples: Iterable[Row] = ()) -> list[Remark]:
+def replay(metrics: Iterable[Row], samples: Iterable[Row] = (), silent: frozenset[str] = frozenset()) -> list[Remark]:
     """What a monitor would have said of a finished run, from its metrics.jsonl and samples.jsonl."""
     texts = {step: [row["completion"] for row in rows] for step, rows in groupby(samples, key=lambda row: row["step"])}
-    monitor = Monitor()
+    monitor = Monitor(silent=silent)
     monitor.history.add(of_samples(texts.get(0, ())))
     for row in metrics:
         monitor.see(row["step"], {**row, **of_samples(texts.get(row["step"], ()))})

@@ -173,11 +173,11 @@ _ALL = (
         fix="raise `kl`, or lower the learning rate (try a quarter)",
     ),
     Rule(
-        name="entropy_below", value=_entropy_left, limit=0.25, falls=True,
+        name="entropy_below", value=_entropy_left, limit=0.15, falls=True,
         measures="entropy of the sampled tokens, mean of 3 steps, as a share of its first value",
         seen="the entropy is {value} of its first value (limit {limit})",
         means="the policy gives nearly one answer to each prompt; what it does not sample any more it cannot learn",
-        normal="a slow fall is; so is a deep one in tasks with one right answer",
+        normal="a slow fall to a quarter, in tasks with one right answer",
         fix="lower the learning rate, raise `kl` or `entropy`, or sample at a higher temperature",
     ),
     Rule(
@@ -193,7 +193,7 @@ _ALL = (
         measures="share of groups whose rewards are all equal, mean of 10 steps",
         seen="in {value} of the groups all answers have the same reward, for 10 steps (limit {limit})",
         means="a group without a difference says nothing about which answer is better: nothing is left to learn",
-        normal="at the end of an easy task, and with one completion per prompt",
+        normal="at the end of an easy task",
         fix="harder prompts, a finer reward, more completions per prompt; at the very start, look at the reward with `doctor`",
     ),
     Rule(
