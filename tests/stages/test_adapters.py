@@ -32,7 +32,8 @@ model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learnin
 lengths: {prompt: 32, completion: 8}
 sft: {train: {steps: 3, prompts_per_step: 8, learning_rate: 1.0e-2, adapter: {rank: 4, alpha: 8}}}
 reward_models: {rm: {train: {steps: 3, prompts_per_step: 8, learning_rate: 1.0e-2, adapter: {rank: 4}}}}
-train: {steps: 4, prompts_per_step: 3, learning_rate: 1.0e-2, schedule: constant, checkpoint_every: 1, adapter: {rank: 4, alpha: 8}}
+train:
+  {steps: 4, prompts_per_step: 3, learning_rate: 1.0e-2, schedule: constant, checkpoint_every: 1, adapter: {rank: 4, alpha: 8}}
 arms:
   sft: {method: start}
   dpo: {method: dpo}

@@ -141,7 +141,9 @@ def apply(hf: Any, folder: str | Path) -> Any:
         warnings.simplefilter("ignore")  # what is missing is found below
         try:
             wrapped = library.PeftModel.from_pretrained(hf, str(folder))
-        except (RuntimeError, ValueError, KeyError) as error:
+        except KeyError as error:  # of a module trained whole
+            raise _missing([str(error.args[0])], folder) from error
+        except (RuntimeError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
             raise UserError("the adapter does not fit its base", where=str(folder), why=line, fix="check `model.base`") from error
         _complete(set(library.get_peft_model_state_dict(wrapped, save_embedding_layers=False)), set(shapes), hf, folder)
@@ -172,17 +174,25 @@ def _fit_embeddings(hf: Any, shapes: dict[str, Any], folder: Path) -> None:
 
 def _complete(expected: set[str], given: set[str], hf: Any, folder: Path) -> None:
     if missing := sorted(expected - given):
-        raise UserError(
-            f"{len(missing)} weights of the adapter are missing, the first is {missing[0]}", where=str(folder),
-            why="peft would draw them at random", fix="save the adapter again, heads and `modules_to_save` with it",
-        )  # fmt: skip
-    known = {name.replace(".base_layer.", ".").replace(".original_module.", ".") for name in hf.state_dict()}
-    strange = [k for k in sorted(given - expected) if k.removeprefix(_PREFIX) not in known]
+        raise _missing(missing, folder)
+
+    def plain(name: str) -> str:
+        return re.sub(r"\.(base_layer|original_module|modules_to_save)\.", ".", name.removeprefix(_PREFIX))
+
+    known = {plain(name) for name in hf.state_dict()}
+    strange = [k for k in sorted(given - expected) if plain(k) not in known]
     if strange:
         raise UserError(
             f"{len(strange)} weights of the adapter fit nowhere, the first is {strange[0]}", where=str(folder),
             why="it was trained on a model of another shape", fix="check `model.base`",
         )  # fmt: skip
+
+
+def _missing(names: list[str], folder: Path) -> UserError:
+    return UserError(
+        f"{len(names)} weights of the adapter are missing, the first is {names[0]}", where=str(folder),
+        why="peft would draw them at random", fix="save the adapter again, heads and `modules_to_save` with it",
+    )  # fmt: skip
 
 
 @torch.no_grad()
