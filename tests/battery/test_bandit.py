@@ -208,7 +208,8 @@ def levelled(beta: float) -> dict[Answer, float]:
     ("name", "parameters"),
     [
         ("rloo", {}), ("reinforce", {}), ("reinforce", {"baseline": "running_baseline"}), ("reinforce", {"baseline": "none"}),
-        ("reinforce", {"baseline": "value"}),
+        ("reinforce", {"baseline": "value"}), ("rloo", {"updates": 2, "epochs": 2}),
+        ("grpo", {"advantage": "leave_one_out", "kl_in": "reward", "kl_estimator": "k1", "updates": 2}),
     ],
 )  # fmt: skip
 def test_kl_in_the_reward_leads_to_the_tilted_reference(name, parameters):
@@ -265,6 +266,33 @@ def test_k3_in_the_loss_leads_elsewhere():
     deviation = float(((known.exp() @ VALUES.square()) - (known.exp() @ VALUES) ** 2).sqrt())
     reverse = (SINGLE_REF + VALUES / deviation).log_softmax(0)
     assert (found - reverse).abs().max() > 0.15, "the two estimators must be told apart"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("rloo", {"kl_estimator": "k2"}), ("rloo", {"kl_estimator": "exact"}), ("rloo", {"kl_estimator": "k3_ratio"}),
+        ("reinforce", {"kl_estimator": "k2"}), ("dr_grpo", {"kl_estimator": "k3_ratio", "updates": 4}),
+        ("grpo", {"kl_estimator": "k3_ratio", "advantage": "leave_one_out", "updates": 4}),
+    ],
+)  # fmt: skip
+def test_an_estimator_with_the_gradient_of_the_reverse_kl_leads_from_the_loss_to_the_tilted_reference(name, parameters):
+    """Unnormalised credit: ref exp(r / kl), on-policy and over four updates of a rollout. k3 alone goes to the forward point."""
+    size = 64
+    kl = BETA * ((size - 1) / size if name == "dr_grpo" else 1.0)  # its rewards are centred, not left one out
+    method = build(name, kl=kl, kl_in="loss", completions_per_prompt=size, **parameters)
+    found = fit_online(method, SINGLE_REWARD, single(), steps=200, rate=0.1, prompts=1).distribution().detach()
+    known = (SINGLE_REF + VALUES / BETA).log_softmax(0)
+    torch.testing.assert_close(found, known, rtol=0, atol=0.05)
+    forward = forward_point(BETA, divide_by_deviation=False)
+    assert (known - forward).abs().max() > 0.3, "the two points must be told apart"
+
+
+@pytest.mark.parametrize("name", ["rloo", "reinforce"])
+def test_k3_beside_any_surrogate_leads_to_the_forward_point(name):
+    method = build(name, kl=BETA, kl_in="loss", kl_estimator="k3", completions_per_prompt=64)
+    found = fit_online(method, SINGLE_REWARD, single(), steps=200, rate=0.1, prompts=1).distribution().detach()
+    torch.testing.assert_close(found, forward_point(BETA, divide_by_deviation=False), rtol=0, atol=0.05)
 
 
 def test_k2_in_the_loss_leads_to_the_tilted_reference():

@@ -101,6 +101,14 @@ def test_misspelt_coordinates_are_faults():
         ("reinforce", {"baseline": "value", "value": 0.0}, "never learn"),
         ("rloo", {"kl_estimator": "exakt"}, "did you mean 'exact'"),
         ("grpo", {"kl_estimator": "k4"}, "unknown estimator"),
+        ("grpo", {"kl_in": "reward"}, "k3 belongs in the loss"),
+        ("dapo", {"kl": 0.1, "kl_in": "rewards"}, "did you mean 'reward'"),
+        ("rloo", {"kl_estimator": "k3_ratio"}, "unknown kl_estimator"),
+        ("grpo", {"advantage": "ranks"}, "did you mean 'rank'"),
+        ("grpo", {"updates": 3, "epochs": 2}, "3 updates are no whole number of 2 epochs"),
+        ("ppo", {"updates": 1}, "1 updates are no whole number of 2 epochs"),
+        ("ppo", {"kl": 0.0, "kl_target": 6.0}, "needs a coefficient to begin with"),
+        ("topr", {"baseline": 1.0}, "pushed the same way"),
     ],
 )
 def test_what_cannot_be_is_said(name, parameters, message):

@@ -8,12 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 
 from evenhand.doctor.patient import Patient, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.signals import models_in, resolved_reward
+from evenhand.methods import METHODS
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}
 """The oldest versions that the tests run with."""
@@ -135,7 +137,11 @@ def rates(patient: Patient) -> Iterator[Finding]:
 def leash(patient: Patient) -> Iterator[Finding]:
     for name, arm in patient.online.items():
         learned = models_in(resolved_reward(arm.reward, patient.experiment))
-        if learned and arm.parameters.get("kl", None) == 0:
+        # a method whose paper has no KL (Dr.GRPO, DAPO, ...) is not asked why it has none
+        usual = signature(METHODS[arm.method]).parameters.get("kl")
+        if (
+            learned and arm.parameters.get("kl") == 0 and usual is not None and usual.default
+        ):  # published without one: its own risk
             yield warn(f"{name} follows the reward model {', '.join(sorted(learned))} with kl: 0")
         if arm.parameters.get("beta", None) == 0:
             yield fail(f"{name}: beta is 0")

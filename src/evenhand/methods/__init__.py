@@ -5,10 +5,10 @@ its docstring says what it is, from which paper, and what it reduces to; `python
 docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, come from the experiment.
 """
 
-from evenhand.methods import fixed, gradients, selections
+from evenhand.methods import fixed, gradients, groups, selections
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, PREFERENCES, PROMPTS, Method, build, method
 
 __all__ = [
     "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "build", "fixed", "gradients",
-    "method", "selections",
+    "groups", "method", "selections",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from evenhand.errors import UserError
 from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method, method
 
@@ -121,10 +122,11 @@ def aot_paired(*, beta: float = 0.1) -> Method:
 
 
 @method
-def orpo(*, weight: float = 0.1) -> Method:
-    """Odds-ratio preference optimisation with its likelihood term (Hong et al. 2024, eq. 6).
+def orpo(*, weight: float = 0.1, reduce: str = "token_mean") -> Method:
+    """Odds-ratio preference optimisation with its likelihood term (Hong et al. 2024, eq. 6), of every token of the chosen answers
+    alike or by `reduce: sequence_mean`. The published code also learns the prompt.
     Reduces to `orpo_odds` without the likelihood."""
-    nll, odds = Likelihood(on="chosen"), Pairwise(loss="orpo", parameters={})
+    nll, odds = Likelihood(on="chosen", reduce=reduce), Pairwise(loss="orpo", parameters={})
     return Method(objective=Combined(objectives=(nll, odds), coefficients=(1.0, weight)), data=PREFERENCES, learning_rate=8e-6)
 
 
@@ -143,7 +145,12 @@ def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable:
 
 @method
 def topr(*, baseline: float = 0.0) -> Method:
-    """Tapered off-policy REINFORCE on labelled answers, the start standing in for their unknown author (Le Roux et al. 2025)."""
+    """Tapered off-policy REINFORCE on labelled answers, the start standing in for their unknown author (Le Roux et al. 2025).
+    With a share p of good answers, baseline c makes them weigh like a share p (1 - c) / (1 + (1 - 2p) c): 0.6 makes 0.5 like 0.2.
+    """
+    if not -1 < baseline < 1:
+        why = "labels are +1 and -1: less such a baseline, both would be pushed the same way"
+        raise UserError(f"baseline is {baseline:g}", where="topr", why=why, fix="use a number between -1 and 1")
     objective = PolicyGradient(surrogate="topr")
     return Method(objective=objective, data=BINARY, reference="start", label_baseline=baseline, learning_rate=3e-6)
 
@@ -158,16 +165,18 @@ def offline_reinforce(*, baseline: float = 0.0) -> Method:
 
 
 @method
-def rpo(*, beta: float = 0.1, likelihood: float = 1.0) -> Method:
-    """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1).
+def rpo(*, beta: float = 0.1, likelihood: float = 1.0, reduce: str = "token_mean") -> Method:
+    """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1), over the tokens of the step as in TRL; the paper's mean
+    over each answer's own tokens is `reduce: sequence_mean`.
     Reduces to `dpo` at likelihood = 0."""
-    pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen")
+    pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen", reduce=reduce)
     objective = Combined(objectives=(pair, nll), coefficients=(1.0, likelihood))
     return Method(objective=objective, data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
 @method
 def ld_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
-    """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024).
+    """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024, who call it R-DPO; the LD-DPO of Liu
+    et al. 2024, which discounts the tokens beyond the shorter answer's length, is another loss).
     Reduces to `dpo` at alpha = 0."""
     return _pairs("length_desensitised", beta=beta, alpha=alpha)

@@ -61,8 +61,9 @@ def iterative_dpo(
     for value, known in ((pairs, PAIRINGS), (initialise, ("last", "start"))):
         if value not in known:
             raise UserError(f"unknown value '{value}'", where="iterative_dpo", fix=did_you_mean(value, known))
+    updates = -(-steps // rounds)
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, select=pairs, updates=-(-steps // rounds), epochs=epochs,
+        completions_per_prompt=completions_per_prompt, select=pairs, updates=updates, epochs=min(epochs, updates),
         temperatures=temperatures, accumulate=accumulate, length_penalty=length_penalty, hybrid=hybrid, partner=partner,
         restart="start" if initialise == "start" else "none", rejection_temperature=rejection_temperature,
     )  # fmt: skip

@@ -85,7 +85,7 @@ SURROGATES: dict[str, Surrogate] = {
     "topr": Surrogate(_topr, per_sequence=True, needs=frozenset({Need.BEHAVIOUR_LOGP})),
 }
 KL_ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
-"""Of log-probs; `exact` is read from the model instead (`Head.KL`)."""
+"""Of log-probs; `exact` is read from the model instead (`Head.KL`), `k3_ratio` is k3 under the ratio to the rollout's weights."""
 
 
 @register("policy_gradient")
@@ -94,7 +94,8 @@ class PolicyGradient:
     """Surrogate of `core.policy`, reduced over the whole step, plus a KL and an entropy term in the loss.
 
     `reduce` is token_mean, sequence_mean, sequence_sum or `constant:L`. `kl` multiplies the mean of `kl_estimator` under the
-    same reduction (k3: GRPO's; its gradient on-policy is that of KL(ref || policy), see core.kl; exact: the sum over the
+    same reduction (k3: GRPO's; its gradient on-policy is that of KL(ref || policy), see core.kl; k3_ratio: ratio * k3,
+    differentiated through the ratio, with the gradient of each token's KL(policy || ref) off-policy too; exact: the sum over the
     vocabulary at every sampled state). `importance` caps exp(old - behaviour) per token when the sampler is not the trainer; it
     multiplies the surrogate alone; 0 is off. `value` weighs the value head's clipped squared error. On-policy (no old_logp in
     the batch) the ratio is 1 and the gradient that of REINFORCE.
@@ -111,7 +112,7 @@ class PolicyGradient:
     value_clip: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.kl_estimator not in (known := (*KL_ESTIMATORS, "exact")):
+        if self.kl_estimator not in (known := (*KL_ESTIMATORS, "k3_ratio", "exact")):
             raise UserError(
                 f"unknown estimator '{self.kl_estimator}'", where="kl_estimator", fix=did_you_mean(self.kl_estimator, known)
             )
@@ -128,7 +129,8 @@ class PolicyGradient:
         reference = {Need.REF_LOGP} if self.kl and self.kl_estimator != "exact" else set()
         value = {Need.VALUE} if self.value else set()
         importance = {Need.BEHAVIOUR_LOGP} if self.importance else set()
-        return frozenset({Need.ADVANTAGE} | reference | value | importance) | SURROGATES[self.surrogate].needs
+        old = {Need.OLD_LOGP} if self.kl and self.kl_estimator == "k3_ratio" else set()
+        return frozenset({Need.ADVANTAGE} | reference | value | importance | old) | SURROGATES[self.surrogate].needs
 
     @property
     def skips_zero_advantage(self) -> bool:
@@ -166,7 +168,7 @@ class PolicyGradient:
         terms = [Term(self.surrogate, value, weight)]
         metrics = {"ratio": metric((logp - old).exp(), mask)} if batch.old_logp is not None else {}
         metrics |= self._watched(batch, logp.detach(), mask)
-        terms += self._added_terms(out, batch, logp, mask)
+        terms += self._added_terms(out, batch, logp, old, mask)
         if batch.ref_logp is not None:
             metrics["kl_token"] = metric(kl.k3(logp.detach(), batch.ref_logp), mask)
         return Terms(tuple(terms), metrics)
@@ -182,21 +184,24 @@ class PolicyGradient:
             found["watched/ratio"] = metric(policy.ratio(logp, torch.where(mask, batch.behaviour_logp, 0.0)), mask)
         return found
 
-    def _divergence(self, out: ModelOut, batch: Batch, logp: Tensor, mask: Tensor) -> Tensor:
+    def _divergence(self, out: ModelOut, batch: Batch, logp: Tensor, old: Tensor, mask: Tensor) -> Tensor:
         if self.kl_estimator == "exact":
             return torch.where(mask, present(out.kl), 0.0)
-        return KL_ESTIMATORS[self.kl_estimator](logp, torch.where(mask, present(batch.ref_logp), 0.0))
+        ref = torch.where(mask, present(batch.ref_logp), 0.0)
+        if self.kl_estimator == "k3_ratio":
+            return policy.ratio(logp, old) * kl.k3(logp, ref)
+        return KL_ESTIMATORS[self.kl_estimator](logp, ref)
 
     def _importance(self, old: Tensor, behaviour: Tensor, mask: Tensor) -> Tensor:
         if SURROGATES[self.surrogate].per_sequence:
             return policy.sequence_importance(old, behaviour, mask, cap=self.importance)[:, None]
         return policy.token_importance(old, behaviour, cap=self.importance)
 
-    def _added_terms(self, out: ModelOut, batch: Batch, logp: Tensor, mask: Tensor) -> list[Term]:
+    def _added_terms(self, out: ModelOut, batch: Batch, logp: Tensor, old: Tensor, mask: Tensor) -> list[Term]:
         weight = reduction(self.reduce, mask)[0].to(logp.dtype)
         terms = []
         if self.kl > 0:
-            terms.append(Term("kl", self.kl * self._divergence(out, batch, logp, mask), weight))
+            terms.append(Term("kl", self.kl * self._divergence(out, batch, logp, old, mask), weight))
         if self.entropy > 0:
             terms.append(Term("entropy", -self.entropy * torch.where(mask, present(out.entropy), 0.0), weight))
         if self.value > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +25,14 @@ from evenhand.types import Group, Head, Need, Prompt, Sampling, TokenGroup
 CREDITS: dict[str, Callable[[Tensor], Tensor]] = {
     "centre": credit.centre,
     "standardise": credit.standardise,
+    "standardise_population": partial(credit.standardise, ddof=0),
     "leave_one_out": credit.leave_one_out,
     "rank": credit.rank,
     "batch_baseline": credit.batch_baseline,
 }
 """Reward [P, G] -> advantage [P, G], per completion. `none`, `running_baseline` and the following need more: see the source."""
+GROUP_CREDITS = tuple(name for name in CREDITS if name != "batch_baseline")
+"""Those that compare the completions of one prompt with each other."""
 TOKEN_CREDITS = ("gae", "value")
 """An advantage per token, from a value head."""
 PAIRINGS = ("best_vs_worst", "best_vs_random", "rejection")

@@ -1,0 +1,164 @@
+"""Policy gradients that compare the answers to one prompt with each other: GRPO and what was made of it."""
+
+from __future__ import annotations
+
+from evenhand.errors import UserError, did_you_mean
+from evenhand.methods.gradients import clip_surrogate, gradient, whole_epochs
+from evenhand.objectives import PolicyGradient
+from evenhand.train.method import Method, method
+from evenhand.train.rollouts import GROUP_CREDITS, Rollouts
+
+
+def _group(objective: PolicyGradient, rollouts: Rollouts, *, kl: float, kl_estimator: str, kl_in: str) -> Method:
+    """A method whose KL is in the loss unless said: the loss's usual estimator has no place in a reward."""
+    if kl and kl_in == "reward" and kl_estimator not in ("k1", "exact"):
+        why = "detached in the reward, it does not have the gradient of a KL"
+        raise UserError(f"{kl_estimator} belongs in the loss", where="kl_estimator", why=why, fix="use `kl_estimator: k1`")
+    return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+
+
+@method
+def grpo(
+    *,
+    completions_per_prompt: int = 8,
+    kl: float = 0.04,
+    kl_estimator: str = "k3",
+    low: float = 0.2,
+    high: float = 0.2,
+    updates: int = 1,
+    epochs: int = 1,
+    entropy: float = 0.0,
+    importance: float = 0.0,
+    dual_clip: float = 0.0,
+    mask_truncated: bool = False,
+    kl_in: str = "loss",
+    advantage: str = "standardise",
+) -> Method:
+    """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300).
+
+    `entropy` weighs a bonus; `importance` caps the weight that corrects a sampler unlike the trainer (2 is usual); `dual_clip`
+    bounds what a bad token may cost (3 is usual); `mask_truncated` takes no loss on answers cut by the limit, whose rewards stay
+    in the group's mean. `advantage` puts another credit into the same surrogate: `standardise_population` (the deviation over
+    G, not G - 1), `centre`, `leave_one_out`, `rank`. `kl_in: reward` takes the KL (`kl_estimator: k1`) off the reward.
+    Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
+    if advantage not in GROUP_CREDITS:
+        raise UserError(f"unknown advantage '{advantage}'", where="grpo", fix=did_you_mean(advantage, GROUP_CREDITS))
+    whole_epochs("grpo", updates, epochs)
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit=advantage, updates=updates, epochs=epochs,
+        mask_truncated=mask_truncated,
+    )  # fmt: skip
+    surrogate = clip_surrogate(low, high, dual_clip)
+    objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance)
+    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+
+
+@method
+def dr_grpo(
+    *,
+    max_tokens: int,
+    completions_per_prompt: int = 8,
+    low: float = 0.2,
+    high: float = 0.2,
+    updates: int = 1,
+    entropy: float = 0.0,
+    importance: float = 0.0,
+    mask_truncated: bool = False,
+    kl: float = 0.0,
+    kl_estimator: str = "k3",
+    kl_in: str = "loss",
+) -> Method:
+    """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783).
+    Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit="centre", updates=updates, mask_truncated=mask_truncated
+    )
+    objective = PolicyGradient(
+        surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
+        importance=importance,
+    )  # fmt: skip
+    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+
+
+@method
+def dapo(
+    *,
+    max_tokens: int,
+    completions_per_prompt: int = 8,
+    low: float = 0.2,
+    high: float = 0.28,
+    refill: int = 3,
+    overlong: float = 0.2,
+    mask_truncated: bool = False,
+    updates: int = 1,
+    entropy: float = 0.0,
+    importance: float = 0.0,
+    kl: float = 0.0,
+    kl_estimator: str = "k3",
+    kl_in: str = "loss",
+) -> Method:
+    """Clip-higher, token mean, flat groups refilled, soft penalty over the last `overlong` share of the limit
+    (Yu et al. 2025, arXiv:2503.14476)."""
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, refill=refill,
+        mask_truncated=mask_truncated, overlong_limit=max_tokens, overlong_buffer=round(overlong * max_tokens),
+    )  # fmt: skip
+    objective = PolicyGradient(
+        surrogate="clipped", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
+    )
+    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+
+
+@method
+def gspo(
+    *,
+    completions_per_prompt: int = 8,
+    low: float = 3e-4,
+    high: float = 4e-4,
+    updates: int = 4,
+    entropy: float = 0.0,
+    importance: float = 0.0,
+    mask_truncated: bool = False,
+    kl: float = 0.0,
+    kl_estimator: str = "k3",
+    kl_in: str = "loss",
+) -> Method:
+    """Group sequence policy optimisation: the geometric-mean ratio of the sequence, clipped (Zheng et al. 2025, eq. 5).
+
+    `importance` weighs each token's share of the sequence's loss, by the token's own capped weight: a sequence's product of
+    weights would vanish with its length, and its geometric mean is no importance weight.
+    Reduces to `grpo` without KL for answers of one token."""
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated
+    )
+    objective = PolicyGradient(
+        surrogate="gspo", parameters={"low": low, "high": high}, reduce="sequence_mean", entropy=entropy, importance=importance
+    )
+    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+
+
+@method
+def cispo(
+    *,
+    completions_per_prompt: int = 8,
+    low: float = 1.0,
+    high: float = 4.0,
+    updates: int = 4,
+    entropy: float = 0.0,
+    importance: float = 0.0,
+    mask_truncated: bool = False,
+    kl: float = 0.0,
+    kl_estimator: str = "k3",
+    kl_in: str = "loss",
+) -> Method:
+    """A clipped, detached importance weight, so that no token loses its gradient (MiniMax-M1 2025, arXiv:2506.13585).
+
+    That weight corrects for the updates since the rollout; `importance` multiplies it with the sampler's own, capped.
+    Reduces to the gradient of `dapo` on-policy."""
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated
+    )
+    objective = PolicyGradient(
+        surrogate="cispo", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
+    )
+    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
