@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,6 +42,7 @@ arms:
   wild: {method: dpo, train: {learning_rate: 1.0e+6, clip: 1.0e+9}}
   cut: {method: rloo, reward: gold, completions_per_prompt: 2}
   ended: {method: rloo, reward: gold, completions_per_prompt: 2, train: {stop_when: {truncated: 0.4, kl: 1000}}}
+  wild_online: {method: rloo, reward: gold, completions_per_prompt: 2, train: {learning_rate: 1.0e+6}}
   best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validation_prompts: 6, validate_every: 5,
     stop_when: {truncated: 0.4}}}
   wrong: {method: dpo, train: {stop_when: {kl: 1}}}
@@ -79,6 +81,13 @@ def test_a_learning_rate_of_a_million_ends_with_one_message(graph, tmp_path):
     assert all(bool(t.isfinite().all()) for t in kept.values())
 
 
+def test_a_rollout_that_diverges_names_its_rewards(graph, tmp_path):
+    with pytest.raises(UserError) as error:
+        graph.run("arms/wild_online/seed-0", tmp_path)
+    assert error.value.where.startswith("rloo, seed 0, step ")
+    assert re.search(r"largest finite advantage [0-9.]+; .*rewards from -?[0-9.]+ to -?[0-9.]+\)", error.value.why)
+
+
 class Overflowing:
     """DPO with the value of its first row turned into NaN from the third step on."""
 
@@ -109,7 +118,11 @@ def test_a_loss_that_is_not_a_number_names_its_row_and_leaves_the_checkpoint(gra
     assert error.value.where == "dpo, seed 0, step 3 of 7"
     assert error.value.what.startswith("the loss is nan")
     assert LOSS in error.value.why
-    assert "micro-batch 1 of 1, row 1, prompt ending '" in error.value.why
+    found = re.search(r"in micro-batch 1 of 1, row 1, prompt ([0-9a-f]{16}) ending '(.*)' \(", error.value.why)
+    assert found is not None
+    data = [json.loads(line) for line in (graph.done["data"] / "preferences.jsonl").read_text().splitlines()]
+    assert found[1] in {row["id"] for row in data}
+    assert found[2].endswith("<|assistant|>")
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
     checkpointed = load_file(tmp_path / "checkpoint-00000002" / "model.safetensors")
     kept = load_file(tmp_path / "last_good" / "model.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from evenhand.train.rules import RULES
 if TYPE_CHECKING:
     from evenhand.methods import Method
     from evenhand.stages.fit import Cell
+    from evenhand.train.items import Item
 
 LAST_GOOD = "last_good"
 """In the unfinished artifact of a stage that diverged: the weights before the step that failed, in transformers' format."""
@@ -72,24 +73,27 @@ def stopped(remark: Remark, steps: int) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(cell: Cell, out: Path) -> Iterator[None]:
-    """A step whose loss or gradient is not finite as one message; the weights before it are kept."""
+def explained(cell: Cell, items: Callable[[], Sequence[Item]], out: Path) -> Iterator[None]:
+    """A step whose loss or gradient is not finite as one message; the weights before it are kept.
+
+    `items` are what the source trains on at the time: a rollout, or the whole data set.
+    """
     try:
         yield
     except NotFinite as error:
         if error.step > 1:
             save(cell.model, cell.renderer.tokenizer, out / LAST_GOOD)
-        raise diverged(error, cell, out) from error
+        raise diverged(error, cell, items(), out) from error
 
 
-def diverged(error: NotFinite, cell: Cell, out: Path) -> UserError:
+def diverged(error: NotFinite, cell: Cell, items: Sequence[Item], out: Path) -> UserError:
     """What, where, why and how to fix, with the numbers at hand."""
     where = f"{cell.spec['method']}, seed {cell.seed}, step {error.step} of {cell.steps}"
     kept = f"; the weights before this step are in {out / LAST_GOOD}" if error.step > 1 else ""
     return UserError(
         f"the {error.quantity} is {error.value}: training ended before the weights were moved",
         where=where,
-        why=f"{_cause(error.diagnosis)}{_rows(error.diagnosis, cell)} ({_numbers(error.diagnosis, cell)})",
+        why=f"{_cause(error.diagnosis)}{_rows(error.diagnosis, cell, items)} ({_numbers(error.diagnosis, cell, items)})",
         fix=f"{_fix(error.diagnosis, cell)}; the way there is in {out / 'metrics.jsonl'}{kept}",
     )
 
@@ -111,26 +115,29 @@ def _cause(found: Diagnosis) -> str:
     return _CAUSES.get(found.first, known)
 
 
-def _rows(found: Diagnosis, cell: Cell) -> str:
-    """Where in the step: micro-batch, row, and the prompts by their last words."""
+def _rows(found: Diagnosis, cell: Cell, items: Sequence[Item]) -> str:
+    """Where in the step: micro-batch, row, and the prompts by their ids and last words."""
     if not found.rows:
         return ""
     more = f" and {len(found.rows) - SHOWN} more rows" if len(found.rows) > SHOWN else ""
-    return ", in " + "; ".join(_row(r, found, cell) for r in found.rows[:SHOWN]) + more
+    return ", in " + "; ".join(_row(r, found, cell, items) for r in found.rows[:SHOWN]) + more
 
 
-def _row(row: Row, found: Diagnosis, cell: Cell) -> str:
+def _row(row: Row, found: Diagnosis, cell: Cell, items: Sequence[Item]) -> str:
     text = cell.renderer.tokenizer.decode(list(row.prompt))
-    return f"micro-batch {row.microbatch + 1} of {found.microbatches}, row {row.row + 1}, prompt ending {text[-50:]!r}"
+    name = next((f" {i.tokens.group.prompt.id}" for i in items if i.tokens.prompt == row.prompt), "")
+    return f"micro-batch {row.microbatch + 1} of {found.microbatches}, row {row.row + 1}, prompt{name} ending {text[-50:]!r}"
 
 
-def _numbers(found: Diagnosis, cell: Cell) -> str:
+def _numbers(found: Diagnosis, cell: Cell, items: Sequence[Item]) -> str:
     train = cell.spec["train"]
     parts = [f"train.learning_rate {train['learning_rate']:g}, the method's default is {cell.method.learning_rate:g}"]
     parts += [f"clip {train['clip']:g}", f"weights in {_precision(cell)}"]
     parts += [f"largest finite {name} {value:.4g}" for name, value in found.largest.items()]
-    if found.reward is not None:
-        parts.append(f"scores from {found.reward[0]:.4g} to {found.reward[1]:.4g}")
+    scores = [s for i in items for s in i.tokens.group.scores if math.isfinite(s)] if cell.method.online else []
+    ends = (min(scores), max(scores)) if scores else found.reward
+    if ends is not None:
+        parts.append(f"{'rewards' if scores else 'scores'} from {ends[0]:.4g} to {ends[1]:.4g}")
     return "; ".join(parts)
 
 

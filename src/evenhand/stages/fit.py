@@ -94,7 +94,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
             keeper.best.start = _measured(cell, keeper)
     steps = trainer.run(saved["step"], cell.steps)
     while True:
-        with ledger.phase("step"), alarms.explained(cell, out):
+        with ledger.phase("step"), alarms.explained(cell, lambda: source.items, out):
             done = next(steps, None)
         if done is None:
             break

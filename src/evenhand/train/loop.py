@@ -42,7 +42,7 @@ class Loop:
         batches = [b.to(self.device) for b in step.batches]
         loss, metrics = accumulate(self.model, self.objective, batches, self.temperature)
         norm = clip_gradients(self.model.parameters(), self.clip)
-        shown = to_floats({"loss": loss, "grad_norm": norm} | means(metrics))
+        shown = to_floats({"loss": loss, "grad_norm": norm} | means(metrics))  # the step's one transfer, before the move
         if (found := first_not_finite(shown)) is not None:
             raise NotFinite(*found, index + 1, self._diagnosis(batches))
         factor = self.factor(index)
