@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -161,14 +162,20 @@ class _Invalid(Exception):
 
 def _validated(tp: Any, data: Any) -> Any:
     """Pydantic in strict JSON mode: lists become tuples, text becomes a Path or an Enum, nothing else is converted."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    # The one-item tuple carries the strict configuration to standard dataclasses, which cannot be given one directly.
-    adapter = TypeAdapter(tuple[tp], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
     try:
-        return adapter.validate_json(json.dumps([data], default=to_json))[0]
+        return _adapter(tp).validate_json(json.dumps([data], default=to_json))[0]
     except ValidationError as error:
         raise _Invalid([{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]) from None
+
+
+@functools.cache  # making one takes milliseconds, and an experiment of many arms asks for the same ones again and again
+def _adapter(tp: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # The one-item tuple carries the strict configuration to standard dataclasses, which cannot be given one directly.
+    return TypeAdapter(tuple[tp], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
 
 
 def _document(source: str | Path | Mapping[str, Any], find: Callable[[str, Path], Path] | None) -> tuple[Document, str]:
