@@ -156,11 +156,34 @@ def test_a_run_with_everything_in_it(tmp_path):
     (run / "arms" / "orpo" / "seed-0" / "model").mkdir()
     text = written(find_arm(run, "orpo", 0))
     against = section(text, "Known against it")
-    assert "arms/orpo/seed-2: UserError: loss is not finite at step 37" in against
+    assert "arms/orpo/seed-2 failed: UserError: loss is not finite at step 37\n" in against
+    assert "needs arms/orpo/seed-2" not in against, "what waited for it did not fail by itself"
     assert "orpo has no verdict under seed 2" in against
     assert "two seeds: the interval is wide" in against
     assert "The run does not say how it was trained." in text
     assert ModelCard(text).data.model_name == "stories, made happier: orpo, seed 0"
+
+
+def test_what_was_said_while_it_trained_is_said_again_without_this_machine(own_run):
+    results = json.loads((own_run / "results.json").read_text())
+    said = {
+        "rule": "kl",
+        "limit": 50.0,
+        "measures": "KL",
+        "means": "it has left the start",
+        "normal": "",
+        "fix": "",
+        "sentence": "",
+    }
+    results["arms"]["dpo"]["warnings"] = [{**said, "seeds": {"1": {"step": 3, "value": 61.5}}}]
+    results["arms"]["dpo"]["stopped"] = {"1": {"step": 3, "of": 9, "sentence": "KL is 61.5 (limit 60)"}}
+    results["failed"] = [{"node": "frontier/dpo/seed-0", "error": "nan; why: x; fix: see /home/me/run/a.log"}]
+    (own_run / "results.json").write_text(json.dumps(results))
+    against = section(written(find_arm(own_run, "dpo", 1)), "Known against it")
+    assert "While it trained, seed 1 from step 3 (61.5): KL passed 50; it has left the start" in against
+    assert "seed 1: stopped at step 3 of 9 because KL is 61.5 (limit 60)" in against
+    assert "- frontier/dpo/seed-0 failed: nan\n" in against
+    assert "While it trained" not in written(find_arm(own_run, "kept", 1))
 
 
 def test_a_score_that_fell_while_reward_rose_is_told():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from evenhand.export import origin
 from evenhand.export.markdown import Markdown, code, escaped
 from evenhand.export.subject import Subject
 from evenhand.report.cards import judge_facts, judge_warnings, reward_model_cards
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
 from evenhand.report.numbers import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
+from evenhand.report.remarks import said_while_training, stopped_early
 from evenhand.report.run_data import RunData
 from evenhand.report.summary import Arm, Summary, Verdict
 from evenhand.report.wording import corrected, excluded, power, seeds_agree
@@ -123,14 +126,37 @@ def failures(subject: Subject, summary: Summary) -> list[str]:
     if subject.is_reward_model:
         return [*paid, *waived]
     judge = [*judge_warnings(results.get("judge")), *self_test_warnings(results.get("judge"))]
-    lost = [f"{entry['node']}: {str(entry['error']).splitlines()[0]}" for entry in results.get("failed") or ()]
+    lost = [f"{entry['node']} failed: {_in_short(str(entry['error']))}" for entry in results.get("failed") or ()
+            if not str(entry["error"]).startswith("needs ")]  # fmt: skip
     unequal = [f"Not held equal between the arms: {line}" for line in results.get("deviations") or ()]
     notes = [str(subject.row["note"])] if subject.row.get("note") else []
     controlled = subject.row.get("length_controlled") or {}
     notes += [str(controlled["note"])] if controlled.get("note") else []
     truth = corrected(summary)
     found = [*judge, *excluded(results), *lost, *notes, *([truth] if truth else []), *overoptimised(subject, summary)]
-    return [*found, *paid, *unequal, *waived]
+    return [*found, *trained_badly(subject), *paid, *unequal, *waived]
+
+
+def _in_short(error: str) -> str:
+    """The finding of an error, without reasons and ways out, and without this machine's folders.
+
+    >>> _in_short("OSError: no space in /home/me/run/x.json; why: the disk is full")
+    'OSError: no space in x.json'
+    """
+    head = re.split(r"\n|; (?:why|fix): ", error)[0]
+    return origin.without_folders(head)
+
+
+def trained_badly(subject: Subject) -> list[str]:
+    """What was said while this arm trained, and where a limit ended it early."""
+    results = subject.run.results
+    said = [
+        f"While it trained, {place.seeds}: {rule.measures} passed {rule.limit}; {rule.means}"
+        for rule in said_while_training(results, {})
+        for place in rule.places
+        if place.name == subject.name
+    ]
+    return [*said, *(sentence for arm, _, sentence in stopped_early(results, {}) if arm == subject.name)]
 
 
 def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:

@@ -75,6 +75,15 @@ def public(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and _is_path(value) else value
 
 
+def without_folders(text: str) -> str:
+    """A text in which paths of this machine keep their last part.
+
+    >>> without_folders("see /home/me/run/log.txt and https://huggingface.co/org/name, 3/4 of all")
+    'see log.txt and https://huggingface.co/org/name, 3/4 of all'
+    """
+    return re.sub(r"(?<![\w:/.~-])~?(?:/[\w.@+-]+)+/([\w.@+-]+)", r"\1", text)
+
+
 def _is_path(text: str) -> bool:
     return "\n" not in text and (text.startswith(("/", "~", "./", "../")) or bool(re.match(r"[A-Za-z]:\\", text)))
 
