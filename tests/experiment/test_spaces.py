@@ -44,6 +44,10 @@ def test_every_method_has_a_default_space_of_its_own_settings(method):
             assert name not in ranges.PARAMETERS or ranges.PARAMETERS[name].holds(value)
 
 
+def test_every_strength_is_a_method_s():
+    assert set(spaces.STRENGTHS) <= set(METHODS)
+
+
 def test_training_settings_that_may_be_tuned_are_training_settings():
     assert set(spaces.TRAIN) <= set(inspect.signature(Train).parameters)
 

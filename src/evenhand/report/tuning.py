@@ -69,7 +69,8 @@ def html(found: Mapping[str, Any]) -> str:
     return environment().get_template("tune.html.j2").render(
         version=__version__, name=found["name"], description=found["description"], title=_title(found), facts=_facts(found),
         sections=sections, left_out=found["left_out"], versions=found["versions"], measure=found["measure"],
-        csv_link=data_link(_csv(found), "text/csv"), steps=found["steps"], **assets(),
+        csv_link=data_link(_csv(found), "text/csv"), steps=found["steps"],
+        one_seed=len(found["seeds"]) == 1, **assets(),
     )  # fmt: skip
 
 
