@@ -37,6 +37,7 @@ def run(
     from rich.console import Console
 
     from evenhand.cli.doctor import before_run
+    from evenhand.experiment import trainable
     from evenhand.experiment.launch import prepare
 
     prepared = prepare(experiment, overrides or [], out)
@@ -44,6 +45,8 @@ def run(
     if plan:
         wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
         wide.print(plan_table(prepared))
+        for line in trainable.lines(prepared.loaded.value):
+            wide.print(line, highlight=False, markup=False, soft_wrap=True)
         return
     if not unchecked:
         before_run(prepared, Console(stderr=True))
@@ -56,10 +59,15 @@ def run(
 
 
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
-    """Write the report of a run directory again and print its table."""
+    """Write the report of a run directory again and print its table; of a tuning, its page."""
     from rich.console import Console
 
     path = folder / "results.json"
+    if (folder / "tune.json").is_file() and not path.is_file():
+        from evenhand.report import tuning
+
+        Console().print(f"Trials: {tuning.write(folder)}", soft_wrap=True, highlight=False)
+        return
     if not path.is_file():
         raise UserError("has no results.json", where=str(folder), fix="give a run directory; run the experiment first")
     _show_report(json.loads(path.read_text(encoding="utf-8")), folder, Console())

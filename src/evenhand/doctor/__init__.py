@@ -1,6 +1,7 @@
 """Looks for the faults that let a run look healthy while it is wrong, before anything is trained."""
 
 from evenhand.doctor import (
+    adapters,
     budget,
     conversations,
     data,
@@ -19,6 +20,6 @@ from evenhand.doctor.patient import Patient
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity
 
 __all__ = [
-    "CHECKS", "Check", "Diagnosis", "Finding", "Patient", "Result", "Severity", "budget", "conversations", "data", "examine",
-    "generation", "leaks", "model", "preferences", "reward", "reward_model", "template", "tokens", "trial",
+    "CHECKS", "Check", "Diagnosis", "Finding", "Patient", "Result", "Severity", "adapters", "budget", "conversations", "data",
+    "examine", "generation", "leaks", "model", "preferences", "reward", "reward_model", "template", "tokens", "trial",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.experiment.fairness import learning_rate
 from evenhand.experiment.signals import models_in, resolved_reward
 from evenhand.methods import METHODS
+from evenhand.models.adapters import RATE
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}
 """The oldest versions that the tests run with."""
@@ -57,7 +58,8 @@ def disk(patient: Patient) -> Iterator[Finding]:
     run = patient.run
     size = _weights(patient)
     to_run = [n for n in run.plan.nodes if n.kind == "fit" and not run.store.has(n.key)]
-    need = size * (len(to_run) + 3 * min(run.workers or 1, len(to_run)))  # a checkpoint has two moments beside the weights
+    whole = [n for n in to_run if "adapter" not in n.spec["train"]]  # a checkpoint of an adapter is small beside the model
+    need = size * (len(to_run) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
     free = shutil.disk_usage(_existing(run.store.root)).free
     if need > free:
         yield fail(f"{len(to_run)} models of {_amount(size)} need {_amount(need)}, {_amount(free)} are free")
@@ -120,10 +122,14 @@ def rates(patient: Patient) -> Iterator[Finding]:
     large = _parameters(patient) > LARGE
     for name, arm in patient.arms.items():
         rate, usual = learning_rate(arm, patient.experiment), patient.methods[name].learning_rate
+        adapter = arm.train.adapter is not None
+        usual *= RATE if adapter else 1.0
         if rate <= 0 or not rate < 1:
             yield fail(f"{name}: a learning rate of {rate:g} learns nothing, or ruins everything")
         elif large and not 1 / SPREAD <= rate / usual <= SPREAD:
-            yield warn(f"{name}: learning rate {rate:g}; {arm.method} usually takes about {usual:g}")
+            yield warn(
+                f"{name}: learning rate {rate:g}; {arm.method}{' with an adapter' * adapter} usually takes about {usual:g}"
+            )
         if not 0 <= arm.train.warmup < 1:
             yield fail(f"{name}: `warmup` is a share of the steps, not {arm.train.warmup:g}")
 
@@ -177,11 +183,11 @@ def _weights(patient: Patient) -> float:
 
 def _parameters(patient: Patient) -> float:
     """Parameters, from the sizes of the weight files or the shape in the config; 0 when neither is here."""
-    if patient.experiment.model.path is not None and isinstance(patient.folder, Path):
+    if patient.experiment.model.path is not None and isinstance(patient.home, Path):
         from safetensors import safe_open
 
         total = 0
-        for file in patient.folder.glob("*.safetensors"):
+        for file in patient.home.glob("*.safetensors"):
             with safe_open(str(file), "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 (not a mapping)
                     size = 1

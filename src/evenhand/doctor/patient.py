@@ -12,6 +12,7 @@ from evenhand.data.template import Renderer, Tokenised
 from evenhand.errors import UserError
 from evenhand.experiment.arms import Arm
 from evenhand.methods import Method
+from evenhand.models import adapter_files
 from evenhand.protocols import Reward
 from evenhand.types import Group, Scores, TokenGroup
 
@@ -135,6 +136,14 @@ class Patient:
         return folder if folder.is_dir() else path
 
     @cached_property
+    def home(self) -> Path | str:
+        """Where the starting model's config and weights are: its folder or name, and for an adapter those of its base."""
+        if not adapter_files.is_adapter(self.folder):
+            return self.folder
+        base = adapter_files.base_of(self.folder, self.experiment.model.base)
+        return Path(base) if Path(base).is_dir() else base
+
+    @cached_property
     def _renderer(self) -> Opened:
         return attempt(self._open_renderer)
 
@@ -144,7 +153,8 @@ class Patient:
 
         if self.experiment.model.path is None:
             return Renderer(worlds.get(str(self.experiment.data.world)).tokenizer())
-        tokenizer = load_tokenizer(self.folder)
+        own = isinstance(self.folder, Path) and (self.folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(self.folder if own else self.home)
         return Renderer(tokenizer, template=None if tokenizer.chat_template else self.experiment.model.template)
 
     @property
@@ -169,7 +179,7 @@ class Patient:
             kind = shape.pop("model_type")
             return AutoConfig.for_model(kind, **{"vocab_size": len(self.renderer.tokenizer), **shape})
         try:
-            return AutoConfig.from_pretrained(self.folder)
+            return AutoConfig.from_pretrained(self.home)
         except (OSError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
             raise UserError(line, where="model.path", fix="point to a folder written by save_pretrained") from error
@@ -235,7 +245,7 @@ class Patient:
         if e.model.path is None:
             shape = worlds.get(str(e.data.world)).model_config()
             return new_policy(shape, self.renderer.tokenizer, seed=0, device=e.runtime.device)
-        return load_policy(self.folder, dtype=e.model.dtype, device=e.runtime.device)
+        return load_policy(self.folder, dtype=e.model.dtype, device=e.runtime.device, base=e.model.base)
 
     @property
     def policy(self) -> Policy:

@@ -114,6 +114,17 @@ def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
     model.adapter = adapter
 
 
+def detach(model: Trunk) -> None:
+    """Take adapters off again, unmerged: the weights are those from before `attach`, where no other learned, and all learn."""
+    for hf in networks(model).values():
+        for name, layer in adapted(hf):
+            place, _, leaf = name.rpartition(".")
+            hf.get_submodule(place)._modules[leaf] = layer.base_layer
+        del hf.peft_config
+    model.requires_grad_(True)
+    model.adapter = None
+
+
 def networks(model: Trunk) -> dict[str, Any]:
     """The transformers networks that learn, by the prefix of their layers' names: the model's own, and a critic's."""
     critic = getattr(model, "critic", None)
@@ -257,6 +268,16 @@ def merged(hf: nn.Module) -> Iterator[None]:
         for parent, leaf, layer, weight in before:
             layer.base_layer.weight.data = weight
             parent._modules[leaf] = layer
+
+
+def size(hf: Any, adapter: Adapter) -> int:
+    """Weights that would learn if `hf` had the adapter: rank (in + out) a layer, and modules trained whole. Meta tensors will do.
+
+    Raises UserError for names that mean nothing.
+    """
+    chosen = targeted(hf, adapter.targets)
+    whole = {p for m in saved_whole(hf, adapter.modules_to_save, chosen).values() for p in m.parameters()}
+    return adapter.rank * sum(sum(hf.get_submodule(n).weight.shape) for n in chosen) + sum(p.numel() for p in whole)
 
 
 def counted(model: nn.Module) -> tuple[int, int]:

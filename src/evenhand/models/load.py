@@ -28,16 +28,25 @@ MATMULS = ("float32", "bfloat16")
 
 
 def load_policy(
-    path_or_name: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+    path_or_name: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    base: str | None = None,
 ) -> Policy:
-    """A causal language model from a folder or a Hub name; from an adapter's folder, its base with the adapter merged.
+    """A causal language model from a folder or a Hub name; from an adapter's folder, its base (or `base`) with it merged.
 
     `dtype` "auto" is bfloat16 on an accelerator and float32 on a processor. Raises UserError when a file or a weight is missing,
     when the weights are pickled, or when the folder's own code would have to run and `trust_remote_code` was not given.
     """
     from transformers import AutoModelForCausalLM
 
-    hf = _network(AutoModelForCausalLM, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
+    auto = AutoModelForCausalLM
+    if base is not None:
+        hf = _merged(auto, path_or_name, adapter_files.base_of(path_or_name, base), dtype, device)
+    else:
+        hf = _network(auto, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
     _refuse_classifier(hf, path_or_name)
     return Policy(hf)
 

@@ -1,0 +1,117 @@
+"""Checks of adapters: that they fit the model, that they learn, and that what is saved is what was trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.registry import Finding, check, fail, info
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from evenhand.models.policy import Policy
+
+WORST = 1e-4
+"""Nats that a log-prob may change by between training and loading in float32."""
+NARROW = 0.1
+"""The same where weights have half precision, to which a merged one is rounded."""
+
+
+@check(
+    "M9",
+    "adapters fit the model",
+    why="a name that means no layer trains less than was meant, or nothing",
+    fix="name layers as the model does: `targets: all_linear`, or ends of names such as q_proj",
+)
+def fitting(patient: Patient) -> Iterator[Finding]:
+    from evenhand.experiment.trainable import adapted_arms, counted, skeleton
+
+    arms = adapted_arms(patient.experiment)
+    if not arms:
+        return
+    network = skeleton(patient.config)
+    for name, arm in arms.items():
+        try:
+            yield info(f"{name}: {counted(network, arm)}")
+        except UserError as error:
+            yield fail(f"{name}: {error.what}", why=error.why, fix=error.fix)
+
+
+@check(
+    "M10",
+    "adapters learn, and are saved as they were trained",
+    why="a frozen adapter, or one that was never merged, leaves a run that looks healthy and a model that is the start",
+    fix="report it, with the model's config",
+    quick=False,
+)
+def learning(patient: Patient) -> Iterator[Finding]:
+    from evenhand.experiment.trainable import adapted_arms
+    from evenhand.models import adapters
+
+    arms = adapted_arms(patient.experiment)
+    if not arms:
+        return
+    rows = patient.rows(limit=4)
+    if not rows:
+        raise Unavailable("there are no answers to look at yet")
+    seen = set()
+    for name, arm in arms.items():
+        if (key := (arm.train.adapter, arm.train.gradient_checkpointing)) in seen:
+            continue
+        seen.add(key)
+        policy = patient.policy
+        adapters.attach(policy, arm.train.adapter, seed=0)
+        policy.set_checkpointing(arm.train.gradient_checkpointing)
+        try:
+            yield from _learns(policy, rows, name)
+            yield from _survives(policy, rows, name, patient)
+        finally:
+            policy.set_checkpointing(False)
+            adapters.detach(policy)
+
+
+def _learns(policy: Policy, rows: list[Any], name: str) -> Iterator[Finding]:
+    """B begins at zero, so that A has no gradient at first: B must have one."""
+    from evenhand.doctor import probe
+
+    _, found = probe.gradients(policy, [rows])
+    flat = [n for n, p in policy.named_parameters() if p.requires_grad and "lora_A" not in n and not _moves(found.get(n))]
+    if flat:
+        yield fail(f"{name}: {len(flat)} weights get no gradient", *flat[:3], fix="check `targets` and gradient checkpointing")
+
+
+def _moves(gradient: Any) -> bool:
+    return gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
+
+
+def _survives(policy: Policy, rows: list[Any], name: str, patient: Patient) -> Iterator[Finding]:
+    """With weights moved off the start: the network as it trains, the merged model loaded again, and the adapter on the start."""
+    import torch
+
+    from evenhand.doctor import probe
+    from evenhand.models import adapter_files
+    from evenhand.models.load import load_policy, save
+    from evenhand.seeding import generator
+
+    e, draw = patient.experiment, generator("doctor", "adapter")
+    start = probe.logps(policy, rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save(policy, patient.renderer.tokenizer, folder / "start")
+        with torch.no_grad():
+            for p in (p for n, p in policy.named_parameters() if "lora_B" in n):
+                p.add_(0.01 * torch.randn(p.shape, generator=draw).to(p))
+        trained = probe.logps(policy, rows)
+        save(policy, patient.renderer.tokenizer, folder / "model")
+        adapter_files.write(policy, folder / "adapter", start=folder / "start")
+        for kind in ("model", "adapter"):
+            again = load_policy(folder / kind, dtype=e.model.dtype, device=e.runtime.device)
+            worst = max(float((a - b).abs().max()) for a, b in zip(trained, probe.logps(again, rows), strict=True))
+            allowed = WORST if policy.dtype.itemsize >= 4 else NARROW
+            seen = f"{name}: {kind}/ saved and loaded again, log-probs differ by at most {worst:.1e} nats"
+            yield (fail if worst > allowed else info)(seen)
+    if all(torch.equal(a, b) for a, b in zip(start, trained, strict=True)):
+        yield fail(f"{name}: the adapter changes no log-prob")
