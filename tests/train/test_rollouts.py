@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from evenhand import methods
 from evenhand.train import assign
 from evenhand.train.items import Item
 from evenhand.train.ledger import Ledger
@@ -297,3 +298,12 @@ def test_what_follows_a_rollout_comes_before_its_first_update_and_not_again_afte
     again.load_state_dict(json.loads(json.dumps(made.state_dict())))
     again.step(3)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("steps", "prompts"), [(60, 2 * 20 // 2), (6, 2 * 2 // 2), (3, 2)])
+def test_a_step_of_a_short_round_still_holds_its_prompts(steps, prompts):
+    """Three rounds of two epochs, two prompts a step; a round of one step cannot pass over its prompts twice, and takes all once."""
+    plan = methods.build("iterative_dpo", {"completions_per_prompt": 2}, steps=steps, max_tokens=8).rollouts
+    made, sampler = source(plan, needs=frozenset({Need.PAIRS}))
+    made.step(0)
+    assert len(sampler.asked[0][0]) == prompts

@@ -59,11 +59,14 @@ WEIGHTED = ("aot", "aot_paired", "slic", "orpo", "rpo")
 def revision(arm: Arm, *, weighted: bool) -> dict[str, int]:
     """A number that a stage's spec names where the method's result is another than it was, and nowhere else.
 
-    `weighted`: the data may hold rankings or soft labels. KTO's held-out loss had no reference point.
+    `weighted`: the data may hold rankings or soft labels. KTO's held-out loss had no reference point; rounds of fewer steps than
+    epochs sampled a fraction of a step's prompts.
     """
-    mixed = bool(arm.parameters.get("hybrid") and arm.parameters.get("likelihood"))
+    given, steps = arm.parameters, arm.train.steps
+    mixed = bool(given.get("hybrid") and given.get("likelihood"))
+    short = arm.method == "iterative_dpo" and steps is not None and -(-steps // given["rounds"]) < given["epochs"]
     changed = weighted and (arm.method in WEIGHTED or mixed)
-    return {"revision": 1} if changed or (arm.method == "kto" and arm.train.evaluate_every) else {}
+    return {"revision": 1} if changed or short or (arm.method == "kto" and arm.train.evaluate_every) else {}
 
 
 def decisive(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
