@@ -84,6 +84,7 @@ def test_the_sections_survive_json():
         ("tune.prompts=0", "tune.prompts: 0 prompts"),
         ("tune.steps=1.5", "tune.steps: 1.5 is out of range"),
         ("tune.arms={dop: {beta: [0.1]}}", "tune.arms.dop: no arm is called 'dop'"),
+        ("tune.arms={sft: {learning_rate: [0.1]}}", "tune.arms.sft: it is not trained"),
         ("tune.arms={dpo: {bta: [0.1]}}", "tune.arms.dpo.bta: dpo has no 'bta' to tune"),
         ("tune.arms={dpo: {train.steps: [1, 2]}}", "dpo has no 'train.steps' to tune"),
         ("tune.space={beta: [0.1, 0.2]}", "tune.space.beta: grpo has no 'beta' to tune"),

@@ -65,6 +65,15 @@ def test_nothing_learns_from_or_is_judged_by_another_split(experiment):
     assert {n.spec["split"] for n in nodes if n.kind == "generate"} == {"validation_prompts"}
 
 
+def test_the_board_has_a_row_per_arm_and_a_column_per_trial(experiment):
+    nodes = Nodes()
+    for number in (1, 2):
+        planned(experiment, "dpo", number, {"learning_rate": number * 1e-4}, {}, nodes)
+    places = {(n.row, n.column) for n in nodes.by_name.values() if n.kind in ("fit", "judge") and n.row.startswith("dpo")}
+    assert places == {("dpo", "trial 1"), ("dpo", "trial 2")}
+    assert {n.column for n in nodes.by_name.values() if not n.row.startswith("dpo")} == {"shared"}
+
+
 def test_a_share_of_steps_or_of_epochs(experiment):
     arms = of_trial(experiment, "long", "x", {}, {}).all_arms()
     assert (arms["x"].train.epochs, arms["x"].train.steps) == (1.0, None)

@@ -67,6 +67,7 @@ def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> dict[str, Any]
 
 def _show_plan(tuning: Tuning, console: Console) -> None:
     from evenhand.experiment.progress import duration
+    from evenhand.experiment.run import default_workers
     from evenhand.experiment.timings import usual
     from evenhand.tuning.launch import look
 
@@ -78,7 +79,8 @@ def _show_plan(tuning: Tuning, console: Console) -> None:
     text = f"{board.total} stages: {cached} cached, {len(known) - cached} to run" + (f", {later} not known yet" if later else "")
     judged = tune.trials * len(tuning.study.spaces) * len(tune.seeds) * tune.prompts
     lines = [text, f"{judged} answers to validation prompts, each judged against the baseline's"]
-    board.usual, board.workers = usual(tuning.prepared.out), max(tuning.prepared.workers or 1, 1)
+    board.usual = usual(tuning.prepared.out)
+    board.workers = tuning.prepared.workers or default_workers(tuning.prepared.threads)
     seconds, certain = board.eta()
     if seconds:
         lines.append(f"{'about' if certain else 'at least'} {duration(seconds)}, by the stages that ran here before")

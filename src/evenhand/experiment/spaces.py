@@ -196,6 +196,8 @@ def problems(experiment: Experiment) -> Iterator[UserError]:
         return
     found: dict[str, UserError] = {}
     for name, arm in experiment.all_arms().items():
+        if tune.arms.get(name) and not arm.trained:
+            found[name] = UserError("it is not trained", where=f"tune.arms.{name}", fix="remove it")
         for fault in _arm_problems(arm, experiment, tune, name) if arm.trained else ():
             found.setdefault(fault.where, fault)  # what is wrong in the space of all arms is said once
     yield from found.values()

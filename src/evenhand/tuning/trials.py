@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evenhand.experiment.config import Experiment, Judge
-from evenhand.experiment.graph import Node, Questions
+from evenhand.experiment.graph import SHARED, Node, Questions
 from evenhand.experiment.plan import build
 from evenhand.experiment.spaces import RATE
 from evenhand.experiment.tuning import MeanReward, Tune
@@ -55,10 +55,16 @@ def planned(
     name = f"{arm}/trial-{number}"
     plan = build(of_trial(experiment, arm, name, settings, chosen), Questions(SPLIT, tune.prompts))
     wanted = [*plan.arms[name].values(), *plan.verdicts[name].values()]
-    new, called = nodes.add(needed(plan.nodes, wanted))
+    new, called = nodes.add(placed(node, name, number) for node in needed(plan.nodes, wanted))
     fits = {seed: called[node] for seed, node in plan.arms[name].items()}
     verdicts = {seed: called[node] for seed, node in plan.verdicts[name].items()}
     return Trial(arm=arm, number=number, settings=dict(settings), fits=fits, verdicts=verdicts), new
+
+
+def placed(node: Node, name: str, number: int) -> Node:
+    """The node where the board shows it: a row per arm and a column per trial, and what trials share in a column of its own."""
+    own = node.row == name or node.row.startswith(f"{name} ")
+    return replace(node, row=name.split("/")[0], column=f"trial {number}") if own else replace(node, column=SHARED)
 
 
 def of_trial(experiment: Experiment, arm: str, name: str, settings: Settings, chosen: Mapping[str, Settings]) -> Experiment:
