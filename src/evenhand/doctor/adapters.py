@@ -77,7 +77,11 @@ def _learns(policy: Policy, rows: list[Any], name: str) -> Iterator[Finding]:
     """B begins at zero, so that A has no gradient at first: B must have one."""
     from evenhand.doctor import probe
 
-    _, found = probe.gradients(policy, [rows])
+    try:
+        _, found = probe.gradients(policy, [rows])
+    except RuntimeError as error:  # torch's, when nothing that learns is reached
+        yield fail(f"{name}: no weight gets a gradient ({error})", fix="check `targets` and gradient checkpointing")
+        return
     flat = [n for n, p in policy.named_parameters() if p.requires_grad and "lora_A" not in n and not _moves(found.get(n))]
     if flat:
         yield fail(f"{name}: {len(flat)} weights get no gradient", *flat[:3], fix="check `targets` and gradient checkpointing")

@@ -96,6 +96,8 @@ def rehearsed(patient: Patient, arm: Arm, place: Callable[[Patient, Path], dict[
     quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last", "stop_when": {}}
     spec["train"] |= {"epochs": None, "tokens_per_microbatch": 2048, **quiet, **train}
     spec["reward"] = TOY if arm.reward is not None else None
+    if "adapter" in spec["train"] and not (place is at_home and small(patient)):  # its names are those of another network
+        spec["train"]["adapter"] |= {"targets": "all_linear", "modules_to_save": []}
     with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
         folder = Path(scratch)
         inputs = place(patient, folder)
@@ -104,12 +106,17 @@ def rehearsed(patient: Patient, arm: Arm, place: Callable[[Patient, Path], dict[
         yield Stage(spec=spec, inputs=inputs, folder=folder)
 
 
+def small(patient: Patient) -> bool:
+    """Whether the model itself is rehearsed with."""
+    return sum(p.numel() for p in patient.policy.parameters()) <= LARGEST
+
+
 def at_home(patient: Patient, folder: Path) -> dict[str, Path]:
     """The experiment's model, where it is small, and some of its own rows."""
     from evenhand.models.load import new_policy
 
     policy, tokenizer = patient.policy, patient.renderer.tokenizer
-    if sum(p.numel() for p in policy.parameters()) > LARGEST:
+    if not small(patient):
         policy = new_policy({"model_type": "llama", **SMALL}, tokenizer, seed=0, device=str(policy.device))
     return {"start": written_model(policy, tokenizer, folder), "data": written_rows(patient.splits, folder)}
 
