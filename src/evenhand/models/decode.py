@@ -163,12 +163,12 @@ def _choose(hf: PreTrainedModel) -> type[Decoder]:
 
 
 def not_a_number() -> UserError:
-    """The error for weights that have diverged."""
+    """The error for weights that have diverged, or that overflow in their precision from the start."""
     return UserError(
         "the model's output is not a number",
         where="sampling",
-        why="its weights have probably diverged",
-        fix="lower the learning rate, or start from an earlier checkpoint",
+        why="its weights have diverged in training, or, at the start, overflow in their precision (float16 above 65504)",
+        fix="lower the learning rate, or start from an earlier checkpoint; at the start, set `model.dtype` to bfloat16 or float32",
     )
 
 
