@@ -168,7 +168,7 @@ def not_a_number() -> UserError:
         "the model's output is not a number",
         where="sampling",
         why="its weights have diverged in training, or, at the start, overflow in their precision (float16 above 65504)",
-        fix="lower the learning rate, or start from an earlier checkpoint; at the start, set `model.dtype` to bfloat16 or float32",
+        fix="lower the learning rate or start from an earlier checkpoint; at the start, set `model.dtype` to bfloat16 or float32",
     )
 
 
