@@ -1,0 +1,83 @@
+"""The page on adapters says what the code does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from evenhand.experiment import plan, trainable
+from evenhand.experiment.config import Experiment
+from evenhand.experiment.schema import load
+from evenhand.models.adapters import Adapter, size
+from evenhand.stages import STAGES
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs/adapters.md").read_text()
+TINY = ROOT / "tests/stages/tiny.yaml"
+
+
+def test_every_key_is_listed_with_its_default():
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", PAGE, re.MULTILINE))
+    shown = {f.name: getattr(Adapter(), f.name) for f in fields(Adapter)}
+    said = {
+        k: str(v).lower() if isinstance(v, bool) else v if isinstance(v, str) else f"{v:g}" if v != () else "none"
+        for k, v in shown.items()
+    }
+    assert rows == said
+
+
+def test_the_example_means_what_its_comments_say():
+    text = PAGE.split("```yaml\n")[1].split("```")[0]
+    given = {**yaml.safe_load(text), "name": "x", "data": {"world": "quickstart"}, "start": "base"}
+    given |= {"model": {"pretrain": {"train": {"steps": 1}}}}
+    arms = load(Experiment, given).value.all_arms()
+    assert arms["dpo"].train.adapter == Adapter(rank=16, alpha=32)
+    assert arms["grpo"].train.adapter == Adapter(rank=8, alpha=32, targets=("q_proj", "v_proj"))
+    assert arms["full"].train.adapter is None
+    assert load(Experiment, given).value.all_reward_models()["rm"].train.adapter == Adapter()
+
+
+def test_the_command_runs(tmp_path: Path):
+    """Its overrides, on an experiment of the same arms that takes seconds: every stage up to the arm that names layers."""
+    line = next(x for x in PAGE.splitlines() if x.startswith("evenhand run quickstart"))
+    overrides = shlex.split(line)[3:]
+    assert load(Experiment, ROOT / "src/evenhand/experiment/builtin/quickstart.yaml", overrides)
+    experiment = load(Experiment, TINY, overrides).value
+    told = dict(x.split(": ", 1) for x in trainable.lines(experiment))
+    assert set(told) == {"arms.dpo", "arms.rloo", "arms.grpo"}
+    assert told["arms.grpo"].startswith("adapter of rank 8, alpha 32, on q_proj, v_proj: ")
+    nodes = plan.build(experiment)
+    done: dict[str, Path] = {}
+
+    def made(name: str) -> Path:
+        if name not in done:
+            node = nodes[name]
+            inputs = {role: made(other) for role, other in node.inputs.items()}
+            done[name] = tmp_path / str(len(done))
+            done[name].mkdir()
+            STAGES[node.kind](node.spec, node.seed, inputs, done[name], lambda *_, **__: None)
+        return done[name]
+
+    assert (made(nodes.arms["grpo"][0]) / "adapter/adapter_model.safetensors").stat().st_size < 100_000
+
+
+def test_the_arithmetic_is_that_of_the_code():
+    from transformers import AutoConfig
+
+    shape = {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    }  # fmt: skip
+    network = trainable.skeleton(AutoConfig.for_model("qwen2", **shape))
+    everything, learning = sum(p.numel() for p in network.parameters()), size(network, Adapter(rank=16))
+    # per block: q and o 2 x 1792, k and v 2 x 1024, gate, up and down 3 x 5760
+    assert learning == 16 * 24 * (2 * 1792 + 2 * 1024 + 3 * 5760)
+    assert (
+        f"| {everything:,} | {learning:,} | {(4 * everything + 16 * learning) / 1e9:.1f} GB | {12 * learning / 1e6:.0f} MB |"
+        in PAGE
+    )
+    assert f"| {everything:,} | {everything:,} | {16 * everything / 1e9:.1f} GB | {12 * everything / 1e9:.1f} GB |" in PAGE
