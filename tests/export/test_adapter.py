@@ -54,8 +54,12 @@ def test_a_base_of_this_machine_is_not_named(adapted, tmp_path):
         if path.suffix in (".json", ".md"):
             assert str(adapted) not in path.read_text(), path.name
     data = ModelCard.load(made.folder / "README.md").data
-    assert (data.library_name, data.base_model_relation) == ("peft", "adapter")
-    assert "A PEFT adapter" in (made.folder / "README.md").read_text()
+    assert (data.library_name, data.base_model) == ("peft", None), "it was trained from the run's start, not from org/base"
+    text = (made.folder / "README.md").read_text()
+    assert "A PEFT adapter" in text
+    assert "It belongs on the run's supervised model, and on no other." in text
+    config = json.loads((made.folder / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_an_adapter_that_does_not_make_the_model_is_not_kept(adapted, tmp_path):

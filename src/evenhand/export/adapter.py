@@ -11,6 +11,7 @@ from typing import Any
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.export.check import check_policy
+from evenhand.export.elsewhere import for_other_readers
 from evenhand.export.folder import generation_config, new_folder, sampling
 from evenhand.export.model import Exported, describe, stored_dtype
 from evenhand.export.subject import Subject
@@ -46,6 +47,7 @@ def export_adapter(
     with new_folder(out) as folder:
         shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
         renderer.tokenizer.save_pretrained(folder)
+        for_other_readers(folder)
         generation_config(renderer, sampling(subject)).save_pretrained(folder)
         public = {**config, "base_model_name_or_path": None if _is_here(base) else base}
         (folder / CONFIG).write_text(json.dumps(public, indent=2, sort_keys=True) + "\n", encoding="utf-8")

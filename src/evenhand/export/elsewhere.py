@@ -14,8 +14,9 @@ from typing import Any
 
 def for_other_readers(folder: Path) -> None:
     """Add the older spellings to `config.json` and `tokenizer_config.json`; what transformers 5 reads stays the same."""
-    _rewrite(folder / "config.json", _config)
-    _rewrite(folder / "tokenizer_config.json", _tokenizer)
+    for name, change in (("config.json", _config), ("tokenizer_config.json", _tokenizer)):
+        if (folder / name).is_file():  # an adapter has no config of its own
+            _rewrite(folder / name, change)
 
 
 def _config(given: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ def metadata(subject: Subject, license: str | None, *, library: str = "transform
     """Base model and data sets that have names on the Hub; a licence only if a person gave one; results that were measured."""
     from huggingface_hub import ModelCardData
 
-    base = origin.base_model(subject.run)
+    adapter = library == "peft"
+    base = None if adapter and not origin.starts_from_base(subject) else origin.base_model(subject.run)
     task = "text-classification" if subject.is_reward_model else "text-generation"
     tags = ["evenhand", *([str(subject.spec["method"])] if subject.spec.get("method") else [])]
     found = reward_results(subject) if subject.is_reward_model else arm_results(subject)
     return ModelCardData(
-        base_model=base, base_model_relation=("adapter" if library == "peft" else "finetune") if base else None,
+        base_model=base, base_model_relation=("adapter" if adapter else "finetune") if base else None,
         datasets=origin.datasets(subject.run) or None, license=license, library_name=library, pipeline_tag=task,
         tags=[*tags, "reward-model"] if subject.is_reward_model else tags,
         **({"model_name": subject.title, "eval_results": found} if found else {}),

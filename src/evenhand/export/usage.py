@@ -42,14 +42,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # this folder, or its name on the Hub
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), folder)"""
+base = AutoModelForCausalLM.from_pretrained({base!r})  # the very model it was trained from
+model = PeftModel.from_pretrained(base, folder)"""
 
 
 def snippet(about: About) -> str:
     """Python that loads the folder, and answers or scores as the run did."""
     subject = about.subject
     if about.adapter:
-        return _ADAPTED.format(base=origin.base_model(subject.run) if origin.starts_from_base(subject) else "the run's start")
+        named = origin.base_model(subject.run) if origin.starts_from_base(subject) else None
+        return _ADAPTED.format(base=named or "...")
     chat = about.record["template"] != "none"
     if subject.is_reward_model:
         ids = (_SCORED_TURNS if chat else _SCORED_TEXT).format(stop=about.stops[0] if about.stops else "")
@@ -75,9 +77,12 @@ def notes(about: About) -> list[Markdown]:
         return [Markdown(line) for line in found]
     greedy = "greedy" if judged["temperature"] == 0 else f"temperature {judged['temperature']:g}"
     truncated = "" if judged["top_p"] == 1 and judged["top_k"] == 0 else f", top-p {judged['top_p']:g}, top-k {judged['top_k']}"
+    start = origin.start_in_words(about.subject.run, str(about.subject.meta.get("name") or ""))
+    belongs = [f"It belongs on {start or 'the model it was trained from'}, and on no other."] if about.adapter else []
     return [
         Markdown(line)
         for line in (
+            *belongs,
             f"An answer ends at any of these tokens, all of them in `generation_config.json`: {stops}.",
             f"It was judged at {greedy}{truncated}, on prompts of at most {limits['prompt']} tokens (longer ones lost their "
             f"beginning) and answers of at most {limits['completion']}; nothing is known of it beyond.",
