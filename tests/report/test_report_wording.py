@@ -88,6 +88,15 @@ def test_the_runner_up_is_compared_by_its_own_contrast() -> None:
     assert found.sentences[2] == "Between grpo and dpo this run cannot decide (+4.0 points, 95% interval −1.0 to +9.0)."
 
 
+def test_an_interval_without_zero_that_decides_nothing_is_explained() -> None:
+    arms = {"dpo": arm(0.62, 0.04, [0.6, 0.62, 0.64]), "grpo": arm(0.70, 0.04, [0.7, 0.7, 0.7])}
+    against_sft = [contrast("dpo", "sft", 0.12, "better"), contrast("grpo", "sft", 0.2, "better")]
+    between = contrast("grpo", "dpo", 0.08, "inconclusive") | {"p_holm": 0.083}
+    found = headline(summarise(results(arms, [*against_sft, between])))
+    said = "(+8.0 points, 95% interval +3.0 to +13.0; among all the pairs of arms p is 0.083)."
+    assert found.sentences[2] == f"Between grpo and dpo this run cannot decide {said}"
+
+
 def test_a_run_too_small_to_find_anything_says_so() -> None:
     arms = {"dpo": arm(0.26, 0.4, [0.19, 0.33]) | {"ci95_prompts_only": [0.19, 0.35]}}
     found = headline(summarise(results(arms, power={"minimum_detectable_difference": 2.46})))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, TypeGuard
+
+from markupsafe import Markup, escape
 
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -156,3 +159,12 @@ def significant(value: Any, digits: int = 3) -> str:
 
 def _strip(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def as_code(text: str) -> Markup:
+    """Words between backticks set as code; everything is escaped.
+
+    >>> as_code("from `sft` & <b>")
+    Markup('from <code>sft</code> &amp; &lt;b&gt;')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -71,6 +71,7 @@ def environment() -> jinja2.Environment:
     )
     formats = ("fixed", "percent", "interval", "points", "points_interval", "p_value", "amount", "duration", "significant")
     environment.filters.update({name: getattr(numbers, name) for name in formats})
+    environment.filters["code"] = numbers.as_code
     environment.tests["number"] = numbers.is_number
     environment.tests["blocked"] = lambda error: error.startswith("needs ")  # as the runner words it
     return environment

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.numbers import fixed, interval, percent, points, points_interval
+from evenhand.report.numbers import fixed, interval, p_value, percent, points, points_interval
 from evenhand.report.remarks import arms_with_remarks
 from evenhand.report.summary import Arm, Summary, Verdict
 
@@ -139,6 +139,9 @@ def _against_runner_up(summary: Summary, best: Arm) -> str:
     size = f"{points(contrast.difference)} points, 95% interval {points_interval(contrast.ci95)}"
     if contrast.verdict is Verdict.BETTER:
         return f"{best.name} is also better than the next arm, {second.name} ({size})."
+    excludes_zero = contrast.ci95 is not None and not contrast.ci95[0] <= 0.0 <= contrast.ci95[1]
+    if excludes_zero and contrast.p_holm is not None:  # else the interval itself would seem to decide
+        size += f"; among all the pairs of arms p is {p_value(contrast.p_holm)}"
     return f"Between {best.name} and {second.name} this run cannot decide ({size})."
 
 
