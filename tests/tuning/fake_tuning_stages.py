@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 
+from evenhand.errors import UserError
+
 CALLS: list[str] = []
 """What was run, in order."""
 FAILS_ABOVE = 5e-4
@@ -26,7 +28,7 @@ def nothing(spec, seed, inputs, out, report):
 def fit(spec, seed, inputs, out, report):
     CALLS.append(f"{spec['method']} {spec['train']['learning_rate']:g} seed {seed}")
     if spec["method"] != "sft" and spec["train"]["learning_rate"] > FAILS_ABOVE:
-        raise FloatingPointError("the loss is not finite")
+        raise UserError("the loss is not finite", why=f"it is in {out}", fix="a lower rate")
     good = quality({"learning_rate": spec["train"]["learning_rate"], **spec["parameters"]}) if spec["method"] != "sft" else 0.5
     (out / "good.json").write_text(json.dumps(good))
     counts = {"tokens_generated": 0, "tokens_trained": spec["train"]["steps"], "reward_calls": 0, "flops": 1.0}

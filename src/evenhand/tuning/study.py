@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,14 +100,15 @@ class Study:
 
 
 def _cause(board: Board, name: str) -> str:
-    """The error of the node that failed, for one that was blocked by it."""
+    """The error of the node that failed, for one that was blocked by it: what happened. The log has why, and where to look."""
     cell = board.cells[name]
     while cell.status is Status.BLOCKED:
         lost = [board.cells[i] for i in cell.node.inputs.values() if board.cells[i].status in (Status.FAILED, Status.BLOCKED)]
         if not lost:
             break
         cell = lost[0]
-    return f"{cell.node.name}: {cell.error}"
+    what = re.split(r"; (?:why|fix): ", cell.error)[0]
+    return f"{cell.node.name}: {what}"
 
 
 def replayed(study: Study, store: Store) -> Board:
