@@ -302,7 +302,7 @@ def test_what_follows_a_rollout_comes_before_its_first_update_and_not_again_afte
 
 @pytest.mark.parametrize(("steps", "prompts"), [(60, 2 * 20 // 2), (6, 2 * 2 // 2), (3, 2)])
 def test_a_step_of_a_short_round_still_holds_its_prompts(steps, prompts):
-    """Three rounds of two epochs, two prompts a step; a round of one step cannot pass over its prompts twice, and takes all once."""
+    """Three rounds of two epochs, two prompts a step; a round of one step cannot pass over its prompts twice: it does so once."""
     plan = methods.build("iterative_dpo", {"completions_per_prompt": 2}, steps=steps, max_tokens=8).rollouts
     made, sampler = source(plan, needs=frozenset({Need.PAIRS}))
     made.step(0)

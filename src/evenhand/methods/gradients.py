@@ -134,8 +134,8 @@ def rloo(
     clip: float = 0.2,
 ) -> Method:
     """REINFORCE with a leave-one-out baseline, KL in the reward (Ahmadian et al. 2024, arXiv:2402.14740). Several `updates` of a
-    rollout clip the ratio of the whole answer at 1 +- `clip`, which long answers leave at once, and `importance` then weighs whole
-    answers too: prefer one."""
+    rollout clip the ratio of the whole answer at 1 +- `clip`, which long answers leave at once, and `importance` then weighs
+    whole answers too: prefer one."""
     whole_epochs("rloo", updates, epochs)
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="leave_one_out", updates=updates, epochs=epochs)
     again = {"surrogate": "sequence_clipped", "parameters": {"low": clip, "high": clip}}
