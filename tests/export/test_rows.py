@@ -127,6 +127,20 @@ def test_an_arms_own_pairs_leave_out_the_prompts_that_validated(tiny):
     assert ids < {g.prompt.id for g in every}
 
 
+def test_an_arm_that_learns_from_single_answers(own_run, tmp_path):
+    place = own_run / "arms" / "dpo" / "seed-0" / "meta.json"
+    meta = json.loads(place.read_text())
+    place.write_text(json.dumps(meta | {"spec": meta["spec"] | {"method": "kto", "parameters": {}}}))
+    (written,) = write_pairs(read_run(own_run), tmp_path, find_arm(own_run, "dpo", 0))
+    assert (written.path.name, written.rows) == ("labelled.jsonl", 48)
+    first, second = (json.loads(line) for line in written.path.read_text().splitlines()[:2])
+    assert first["completion"] == [{"role": "assistant", "content": "red"}]
+    assert (first["label"], second["label"]) == (True, False)
+    again = load(str(written.path))
+    assert again.kind == "binary feedback"
+    assert [g.scores for g in again.groups[:2]] == [(1.0,), (0.0,)]
+
+
 def test_pairs_labelled_in_the_run_take_the_place_of_the_datas(own_run, tmp_path):
     made = own_run / "store" / ("f0" * 16)
     made.mkdir()
@@ -168,6 +182,9 @@ def test_samples_are_prompts_with_completions(tiny, tmp_path):
             "arm": "dpo", "seed": 1, "prompt_id": given[0].prompt.id, "finish": "stop", "judge_score": 0.25, "outcome": 1.0,
         }
     ]  # fmt: skip
+    with pytest.raises(UserError, match="no arm called 'dop'"):
+        write_samples(read_run(tiny), tmp_path, "dop")
+    assert write_samples(read_run(tiny), tmp_path, "dpo").rows <= 12
     written = write_samples(read_run(tiny), tmp_path)
     assert written.rows == sum(
         bool(g.completions[0].text.strip())

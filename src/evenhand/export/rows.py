@@ -1,6 +1,7 @@
 """The run's pairs and answers as JSON lines in the formats that other tools train on, and that our own readers read again.
 
-Preference pairs are `{"prompt", "chosen", "rejected"}`, answers `{"prompt", "completion"}`: strings where the prompt is verbatim
+Preference pairs are `{"prompt", "chosen", "rejected"}`, single answers that an arm learned to be good or bad `{"prompt",
+"completion", "label"}`, answers to held-out prompts `{"prompt", "completion"}`: strings where the prompt is verbatim
 text, lists of messages where it is a conversation. Ratings, soft labels and whatever the data said of a prompt stand in columns
 beside them, which other tools ignore.
 """
@@ -17,12 +18,12 @@ from evenhand.data import transcripts
 from evenhand.data.convert import SOFT, pairs_of
 from evenhand.data.formats import FORMATS
 from evenhand.data.jsonl import read_groups, write_rows
-from evenhand.errors import UserError
+from evenhand.errors import UserError, did_you_mean
 from evenhand.export.subject import Subject, artifact
 from evenhand.report.run_data import RunData, read_json
 from evenhand.types import Completion, Content, Finish, Group
 
-PAIRS, HELDOUT, SAMPLES = "pairs.jsonl", "heldout_pairs.jsonl", "samples.jsonl"
+PAIRS, HELDOUT, LABELLED, SAMPLES = "pairs.jsonl", "heldout_pairs.jsonl", "labelled.jsonl", "samples.jsonl"
 RESERVED = frozenset(name for f in FORMATS.values() for name in (*f.fields, *f.optional)) | {
     "id", "scores", "prompt_id", "arm", "seed", "finish", "judge_score", "outcome", "chosen_probability",
 }  # fmt: skip
@@ -57,6 +58,17 @@ def pairs(groups: Iterable[Group], lost: Counter[str]) -> Iterator[dict[str, Any
             if pair.scores != (1.0, 0.0):
                 row |= {"chosen_score": pair.scores[0], "rejected_score": pair.scores[1]}
             yield row
+
+
+def labelled(groups: Iterable[Group], lost: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Single answers labelled good (score above 0) or bad."""
+    for group in groups:
+        (completion,), (score,) = group.completions, group.scores
+        if not completion.text.strip():
+            lost["left out: an answer is empty"] += 1
+            continue
+        row = {"prompt": side(group.prompt.content), "completion": answer(group, completion), "label": score > 0}
+        yield row | columns(group, lost)
 
 
 def samples(
@@ -98,7 +110,7 @@ def columns(group: Group, lost: Counter[str]) -> dict[str, Any]:
 
 
 def write_pairs(run: RunData, out: Path, arm: Subject | None = None) -> list[Written]:
-    """The run's preference pairs, held-out ones in a file of their own; with `arm`, exactly those that it learned from.
+    """The run's preference pairs, held-out ones in a file of their own; with `arm`, exactly the rows that it learned from.
 
     Raises UserError where there are none: for an arm that learned from something else, and where the store is gone.
     """
@@ -108,15 +120,17 @@ def write_pairs(run: RunData, out: Path, arm: Subject | None = None) -> list[Wri
         if not inputs:
             raise _gone(run)
     else:
-        found = {PAIRS: learned_from(arm)}
-    written = [_write(out / name, pairs, groups) for name, groups in found.items() if groups]
+        rows = learned_from(arm)
+        singles = all(len(g.completions) == 1 for g in rows)
+        found = {LABELLED if singles else PAIRS: rows}
+    written = [_write(out / name, labelled if name == LABELLED else pairs, groups) for name, groups in found.items() if groups]
     if not any(w.rows for w in written):
         raise UserError("the run has no preference pairs", where=str(run.folder), fix="--samples writes its arms' answers")
     return written
 
 
 def learned_from(subject: Subject) -> list[Group]:
-    """The groups a trained arm learned from, prompts that validated left out."""
+    """The groups a trained arm learned from, prompts that validated left out: pairs, or for a binary method single answers."""
     from evenhand import methods
     from evenhand.stages.offline import split_groups
     from evenhand.stages.validate import held_out
@@ -131,14 +145,17 @@ def learned_from(subject: Subject) -> list[Group]:
     inputs = {role: path for role, given in subject.meta["inputs"].items() if (path := artifact(subject.run, given["name"]))}
     if "data" not in inputs:
         raise _gone(subject.run)
-    held = held_out(spec, inputs, made)
-    whole = methods.build("dpo", {}, steps=1, max_tokens=1)  # reads the split as it is, where KTO would take pairs apart
-    return split_groups(spec, inputs, whole, without=held)
+    return split_groups(spec, inputs, made, without=held_out(spec, inputs, made))
 
 
 def write_samples(run: RunData, out: Path, arm: str | None = None) -> Written:
     """The answers of every arm and seed (or of one arm) to the held-out prompts, in one file."""
-    places = sorted(run.folder.glob(f"generations/{arm or '*'}/seed-*/generations.jsonl"))
+    places = sorted(run.folder.glob("generations/*/seed-*/generations.jsonl"))
+    if places and arm is not None:
+        known = sorted({path.parts[-3] for path in places})
+        if arm not in known:
+            raise UserError(f"no arm called '{arm}' has answers", where=str(run.folder), fix=did_you_mean(arm, known))
+        places = [path for path in places if path.parts[-3] == arm]
     if not places:
         raise UserError("has no answers", where=str(run.folder), fix="run `evenhand run` on it again; finished stages are reused")
     lost: Counter[str] = Counter()
