@@ -12,7 +12,7 @@ from evenhand import methods
 from evenhand.core import products
 from evenhand.errors import UserError
 from evenhand.models import adapters, decode_products
-from evenhand.models.adapters import Adapter, attach
+from evenhand.models.adapters import Adapter, Start, attach
 from evenhand.models.decode import decoder_for, plainly
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy, scored
 from evenhand.models.policy import Policy
@@ -214,6 +214,19 @@ def test_merging_leaves_no_trace():
         assert_close(policy(batch).logp, before, rtol=1e-5, atol=1e-5)
     assert torch.equal(policy(batch).logp, before)
     assert [n for n, _ in policy.named_parameters()] == names
+
+
+def test_a_start_in_the_same_memory_is_the_start():
+    policy, batch = Policy(network("llama")), a_batch()
+    before = policy(batch).logp.detach()
+    attach(policy, Adapter(rank=4), seed=0)
+    now = moved(policy)(batch).logp.detach()
+    assert torch.equal(Start(policy)(batch, frozenset({Head.LOGP})).logp, before)
+    assert torch.equal(policy(batch).logp, now)
+    assert not torch.equal(now, before)
+    adapters.detach(policy)
+    assert torch.equal(policy(batch).logp, before)
+    assert all(p.requires_grad for p in policy.parameters())
 
 
 @pytest.mark.skipif(not products.packs(), reason="weights are packed on x86 processors with oneDNN")

@@ -15,6 +15,7 @@ from evenhand.errors import UserError
 from evenhand.experiment import plan
 from evenhand.experiment.config import Experiment
 from evenhand.experiment.schema import load
+from evenhand.models.adapters import Start
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
 from evenhand.stages import STAGES, fit, offline, online
 from evenhand.stages.common import model_path, read_split
@@ -47,7 +48,9 @@ arms:
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
-TRAINED = ("dpo", "kto", "ppo", "rounds", *(pytest.param(name, marks=pytest.mark.slow) for name in ("critic", "rloo", "anew")))
+SLOW = ("dpo", "kto", "critic", "rloo", "anew")
+"""Arms that only `make test-slow` kills; `ppo` and `rounds` have all that they have."""
+TRAINED = ("ppo", "rounds", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 
 
 class Killed(Exception):
@@ -126,7 +129,7 @@ def test_a_kill_changes_no_byte_and_checkpoints_hold_what_learns_alone(graph, tm
     assert [f for f in files if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ["dpo", "kto", "ppo", "rounds"])
 def test_only_targets_moved_and_they_did(graph, name):
     """The merged model is the start with other weights in adapted layers (and in those trained whole), nowhere else."""
     before, after = weights(graph.run(graph.plan[graph.plan.arms[name][0]].inputs["start"])), weights(graph.arm(name))
@@ -191,6 +194,21 @@ def test_the_reference_is_the_start_and_not_the_base(graph):
     base = logps(cell, load_policy(graph.run("base") / "model"))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(stored, logps(cell, cell.model), strict=True))
     assert max(float((a - b).abs().max()) for a, b in zip(stored, base, strict=True)) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["rloo", "kto"])
+def test_a_reference_read_while_it_trains_is_the_start_s(graph, name):
+    """Without a second network where nothing learns whole; `kto` here trains its embeddings, and so reads a frozen copy."""
+    cell = graph.cell(name)
+    with torch.no_grad():
+        for p in cell.model.parameters():
+            p.add_(0.05 if p.requires_grad else 0.0)
+    items = items_of(graph.cell("dpo"))
+    expected = logps(graph.cell("dpo"), load_policy(model_path(cell.inputs["start"])))
+    found = [row for group in offline.reference_reader(cell)(items) for row in group]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert isinstance(offline.reference_network(cell), Start) == (name == "rloo")
+    assert not torch.equal(logps(graph.cell("dpo"), cell.model)[0], expected[0])
 
 
 def test_a_round_that_starts_anew_begins_at_the_start(graph):

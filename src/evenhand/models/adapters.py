@@ -22,6 +22,7 @@ from evenhand.seeding import generator
 
 if TYPE_CHECKING:
     from evenhand.models.trunk import Trunk
+    from evenhand.types import Batch, Head, ModelOut
 
 NAME = "default"
 """What peft calls an adapter that is the only one."""
@@ -118,8 +119,7 @@ def detach(model: Trunk) -> None:
     """Take adapters off again, unmerged: the weights are those from before `attach`, where no other learned, and all learn."""
     for hf in networks(model).values():
         for name, layer in adapted(hf):
-            place, _, leaf = name.rpartition(".")
-            hf.get_submodule(place)._modules[leaf] = layer.base_layer
+            _put(hf, name, layer.base_layer)
         del hf.peft_config
     model.requires_grad_(True)
     model.adapter = None
@@ -253,21 +253,49 @@ def merged_weight(layer: Any) -> Tensor:
 
 
 @contextmanager
-def merged(hf: nn.Module) -> Iterator[None]:
-    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision."""
-    before = []
-    for name, layer in adapted(hf):
-        place, _, leaf = name.rpartition(".")
-        before.append((hf.get_submodule(place), leaf, layer, layer.base_layer.weight.data))
+def removed(hf: nn.Module) -> Iterator[None]:
+    """Inside, the network is the plain one without its adapter."""
+    before = adapted(hf)
+    for name, layer in before:
+        _put(hf, name, layer.base_layer)
     try:
-        for parent, leaf, layer, weight in before:
-            layer.base_layer.weight.data = merged_weight(layer).to(weight.dtype)
-            parent._modules[leaf] = layer.base_layer
         yield
     finally:
-        for parent, leaf, layer, weight in before:
+        for name, layer in before:
+            _put(hf, name, layer)
+
+
+@contextmanager
+def merged(hf: nn.Module) -> Iterator[None]:
+    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision."""
+    before = [(layer, layer.base_layer.weight.data) for _, layer in adapted(hf)]
+    try:
+        for layer, weight in before:
+            layer.base_layer.weight.data = merged_weight(layer).to(weight.dtype)
+        with removed(hf):
+            yield
+    finally:
+        for layer, weight in before:
             layer.base_layer.weight.data = weight
-            parent._modules[leaf] = layer
+
+
+def _put(hf: nn.Module, name: str, layer: nn.Module) -> None:
+    place, _, leaf = name.rpartition(".")
+    hf.get_submodule(place)._modules[leaf] = layer
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A policy without its adapter, which is what it began as, in the same memory; for passes without gradient.
+
+    Not where modules learn whole: of those nothing but the trained weights is kept.
+    """
+
+    policy: Trunk
+
+    def __call__(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut:
+        with removed(self.policy.hf):
+            return self.policy(batch, reads, temperature=temperature)
 
 
 def size(hf: Any, adapter: Adapter) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
+from evenhand.models.adapters import Start
 from evenhand.stages.common import open_policy, read_split, to_items
 from evenhand.train.fixed import FixedSource, mismatched_items
 from evenhand.train.items import Item, with_pairs
@@ -146,9 +147,16 @@ def frozen_start(cell: Cell) -> torch.nn.Module:
     return open_policy(cell.inputs["start"], cell.spec, cell.device).requires_grad_(False)
 
 
+def reference_network(cell: Cell) -> Any:
+    """What says the start's log-probs: the policy itself with its adapter taken off, or a frozen copy."""
+    adapter = cell.model.adapter
+    alone = adapter is not None and not adapter.modules_to_save and getattr(cell.model, "frozen", None) is None
+    return Start(cell.model) if alone else frozen_start(cell)
+
+
 def reference_reader(cell: Cell, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Item]], Rows]:
     """Log-probs under the frozen start, for rows that no cache can know in advance."""
-    frozen = frozen_start(cell) if frozen is None else frozen
+    frozen = reference_network(cell) if frozen is None else frozen
 
     def logps(items: Sequence[Item]) -> Rows:
         return reading(cell, frozen, frozenset({Head.LOGP}), items)[Head.LOGP]

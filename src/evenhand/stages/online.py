@@ -34,7 +34,7 @@ def source(cell: Cell) -> RolloutSource:
     assert method.rollouts is not None
     lengths, train = spec["lengths"], spec["train"]
     config = sampling(spec)
-    asked = {method.reference, method.rollouts.partner, method.rollouts.restart}
+    asked = {method.rollouts.partner, method.rollouts.restart}
     frozen = frozen_start(cell) if "start" in asked else None
     previous = twin(cell) if method.rollouts.partner == "previous" else None
     partner = {"start": frozen, "previous": previous}.get(method.rollouts.partner)
