@@ -25,7 +25,7 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted(SRC.rglob("*.py"))
 MODULES = {p: p.relative_to(SRC).parts[0].removesuffix(".py") for p in FILES}
-HEAVY = ("torch", "transformers", "datasets", "vllm", "ray", "wandb", "matplotlib", "pandas")
+HEAVY = ("torch", "transformers", "datasets", "vllm", "ray", "wandb", "matplotlib", "pandas", "optuna")
 
 
 def imports(path: Path) -> set[str]:
