@@ -85,11 +85,13 @@ def test_a_local_base_and_local_data_are_not_named_as_if_they_were_public(own_ru
     data = own_run / "store" / ("d0" * 16)
     changed(data, "meta.json", spec={"preferences": "my/pairs", "fingerprints": {"preferences": ["77"]}})
     changed(own_run, "experiment.json", effective={"model": {"path": "/home/me/models/mine"}, "lengths": {}})
+    changed(own_run, "results.json", judge={"name": "/home/me/models/judge-7b", "kind": "local"})
     text = written(find_arm(own_run, "dpo", 1))
     assert "base_model" not in text
     assert "datasets" not in text
     assert "/home/me" not in text
     assert "a local folder called mine" in text
+    assert "judged by judge-7b" in text
 
 
 def test_recipes_and_mixtures_name_their_sets(own_run):

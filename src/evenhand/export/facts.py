@@ -114,7 +114,7 @@ def judged_by(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Who judged, and how it behaved."""
     test = self_test(results.get("judge"))
     word = {True: "passed", False: "FAILED", None: "could not be made"}
-    rows = list(judge_facts(results.get("judge")))
+    rows = list(judge_facts(origin.public(results.get("judge"))))
     return [*rows, ("Self-test on pairs whose verdict is known", word[test.passed])] if test is not None else rows
 
 

@@ -35,7 +35,7 @@ def arm_results(subject: Subject) -> list[EvalResult]:
     results = subject.run.results
     summary = summarise(results)
     arm = next((a for a in summary.arms if a.name == subject.name), None)
-    judge = (results.get("judge") or {}).get("name") or "the run's judge"
+    judge = origin.public((results.get("judge") or {}).get("name")) or "the run's judge"
     found = []
     if arm is not None and arm.win_rate is not None:
         against = f"against {summary.reference}, judged by {judge}"
