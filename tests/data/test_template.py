@@ -144,6 +144,42 @@ def test_a_template_that_refuses_roles_is_named():
         renderer.prompt_ids(Prompt(content=(Message("system", "be kind"), Message("user", "hi"))))
 
 
+def test_a_template_that_changes_words_is_refused():
+    """Where the answer ends cannot be seen: the first special token of the whole text would be taken for the terminator."""
+    template = CHATML_UNMARKED.replace("m.content", "m.content | upper")
+    with pytest.raises(UserError, match="does not write the assistant's words"):
+        Renderer(character_tokenizer(more=CHATML, chat_template=template))
+
+
+def test_an_answer_that_the_template_shortens_is_said_once(caplog):
+    template = CHATML_UNMARKED.replace("m.content", "m.content.split('/think')[-1]")
+    tok = character_tokenizer(more=CHATML, chat_template=template)
+    renderer = Renderer(tok)
+    everything(renderer, group(chat("hi"), "  yes\n", "y e s"))
+    assert not caplog.records
+    done = everything(renderer, group(chat("hi"), "so/thinkyes", "ab/thinkno"))
+    assert done.completions[0].ids == ids_of(tok, "yes", "<|im_end|>")
+    assert [r.message for r in caplog.records] == [
+        f"the chat template changes what the assistant wrote (first: prompt {done.group.prompt.id}); it is learned so"
+    ]
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["", "marked"])
+def test_todays_date_is_the_same_every_day(marked):
+    template = CHATML_UNMARKED
+    if marked:
+        template = (
+            "{% for m in messages %}<|im_start|>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>"
+            "{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+        )
+    template = "{{ strftime_now('%d %b %Y') }}" + template
+    tok = character_tokenizer(more=CHATML, chat_template=template)
+    renderer = Renderer(tok)
+    done = everything(renderer, group(chat("hi"), "yes"), supervise="assistant")
+    assert tok.decode(done.prompt).startswith("26 Jul 2024")
+    assert renderer.fingerprint == Renderer(tok).fingerprint
+
+
 def test_a_generation_prompt_that_opens_a_block_still_gives_the_answer():
     """The shape of thinking templates: what is generated after is not a prefix of what is rendered with the answer."""
     template = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +15,21 @@ from evenhand.errors import UserError
 from evenhand.types import Completion, Content, Finish, Group, Message, Prompt
 
 _MARK = "evenhandmark"
+TODAY = datetime.datetime(2024, 7, 26)
+"""The date for templates that ask for today's (`strftime_now`): with the real one, cells of two days would be told two things."""
+_ASKS_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_log = logging.getLogger(__name__)
+
+
+def told_today(template: Any) -> dict[str, Any]:
+    """Arguments of `apply_chat_template` by which a template that asks for the date is told `TODAY`; none for other templates.
+
+    >>> told_today("{{ strftime_now('%d %b %Y') }}")
+    {'chat_template': "{{ '26 Jul 2024' }}"}
+    """
+    if not isinstance(template, str) or not _ASKS_TODAY.search(template):
+        return {}
+    return {"chat_template": _ASKS_TODAY.sub(lambda asked: repr(TODAY.strftime(asked[2])), template)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,8 @@ class ChatRenderer:
     def __init__(self, encoder: Encoder, options: Mapping[str, Any]) -> None:
         self._tokenizer, self._encoder = encoder.tokenizer, encoder
         self.options = dict(options)
+        self.arguments = {**options, **told_today(self._tokenizer.chat_template)}
+        self._said_changed = False
         self._closing, self._tail, self.terminator = self._probe() if self._tokenizer.chat_template else ("", "", None)
 
     def group(self, group: Group, *, all_turns: bool) -> Rendered:
@@ -89,6 +109,7 @@ class ChatRenderer:
             return Answer(prompt + (turns if isinstance(turns, str) else turns[0].content))
         turns = (*moved, *((Message("assistant", turns),) if isinstance(turns, str) else turns))
         whole = self.closed((*content, *turns), name)
+        self._say_changed(turns, whole, name)
         several = len(turns) > 1 or turns[0].role != "assistant"
         if whole.startswith(prompt):
             return Answer(whole, (*content, *turns) if several else ())
@@ -99,6 +120,17 @@ class ChatRenderer:
                 fix="use supervise: completion with one answer per row, or a template that keeps turns as they are",
             )
         return Answer(prompt + turns[0].content + self._closing)  # e.g. a generation prompt that opens a thinking block
+
+    def _say_changed(self, turns: Sequence[Message], whole: str, name: str) -> None:
+        """Once: an answer that the template shortens (a block of thoughts, by some) is learned as the template has it."""
+        if self._said_changed:
+            return
+        for turn in turns:
+            words = turn.content.strip()
+            if turn.role == "assistant" and words not in whole and "".join(words.split()) not in "".join(whole.split()):
+                self._said_changed = True
+                _log.warning("the chat template changes what the assistant wrote (first: prompt %s); it is learned so", name)
+                return
 
     def _chat(self, messages: Sequence[Message], name: str, *, add_generation_prompt: bool) -> str:
         if not self._tokenizer.chat_template:
@@ -111,7 +143,7 @@ class ChatRenderer:
         plain = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return self._tokenizer.apply_chat_template(
-                plain, tokenize=False, add_generation_prompt=add_generation_prompt, **self.options
+                plain, tokenize=False, add_generation_prompt=add_generation_prompt, **self.arguments
             )
         except Exception as error:  # a template may raise anything; jinja's own errors share no useful base
             roles = ", ".join(m.role for m in messages)
@@ -120,7 +152,14 @@ class ChatRenderer:
     def _probe(self) -> tuple[str, str, int | None]:
         """How the template ends an answer: text up to and with its terminator, text after it, the terminator's id."""
         turns = (Message("user", "a"), Message("assistant", _MARK))
-        end = self._chat(turns, "template probe", add_generation_prompt=False).rpartition(_MARK)[2]
+        text, found, end = self._chat(turns, "template probe", add_generation_prompt=False).rpartition(_MARK)
+        if not found:
+            raise UserError(
+                "the chat template does not write the assistant's words as they are",
+                where="chat template",
+                why=f"for an answer '{_MARK}' it writes {end[:200]!r}: where answers end cannot be known",
+                fix="use another template, such as template: chatml",
+            )
         for token in self._encoder.encode([end])[end] if end else ():
             if token in self._encoder.special_ids:
                 text = self._tokenizer.convert_ids_to_tokens(token)

@@ -212,7 +212,7 @@ class Renderer:
 
         mask = assistant_mask(
             self._encoder, answer.messages, answer.text, whole,
-            chat=chat, options=self._render.options, stop_ids=self.stop_ids, where=where,
+            chat=chat, options=self._render.arguments, stop_ids=self.stop_ids, where=where,
         )  # fmt: skip
         return mask[len(whole) - len(tail) :]
 

@@ -52,7 +52,7 @@ def check_sampling(sampling: Sampling) -> None:
     """Raises UserError for a parameter outside its range."""
     s = sampling
     problems = {
-        "temperature": (s.temperature >= 0 and s.temperature < float("inf"), "0 is greedy; otherwise a positive number"),
+        "temperature": (s.temperature >= 0 and s.temperature < float("inf"), "0 (greedy) or a positive number"),
         "top_p": (0 < s.top_p <= 1, "above 0 and at most 1 (1 is off)"),
         "top_k": (s.top_k >= 0, "0 (off) or more"),
         "max_tokens": (s.max_tokens >= 1, "at least 1"),

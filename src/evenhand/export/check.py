@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evenhand.data.jsonl import read_groups
+from evenhand.data.render import told_today
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.export.subject import Subject
@@ -125,12 +126,13 @@ def same_rendering(renderer: Renderer, folder: Path, prompts: Sequence[Prompt]) 
     plain = AutoTokenizer.from_pretrained(folder)
     if template_hash(plain) != template_hash(renderer.tokenizer):
         raise differs("the chat template differs", f"{template_hash(plain)} is not {template_hash(renderer.tokenizer)}")
+    today = told_today(plain.chat_template)
     for prompt in prompts:
         if isinstance(prompt.content, str):
             ids = plain(prompt.content)["input_ids"]
         else:
             turns = [{"role": m.role, "content": m.content} for m in prompt.content]
-            ids = plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+            ids = plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **today)["input_ids"]
         if tuple(ids) != renderer.prompt_ids(prompt):
             raise differs(f"prompt {prompt.id} has other ids", "the tokenizer or its template changed on the way")
     if (folder / "generation_config.json").is_file():  # a classifier has none
