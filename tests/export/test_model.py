@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
-from evenhand.data.jsonl import read_groups
+from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.export import model as exporting
@@ -219,3 +220,17 @@ def test_a_reward_model_that_scores_otherwise_is_not_kept(tiny, tmp_path, monkey
     with pytest.raises(UserError, match="scores differ by up to"):
         export(find_reward_model(tiny, "rm"), tmp_path / "out", device="cpu")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_cut_behind_a_sampled_padding_token_is_no_test_of_a_classifier(own_run, tmp_path):
+    path = own_run / "generations" / "dpo" / "seed-0" / "generations.jsonl"
+    groups = read_groups(path)
+    padded = replace(groups[0], completions=(replace(groups[0].completions[0], tokens=(8, 9, 0), behaviour_logp=None),))
+    for place in own_run.glob("generations/*/seed-*/generations.jsonl"):
+        write_groups(place, [padded, *groups[1:3]])
+    made = export(find_reward_model(own_run, "rm"), tmp_path / "out", device="cpu")
+    assert made.checked.numbers["prompts"] == 2
+    for place in own_run.glob("generations/*/seed-*/generations.jsonl"):
+        write_groups(place, [padded])
+    with pytest.raises(UserError, match="no answers to check with"):
+        export(find_reward_model(own_run, "rm"), tmp_path / "more", device="cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from evenhand.data.template import Renderer
+from evenhand.errors import UserError
 from evenhand.export.check import TOKENS_PER_MICROBATCH, TOLERANCE, Checked, differs, same_rendering, sampled_answers
 from evenhand.export.subject import Subject
 from evenhand.types import Group, TokenGroup
@@ -21,7 +22,9 @@ def check_scores(subject: Subject, renderer: Renderer, folder: Path, *, prompts:
     """
     from evenhand.rewards.model import ModelReward, Normalisation
 
-    groups = sampled_answers(subject, prompts)
+    groups = [g for g in sampled_answers(subject, prompts) if not ends_in_padding(g, renderer)]
+    if not groups:
+        raise UserError("has no answers to check with", where=str(subject.run.folder), why="every one ends in a padding token")
     same_rendering(renderer, folder, [g.prompt for g in groups])
     limits = subject.lengths
     tokens = [renderer.tokenise(g, max_prompt=limits["prompt"], max_completion=limits["completion"]) for g in groups]
@@ -39,6 +42,15 @@ def check_scores(subject: Subject, renderer: Renderer, folder: Path, *, prompts:
         ),
         numbers={"prompts": len(groups), "max_dscore": worst, "computes": computes, "tolerance": {"score": allowed}},
     )  # fmt: skip
+
+
+def ends_in_padding(group: Group, renderer: Renderer) -> bool:
+    """Whether an answer was cut right behind a padding token that the policy sampled.
+
+    Classifiers of transformers look for the last token that is not padding, so no folder could give such an answer its score.
+    """
+    tokens = group.completions[0].tokens
+    return bool(tokens) and tokens[-1] == renderer.tokenizer.pad_token_id
 
 
 @torch.no_grad()
