@@ -86,7 +86,7 @@ def _places(axes: Axes, dimension: Any, trials: Sequence[Row], name: str) -> dic
 
 
 def decades(low: float, high: float) -> list[float]:
-    """The ticks of a logarithmic axis: five powers of ten of a range at most, or its ends and its middle where it has less than two.
+    """The ticks of a logarithmic axis: up to five powers of ten of a range, or its ends and middle where it has less than two.
 
     >>> decades(1e-5, 1e-3), decades(4e-5, 4e-3), decades(0.02, 0.08)
     ([1e-05, 0.0001, 0.001], [0.0001, 0.001], [0.02, 0.04, 0.08])
@@ -94,7 +94,7 @@ def decades(low: float, high: float) -> list[float]:
     [0.0001, 0.01, 1.0, 100.0, 10000.0]
     """
     first, last = math.ceil(round(math.log10(low), 9)), math.floor(round(math.log10(high), 9))
-    powers = [float(f"1e{power}") for power in range(first, last + 1, 1 + (last - first) // 5)]
+    powers = [float(f"1e{power}") for power in range(first, last + 1, max(1, (last - first + 3) // 4))]
     return powers if len(powers) > 1 else [low, float(f"{math.sqrt(low * high):.2g}"), high]
 
 
