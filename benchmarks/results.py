@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks import parts
 from benchmarks.machine import cores, installed, processor
 
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
@@ -117,25 +118,26 @@ def samples(results: dict[str, Any], *, prompts: bool) -> str:
     return "\n\n".join(blocks)
 
 
-def figures(results: dict[str, Any], command: str, place: Path) -> str:
-    """Everything measured: where, the arms, the reward models, the contrasts, and what was held equal."""
+def figures(results: dict[str, Any], run: Path, command: str, place: Path) -> str:
+    """Everything measured: where, the arms, the judge's parts, the reward models, the contrasts, and what was held equal."""
     seeds, asked, judge = len(results["seeds"]), results["n_prompts"], results["judge"]["name"]
-    parts = [
+    blocks = [
         f"Measured on {machine()}. {seeds} seed{'s' * (seeds != 1)}, {asked} held-out prompts, judge: {judge}. Regenerate:",
         f"    {command}\n    python -m benchmarks.results RUN_DIRECTORY {place.as_posix()}",
         solved_rows(results),
         arm_rows(results),
         f"Win rates are against `{results['baseline']}`, ties count half; intervals are over seeds and prompts.",
+        parts.table(run, list(results["arms"]), results["baseline"]),
         reward_model_rows(results),
         contrast_rows(results),
         f"Held equal: {' '.join(results['held_equal'])} Not held equal: {'; '.join(results['deviations']) or 'nothing'}.",
     ]
-    return "\n\n".join(p.strip("\n") for p in parts if p) + "\n"
+    return "\n\n".join(p.strip("\n") for p in blocks if p) + "\n"
 
 
-def page(results: dict[str, Any], command: str, place: Path, *, prompts: bool) -> str:
+def page(results: dict[str, Any], run: Path, command: str, place: Path, *, prompts: bool) -> str:
     """The whole page; of one with its own words only the figures are new."""
-    measured = figures(results, command, place)
+    measured = figures(results, run, command, place)
     before = place.read_text() if place.exists() else ""
     if FIGURES.search(before):
         return FIGURES.sub(lambda m: m[1] + measured + m[2], before)
@@ -163,7 +165,7 @@ def main() -> None:
     given = parser.parse_args()
     results = json.loads((given.run / "results.json").read_text())
     given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(page(results, given.command, given.page, prompts=not given.hide_prompts))
+    given.page.write_text(page(results, given.run, given.command, given.page, prompts=not given.hide_prompts))
     if given.readme:
         shown = "\n".join("    " + line if line else "" for line in table(results).splitlines())
         block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")
