@@ -25,7 +25,7 @@ from evenhand.train import loop
 from evenhand.train.ledger import Ledger
 from evenhand.train.rollouts import RolloutSource
 from evenhand.train.scoring import read
-from evenhand.types import Batch, Completion, Finish, Head, Prompt, Sampling
+from evenhand.types import Batch, Completion, Finish, Group, Head, Prompt, Sampling
 from tests.battery.world import network
 from tests.golden.runs import Numbers
 
@@ -33,7 +33,7 @@ CONFIG = {
     "model_type": "gpt_neox", "vocab_size": 8, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
     "num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.5,
 }  # fmt: skip
-PROMPTS = [Prompt(content=" ".join(map(str, p))) for p in itertools.product((1, 2, 3, 4, 7), (4, 5, 1), (2, 3))]
+PROMPTS = [Prompt(content=" ".join(map(str, p))) for p in itertools.product((1, 2, 3, 4, 7), (4, 5, 1), (2, 3, 6, 7))]
 LIMIT, TEMPERATURE = 5, 0.7
 
 
@@ -104,6 +104,18 @@ def logps(model: torch.nn.Module, prompt: Sequence[int], ids: Sequence[int], tem
     return distributions(model, prompt, ids, temperature)[range(len(ids)), list(ids)]
 
 
+class Recorder:
+    """An engine that remembers every group it sampled."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine, self.groups = engine, []
+
+    def generate(self, prompts: Any, n: int, sampling: Any) -> list[Group]:
+        groups = self.engine.generate(prompts, n, sampling)
+        self.groups += groups
+        return groups
+
+
 def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p: float = 1.0) -> Stepped:
     """A rollout, the weights moved, and the loop's gradient of its `update`-th step."""
     method = methods.build(name, parameters, steps=8, max_tokens=LIMIT)
@@ -112,8 +124,9 @@ def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p:
         model.compared_to(frozen)
     temperature = method.logit_temperature(TEMPERATURE)
     asked = partial(read, tokens_per_microbatch=2000, temperature=temperature, device="cpu")
+    engine = Recorder(LocalEngine(model, Numbers()))
     source = RolloutSource(
-        plan=method.rollouts, prompts=PROMPTS, engine=LocalEngine(model, Numbers()), reward=pointwise(reward_of),
+        plan=method.rollouts, prompts=PROMPTS, engine=engine, reward=pointwise(reward_of),
         tokenise=Numbers().tokenise, read=lambda heads, items: asked(model, items, heads),
         reference=lambda items: asked(frozen, items, frozenset({Head.LOGP}))[Head.LOGP],
         sampling=Sampling(max_tokens=LIMIT, temperature=TEMPERATURE, top_p=top_p), prompts_per_step=6, tokens_per_microbatch=60,
@@ -130,12 +143,13 @@ def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p:
     loss, _ = loop.accumulate(model, method.objective, steps[update].batches, temperature)
     samples = [
         Sample(
-            n, item.tokens.prompt, c.tokens, c.finish is Finish.LENGTH, float("nan") if (r := reward_of(None, c)) is None else r,
-            *(logps(m, item.tokens.prompt, c.tokens, temperature).detach() for m in (before, frozen)),
+            n, prompt, c.tokens, c.finish is Finish.LENGTH, float("nan") if (r := reward_of(None, c)) is None else r,
+            *(logps(m, prompt, c.tokens, temperature).detach() for m in (before, frozen)),
             torch.tensor(c.behaviour_logp, dtype=torch.float64),
         )
-        for n, item in enumerate(source.items)
-        for c in item.tokens.group.completions
+        for n, group in enumerate(engine.groups)
+        for prompt in [Numbers().prompt_ids(group.prompt)]
+        for c in group.completions
     ]  # fmt: skip
     return Stepped(method, model, before, frozen, steps[update].batches, samples, loss, flat_gradient(model))
 

@@ -24,7 +24,6 @@ from tests.battery.hand import (
     answers_of,
     distributions,
     logps,
-    reward_of,
     stepped,
 )  # fmt: skip
 from tests.golden.runs import Numbers
@@ -192,7 +191,7 @@ def test_topr_tapers_by_the_probability_at_which_it_was_sampled():
 
 @pytest.mark.parametrize(
     ("name", "parameters", "update"),
-    [("online_dpo", {}, 0), ("batched_online_dpo", {}, 1), ("iterative_dpo", {"likelihood": 0.7, "length_penalty": 0.03}, 1)],
+    [("online_dpo", {}, 0), ("batched_online_dpo", {}, 1), ("iterative_dpo", {"likelihood": 0.7, "length_penalty": 0.0317}, 1)],
 )
 def test_pairs_are_best_against_worst_under_dpo(name, parameters, update):
     """The reference is the start, or for the batched form the policy that sampled. Logits are divided by the sampler's
@@ -201,22 +200,44 @@ def test_pairs_are_best_against_worst_under_dpo(name, parameters, update):
     reference = done.before if done.method.reference == "generator" else done.frozen
     assert done.temperature == (1.0 if name == "iterative_dpo" else TEMPERATURE)
 
-    def score(ids):
-        price = parameters.get("length_penalty", 0.0) * len(" ".join(str(i) for i in ids if i))
-        return reward_of(None, Completion(content="", tokens=ids)) - price
-
     losses, chosen = [], []
+    scores = group_scores(done, parameters.get("length_penalty", 0.0))
     for batch in done.batches:
         answers = answers_of(batch)
         for i, j in batch.pairs.tolist():
             (prompt, better), (_, worse) = answers[i], answers[j]
-            assert score(better) > score(worse)
+            known = scores[prompt]
+            best, worst = max(known.values()), min(known.values())
+            assert [known[better], known[worse]] == pytest.approx([best, worst])
+            assert best > worst
             own = [logps(done.model, prompt, y, done.temperature) for y in (better, worse)]
             ref = [logps(reference, prompt, y, done.temperature).detach().sum() for y in (better, worse)]
             losses.append(torch.nn.functional.softplus(-0.3 * ((own[0].sum() - ref[0]) - (own[1].sum() - ref[1]))))
             chosen.append(own[0])
+    if name == "online_dpo":  # all groups are in its one step
+        assert len(losses) == sum(len(set(known.values())) > 1 for known in scores.values())
     likelihood = -torch.cat(chosen).mean()
     agrees(done, torch.stack(losses).mean() + parameters.get("likelihood", 0.0) * likelihood)
+
+
+def group_scores(done: Stepped, price: float = 0.0) -> dict[tuple[int, ...], dict[tuple[int, ...], float]]:
+    """The scored answers to each prompt, less `price` per character of their text."""
+    out: dict = {}
+    for s in done.samples:
+        if s.reward == s.reward:
+            out.setdefault(s.prompt, {})[s.ids] = s.reward - price * len(" ".join(str(i) for i in s.ids if i))
+    return out
+
+
+def test_raft_imitates_the_best_of_each_group_at_temperature_one_unless_it_was_cut():
+    done = stepped("raft", {"completions_per_prompt": 4, "mask_truncated": True}, update=0)
+    assert done.temperature == 1.0
+    scores, kept = group_scores(done), [answer for batch in done.batches for answer in answers_of(batch)]
+    assert sorted(p for p, _ in kept) == sorted(scores), "one answer per prompt that has a scored one"
+    assert all(scores[p][y] == max(scores[p].values()) for p, y in kept)
+    cut = {(s.prompt, s.ids) for s in done.samples if s.cut}
+    assert 0 < len(cut.intersection(kept)) < len(kept)
+    agrees(done, -torch.cat([logps(done.model, p, y, 1.0) for p, y in kept if (p, y) not in cut]).mean())
 
 
 @pytest.mark.parametrize(
