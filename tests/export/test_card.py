@@ -152,6 +152,15 @@ def test_method_budget_and_use(tiny):
     assert f"`{'f' * 64}`" in text
 
 
+def test_a_template_that_asks_for_the_date_was_told_one(own_run):
+    use = section(written(find_arm(own_run, "dpo", 1)), "Use")
+    assert "date" not in use
+    path = own_run / "arms" / "dpo" / "seed-1" / "model" / "chat_template.jinja"
+    path.write_text("{{ strftime_now('%d %b %Y') }}" + path.read_text())
+    use = section(written(find_arm(own_run, "dpo", 1)), "Use")
+    assert "In the run it was always told 26 July 2024" in use
+
+
 def test_a_run_with_everything_in_it(tmp_path):
     """Failed cells, selection, frontiers, probes: the fake run of the report, whose files say nothing of how arms were made."""
     run = write_fake(tmp_path / "run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from evenhand.data.render import TODAY, told_today
 from evenhand.export import origin
 from evenhand.export.folder import sampling
 from evenhand.export.markdown import Markdown, code
@@ -83,10 +84,21 @@ def notes(about: About) -> list[Markdown]:
         Markdown(line)
         for line in (
             *belongs,
+            *_told_today(about.subject),
             f"An answer ends at any of these tokens, all of them in `generation_config.json`: {stops}.",
             f"It was judged at {greedy}{truncated}, on prompts of at most {limits['prompt']} tokens (longer ones lost their "
             f"beginning) and answers of at most {limits['completion']}; nothing is known of it beyond.",
         )
+    ]
+
+
+def _told_today(subject: Subject) -> list[str]:
+    """A template that asks for the date was told the same one all through the run, and tells today's elsewhere."""
+    path = subject.model / "chat_template.jinja"
+    if not path.is_file() or not told_today(path.read_text(encoding="utf-8")):
+        return []
+    return [
+        f"Its chat template asks for today's date. In the run it was always told {TODAY:%d %B %Y}; elsewhere it says the real one."
     ]
 
 
