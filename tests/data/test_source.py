@@ -78,3 +78,42 @@ def test_mixtures_of_the_wrong_kind(rows, given, where):
 def test_a_source_that_is_none(source):
     with pytest.raises(UserError, match="expected"):
         load(source)
+
+
+@pytest.mark.parametrize(
+    ("step", "place", "what"),
+    [
+        ({"keep": 3}, "keep", "a test or a list of tests"),
+        ({"keep": {"column": "score", "above": "x"}}, "keep.above", "a number"),
+        ({"keep": {"column": "score", "in": 3}}, "keep.in", "a list"),
+        ({"keep": [{"column": 3, "is": 1}]}, "keep.column", "text"),
+        ({"keep": {"column": "score", "present": "yes"}}, "keep.present", "true or false"),
+        ({"rename": {"a": 3}}, "rename.a", "text"),
+        ({"fill": {"prompt": 3}}, "fill.prompt", "text"),
+        ({"split": {"column": "prompt", "at": "", "into": ["a", "b"]}}, "split.at", "the text to cut at"),
+        ({"split": {"column": "prompt", "at": "#", "into": ["a"]}}, "split.into", "the names of two columns"),
+        ({"split": {"column": "prompt", "at": "#", "into": "ab"}}, "split.into", "the names of two columns"),
+        ({"remove": {"column": 3, "pattern": "a"}}, "remove.column", "text"),
+        ({"collect": {"by": "prompt", "text": "a", "score": 3}}, "collect.score", "a column or a list of columns"),
+        ({"answers": {"list": "a", "text": "t", "unscored": "-"}}, "answers.unscored", "a list"),
+    ],
+)
+def test_options_of_steps_of_the_wrong_kind(rows, step, place, what):
+    with pytest.raises(UserError) as error:
+        load({"path": rows, "steps": [step]})
+    assert error.value.where == f"data.steps[0].{place}"
+    assert f"expected {what}, found" in error.value.what
+
+
+def test_a_column_may_be_named_as_an_option_is(rows):
+    source = {"path": rows, "steps": [{"rename": {"at": "prompt"}}, {"rename": {"prompt": "at"}}]}
+    assert load(source).prompts[0].content == "q"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("threshold", "a"), ("threshold", 1.5), ("threshold", 0), ("ngram", "x"), ("ngram", 0), ("against", 3)]
+)
+def test_options_of_cleaning_of_the_wrong_kind(rows, key, value):
+    with pytest.raises(UserError, match="is not a") as error:
+        load({"path": rows, "clean": {key: value}})
+    assert error.value.where == f"data.clean.{key}"

@@ -167,6 +167,16 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
     for key, known in choices.items():
         if key in options and options[key] not in known:
             raise UserError(f"unknown value '{options[key]}'", where=f"{where}.{key}", fix=did_you_mean(str(options[key]), known))
+    threshold, ngram = options.get("threshold", 1), options.get("ngram", 1)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+        fix = "use a number above 0 and up to 1"
+        raise UserError(f"{threshold!r} is not a similarity", where=f"{where}.threshold", fix=fix)
+    if isinstance(ngram, bool) or not isinstance(ngram, int) or ngram < 1:
+        raise UserError(f"{ngram!r} is not a number of words", where=f"{where}.ngram", fix="use 1 or more")
+    against = options.get("against", ())
+    if not isinstance(against, str | Mapping | list | tuple):
+        fix = "name a file, a source, or a list of them"
+        raise UserError(f"{against!r} is not a source", where=f"{where}.against", fix=fix)
 
 
 def clean(groups: Sequence[Group], options: Mapping[str, Any], against: Sequence[str] = ()) -> tuple[list[Group], str]:

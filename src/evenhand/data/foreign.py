@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.decode import read_text
+from evenhand.data.decode import parse_json, read_text
 from evenhand.data.readers import read_rows, type_of
 from evenhand.errors import UserError
 
@@ -44,9 +44,10 @@ def foreign(path: Path) -> str | None:
 
 def _table_by_name(path: Path) -> str | None:
     """An object of objects, such as results by model."""
-    import json
-
-    data = json.loads(read_text(path, "utf-8"))
+    try:
+        data = parse_json(read_text(path, "utf-8"), path.name, fix=lambda error: "repair the file")
+    except UserError:
+        return None
     if not isinstance(data, Mapping) or not all(isinstance(v, Mapping) for v in data.values()):
         return None
     fields = list(dict.fromkeys(f for v in data.values() for f in v))

@@ -21,6 +21,20 @@ RowStep = Callable[[Row, Mapping[str, Any]], Mapping[str, Any] | None]
 Stepped = tuple[str, Mapping[str, Any] | BadRow]
 """What comes out of steps: a placed row, or the error of a row that a step could not read."""
 
+_TEXT: tuple[Callable[[Any], bool], str] = (lambda v: isinstance(v, str), "text")
+_NUMBER = (lambda v: isinstance(v, int | float) and not isinstance(v, bool), "a number")
+_LIST = (lambda v: isinstance(v, list | tuple), "a list")
+_ANYTHING = (lambda v: True, "anything")
+KINDS: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("above", "at_least", "below"), _NUMBER),
+    **dict.fromkeys(("in", "ties", "unscored"), _LIST),
+    **dict.fromkeys(("is", "is_not", "first_is", "second_is"), _ANYTHING),
+    "present": (lambda v: isinstance(v, bool), "true or false"),
+    "at": (lambda v: isinstance(v, str) and v != "", "the text to cut at"),
+    "into": (lambda v: _texts(v) and len(v) == 2, "the names of two columns"),
+    ("collect", "score"): (lambda v: isinstance(v, str) or _texts(v), "a column or a list of columns"),
+}
+"""What options take that are not plain text: a test and what to call it."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -44,12 +58,22 @@ def check_steps(steps: Any, where: str) -> None:
         ((name, options),) = step.items()
         if name not in OPTIONS:
             raise UserError(f"unknown step '{name}'", where=place, fix=did_you_mean(name, OPTIONS))
-        if name != "keep":
-            _check_options(options, *OPTIONS[name], where=f"{place}.{name}")
+        if name == "keep" and not isinstance(options, Mapping | list | tuple):
+            raise UserError(f"expected a test or a list of tests, found {shown(options)}", where=f"{place}.keep")
+        needed = (("column",), tuple(TESTS)) if name == "keep" else OPTIONS[name]
+        for each in _conditions(options) if name == "keep" else [options]:
+            _check_options(each, *needed, where=f"{place}.{name}")
+            _check_kinds(name, each, f"{place}.{name}")
         if name == "remove":
             _check_pattern(options["pattern"], f"{place}.remove")
-        for condition in _conditions(options) if name == "keep" else ():
-            _check_options(condition, ("column",), tuple(TESTS), where=f"{place}.keep")
+
+
+def _check_kinds(name: str, options: Mapping[str, Any], where: str) -> None:
+    """Each value must be of the kind that its option takes; most are names of columns or other text."""
+    for key, value in options.items():
+        kind = KINDS.get((name, key)) or (KINDS.get(key) if name not in ("rename", "fill") else None) or _TEXT
+        if not kind[0](value):
+            raise UserError(f"expected {kind[1]}, found {shown(value)}", where=f"{where}.{key}")
 
 
 def _check_pattern(pattern: Any, where: str) -> None:
@@ -89,6 +113,10 @@ def _each(rows: Iterator[Stepped], name: str, options: Any, left_out: Counter[st
 
 
 # the steps --------------------------------------------------------------------------------------------------------------
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
 
 
 def _conditions(options: Any) -> list[Mapping[str, Any]]:
