@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from evenhand.models import adapters
+from evenhand.models import adapter_layers, adapters
 from tests.doctor.patients import Ward
 
 
@@ -35,6 +36,11 @@ def test_a_misspelt_layer_is_found_before_anything_runs(ward):
     assert ("FAIL", "arms.dpo: no layer is called 'q_porj'") in told(ward, "M9", quick=True)
 
 
+def test_a_missing_library_is_found_before_anything_runs(ward, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert ("FAIL", "peft is not installed") in told(ward, "M9", quick=True)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_healthy_adapter_learns_and_survives(ward, checkpointing):
     ward.experiment["train"] |= {"gradient_checkpointing": checkpointing}
@@ -45,7 +51,7 @@ def test_a_healthy_adapter_learns_and_survives(ward, checkpointing):
 
 def test_a_model_that_was_never_merged_is_found(ward, monkeypatch):
     """users.md 25: the merged model is the untrained one."""
-    monkeypatch.setattr(adapters, "merged_weight", lambda layer: layer.base_layer.weight)
+    monkeypatch.setattr(adapter_layers, "merged_weight", lambda layer: layer.base_layer.weight)
     assert [s for s, seen in told(ward, "M10") if "model/" in seen] == ["FAIL"]
 
 

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from evenhand import methods
 from evenhand.core import products
 from evenhand.errors import UserError
-from evenhand.models import adapters, decode_products
-from evenhand.models.adapters import Adapter, Start, attach
+from evenhand.models import adapter_layers, adapters, decode_products
+from evenhand.models.adapters import Adapter, attach
 from evenhand.models.decode import decoder_for, plainly
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy, scored
 from evenhand.models.policy import Policy
@@ -23,7 +23,7 @@ from evenhand.types import Head
 from tests.battery import world
 from tests.models.tiny_networks import a_batch, network
 
-ARCHITECTURES = ["llama", "qwen2", "qwen3_moe", "gemma2", "phi3", "gpt_neox", "opt", "gpt2"]
+ARCHITECTURES = ["llama", "qwen2", "qwen3_moe", "gemma2", "phi3", "gpt_neox", "opt", "gpt2", "falcon"]
 PROMPTS = [[5, 9, 11, 3, 7], [4, 8, 15]]
 
 
@@ -61,7 +61,7 @@ def test_a_full_rank_represents_any_update(kind):
     attach(policy, Adapter(rank=width, alpha=3.0, targets=(target,)), seed=0)
     noise = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for name, layer in adapters.adapted(policy.hf):
+        for name, layer in adapter_layers.adapted(policy.hf):
             update = torch.randn(32, width, generator=noise, dtype=torch.float64)
             layer.lora_A["default"].weight.copy_(torch.eye(width))
             layer.lora_B["default"].weight.copy_(update * width / 3.0)
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_the_definition(rslora):
     moved(policy)
     scale = 4.0 if rslora else 2.0
     plain = Policy(network("llama").double())
-    layers = dict(adapters.adapted(policy.hf))
+    layers = dict(adapter_layers.adapted(policy.hf))
     with torch.no_grad():
         for name, layer in layers.items():
             a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -97,7 +97,7 @@ def test_gradients_are_finite_differences():
     attach(policy, Adapter(rank=4), seed=0)
     moved(policy)
     policy(batch).logp.sum().backward()
-    layer = adapters.adapted(policy.hf)[0][1]
+    layer = adapter_layers.adapted(policy.hf)[0][1]
     for weight in (layer.lora_A["default"].weight, layer.lora_B["default"].weight):
         for at in ((0, 0), (3, 2)):
             around = []
@@ -208,12 +208,26 @@ def test_a_layer_begins_alike_whatever_else_is_adapted():
 def test_merging_leaves_no_trace():
     policy, batch = moved(adapted()), a_batch()
     before, names = policy(batch).logp.detach(), [n for n, _ in policy.named_parameters()]
-    with adapters.merged(policy.hf):
-        assert adapters.adapted(policy.hf) == []
+    with adapter_layers.merged(policy.hf):
+        assert adapter_layers.adapted(policy.hf) == []
         assert {n for n, _ in policy.hf.named_parameters()} == {n for n, _ in network("llama").named_parameters()}
         assert_close(policy(batch).logp, before, rtol=1e-5, atol=1e-5)
     assert torch.equal(policy(batch).logp, before)
     assert [n for n, _ in policy.named_parameters()] == names
+
+
+def test_what_rounding_takes_from_a_merged_model_is_known():
+    """1.0 in bfloat16 has neighbours 2^-8 below and 2^-7 above: a change of 2^-10 is lost whole, one of 2^-7 not at all."""
+    for dtype, change, expected in ((torch.bfloat16, 2**-10, 1.0), (torch.bfloat16, 2**-7, 0.0), (torch.float32, 2**-10, 0.0)):
+        policy = Policy(network("llama").to(dtype))
+        attach(policy, Adapter(rank=1, alpha=1.0, targets=("q_proj",)), seed=0)
+        assert adapter_layers.lost(policy.hf) == 0.0, "nothing has changed yet"
+        with torch.no_grad():
+            for _, layer in adapter_layers.adapted(policy.hf):
+                layer.base_layer.weight.fill_(1.0)
+                layer.lora_A["default"].weight.fill_(1.0)
+                layer.lora_B["default"].weight.fill_(change)
+        assert adapter_layers.lost(policy.hf) == expected
 
 
 def test_a_start_in_the_same_memory_is_the_start():
@@ -221,7 +235,7 @@ def test_a_start_in_the_same_memory_is_the_start():
     before = policy(batch).logp.detach()
     attach(policy, Adapter(rank=4), seed=0)
     now = moved(policy)(batch).logp.detach()
-    assert torch.equal(Start(policy)(batch, frozenset({Head.LOGP})).logp, before)
+    assert torch.equal(adapter_layers.Start(policy)(batch, frozenset({Head.LOGP})).logp, before)
     assert torch.equal(policy(batch).logp, now)
     assert not torch.equal(now, before)
     adapters.detach(policy)

@@ -15,7 +15,7 @@ from evenhand.errors import UserError
 from evenhand.experiment import plan
 from evenhand.experiment.config import Experiment
 from evenhand.experiment.schema import load
-from evenhand.models.adapters import Start
+from evenhand.models.adapter_layers import Start
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
 from evenhand.stages import STAGES, fit, offline, online
 from evenhand.stages.common import model_path, read_split
@@ -323,3 +323,18 @@ def test_what_cannot_be_meant_is_said_before_anything_runs(old, new, message):
     assert old in EXPERIMENT
     with pytest.raises(UserError, match=message):
         load(Experiment, EXPERIMENT.replace(old, new))
+
+
+def test_a_change_that_merging_loses_is_said(graph, tmp_path, caplog):
+    """In bfloat16 an update of 1e-6 is below the last bit of most weights; in float32 nothing is said."""
+    node = graph.plan[graph.plan.arms["dpo"][0]]
+    inputs = {role: graph.run(other) for role, other in node.inputs.items()}
+    for dtype in ("float32", "bfloat16"):
+        spec = {**node.spec, "dtype": dtype, "train": {**node.spec["train"], "steps": 1, "learning_rate": 1e-6}}
+        (tmp_path / dtype).mkdir()
+        caplog.clear()
+        STAGES["fit"](spec, 0, inputs, tmp_path / dtype, lambda *a, **k: None)
+        said = [r.getMessage() for r in caplog.records if "adapter's change is lost" in r.getMessage()]
+        assert len(said) == (dtype == "bfloat16")
+    kept = load_file(tmp_path / "bfloat16/adapter/adapter_model.safetensors")
+    assert any(t.abs().max() > 0 for k, t in kept.items() if "lora_B" in k), "the adapter has it"

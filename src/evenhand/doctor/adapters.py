@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.doctor.patient import Patient, Unavailable
-from evenhand.doctor.registry import Finding, check, fail, info
+from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,16 +28,35 @@ NARROW = 0.1
 )
 def fitting(patient: Patient) -> Iterator[Finding]:
     from evenhand.experiment.trainable import adapted_arms, counted, skeleton
+    from evenhand.models.adapters import peft
 
     arms = adapted_arms(patient.experiment)
     if not arms:
         return
+    try:
+        peft()
+    except UserError as error:
+        yield fail(error.what, why="adapters are its layers", fix=error.fix)
+    yield from _rounded(patient)
     network = skeleton(patient.config)
     for name, arm in arms.items():
         try:
             yield info(f"{name}: {counted(network, arm)}")
         except UserError as error:
             yield fail(f"{name}: {error.what}", why=error.why, fix=error.fix)
+
+
+def _rounded(patient: Patient) -> Iterator[Finding]:
+    from evenhand.models.load import resolve_device, resolve_dtype
+
+    e = patient.experiment
+    dtype = resolve_dtype(e.model.dtype, resolve_device(e.runtime.device))
+    if dtype.itemsize < 4:
+        yield warn(
+            f"merged weights are rounded to {str(dtype).removeprefix('torch.')}, and a small change is lost",
+            why="a change below half of a weight's last bit is none; `adapter/` keeps it, the model that is compared does not",
+            fix="`model: {dtype: float32, matmul: bfloat16}` where memory allows",
+        )  # fmt: skip
 
 
 @check(

@@ -13,6 +13,7 @@ from torch import nn
 
 from evenhand.errors import UserError
 from evenhand.models import adapters
+from evenhand.models.adapter_layers import NAME, adapted
 from evenhand.models.quiet import quietly
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write(model: Trunk, folder: Path, *, start: Path) -> None:
     whole = _whole(model)
     name, revision = base_name(start)
     tied = _tied(model.hf) and model.hf.get_input_embeddings() in whole.values()
-    given = model.hf.peft_config[adapters.NAME].to_dict() | {
+    given = model.hf.peft_config[NAME].to_dict() | {
         "base_model_name_or_path": name, "revision": revision, "inference_mode": True, "init_lora_weights": True,
         "modules_to_save": sorted(whole) or None, "ensure_weight_tying": tied,
         "task_type": "SEQ_CLS" if _scores(model) else "CAUSAL_LM",
@@ -41,9 +42,9 @@ def write(model: Trunk, folder: Path, *, start: Path) -> None:
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in given.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
     tensors = {}
-    for layer_name, layer in adapters.adapted(model.hf):
+    for layer_name, layer in adapted(model.hf):
         for part in ("lora_A", "lora_B"):
-            tensors[f"{_PREFIX}{layer_name}.{part}.weight"] = getattr(layer, part)[adapters.NAME].weight
+            tensors[f"{_PREFIX}{layer_name}.{part}.weight"] = getattr(layer, part)[NAME].weight
     for module_name, module in whole.items():
         tensors |= {f"{_PREFIX}{module_name}.{key}": p for key, p in module.named_parameters()}
     copies = {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}

@@ -10,22 +10,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.models.adapter_layers import NAME, adapted, put
 from evenhand.seeding import generator
 
 if TYPE_CHECKING:
     from evenhand.models.trunk import Trunk
-    from evenhand.types import Batch, Head, ModelOut
 
-NAME = "default"
-"""What peft calls an adapter that is the only one."""
 RATE = 10.0
 """Learning rate of an adapter where none is named, over the method's own (Schulman et al. 2025, LoRA Without Regret)."""
 
@@ -119,7 +116,7 @@ def detach(model: Trunk) -> None:
     """Take adapters off again, unmerged: the weights are those from before `attach`, where no other learned, and all learn."""
     for hf in networks(model).values():
         for name, layer in adapted(hf):
-            _put(hf, name, layer.base_layer)
+            put(hf, name, layer.base_layer)
         del hf.peft_config
     model.requires_grad_(True)
     model.adapter = None
@@ -140,18 +137,25 @@ def heads(model: Trunk) -> list[nn.Module]:
 
 
 def linear_layers(hf: Any) -> dict[str, nn.Module]:
-    """The layers that can have an adapter: linear ones of the trunk. A head's weight is read directly, so it is none of them."""
+    """The layers that can have an adapter: linear ones of the trunk. A head's weight is read directly, so it is none of them.
+
+    Classes derived from torch's linear layer count where they are called so (FalconLinear); others are routers and the like.
+    """
     from transformers.pytorch_utils import Conv1D
 
     from evenhand.models.states import backbone
 
     inside = set(backbone(hf).modules())
-    return {name: m for name, m in hf.named_modules() if type(m) in (nn.Linear, Conv1D) and m in inside}
+    layers = {name: m for name, m in hf.named_modules() if isinstance(m, nn.Linear | Conv1D) and m in inside}
+    return {name: m for name, m in layers.items() if type(m) is Conv1D or type(m).__name__.endswith("Linear")}
 
 
 def targeted(hf: Any, targets: str | Sequence[str]) -> list[str]:
     """Full names of the layers that `targets` mean; UserError for one that means none."""
     known = linear_layers(hf)
+    if not known:
+        fix = "train all weights: `adapter: null`"
+        raise UserError(f"{type(hf).__name__} has no linear layer", where="train.adapter", fix=fix)
     if targets == "all_linear":
         return list(known)
     for target in targets:
@@ -231,71 +235,6 @@ def _begin(layer: Any, *key: str | int) -> None:
     drawn = torch.rand(a.shape, generator=generator(*key), dtype=torch.float32)
     a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
     b.zero_()
-
-
-def is_adapted(module: Any) -> bool:
-    """Whether a module is a layer with an adapter."""
-    return hasattr(module, "lora_A") and hasattr(module, "base_layer")
-
-
-def adapted(hf: nn.Module) -> list[tuple[str, Any]]:
-    """The layers with an adapter, by their names in the plain network."""
-    return [(name, m) for name, m in hf.named_modules() if is_adapted(m)]
-
-
-@torch.no_grad()
-def merged_weight(layer: Any) -> Tensor:
-    """`W + s B A` of a layer with an adapter, at least in float32."""
-    weight = layer.base_layer.weight
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    change = layer.lora_B[NAME].weight.to(wide) @ layer.lora_A[NAME].weight.to(wide) * layer.scaling[NAME]
-    return weight.to(wide) + (change.t() if layer.fan_in_fan_out else change)
-
-
-@contextmanager
-def removed(hf: nn.Module) -> Iterator[None]:
-    """Inside, the network is the plain one without its adapter."""
-    before = adapted(hf)
-    for name, layer in before:
-        _put(hf, name, layer.base_layer)
-    try:
-        yield
-    finally:
-        for name, layer in before:
-            _put(hf, name, layer)
-
-
-@contextmanager
-def merged(hf: nn.Module) -> Iterator[None]:
-    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision."""
-    before = [(layer, layer.base_layer.weight.data) for _, layer in adapted(hf)]
-    try:
-        for layer, weight in before:
-            layer.base_layer.weight.data = merged_weight(layer).to(weight.dtype)
-        with removed(hf):
-            yield
-    finally:
-        for layer, weight in before:
-            layer.base_layer.weight.data = weight
-
-
-def _put(hf: nn.Module, name: str, layer: nn.Module) -> None:
-    place, _, leaf = name.rpartition(".")
-    hf.get_submodule(place)._modules[leaf] = layer
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A policy without its adapter, which is what it began as, in the same memory; for passes without gradient.
-
-    Not where modules learn whole: of those nothing but the trained weights is kept.
-    """
-
-    policy: Trunk
-
-    def __call__(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut:
-        with removed(self.policy.hf):
-            return self.policy(batch, reads, temperature=temperature)
 
 
 def size(hf: Any, adapter: Adapter) -> int:

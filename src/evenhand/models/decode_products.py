@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.core import products
-from evenhand.models.adapters import adapted, is_adapted, merged_weight
+from evenhand.models.adapter_layers import adapted, is_adapted, merged_weight
 
 LIMIT = 512 << 20
 """Bytes copied at most where the copies have the weights' own precision: what they save does not grow with the model."""

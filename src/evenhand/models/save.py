@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evenhand.models import adapters
+from evenhand.models.adapter_layers import merged
 from evenhand.models.heads import RewardModel, ValuePolicy
 from evenhand.models.quiet import quietly
 from evenhand.models.trunk import Trunk
@@ -28,7 +28,7 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path) -> None:
     try:
         if tokenizer is not None and isinstance(model, RewardModel):
             tokenizer = _with_safe_padding(model, tokenizer)
-        with quietly(), adapters.merged(model.hf):
+        with quietly(), merged(model.hf):
             model.hf.save_pretrained(partial)
         if isinstance(model, ValuePolicy):
             model.save_value_head(partial)

@@ -13,7 +13,6 @@ import torch
 from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
-from evenhand.models.adapters import Adapter, attach
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
@@ -48,13 +47,6 @@ def open_policy(artifact: Path, spec: Mapping[str, Any], device: str) -> Policy:
 def in_precision(model: _Model, spec: Mapping[str, Any]) -> _Model:
     """The model with matrix products in the experiment's `model.matmul`; every model a stage opens goes through here."""
     set_matmul(model, spec.get("matmul"))
-    return model
-
-
-def with_adapter(model: _Model, spec: Mapping[str, Any], seed: int) -> _Model:
-    """The same network; where a training spec names an adapter, that is all that learns."""
-    if "adapter" in spec["train"]:
-        attach(model, Adapter(**spec["train"]["adapter"]), seed=seed)
     return model
 
 

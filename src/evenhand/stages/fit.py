@@ -14,13 +14,14 @@ import torch
 from evenhand import methods
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
-from evenhand.models import adapter_files, adapters
+from evenhand.models import adapters
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import load_policy, new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
 from evenhand.models.trunk import Trunk
 from evenhand.protocols import Reward
 from evenhand.stages import alarms, offline, online, validate
+from evenhand.stages.adapting import with_adapter, write_adapter
 from evenhand.stages.common import (
     REWARD,
     in_precision,
@@ -29,7 +30,6 @@ from evenhand.stages.common import (
     open_renderer,
     setup,
     to_items,
-    with_adapter,
     write_json,
 )
 from evenhand.train import checkpoint, loop
@@ -156,7 +156,7 @@ def _finish(cell: Cell, out: Path) -> None:
     with cell.ledger.phase("save"):
         save(cell.model, cell.renderer.tokenizer, out / "model")
         if cell.model.adapter is not None:
-            adapter_files.write(cell.model, out / adapter_files.FOLDER, start=model_path(cell.inputs["start"]))
+            write_adapter(cell.model, model_path(cell.inputs["start"]), out)
         if isinstance(cell.model, RewardModel):
             normalise(cell, out / "model")
         if cell.method.implied_reward is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
-from evenhand.models.adapters import Start
+from evenhand.models.adapter_layers import Start
 from evenhand.stages.common import open_policy, read_split, to_items
 from evenhand.train.fixed import FixedSource, mismatched_items
 from evenhand.train.items import Item, with_pairs

@@ -12,7 +12,8 @@ from evenhand.engines.local import LocalEngine
 from evenhand.methods import PREFERENCES
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
-from evenhand.stages.common import build_reward, open_policy, read_split, to_items, with_adapter
+from evenhand.stages.adapting import with_adapter
+from evenhand.stages.common import build_reward, open_policy, read_split, to_items
 from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.train.assign import weighted
 from evenhand.train.items import Item, with_pairs

@@ -1,0 +1,99 @@
+"""A network whose layers have adapters: which they are, the network without them, and the network with them merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from evenhand.models.trunk import Trunk
+    from evenhand.types import Batch, Head, ModelOut
+
+NAME = "default"
+"""What peft calls an adapter that is the only one."""
+
+
+def is_adapted(module: Any) -> bool:
+    """Whether a module is a layer with an adapter."""
+    return hasattr(module, "lora_A") and hasattr(module, "base_layer")
+
+
+def adapted(hf: nn.Module) -> list[tuple[str, Any]]:
+    """The layers with an adapter, by their names in the plain network."""
+    return [(name, m) for name, m in hf.named_modules() if is_adapted(m)]
+
+
+@torch.no_grad()
+def merged_weight(layer: Any) -> Tensor:
+    """`W + s B A` of a layer with an adapter, at least in float32."""
+    weight = layer.base_layer.weight
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    change = layer.lora_B[NAME].weight.to(wide) @ layer.lora_A[NAME].weight.to(wide) * layer.scaling[NAME]
+    return weight.to(wide) + (change.t() if layer.fan_in_fan_out else change)
+
+
+@contextmanager
+def removed(hf: nn.Module) -> Iterator[None]:
+    """Inside, the network is the plain one without its adapter."""
+    before = adapted(hf)
+    for name, layer in before:
+        put(hf, name, layer.base_layer)
+    try:
+        yield
+    finally:
+        for name, layer in before:
+            put(hf, name, layer)
+
+
+@contextmanager
+def merged(hf: nn.Module) -> Iterator[None]:
+    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision."""
+    before = [(layer, layer.base_layer.weight.data) for _, layer in adapted(hf)]
+    try:
+        for layer, weight in before:
+            layer.base_layer.weight.data = merged_weight(layer).to(weight.dtype)
+        with removed(hf):
+            yield
+    finally:
+        for layer, weight in before:
+            layer.base_layer.weight.data = weight
+
+
+@torch.no_grad()
+def lost(hf: nn.Module) -> float:
+    """The share of the change that rounding merged weights to their own precision takes away: ||error|| / ||s B A||.
+
+    A weight of bfloat16 keeps 8 bits: a change below half of its last bit is lost entirely. 0 where nothing has changed.
+    """
+    errors, changes = [], []
+    for _, layer in adapted(hf):
+        exact, weight = merged_weight(layer), layer.base_layer.weight
+        errors.append((exact - exact.to(weight.dtype).to(exact.dtype)).norm().double())
+        changes.append((exact - weight.to(exact.dtype)).norm().double())
+    change = float(torch.stack(changes).norm())
+    return float(torch.stack(errors).norm()) / change if change else 0.0
+
+
+def put(hf: nn.Module, name: str, layer: nn.Module) -> None:
+    """Let `layer` be the module called `name`."""
+    place, _, leaf = name.rpartition(".")
+    hf.get_submodule(place)._modules[leaf] = layer
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A policy without its adapter, which is what it began as, in the same memory; for passes without gradient.
+
+    Not where modules learn whole: of those nothing but the trained weights is kept.
+    """
+
+    policy: Trunk
+
+    def __call__(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut:
+        with removed(self.policy.hf):
+            return self.policy(batch, reads, temperature=temperature)
