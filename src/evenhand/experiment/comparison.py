@@ -71,7 +71,7 @@ def arm_row(done: Finished, arm: str) -> dict[str, Any]:
     mean = lambda field: float(np.mean([m[field] for m in measured]))  # noqa: E731
     proxies = {name: mean_or_none([v["proxies"][name] for v in verdicts]) for name in verdicts[0]["proxies"]}
     row = {
-        "method": done.plan.experiment.all_arms()[arm].method,
+        "method": done.plan.experiment.arm(arm).method,
         "seeds": list(seeds),
         "gold": mean_or_none([v["gold"] for v in verdicts]),
         "gold_per_seed": done.by_seed({s: mean_or_none(done.verdicts[arm][s]["gold"]) for s in seeds}),
@@ -102,7 +102,7 @@ def arm_row(done: Finished, arm: str) -> dict[str, Any]:
 
 
 def _lost(done: Finished, arm: str) -> dict[str, Any]:
-    method = done.plan.experiment.all_arms()[arm].method
+    method = done.plan.experiment.arm(arm).method
     return {"win_rate": None, "ci95": None, "per_seed": done.by_seed({}), "seeds": [], "method": method}
 
 

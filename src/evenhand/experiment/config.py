@@ -149,7 +149,11 @@ class Experiment:
 
     def all_arms(self) -> dict[str, Arm]:
         """The arms in order, checked."""
-        return {n: self._arm(n, raw, f"arms.{n}", {"start": self.start}) for n, raw in self.arms.items()}
+        return {n: self.arm(n) for n in self.arms}
+
+    def arm(self, name: str) -> Arm:
+        """One arm, checked."""
+        return self._arm(name, self.arms[name], f"arms.{name}", {"start": self.start})
 
     def all_reward_models(self) -> dict[str, Arm]:
         """The reward models that are trained here, as arms of the method `reward_model`."""
@@ -214,8 +218,7 @@ class Experiment:
                 yield error
         yield from ranges.problems(self)
         yield from tuning.problems(self)
-        if len(arms) == len(self.arms) + len(self._recipes()):  # else told already
-            yield from spaces.problems(self)
+        yield from spaces.problems(self)
         for name, arm in arms.items():
             section = "reward_models" if name in self.reward_models else "arms"
             yield from self._arm_problems(arm, f"{section}.{name}")

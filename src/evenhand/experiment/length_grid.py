@@ -44,7 +44,7 @@ def _read(done: Finished, cells: Cells) -> Outcomes:
 
 def _row(done: Finished, arm: str, read: Mapping[int, Outcomes]) -> dict[str, Any]:
     """One arm under every limit; `change` is its gold score, else win rate, minus that under the limit it was trained with."""
-    given = done.plan.experiment.all_arms()[arm]
+    given = done.plan.experiment.arm(arm)
     training = given.lengths.completion if given.trained else None
     own = read[training][arm] if training in read else {}
     cells = [_cell(seeds[arm], own, baseline=arm == done.baseline) for seeds in read.values()]

@@ -34,7 +34,7 @@ class Plan:
 
     def trained(self, arm: str) -> bool:
         """False for an arm that is another stage's model, untouched; true for twins, whose stage has the other one's name."""
-        return self.experiment.all_arms()[arm].trained
+        return self.experiment.arm(arm).trained
 
 
 def build(experiment: Experiment, questions: Questions | None = None) -> Plan:

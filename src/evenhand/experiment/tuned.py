@@ -44,7 +44,7 @@ def _arm(name: str, e: Experiment) -> dict[str, Any]:
 def changed(name: str, e: Experiment) -> dict[str, Any]:
     """The settings of an arm that are no longer those that tuning chose, as they are now."""
     assert e.tuned is not None
-    arm, chosen = e.all_arms()[name], e.tuned.arms[name].settings
+    arm, chosen = e.arm(name), e.tuned.arms[name].settings
     known = {setting: dimension for setting, dimension in e.tuned.arms[name].space.items() if spaces.known(arm, setting)}
     now = to_json(spaces.given(arm, e, known))
     return {setting: now.get(setting) for setting, value in to_json(chosen).items() if now.get(setting) != value}
