@@ -97,9 +97,7 @@ def _told_today(subject: Subject) -> list[str]:
     path = subject.model / "chat_template.jinja"
     if not path.is_file() or not told_today(path.read_text(encoding="utf-8")):
         return []
-    return [
-        f"Its chat template asks for today's date. In the run it was always told {TODAY:%d %B %Y}; elsewhere it says the real one."
-    ]
+    return [f"Its chat template asks for today's date. In the run it was always told {TODAY:%d %B %Y}, elsewhere the real one."]
 
 
 def command(subject: Subject) -> str:
