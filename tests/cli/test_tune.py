@@ -22,6 +22,7 @@ def test_a_plan_shows_the_trials_and_runs_nothing(tmp_path):
     assert "3 to 4" in found.output, "half of them are drawn, the others depend on what those give"
     assert "0 cached" in found.output
     assert "1200 answers to validation prompts" in found.output, "4 trials x 3 arms x 100 prompts"
+    assert "known to about ±10 points" in found.output, "Wilson's interval of 50 wins in 100"
     assert "Not tuned: sft, because it is not trained." in found.output
     assert not (tmp_path / "out").exists()
 

@@ -138,6 +138,16 @@ def test_a_trial_that_fails_counts_as_the_worst_and_stops_nothing():
         assert raw["chosen"] not in {t["trial"] for t in failed}
 
 
+def test_settings_that_a_method_refuses_together_are_a_trial_that_failed():
+    """Two updates cannot go three times over a rollout; the other three pairs can."""
+    both = "{dpo: {beta: [0.1, 0.3], learning_rate: [1e-4, 1e-5]}, ipo: {learning_rate: null, updates: [2, 3], epochs: [1, 3]}}"
+    grpo = ("arms.ipo={method: grpo, reward: gold}", "tune.sampler=grid", "tune.trials=4", f"tune.arms={both}")
+    trials = tuned(*grpo)["arms"]["ipo"]["trials"]
+    assert {(t["settings"]["updates"], t["settings"]["epochs"]): t["status"] for t in trials} == {
+        (2, 1): "done", (2, 3): "failed", (3, 1): "done", (3, 3): "done",
+    }  # fmt: skip
+
+
 def test_an_arm_whose_trials_all_fail_keeps_its_settings(monkeypatch):
     monkeypatch.setattr(fakes, "FAILS_ABOVE", 0.0)
     found = tuned()

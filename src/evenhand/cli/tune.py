@@ -69,6 +69,7 @@ def _show_plan(tuning: Tuning, console: Console) -> None:
     from evenhand.experiment.progress import duration
     from evenhand.experiment.run import default_workers
     from evenhand.experiment.timings import usual
+    from evenhand.stats import win_rate
     from evenhand.tuning.launch import look
 
     board, tune = look(tuning), tuning.study.tune
@@ -79,6 +80,9 @@ def _show_plan(tuning: Tuning, console: Console) -> None:
     text = f"{board.total} stages: {cached} cached, {len(known) - cached} to run" + (f", {later} not known yet" if later else "")
     judged = tune.trials * len(tuning.study.spaces) * len(tune.seeds) * tune.prompts
     lines = [text, f"{judged} answers to validation prompts, each judged against the baseline's"]
+    if tune.objective == "win_rate":
+        low, high = win_rate([0.0, 1.0] * (tune.prompts // 2)).ci95
+        lines.append(f"over {tune.prompts} prompts a win rate near one half is known to about ±{50 * (high - low):.0f} points")
     board.usual = usual(tuning.prepared.out)
     board.workers = tuning.prepared.workers or default_workers(tuning.prepared.threads)
     seconds, certain = board.eta()
@@ -108,7 +112,7 @@ def plan_table(tuning: Tuning, board: Board) -> Table:
             status = study.outcome(trial, board).status
             begun = any(study.store.partial(board.cells[n].node.key).is_dir() for n in trial.fits.values())
             state = "cached" if status == "done" else status if status == "failed" else "to resume" if begun else "to run"
-            cost = board.cells[next(iter(trial.fits.values()))].node.cost
+            cost = next((board.cells[name].node.cost for name in trial.fits.values()), "")
             row = (arm, str(trial.number), settings_text(trial.settings), state, cost)
             table.add_row(*(Text(cell, style="dim" if state == "cached" else "") for cell in row))
         if rest := study.tune.trials - len(trials):

@@ -13,6 +13,7 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.experiment import ranges
 from evenhand.experiment.arms import Arm
 from evenhand.experiment.fairness import learning_rate
+from evenhand.experiment.schema import to_json
 from evenhand.experiment.tuning import Dimension, Space, Span, Tune
 
 if TYPE_CHECKING:
@@ -83,9 +84,7 @@ def known(arm: Arm, setting: str) -> bool:
 def _given(arm: Arm, experiment: Experiment, name: str) -> Any:
     if name == RATE:
         return learning_rate(arm, experiment)
-    if name.startswith("train."):
-        return getattr(arm.train, name.removeprefix("train."))
-    return arm.parameters[name]
+    return to_json(getattr(arm.train, name.removeprefix("train.")) if name.startswith("train.") else arm.parameters[name])
 
 
 def inside(value: Any, dimension: Dimension) -> bool:
@@ -195,10 +194,15 @@ def problems(experiment: Experiment) -> Iterator[UserError]:
     if tune is None:
         return
     found: dict[str, UserError] = {}
-    for name, arm in experiment.all_arms().items():
+    try:
+        arms = experiment.all_arms()
+        faults = {name: list(_arm_problems(arm, experiment, tune, name)) for name, arm in arms.items() if arm.trained}
+    except UserError:  # an arm that cannot be made is told elsewhere
+        return
+    for name, arm in arms.items():
         if tune.arms.get(name) and not arm.trained:
             found[name] = UserError("it is not trained", where=f"tune.arms.{name}", fix="remove it")
-        for fault in _arm_problems(arm, experiment, tune, name) if arm.trained else ():
+        for fault in faults.get(name, ()):
             found.setdefault(fault.where, fault)  # what is wrong in the space of all arms is said once
     yield from found.values()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from evenhand.errors import UserError
 from evenhand.experiment import spaces
 from evenhand.experiment.board import Board, Status
 from evenhand.experiment.config import Experiment
@@ -39,11 +40,20 @@ class Study:
         new: list[Node] = []
         for arm in self.spaces:
             while (settings := self.next_settings(arm, board)) is not None:
-                trial, more = planned(self.experiment, arm, len(self.trials[arm]) + 1, settings, self.choices(board), self.nodes)
-                self.trials[arm].append(trial)
-                new += more
+                new += self.plan(arm, settings, self.choices(board))
         left = sum(self.tune.trials - len(trials) for trials in self.trials.values()) * len(self.tune.seeds)
         board.coming = dict.fromkeys(KINDS, left) if left else {}
+        return new
+
+    def plan(self, arm: str, settings: Settings, chosen: Mapping[str, Settings]) -> list[Node]:
+        """Adds a trial and returns its new nodes; settings that the method refuses together are a trial that failed."""
+        number = len(self.trials[arm]) + 1
+        try:
+            trial, new = planned(self.experiment, arm, number, settings, chosen, self.nodes)
+        except UserError as error:
+            trial, new = Trial(arm=arm, number=number, settings=settings, fits={}, verdicts={}), []
+            self._ended[arm, number] = Outcome(trial=trial, status=FAILED, error=error.what)
+        self.trials[arm].append(trial)
         return new
 
     def next_settings(self, arm: str, board: Board) -> Settings | None:
