@@ -152,3 +152,32 @@ def test_files_that_are_no_experiment(name: str, content: str, words: str, tmp_p
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"it has no experiment.json"):
         prepare(str(tmp_path), [], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("supervise", "refused"), [("full", True), ("assistant", False), ("completion", False)])
+def test_kto_needs_answers_apart_from_their_prompts(tmp_path: Path, supervise: str, refused: bool) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(BASE + "  kto: {method: kto}\n")
+    if not refused:
+        prepare(str(path), [f"data.supervise={supervise}"])
+        return
+    with pytest.raises(UserError, match=r"arms\.kto: kto cannot learn whole texts"):
+        prepare(str(path), [f"data.supervise={supervise}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("arms.dpo.temperature=0", "above 0"),
+        ("arms.ppo.clip=-0.1", "at least 0"),
+        ("arms.ppo.kl_target=-1", "at least 0"),
+        ("arms.ppo={method: dapo, reward: gold, overlong: 1.5}", "at most 1"),
+        ("arms.dpo={method: orpo, weight: -1.0}", "at least 0"),
+        ("arms.dpo={method: ld_dpo, alpha: -0.1}", "at least 0"),
+    ],
+)
+def test_parameters_of_methods_have_ranges_too(tmp_path: Path, override: str, allowed: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(BASE)
+    with pytest.raises(UserError, match=allowed):
+        prepare(str(path), [override])

@@ -94,7 +94,8 @@ DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 def problems(experiment: Experiment) -> Iterator[UserError]:
     """Each value that cannot be meant, once, at the place where it was set."""
-    found = {error.where: error for error in (*name_problems(experiment), *section_problems(experiment))}
+    first = (*name_problems(experiment), *section_problems(experiment), *whole_text_problems(experiment))
+    found = {error.where: error for error in first}
     pretrained = {"train": getattr(experiment.model.pretrain, "train", {})}
     stages: list[tuple[str, Callable[[], Mapping[str, Arm | None]], Mapping[str, Any]]] = [
         ("arms.", experiment.all_arms, experiment.arms),
@@ -111,6 +112,20 @@ def problems(experiment: Experiment) -> Iterator[UserError]:
             for name, arm in make().items():
                 found |= {e.where: e for e in arm_problems(arm, raw[name], prefix + name)} if arm is not None else {}
     yield from found.values()
+
+
+def whole_text_problems(experiment: Experiment) -> Iterator[UserError]:
+    """KTO takes its reference point on answers to other prompts; where whole texts are learned, an answer holds its own."""
+    from evenhand.types import Need
+
+    if experiment.data.supervise != "full":
+        return
+    for name, arm in experiment.all_arms().items():
+        with suppress(UserError):  # told elsewhere
+            if arm.trained and Need.MISMATCHED in arm.build(steps=1, max_tokens=1).objective.needs:
+                why = "its reference point needs answers without their prompts"
+                fix = "use `data.supervise: completion` or `assistant`"
+                yield UserError(f"{arm.method} cannot learn whole texts", where=f"arms.{name}", why=why, fix=fix)
 
 
 def name_problems(experiment: Experiment) -> Iterator[UserError]:
