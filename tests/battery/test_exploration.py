@@ -95,6 +95,7 @@ def test_misspelt_coordinates_are_faults():
         ("iterative_dpo", {"pairs": "rejections"}, "did you mean 'rejection'"),
         ("iterative_dpo", {"pairs": "best"}, "unknown value 'best'"),
         ("iterative_dpo", {"initialise": "strat"}, "did you mean 'start'"),
+        ("iterative_dpo", {"reference": "generatr"}, "did you mean 'generator'"),
         ("iterative_dpo", {"rejection_temperature": 0.0}, "rejection_temperature is 0.0"),
         ("ppo", {"critic": "seperate"}, "did you mean 'separate'"),
         ("ppo", {"value": 0.0}, "never learn"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evenhand.errors import UserError, did_you_mean
 from evenhand.objectives import Combined, Likelihood, Pairwise
 from evenhand.train.method import PROMPTS, Method, method
@@ -25,7 +27,7 @@ def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: fl
     """All pairs sampled once from the start, which is the reference; logits scaled by 1/T
     ("All Roads Lead to Likelihood", section 3)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, select="best_vs_worst", updates=steps)
-    return _selected("dpo", rollouts, reference="generator", beta=beta)
+    return replace(_selected("dpo", rollouts, reference="generator", beta=beta), learning_rate=3e-7)
 
 
 @method
@@ -50,17 +52,19 @@ def iterative_dpo(
     """Online iterative RLHF: each round samples at mixed temperatures, takes best against worst, trains DPO
     (Dong et al. 2024, algorithm 2). `reference` is start (the text) or generator (the released script); `initialise` trains a
     round from the last one's weights or from the start (the algorithm as printed, with `accumulate`; its learning rate then
-    starts anew every round); `hybrid` adds the data's own pairs to every round. Its last line, the best round on a validation
+    starts anew every round); `hybrid` adds the data's own pairs to every round. A round's steps share all it learns from, so that
+    `accumulate` and `hybrid` make them larger. The algorithm's last line, the best round on a validation
     set, is `train: {keep: best}`.
 
     Exploration (section 3.3): `temperatures`; `partner: start | previous` lets the frozen start or the last round's policy write
     the second half of every group; `pairs: best_vs_random` sets a plain sample against the best of n, and `pairs: rejection`
     resamples two by exp(reward / rejection_temperature) (RSO, Liu et al. 2023, algorithm 1)."""
-    if hybrid and reference != "start":
-        raise UserError("hybrid data need a fixed reference", where="iterative_dpo", fix="use `reference: start`")
-    for value, known in ((pairs, PAIRINGS), (initialise, ("last", "start"))):
+    choices = ((pairs, PAIRINGS), (initialise, ("last", "start")), (reference, ("start", "generator")))
+    for value, known in choices:
         if value not in known:
             raise UserError(f"unknown value '{value}'", where="iterative_dpo", fix=did_you_mean(value, known))
+    if hybrid and reference != "start":
+        raise UserError("hybrid data need a fixed reference", where="iterative_dpo", fix="use `reference: start`")
     updates = -(-steps // rounds)
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, select=pairs, updates=updates, epochs=min(epochs, updates),
