@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from evenhand.errors import UserError
 from evenhand.experiment.hashing import canonical, digest, file_fingerprint, folder_fingerprint, model_fingerprint
 
 
@@ -100,5 +101,5 @@ def test_a_models_name_ignores_what_does_not_compute(tmp_path):
 
 
 def test_an_empty_model_folder_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="no model is in this folder"):
         model_fingerprint(tmp_path)

@@ -24,6 +24,11 @@ arms:
 
 REFUSED = {
     "train.steps=0": "at least 1",
+    "data.preferences={pth: x.jsonl}": "did you mean 'path'",
+    "data.preferences={path: 3}": "expected a path",
+    "data.prompts={recipe: shpp}": "did you mean 'shp'",
+    "data.prompts={mix: [{path: x.jsonl, wight: 2}]}": "did you mean 'weight'",
+    "data.prompts={name: org/set, limit: many}": "expected a whole number",
     "train.epochs=.inf": "either `steps` or `epochs`",
     "train.learning_rate=.inf": "at least 0 and finite",
     "train.warmup=100": "the share of the steps",

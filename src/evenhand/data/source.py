@@ -15,6 +15,7 @@ from evenhand.data.decode import check_encoding
 from evenhand.data.documents import Cutting
 from evenhand.data.formats import FORMATS
 from evenhand.data.readers import READERS, type_of
+from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import Reading
 from evenhand.data.steps import check_steps
 from evenhand.errors import UserError, did_you_mean
@@ -123,11 +124,7 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
         raise UserError(f"expected a path, a name or a mapping, found {source!r}", where=where, fix="path: FILE, or name: NAME")
     given = {"path": source} if isinstance(source, str) else dict(source)
     given = {key: value for key, value in given.items() if value is not None}
-    known = [f.name for f in dataclasses.fields(DataSource)]
-    for key, value in given.items():
-        if key not in known:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
-        _check(key, value, f"{where}.{key}")
+    _check_keys(given, where)
     paths = given.pop("path", ())
     paths = tuple(str(Path(p).expanduser()) for p in ((paths,) if isinstance(paths, str) else paths))
     if isinstance(source, str) and not Path(paths[0]).exists() and _is_hub_name(source):
@@ -142,6 +139,27 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
     made = DataSource(path=paths, **lists, **given)
     _refuse_idle(made, given, where)
     return made
+
+
+def check_source(source: Mapping[str, Any] | str, *, where: str = "data", also: tuple[str, ...] = ()) -> None:
+    """Raises UserError for what can be seen of a source before anything is read: unknown keys, values of the wrong kind.
+
+    `also` are keys that it may have had beside those of a source: of a part of a mixture.
+    """
+    given = {} if isinstance(source, str) else with_recipe(source, where=where)
+    if "mix" not in given:
+        return _check_keys({key: value for key, value in given.items() if value is not None}, where, also)
+    for index, part in enumerate(parse_mixture(given, where=where).sources):
+        check_source(part, where=f"{where}.mix[{index}]", also=("part", "weight", "cap"))
+    return None
+
+
+def _check_keys(given: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> None:
+    known = [f.name for f in dataclasses.fields(DataSource)]
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), [*known, *also]))
+        _check(key, value, f"{where}.{key}")
 
 
 _OF_THE_HUB = ("config", "revision", "files", "streaming")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from evenhand.data.source import check_source
 from evenhand.errors import UserError, did_you_mean
 from evenhand.experiment import ranges, spaces, tuning
 from evenhand.experiment.adopted import Adopted, is_adopted, parse_adopted
@@ -245,7 +246,13 @@ class Experiment:
             yield UserError(f"a completion limit of {grid[0]}", where="evaluation.length_grid", fix="name limits in tokens")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             yield UserError(f"seeds must be different and at least one, got {list(self.seeds)}", where="seeds")
-        if (self.model.path is None) == (self.model.pretrain is None):
+        for split in SPLITS:
+            source = getattr(self.data, split)
+            try:
+                check_source(source or {}, where=f"data.{split}")
+            except UserError as error:
+                yield error
+        if (not self.model.path) == (self.model.pretrain is None):
             yield UserError("name either `path` or `pretrain`", where="model", fix="a folder or hub name, or a world's own model")
         if self.model.pretrain is not None and self.data.world is None:
             yield UserError(

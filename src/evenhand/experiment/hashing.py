@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from evenhand.errors import UserError
+
 MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -82,7 +84,12 @@ def folder_fingerprint(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
 
 def model_fingerprint(folder: Path) -> str:
     """A name of what a model folder computes: its weights, configuration, tokenizer and chat template."""
-    return folder_fingerprint(folder, MODEL_FILES)
+    try:
+        return folder_fingerprint(folder, MODEL_FILES)
+    except FileNotFoundError:
+        raise UserError(
+            "no model is in this folder", where=str(folder), fix="point to a folder written by save_pretrained"
+        ) from None
 
 
 def _read(path: Path) -> str:
