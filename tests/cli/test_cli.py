@@ -40,13 +40,21 @@ def prepared(monkeypatch, tmp_path):
         SimpleNamespace(name="sft", kind="fit", key="aa" * 16, cost="100 steps", inputs={}),
         SimpleNamespace(name="arms/dpo/seed-0", kind="fit", key="bb" * 16, cost="120 steps x 32 prompts", inputs={"s": "sft"}),
     )
-    run = launch.Run(loaded=None, plan=SimpleNamespace(nodes=nodes), store=store, out=tmp_path / "out", workers=1, threads=1)
+    run = launch.Run(
+        loaded=SimpleNamespace(value=None),
+        plan=SimpleNamespace(nodes=nodes),
+        store=store,
+        out=tmp_path / "out",
+        workers=1,
+        threads=1,
+    )
     asked = []
     monkeypatch.setattr(launch, "prepare", lambda *given: asked.append(given) or run)
     run_dir = tmp_path / "out"
     run_dir.mkdir()
     monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
     monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
+    monkeypatch.setattr("evenhand.experiment.trainable.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
     monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {results['arms']}")
     return SimpleNamespace(run=run, asked=asked)
 
@@ -80,6 +88,7 @@ def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeyp
     assert code == 0
     assert prepared.asked == [("quickstart", ["steps=3", "seeds=[0, 1]"], None)]
     assert "2 nodes, 1 cached, 1 to run" in out
+    assert "arms.dpo: 3 of 9 weights learn" in out
     rows = [line.split() for line in out.splitlines()]
     assert ["sft", "fit", "cached", "100", "steps", "aaaaaaaa"] in rows
     assert ["arms/dpo/seed-0", "fit", "to", "resume", "120", "steps", "x", "32", "prompts", "bbbbbbbb"] in rows
