@@ -43,9 +43,10 @@ def ranks(r: np.ndarray) -> np.ndarray:
     return np.array([np.sign(x - np.delete(r, i)).mean() for i, x in enumerate(r)])
 
 
-def credited(samples: list[Sample], rule: Callable, *, kl: float = 0.0, whole: bool = False) -> None:
-    """Rewards less kl times the log-ratio to the reference, compared within groups (or over the whole rollout)."""
-    scored = [s for s in samples if s.reward == s.reward]
+def credited(samples: list[Sample], rule: Callable, *, kl: float = 0.0, whole: bool = False, cut: bool = True) -> None:
+    """Rewards less kl times the log-ratio to the reference, compared within groups (or over the whole rollout); `cut`: with those
+    that the limit cut."""
+    scored = [s for s in samples if s.reward == s.reward and (cut or not s.cut)]
     for group in [scored] if whole else [[s for s in scored if s.group == n] for n in {s.group for s in scored}]:
         shaped = np.array([s.reward - kl * float((s.old - s.ref).sum()) for s in group])
         for sample, value in zip(group, rule(shaped) if len(group) > 1 else [0.0], strict=True):
@@ -136,6 +137,10 @@ CASES: dict[str, tuple[str, dict, dict, Callable, str, Callable, dict]] = {
         "dr_grpo", {"updates": 2, "mask_truncated": True}, {},
         ppo_clip(0.2, 0.2), "sums over the limit", lambda r: r - r.mean(), {"drop_cut": True},
     ),
+    "dr_grpo, cut answers left out": (
+        "dr_grpo", {"updates": 2, "mask_truncated": True, "truncated_in_baseline": False}, {},
+        ppo_clip(0.2, 0.2), "sums over the limit", lambda r: r - r.mean(), {"drop_cut": True},
+    ),
     "dapo, top-p": (
         "dapo", {"updates": 2, "importance": 1.1, "overlong": 0.0, "refill": 0}, {"top_p": 0.9},
         ppo_clip(0.2, 0.28), "tokens alike", z_score, {"cap": 1.1},
@@ -164,7 +169,8 @@ def test_a_step_is_what_its_formula_says(case):
     name, parameters, how, loss, share, rule, added = CASES[case]
     done = stepped(name, {"completions_per_prompt": 4, **parameters}, **how)
     assert any(s.reward != s.reward for s in done.samples)
-    credited(done.samples, rule, kl=done.method.rollouts.kl and 0.3, whole=name == "reinforce")
+    shared = parameters.get("truncated_in_baseline", True)
+    credited(done.samples, rule, kl=done.method.rollouts.kl and 0.3, whole=name == "reinforce", cut=shared)
     agrees(done, total(done, loss, share, **added))
 
 

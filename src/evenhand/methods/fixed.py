@@ -138,8 +138,8 @@ def orpo_odds() -> Method:
 
 @method
 def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable: float = 1.0) -> Method:
-    """Kahneman-Tversky optimisation of single labelled answers (Ethayarajh et al. 2024, eq. 8). Pairs become two labels, each a row
-    of its own: a step of n rows holds as many answers as n / 2 pairs."""
+    """Kahneman-Tversky optimisation of single labelled answers (Ethayarajh et al. 2024, eq. 8). Pairs become two labels, each a
+    row of its own: a step of n rows holds as many answers as n / 2 pairs."""
     objective = Kto(beta=beta, weight_desirable=weight_desirable, weight_undesirable=weight_undesirable)
     return Method(objective=objective, data=BINARY, reference="start", learning_rate=5e-6)
 

@@ -33,20 +33,22 @@ def grpo(
     mask_truncated: bool = False,
     kl_in: str = "loss",
     advantage: str = "standardise",
+    truncated_in_baseline: bool = True,
 ) -> Method:
     """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300).
 
     `entropy` weighs a bonus; `importance` caps the weight that corrects a sampler unlike the trainer (2 is usual); `dual_clip`
     bounds what a bad token may cost (3 is usual); `mask_truncated` takes no loss on answers cut by the limit, whose rewards stay
-    in the group's mean. `advantage` puts another credit into the same surrogate: `standardise_population` (the deviation over
-    G, not G - 1), `centre`, `leave_one_out`, `rank`. `kl_in: reward` takes the KL (`kl_estimator: k1`) off the reward.
+    in the group's mean unless `truncated_in_baseline` is false. `advantage` puts another credit into the same surrogate:
+    `standardise_population` (the deviation over G, not G - 1), `centre`, `leave_one_out`, `rank`. `kl_in: reward` takes the KL
+    (`kl_estimator: k1`) off the reward.
     Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
     if advantage not in GROUP_CREDITS:
         raise UserError(f"unknown advantage '{advantage}'", where="grpo", fix=did_you_mean(advantage, GROUP_CREDITS))
     whole_epochs("grpo", updates, epochs)
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=advantage, updates=updates, epochs=epochs,
-        mask_truncated=mask_truncated,
+        mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
     )  # fmt: skip
     surrogate = clip_surrogate(low, high, dual_clip)
     objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance)
@@ -67,12 +69,14 @@ def dr_grpo(
     kl: float = 0.0,
     kl_estimator: str = "k3",
     kl_in: str = "loss",
+    truncated_in_baseline: bool = True,
 ) -> Method:
     """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783).
     Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="centre", updates=updates, mask_truncated=mask_truncated
-    )
+        completions_per_prompt=completions_per_prompt, credit="centre", updates=updates, mask_truncated=mask_truncated,
+        truncated_in_baseline=truncated_in_baseline,
+    )  # fmt: skip
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
         importance=importance,
@@ -96,12 +100,14 @@ def dapo(
     kl: float = 0.0,
     kl_estimator: str = "k3",
     kl_in: str = "loss",
+    truncated_in_baseline: bool = True,
 ) -> Method:
     """Clip-higher, token mean, flat groups refilled, soft penalty over the last `overlong` share of the limit
     (Yu et al. 2025, arXiv:2503.14476)."""
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, refill=refill,
-        mask_truncated=mask_truncated, overlong_limit=max_tokens, overlong_buffer=round(overlong * max_tokens),
+        mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline, overlong_limit=max_tokens,
+        overlong_buffer=round(overlong * max_tokens),
     )  # fmt: skip
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
@@ -122,6 +128,7 @@ def gspo(
     kl: float = 0.0,
     kl_estimator: str = "k3",
     kl_in: str = "loss",
+    truncated_in_baseline: bool = True,
 ) -> Method:
     """Group sequence policy optimisation: the geometric-mean ratio of the sequence, clipped (Zheng et al. 2025, eq. 5).
 
@@ -129,8 +136,9 @@ def gspo(
     weights would vanish with its length, and its geometric mean is no importance weight.
     Reduces to `grpo` without KL for answers of one token."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated
-    )
+        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated,
+        truncated_in_baseline=truncated_in_baseline,
+    )  # fmt: skip
     objective = PolicyGradient(
         surrogate="gspo", parameters={"low": low, "high": high}, reduce="sequence_mean", entropy=entropy, importance=importance
     )
@@ -150,14 +158,16 @@ def cispo(
     kl: float = 0.0,
     kl_estimator: str = "k3",
     kl_in: str = "loss",
+    truncated_in_baseline: bool = True,
 ) -> Method:
     """A clipped, detached importance weight, so that no token loses its gradient (MiniMax-M1 2025, arXiv:2506.13585).
 
     That weight corrects for the updates since the rollout; `importance` multiplies it with the sampler's own, capped.
     Reduces to the gradient of `dapo` on-policy."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated
-    )
+        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated,
+        truncated_in_baseline=truncated_in_baseline,
+    )  # fmt: skip
     objective = PolicyGradient(
         surrogate="cispo", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
     )

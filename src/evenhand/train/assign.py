@@ -40,12 +40,14 @@ def shaped(group: Group, penalties: LengthPenalties) -> Group:
 
 def weighted(item: Item, *, mask_truncated: bool) -> Item:
     """Weight 0 for a completion that could not be scored, and for a truncated one if asked; nothing changes if all count."""
-    group = item.tokens.group
-    counts = [
-        score == score and not (mask_truncated and completion.finish is Finish.LENGTH)
-        for score, completion in zip(group.scores, group.completions, strict=True)
-    ]
+    scores = item.tokens.group.scores
+    counts = [score == score and not (mask_truncated and cut) for score, cut in zip(scores, truncated(item), strict=True)]
     return replace(item, per_completion={**item.per_completion, "weight": tuple(map(float, counts))})
+
+
+def truncated(item: Item) -> list[bool]:
+    """Which completions the limit cut."""
+    return [c.finish is Finish.LENGTH for c in item.tokens.group.completions]
 
 
 def spread(group: Group, *, unshaped: bool = False) -> float:
@@ -104,8 +106,7 @@ def token_credit(items: Sequence[Item], reward: Tensor, plan: TokenCredit, *, be
     old, value = _padded(items, "old_logp"), _padded(items, "value")
     estimate = pad_sequence([row for i in items for row in token_kl(i, plan.kl_estimator)], batch_first=True) if beta else None
     rewards = shaping.token_rewards(reward.nan_to_num(0.0), old, old, mask, beta=beta, estimate=estimate)
-    ends = [c.finish is Finish.LENGTH for i in items for c in i.tokens.group.completions]
-    cut = torch.tensor(ends) if plan.bootstrap_truncated else None
+    cut = torch.tensor([end for i in items for end in truncated(i)]) if plan.bootstrap_truncated else None
     gamma, lam = (plan.gamma, plan.lam) if plan.credit == "gae" else (1.0, 1.0)
     advantage, returns = credit.gae(rewards, value, mask, gamma=gamma, lam=lam, bootstrap=cut)
     advantage = credit.whiten(advantage, mask) if plan.credit == "gae" else advantage

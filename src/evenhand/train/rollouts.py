@@ -57,8 +57,8 @@ class Rollouts:
     `bootstrap_truncated` answers. `select` instead keeps a pair of each group (the best against the worst or any other, or two
     resampled by exp(reward / rejection_temperature)), or the best alone.
     `temperatures` samples completion i at temperatures[i mod len] (empty: the experiment's). `refill` draws up to that many
-    further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions.
-    `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
+    further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions, whose rewards
+    count in the credit of the others if `truncated_in_baseline`. `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
     soft penalty before the limit. `accumulate` keeps earlier rollouts in the training set; `hybrid` adds the fixed pairs of the
     data to every rollout. `partner` lets the frozen start, or the policy as it was one rollout ago ("previous"), write the second
     half of every group. `restart` "start" trains every rollout from the start's weights instead of the last ones.
@@ -76,6 +76,7 @@ class Rollouts:
     temperatures: tuple[float, ...] = ()
     refill: int = 0
     mask_truncated: bool = False
+    truncated_in_baseline: bool = True
     baseline: float = 0.0
     gamma: float = 1.0
     lam: float = 0.95
@@ -237,6 +238,8 @@ class RolloutSource:
     def _credit(self, items: list[Item]) -> list[Item]:
         """Items with an advantage: per completion, or per token under TOKEN_CREDITS."""
         reward = torch.tensor([i.tokens.group.scores for i in items], dtype=torch.float32)
+        if self.plan.mask_truncated and not self.plan.truncated_in_baseline:
+            reward = torch.where(torch.tensor([assign.truncated(i) for i in items]), torch.nan, reward)
         kl = torch.tensor([assign.sequence_kl(i) for i in items]) if "ref_logp" in items[0].per_token else None
         if self.plan.credit in TOKEN_CREDITS:
             items = assign.token_credit(items, reward.flatten(), self.plan, beta=self._kl() if kl is not None else 0.0)
