@@ -58,7 +58,8 @@ class Rollouts:
     resampled by exp(reward / rejection_temperature)), or the best alone.
     `temperatures` samples completion i at temperatures[i mod len] (empty: the experiment's). `refill` draws up to that many
     further times for prompts whose group is flat (DAPO). `mask_truncated` takes no loss on truncated completions, whose rewards
-    count in the credit of the others if `truncated_in_baseline`. `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
+    count in the credit of the others if `truncated_in_baseline`.
+    `baseline` is subtracted under credit `none`. `length_penalty` is taken off per character; `overlong_*` (tokens) is DAPO's
     soft penalty before the limit. `accumulate` keeps earlier rollouts in the training set; `hybrid` adds the fixed pairs of the
     data to every rollout. `partner` lets the frozen start, or the policy as it was one rollout ago ("previous"), write the second
     half of every group. `restart` "start" trains every rollout from the start's weights instead of the last ones.
