@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from evenhand.tuning.launch import Tuning
 
 FAILED_ARMS, STOPPED = 3, 130
+WIDE = 160
+"""Columns of a plan that goes into a file or a pipe."""
 
 
 def tune(
@@ -37,7 +40,7 @@ def tune(
     tuning = prepare(experiment, overrides or [], out)
     console = Console()
     if plan:
-        _show_plan(tuning, console)
+        _show_plan(tuning, console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE))
         return
     if not unchecked:
         before_run(tuning.prepared, Console(stderr=True))

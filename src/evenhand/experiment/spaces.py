@@ -271,15 +271,13 @@ def _count_problems(space: Space, sampler: str, trials: int, name: str) -> Itera
 
 
 def table() -> str:
-    """The default spaces of every method, as Markdown."""
-    from evenhand.methods import METHODS, build
-
-    rows = ["| method | learning rate (where the file names none) | beside it |", "|---|---|---|"]
-    for name in METHODS:
-        space = default_space(name, build(name, {}, steps=1, max_tokens=1).learning_rate)
-        beside = "; ".join(f"`{n}` {words(d)}" for n, d in space.items() if n != RATE)
-        rows.append(f"| `{name}` | {words(space[RATE])} | {beside} |")
-    return "\n".join(rows)
+    """The settings that are tuned beside the learning rate, as Markdown: methods with the same ones share a row."""
+    rows: dict[str, list[str]] = {}
+    for method, space in STRENGTHS.items():
+        rows.setdefault("; ".join(f"`{name}` {words(dimension)}" for name, dimension in space.items()), []).append(method)
+    lines = ["| methods | beside the learning rate |", "|---|---|"]
+    lines += [f"| {' '.join(f'`{method}`' for method in methods)} | {told} |" for told, methods in rows.items()]
+    return "\n".join([*lines, "| every other method | nothing |"])
 
 
 BEGIN, END = "<!-- spaces:begin -->", "<!-- spaces:end -->"
