@@ -56,6 +56,23 @@ def test_a_folder_holds_what_others_need(tmp_path, tokenizer):
     assert [p.name for p in tmp_path.iterdir()] == ["model"], "nothing temporary is left"
 
 
+def test_plain_generate_on_a_saved_model_ends_where_our_answers_end(tmp_path):
+    """The greedy second token is made a stop: `generate` must end there, and so must anybody who reads the folder."""
+    from transformers import AutoModelForCausalLM
+
+    policy = Policy(network("llama"))
+    prompt = torch.tensor([[5, 6, 7]])
+    first, second = policy.hf.generate(prompt, do_sample=False, max_new_tokens=2, eos_token_id=None)[0, 3:].tolist()
+    unused = next(i for i in range(8, 20) if i not in (first, second))
+    for number, stops in enumerate(({second}, {second, unused})):
+        save(policy, None, tmp_path / str(number), stop_ids=stops)
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / str(number))
+        answer = plain.generate(prompt, do_sample=False, max_new_tokens=9)[0, 3:].tolist()
+        assert answer == [first, second][: len(answer)]
+        assert answer[-1] == second
+    assert all(p.stat().st_mode & 0o444 == 0o444 for p in (tmp_path / "0").iterdir()), "everyone may read it"
+
+
 def test_dtype(saved):
     assert load_policy(saved, device="cpu").dtype == torch.float32
     assert load_policy(saved, device="cpu", dtype="bfloat16").dtype == torch.bfloat16

@@ -6,6 +6,7 @@ import copy
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from evenhand.models.quiet import quietly
 from evenhand.models.trunk import Trunk
 
 
-def save(model: Trunk, tokenizer: Any, folder: str | Path) -> None:
+def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collection[int] = ()) -> None:
     """Write a model and its tokenizer (None: no tokenizer) with chat template and generation config.
 
     The folder appears complete or not at all; one that exists is replaced. A reward model is saved so that
     AutoModelForSequenceClassification, which reads the score at the last token that is not padding, gives the same scores.
-    Adapters are merged in float32 and the weights rounded to their own precision: the folder is a plain model's.
+    Adapters are merged in float32 and the weights rounded to their own precision: the folder is a plain model's. Its generation
+    config ends answers at `stop_ids` (none: at the model's own), so that `generate` stops where training and sampling did.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +32,8 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path) -> None:
             tokenizer = _with_safe_padding(model, tokenizer)
         with quietly(), merged(model.hf):
             model.hf.save_pretrained(partial)
+        if stop_ids and model.hf.can_generate():
+            _ending_at(sorted(stop_ids), model.hf.generation_config).save_pretrained(partial)
         if isinstance(model, ValuePolicy):
             model.save_value_head(partial)
         if tokenizer is not None:
@@ -61,9 +65,19 @@ def _with_safe_padding(model: RewardModel, tokenizer: Any) -> Any:
     return tokenizer
 
 
+def _ending_at(stop_ids: list[int], given: Any) -> Any:
+    """A copy of a generation config that ends answers at these tokens."""
+    config = copy.deepcopy(given)
+    config._from_model_config = False  # transformers would take such a config from the model's, which knows one end at most
+    config.eos_token_id = stop_ids if len(stop_ids) > 1 else stop_ids[0]
+    return config
+
+
 def _replace(partial: Path, folder: Path) -> None:
-    """Move a finished folder into place; a folder cannot be renamed over one that has files."""
+    """Move a finished folder into place; a folder cannot be renamed over one that has files. Everyone may read it."""
     os.chmod(partial, 0o755)
+    for path in partial.rglob("*"):  # safetensors writes for the owner alone
+        path.chmod(0o755 if path.is_dir() else 0o644)
     if not folder.exists():
         os.rename(partial, folder)
         return

@@ -15,7 +15,7 @@ VERSIONS: dict[str, int] = {
     "set_apart": 1,
     "base": 1,
     "adopt": 1,
-    "fit": 3,
+    "fit": 4,
     "reference": 2,
     "annotate": 2,
     "revise": 1,

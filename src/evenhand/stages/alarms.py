@@ -82,7 +82,7 @@ def explained(cell: Cell, items: Callable[[], Sequence[Item]], out: Path) -> Ite
         yield
     except NotFinite as error:
         if error.step > 1:
-            save(cell.model, cell.renderer.tokenizer, out / LAST_GOOD)
+            save(cell.model, cell.renderer.tokenizer, out / LAST_GOOD, stop_ids=cell.renderer.stop_ids)
         raise diverged(error, cell, items(), out) from error
 
 

@@ -154,7 +154,7 @@ def _resume(
 
 def _finish(cell: Cell, out: Path) -> None:
     with cell.ledger.phase("save"):
-        save(cell.model, cell.renderer.tokenizer, out / "model")
+        save(cell.model, cell.renderer.tokenizer, out / "model", stop_ids=cell.renderer.stop_ids)
         if cell.model.adapter is not None:
             write_adapter(cell.model, model_path(cell.inputs["start"]), out)
         if isinstance(cell.model, RewardModel):
