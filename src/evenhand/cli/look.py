@@ -11,8 +11,8 @@ import sys
 import typer
 
 _PACKAGES = (
-    "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pydantic", "typer", "rich", "datasets", "peft", "vllm",
-    "trl",
+    "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pydantic", "typer", "rich", "datasets", "peft",
+    "vllm", "trl",
 )  # fmt: skip
 
 
