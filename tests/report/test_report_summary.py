@@ -137,6 +137,21 @@ def test_the_terminal_table_fits_and_takes_names_as_text() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"), [(120, {"per seed", "KL", "length"}), (66, {"KL", "length"}), (52, {"length"}), (44, set())]
+)
+def test_a_narrow_terminal_loses_columns_and_never_the_arms(width: int, shown: set[str]) -> None:
+    arms = {"dpo": RESULTS["arms"]["dpo_50%"] | {"per_seed": [0.6, 0.61, 0.59, 0.6], "mean_length": 30.0, "kl": 3.0}}
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(evenhand.report.table({**RESULTS, "baseline": "sft", "arms": {"sft": {}, **arms}, "contrasts": []}))
+    text = console.export_text()
+    (head,) = [line for line in text.splitlines() if line.startswith("  arm ")]
+    assert {name for name in ("per seed", "KL", "length") if name in head} == shown
+    (row,) = [line for line in text.splitlines() if line.startswith("  dpo ")]
+    assert "52.0 to 68.0" in row
+    assert "better" in row
+
+
 def test_every_arm_looks_different_and_every_colour_has_its_own_variable() -> None:
     styles = arm_styles(["sft", *(f"arm{i}" for i in range(10))], "sft")
     assert len({s.ink.name for s in styles.values()}) == len({(s.ink.name, s.marker) for s in styles.values()}) == 11

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from evenhand.report.summary import summarise
-from evenhand.report.terminal import verdict_table
+from evenhand.report.terminal import VerdictTable
 from evenhand.report.wording import headline
 
 
@@ -52,7 +52,7 @@ def test_where_the_judge_says_right_or_wrong_the_title_says_how_much_is_solved()
     assert found.title == "rloo solves 70% of held-out prompts, sft 30%"
     assert found.sentences[0].startswith("Win rate of rloo: 70.0%")
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(verdict_table(said))
+    console.print(VerdictTable(said))
     assert "solved %" in (shown := console.export_text())
     assert "29.8" in shown
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from evenhand.report.terminal import VerdictTable
 
 __all__ = ["table", "write"]
 
@@ -29,8 +29,8 @@ def write(run_dir: Path | str) -> Path:
     return write_page(Path(run_dir))
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def table(results: Mapping[str, Any]) -> VerdictTable:
     """The verdict table of `results` (the content of results.json) for a terminal."""
-    from evenhand.report.terminal import verdict_table
+    from evenhand.report.terminal import VerdictTable
 
-    return verdict_table(results)
+    return VerdictTable(results)

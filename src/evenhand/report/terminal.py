@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,9 +19,30 @@ from evenhand.report.wording import headline
 _LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
 
 
-def verdict_table(results: Mapping[str, Any]) -> Table:
-    """A row per arm: win rate, 95% interval, every seed, length, KL, verdict. The title is the headline of the report."""
-    summary = summarise(results)
+_LEFT_OUT = ((), ("per seed",), ("per seed", "KL"), ("per seed", "KL", "length"))
+"""What a line too short for everything does without, in this order; never the arm, its interval and the verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictTable:
+    """A row per arm: win rate, 95% interval, every seed, length, KL, verdict; as much as the terminal's width has room for.
+
+    The title is the headline of the report.
+    """
+
+    results: Mapping[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        summary = summarise(self.results)
+        for without in _LEFT_OUT:
+            table = _table(summary, without)
+            wanted = Measurement.get(console, options.update(max_width=10_000), table).maximum
+            if wanted <= options.max_width:
+                break
+        yield table
+
+
+def _table(summary: Summary, without: Sequence[str]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=Text(headline(summary).title, style="bold"),
@@ -28,28 +52,28 @@ def verdict_table(results: Mapping[str, Any]) -> Table:
     )
     table.add_column("arm", overflow="fold")
     solved = ("solved %",) if summary.right_or_wrong else ()
-    for heading in (*solved, "win %", "95% interval", "per seed", "length", "KL"):
+    headings = [h for h in (*solved, "win %", "95% interval", "per seed", "length", "KL") if h not in without]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=heading != "per seed")
     table.add_column("verdict", no_wrap=True)
     for arm in summary.arms:
-        table.add_row(*_cells(arm, solved=summary.right_or_wrong))
+        cells = _cells(arm)
+        # Text, not str: a name such as "[bold]" is a name, not markup
+        verdict = Text(arm.verdict.value, style=_LOOK.get(arm.verdict, ""))
+        table.add_row(Text(arm.name), *(Text(cells[heading]) for heading in headings), verdict)
     return table
 
 
-def _cells(arm: Arm, *, solved: bool) -> list[Text]:
-    seeds = " ".join(_percentage(value) for value in arm.per_seed)
-    between = " to ".join(_percentage(value) for value in arm.ci95) if arm.ci95 else MISSING
-    texts = [
-        arm.name,
-        *([_percentage(arm.raw.get("gold"))] if solved else []),
-        _percentage(arm.win_rate),
-        between,
-        seeds,
-        fixed(arm.raw.get("mean_length"), 0),
-        fixed(arm.raw.get("kl"), 1),
-    ]
-    # Text, not str: a name such as "[bold]" is a name, not markup
-    return [*(Text(text) for text in texts), Text(arm.verdict.value, style=_LOOK.get(arm.verdict, ""))]
+def _cells(arm: Arm) -> dict[str, str]:
+    """What stands under each heading."""
+    return {
+        "solved %": _percentage(arm.raw.get("gold")),
+        "win %": _percentage(arm.win_rate),
+        "95% interval": " to ".join(_percentage(value) for value in arm.ci95) if arm.ci95 else MISSING,
+        "per seed": " ".join(_percentage(value) for value in arm.per_seed),
+        "length": fixed(arm.raw.get("mean_length"), 0),
+        "KL": fixed(arm.raw.get("kl"), 1),
+    }
 
 
 def _percentage(share: float | None) -> str:
