@@ -95,17 +95,7 @@ def length_controlled(
     >>> lc.win_rate, round(lc.estimate, 2), lc.length_effect < 0
     (0.5, 0.5, True)
     """
-    rows = _rows(preference, length_model, length_baseline, difficulty)
-    form = "lc_minimal" if difficulty is None else "lc_noreg"
-    form += "" if prior is None else "_prior"
-    refusal = _refusal(rows)
-    if refusal:
-        return _result(rows, np.full(rows.x.shape[1], math.nan), (math.nan, math.nan), form, refusal)
-    precision, mean = np.full(rows.x.shape[1], RIDGE), np.zeros(rows.x.shape[1])
-    if prior is not None:
-        precision[0], mean[0] = prior.precision, prior.mean
-    (fit,) = ridge_logistic(rows.x, rows.y, np.ones((1, len(rows.y))), precision=precision, mean=mean)
-    return _result(rows, fit, _bootstrap(rows, precision, mean, draws, seed), form, _warning(rows, fit))
+    return length_controlled_draws(preference, length_model, length_baseline, difficulty, prior=prior, draws=draws, seed=seed)[0]
 
 
 def length_controlled_draws(
@@ -114,17 +104,29 @@ def length_controlled_draws(
     length_baseline: ArrayLike,
     difficulty: ArrayLike | None = None,
     *,
+    prior: LengthPrior | None = None,
     draws: int = 1000,
     seed: int = 0,
-) -> Array:
-    """[draws]: `length_controlled`'s estimate on resampled prompts.
+) -> tuple[LengthControlled, Array]:
+    """`length_controlled`, and [draws] its estimate on the resampled prompts behind its interval (NaN where it refuses).
 
     The draws depend on `seed` and the number of prompts alone: those of two policies on the same prompts are paired, so the
     spread of their differences is that of the difference. Arguments as in `length_controlled`, which says what it refuses.
     """
     rows = _rows(preference, length_model, length_baseline, difficulty)
-    width = rows.x.shape[1]
-    return _resampled(rows, np.full(width, RIDGE), np.zeros(width), draws, seed)
+    form = "lc_minimal" if difficulty is None else "lc_noreg"
+    form += "" if prior is None else "_prior"
+    refusal = _refusal(rows)
+    if refusal:
+        unknown = np.full(rows.x.shape[1], math.nan)
+        return _result(rows, unknown, (math.nan, math.nan), form, refusal), np.full(draws, math.nan)
+    precision, mean = np.full(rows.x.shape[1], RIDGE), np.zeros(rows.x.shape[1])
+    if prior is not None:
+        precision[0], mean[0] = prior.precision, prior.mean
+    (fit,) = ridge_logistic(rows.x, rows.y, np.ones((1, len(rows.y))), precision=precision, mean=mean)
+    drawn = _resampled(rows, precision, mean, fit, draws, seed)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return _result(rows, fit, (float(low), float(high)), form, _warning(rows, fit)), drawn
 
 
 def length_controlled_l1(
@@ -215,16 +217,11 @@ def _controlled(rows: _Rows, fit: Array) -> float:
     return float(expit(rows.x[:, 1:] @ fit[1:]).mean())
 
 
-def _bootstrap(rows: _Rows, precision: Array, mean: Array, draws: int, seed: int) -> Interval:
-    low, high = np.quantile(_resampled(rows, precision, mean, draws, seed), (0.025, 0.975))
-    return float(low), float(high)
-
-
-def _resampled(rows: _Rows, precision: Array, mean: Array, draws: int, seed: int) -> Array:
+def _resampled(rows: _Rows, precision: Array, mean: Array, fit: Array, draws: int, seed: int) -> Array:
     """[draws]: prompts resampled (all rows of a prompt together), each draw with its own fit; the scale of z is kept."""
     counts = rng(seed, "length_controlled", rows.n).multinomial(rows.n, np.full(rows.n, 1 / rows.n), size=draws)
     weights = np.tile(counts.astype(float), (1, len(rows.y) // rows.n))
-    fits = ridge_logistic(rows.x, rows.y, weights, precision=precision, mean=mean)
+    fits = ridge_logistic(rows.x, rows.y, weights, precision=precision, mean=mean, start=fit)
     return (weights * expit(fits[:, 1:] @ rows.x[:, 1:].T)).sum(axis=1) / weights.sum(axis=1)
 
 

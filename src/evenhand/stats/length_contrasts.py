@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from evenhand.stats.arrays import Array, as_table
 from evenhand.stats.intervals import Component, Interval, half_width, two_sided_p
-from evenhand.stats.length import LengthControlled, length_controlled, length_controlled_draws
+from evenhand.stats.length import LengthControlled, length_controlled_draws
 
 EVEN = 0.5
 """A baseline's length-controlled win rate against itself."""
@@ -63,13 +63,12 @@ def at_equal_length(
 ) -> AtEqualLength:
     """One method's fits; arguments as in `length_controlled`, all [seeds, n], `difficulty` [n]."""
     y, model, baseline = (as_table(v, "at_equal_length") for v in (preference, length_model, length_baseline))
-    overall = length_controlled(y, model, baseline, difficulty, draws=draws)
-    seeds = [length_controlled(y[s], model[s], baseline[s], difficulty, draws=1).estimate for s in range(len(y))]
-    if np.isnan([overall.estimate, *seeds]).any():
-        return AtEqualLength(overall, np.array(seeds), np.full(draws, np.nan), np.full((len(y), draws), np.nan), y.shape[1])
-    together = length_controlled_draws(y, model, baseline, difficulty, draws=draws)
+    overall, together = length_controlled_draws(y, model, baseline, difficulty, draws=draws)
     apart = [length_controlled_draws(y[s], model[s], baseline[s], difficulty, draws=draws) for s in range(len(y))]
-    return AtEqualLength(overall, np.array(seeds), together, np.stack(apart), y.shape[1])
+    estimates, drawn = np.array([one.estimate for one, _ in apart]), np.stack([d for _, d in apart])
+    if np.isnan([overall.estimate, *estimates]).any():
+        together, drawn = np.full_like(together, np.nan), np.full_like(drawn, np.nan)
+    return AtEqualLength(overall, estimates, together, drawn, y.shape[1])
 
 
 def the_baseline(seeds: int, n: int, draws: int) -> AtEqualLength:

@@ -9,16 +9,19 @@ from evenhand.errors import UserError
 from evenhand.stats.arrays import Array
 
 
-def ridge_logistic(x: Array, y: Array, weights: Array, *, precision: Array, mean: Array | None = None) -> Array:
+def ridge_logistic(
+    x: Array, y: Array, weights: Array, *, precision: Array, mean: Array | None = None, start: Array | None = None
+) -> Array:
     """Coefficients [B, p] of B logistic fits that differ only in their row weights [B, n].
 
     Minimises sum_i w_i CE(y_i, sigma(x_i b)) + 1/2 sum_j precision_j (b_j - mean_j)^2 by Newton's method with halved steps.
-    `x` [n, p], `y` [n] in [0, 1] (soft targets allowed), `precision` [p] >= 0. Deterministic; UserError if it does not settle.
+    `x` [n, p], `y` [n] in [0, 1] (soft targets allowed), `precision` [p] >= 0. `start` [p] saves steps near the optimum,
+    which does not depend on it. Deterministic; UserError if it does not settle.
     """
     rows, columns = x.shape
     centre = np.zeros(columns) if mean is None else mean
     products = (x[:, :, None] * x[:, None, :]).reshape(rows, columns * columns)
-    b = np.tile(centre, (len(weights), 1))
+    b = np.tile(centre if start is None else start, (len(weights), 1))
     value = _objective(b, x, y, weights, precision, centre)
     for _ in range(200):
         p = expit(b @ x.T)
