@@ -86,11 +86,6 @@ def an_empty_text_prompt(ward: Ward) -> None:
     ward.rows[5]["prompt"] = "  "
 
 
-@case("D1", "unknown key 'pth'")
-def a_source_with_a_misspelt_key(ward: Ward) -> None:
-    ward.experiment["data"]["preferences"] = {"pth": str(ward.folder / "pairs.jsonl")}
-
-
 @case("D1", "no column 'frage'")
 def a_renamed_column_that_is_not_there(ward: Ward) -> None:
     ward.experiment["data"]["preferences"] = {"path": str(ward.folder / "pairs.jsonl"), "columns": {"prompt": "frage"}}
@@ -528,7 +523,7 @@ def a_reward_that_scores_nothing(ward: Ward) -> None:
     _reward(ward, "unscored")
 
 
-@case("R1", "scores are infinite")
+@case("R1", "a reward must be finite, this one is inf")
 def an_infinite_reward(ward: Ward) -> None:
     _reward(ward, "infinite")
 
@@ -614,9 +609,9 @@ def a_learning_rate_of_zero(ward: Ward) -> None:
     ward.experiment["train"]["learning_rate"] = 0.0
 
 
-@case("B7", "`warmup` is a share")
-def warmup_in_steps(ward: Ward) -> None:
-    ward.experiment["train"]["warmup"] = 100.0
+@case("B7", "`warmup: 1` takes every step")
+def a_warmup_without_end(ward: Ward) -> None:
+    ward.experiment["train"]["warmup"] = 1.0
 
 
 @case("B8", "with kl: 0", Severity.WARN)

@@ -130,8 +130,8 @@ def rates(patient: Patient) -> Iterator[Finding]:
             yield warn(
                 f"{name}: learning rate {rate:g}; {arm.method}{' with an adapter' * adapter} usually takes about {usual:g}"
             )
-        if not 0 <= arm.train.warmup < 1:
-            yield fail(f"{name}: `warmup` is a share of the steps, not {arm.train.warmup:g}")
+        if arm.train.warmup == 1:
+            yield fail(f"{name}: `warmup: 1` takes every step, so that the learning rate is never reached")
 
 
 @check(
