@@ -33,14 +33,17 @@ def train(gate: Gate, case: Training, folder: Path, precision: str = "float32") 
     gate.loaded()
     model = opened(case, folder, gate.device, precision)
     info: dict[str, Any] = {}
-    source = rollouts(case, method, model) if method.online else fixed(case, method, model, info)
-    optimizer = AdamW(model, learning_rate=1e-6, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
-    loop = Loop(
-        model=model, objective=method.objective, source=source, optimizer=optimizer, factor=lambda _: 1.0, device=gate.device
-    )
+    loop: Loop | None = None
     for index in itertools.count():
         if gate.wait() is None:
             return
+        if loop is None:  # in its turn, in the untimed round: reference log-probs are timed, and other sides are at rest
+            source = rollouts(case, method, model) if method.online else fixed(case, method, model, info)
+            optimizer = AdamW(model, learning_rate=1e-6, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+            loop = Loop(
+                model=model, objective=method.objective, source=source, optimizer=optimizer, factor=lambda _: 1.0,
+                device=gate.device,
+            )  # fmt: skip
         metrics = loop.one_step(index)
         gate.done(**{k: metrics[k] for k in ("loss", "grad_norm", "length") if k in metrics}, **info)
 
