@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import page
+
 Row = dict[str, float]
 
 
@@ -49,9 +51,8 @@ def table(run: Path, arms: list[str], baseline: str) -> str:
         found = told(run, arm)
         change = [f"{found[name] - start[name]:+.2f}" for name in start if name != "of those that end"]
         lines.append([arm, *change, f"{found['of those that end']:.2f}"])
-    body = "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
     return (
         "Where the judge's score comes from: the mean of each weighted part of the gold reward, less the baseline's, which the "
         "first row holds. `rambling` fines length, `ending` pays for a closing. Last column: the score of answers that end."
-        f"\n\n{body}"
+        f"\n\n{page.table(head, lines)}"
     )

@@ -23,18 +23,12 @@ from evenhand.experiment.schema import load
 from evenhand.stages import alarms, fit
 from evenhand.train.nonfinite import LOSS
 from evenhand.types import Term, Terms
+from tests.stages.test_validate import SMALL, Killed
 from tests.stages.test_validate import Graph as Stages
-from tests.stages.test_validate import Killed
 
-EXPERIMENT = """
-name: ill
-start: base
-baseline: start
-data:
-  world: quickstart
-  sizes: {demonstrations: 8, preferences: 40, prompts: 24, heldout_preferences: 8}
-model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
-lengths: {prompt: 32, completion: 8}
+EXPERIMENT = (
+    f"{SMALL}name: ill"
+    + """
 train: {steps: 7, prompts_per_step: 3, learning_rate: 3.0e-3, schedule: constant, checkpoint_every: 2, sample_every: 2}
 arms:
   start: {method: start}
@@ -49,6 +43,7 @@ arms:
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
+)
 
 
 class Graph(Stages):
@@ -225,16 +220,10 @@ def test_one_entry_per_rule_with_every_seed():
     assert [entry["seeds"] for entry in found] == [{"0": {"step": 3, "value": 60.0}, "2": {"step": 9, "value": 51.0}}]
 
 
-RUN = """
-name: ill
+RUN = (
+    f"{SMALL}name: ill"
+    + """
 seeds: [0]
-start: base
-baseline: start
-data:
-  world: quickstart
-  sizes: {demonstrations: 8, preferences: 40, prompts: 24, heldout_preferences: 8}
-model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
-lengths: {prompt: 32, completion: 8}
 train: {steps: 4, prompts_per_step: 3, learning_rate: 3.0e-3, schedule: constant}
 arms:
   start: {method: start}
@@ -243,6 +232,7 @@ arms:
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
+)
 
 
 @pytest.mark.slow

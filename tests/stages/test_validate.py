@@ -18,8 +18,7 @@ from evenhand.stages import STAGES, fit, offline, online, validate
 from evenhand.stages.common import read_split
 from evenhand.train.ledger import Ledger
 
-EXPERIMENT = """
-name: kept
+SMALL = """
 start: base
 baseline: start
 data:
@@ -27,6 +26,12 @@ data:
   sizes: {demonstrations: 8, preferences: 40, prompts: 24, heldout_preferences: 8}
 model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
 lengths: {prompt: 32, completion: 8}
+"""
+"""The top of an experiment: a small world, and a base made in six steps."""
+
+EXPERIMENT = (
+    f"{SMALL}name: kept"
+    + """
 train: {steps: 6, prompts_per_step: 3, learning_rate: 3.0e-3, schedule: constant, checkpoint_every: 1}
 arms:
   start: {method: start}
@@ -40,6 +45,7 @@ arms:
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
+)
 ARMS = ("rounds", "anew", "online", "loss", "rewarded")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.errors import UserError
 from evenhand.export.elsewhere import for_other_readers
 from evenhand.export.subject import Subject
+from evenhand.models.folders import as_eos, readable_by_all
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield partial
-        for path in (partial, *partial.rglob("*")):  # mkdtemp and safetensors write for their owner alone
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        readable_by_all(partial)
         if out.exists():
             raise UserError("exists already", where=str(out), why="it appeared meanwhile", fix="name another --out")
         os.rename(partial, out)
@@ -77,10 +77,9 @@ def generation_config(renderer: Renderer, judged: Mapping[str, Any]) -> Any:
 
     drawn = judged["temperature"] > 0
     how = {k: judged[k] for k in ("temperature", "top_p", "top_k")} if drawn else {}
-    stops = sorted(renderer.stop_ids)
     return GenerationConfig(
         do_sample=drawn, bos_token_id=renderer.tokenizer.bos_token_id, pad_token_id=renderer.pad_id,
-        eos_token_id=stops[0] if len(stops) == 1 else stops or None, **how,
+        eos_token_id=as_eos(renderer.stop_ids), **how,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.models.adapter_layers import merged
+from evenhand.models.folders import as_eos, readable_by_all
 from evenhand.models.heads import RewardModel, ValuePolicy
 from evenhand.models.quiet import quietly
 from evenhand.models.trunk import Trunk
@@ -33,7 +34,7 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collecti
         with quietly(), merged(model.hf):
             model.hf.save_pretrained(partial)
         if stop_ids and model.hf.can_generate():
-            _ending_at(sorted(stop_ids), model.hf.generation_config).save_pretrained(partial)
+            _ending_at(stop_ids, model.hf.generation_config).save_pretrained(partial)
         if isinstance(model, ValuePolicy):
             model.save_value_head(partial)
         if tokenizer is not None:
@@ -65,19 +66,17 @@ def _with_safe_padding(model: RewardModel, tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _ending_at(stop_ids: list[int], given: Any) -> Any:
+def _ending_at(stop_ids: Collection[int], given: Any) -> Any:
     """A copy of a generation config that ends answers at these tokens."""
     config = copy.deepcopy(given)
     config._from_model_config = False  # transformers would take such a config from the model's, which knows one end at most
-    config.eos_token_id = stop_ids if len(stop_ids) > 1 else stop_ids[0]
+    config.eos_token_id = as_eos(stop_ids)
     return config
 
 
 def _replace(partial: Path, folder: Path) -> None:
     """Move a finished folder into place; a folder cannot be renamed over one that has files. Everyone may read it."""
-    os.chmod(partial, 0o755)
-    for path in partial.rglob("*"):  # safetensors writes for the owner alone
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    readable_by_all(partial)
     if not folder.exists():
         os.rename(partial, folder)
         return
