@@ -239,7 +239,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_its_workers_and_goes_on_later(tmp_path, number):
     trace, out = tmp_path / "trace", tmp_path / "out"
-    process = start(out, trace, "0.05")
+    process = start(out, trace, "0.3")
     wait_until(lambda: len(workers_of(trace)) >= 2)
     if number is signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does: to every process of the group
