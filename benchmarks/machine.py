@@ -60,7 +60,7 @@ def matmul(gate: Gate, size: int) -> None:
     where it has two: the median of ten."""
     import torch
 
-    from evenhand.core.products import product
+    from evenhand.core.matmul import product
 
     while (order := gate.wait()) is not None:
         a, b = (torch.randn(size, size, device=gate.device, dtype=getattr(torch, order["precision"])) for _ in range(2))

@@ -17,9 +17,9 @@ from benchmarks.worker import Gate
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
     from evenhand.methods import Method
-    from evenhand.models.trunk import Trunk
+    from evenhand.models.backbone import Trunk
     from evenhand.protocols import Source
-    from evenhand.train.items import Item
+    from evenhand.train.examples import Item
     from evenhand.types import Group, Scores
 
 
@@ -105,9 +105,9 @@ def opened(case: Training, folder: Path, device: str, precision: str) -> Trunk:
 def fixed(case: Training, method: Method, model: Trunk, info: dict[str, Any]) -> Source:
     """The case's rows as a source of steps; for DPO with reference log-probs, whose time goes into `info`."""
     from evenhand.data.template import Renderer
-    from evenhand.train.fixed import FixedSource
-    from evenhand.train.items import Item, with_pairs
-    from evenhand.train.ledger import Ledger
+    from evenhand.train.cost_accounting import Ledger
+    from evenhand.train.examples import Item, with_pairs
+    from evenhand.train.offline import FixedSource
 
     renderer = Renderer(corpus.tokenizer(case.model.vocab))
     done = renderer.tokenise_all([group(r) for r in corpus.rows(case)], max_prompt=None, max_completion=None)
@@ -140,7 +140,7 @@ def with_reference(items: Sequence[Item], model: Trunk, tokens: int, info: dict[
     """Items with the start's log-probs, as the reference stage stores them; `reference_seconds` is the second of two passes."""
     import torch
 
-    from evenhand.train.scoring import read
+    from evenhand.train.logprobs import read
     from evenhand.types import Head
 
     for _ in range(2):
@@ -156,7 +156,7 @@ def with_reference(items: Sequence[Item], model: Trunk, tokens: int, info: dict[
 def rollouts(case: Training, method: Method, model: Trunk) -> Source:
     """Rollouts of the case's prompts with a reward that costs nothing; every completion has the full length."""
     from evenhand.engines.local import LocalEngine
-    from evenhand.train.ledger import Ledger
+    from evenhand.train.cost_accounting import Ledger
     from evenhand.train.rollouts import RolloutSource
     from evenhand.types import Prompt, Sampling
 

@@ -12,11 +12,15 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
     {"errors", "seeding", "types", "core", "stats", "__init__"},
-    {"protocols", "data", "worlds", "models", "theory"},
+    {"configfile", "store", "protocols", "data", "worlds", "models", "theory"},
     {"objectives", "engines", "rewards", "judges", "train"},
     {"methods", "evaluation", "synthesis"},
     {"stages"},
-    {"experiment"},
+    {"spec"},
+    {"plan"},
+    {"runner"},
+    {"results"},
+    {"run_experiment", "manual"},
     {"tuning"},
     {"report", "doctor"},
     {"export"},

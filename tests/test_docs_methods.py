@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evenhand import methods
-from evenhand.experiment import catalogue
+from evenhand.manual import methods as page_of_methods
 from evenhand.objectives import OBJECTIVES
 from tests.conftest import ROOT
 
@@ -16,12 +16,12 @@ DOCS = ROOT / "docs"
 
 
 def test_methods_page_is_current():
-    assert (DOCS / "methods.md").read_text() == catalogue.page(), "run: python -m evenhand.experiment.catalogue docs/methods.md"
+    assert (DOCS / "methods.md").read_text() == page_of_methods.page(), "run: python -m evenhand.manual.methods docs/methods.md"
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_every_entry_is_complete(name):
-    entry = catalogue.entry(name)
+    entry = page_of_methods.entry(name)
     for key in ("source", "signal", "credit", "objective", "reference", "needs", "settings", "learning rate"):
         assert re.search(rf"^- \*\*{key}\*\*: \S", entry, re.MULTILINE), f"{name} says nothing of {key}"
     assert "`" in next(line for line in entry.splitlines() if line.startswith("- **objective**")), "an equation"
@@ -30,7 +30,7 @@ def test_every_entry_is_complete(name):
 
 def test_reductions_name_methods_or_are_plain_words():
     for name, function in methods.METHODS.items():
-        for named in re.findall(r"`(\w+)`", catalogue.paragraphs(function)[1]):
+        for named in re.findall(r"`(\w+)`", page_of_methods.paragraphs(function)[1]):
             assert named in methods.METHODS, f"{name} reduces to '{named}'"
 
 

@@ -10,11 +10,11 @@ import torch
 
 from evenhand import methods
 from evenhand.data.template import Renderer
+from evenhand.engines.decode_batch import STEPS_PER_LOOK
 from evenhand.engines.local import LocalEngine
-from evenhand.engines.wave import STEPS_PER_LOOK
 from evenhand.train import loop
-from evenhand.train.items import micro_batches
-from evenhand.train.scoring import read
+from evenhand.train.examples import micro_batches
+from evenhand.train.logprobs import read
 from evenhand.types import Head, Prompt, Sampling
 from tests.battery.world import CONFIG, items_for, network
 from tests.pretended import HERE, There, move, pretended

@@ -22,9 +22,9 @@ from evenhand.engines.local import LocalEngine
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import generator
 from evenhand.train import loop
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.logprobs import read
 from evenhand.train.rollouts import RolloutSource
-from evenhand.train.scoring import read
 from evenhand.types import Batch, Completion, Finish, Group, Head, Prompt, Sampling
 from tests.battery.world import network
 from tests.golden.runs import Numbers

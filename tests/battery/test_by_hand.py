@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evenhand.train.items import Item, assemble
+from evenhand.train.examples import Item, assemble
 from evenhand.types import Completion, Group, Head, Prompt
 from tests.battery.hand import (
     LIMIT,

@@ -8,7 +8,7 @@ import torch
 
 from evenhand import methods
 from evenhand.train import loop
-from evenhand.train.items import micro_batches
+from evenhand.train.examples import micro_batches
 from tests.battery.test_bandit import ANSWERS, REF, start
 from tests.battery.tree import fit_online
 from tests.battery.world import items_for, network

@@ -9,8 +9,8 @@ import torch
 
 from evenhand import methods
 from evenhand.errors import UserError
-from evenhand.train.items import Item, with_pairs
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item, with_pairs
 from evenhand.train.rollouts import RolloutSource
 from evenhand.types import Prompt, Sampling, Scores
 from tests.battery.test_bandit import ANSWERS, REWARD, start
@@ -119,10 +119,10 @@ def test_what_cannot_be_is_said(name, parameters, message):
 
 def test_refill_looks_at_the_reward_before_length_penalties():
     """DAPO draws again where all answers are equally good, even if their lengths are fined differently."""
-    from evenhand.train import assign
+    from evenhand.train import credit_assignment
 
     group = group_of(ANSWERS, (0.9, 1.0, 1.0, 0.8))
     fined = replace(group, parts={"unshaped": (1.0, 1.0, 1.0, 1.0)})
-    assert assign.spread(fined) == pytest.approx(0.2)
-    assert assign.spread(fined, unshaped=True) == 0.0
-    assert assign.spread(group, unshaped=True) == pytest.approx(0.2)
+    assert credit_assignment.spread(fined) == pytest.approx(0.2)
+    assert credit_assignment.spread(fined, unshaped=True) == 0.0
+    assert credit_assignment.spread(group, unshaped=True) == pytest.approx(0.2)

@@ -11,7 +11,7 @@ import torch
 from evenhand import methods
 from evenhand.objectives import from_json, to_json
 from evenhand.train import loop
-from evenhand.train.items import assemble, micro_batches
+from evenhand.train.examples import assemble, micro_batches
 from evenhand.types import Need
 from tests.battery import variants
 from tests.battery.world import gradients, items_for, network, same

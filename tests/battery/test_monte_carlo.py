@@ -22,10 +22,10 @@ from evenhand.models.heads import ValuePolicy
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import generator
 from evenhand.train import loop
-from evenhand.train.items import Item, assemble
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item, assemble
+from evenhand.train.logprobs import read
 from evenhand.train.rollouts import RolloutSource
-from evenhand.train.scoring import read
 from evenhand.types import Completion, Group, Head, Prompt, Sampling
 from tests.battery.world import logps_of, network
 from tests.golden.runs import Numbers

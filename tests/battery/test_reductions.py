@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from evenhand import methods
-from evenhand.core import credit, shaping
+from evenhand.core import credit, kl_control
 from evenhand.objectives import Combined, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.stages.offline import labelled
-from evenhand.train.items import Item, micro_batches, split_dead
+from evenhand.train.examples import Item, micro_batches, split_dead
 from evenhand.types import Tokens
 from tests.battery.world import gradients, items_for, logps_of, network, same
 
@@ -319,7 +319,7 @@ def test_ppo_reduces_to_reinforce_with_reward_to_go():
         rewards = [-beta * float(o - r) if m else 0.0 for o, r, m in zip(old, ref, mask[0], strict=True)]
         rewards[int(mask[0].nonzero().max())] += float(reward)
         by_hand = torch.tensor([sum(rewards[t:]) for t in range(len(rewards))])
-        shaped = shaping.token_rewards(reward.reshape(1), old[None], ref[None], mask, beta=beta)
+        shaped = kl_control.token_rewards(reward.reshape(1), old[None], ref[None], mask, beta=beta)
         found, _ = credit.gae(shaped, torch.zeros_like(shaped), mask, gamma=1.0, lam=1.0)
         togo.append(replace(item, per_token={"token_advantage": (by_hand,)}))
         generalised.append(replace(item, per_token={"token_advantage": (found[0],)}))

@@ -9,7 +9,7 @@ import torch
 
 from evenhand import methods
 from evenhand.data.convert import SOFT
-from evenhand.train.items import Item, micro_batches, with_pairs
+from evenhand.train.examples import Item, micro_batches, with_pairs
 from evenhand.types import Need
 from tests.battery import variants
 from tests.battery.world import gradients, items_for

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from evenhand.methods import BINARY, PREFERENCES, Method
+from evenhand.models.backbone import Trunk
 from evenhand.models.heads import CriticPolicy, ValuePolicy, scored
 from evenhand.models.load import new_policy
-from evenhand.models.trunk import Trunk
 from evenhand.seeding import generator, rng
 from evenhand.stages.offline import labelled
 from evenhand.train import loop
-from evenhand.train.fixed import mismatched_items
-from evenhand.train.items import Item, split_dead, with_pairs
+from evenhand.train.examples import Item, split_dead, with_pairs
+from evenhand.train.logprobs import Rows, read
+from evenhand.train.offline import mismatched_items
 from evenhand.train.rollouts import PAIRINGS, TOKEN_CREDITS
-from evenhand.train.scoring import Rows, read
 from evenhand.types import Batch, Completion, Group, Head, Need, Prompt, TokenGroup, Tokens
 
 VOCABULARY = 24

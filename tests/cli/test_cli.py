@@ -8,11 +8,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import evenhand.cli
+from evenhand import run_experiment
 from evenhand.errors import UserError
-from evenhand.experiment import launch
-from evenhand.experiment.board import Status
-from evenhand.experiment.run import Outcome
-from evenhand.experiment.store import Store
+from evenhand.runner.local import Outcome
+from evenhand.runner.state import Status
+from evenhand.store.store import Store
 
 
 def call(*arguments, capsys, monkeypatch):
@@ -40,7 +40,7 @@ def prepared(monkeypatch, tmp_path):
         SimpleNamespace(name="sft", kind="fit", key="aa" * 16, cost="100 steps", inputs={}),
         SimpleNamespace(name="arms/dpo/seed-0", kind="fit", key="bb" * 16, cost="120 steps x 32 prompts", inputs={"s": "sft"}),
     )
-    run = launch.Run(
+    run = run_experiment.Run(
         loaded=SimpleNamespace(value=None),
         plan=SimpleNamespace(nodes=nodes),
         store=store,
@@ -49,12 +49,12 @@ def prepared(monkeypatch, tmp_path):
         threads=1,
     )
     asked = []
-    monkeypatch.setattr(launch, "prepare", lambda *given: asked.append(given) or run)
+    monkeypatch.setattr(run_experiment, "prepare", lambda *given: asked.append(given) or run)
     run_dir = tmp_path / "out"
     run_dir.mkdir()
     monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
     monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
-    monkeypatch.setattr("evenhand.experiment.trainable.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
+    monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
     monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {results['arms']}")
     return SimpleNamespace(run=run, asked=asked)
 
@@ -82,7 +82,7 @@ def test_help_is_light():
 
 
 def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeypatch):
-    monkeypatch.setattr(launch, "execute", lambda *a, **k: pytest.fail("ran"))
+    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: pytest.fail("ran"))
     prepared.run.store.partial("bb" * 16).mkdir()
     code, out, _ = cli("run", "quickstart", "steps=3", "seeds=[0, 1]", "--plan")
     assert code == 0
@@ -95,7 +95,7 @@ def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeyp
 
 
 def test_a_good_run_prints_the_table_and_the_page(cli, prepared, monkeypatch):
-    monkeypatch.setattr(launch, "execute", lambda *a, **k: (outcome(sft="cached", dpo="done"), {"arms": "dpo"}))
+    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: (outcome(sft="cached", dpo="done"), {"arms": "dpo"}))
     code, out, _ = cli("run", "quickstart", "--quiet")
     assert code == 0
     assert "table of dpo" in out
@@ -104,7 +104,7 @@ def test_a_good_run_prints_the_table_and_the_page(cli, prepared, monkeypatch):
 
 def test_failed_cells_are_summed_up_and_exit_with_3(cli, prepared, monkeypatch):
     result = outcome(sft="done", dpo="failed", judge="blocked")
-    monkeypatch.setattr(launch, "execute", lambda *a, **k: (result, {"arms": "dpo"}))
+    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: (result, {"arms": "dpo"}))
     code, out, err = cli("run", "quickstart")
     assert code == 3
     assert "table of dpo" in out, "what can be compared is compared"
@@ -117,14 +117,14 @@ def test_a_users_error_is_a_message_and_2(cli, monkeypatch):
     def refuse(*given):
         raise UserError("unknown key 'sed'", where="x.yaml:3: sed", fix="did you mean 'seed'?")
 
-    monkeypatch.setattr(launch, "prepare", refuse)
+    monkeypatch.setattr(run_experiment, "prepare", refuse)
     code, out, err = cli("run", "x.yaml")
     assert (code, out) == (2, "")
     assert err == "x.yaml:3: sed: unknown key 'sed'\n  fix: did you mean 'seed'?\n"
 
 
 def test_a_bug_is_a_traceback_and_1(cli, monkeypatch):
-    monkeypatch.setattr(launch, "prepare", lambda *given: 1 / 0)
+    monkeypatch.setattr(run_experiment, "prepare", lambda *given: 1 / 0)
     code, _, err = cli("run", "x.yaml")
     assert code == 1
     assert "Traceback" in err
@@ -136,7 +136,7 @@ def test_stopping_is_no_error_to_report(cli, prepared, monkeypatch):
     def stop(*a, **k):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "execute", stop)
+    monkeypatch.setattr(run_experiment, "execute", stop)
     code, _, err = cli("run", "quickstart")
     assert code == 130
     assert "the same command goes on" in err
@@ -218,7 +218,7 @@ def test_errors_of_the_system(cli, monkeypatch, error, code, said):
     def broken(*_):
         raise error
 
-    monkeypatch.setattr(launch, "prepare", broken)
+    monkeypatch.setattr(run_experiment, "prepare", broken)
     found, _, err = cli("run", "quickstart")
     assert found == code
     assert said in err

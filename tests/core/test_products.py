@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from evenhand.core import products
+from evenhand.core import matmul
 
 SHAPES = [((2, 40, 96), (320, 96)), ((80, 256), (64, 256)), ((16, 4096), (64, 4096))]
-needs_onednn = pytest.mark.skipif(products._onednn() is None, reason="this torch has no oneDNN, or the processor is no x86")
+needs_onednn = pytest.mark.skipif(matmul._onednn() is None, reason="this torch has no oneDNN, or the processor is no x86")
 
 
 def operands(x, weight):
@@ -23,10 +23,10 @@ def operands(x, weight):
 @pytest.mark.parametrize("biased", [False, True])
 def test_values_and_gradients_are_those_of_double_precision(shapes, biased, monkeypatch):
     (x, w, b), (x64, w64, b64) = operands(*shapes)
-    assert products.worth_it(x, w)
+    assert matmul.worth_it(x, w)
     with monkeypatch.context() as nowhere:
         nowhere.setattr(torch.nn.functional, "linear", None)  # torch's own must not be called
-        y = products.linear(x, w, b if biased else None)
+        y = matmul.linear(x, w, b if biased else None)
     y64 = x64 @ w64.t() + (b64 if biased else 0)
     scale = shapes[1][1] ** 0.5
     assert_close(y.double(), y64, rtol=2e-6, atol=4e-6 * scale)
@@ -41,15 +41,15 @@ def test_values_and_gradients_are_those_of_double_precision(shapes, biased, monk
 def test_a_product_of_views_is_the_product():
     draw = torch.Generator().manual_seed(1)
     a, b = torch.randn(300, 64, generator=draw), torch.randn(300, 200, generator=draw)
-    assert_close(products.product(a.t(), b), a.t() @ b, rtol=1e-4, atol=5e-4)
-    assert_close(products.product(b, b.t()), b @ b.t(), rtol=1e-4, atol=5e-4)
+    assert_close(matmul.product(a.t(), b), a.t() @ b, rtol=1e-4, atol=5e-4)
+    assert_close(matmul.product(b, b.t()), b @ b.t(), rtol=1e-4, atol=5e-4)
 
 
 @needs_onednn
 def test_the_same_call_gives_the_same_bits():
     (x, w, _), _ = operands(*SHAPES[0])
-    first = products.linear(x, w).detach()
-    assert all(torch.equal(products.linear(x, w).detach(), first) for _ in range(5))
+    first = matmul.linear(x, w).detach()
+    assert all(torch.equal(matmul.linear(x, w).detach(), first) for _ in range(5))
 
 
 @pytest.mark.parametrize("case", ["small", "double", "half", "one row", "switched off"])
@@ -58,12 +58,12 @@ def test_everything_else_stays_with_torch(case):
     (x, w, _), (x64, w64, _) = operands(*shape)
     x, w = {"double": (x64, w64), "half": (x.bfloat16(), w.bfloat16())}.get(case, (x, w))
     with torch.backends.mkldnn.flags(enabled=case != "switched off"):
-        assert not products.worth_it(x, w)
-        assert torch.equal(products.linear(x, w), torch.nn.functional.linear(x, w))
-        assert torch.equal(products.product(x.flatten(0, -2), w.t()), x.flatten(0, -2) @ w.t())
+        assert not matmul.worth_it(x, w)
+        assert torch.equal(matmul.linear(x, w), torch.nn.functional.linear(x, w))
+        assert torch.equal(matmul.product(x.flatten(0, -2), w.t()), x.flatten(0, -2) @ w.t())
 
 
 def test_autocast_has_its_say():
     (x, w, _), _ = operands(*SHAPES[0])
     with torch.autocast("cpu", torch.bfloat16):
-        assert products.linear(x, w).dtype == torch.bfloat16
+        assert matmul.linear(x, w).dtype == torch.bfloat16

@@ -6,7 +6,7 @@ import pytest
 
 from evenhand.data.clean import decontaminate, drop_crooked, drop_exact, drop_identical, drop_near, merge_turns
 from evenhand.data.load import load
-from evenhand.data.shingles import jaccard, rows_per_band, shingles, words
+from evenhand.data.minhash import jaccard, rows_per_band, shingles, words
 from evenhand.errors import UserError
 from evenhand.types import Completion, Group, Message, Prompt
 

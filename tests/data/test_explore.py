@@ -60,7 +60,7 @@ def test_texts_without_a_word_in_common_are_refused():
 
 
 def test_the_page_is_one_file_that_hides_nothing_and_escapes_everything():
-    from evenhand.report.map import page
+    from evenhand.report.prompt_map import page
 
     texts = [*COOKING, *SHIPS[:-1], "sail <script>alert(1)</script> sea"]
     made = page(texts, ["cooking"] * 8 + ["ships"] * 8, explore(texts, topics=2))

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from evenhand.doctor import Diagnosis, examine
-from evenhand.experiment.launch import prepare
+from evenhand.run_experiment import prepare
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "kelp", "lotus", "maple",
          "north", "ocean", "pearl", "quartz", "river", "stone", "tide"]  # fmt: skip

@@ -87,7 +87,7 @@ def test_an_adapter_as_the_start_is_examined_with_its_base(ward):
     config = ward.folder / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))
     from evenhand.doctor import examine
-    from evenhand.experiment.launch import prepare
+    from evenhand.run_experiment import prepare
 
     changes = [f"model.path={ward.folder / 'adapter'}", f"model.base={ward.folder / 'model'}"]
     found = examine(prepare(str(path), changes, ward.folder / "out"), quick=False, only=["M6", "T4", "M1", "B2"])

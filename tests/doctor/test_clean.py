@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from evenhand.doctor import Diagnosis, Severity, examine
-from evenhand.doctor.show import plain
-from evenhand.experiment.launch import BUILTIN, prepare
+from evenhand.doctor.render import plain
+from evenhand.run_experiment import BUILTIN, prepare
 from tests.doctor.patients import TEMPLATE, Ward, byte_tokenizer, demonstrations
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ import pytest
 
 from evenhand.doctor import Severity
 from evenhand.errors import UserError
-from evenhand.experiment.launch import prepare
+from evenhand.run_experiment import prepare
 from tests.doctor.patients import SPECIAL, TEMPLATE, Ward, byte_tokenizer, demonstrations, pairs, sentence
 
 CASES: dict[str, tuple[Callable[[Ward], None], str, str, Severity]] = {}

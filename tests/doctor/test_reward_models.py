@@ -11,7 +11,7 @@ import torch
 
 from evenhand.data.jsonl import write_groups
 from evenhand.doctor import Severity
-from evenhand.doctor.show import plain
+from evenhand.doctor.render import plain
 from tests.doctor.patients import TEMPLATE, Ward, byte_tokenizer
 
 OTHER = TEMPLATE.replace("'<|' + m.role + '|>'", "m.role + ': '")

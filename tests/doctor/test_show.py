@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evenhand.data.template import Renderer
-from evenhand.doctor.show import coloured, pieces, visible
+from evenhand.doctor.render import coloured, pieces, visible
 from evenhand.models.load import load_tokenizer
 from evenhand.types import Completion, Group, Message, Prompt
 from tests.doctor.patients import byte_tokenizer

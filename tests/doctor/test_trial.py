@@ -8,8 +8,8 @@ import pytest
 
 from evenhand.doctor import Severity
 from evenhand.doctor.examine import Result
-from evenhand.experiment.arms import START
 from evenhand.methods import METHODS
+from evenhand.spec.arms import START
 from tests.doctor.patients import Ward
 
 SAMPLES = ("reinforce", "ppo", "rloo", "grpo", "gspo", "topr_online", "online_dpo", "iterative_dpo", "raft")
@@ -64,7 +64,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
 
 
 def test_a_resume_that_begins_the_rows_again_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evenhand.train.fixed import FixedSource
+    from evenhand.train.offline import FixedSource
 
     real = FixedSource.step
 

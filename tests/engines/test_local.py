@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from evenhand.engines.decode_batch import Row
 from evenhand.engines.local import LocalEngine
-from evenhand.engines.wave import Row
 from evenhand.errors import UserError
 from evenhand.models.decode import SharedPrefixDecoder, decoder_for, problem_with
 from evenhand.models.decode_plain import PlainDecoder

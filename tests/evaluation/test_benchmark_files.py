@@ -10,9 +10,9 @@ from evenhand.errors import UserError
 from evenhand.evaluation import mt_bench
 from evenhand.evaluation.agreement import agreement, labelled
 from evenhand.evaluation.answers import read_answers
+from evenhand.evaluation.dispatch import evaluate_file
+from evenhand.evaluation.readers import read_located
 from evenhand.evaluation.reward_benchmarks import judge_bench_groups, kind_of, report
-from evenhand.evaluation.rows import read_located
-from evenhand.evaluation.targets import evaluate_file
 from evenhand.judges import Comparison, Order, RewardJudge, Status, Verdict
 from evenhand.rewards.pointwise import pointwise
 from evenhand.types import Completion, Prompt

@@ -13,8 +13,8 @@ from evenhand.data.jsonl import write_groups
 from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard
 from evenhand.evaluation.answers import matched, read_answers
-from evenhand.evaluation.rows import read_rows
-from evenhand.evaluation.targets import evaluate_file, read_difficulty
+from evenhand.evaluation.dispatch import evaluate_file, read_difficulty
+from evenhand.evaluation.readers import read_rows
 from evenhand.judges import Comparison, Order, Status, Verdict
 from evenhand.types import Completion, Group, Message, Prompt
 

@@ -103,7 +103,7 @@ def test_a_group_has_the_items_of_all_its_tasks(task, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     from lm_eval.models.dummy import DummyLM
 
-    from evenhand.evaluation.rows import merge_jsonl, read_rows
+    from evenhand.evaluation.readers import merge_jsonl, read_rows
 
     twin = (task / "even.yaml").read_text().replace("even_local", "even_twin")
     (task / "twin.yaml").write_text(twin)

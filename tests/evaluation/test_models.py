@@ -9,7 +9,7 @@ import pytest
 
 from evenhand.engines.scripted import ScriptedEngine
 from evenhand.errors import UserError
-from evenhand.evaluation import curves, pairs, refusals
+from evenhand.evaluation import best_of_n, pairs, refusals
 from evenhand.evaluation.logprobs import implicit_reward, log_probs, scaled
 from evenhand.evaluation.policies import text_metrics
 from evenhand.evaluation.probes import probe
@@ -176,20 +176,20 @@ def test_text_metrics_by_hand():
 
 def test_over_optimisation_shows_where_gold_turns():
     rows = [{"step": s, "kl": s / 10, "reward": s + e, "gold": -((s - 20) ** 2) + e} for s in (0, 10, 20, 30) for e in (-1, 1)]
-    points = curves.over_optimisation([*rows, {"step": 30, "reward": None, "gold": None}])
+    points = best_of_n.over_optimisation([*rows, {"step": 30, "reward": None, "gold": None}])
     assert [p["reward"] for p in points] == [0, 10, 20, 30]
-    assert curves.peak(points)["step"] == 20
+    assert best_of_n.peak(points)["step"] == 20
     assert points[3]["n"] == 3
     assert points[0]["gold_ci95"][0] < -400 < points[0]["gold_ci95"][1]
 
 
 def test_checkpoints_are_chosen_on_prompts_that_are_not_reported():
     validation, evaluation = {1: [0.2, 0.2], 2: [0.6, 0.4], 3: [0.5, 0.5]}, {1: [0.1], 2: [0.3], 3: [0.9]}
-    chosen = curves.select_checkpoint(validation, evaluation, ["a", "b"], ["c"])
+    chosen = best_of_n.select_checkpoint(validation, evaluation, ["a", "b"], ["c"])
     assert (chosen.step, chosen.evaluation, chosen.best_by_evaluation) == (2, 0.3, 3)
     assert chosen.optimism == pytest.approx(0.6)
     with pytest.raises(UserError, match="in both splits"):
-        curves.select_checkpoint(validation, evaluation, ["a", "b"], ["b"])
+        best_of_n.select_checkpoint(validation, evaluation, ["a", "b"], ["b"])
 
 
 def test_lengths_are_measured_under_every_limit():
@@ -203,13 +203,13 @@ def test_lengths_are_measured_under_every_limit():
             return "".join(map(chr, ids))
 
     engines = {n: ScriptedEngine(lambda p, i, n=n: "x" * n, tokenizer=Letters()) for n in (2, 6)}
-    cells = curves.measure_lengths(engines, [Prompt(content="q"), Prompt(content="r")], (2, 4, 8), LENGTH)
+    cells = best_of_n.measure_lengths(engines, [Prompt(content="q"), Prompt(content="r")], (2, 4, 8), LENGTH)
     assert cells == {(2, 2): [2, 2], (2, 4): [2, 2], (2, 8): [2, 2], (6, 2): [2, 2], (6, 4): [4, 4], (6, 8): [6, 6]}
-    assert curves.length_grid(cells)["best_inference"] == {2: 2, 6: 8}
+    assert best_of_n.length_grid(cells)["best_inference"] == {2: 2, 6: 8}
 
 
 def test_length_grid():
-    grid = curves.length_grid({(64, 64): [0.5], (64, 128): [0.4], (128, 64): [0.2], (128, 128): [0.6, 0.8]})
+    grid = best_of_n.length_grid({(64, 64): [0.5], (64, 128): [0.4], (128, 64): [0.2], (128, 128): [0.6, 0.8]})
     assert grid["mean"] == [[0.5, 0.4], [0.2, 0.7]]
     assert grid["best_inference"] == {64: 64, 128: 128}
 
@@ -219,6 +219,6 @@ def test_best_of_n_leaves_out_unscored_prompts_and_says_so():
         Group(prompt=Prompt(content=str(i)), completions=(Completion(content="a"),) * 3, scores=s)
         for i, s in enumerate([(0, 1, 2), (1, math.nan, 0), (3, 1, 2)])
     ]
-    points = curves.best_of_n_curve(groups, {"same": [list(g.scores) for g in groups]})["same"]
+    points = best_of_n.best_of_n_curve(groups, {"same": [list(g.scores) for g in groups]})["same"]
     assert [p["gold"] for p in points] == pytest.approx([1.5, (5 / 3 + 8 / 3) / 2, 2.5])
     assert (points[0]["prompts"], points[0]["left_out"]) == (2, 1)

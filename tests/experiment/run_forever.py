@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_stages import Plan, chain_plan
 
-from evenhand.experiment.run import Outcome, run
-from evenhand.experiment.store import Store
+from evenhand.runner.local import Outcome, run
+from evenhand.store.store import Store
 
 
 def go(out: Path, plan: Plan, workers: int) -> Outcome:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from evenhand.experiment import plan, trainable
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
+from evenhand.configfile.schema import load
 from evenhand.models.adapters import Adapter, size
+from evenhand.plan import parameter_count, plan
+from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES
 from tests.conftest import ROOT
 
@@ -45,9 +45,9 @@ def test_the_command_runs(tmp_path: Path):
     """Its overrides, on an experiment of the same arms that takes seconds: every stage up to the arm that names layers."""
     line = next(x for x in PAGE.splitlines() if x.startswith("evenhand run quickstart"))
     overrides = shlex.split(line)[3:]
-    assert load(Experiment, ROOT / "src/evenhand/experiment/builtin/quickstart.yaml", overrides)
+    assert load(Experiment, ROOT / "src/evenhand/builtin/quickstart.yaml", overrides)
     experiment = load(Experiment, TINY, overrides).value
-    told = dict(x.split(": ", 1) for x in trainable.lines(experiment))
+    told = dict(x.split(": ", 1) for x in parameter_count.lines(experiment))
     assert set(told) == {"arms.dpo", "arms.rloo", "arms.grpo"}
     assert told["arms.grpo"].startswith("adapter of rank 8, alpha 32, on q_proj, v_proj: ")
     nodes = plan.build(experiment)
@@ -72,7 +72,7 @@ def test_the_arithmetic_is_that_of_the_code():
         "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
         "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
     }  # fmt: skip
-    network = trainable.skeleton(AutoConfig.for_model("qwen2", **shape))
+    network = parameter_count.skeleton(AutoConfig.for_model("qwen2", **shape))
     everything, learning = sum(p.numel() for p in network.parameters()), size(network, Adapter(rank=16))
     # per block: q and o 2 x 1792, k and v 2 x 1024, gate, up and down 3 x 5760
     assert learning == 16 * 24 * (2 * 1792 + 2 * 1024 + 3 * 5760)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evenhand.experiment.comparison import Fits, arm_rows, contrast_rows, contrasts, resolution
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.finished import Finished
-from evenhand.experiment.launch import _show_model, shown, untrained
-from evenhand.experiment.plan import build
-from evenhand.experiment.results import excluded
-from evenhand.experiment.schema import load
-from evenhand.experiment.store import Store
+from evenhand.configfile.schema import load
+from evenhand.plan.plan import build
+from evenhand.results.assemble import excluded
+from evenhand.results.comparison import Fits, arm_rows, contrast_rows, contrasts, resolution
+from evenhand.results.run_artifacts import Finished
+from evenhand.run_experiment import _show_model, shown, untrained
+from evenhand.spec.experiment import Experiment
 from evenhand.stages.common import POINTER
+from evenhand.store.store import Store
 from evenhand.types import Completion, Group, Prompt
 
 TEXT = """

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 
+from evenhand.configfile.schema import load
 from evenhand.errors import UserError
-from evenhand.experiment import plan as planner
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.fairness import deviations
-from evenhand.experiment.schema import load
-from evenhand.experiment.signals import models_in, resolved_reward
+from evenhand.plan import plan as planner
+from evenhand.results.fairness import deviations
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.reward_resolution import models_in, resolved_reward
 
 GOOD = {
     "name": "good",

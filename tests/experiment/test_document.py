@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from evenhand.configfile.document import Document, key_path, key_text, merge, override, parse, read
 from evenhand.errors import UserError
-from evenhand.experiment.document import Document, key_path, key_text, merge, override, parse, read
 
 
 @pytest.mark.parametrize(

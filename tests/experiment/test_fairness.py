@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.fairness import held_equal
-from evenhand.experiment.schema import load
+from evenhand.configfile.schema import load
+from evenhand.results.fairness import held_equal
+from evenhand.spec.experiment import Experiment
 
 GIVEN = {
     "name": "t",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fake_stages import Node, chain_result, plan
 
-from evenhand.experiment.board import Board, Status
-from evenhand.experiment.run import run
-from evenhand.experiment.store import Store
+from evenhand.runner.local import run
+from evenhand.runner.state import Board, Status
+from evenhand.store.store import Store
 
 ALL = plan(
     Node(name="start", kind="chain", spec={"steps": 2}),

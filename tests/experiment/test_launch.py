@@ -12,10 +12,10 @@ from types import ModuleType
 import pytest
 from fake_stages import Node, chain_result, plan
 
+from evenhand import run_experiment
 from evenhand.errors import UserError
-from evenhand.experiment import launch
-from evenhand.experiment.run import run
-from evenhand.experiment.store import locked
+from evenhand.runner.local import run
+from evenhand.store.store import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ def assemble(made, store, out):
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
-    for name, content in {"config": Experiment, "plan": build, "results": assemble}.items():
+    for name, content in {"spec.experiment": Experiment, "plan.plan": build, "results.assemble": assemble}.items():
         module = ModuleType(name)
         setattr(module, content.__name__, content)
-        monkeypatch.setitem(sys.modules, f"evenhand.experiment.{name}", module)
-    monkeypatch.setattr(launch, "run", partial(run, stages="fake_stages"))
-    monkeypatch.setattr(launch, "BUILTIN", tmp_path / "builtin")
+        monkeypatch.setitem(sys.modules, f"evenhand.{name}", module)
+    monkeypatch.setattr(run_experiment, "run", partial(run, stages="fake_stages"))
+    monkeypatch.setattr(run_experiment, "BUILTIN", tmp_path / "builtin")
     (tmp_path / "builtin").mkdir()
     (tmp_path / "builtin" / "quickstart.yaml").write_text("arms: {a: chain}\n")
     (tmp_path / "builtin" / "notes.yaml").write_text("arms: {b: chain}\n")
@@ -62,9 +62,9 @@ def fakes(monkeypatch, tmp_path):
 
 
 def test_a_built_in_name_or_a_path():
-    assert launch.prepare("quickstart").loaded.value.arms == {"a": "chain"}
+    assert run_experiment.prepare("quickstart").loaded.value.arms == {"a": "chain"}
     Path("mine.yaml").write_text("extends: quickstart\nsteps: 5\narms: {c: chain}\n")
-    prepared = launch.prepare("mine.yaml", ["steps=7"])
+    prepared = run_experiment.prepare("mine.yaml", ["steps=7"])
     assert prepared.loaded.value == Experiment(arms={"a": "chain", "c": "chain"}, steps=7)
     assert prepared.out == Path("runs/mine")
     assert not prepared.out.exists(), "nothing is written yet"
@@ -72,10 +72,10 @@ def test_a_built_in_name_or_a_path():
 
 def test_an_unknown_name_lists_the_built_in_ones():
     with pytest.raises(UserError) as caught:
-        launch.prepare("quickstrat")
+        run_experiment.prepare("quickstrat")
     assert "did you mean 'quickstart'?" in caught.value.fix
     with pytest.raises(UserError) as caught:
-        launch.prepare("nowhere/x.yaml")
+        run_experiment.prepare("nowhere/x.yaml")
     assert caught.value.where == "nowhere/x.yaml"
     assert "notes, quickstart" in caught.value.fix
 
@@ -83,20 +83,20 @@ def test_an_unknown_name_lists_the_built_in_ones():
 def test_faults_of_planning_get_their_line():
     Path("mine.yaml").write_text("arms: {}\nsteps: 13\n")
     with pytest.raises(UserError) as caught:
-        launch.prepare("mine.yaml")
+        run_experiment.prepare("mine.yaml")
     assert caught.value.where == "mine.yaml:2: steps"
 
 
 def test_the_store_is_the_experiments_or_the_environments_or_the_runs(monkeypatch):
-    assert launch.prepare("quickstart", out=Path("o")).store.root == Path("o/store").absolute()
+    assert run_experiment.prepare("quickstart", out=Path("o")).store.root == Path("o/store").absolute()
     monkeypatch.setenv("EVENHAND_STORE", "shared")
-    assert launch.prepare("quickstart").store.root == Path("shared").absolute()
-    assert launch.prepare("quickstart", ["runtime.store=mine"]).store.root == Path("mine").absolute()
+    assert run_experiment.prepare("quickstart").store.root == Path("shared").absolute()
+    assert run_experiment.prepare("quickstart", ["runtime.store=mine"]).store.root == Path("mine").absolute()
 
 
 def test_a_run_directory_has_everything():
-    prepared = launch.prepare("quickstart", ["arms.bad=fail"], Path("out"))
-    outcome, results = launch.execute(prepared)
+    prepared = run_experiment.prepare("quickstart", ["arms.bad=fail"], Path("out"))
+    outcome, results = run_experiment.execute(prepared)
     assert not outcome.ok
     assert results["arms"] == {"a": {"win_rate": 0.5, "kl": pytest.approx(math.nan, nan_ok=True)}}
     written = json.loads(Path("out/results.json").read_text())
@@ -112,39 +112,39 @@ def test_a_run_directory_has_everything():
 
 
 def test_shown_artifacts_are_links_and_follow_the_plan():
-    prepared = launch.prepare("quickstart", out=Path("out"))
-    launch.execute(prepared)
+    prepared = run_experiment.prepare("quickstart", out=Path("out"))
+    run_experiment.execute(prepared)
     shown = Path("out/arms/a/seed-1/chain.txt")
     assert shown.samefile(prepared.store.path(prepared.plan.nodes[1].key) / "chain.txt")
-    launch.execute(launch.prepare("notes", out=Path("out")))
+    run_experiment.execute(run_experiment.prepare("notes", out=Path("out")))
     assert [p.name for p in Path("out/arms").iterdir()] == ["b"], "an arm that is gone from the plan is gone from view"
     assert prepared.store.has(prepared.plan.nodes[1].key), "but not from the store"
 
 
 def test_a_run_directory_can_be_run_again():
-    launch.execute(launch.prepare("quickstart", ["steps=4"], Path("out")))
-    again = launch.prepare("out", out=Path("copy"))
+    run_experiment.execute(run_experiment.prepare("quickstart", ["steps=4"], Path("out")))
+    again = run_experiment.prepare("out", out=Path("copy"))
     assert again.loaded.value == Experiment(arms={"a": "chain"}, steps=4)
-    assert [n.key for n in again.plan.nodes] == [n.key for n in launch.prepare("quickstart", ["steps=4"]).plan.nodes]
+    assert [n.key for n in again.plan.nodes] == [n.key for n in run_experiment.prepare("quickstart", ["steps=4"]).plan.nodes]
 
 
 def test_results_do_not_depend_on_when_or_how_they_were_made():
-    launch.execute(launch.prepare("quickstart", out=Path("one")), workers=1)
-    launch.execute(launch.prepare("quickstart", out=Path("two")), workers=0)
+    run_experiment.execute(run_experiment.prepare("quickstart", out=Path("one")), workers=1)
+    run_experiment.execute(run_experiment.prepare("quickstart", out=Path("two")), workers=0)
     for name in ("results.json", "experiment.json", "arms/a/seed-1/chain.txt", "arms/a/seed-1/meta.json"):
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
 
 
 def test_nothing_to_compare_is_no_result():
-    outcome, results = launch.execute(launch.prepare("quickstart", ["arms.a=fail"], Path("out")))
+    outcome, results = run_experiment.execute(run_experiment.prepare("quickstart", ["arms.a=fail"], Path("out")))
     assert results is None
     assert not outcome.ok
     assert not Path("out/results.json").exists()
 
 
 def test_two_runs_do_not_share_a_run_directory():
-    prepared = launch.prepare("quickstart", out=Path("out"))
+    prepared = run_experiment.prepare("quickstart", out=Path("out"))
     prepared.out.mkdir()
     with locked(prepared.out / ".lock"), pytest.raises(UserError, match="another run is working here"):
-        launch.execute(prepared)
-    assert launch.execute(prepared)[0].ok
+        run_experiment.execute(prepared)
+    assert run_experiment.execute(prepared)[0].ok

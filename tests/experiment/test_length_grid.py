@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from evenhand.configfile.schema import load
 from evenhand.errors import UserError
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.fairness import deviations, held_equal
-from evenhand.experiment.finished import Finished
-from evenhand.experiment.length_grid import grid
-from evenhand.experiment.plan import Plan, build
-from evenhand.experiment.schema import load
-from evenhand.experiment.store import Store
+from evenhand.plan.plan import Plan, build
+from evenhand.results.fairness import deviations, held_equal
+from evenhand.results.length_grid import grid
+from evenhand.results.run_artifacts import Finished
+from evenhand.spec.experiment import Experiment
+from evenhand.store.store import Store
 
 TEXT = """
 name: lengths

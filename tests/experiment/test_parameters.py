@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from evenhand.experiment import parameters
-from evenhand.experiment.arms import Arm, Train
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.launch import BUILTIN
-from evenhand.experiment.parameters import FIRST, decisive, revision
-from evenhand.experiment.plan import build
-from evenhand.experiment.schema import load
+from evenhand.configfile.schema import load
 from evenhand.methods import METHODS
+from evenhand.plan import parameters
+from evenhand.plan.parameters import FIRST, decisive, revision
+from evenhand.plan.plan import build
+from evenhand.run_experiment import BUILTIN
+from evenhand.spec.arms import Arm, Train
+from evenhand.spec.experiment import Experiment
 
 
 def later(*, beta: float = 0.1, new: float = 0.0) -> None:

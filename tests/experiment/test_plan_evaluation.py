@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.plan import Plan, build
-from evenhand.experiment.schema import load
+from evenhand.configfile.schema import load
+from evenhand.plan.plan import Plan, build
+from evenhand.spec.experiment import Experiment
 
 TEXT = """
 name: evaluated
@@ -44,7 +44,7 @@ def test_an_implicit_reward_comes_with_its_reference_everywhere() -> None:
 
 def test_what_is_not_asked_for_is_not_planned() -> None:
     made = plan("evaluation.best_of_n=0", "evaluation.frontier=false", "judge.self_test=0")
-    assert not {"sample_rewards", "frontier", "try_judge"} & set(kinds(made))
+    assert not {"sample_rewards", "frontier", "judge_self_test"} & set(kinds(made))
     assert (made.reward_samples, made.judge_test, made.frontiers) == (None, None, {})
 
 
@@ -52,7 +52,7 @@ def test_a_judge_of_pairs_scores_no_samples_but_is_tested() -> None:
     made = plan("judge={kind: llm, model: m}")
     assert "frontier" not in kinds(made)
     assert made[made.reward_samples or ""].spec["gold"] is None
-    assert "try_judge" in kinds(made)
+    assert "judge_self_test" in kinds(made)
 
 
 def test_stages_that_differ_never_share_a_name() -> None:

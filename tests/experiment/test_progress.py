@@ -6,9 +6,9 @@ import pytest
 from fake_stages import Node
 from rich.console import Console
 
-from evenhand.experiment.board import Board, Status
-from evenhand.experiment.messages import one_line, plain
-from evenhand.experiment.progress import Lines, Matrix, Quiet, choose_view
+from evenhand.runner.progress import Lines, Matrix, Quiet, choose_view
+from evenhand.runner.state import Board, Status
+from evenhand.runner.worker_protocol import one_line, plain
 
 
 class Clock:

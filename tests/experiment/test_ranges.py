@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.experiment.launch import prepare
+from evenhand.run_experiment import prepare
 
 BASE = """
 name: ranges
@@ -117,9 +117,9 @@ def test_arms_that_start_from_each_other(base: Path, tmp_path: Path) -> None:
 
 
 def test_every_method_with_its_defaults_is_in_range(tmp_path: Path) -> None:
-    from evenhand.experiment.arms import parse_arm
-    from evenhand.experiment.ranges import arm_problems
     from evenhand.methods import METHODS
+    from evenhand.spec.arms import parse_arm
+    from evenhand.spec.value_ranges import arm_problems
 
     for name in METHODS:
         arm = parse_arm(name, {"method": name}, where=name, train={}, defaults={})

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from evenhand.experiment.judged import equal_lengths, judge_card, shown_at_equal_length
-from evenhand.experiment.reward_cards import best_of_n, length_leaning, on_pairs
+from evenhand.results.judge_summary import equal_lengths, judge_card, shown_at_equal_length
+from evenhand.results.reward_model_summary import best_of_n, length_leaning, on_pairs
 
 SCORES = {
     "proxies": {"rm": [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, None, 2.0]]},

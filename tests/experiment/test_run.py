@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from fake_stages import Node, chain_plan, chain_result, plan
 
-from evenhand.experiment.board import Board, Cell, Status
-from evenhand.experiment.run import default_workers, run
-from evenhand.experiment.store import Store
+from evenhand.runner.local import default_workers, run
+from evenhand.runner.state import Board, Cell, Status
+from evenhand.store.store import Store
 
 SCRIPT = Path(__file__).parent / "run_forever.py"
 

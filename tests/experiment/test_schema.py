@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+from evenhand.configfile.schema import from_json, from_signature, load, to_json
+from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError
-from evenhand.experiment.faults import Faults
-from evenhand.experiment.schema import from_json, from_signature, load, to_json
 
 
 class Colour(StrEnum):

@@ -6,14 +6,14 @@ import inspect
 
 import pytest
 
+from evenhand.configfile.schema import from_json, load, to_json
 from evenhand.errors import UserError
-from evenhand.experiment import ranges, spaces
-from evenhand.experiment.arms import Train
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.plan import build
-from evenhand.experiment.schema import from_json, load, to_json
-from evenhand.experiment.tuning import Span
 from evenhand.methods import METHODS
+from evenhand.plan.plan import build
+from evenhand.spec import search_spaces, value_ranges
+from evenhand.spec.arms import Train
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.tuning import Span
 from tests.conftest import ROOT
 
 GIVEN = {
@@ -36,25 +36,25 @@ def told(*overrides):
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_a_default_space_of_its_own_settings(method):
-    space = spaces.default_space(method, 1e-4)
+    space = search_spaces.default_space(method, 1e-4)
     assert space.pop("learning_rate") == Span(log=(1e-5, 1e-3))
     assert set(space) <= set(inspect.signature(METHODS[method]).parameters)
     for name, dimension in space.items():
         for value in dimension if isinstance(dimension, tuple) else dimension.ends:
-            assert name not in ranges.PARAMETERS or ranges.PARAMETERS[name].holds(value)
+            assert name not in value_ranges.PARAMETERS or value_ranges.PARAMETERS[name].holds(value)
 
 
 def test_every_strength_is_a_method_s():
-    assert set(spaces.STRENGTHS) <= set(METHODS)
+    assert set(search_spaces.STRENGTHS) <= set(METHODS)
 
 
 def test_training_settings_that_may_be_tuned_are_training_settings():
-    assert set(spaces.TRAIN) <= set(inspect.signature(Train).parameters)
+    assert set(search_spaces.TRAIN) <= set(inspect.signature(Train).parameters)
 
 
 def test_the_table_in_the_documentation_is_current():
     page = (ROOT / "docs" / "tuning.md").read_text()
-    assert spaces.with_table(page) == page, "run: python -m evenhand.experiment.spaces docs/tuning.md"
+    assert search_spaces.with_table(page) == page, "run: python -m evenhand.spec.search_spaces docs/tuning.md"
 
 
 def test_a_space_for_all_and_more_or_less_for_one():
@@ -63,9 +63,9 @@ def test_a_space_for_all_and_more_or_less_for_one():
         "tune.arms={dpo: {beta: [0.1, 0.3]}, grpo: {learning_rate: null}}",
     ]
     e = load(Experiment, GIVEN, given).value
-    found = {name: spaces.space_of(arm, e) for name, arm in e.all_arms().items()}
+    found = {name: search_spaces.space_of(arm, e) for name, arm in e.all_arms().items()}
     assert found == {"sft": {}, "dpo": {"learning_rate": Span(log=(1e-5, 1e-3)), "beta": (0.1, 0.3)}, "grpo": {}}
-    assert spaces.left_out(e) == {"sft": "it is not trained", "grpo": "its space is empty"}
+    assert search_spaces.left_out(e) == {"sft": "it is not trained", "grpo": "its space is empty"}
 
 
 def test_the_sections_survive_json():
@@ -140,7 +140,7 @@ def test_edges(settings, end):
         "kl": (0.0, 0.01, 0.1), "learning_rate": Span(log=(1e-5, 1e-3)), "train.schedule": ("cosine", "linear"),
         "gamma": Span(linear=(0.9, 1.0)),
     }  # fmt: skip
-    found = spaces.edges(settings, space)
+    found = search_spaces.edges(settings, space)
     assert [f" the {end} end " in text for text in found] == ([True] if end else [])
 
 

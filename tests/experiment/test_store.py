@@ -9,7 +9,7 @@ import time
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.experiment.store import Store, locked
+from evenhand.store.store import Store, locked
 
 KEY, OTHER = "ab" * 16, "cd" * 16
 META = {"name": "sft", "versions": {"evenhand": "1"}}

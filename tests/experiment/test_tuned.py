@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from evenhand.configfile.schema import load
 from evenhand.data.jsonl import write_groups
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
-from evenhand.experiment.tuned import tuned_alike, tuning, untuned
+from evenhand.results.tuning import tuned_alike, tuning, untuned
+from evenhand.spec.experiment import Experiment
 from evenhand.types import Group, Prompt
 
 ARM = {

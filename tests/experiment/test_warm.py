@@ -10,7 +10,7 @@ import importlib, os, sys, torch
 def refuse(*a, **k): raise AssertionError("asked for a device")
 for name in ("is_available", "device_count", "_lazy_init", "get_device_properties", "get_device_capability", "current_device"):
     setattr(torch.cuda, name, refuse)
-import evenhand.experiment.warm
+import evenhand.runner.preload
 from evenhand.stages import STAGES
 for kind in STAGES:
     importlib.import_module(f"evenhand.stages.{kind}")

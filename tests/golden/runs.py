@@ -16,12 +16,12 @@ from evenhand.seeding import rng
 from evenhand.stages.offline import labelled
 from evenhand.stages.online import copy_weights
 from evenhand.train import optim
-from evenhand.train.fixed import FixedSource
-from evenhand.train.items import Item, with_pairs
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item, with_pairs
+from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
+from evenhand.train.offline import FixedSource
 from evenhand.train.rollouts import RolloutSource
-from evenhand.train.scoring import read
 from evenhand.types import Completion, Group, Head, Need, Prompt, Sampling, TokenGroup, Tokens
 from tests.battery import variants
 from tests.battery.world import VOCABULARY, drawn_item, logps_of, network

@@ -12,14 +12,14 @@ from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.judges import Comparison, LLMJudge
 from evenhand.judges import template as templates
-from evenhand.judges.examples import TEMPLATE, check_letters, examples, letter_only
 from evenhand.judges.local import LocalChat
+from evenhand.judges.preference_model_prompts import TEMPLATE, check_letters, examples, letter_only
 from evenhand.models.load import new_policy
 from evenhand.seeding import rng
-from evenhand.train.fixed import FixedSource
-from evenhand.train.items import Item, micro_batches
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item, micro_batches
 from evenhand.train.loop import Loop, evaluate
+from evenhand.train.offline import FixedSource
 from evenhand.train.optim import AdamW
 from evenhand.types import Completion, Group, Prompt
 from tests.data.tiny_tokenizers import character_tokenizer

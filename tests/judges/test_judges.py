@@ -8,11 +8,11 @@ import pytest
 
 from evenhand.judges import LLM, LLMJudge, LocalLLM, PreferenceModel, RewardJudge, Status, account, build, paired, self_test
 from evenhand.judges import template as templates
-from evenhand.judges.account import by_length, merged
+from evenhand.judges.agreement import by_length, merged
 from evenhand.judges.cache import Cache
+from evenhand.judges.config import decisive
 from evenhand.judges.endpoint import RateLimit
 from evenhand.judges.local import LocalChat
-from evenhand.judges.settings import decisive
 from evenhand.rewards.pointwise import pointwise
 from evenhand.types import Completion, Group, Prompt
 from tests.judges.fake_server import pair

@@ -17,7 +17,7 @@ from evenhand.models import adapter_files
 from evenhand.models.adapters import Adapter, attach
 from evenhand.models.load import load_policy, load_tokenizer, merge_adapter, save
 from evenhand.models.policy import Policy
-from evenhand.stages import adopt, base
+from evenhand.stages import base, pretrained_reward_model
 from evenhand.stages.common import model_path
 from tests.models.test_adapters import a_reward_model, moved
 from tests.models.tiny_networks import a_batch, character_tokenizer, network, plain_logp, rows_of, token_groups
@@ -193,9 +193,9 @@ def test_the_base_stage_leaves_a_whole_model(tmp_path):
 
 
 def test_a_key_knows_the_bytes_of_the_base(tmp_path):
-    from evenhand.experiment import plan
-    from evenhand.experiment.config import Experiment
-    from evenhand.experiment.schema import load
+    from evenhand.configfile.schema import load
+    from evenhand.plan import plan
+    from evenhand.spec.experiment import Experiment
 
     written(tmp_path)
 
@@ -228,7 +228,7 @@ def test_a_reward_model_s_adapter_is_a_reward_model(tmp_path):
     }  # fmt: skip
     (tmp_path / "policy").mkdir()
     base.run({"path": str(tmp_path / "start"), "revision": None}, 0, {}, tmp_path / "policy", lambda *_: None)
-    adopt.run(spec, 0, {"start": tmp_path / "policy"}, tmp_path / "out", lambda *_: None)
+    pretrained_reward_model.run(spec, 0, {"start": tmp_path / "policy"}, tmp_path / "out", lambda *_: None)
     from evenhand.models.load import load_reward_model
 
     found = load_reward_model(model_path(tmp_path / "out"))

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from evenhand import methods
-from evenhand.core import products
+from evenhand.core import matmul
 from evenhand.errors import UserError
 from evenhand.models import adapter_layers, adapters, decode_products
 from evenhand.models.adapters import Adapter, attach
@@ -17,7 +17,7 @@ from evenhand.models.decode import decoder_for, plainly
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy, scored
 from evenhand.models.policy import Policy
 from evenhand.train import loop
-from evenhand.train.items import assemble, micro_batches
+from evenhand.train.examples import assemble, micro_batches
 from evenhand.train.optim import AdamW
 from evenhand.types import Head
 from tests.battery import world
@@ -243,7 +243,7 @@ def test_a_start_in_the_same_memory_is_the_start():
     assert all(p.requires_grad for p in policy.parameters())
 
 
-@pytest.mark.skipif(not products.packs(), reason="weights are packed on x86 processors with oneDNN")
+@pytest.mark.skipif(not matmul.packs(), reason="weights are packed on x86 processors with oneDNN")
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox", "gpt2"])
 def test_decoding_has_the_adapter_in_its_packed_weights(kind, monkeypatch):
     policy = moved(adapted(kind))
@@ -259,7 +259,7 @@ def test_decoding_has_the_adapter_in_its_packed_weights(kind, monkeypatch):
         found = decode_products.look(policy.hf)
     with plainly(plain := network(kind)):
         assert found == decode_products.look(plain), "an adapted layer is one layer"
-    monkeypatch.setattr(products, "packs", lambda: False)
+    monkeypatch.setattr(matmul, "packs", lambda: False)
     assert_close(packed, stepped(), rtol=1e-4, atol=1e-5)
 
 

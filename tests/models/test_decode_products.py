@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from evenhand.core import products
+from evenhand.core import matmul
 from evenhand.data.batch import pack
 from evenhand.data.template import Renderer
 from evenhand.engines.local import LocalEngine
@@ -17,7 +17,7 @@ from evenhand.models.policy import Policy
 from evenhand.types import Head, Prompt, Sampling
 from tests.models.tiny_networks import VOCABULARY, character_tokenizer, network
 
-pytestmark = pytest.mark.skipif(not products.packs(), reason="weights are packed on x86 processors with oneDNN")
+pytestmark = pytest.mark.skipif(not matmul.packs(), reason="weights are packed on x86 processors with oneDNN")
 PROMPTS = [[5, 9, 11, 3, 7], [4, 8, 15]]
 ARCHITECTURES = ["llama", "qwen2", "gemma2", "phi3", "gpt_neox", "opt", "qwen3_moe", "cohere2", "gpt2"]
 
@@ -49,7 +49,7 @@ def test_layers_that_read_one_tensor_are_found():
 def test_logits_are_those_of_separate_products(kind, owner, monkeypatch):
     hf = network(kind)
     joint = stepped(hf, None, owner)
-    monkeypatch.setattr(products, "packs", lambda: False)
+    monkeypatch.setattr(matmul, "packs", lambda: False)
     assert_close(joint, stepped(hf, None, owner), rtol=1e-4, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.attention import flex_attention as module
 
-from evenhand.models import tree_flex
+from evenhand.models import tree_attention_flex
 from evenhand.types import Layout, Span
 
 
@@ -29,8 +29,8 @@ def traces(monkeypatch):
         return graph.forward
 
     torch._dynamo.reset()
-    kernel = tree_flex.compiled(backend=backend)
-    monkeypatch.setattr(tree_flex, "_kernel", lambda _device: kernel)
+    kernel = tree_attention_flex.compiled(backend=backend)
+    monkeypatch.setattr(tree_attention_flex, "_kernel", lambda _device: kernel)
     monkeypatch.setattr(module, "_validate_device", lambda *_: None)  # it refuses gradients on a processor
     yield graphs
     torch._dynamo.reset()
@@ -39,7 +39,7 @@ def traces(monkeypatch):
 def attend(shape: Layout, *, grad: bool = True, window: int | None = None, softcap: float | None = None) -> torch.Tensor:
     total = shape.total
     q, k, v = (torch.randn(1, heads, total, 16, requires_grad=grad) for heads in (4, 2, 2))
-    tree = tree_flex.FlexTree(shape, torch.arange(total))
+    tree = tree_attention_flex.FlexTree(shape, torch.arange(total))
     return tree.attend(q, k, v, scale=None, window=window, softcap=softcap)
 
 

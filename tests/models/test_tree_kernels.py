@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from evenhand.models.tree import Rule, Tree, depth
-from evenhand.models.tree_blocks import WASTE, Unit, bucket
-from evenhand.models.tree_flash import TreeFlash, branches
-from evenhand.models.tree_flex import BLOCK, block_lists
+from evenhand.models.tree_attention import Rule, Tree, depth
+from evenhand.models.tree_attention_blocks import WASTE, Unit, bucket
+from evenhand.models.tree_attention_flash import TreeFlash, branches
+from evenhand.models.tree_attention_flex import BLOCK, block_lists
 from evenhand.types import Layout, Span
 from tests.models.tiny_networks import SHAPES, a_batch
 

@@ -16,7 +16,7 @@ import pytest
 
 import evenhand.report
 from evenhand.errors import UserError
-from evenhand.report.palette import ARMS
+from evenhand.report.style import ARMS
 from tests.report.fake_run import HOSTILE, write_run
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}

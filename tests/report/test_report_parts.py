@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import evenhand.report
-from evenhand.report.palette import arm_styles
 from evenhand.report.plots.lengths import length_grid_figure
 from evenhand.report.remarks import said_while_training
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
+from evenhand.report.style import arm_styles
 from evenhand.report.summary import summarise
-from evenhand.report.wording import cautions, corrected, excluded
+from evenhand.report.text import cautions, corrected, excluded
 from tests.report.browser import Browser
 from tests.report.fake_more import EXCLUDED, length_grid, selection
 from tests.report.fake_run import write_run

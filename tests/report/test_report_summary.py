@@ -12,10 +12,10 @@ from rich.console import Console
 
 import evenhand.report
 from evenhand.report.answers import answer_cards
-from evenhand.report.cards import judge_warnings, reward_model_cards
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
-from evenhand.report.palette import ALL, ARMS, BASELINE, arm_styles
+from evenhand.report.style import ALL, ARMS, BASELINE, arm_styles
+from evenhand.report.summaries import judge_warnings, reward_model_cards
 from evenhand.report.summary import Verdict, summarise
 
 RESULTS = {

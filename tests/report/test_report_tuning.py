@@ -7,7 +7,7 @@ import json
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.report.palette import arm_styles
+from evenhand.report.style import arm_styles
 from evenhand.report.tuned import tuned_rows
 from evenhand.report.tuning import html, write
 from tests.report.browser import find_chromium, running

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from evenhand.report.summary import summarise
 from evenhand.report.terminal import VerdictTable
-from evenhand.report.wording import headline
+from evenhand.report.text import headline
 
 
 def arm(rate: float, half: float, seeds: list[float | None]) -> dict[str, Any]:

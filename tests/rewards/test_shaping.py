@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from evenhand.core.shaping import overlong_penalty
+from evenhand.core.kl_control import overlong_penalty
 from evenhand.errors import UserError
 from evenhand.rewards.shaping import Unfinished, length, overlong
 from evenhand.types import Completion, Finish, Group, Prompt, Scores

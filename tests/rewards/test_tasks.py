@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 import pytest
 
-from evenhand.cli.judging import open_judge
+from evenhand.cli.judge import open_judge
+from evenhand.configfile.schema import load as load_experiment
 from evenhand.data.load import load
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load as load_experiment
 from evenhand.judges import Comparison
 from evenhand.rewards import get
+from evenhand.spec.experiment import Experiment
 from evenhand.stages.data import from_sources
 from evenhand.types import Completion, Group, Prompt
 from evenhand.worlds import get as world

@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evenhand.configfile.schema import load
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
-from evenhand.experiment import plan
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
 from evenhand.models.adapter_layers import Start
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
+from evenhand.plan import plan
+from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES, fit, offline, online
 from evenhand.stages.common import model_path, read_split
 from evenhand.train import checkpoint
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
 from evenhand.types import Head, Sampling
 
 EXPERIMENT = """

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from evenhand import worlds
+from evenhand.configfile.schema import load
 from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
-from evenhand.experiment import plan as planner
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
 from evenhand.models.load import new_policy, reward_model_from, save
+from evenhand.plan import plan as planner
 from evenhand.rewards.external import TextReward
 from evenhand.rewards.model import ModelReward, Normalisation
-from evenhand.stages import adopt
+from evenhand.spec.experiment import Experiment
+from evenhand.stages import pretrained_reward_model
 from evenhand.stages.common import open_model_reward
 from evenhand.types import Finish
 from tests.doctor.patients import byte_tokenizer
@@ -82,7 +82,7 @@ def logit(folder: Path, prompt: str, answer: str, *, closed: bool) -> float:
 def test_it_is_opened_once_for_all_and_never_trained(foreign):
     plan = planner.build(load(Experiment, experiment(foreign, seeds=[0, 1])).value)
     about = [n for n in plan.nodes if n.name.startswith("reward_models/")]
-    assert [n.kind for n in about] == ["adopt", "evaluate_reward_model"]
+    assert [n.kind for n in about] == ["pretrained_reward_model", "evaluate_reward_model"]
     assert {n.inputs["reward_models/rm"] for n in plan.nodes if n.name.startswith("arms/rloo")} == {"reward_models/rm"}
 
 
@@ -120,7 +120,7 @@ def adopted(path: Path, out: Path, **changes) -> Path:
     tokenizer = worlds.get("quickstart").tokenizer()
     shape = {**worlds.get("quickstart").model_config(), **TINY}
     save(new_policy(shape, tokenizer, seed=0, device="cpu"), tokenizer, start / "model")
-    adopt.run({**SPEC, "path": str(path), **changes}, 0, {"start": start}, out, lambda *a, **k: None)
+    pretrained_reward_model.run({**SPEC, "path": str(path), **changes}, 0, {"start": start}, out, lambda *a, **k: None)
     return out
 
 

@@ -15,12 +15,12 @@ import pytest
 from safetensors.torch import load_file
 
 from evenhand import methods
+from evenhand.configfile.schema import load
 from evenhand.errors import UserError
-from evenhand.experiment import plan
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.remarks import by_rule, early_ends, remarks
-from evenhand.experiment.schema import load
-from evenhand.stages import alarms, fit
+from evenhand.plan import plan
+from evenhand.results.training_warnings import by_rule, early_ends, remarks
+from evenhand.spec.experiment import Experiment
+from evenhand.stages import fit, monitoring
 from evenhand.train.nonfinite import LOSS
 from evenhand.types import Term, Terms
 from tests.stages.test_validate import SMALL, Killed
@@ -155,7 +155,7 @@ def test_remarks_of_a_run_from_before_there_were_any_come_from_its_metrics(graph
 
 def test_a_flat_group_is_remarked_upon_only_where_answers_are_compared_within_it():
     built = {name: methods.build(name, {}, steps=6, max_tokens=8) for name in methods.METHODS}
-    across = {name for name, method in built.items() if alarms.silent(method)}
+    across = {name for name, method in built.items() if monitoring.silent(method)}
     assert {"ppo", "reinforce", "topr_online"} <= across
     assert not across & {"grpo", "rloo", "rank", "dapo", "raft", "online_dpo", "dpo", "sft"}
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from evenhand.configfile.schema import load
 from evenhand.data.jsonl import write_groups
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.judged import judge_card, mean_or_none
-from evenhand.experiment.plan import build
-from evenhand.experiment.schema import load
+from evenhand.plan.plan import build
+from evenhand.results.judge_summary import judge_card, mean_or_none
+from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES
 from evenhand.types import Completion, Group, Prompt
 
@@ -137,7 +137,7 @@ def test_a_language_model_judges_an_experiment_and_answers_once(inputs: dict[str
 
 def test_the_self_test_uses_the_datas_own_answers(inputs: dict[str, Path], endpoint: str) -> None:
     _, plan = judge_node(EXPERIMENT, f"judge.endpoint={endpoint}", "judge.self_test=3")
-    found = stage("try_judge", {**plan["judge/self-test"].spec, **SHARED}, inputs, "test")
+    found = stage("judge_self_test", {**plan["judge/self-test"].spec, **SHARED}, inputs, "test")
     assert (found["source"], found["n"]) == ("demonstrations", 3)
     assert found["identical"] == 0.5  # equally long without the blank: the first one, in both orders
     assert found["planted"] == 0.5  # a judge of length does not see that words were shuffled

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from evenhand.configfile.schema import load
 from evenhand.data.jsonl import read_groups
 from evenhand.errors import UserError
-from evenhand.experiment import plan as planner
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
 from evenhand.models.load import new_policy, save
+from evenhand.plan import plan as planner
 from evenhand.rewards import get
+from evenhand.spec.experiment import Experiment
 from tests.data.tiny_tokenizers import character_tokenizer
 from tests.stages.test_signals import carried_out, numbered
 
@@ -161,7 +161,7 @@ def test_a_stopped_stage_samples_nothing_twice(base, tmp_path, monkeypatch):
     for file in folders["preferences"].iterdir():
         file.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("evenhand.synthesis.comparing._by_reward", stop)
+        patch.setattr("evenhand.synthesis.comparison._by_reward", stop)
         with pytest.raises(KeyboardInterrupt):
             run()
     asked = []

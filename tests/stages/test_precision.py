@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from evenhand.configfile.schema import load
 from evenhand.errors import UserError
-from evenhand.experiment import plan as planner
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
 from evenhand.models import load as loading
-from evenhand.models.trunk import Trunk
+from evenhand.models.backbone import Trunk
+from evenhand.plan import plan as planner
+from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES
 from tests.models.tiny_networks import network
 

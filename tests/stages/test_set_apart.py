@@ -6,7 +6,7 @@ import pytest
 
 from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.errors import UserError
-from evenhand.stages import set_apart
+from evenhand.stages import validation_split
 from evenhand.types import Completion, Group, Prompt
 
 
@@ -35,7 +35,7 @@ def data(tmp_path):
 
 def run(data, out, count):
     out.mkdir()
-    set_apart.run({"prompts": count}, 0, {"data": data}, out, lambda *a, **k: None)
+    validation_split.run({"prompts": count}, 0, {"data": data}, out, lambda *a, **k: None)
     return {p.stem: [g.prompt.content for g in read_groups(p)] for p in out.glob("*.jsonl")}
 
 

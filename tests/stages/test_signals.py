@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from evenhand.configfile.schema import load
 from evenhand.data.jsonl import read_groups
 from evenhand.errors import UserError
-from evenhand.experiment import plan as planner
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
 from evenhand.models.load import new_policy, save
+from evenhand.plan import plan as planner
+from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES
 from evenhand.stages.common import build_reward, open_model_reward
 from tests.data.tiny_tokenizers import character_tokenizer

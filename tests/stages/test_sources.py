@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
+from evenhand.configfile.schema import load
+from evenhand.spec.experiment import Experiment
 from evenhand.stages.data import from_sources
 from evenhand.types import Group
 

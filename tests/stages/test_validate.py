@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evenhand.configfile.schema import load
 from evenhand.errors import UserError
-from evenhand.experiment import plan
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.schema import load
+from evenhand.plan import plan
+from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES, fit, offline, online, validate
 from evenhand.stages.common import read_split
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
 
 SMALL = """
 start: base

@@ -11,7 +11,7 @@ from evenhand.engines.scripted import ScriptedEngine
 from evenhand.judges.cache import Cache, CachedChat
 from evenhand.judges.chat import Reply
 from evenhand.synthesis import chat_asker
-from evenhand.synthesis.kept import AT_ONCE, ROWS, KeptReward, kept_answers
+from evenhand.synthesis.resume_cache import AT_ONCE, ROWS, KeptReward, kept_answers
 from evenhand.types import Completion, Group, Message, Prompt, Sampling, Scores
 
 PROMPTS = [Prompt(content=f"say {i}") for i in range(3 * AT_ONCE)]

@@ -151,7 +151,7 @@ def test_questions_show_eight_tasks_of_which_two_are_invented() -> None:
     ("text", "reason"), [("Go on", "too short"), ("word " * 151, "too long"), (SEEDS[0], "like an earlier one")]
 )
 def test_what_is_no_task(text: str, reason: str) -> None:
-    from evenhand.data.shingles import words
+    from evenhand.data.minhash import words
 
     assert fault(text, [words(SEEDS[0])]) == reason
 

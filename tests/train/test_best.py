@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from evenhand.train import checkpoint
-from evenhand.train.best import Best
+from evenhand.train.best_checkpoint import Best
 from evenhand.train.optim import AdamW
 
 

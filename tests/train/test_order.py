@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from evenhand.train.order import window
+from evenhand.train.shuffling import window
 
 
 def test_every_row_once_per_epoch_in_a_new_order():

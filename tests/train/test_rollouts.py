@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from evenhand import methods
-from evenhand.train import assign
-from evenhand.train.items import Item
-from evenhand.train.ledger import Ledger
+from evenhand.train import credit_assignment
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item
 from evenhand.train.rollouts import Rollouts, RolloutSource
 from evenhand.types import Completion, Finish, Group, Head, Need, Prompt, Sampling, Scores, TokenGroup, Tokens
 
@@ -154,7 +154,7 @@ def test_gae_per_token_sums_to_the_shaped_reward():
         replace(i, per_token={"old_logp": fields(i, -0.5), "ref_logp": fields(i, -1.0), "value": fields(i, 0.0)}) for i in items
     ]
     reward = torch.tensor([1.0, 2.0, 3.0] * 2)
-    out = assign.token_credit(items, reward, Rollouts(credit="gae", lam=1.0), beta=0.2)
+    out = credit_assignment.token_credit(items, reward, Rollouts(credit="gae", lam=1.0), beta=0.2)
     returns = [row[0].item() for i in out for row in i.per_token["returns"]]
     assert returns == pytest.approx([1 - 0.1, 2 - 0.2, 3 - 0.3] * 2)
     everything = torch.cat([row for i in out for row in i.per_token["token_advantage"]])
@@ -244,7 +244,7 @@ def test_a_cut_answer_ends_there_or_goes_on_for_its_last_value(plan, gain):
         items = [Item(tokens=tokenise(g)) for g in finished(Sampler().generate(PROMPTS[:1], 2, None))]
         fields = lambda i, v: tuple(torch.full((len(c.ids),), v) for c in i.tokens.completions)  # noqa: E731
         items = [replace(i, per_token={"old_logp": fields(i, -0.5), "value": fields(i, 0.25)}) for i in items]
-        out = assign.token_credit(items, torch.tensor([1.0, 2.0]), Rollouts(credit="gae", lam=1.0, **plan), beta=0.0)
+        out = credit_assignment.token_credit(items, torch.tensor([1.0, 2.0]), Rollouts(credit="gae", lam=1.0, **plan), beta=0.0)
         returns = [row.tolist() for row in out[0].per_token["returns"]]
         assert returns == [pytest.approx([1.0 + worth]), pytest.approx([2.0 + worth] * 2)]
 
@@ -255,7 +255,7 @@ def test_a_learned_value_is_taken_off_the_reward_to_go_and_nothing_is_whitened()
         replace(i, per_token={"old_logp": rows([i], -0.5)[0], "ref_logp": rows([i], -1.0)[0], "value": rows([i], 0.25)[0]})
         for i in items
     ]
-    out = assign.token_credit(items, torch.tensor([1.0, 2.0]), Rollouts(credit="value", gamma=0.5, lam=0.1), beta=0.2)
+    out = credit_assignment.token_credit(items, torch.tensor([1.0, 2.0]), Rollouts(credit="value", gamma=0.5, lam=0.1), beta=0.2)
     advantage = [row.tolist() for row in out[0].per_token["token_advantage"]]
     assert advantage == [pytest.approx([0.9 - 0.25]), pytest.approx([1.8 - 0.25, 1.9 - 0.25])]
 

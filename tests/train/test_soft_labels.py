@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evenhand.objectives.reward_model import BradleyTerry
-from evenhand.train.items import Item, assemble, with_pairs
+from evenhand.train.examples import Item, assemble, with_pairs
 from evenhand.types import Completion, Group, ModelOut, Prompt, TokenGroup, Tokens
 
 

@@ -48,4 +48,4 @@ def judge(spec, seed, inputs, out, report):
     (out / "verdicts.json").write_text(json.dumps({"outcome": outcome, "gold": [10 * good] * 99 + [10 * good + 1]}))
 
 
-STAGES = {"data": nothing, "set_apart": nothing, "reference": nothing, "fit": fit, "generate": generate, "judge": judge}
+STAGES = {"data": nothing, "validation_split": nothing, "reference": nothing, "fit": fit, "generate": generate, "judge": judge}

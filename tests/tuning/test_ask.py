@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.experiment.tuning import Span, Tune
+from evenhand.spec.tuning import Span, Tune
 from evenhand.tuning.ask import ask, blind
 
 SPACE = {"learning_rate": Span(log=(1e-6, 1e-3)), "beta": (0.05, 0.1, 0.3)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evenhand.experiment.tuning import MeanReward, Tune
+from evenhand.spec.tuning import MeanReward, Tune
 from evenhand.tuning.measure import DONE, FAILED, Outcome, behind, best, worst
 from evenhand.tuning.trials import Trial
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.document import parse
-from evenhand.experiment.graph import Node
-from evenhand.experiment.plan import build
-from evenhand.experiment.schema import load
+from evenhand.configfile.document import parse
+from evenhand.configfile.schema import load
+from evenhand.plan.graph import Node
+from evenhand.plan.plan import build
+from evenhand.spec.experiment import Experiment
 from evenhand.tuning.trials import Nodes, needed, of_trial, planned
 from evenhand.tuning.write import commented, dumped
 

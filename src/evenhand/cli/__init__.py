@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import evenhand
-from evenhand.cli import data, doctor, evaluating, experiments, export, judging, label, look, make, play, statistics, tune
+from evenhand.cli import data, doctor, evaluate, experiments, export, inference, info, judge, label, statistics, synthesize, tune
 from evenhand.errors import UserError
 
 BUG, WRONG_INPUT = 1, 2
@@ -40,10 +40,10 @@ def _common(
 ) -> None: ...
 
 
-for _module in (experiments, tune, doctor, play, evaluating, judging, label, export, look):
+for _module in (experiments, tune, doctor, inference, evaluate, judge, label, export, info):
     for _command in _module.COMMANDS:
         app.command()(_command)
-for _command in make.COMMANDS:
+for _command in synthesize.COMMANDS:
     data.app.command()(_command)
 app.add_typer(data.app)
 app.add_typer(statistics.app)

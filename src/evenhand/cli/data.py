@@ -35,7 +35,7 @@ def preview(
     from rich.console import Console
 
     from evenhand.data.load import load
-    from evenhand.doctor.show import coloured
+    from evenhand.doctor.render import coloured
 
     groups = load(source, where=source).groups[:n]
     renderer, console = renderer_of(model, template), Console()
@@ -61,7 +61,7 @@ def explore(
     """A map of prompts by source and topic, from their words alone: one page that opens anywhere."""
     from evenhand.data.explore import explore as explored_of
     from evenhand.data.load import load
-    from evenhand.report.map import page
+    from evenhand.report.prompt_map import page
 
     texts: list[str] = []
     names: list[str] = []

@@ -71,9 +71,9 @@ def _together(rows: list[dict[str, Any]], unit: str, csv: Path | None, plot: Pat
 
 def looked_at(source: str) -> Dataset | None:
     """The data of a source with bad rows left out; None, and a line that says why, for a file of another kind."""
-    from evenhand.data.foreign import foreign
-    from evenhand.data.guess import guessed
     from evenhand.data.load import load
+    from evenhand.data.non_training_files import foreign
+    from evenhand.data.sniff import guessed
 
     if source.startswith("{"):
         return load({"on_bad_row": "skip", **_mapping(source)}, where="command line")
@@ -93,7 +93,7 @@ def looked_at(source: str) -> Dataset | None:
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
-    from evenhand.experiment.document import parse
+    from evenhand.configfile.document import parse
 
     return parse(text, "command line").data
 

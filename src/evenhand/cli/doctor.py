@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evenhand.experiment.launch import Run
+    from evenhand.run_experiment import Run
 
 WRONG_INPUT = 2
 
@@ -29,9 +29,9 @@ def doctor(
     from rich.console import Console
 
     from evenhand.doctor import CHECKS, examine
-    from evenhand.doctor.show import show
+    from evenhand.doctor.render import show
     from evenhand.errors import UserError, did_you_mean
-    from evenhand.experiment.launch import prepare
+    from evenhand.run_experiment import prepare
 
     console = Console()
     if list_checks:
@@ -54,7 +54,7 @@ def doctor(
 def before_run(prepared: Run, console: Console) -> None:
     """The quick look: warnings are shown, failures that are not waived end the command with exit code 2."""
     from evenhand.doctor import Severity, examine
-    from evenhand.doctor.show import show
+    from evenhand.doctor.render import show
 
     diagnosis = examine(prepared, quick=True)
     if any(r.worst() in (Severity.FAIL, Severity.WARN) for r in diagnosis.results):

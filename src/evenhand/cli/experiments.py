@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from evenhand.experiment.launch import Run
-    from evenhand.experiment.run import Outcome
+    from evenhand.run_experiment import Run
+    from evenhand.runner.local import Outcome
 
 FAILED_CELLS, STOPPED = 3, 130
 _WIDE = 160
@@ -37,15 +37,15 @@ def run(
     from rich.console import Console
 
     from evenhand.cli.doctor import before_run
-    from evenhand.experiment import trainable
-    from evenhand.experiment.launch import prepare
+    from evenhand.plan import parameter_count
+    from evenhand.run_experiment import prepare
 
     prepared = prepare(experiment, overrides or [], out)
     console = Console()
     if plan:
         wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
         wide.print(plan_table(prepared))
-        for line in trainable.lines(prepared.loaded.value):
+        for line in parameter_count.lines(prepared.loaded.value):
             wide.print(line, highlight=False, markup=False, soft_wrap=True)
         return
     if not unchecked:
@@ -97,8 +97,8 @@ def plan_table(prepared: Run) -> Table:
 def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, dict[str, Any] | None]:
     from rich.console import Console
 
-    from evenhand.experiment.launch import execute
-    from evenhand.experiment.progress import choose_view
+    from evenhand.run_experiment import execute
+    from evenhand.runner.progress import choose_view
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
     errors = Console(stderr=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.judging import open_judge
+from evenhand.cli.judge import open_judge
 from evenhand.cli.progress import Progress
 from evenhand.errors import UserError
 
@@ -124,7 +124,7 @@ def sampled(
     from evenhand.cli.describe import renderer_of
     from evenhand.cli.models import open_policy
     from evenhand.engines.local import LocalEngine
-    from evenhand.synthesis.kept import kept_answers
+    from evenhand.synthesis.resume_cache import kept_answers
 
     policy, _ = open_policy(model)
     renderer = renderer_of(model, template)
@@ -144,7 +144,7 @@ def sampled(
 def with_memory(judge: Judge, name: str, cache: Cache) -> Judge:
     """A reward that keeps its scores as a language model keeps its replies; other judges have a cache of their own."""
     from evenhand.judges import RewardJudge
-    from evenhand.synthesis.kept import KeptReward
+    from evenhand.synthesis.resume_cache import KeptReward
 
     if not isinstance(judge, RewardJudge):
         return judge
@@ -155,7 +155,7 @@ def with_memory(judge: Judge, name: str, cache: Cache) -> Judge:
 def identity(name: str) -> Mapping[str, Any]:
     """A model or reward by name, with the bytes of a local model's folder."""
     from evenhand.cli.models import model_path
-    from evenhand.experiment.hashing import model_fingerprint
+    from evenhand.store.fingerprint import model_fingerprint
 
     folder = None if name.startswith("{") else model_path(name)
     return {"name": name, "bytes": model_fingerprint(folder) if isinstance(folder, Path) else None}
@@ -169,14 +169,14 @@ def summary(groups: list[Group], found: Labelled, judge: Judge) -> list[str]:
     if longer:
         lines.append(f"the preferred answer is the longer one in {sum(longer) / len(longer):.1%} (ties half)")
     if found.verdicts:
-        from evenhand.judges import account
-
         shares = {
             "ties": "ties",
             "invalid": "unusable",
             "consistency": "same verdict in both orders",
             "p_first": "prefers the first",
         }
+        from evenhand.judges import account
+
         seen = account(found.verdicts)
         lines.append(
             "judge: " + ", ".join(f"{text} {seen[key]:.1%}" for key, text in shares.items() if seen.get(key) is not None)

@@ -28,8 +28,8 @@ def sample(
     device: str = "auto",
 ) -> list[Group]:  # fmt: skip
     """`n` answers of a policy to each prompt of a file; the same seed for every model, so that answers can be made again."""
+    from evenhand.cli.inference import read_prompts
     from evenhand.cli.models import is_reward_model
-    from evenhand.cli.play import read_prompts
     from evenhand.engines.local import LocalEngine
     from evenhand.types import Sampling
 

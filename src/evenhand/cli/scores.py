@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
-from evenhand.experiment.document import parse
+from evenhand.configfile.document import parse
 from evenhand.types import Group, Scores
 
 MICROBATCH = 8192

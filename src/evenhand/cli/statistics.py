@@ -67,8 +67,8 @@ def ratings(
 ) -> None:
     """Bradley-Terry ratings of many players, with intervals over prompts."""
     from evenhand.cli.tables import rating_lines
-    from evenhand.evaluation.battles import ratings
     from evenhand.evaluation.outcome_files import BATTLES, is_battles, read_outcomes
+    from evenhand.evaluation.pairwise_files import ratings
 
     rows = read_outcomes(file)
     if not is_battles(rows):
@@ -86,7 +86,7 @@ def style(
 ) -> None:
     """Length, headers, lists and bold of both sides, and the win rate if both were dressed alike."""
     from evenhand.cli.tables import plain_lines
-    from evenhand.evaluation.styles import style_report
+    from evenhand.evaluation.style import style_report
 
     found = style_report(file, answers, baseline)
     _show(plain_lines(found["models"]), found, out)

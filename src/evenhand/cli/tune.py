@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from evenhand.experiment.board import Board
+    from evenhand.runner.state import Board
     from evenhand.tuning.launch import Tuning
 
 FAILED_ARMS, STOPPED = 3, 130
@@ -53,7 +53,7 @@ def tune(
 def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> dict[str, Any]:
     from rich.console import Console
 
-    from evenhand.experiment.progress import choose_view
+    from evenhand.runner.progress import choose_view
     from evenhand.tuning.launch import execute
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
@@ -69,9 +69,9 @@ def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> dict[str, Any]
 
 
 def _show_plan(tuning: Tuning, console: Console) -> None:
-    from evenhand.experiment.progress import duration
-    from evenhand.experiment.run import default_workers
-    from evenhand.experiment.timings import usual
+    from evenhand.runner.local import default_workers
+    from evenhand.runner.progress import duration
+    from evenhand.runner.timings import usual
     from evenhand.stats import win_rate
     from evenhand.tuning.launch import look
 
@@ -96,7 +96,7 @@ def _show_plan(tuning: Tuning, console: Console) -> None:
 
 
 def _left_out(tuning: Tuning) -> list[str]:
-    from evenhand.experiment.spaces import left_out
+    from evenhand.spec.search_spaces import left_out
 
     return [f"Not tuned: {arm}, because {why}." for arm, why in left_out(tuning.experiment).items()]
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from evenhand.core import products, vocabulary
-from evenhand.core.vocabulary import Head, Rows
+from evenhand.core import logits_kernels, matmul
+from evenhand.core.logits_kernels import Head, Rows
 
 CARRY_BYTES = {"cpu": 512 << 20, "cuda": 1 << 30}
 """Default budget for what the backward pass may carry instead of recomputing, per call."""
@@ -152,10 +152,10 @@ class _CompletionLogp(torch.autograd.Function):
         carried = torch.empty(0 if as_computed else cut.carried, len(weight), dtype=head.w.dtype, device=h.device)
         for part in cut.chunks(len(h), whole=as_computed):
             rows = _rows(part, h, ids, stats, entropy)
-            z = vocabulary.logits(head, rows.hidden)
-            vocabulary.exponentials(z, rows)
+            z = logits_kernels.logits(head, rows.hidden)
+            logits_kernels.exponentials(z, rows)
             if part.stop <= cut.carried:
-                vocabulary.subtract_answers(z, rows)
+                logits_kernels.subtract_answers(z, rows)
                 if as_computed:
                     carried = z
                 else:
@@ -181,9 +181,9 @@ class _CompletionLogp(torch.autograd.Function):
             rows = _rows(part, h, ids, stats, entropy)
             kept = carried[part] if part.stop <= ctx.cut.carried else None
             if grad_entropy is None:
-                g, row = vocabulary.gradient_of_logp(head, rows, grad[part], kept)
+                g, row = logits_kernels.gradient_of_logp(head, rows, grad[part], kept)
             else:
-                g, row = vocabulary.gradient_with_entropy(head, rows, grad[part], grad_entropy[part], kept)
+                g, row = logits_kernels.gradient_with_entropy(head, rows, grad[part], grad_entropy[part], kept)
             sums.add(part, g, row * head.gain)
         return *sums.like(hidden, weight, bias), None, None, None
 
@@ -206,7 +206,7 @@ class _Sums:
     def add(self, part: slice, g: Tensor, row: Tensor) -> None:
         """A chunk's gradient `row[:, None] * g` in (h w^T + b); `row` multiplies the small side of each product."""
         if self.hidden is not None:
-            self.hidden[part] = products.product(g, self._head.w).to(self.hidden.dtype).mul_(row[:, None])
+            self.hidden[part] = matmul.product(g, self._head.w).to(self.hidden.dtype).mul_(row[:, None])
         if self._needed[1]:
             self._add_to_weight(g.t(), (self._source[part] * row[:, None]).to(g.dtype))
         if self.bias is not None:
@@ -214,11 +214,11 @@ class _Sums:
 
     def _add_to_weight(self, a: Tensor, b: Tensor) -> None:
         if self.weight is None:
-            self.weight = products.product(a, b).to(self._head.real)
-        elif self.weight.dtype == a.dtype and not products.worth_it(a, b.t()):
+            self.weight = matmul.product(a, b).to(self._head.real)
+        elif self.weight.dtype == a.dtype and not matmul.worth_it(a, b.t()):
             self.weight.addmm_(a, b)
         else:
-            self.weight.add_(products.product(a, b))
+            self.weight.add_(matmul.product(a, b))
 
     def like(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, ...]:
         """In the precision of the inputs. Without rows, the weight's gradient is zero."""

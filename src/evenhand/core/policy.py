@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evenhand.core.shaping import (
+from evenhand.core.kl_control import (
     adaptive_kl,
     overlong_penalty,
     sequence_agreement,

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from evenhand.core.transport import aot_of_pairs, aot_paired, aot_paired_weights, aot_unpaired, aot_unpaired_weights
-from evenhand.core.unpaired import kto, mismatched, z0
+from evenhand.core.aot import aot_of_pairs, aot_paired, aot_paired_weights, aot_unpaired, aot_unpaired_weights
+from evenhand.core.kto import kto, mismatched, z0
 
 __all__ = [
     "aot_of_pairs",

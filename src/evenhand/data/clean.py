@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.data.shingles import Grams, Signatures, jaccard, shingles, words
+from evenhand.data.minhash import Grams, Signatures, jaccard, shingles, words
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Content, Group, Message
 

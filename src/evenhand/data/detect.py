@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evenhand.data import transcripts
+from evenhand.data import chat_cleaning
 from evenhand.data.formats import FORMATS, WEIGHT, Format, Kind
 from evenhand.data.rows import look
 from evenhand.errors import UserError
@@ -139,5 +139,5 @@ def _style(format_: Format, sample: Sequence[Mapping[str, Any]], groups: Sequenc
     turns = sum(not isinstance(g.prompt.content, str) for g in groups)
     if not turns:
         return "verbatim text"
-    source = any(transcripts.is_transcript(look(row, columns.get(f, f))) for row in sample[:1] for f in format_.fields)
+    source = any(chat_cleaning.is_transcript(look(row, columns.get(f, f))) for row in sample[:1] for f in format_.fields)
     return ("conversations" if turns == len(groups) else "text and conversations") + (" from transcripts" if source else "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from evenhand.data.shingles import words
+from evenhand.data.minhash import words
 from evenhand.errors import UserError
 from evenhand.seeding import rng
 

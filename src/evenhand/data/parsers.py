@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evenhand.data import transcripts
+from evenhand.data import chat_cleaning
 from evenhand.data.jsonl import group_from_json
 from evenhand.data.rows import Row
 from evenhand.types import Completion, Content, Group, Message, Prompt
@@ -29,8 +29,8 @@ def _prompt_content(row: Row, name: str, *, chat: bool) -> Content:
     content = row.content(name)
     if not isinstance(content, str):
         return content
-    if row.reading.transcripts == "turns" and transcripts.is_transcript(content):
-        return _without_open_turn(row, name, transcripts.turns(content))
+    if row.reading.transcripts == "turns" and chat_cleaning.is_transcript(content):
+        return _without_open_turn(row, name, chat_cleaning.turns(content))
     if row.reading.style == "chat" or (chat and row.reading.style != "verbatim"):
         return (*_system(row), Message("user", content))
     return row.reading.wrap.replace("{prompt}", content) if row.reading.wrap else content
@@ -66,7 +66,7 @@ def _continue_text(row: Row, prompt: str, turns: Mapping[str, tuple[Message, ...
     """A prompt given as text beside conversations: it is the user's turn, or it repeats one of their shared turns."""
     if all(t[0].role == "assistant" for t in turns.values()):
         return (Message("user", prompt),), list(turns.values())
-    shared = transcripts.shared_turns(list(turns.values()))
+    shared = chat_cleaning.shared_turns(list(turns.values()))
     start = next(iter(turns.values()))[:shared]
     if not any(m.role == "user" and m.content.strip() == prompt.strip() for m in start):
         raise row.bad(
@@ -114,8 +114,8 @@ def pair(row: Row, prompt_name: str = "prompt", *, chat: bool = False, meta: Map
 def pair_implicit(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """A preference pair whose prompt is what both sides share: turns, transcript turns, or words."""
     sides = {name: row.content(name, empty=True) for name in ("chosen", "rejected")}
-    if row.reading.transcripts == "turns" and all(transcripts.is_transcript(s) for s in sides.values()):
-        sides = {name: transcripts.turns(str(s)) for name, s in sides.items()}
+    if row.reading.transcripts == "turns" and all(chat_cleaning.is_transcript(s) for s in sides.values()):
+        sides = {name: chat_cleaning.turns(str(s)) for name, s in sides.items()}
     kinds = {isinstance(s, str) for s in sides.values()}
     if len(kinds) != 1:
         raise row.bad("rejected", "chosen and rejected differ in form (text against turns)")
@@ -124,7 +124,7 @@ def pair_implicit(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
 
 
 def _split_turns(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Content]]:
-    shared = transcripts.shared_turns(list(sides.values()))
+    shared = chat_cleaning.shared_turns(list(sides.values()))
     if not shared:
         raise row.bad("rejected", "shares no first turn with chosen, so there is no prompt", fix="add a prompt column")
     prompt = sides["chosen"][:shared]
@@ -139,7 +139,7 @@ def _split_text(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Conte
         row.text(name)  # says which side is empty
     if sides["chosen"] == sides["rejected"]:
         raise row.bad("rejected", "is the same text as chosen, so the prompt cannot be told apart", fix="add a prompt column")
-    shared = transcripts.shared_text(list(sides.values()))
+    shared = chat_cleaning.shared_text(list(sides.values()))
     if not shared:
         raise row.bad("rejected", "shares no first word with chosen, so there is no prompt", fix="add a prompt column")
     rest = {name: text[len(shared) :] for name, text in sides.items()}

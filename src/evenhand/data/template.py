@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from evenhand.data.assistant_mask import assistant_mask
 from evenhand.data.chat_templates import with_template
 from evenhand.data.encode import Encoder, fingerprint, generation_stops
 from evenhand.data.render import Answer, ChatRenderer, Rendered
-from evenhand.data.turns import assistant_mask
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Completion, Finish, Group, Message, Prompt, TokenGroup, Tokens
 

@@ -7,19 +7,38 @@ from evenhand.doctor import (
     data,
     generation,
     leaks,
+    learning_check,
     model,
     preferences,
     reward,
     reward_model,
     template,
     tokens,
-    trial,
 )  # fmt: skip
+from evenhand.doctor.context import Patient
 from evenhand.doctor.examine import Diagnosis, Result, examine
-from evenhand.doctor.patient import Patient
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity
 
 __all__ = [
-    "CHECKS", "Check", "Diagnosis", "Finding", "Patient", "Result", "Severity", "adapters", "budget", "conversations", "data",
-    "examine", "generation", "leaks", "model", "preferences", "reward", "reward_model", "template", "tokens", "trial",
+    "CHECKS",
+    "Check",
+    "Diagnosis",
+    "Finding",
+    "Patient",
+    "Result",
+    "Severity",
+    "adapters",
+    "budget",
+    "conversations",
+    "data",
+    "examine",
+    "generation",
+    "leaks",
+    "learning_check",
+    "model",
+    "preferences",
+    "reward",
+    "reward_model",
+    "template",
+    "tokens",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.context import Patient, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.errors import UserError
 
@@ -27,8 +27,8 @@ NARROW = 0.1
     fix="name layers as the model does: `targets: all_linear`, or ends of names such as q_proj",
 )
 def fitting(patient: Patient) -> Iterator[Finding]:
-    from evenhand.experiment.trainable import adapted_arms, counted, skeleton
     from evenhand.models.adapters import peft
+    from evenhand.plan.parameter_count import adapted_arms, counted, skeleton
 
     arms = adapted_arms(patient.experiment)
     if not arms:
@@ -67,8 +67,8 @@ def _rounded(patient: Patient) -> Iterator[Finding]:
     quick=False,
 )
 def learning(patient: Patient) -> Iterator[Finding]:
-    from evenhand.experiment.trainable import adapted_arms
     from evenhand.models import adapters
+    from evenhand.plan.parameter_count import adapted_arms
 
     arms = adapted_arms(patient.experiment)
     if not arms:
@@ -94,10 +94,10 @@ def learning(patient: Patient) -> Iterator[Finding]:
 
 def _learns(policy: Policy, rows: list[Any], name: str) -> Iterator[Finding]:
     """B begins at zero, so that A has no gradient at first: B must have one."""
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
 
     try:
-        _, found = probe.gradients(policy, [rows])
+        _, found = forward_probe.gradients(policy, [rows])
     except RuntimeError as error:  # torch's, when nothing that learns is reached
         yield fail(f"{name}: no weight gets a gradient ({error})", fix="check `targets` and gradient checkpointing")
         return
@@ -114,25 +114,25 @@ def _survives(policy: Policy, rows: list[Any], name: str, patient: Patient) -> I
     """With weights moved off the start: the network as it trains, the merged model loaded again, and the adapter on the start."""
     import torch
 
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
     from evenhand.models import adapter_files
     from evenhand.models.load import load_policy, save
     from evenhand.seeding import generator
 
     e, draw = patient.experiment, generator("doctor", "adapter")
-    start = probe.logps(policy, rows)
+    start = forward_probe.logps(policy, rows)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         save(policy, patient.renderer.tokenizer, folder / "start")
         with torch.no_grad():
             for p in (p for n, p in policy.named_parameters() if "lora_B" in n):
                 p.add_(0.01 * torch.randn(p.shape, generator=draw).to(p))
-        trained = probe.logps(policy, rows)
+        trained = forward_probe.logps(policy, rows)
         save(policy, patient.renderer.tokenizer, folder / "model")
         adapter_files.write(policy, folder / "adapter", start=folder / "start")
         for kind in ("model", "adapter"):
             again = load_policy(folder / kind, dtype=e.model.dtype, device=e.runtime.device)
-            worst = max(float((a - b).abs().max()) for a, b in zip(trained, probe.logps(again, rows), strict=True))
+            worst = max(float((a - b).abs().max()) for a, b in zip(trained, forward_probe.logps(again, rows), strict=True))
             allowed = WORST if policy.dtype.itemsize >= 4 else NARROW
             seen = f"{name}: {kind}/ saved and loaded again, log-probs differ by at most {worst:.1e} nats"
             yield (fail if worst > allowed else info)(seen)

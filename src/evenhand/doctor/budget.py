@@ -11,12 +11,11 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
-from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.context import Patient, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
-from evenhand.experiment.fairness import learning_rate
-from evenhand.experiment.signals import models_in, resolved_reward
 from evenhand.methods import METHODS
 from evenhand.models.adapters import RATE
+from evenhand.spec.reward_resolution import models_in, resolved_reward
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}
 """The oldest versions that the tests run with."""
@@ -34,7 +33,7 @@ SPREAD = 20.0
     quick=False,
 )
 def longest_step(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor.probe import longest_batch, peak_memory, step
+    from evenhand.doctor.forward_probe import longest_batch, peak_memory, step
 
     rows = patient.rows(limit=64)
     if not rows:
@@ -121,7 +120,7 @@ def writable(patient: Patient) -> Iterator[Finding]:
 def rates(patient: Patient) -> Iterator[Finding]:
     large = _parameters(patient) > LARGE
     for name, arm in patient.arms.items():
-        rate, usual = learning_rate(arm, patient.experiment), patient.methods[name].learning_rate
+        rate, usual = arm.learning_rate, patient.methods[name].learning_rate
         adapter = arm.train.adapter is not None
         usual *= RATE if adapter else 1.0
         if rate <= 0 or not rate < 1:

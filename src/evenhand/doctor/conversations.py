@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from evenhand.doctor.patient import Patient
+from evenhand.doctor.context import Patient
 from evenhand.doctor.registry import Finding, check, graded, share, shortened, warn
 from evenhand.types import Content
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from evenhand.data.clean import drop_exact
+from evenhand.doctor.context import Patient, last_turn
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.patient import Patient, last_turn
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
-from evenhand.experiment.making import REVISED
+from evenhand.spec.synthetic import REVISED
 from evenhand.types import Group, content_text
 
 FEW = 3

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.context import Patient, Unavailable
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity, fail
 from evenhand.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from evenhand.experiment.launch import Run
+    from evenhand.run_experiment import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

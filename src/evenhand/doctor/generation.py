@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evenhand.doctor.patient import Patient, Unavailable
+from evenhand.doctor.context import Patient, Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, info, share, shortened, warn
-from evenhand.experiment.signals import models_in, resolved_reward
+from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Group, Head, Sampling
 
 RELATIVE = ("leave_one_out", "standardise", "centre", "rank")
@@ -146,8 +146,8 @@ def rollouts(patient: Patient, *, prompts: int, n: int) -> list[Group]:
 
 def gap(patient: Patient, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
     """Per token: the trainer's log-prob minus the sampler's, and the ratio of probabilities."""
-    from evenhand.train.items import Item
-    from evenhand.train.scoring import read
+    from evenhand.train.examples import Item
+    from evenhand.train.logprobs import read
 
     online = list(patient.online.values())
     temperature = (online[0].sampling.temperature if online else 1.0) or 1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evenhand.data.shingles import Grams
-from evenhand.doctor.patient import Patient, last_turn, spaced
+from evenhand.data.minhash import Grams
+from evenhand.doctor.context import Patient, last_turn, spaced
 from evenhand.doctor.registry import Finding, check, fail, graded, share, shortened
 from evenhand.types import Group
 

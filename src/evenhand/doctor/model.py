@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evenhand.doctor.context import Patient, Unavailable
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.patient import Patient, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.types import TokenGroup
 
@@ -31,15 +31,15 @@ FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     quick=False,
 )
 def first_loss(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
 
     rows = patient.rows(pairs=True, limit=8)
     named = {n: a for n, a in patient.arms.items() if a.method in FIRST_LOSS}
     if not rows or not named:
         raise Unavailable("no arm has a first loss that is known beforehand")
-    batch = probe.pair_batch(patient.policy, rows)
+    batch = forward_probe.pair_batch(patient.policy, rows)
     for name, arm in named.items():
-        found = probe.first_loss(patient.policy, patient.methods[name].objective, batch)
+        found = forward_probe.first_loss(patient.policy, patient.methods[name].objective, batch)
         expected = FIRST_LOSS[arm.method](arm.parameters)
         if not abs(found["loss"] - expected) <= 1e-3 * max(1.0, expected):
             yield fail(f"{name}: the first loss is {found['loss']:.4f}, it must be {expected:.4f}")
@@ -55,10 +55,10 @@ def first_loss(patient: Patient) -> Iterator[Finding]:
     quick=False,
 )
 def gradients(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
-    loss, found = probe.gradients(patient.policy, [rows])
+    loss, found = forward_probe.gradients(patient.policy, [rows])
     if not math.isfinite(loss):
         yield fail(f"the loss of the first batch is {loss}")
     trainable = [n for n, p in patient.policy.named_parameters() if p.requires_grad]
@@ -102,12 +102,12 @@ def precision(patient: Patient) -> Iterator[Finding]:
     quick=False,
 )
 def deterministic(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
     was = patient.policy.training
     patient.policy.train()
-    first, second = probe.logps(patient.policy, rows), probe.logps(patient.policy, rows)
+    first, second = forward_probe.logps(patient.policy, rows), forward_probe.logps(patient.policy, rows)
     patient.policy.train(was)
     worst = max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
     if worst > 1e-6:
@@ -124,16 +124,16 @@ def deterministic(patient: Patient) -> Iterator[Finding]:
     quick=False,
 )
 def reload(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
     from evenhand.models.load import load_policy, save
 
     rows, e = _rows(patient), patient.experiment
-    before = probe.logps(patient.policy, rows)
+    before = forward_probe.logps(patient.policy, rows)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model"
         save(patient.policy, patient.renderer.tokenizer, target)
         again = load_policy(target, dtype=e.model.dtype, device=e.runtime.device)
-    worst = max(float((a - b).abs().max()) for a, b in zip(before, probe.logps(again, rows), strict=True))
+    worst = max(float((a - b).abs().max()) for a, b in zip(before, forward_probe.logps(again, rows), strict=True))
     yield (fail if worst > 1e-4 else info)(f"saved and loaded again, log-probs differ by at most {worst:.1e} nats")
 
 
@@ -166,12 +166,12 @@ def complete(patient: Patient) -> Iterator[Finding]:
     quick=False,
 )
 def accumulation(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
-    loss, whole = probe.gradients(patient.policy, [rows])
-    other, parts = probe.gradients(patient.policy, [[r] for r in rows])
-    worst = max(probe.relative(parts[n], g) for n, g in whole.items() if g.norm() > 0)
+    loss, whole = forward_probe.gradients(patient.policy, [rows])
+    other, parts = forward_probe.gradients(patient.policy, [[r] for r in rows])
+    worst = max(forward_probe.relative(parts[n], g) for n, g in whole.items() if g.norm() > 0)
     good = worst < 1e-2 if patient.policy.dtype.itemsize < 4 else worst < 1e-3
     seen = f"one micro-batch or {len(rows)}: loss {loss:.5f} and {other:.5f}, gradients differ by {worst:.1e} relatively"
     yield (info if good else fail)(seen)
@@ -185,11 +185,11 @@ def accumulation(patient: Patient) -> Iterator[Finding]:
     quick=False,
 )
 def packing(patient: Patient) -> Iterator[Finding]:
-    from evenhand.doctor import probe
+    from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
-    together = probe.logps(patient.policy, rows)
-    alone = [row for part in probe.alone(rows) for row in probe.logps(patient.policy, part)]
+    together = forward_probe.logps(patient.policy, rows)
+    alone = [row for part in forward_probe.alone(rows) for row in forward_probe.logps(patient.policy, part)]
     worst = max(float((a - b).abs().max()) for a, b in zip(together, alone, strict=True))
     good = worst < (0.1 if patient.policy.dtype.itemsize < 4 else 1e-3)
     yield (info if good else fail)(f"log-probs differ by at most {worst:.1e} nats")

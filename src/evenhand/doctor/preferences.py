@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evenhand.data.convert import pairs_of
-from evenhand.doctor.patient import Patient
+from evenhand.doctor.context import Patient
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
 from evenhand.methods import BINARY
 from evenhand.types import Group

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evenhand.types import TokenGroup
 
 if TYPE_CHECKING:
-    from evenhand.doctor.patient import Patient
+    from evenhand.doctor.context import Patient
 
 
 class Severity(StrEnum):

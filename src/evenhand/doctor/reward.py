@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from evenhand.data.convert import pairs_of
+from evenhand.doctor.context import Patient, Unavailable, spaced
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.patient import Patient, Unavailable, spaced
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
-from evenhand.experiment.config import Judge
-from evenhand.experiment.signals import models_in, resolved_reward
 from evenhand.judges.selftest import shuffled
+from evenhand.spec.experiment import Judge
+from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Completion, Group, Message
 
 TRIED = 64

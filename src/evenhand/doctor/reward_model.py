@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.doctor.context import Patient, Unavailable, spaced
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.existing import Existing, named
-from evenhand.doctor.patient import Patient, Unavailable, spaced
+from evenhand.doctor.pretrained import Existing, named
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
 from evenhand.doctor.reward import tried
 from evenhand.errors import UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evenhand.data.template import Renderer
+from evenhand.doctor.context import Patient
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.patient import Patient
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
 from evenhand.errors import UserError
 from evenhand.types import Group, Message, Prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from evenhand.doctor.patient import Patient, spaced
+from evenhand.doctor.context import Patient, spaced
 from evenhand.doctor.registry import Finding, check, fail, graded, info, share, shortened, warn
 from evenhand.types import Group, Prompt, TokenGroup
 

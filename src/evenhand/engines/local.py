@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.engines.checks import Renders, check_sampling, per_completion, prompt_ids
-from evenhand.engines.wave import Row, Sampled, plan, run
+from evenhand.engines.decode_batch import Row, Sampled, plan, run
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
 from evenhand.types import Completion, Group, Prompt, Sampling

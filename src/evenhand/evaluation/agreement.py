@@ -10,10 +10,10 @@ import numpy as np
 
 from evenhand.errors import UserError
 from evenhand.evaluation.pairs import category_of, sections
+from evenhand.evaluation.readers import read_located
 from evenhand.evaluation.reward_benchmarks import judge_bench_groups, kind_of
-from evenhand.evaluation.rows import read_located
 from evenhand.judges import Comparison, Judge, Verdict, account
-from evenhand.judges.account import by_length
+from evenhand.judges.agreement import by_length
 from evenhand.judges.verdict import Progress
 from evenhand.stats import soft_wilson
 from evenhand.types import Group

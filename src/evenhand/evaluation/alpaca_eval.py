@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evenhand.errors import UserError
-from evenhand.evaluation.rows import Row, column, read_rows, write_json_list
+from evenhand.evaluation.readers import Row, column, read_rows, write_json_list
 from evenhand.judges.verdict import Comparison, Verdict
 from evenhand.stats.length import length_controlled
 from evenhand.types import Completion, Group, Prompt

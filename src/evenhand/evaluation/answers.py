@@ -8,7 +8,7 @@ from pathlib import Path
 from evenhand.data.jsonl import FIELDS, read_groups
 from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
-from evenhand.evaluation.rows import read_rows
+from evenhand.evaluation.readers import read_rows
 from evenhand.judges.verdict import Comparison
 from evenhand.types import Group
 

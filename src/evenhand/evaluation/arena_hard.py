@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.evaluation.rows import Row, column, read_rows, write_jsonl
+from evenhand.evaluation.readers import Row, column, read_rows, write_jsonl
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
 from evenhand.stats.style import StyleControlled, arena_hard_outcome, style_controlled, style_gaps, style_of
 from evenhand.types import Completion, Group, Message, Prompt, content_id

@@ -13,9 +13,9 @@ from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
 from evenhand.evaluation.answers import matched
 from evenhand.evaluation.finished import FinishedRun
 from evenhand.evaluation.outcomes import Row, compare
-from evenhand.evaluation.rows import write_json_list, write_jsonl
+from evenhand.evaluation.readers import write_json_list, write_jsonl
 from evenhand.judges import Comparison, Judge, Verdict, account
-from evenhand.judges.account import by_length, merged
+from evenhand.judges.agreement import by_length, merged
 from evenhand.judges.verdict import Progress
 from evenhand.stats import length_controlled, style_controlled, style_gaps, style_of, win_rate
 from evenhand.types import Group

@@ -21,8 +21,8 @@ def log_probs(
     """log pi(answer | prompt) in nats, summed over the answer's tokens (its stop token too); `per_token` is the mean."""
 
     def score(groups: Sequence[Group]) -> list[Scores]:
-        from evenhand.train.items import Item
-        from evenhand.train.scoring import read, total
+        from evenhand.train.examples import Item
+        from evenhand.train.logprobs import read, total
 
         cut = {"max_prompt": max_prompt, "max_completion": max_completion}
         items = [Item(tokens=renderer.tokenise(group, **cut)) for group in groups]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.evaluation.battles import ratings
-from evenhand.evaluation.rows import Row, field, read_located, write_jsonl
+from evenhand.evaluation.pairwise_files import ratings
+from evenhand.evaluation.readers import Row, field, read_located, write_jsonl
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
 from evenhand.stats import clustered_se, percentile_interval
 from evenhand.types import Completion, Group, Message, Prompt, content_id

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.evaluation.rows import Row, field, read_located
+from evenhand.evaluation.readers import Row, field, read_located
 
 ALIASES = {
     "model": "arm", "policy": "arm", "method": "arm", "prompt_id": "prompt", "item": "prompt", "question_id": "prompt",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.evaluation.rows import Row
+from evenhand.evaluation.readers import Row
 from evenhand.stats import (
     Difference,
     bca_interval,

@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.stats import (
-    agreement_by_length,
-    calibration,
-    pair_metrics,
-    reward_bench,
-    t_interval,
-)
+from evenhand.stats import agreement_by_length, calibration, pair_metrics, reward_bench, t_interval
 from evenhand.stats.reward_bench import PRIOR_SETS, SECTIONS
 from evenhand.types import Group, Scores
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.evaluation.outcomes import check_alike, tabulate
-from evenhand.evaluation.rows import Row
+from evenhand.evaluation.readers import Row
 from evenhand.stats import minimum_detectable_difference, planned_resolution, power, prompts_needed
 from evenhand.stats.twoway import mean_squares
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.evaluation.rows import Row, field
+from evenhand.evaluation.readers import Row, field
 from evenhand.stats import reward_bench_2, rm_bench, ties_score, wilson
 from evenhand.stats.reward_bench import FOUR_WAY, TiesPrompt, four_way_correct
 from evenhand.types import Completion, Group, Message, Prompt, Scores

@@ -68,8 +68,8 @@ def on_base(base: str, folder: Path, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
+    from evenhand.models.library_logging import quietly
     from evenhand.models.load import resolve_device
-    from evenhand.models.quiet import quietly
 
     try:
         from peft import PeftModel

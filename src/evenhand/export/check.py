@@ -156,8 +156,8 @@ def plain_model(folder: Path, computes: str, device: str) -> Any:
     """The exported folder as anyone would open it."""
     from transformers import AutoModelForCausalLM
 
+    from evenhand.models.library_logging import quietly
     from evenhand.models.load import DTYPES, resolve_device
-    from evenhand.models.quiet import quietly
 
     with quietly():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[computes]).to(resolve_device(device)).eval()
@@ -166,7 +166,7 @@ def plain_model(folder: Path, computes: str, device: str) -> Any:
 @torch.no_grad()
 def listen(model: Any, tokens: Sequence[TokenGroup], *, max_tokens: int) -> Heard:
     """What a plain transformers model says, one unpadded row at a time."""
-    from evenhand.models.quiet import quietly
+    from evenhand.models.library_logging import quietly
 
     logp, greedy = [], []
     for t in tokens:
@@ -238,8 +238,8 @@ def _run_policy(subject: Subject, device: str) -> Policy:
 def _logps(policy: Policy, tokens: Sequence[TokenGroup], device: str) -> list[torch.Tensor]:
     """Log-probs [tokens] of each group's first completion by evenhand's own packed forward pass."""
     from evenhand.models.load import resolve_device
-    from evenhand.train.items import Item
-    from evenhand.train.scoring import read
+    from evenhand.train.examples import Item
+    from evenhand.train.logprobs import read
 
     items = [Item(tokens=t) for t in tokens]
     rows = read(

@@ -58,8 +58,8 @@ def listen(folder: Path, tokens: Sequence[TokenGroup], computes: str, device: st
     """Scores by plain transformers of the exported folder: each row alone, and all rows padded to one length."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from evenhand.models.library_logging import quietly
     from evenhand.models.load import DTYPES, resolve_device
-    from evenhand.models.quiet import quietly
 
     rows = [[*t.prompt, *t.completions[0].ids] for t in tokens]
     with quietly():

@@ -9,13 +9,13 @@ from typing import Any
 from evenhand.export import origin
 from evenhand.export.markdown import Markdown, code, escaped
 from evenhand.export.subject import Subject
-from evenhand.report.cards import judge_facts, judge_warnings, reward_model_cards
+from evenhand.report.formatting import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
-from evenhand.report.numbers import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
 from evenhand.report.remarks import said_while_training, stopped_early
 from evenhand.report.run_data import RunData
+from evenhand.report.summaries import judge_facts, judge_warnings, reward_model_cards
 from evenhand.report.summary import Arm, Summary, Verdict
-from evenhand.report.wording import corrected, excluded, power, seeds_agree
+from evenhand.report.text import corrected, excluded, power, seeds_agree
 
 
 def finding(summary: Summary, arm: Arm, seed: int | None) -> Markdown:
@@ -229,7 +229,7 @@ def settings(subject: Subject) -> dict[str, Any]:
 
 def described(subject: Subject) -> tuple[Markdown, list[tuple[str, Markdown]]]:
     """A method's sentence and its five coordinates with this model's parameters; ("", []) for one that is not registered here."""
-    from evenhand.experiment.catalogue import coordinates, paragraphs
+    from evenhand.manual.methods import coordinates, paragraphs
     from evenhand.methods import METHODS, build
 
     name = subject.spec.get("method")

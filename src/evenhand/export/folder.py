@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.errors import UserError
 from evenhand.export.elsewhere import for_other_readers
 from evenhand.export.subject import Subject
-from evenhand.models.folders import as_eos, readable_by_all
+from evenhand.models.artifacts import as_eos, readable_by_all
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def write_model(subject: Subject, renderer: Renderer, folder: Path, dtype: torch
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from evenhand.models.quiet import quietly
+    from evenhand.models.library_logging import quietly
 
     auto = AutoModelForSequenceClassification if subject.is_reward_model else AutoModelForCausalLM
     with quietly():

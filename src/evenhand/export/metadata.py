@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.export import origin
 from evenhand.export.subject import Subject
-from evenhand.report.numbers import interval, is_number
+from evenhand.report.formatting import interval, is_number
 from evenhand.report.summary import summarise
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evenhand.data import transcripts
+from evenhand.data import chat_cleaning
 from evenhand.data.convert import SOFT, pairs_of
 from evenhand.data.formats import FORMATS
 from evenhand.data.jsonl import read_groups, write_rows
@@ -105,7 +105,7 @@ def columns(group: Group, lost: Counter[str]) -> dict[str, Any]:
     prompt = group.prompt.content
     lost["the prompt looks like a transcript: read it with `transcripts: verbatim`"] += isinstance(
         prompt, str
-    ) and transcripts.is_transcript(prompt)
+    ) and chat_cleaning.is_transcript(prompt)
     return {f"meta_{k}" if k in RESERVED else k: v for k, v in group.prompt.meta.items() if v is not None}
 
 

@@ -1,10 +1,10 @@
 """Judges: two answers in, a verdict out. Programs, reward models, and language models here or behind an endpoint."""
 
-from evenhand.judges.account import account
+from evenhand.judges.agreement import account
+from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, Settings, build
 from evenhand.judges.llm import LLMJudge
 from evenhand.judges.reward import RewardJudge
 from evenhand.judges.selftest import self_test
-from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel, Settings, build
 from evenhand.judges.verdict import Comparison, Judge, Order, Status, Verdict, paired
 
 __all__ = [

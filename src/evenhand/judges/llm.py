@@ -11,7 +11,7 @@ from typing import Literal
 
 from evenhand.judges.cache import Cache, CachedChat
 from evenhand.judges.chat import Chat, Reply, Request
-from evenhand.judges.reading import Form, Reading, read, spellings
+from evenhand.judges.parse_verdict import Form, Reading, read, spellings
 from evenhand.judges.template import Template
 from evenhand.judges.verdict import Comparison, Order, Progress, Status, Verdict, settled
 from evenhand.seeding import rng

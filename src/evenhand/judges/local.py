@@ -74,8 +74,8 @@ class LocalChat:
         return Reply(text=answer.text, finish="length" if answer.finish is Finish.LENGTH else "stop", usage=usage)
 
     def _score(self, requests: Sequence[Request]) -> list[Reply]:
-        from evenhand.train.items import Item
-        from evenhand.train.scoring import read
+        from evenhand.train.examples import Item
+        from evenhand.train.logprobs import read
 
         spelt = self._spelt(requests[0].labels) if requests else {}
         answers = tuple(Completion(content=label, tokens=ids) for label, ids in spelt.items())

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from evenhand.judges.account import account
+from evenhand.judges.agreement import account
 from evenhand.judges.llm import LLMJudge
 from evenhand.judges.verdict import Comparison, Judge, Progress
 from evenhand.seeding import rng

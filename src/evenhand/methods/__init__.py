@@ -1,14 +1,17 @@
 """The poster page: every method is one expression over five coordinates (source, signal, credit, objective, reference).
 
 A function of the modules here returns a `Method`; its keyword parameters are the method's hyper-parameters in an experiment file,
-its docstring says what it is, from which paper, and what it reduces to; `python -m evenhand.experiment.catalogue` makes
+its docstring says what it is, from which paper, and what it reduces to; `python -m evenhand.manual.methods` makes
 docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, come from the experiment.
 """
 
-from evenhand.methods import fixed, gradients, groups, selections
+# isort: off
+from evenhand.methods import offline, gradients, groups, selections
+
+# isort: on
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, PREFERENCES, PROMPTS, Method, build, method
 
 __all__ = [
-    "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "build", "fixed", "gradients",
-    "groups", "method", "selections",
+    "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "build", "gradients",
+    "groups", "method", "offline", "selections",
 ]  # fmt: skip

@@ -14,10 +14,10 @@ from torch import nn
 from evenhand.errors import UserError
 from evenhand.models import adapters
 from evenhand.models.adapter_layers import NAME, adapted
-from evenhand.models.quiet import quietly
+from evenhand.models.library_logging import quietly
 
 if TYPE_CHECKING:
-    from evenhand.models.trunk import Trunk
+    from evenhand.models.backbone import Trunk
 
 FOLDER = "adapter"
 """Where a stage leaves what it trained, beside the merged `model/`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from evenhand.models.trunk import Trunk
+    from evenhand.models.backbone import Trunk
     from evenhand.types import Batch, Head, ModelOut
 
 NAME = "default"

@@ -21,7 +21,7 @@ from evenhand.models.adapter_layers import NAME, adapted, put
 from evenhand.seeding import generator
 
 if TYPE_CHECKING:
-    from evenhand.models.trunk import Trunk
+    from evenhand.models.backbone import Trunk
 
 RATE = 10.0
 """Learning rate of an adapter where none is named, over the method's own (Schulman et al. 2025, LoRA Without Regret)."""
@@ -143,7 +143,7 @@ def linear_layers(hf: Any) -> dict[str, nn.Module]:
     """
     from transformers.pytorch_utils import Conv1D
 
-    from evenhand.models.states import backbone
+    from evenhand.models.hidden_states import backbone
 
     inside = set(backbone(hf).modules())
     layers = {name: m for name, m in hf.named_modules() if isinstance(m, nn.Linear | Conv1D) and m in inside}
@@ -209,7 +209,7 @@ def _ends(name: str, target: str) -> bool:
 
 def _inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
     """Put peft's layers in the place of the chosen ones, and check that these and no others were replaced."""
-    from evenhand.models.trunk import with_fast_products
+    from evenhand.models.backbone import with_fast_products
 
     everywhere = [name for name, m in hf.named_modules() if any(_ends(name, leaf) for leaf in _leaves(chosen))]
     named = sorted(_leaves(chosen)) if set(everywhere) == set(chosen) else sorted(chosen)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.models.tree import Rule, Tree
-from evenhand.models.tree_blocks import capped
+from evenhand.models.tree_attention import Rule, Tree
+from evenhand.models.tree_attention_blocks import capped
 
 NAME = "evenhand_tree"
 KNOWN = frozenset({"dropout", "scaling", "sliding_window", "softcap", "is_causal"})

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from evenhand.core import products
+from evenhand.core import matmul
 from evenhand.models.adapter_layers import adapted, is_adapted, merged_weight
 
 LIMIT = 512 << 20
@@ -53,7 +53,7 @@ def prepared(hf: Any, dtype: torch.dtype | None, *, rows: int) -> Iterator[None]
 
 
 def _packs(hf: Any) -> bool:
-    return hf.device.type == "cpu" and hf.dtype in (torch.float32, torch.bfloat16) and products.packs()
+    return hf.device.type == "cpu" and hf.dtype in (torch.float32, torch.bfloat16) and matmul.packs()
 
 
 def _within_limit(hf: Any, dtype: torch.dtype | None) -> Iterator[list[nn.Linear]]:
@@ -74,7 +74,7 @@ class Together:
         self._own = [m.forward for m in layers]
         self._sizes = [m.out_features for m in layers]
         self._dtype = dtype or layers[0].weight.dtype
-        self._weight = products.packed(torch.cat([_weight(m) for m in layers]).to(self._dtype), rows=ROWS)
+        self._weight = matmul.packed(torch.cat([_weight(m) for m in layers]).to(self._dtype), rows=ROWS)
         biases = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
         self._bias = torch.cat(biases).to(self._dtype) if any(m.bias is not None for m in layers) else None
         self._input: Tensor | None = None
@@ -85,7 +85,7 @@ class Together:
         return [self._first, *(self._other(i) for i in range(1, len(self._sizes)))]
 
     def _first(self, x: Tensor) -> Tensor:
-        whole = products.packed_linear(x.to(self._dtype), self._weight, self._bias)
+        whole = matmul.packed_linear(x.to(self._dtype), self._weight, self._bias)
         if len(self._sizes) == 1:
             return whole
         self._input, self._parts = x, whole.split(self._sizes, dim=-1)

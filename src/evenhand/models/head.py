@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.core import products
+from evenhand.core import matmul
 from evenhand.core.logprob import completion_logp, completion_logp_entropy
 
 
@@ -85,7 +85,7 @@ def logit_scale(config: Any) -> float:
 
 def _forward(self: nn.Linear, hidden: Tensor, reading: Reading | None = None) -> Tensor | tuple[Tensor, Tensor | None]:
     if reading is None:
-        return products.linear(hidden, self.weight, self.bias)
+        return matmul.linear(hidden, self.weight, self.bias)
     if reading.entropy:
         return completion_logp_entropy(hidden, self.weight, reading.ids, bias=self.bias, **reading.named)
     return completion_logp(hidden, self.weight, reading.ids, bias=self.bias, **reading.named), None

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from evenhand.models.cells import Cells, move
+from evenhand.models.backbone import Trunk
+from evenhand.models.hidden_states import States, backbone
 from evenhand.models.policy import Policy
-from evenhand.models.states import States, backbone
-from evenhand.models.trunk import Trunk
+from evenhand.models.token_positions import Cells, move
 from evenhand.seeding import generator
 from evenhand.types import Batch, Head, ModelOut
 

@@ -10,11 +10,11 @@ import torch
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.models import adapter_files
+from evenhand.models.backbone import Trunk
 from evenhand.models.heads import RewardModel, ValuePolicy, scored
+from evenhand.models.library_logging import quietly
 from evenhand.models.policy import Policy
-from evenhand.models.quiet import quietly
 from evenhand.models.save import save
-from evenhand.models.trunk import Trunk
 from evenhand.seeding import keyed
 
 __all__ = [

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.models import divergence
-from evenhand.models.cells import Cells
+from evenhand.models.backbone import Trunk
 from evenhand.models.head import FusedHead, LogitsHead
-from evenhand.models.selfcheck import head_problem
-from evenhand.models.states import States, padded_states
-from evenhand.models.trunk import Trunk
+from evenhand.models.hidden_states import States, padded_states
+from evenhand.models.layout_check import head_problem
+from evenhand.models.token_positions import Cells
 from evenhand.types import Batch, Head, ModelOut
 
 

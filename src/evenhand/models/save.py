@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.models.adapter_layers import merged
-from evenhand.models.folders import as_eos, readable_by_all
+from evenhand.models.artifacts import as_eos, readable_by_all
+from evenhand.models.backbone import Trunk
 from evenhand.models.heads import RewardModel, ValuePolicy
-from evenhand.models.quiet import quietly
-from evenhand.models.trunk import Trunk
+from evenhand.models.library_logging import quietly
 
 
 def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collection[int] = ()) -> None:

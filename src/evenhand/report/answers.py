@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.numbers import is_number
-from evenhand.report.palette import ArmStyle
+from evenhand.report.formatting import is_number
+from evenhand.report.style import ArmStyle
 from evenhand.report.summary import Summary
 
 MOST_PROMPTS = 8

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.numbers import MISSING, amount, duration, fixed, is_number
-from evenhand.report.palette import ArmStyle
+from evenhand.report.formatting import MISSING, amount, duration, fixed, is_number
 from evenhand.report.plots.phases import mean_seconds
+from evenhand.report.style import ArmStyle
 from evenhand.report.summary import Arm, Summary
 
 Ledgers = Mapping[str, Mapping[str, Mapping[str, Any]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evenhand.report.figures import csv_text
-from evenhand.report.numbers import MINUS, amount, fixed, interval, percent
+from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
 from evenhand.report.summary import Arm, Contrast, Summary, Verdict
 
 _ESCAPES = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.cards import Measure
-from evenhand.report.numbers import fixed, is_number, percent, signed
+from evenhand.report.formatting import fixed, is_number, percent, signed
+from evenhand.report.summaries import Measure
 
 
 @dataclass(frozen=True, slots=True)

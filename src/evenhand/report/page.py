@@ -10,18 +10,9 @@ from typing import Any
 import jinja2
 
 from evenhand import __version__
-from evenhand.report import numbers, palette
+from evenhand.report import formatting, style
 from evenhand.report.answers import answer_cards, training_samples
 from evenhand.report.budget import budget
-from evenhand.report.cards import (
-    ANSWER_COLUMNS,
-    VERDICT_COLUMNS,
-    experiment_blocks,
-    judge_facts,
-    judge_warnings,
-    reward_model_cards,
-    shown_columns,
-)
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
@@ -34,10 +25,19 @@ from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.remarks import said_while_training, stopped_early
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
+from evenhand.report.summaries import (
+    ANSWER_COLUMNS,
+    VERDICT_COLUMNS,
+    experiment_blocks,
+    judge_facts,
+    judge_warnings,
+    reward_model_cards,
+    shown_columns,
+)
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
+from evenhand.report.text import cautions, corrected, excluded, headline, held_equal, power
 from evenhand.report.tuned import tuned_rows
-from evenhand.report.wording import cautions, corrected, excluded, headline, held_equal, power
 
 SHOWN_FIRST = 6
 """Arms whose answers are shown at first where there are many."""
@@ -70,9 +70,9 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     formats = ("fixed", "percent", "interval", "points", "points_interval", "p_value", "amount", "duration", "significant")
-    environment.filters.update({name: getattr(numbers, name) for name in formats})
-    environment.filters["code"] = numbers.as_code
-    environment.tests["number"] = numbers.is_number
+    environment.filters.update({name: getattr(formatting, name) for name in formats})
+    environment.filters["code"] = formatting.as_code
+    environment.tests["number"] = formatting.is_number
     environment.tests["blocked"] = lambda error: error.startswith("needs ")  # as the runner words it
     return environment
 
@@ -168,11 +168,11 @@ def _title(run: RunData) -> str:
 
 def assets() -> dict[str, str]:
     """Style and script as text, and the policy that forbids the page everything else."""
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    sheet = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # only this very script runs, and nothing is ever fetched; styles stay open because SVG needs style attributes
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
-    light, dark = palette.css_variables("light"), palette.css_variables("dark")
+    light, dark = style.css_variables("light"), style.css_variables("dark")
     variables = f":root{{--sans:{FONT};{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-    return {"style": variables + "\n" + style, "script": script, "policy": policy}
+    return {"style": variables + "\n" + sheet, "script": script, "policy": policy}

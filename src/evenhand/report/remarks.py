@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.numbers import significant
-from evenhand.report.palette import ArmStyle
+from evenhand.report.formatting import significant
+from evenhand.report.style import ArmStyle
 
 
 @dataclass(frozen=True, slots=True)

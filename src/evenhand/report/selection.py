@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenhand.report.figures import PlotFigure
-from evenhand.report.numbers import fixed
-from evenhand.report.palette import ArmStyle
+from evenhand.report.formatting import fixed
 from evenhand.report.plots.curves import Curves, Metric, curve_figures
+from evenhand.report.style import ArmStyle
 
 Selection = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """arm -> seed -> selection.json."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from evenhand.report.numbers import is_number, is_pair
-from evenhand.report.palette import ARMS, ArmStyle, arm_styles
+from evenhand.report.formatting import is_number, is_pair
+from evenhand.report.style import ARMS, ArmStyle, arm_styles
 
 Pair = tuple[float, float]
 

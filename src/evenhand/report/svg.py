@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evenhand.report.palette import FAINT, GRID, INK, SOFT, ArmStyle, by_light
+from evenhand.report.style import FAINT, GRID, INK, SOFT, ArmStyle, by_light
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.report.numbers import MISSING, fixed
+from evenhand.report.formatting import MISSING, fixed
 from evenhand.report.summary import Arm, Summary, Verdict, summarise
-from evenhand.report.wording import headline
+from evenhand.report.text import headline
 
 _LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
 

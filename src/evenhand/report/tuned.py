@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.numbers import fixed
-from evenhand.report.palette import ArmStyle
-from evenhand.report.wording import listed
+from evenhand.report.formatting import fixed
+from evenhand.report.style import ArmStyle
+from evenhand.report.text import listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

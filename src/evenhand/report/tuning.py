@@ -10,13 +10,13 @@ from typing import Any
 from evenhand import __version__
 from evenhand.errors import UserError
 from evenhand.report.figures import PlotFigure, csv_text, data_link
-from evenhand.report.numbers import amount, fixed
+from evenhand.report.formatting import amount, fixed
 from evenhand.report.page import assets, environment
-from evenhand.report.palette import ArmStyle, arm_styles
 from evenhand.report.plots.settings import settings_figures
 from evenhand.report.run_data import read_json
+from evenhand.report.style import ArmStyle, arm_styles
+from evenhand.report.text import listed
 from evenhand.report.tuned import setting_text
-from evenhand.report.wording import listed
 
 Row = Mapping[str, Any]
 

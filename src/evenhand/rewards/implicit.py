@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evenhand.train.items import Item
-from evenhand.train.scoring import Rows, read, total
+from evenhand.train.examples import Item
+from evenhand.train.logprobs import Rows, read, total
 from evenhand.types import Group, Head, Scores
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
+from evenhand.judges import account
 from evenhand.seeding import keyed
 from evenhand.stages.common import build_reward, open_policy, open_renderer, read_split, setup, write_json
 from evenhand.types import Group, Prompt, Sampling
@@ -50,7 +51,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
 def kept(generate: Any, prompts: list[Prompt], n: int, sampling: Sampling, out: Path, report: Any) -> list[Group]:
     """The policy's answers, kept piece by piece, so that a stopped stage, whose judge may be slow, samples none of them twice."""
     from evenhand.judges.cache import Cache
-    from evenhand.synthesis.kept import kept_answers
+    from evenhand.synthesis.resume_cache import kept_answers
 
     return kept_answers(generate, prompts, n, sampling, cache=Cache(out / KEPT), identity="start", progress=report)
 
@@ -97,7 +98,6 @@ def annotator_of(spec: Mapping[str, Any]) -> Annotator:
 
 def account_of(found: Labelled) -> dict[str, Any]:
     """How many pairs, what was left out and why, and how a judge of pairs behaved."""
-    from evenhand.judges import account
 
     judged = {"judge": account(found.verdicts)} if found.verdicts else {}
     return {"pairs": len(found.pairs), "left_out": dict(found.left_out), **judged}

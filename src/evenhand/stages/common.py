@@ -13,11 +13,11 @@ import torch
 from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
+from evenhand.models.backbone import Trunk
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
-from evenhand.models.trunk import Trunk
 from evenhand.protocols import Reward
-from evenhand.train.items import Item
+from evenhand.train.examples import Item
 from evenhand.types import Group
 
 POINTER = "model.json"
@@ -132,8 +132,8 @@ def open_preference_model(artifact: Path, renderer: Renderer, spec: Mapping[str,
     """A preference model: Borda scores of a group's answers against each other."""
     from evenhand.judges import LLMJudge
     from evenhand.judges import template as templates
-    from evenhand.judges.examples import TEMPLATE
     from evenhand.judges.local import LocalChat
+    from evenhand.judges.preference_model_prompts import TEMPLATE
     from evenhand.rewards.tournament import Tournament
 
     chat = LocalChat(open_policy(artifact, spec, device), renderer, name=artifact.name)

@@ -15,13 +15,13 @@ from evenhand import methods
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
 from evenhand.models import adapters
+from evenhand.models.backbone import Trunk
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import load_policy, new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
-from evenhand.models.trunk import Trunk
 from evenhand.protocols import Reward
-from evenhand.stages import alarms, offline, online, validate
-from evenhand.stages.adapting import with_adapter, write_adapter
+from evenhand.stages import monitoring, offline, online, validate
+from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import (
     REWARD,
     in_precision,
@@ -33,8 +33,8 @@ from evenhand.stages.common import (
     write_json,
 )
 from evenhand.train import checkpoint, loop
-from evenhand.train.items import micro_batches
-from evenhand.train.ledger import Ledger
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import Monitor, logged, of_samples
 from evenhand.train.optim import AdamW, schedule
 from evenhand.train.rollouts import RolloutSource
@@ -87,20 +87,20 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     kept = saved["step"] if last else -1  # killed before the first checkpoint: everything is written again
     log = checkpoint.Log(out / "metrics.jsonl", resume_step=kept)
     watch = _watch(cell, getattr(source, "reward", None), checkpoint.Log(out / "samples.jsonl", resume_step=kept))
-    watching = alarms.monitor(cell, saved)
+    watching = monitoring.monitor(cell, saved)
     if saved["step"] == 0:
         watching.history.add(watch(0))
         if keeper is not None:
             keeper.best.start = _measured(cell, keeper)
     steps = trainer.run(saved["step"], cell.steps)
     while True:
-        with ledger.phase("step"), alarms.explained(cell, lambda: source.items, out):
+        with ledger.phase("step"), monitoring.explained(cell, lambda: source.items, out):
             done = next(steps, None)
         if done is None:
             break
         step, metrics = done
         metrics = metrics | watch(step)
-        stop = alarms.see(watching, step, metrics)
+        stop = monitoring.see(watching, step, metrics)
         if keeper is not None and (stop or keeper.due(step, cell.steps)):
             keeper.best.offer(step, value := _measured(cell, keeper), cell.model)
             metrics["validation"] = value
@@ -110,7 +110,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
             break
         if (every := spec["train"]["checkpoint_every"]) and step % every == 0 and step < cell.steps:
             _save(out, step, cell, source, trainer, keeper, watching)
-    alarms.write(watching, cell, out)
+    monitoring.write(watching, cell, out)
     if keeper is not None:
         keeper.best.restore(cell.model)
         write_json(out / validate.FILE, keeper.as_json())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.evaluation.curves import over_optimisation
+from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.evaluation.logprobs import log_probs
 from evenhand.stages.common import build_reward, open_policy, open_renderer, read_split, setup, write_json
 from evenhand.stages.judge import numbers, scores

@@ -18,8 +18,8 @@ from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
 from evenhand.stages.common import build_reward, model_path, open_policy, open_renderer, read_split, setup, write_json
 from evenhand.stats.bestofn import kl_bound
-from evenhand.train.items import Item
-from evenhand.train.scoring import read, total
+from evenhand.train.examples import Item
+from evenhand.train.logprobs import read, total
 from evenhand.types import Finish, Group, Head, Sampling
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from evenhand.data.jsonl import read_groups
 from evenhand.judges import Judge, Verdict, account, paired
-from evenhand.judges.account import by_length
-from evenhand.judges.settings import LLM, LocalLLM, PreferenceModel, Settings, build
+from evenhand.judges.agreement import by_length
+from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, Settings, build
 from evenhand.stages.common import build_reward, in_precision, setup, write_json
 from evenhand.types import Group
 
@@ -42,7 +42,7 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
 
 
 def open_judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, device: str) -> Judge:
-    """The judge of a spec: a language model of `evenhand.judges.settings`, else a reward."""
+    """The judge of a spec: a language model of `evenhand.judges.config`, else a reward."""
     given = dict(spec["judge"])
     kind = _SETTINGS.get(given["kind"])
     if kind is None:

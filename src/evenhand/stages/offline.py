@@ -12,9 +12,9 @@ import torch
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
 from evenhand.models.adapter_layers import Start
 from evenhand.stages.common import open_policy, read_split, to_items
-from evenhand.train.fixed import FixedSource, mismatched_items
-from evenhand.train.items import Item, with_pairs
-from evenhand.train.scoring import Rows, read
+from evenhand.train.examples import Item, with_pairs
+from evenhand.train.logprobs import Rows, read
+from evenhand.train.offline import FixedSource, mismatched_items
 from evenhand.types import Group, Head, Need
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def split_groups(
 
 def comparisons(groups: Sequence[Group], cell: Cell) -> list[Item]:
     """Pairs as questions with the loss on the letter alone; never cut, since a question without its beginning is another one."""
-    from evenhand.judges.examples import check_letters, examples, letter_only
+    from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
 
     whole = {**cell.spec, "lengths": {"prompt": None, "completion": None}, "supervise": "completion"}
     items = to_items(examples(groups, cell.renderer, seed=cell.seed), cell.renderer, whole)

@@ -12,11 +12,11 @@ from evenhand.engines.local import LocalEngine
 from evenhand.methods import PREFERENCES
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
-from evenhand.stages.adapting import with_adapter
+from evenhand.stages.adapter import with_adapter
 from evenhand.stages.common import build_reward, open_policy, read_split, to_items
 from evenhand.stages.offline import frozen_start, reading, reference_reader
-from evenhand.train.assign import weighted
-from evenhand.train.items import Item, with_pairs
+from evenhand.train.credit_assignment import weighted
+from evenhand.train.examples import Item, with_pairs
 from evenhand.train.optim import AdamW
 from evenhand.train.rollouts import RolloutSource
 from evenhand.types import Completion, Sampling

@@ -13,8 +13,8 @@ from evenhand import methods
 from evenhand.objectives import Likelihood
 from evenhand.stages.common import open_policy, open_renderer, setup, to_items
 from evenhand.stages.offline import split_groups
-from evenhand.train.items import with_pairs
-from evenhand.train.scoring import Rows, read
+from evenhand.train.examples import with_pairs
+from evenhand.train.logprobs import Rows, read
 from evenhand.types import Head
 
 

@@ -46,8 +46,8 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
 
 def open_chat(spec: Mapping[str, Any], inputs: Mapping[str, Path], device: str) -> Chat:
     """The model that answers, criticises and revises: the starting policy, or the one that is named."""
+    from evenhand.judges.config import LLM, endpoint
     from evenhand.judges.local import LocalChat
-    from evenhand.judges.settings import LLM, endpoint
 
     named = spec.get("judge")
     if named is not None and named["kind"] == "llm":

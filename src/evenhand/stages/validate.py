@@ -16,9 +16,9 @@ from evenhand.seeding import keyed
 from evenhand.stages import offline, online
 from evenhand.stages.common import build_reward, read_split
 from evenhand.train import loop
-from evenhand.train.assign import shaped
-from evenhand.train.best import Best
-from evenhand.train.items import micro_batches
+from evenhand.train.best_checkpoint import Best
+from evenhand.train.credit_assignment import shaped
+from evenhand.train.examples import micro_batches
 from evenhand.types import Prompt
 
 if TYPE_CHECKING:

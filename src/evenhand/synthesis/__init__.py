@@ -1,9 +1,9 @@
 """Data made by machines: judged labels, critique and revision by principles, new instructions from seeds, tasks in many words."""
 
-from evenhand.synthesis.asking import Ask, asker, chat_asker
+from evenhand.synthesis.annotation import Labelled, flip_labels, label
 from evenhand.synthesis.constitution import Principle, Revised, critique_and_revise, first_answers, principles
+from evenhand.synthesis.generation import Ask, asker, chat_asker
 from evenhand.synthesis.instructions import Invented, invent
-from evenhand.synthesis.labelling import Labelled, flip_labels, label
 from evenhand.synthesis.tasks import Task, phrased, split_by_task, tasks
 
 __all__ = [

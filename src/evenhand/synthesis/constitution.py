@@ -9,8 +9,8 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.seeding import rng
-from evenhand.synthesis.asking import Ask
 from evenhand.synthesis.files import read_yaml
+from evenhand.synthesis.generation import Ask
 from evenhand.types import Completion, Content, Group, Message, Prompt
 
 BUILTIN = Path(__file__).parent / "principles.yaml"

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evenhand.data.shingles import words
+from evenhand.data.minhash import words
 from evenhand.rewards.verifiable import rouge_l_f1
 from evenhand.seeding import rng
-from evenhand.synthesis.asking import Ask
+from evenhand.synthesis.generation import Ask
 from evenhand.types import Completion, Group, Message, Prompt
 
 SHOWN, OF_INVENTED = 8, 2

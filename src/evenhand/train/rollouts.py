@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evenhand.core import credit, selection, shaping
+from evenhand.core import credit, kl_control, selection
 from evenhand.engines.checks import per_completion
 from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Engine, Reward, Step
 from evenhand.seeding import keyed, rng
-from evenhand.train import assign, buffer
-from evenhand.train.items import Item, micro_batches, split_dead
-from evenhand.train.ledger import Ledger
-from evenhand.train.order import permutation, window
-from evenhand.train.scoring import Rows
+from evenhand.train import credit_assignment, example_codec
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item, micro_batches, split_dead
+from evenhand.train.logprobs import Rows
+from evenhand.train.shuffling import permutation, window
 from evenhand.types import Group, Head, Need, Prompt, Sampling, TokenGroup
 
 CREDITS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -42,7 +42,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "select": ("none", *SELECTIONS),
     "partner": ("none", "start", "previous"),
     "restart": ("none", "start"),
-    "kl_estimator": (*assign.KL_ESTIMATORS, "exact"),
+    "kl_estimator": (*credit_assignment.KL_ESTIMATORS, "exact"),
 }
 """What each coordinate may be called."""
 
@@ -167,7 +167,7 @@ class RolloutSource:
         items = [Item(tokens=self.tokenise(g)) for g in groups]
         with self.ledger.phase("score"):
             items = self._with_logps(items)
-        metrics = assign.summary(groups, items) | assign.watched(groups)
+        metrics = credit_assignment.summary(groups, items) | credit_assignment.watched(groups)
         items = self._select(items, rollout) if self.plan.select in SELECTIONS else self._credit(items)
         return items, metrics | {"kl_coefficient": self._kl()} if self.plan.kl_target else metrics
 
@@ -184,7 +184,9 @@ class RolloutSource:
             groups = self._scored([self.prompts[i] for i in rows], rollout, attempt)
             last = attempt == self.plan.refill
             kept += (
-                groups if last or not self.plan.refill else [g for g in groups if assign.spread(g, unshaped=True) > credit.FLAT]
+                groups
+                if last or not self.plan.refill
+                else [g for g in groups if credit_assignment.spread(g, unshaped=True) > credit.FLAT]
             )
         return kept
 
@@ -198,11 +200,11 @@ class RolloutSource:
         with self.ledger.phase("generate"):
             groups = self._sampled(prompts, n, mixed)
         with self.ledger.phase("score"):
-            scores = assign.checked(groups, self.reward(groups))
+            scores = credit_assignment.checked(groups, self.reward(groups))
         self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         self.ledger.reward_calls += len(groups) * n
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
-        return [assign.shaped(g, self.plan) for g in scored]
+        return [credit_assignment.shaped(g, self.plan) for g in scored]
 
     def _sampled(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
         """A group per prompt; with a partner, the second half of its completions are the partner's (at the same temperatures)."""
@@ -240,18 +242,20 @@ class RolloutSource:
         """Items with an advantage: per completion, or per token under TOKEN_CREDITS."""
         reward = torch.tensor([i.tokens.group.scores for i in items], dtype=torch.float32)
         if self.plan.mask_truncated and not self.plan.truncated_in_baseline:
-            reward = torch.where(torch.tensor([assign.truncated(i) for i in items]), torch.nan, reward)
-        kl = torch.tensor([assign.sequence_kl(i) for i in items]) if "ref_logp" in items[0].per_token else None
+            reward = torch.where(torch.tensor([credit_assignment.truncated(i) for i in items]), torch.nan, reward)
+        kl = torch.tensor([credit_assignment.sequence_kl(i) for i in items]) if "ref_logp" in items[0].per_token else None
         if self.plan.credit in TOKEN_CREDITS:
-            items = assign.token_credit(items, reward.flatten(), self.plan, beta=self._kl() if kl is not None else 0.0)
+            items = credit_assignment.token_credit(items, reward.flatten(), self.plan, beta=self._kl() if kl is not None else 0.0)
         else:
             shaped = reward
             if kl is not None and self.plan.kl:
-                shaped = reward - self._kl() * torch.tensor([assign.sequence_kl(i, self.plan.kl_estimator) for i in items])
+                shaped = reward - self._kl() * torch.tensor(
+                    [credit_assignment.sequence_kl(i, self.plan.kl_estimator) for i in items]
+                )
             advantage = self._advantage(shaped)
             items = [replace(i, per_completion={"advantage": tuple(a)}) for i, a in zip(items, advantage.tolist(), strict=True)]
         if self.plan.kl_target and kl is not None:
-            adapted = shaping.adaptive_kl(
+            adapted = kl_control.adaptive_kl(
                 self._kl(), float(kl.mean()), target=self.plan.kl_target, horizon=self.plan.kl_horizon, episodes=kl.numel()
             )
             self.running["kl_coefficient"] = adapted
@@ -275,7 +279,7 @@ class RolloutSource:
         if Need.REF_LOGP not in self.needs:
             drop.add("ref_logp")
         item = replace(item, per_token={k: v for k, v in item.per_token.items() if k not in drop})
-        return assign.weighted(item, mask_truncated=self.plan.mask_truncated)
+        return credit_assignment.weighted(item, mask_truncated=self.plan.mask_truncated)
 
     def _select(self, items: list[Item], rollout: int) -> list[Item]:
         """One pair of each group, or its best alone; ties broken by keyed numbers, identical texts dropped."""
@@ -286,7 +290,7 @@ class RolloutSource:
             best = selection.best_of(scores, uniform).tolist()
             return [self._finished(items[b // size].only([b % size])) for b in best]
         pairs = self._pairs(scores, uniform, rollout).tolist()
-        kept = [assign.pair_item(items[w // size], w % size, loser % size) for w, loser in pairs]
+        kept = [credit_assignment.pair_item(items[w // size], w % size, loser % size) for w, loser in pairs]
         return [self._finished(i) for i in kept if i is not None]
 
     def _pairs(self, scores: Tensor, uniform: Tensor, rollout: int) -> Tensor:
@@ -299,11 +303,11 @@ class RolloutSource:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "items": [buffer.to_json(i) for i in self.items],
+            "items": [example_codec.to_json(i) for i in self.items],
             "metrics": self.metrics,
             "running": self.running,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.items = self.kept = [buffer.from_json(i) for i in state["items"]]
+        self.items = self.kept = [example_codec.from_json(i) for i in state["items"]]
         self.metrics, self.running = dict(state["metrics"]), dict(state["running"])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.experiment.hashing import canonical
-from evenhand.experiment.spaces import at, grid, size
-from evenhand.experiment.tuning import Dimension, Space, Span, Tune
 from evenhand.seeding import keyed, rng
+from evenhand.spec.search_spaces import at, grid, size
+from evenhand.spec.tuning import Dimension, Space, Span, Tune
+from evenhand.store.fingerprint import canonical
 from evenhand.tuning.trials import Settings
 
 History = Sequence[tuple[Settings, float]]

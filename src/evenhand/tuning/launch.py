@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand import run_experiment
 from evenhand.errors import UserError
-from evenhand.experiment import launch, run
-from evenhand.experiment.board import Board
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.store import locked
+from evenhand.runner import local
+from evenhand.runner.state import Board
+from evenhand.spec.experiment import Experiment
+from evenhand.store.store import locked
 from evenhand.tuning.record import record
 from evenhand.tuning.study import Study, replayed
 from evenhand.tuning.write import tuned_yaml
 
 if TYPE_CHECKING:
-    from evenhand.experiment.launch import Run
-    from evenhand.experiment.progress import View
+    from evenhand.run_experiment import Run
+    from evenhand.runner.progress import View
 
 RESULT, EXPERIMENT = "tune.json", "tuned.yaml"
 
@@ -37,11 +38,11 @@ class Tuning:
 
 def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = None) -> Tuning:
     """Reads and checks; nothing is written. An experiment without a section `tune` gets its defaults."""
-    path = launch.locate(experiment)
+    path = run_experiment.locate(experiment)
     out = Path("runs") / f"{_name(path)}-tune" if out is None else out
-    prepared = launch.prepare(experiment, overrides, out)
+    prepared = run_experiment.prepare(experiment, overrides, out)
     if prepared.loaded.value.tune is None:
-        prepared = launch.prepare(experiment, [*overrides, "tune={}"], out)
+        prepared = run_experiment.prepare(experiment, [*overrides, "tune={}"], out)
     study = Study(prepared.loaded.value, prepared.store)
     if not study.spaces:
         raise UserError("no arm has anything to tune", where="tune", fix="add an arm that trains, or give it a space")
@@ -61,7 +62,7 @@ def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = N
         tuning.prepared.store.root.mkdir(parents=True, exist_ok=True)
         board = _run(tuning, workers, view)
         found = record(tuning.study, board, tuning.prepared.loaded)
-        launch.write_json(out / RESULT, found)
+        run_experiment.write_json(out / RESULT, found)
         (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.experiment, found), encoding="utf-8")
     return board, found
 
@@ -76,7 +77,7 @@ def _run(tuning: Tuning, workers: int | None, view: View | None) -> Board:
 
     workers = prepared.workers if workers is None else workers
     plan = replace(prepared.plan, nodes=())
-    run.run(plan, prepared.store, prepared.out, workers=workers, threads=prepared.threads, view=view, more=more)
+    local.run(plan, prepared.store, prepared.out, workers=workers, threads=prepared.threads, view=view, more=more)
     return boards[-1]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.experiment.comparison import COUNTS
-from evenhand.experiment.graph import Node
-from evenhand.experiment.store import Store
-from evenhand.experiment.tuning import MeanReward, Tune
+from evenhand.plan.graph import Node
+from evenhand.results.comparison import COUNTS
+from evenhand.spec.tuning import MeanReward, Tune
 from evenhand.stats.tests import holm
 from evenhand.stats.twoway import paired_difference, win_rate
+from evenhand.store.store import Store
 from evenhand.tuning.trials import Trial
 
 DONE, FAILED, OPEN = "done", "failed", "open"

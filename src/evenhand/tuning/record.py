@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from evenhand.experiment import spaces
-from evenhand.experiment.board import Board
-from evenhand.experiment.hashing import digest
-from evenhand.experiment.schema import Loaded, to_json
-from evenhand.experiment.task import versions
-from evenhand.experiment.tuning import Tuned, TunedArm
-from evenhand.stages.set_apart import FILE
+from evenhand.configfile.schema import Loaded, to_json
+from evenhand.runner.job import versions
+from evenhand.runner.state import Board
+from evenhand.spec import search_spaces
+from evenhand.spec.tuning import Tuned, TunedArm
+from evenhand.stages.validation_split import FILE
+from evenhand.store.fingerprint import digest
 from evenhand.tuning.measure import Behind, Outcome, behind, best
 from evenhand.tuning.study import Study
 
@@ -36,20 +36,20 @@ def record(study: Study, board: Board, loaded: Loaded[Any]) -> dict[str, Any]:
         "steps": tune.steps,
         "comparison": {"seeds": list(e.seeds), "prompts": e.evaluation.prompts},
         "arms": {arm: arm_record(study, arm, study.outcomes(arm, board) or []) for arm in study.spaces},
-        "left_out": spaces.left_out(e),
+        "left_out": search_spaces.left_out(e),
     }
 
 
 def arm_record(study: Study, arm: str, outcomes: list[Outcome]) -> dict[str, Any]:
     """One arm's trials. `chosen` is the best trial's number, None where every trial failed."""
     space, chosen = study.spaces[arm], best(outcomes)
-    given = spaces.given(study.arms[arm], study.experiment, space)
+    given = search_spaces.given(study.arms[arm], study.experiment, space)
     apart = behind(outcomes, chosen) if chosen is not None else {}
     first = study.as_given(arm)
     return {
         "method": study.arms[arm].method,
         "space": to_json(space),
-        "space_in_words": {name: spaces.words(dimension) for name, dimension in space.items()},
+        "space_in_words": {name: search_spaces.words(dimension) for name, dimension in space.items()},
         "given": to_json(given),
         "given_tried": first is not None and bool(outcomes) and dict(outcomes[0].trial.settings) == first,
         "chosen": chosen.trial.number if chosen is not None else None,
@@ -57,7 +57,7 @@ def arm_record(study: Study, arm: str, outcomes: list[Outcome]) -> dict[str, Any
         "value": chosen.value if chosen is not None else None,
         "ci95": list(chosen.ci95) if chosen is not None and chosen.ci95 else None,
         "alike": [number for number, b in apart.items() if not b.told_apart],
-        "edges": spaces.edges(chosen.trial.settings, space) if chosen is not None else [],
+        "edges": search_spaces.edges(chosen.trial.settings, space) if chosen is not None else [],
         "trials": [trial_record(study, o, apart.get(o.trial.number)) for o in outcomes],
     }
 
@@ -105,7 +105,7 @@ def _short(value: float | None) -> float | None:
 
 def _validation(study: Study) -> str:
     """The name of the validation prompts, all together."""
-    key = next((n.key for n in study.nodes.by_name.values() if n.kind == "set_apart"), None)
+    key = next((n.key for n in study.nodes.by_name.values() if n.kind == "validation_split"), None)
     if key is None or not study.store.has(key):
         return ""
     return json.loads((study.store.path(key) / FILE).read_text(encoding="utf-8"))["name"]

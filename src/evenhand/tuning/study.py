@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.experiment import spaces
-from evenhand.experiment.board import Board, Status
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.graph import Node
-from evenhand.experiment.store import Store
+from evenhand.plan.graph import Node
+from evenhand.runner.state import Board, Status
+from evenhand.spec import search_spaces
+from evenhand.spec.experiment import Experiment
+from evenhand.store.store import Store
 from evenhand.tuning.ask import ask, blind
 from evenhand.tuning.measure import DONE, FAILED, OPEN, Outcome, best, measured, worst
 from evenhand.tuning.trials import Nodes, Settings, Trial, planned
@@ -31,7 +31,7 @@ class Study:
         assert experiment.tune is not None
         self.experiment, self.tune, self.store = experiment, experiment.tune, store
         self.arms = experiment.all_arms()
-        self.spaces = {name: found for name, arm in self.arms.items() if (found := spaces.space_of(arm, experiment))}
+        self.spaces = {name: found for name, arm in self.arms.items() if (found := search_spaces.space_of(arm, experiment))}
         self.nodes = Nodes()
         self.trials: dict[str, list[Trial]] = {name: [] for name in self.spaces}
         self._ended: dict[tuple[str, int], Outcome] = {}
@@ -77,8 +77,8 @@ class Study:
 
     def as_given(self, arm: str) -> dict[str, Any] | None:
         """The arm's settings as the file has them, which are tried first; None where they lie outside its space."""
-        given = spaces.given(self.arms[arm], self.experiment, self.spaces[arm])
-        return given if all(spaces.inside(value, self.spaces[arm][name]) for name, value in given.items()) else None
+        given = search_spaces.given(self.arms[arm], self.experiment, self.spaces[arm])
+        return given if all(search_spaces.inside(value, self.spaces[arm][name]) for name, value in given.items()) else None
 
     def outcome(self, trial: Trial, board: Board) -> Outcome:
         """How a trial ended, if it did."""

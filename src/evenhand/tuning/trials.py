@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evenhand.experiment.config import Experiment, Judge
-from evenhand.experiment.graph import SHARED, Node, Questions
-from evenhand.experiment.plan import build
-from evenhand.experiment.spaces import RATE
-from evenhand.experiment.tuning import MeanReward, Tune
-from evenhand.stages.set_apart import SPLIT
+from evenhand.plan.graph import SHARED, Node, Questions
+from evenhand.plan.plan import build
+from evenhand.spec.experiment import Experiment, Judge
+from evenhand.spec.search_spaces import RATE
+from evenhand.spec.tuning import MeanReward, Tune
+from evenhand.stages.validation_split import SPLIT
 
 Settings = Mapping[str, Any]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from evenhand.configfile.document import KeyPath, parse
+from evenhand.configfile.schema import Loaded, to_json
 from evenhand.errors import UserError
-from evenhand.experiment.config import Experiment
-from evenhand.experiment.document import KeyPath, parse
-from evenhand.experiment.schema import Loaded, to_json
-from evenhand.experiment.spaces import space_of
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.search_spaces import space_of
 from evenhand.tuning.record import tuned
 from evenhand.tuning.trials import with_settings
 

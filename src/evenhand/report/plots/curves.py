@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import is_number
-from evenhand.report.palette import ArmStyle
+from evenhand.report.formatting import is_number
+from evenhand.report.style import ArmStyle
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import is_number
-from evenhand.report.palette import INK, PAPER
+from evenhand.report.formatting import is_number
 from evenhand.report.plots.curves import Curves, smooth
+from evenhand.report.style import INK, PAPER
 from evenhand.report.summary import Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import fixed, percent
-from evenhand.report.palette import INK, PHASES, SOFT
+from evenhand.report.formatting import fixed, percent
+from evenhand.report.style import INK, PHASES, SOFT
 from evenhand.report.svg import Drawing, Margins, canvas, render
 
 if TYPE_CHECKING:

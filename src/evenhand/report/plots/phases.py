@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import duration, is_number
-from evenhand.report.palette import INK, PAPER, PHASES, SOFT
+from evenhand.report.formatting import duration, is_number
+from evenhand.report.style import INK, PAPER, PHASES, SOFT
 from evenhand.report.summary import Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import fixed, is_number
-from evenhand.report.palette import FAINT, INK, SOFT, ArmStyle
+from evenhand.report.formatting import fixed, is_number
+from evenhand.report.style import FAINT, INK, SOFT, ArmStyle
 from evenhand.report.svg import Drawing, Margins, canvas, render
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import fixed, percent
-from evenhand.report.palette import ARMS, BASELINE, INK
+from evenhand.report.formatting import fixed, percent
+from evenhand.report.style import ARMS, BASELINE, INK
 from evenhand.report.svg import Drawing, Margins, canvas, render
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.report.palette import ARMS, INK, SOFT
+from evenhand.report.style import ARMS, INK, SOFT
 from evenhand.report.svg import Margins, canvas
 
 PROMPT = ("prompt_length", "prompt", ARMS[0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evenhand.report.figures import PlotFigure, csv_text
-from evenhand.report.numbers import percent
-from evenhand.report.palette import INK, PAPER, SOFT
+from evenhand.report.formatting import percent
+from evenhand.report.style import INK, PAPER, SOFT
 from evenhand.report.summary import Arm, Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 

@@ -1,0 +1,291 @@
+"""`evenhand judge`: two files of answers, or the arms of a finished run, compared by any judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from evenhand.judges import Judge
+    from evenhand.types import Group
+
+
+class FileForm(StrEnum):
+    """Which tool shall be able to read the verdicts."""
+
+    evenhand = "evenhand"
+    alpaca_eval = "alpaca_eval"
+    arena_hard = "arena_hard"
+    mt_bench = "mt_bench"
+
+
+class Orders(StrEnum):
+    """How often each pair is asked."""
+
+    both = "both"
+    one = "one"
+
+
+def judge(
+    a: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="Answers or a model; without B a run directory, or pairs whose better answer is known."),
+    ],
+    b: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="The baseline: its answers to the same prompts, or a model.")
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option("--judge", help="A reward's name, a reward model's folder, or '{kind: llm, model: ..., endpoint: ...}'."),
+    ] = "",
+    model: Annotated[str, typer.Option(help="A judging model's name at --endpoint; or a folder, without --endpoint.")] = "",
+    endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible address that ends in /v1.")] = "",
+    template: Annotated[str, typer.Option(help="A built-in judge template, or a YAML file.")] = "helpfulness",
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="Read verdicts from log-probs.")] = False,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars; checked before a request is sent.")] = None,
+    price: Annotated[str, typer.Option(help="Dollars per million tokens: '{input: 1, output: 2}'.")] = "",
+    cache: Annotated[Path | None, typer.Option(help="A file of judgements to re-use (default: OUT/judge-cache.jsonl).")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option(min=0.01, help="At most so many requests a minute.")] = None,
+    revision: Annotated[str, typer.Option(help="Tells apart models that a server gives one name.")] = "",
+    orders: Annotated[
+        Orders, typer.Option(help="one: ask each pair once; position bias can then not be measured.")
+    ] = Orders.both,
+    prompts: Annotated[Path | None, typer.Option(help="What models answer first; MT-Bench's questions for its answers.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a model.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="Of a model that answers first.")] = 1.0,
+    self_test: Annotated[int, typer.Option(min=0, help="Prompts of the judge's self-test; 0 leaves it out.")] = 20,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
+    form: Annotated[FileForm, typer.Option("--format", help="Also write verdicts as this tool reads them.")] = FileForm.evenhand,
+    out: Annotated[Path, typer.Option(help="Where verdicts.jsonl and summary.json go.")] = Path("judged"),
+) -> None:
+    """Compare answers by a program, a reward model or a language model; say how far the judge can be trusted."""
+    from evenhand.evaluation.finished import is_run
+
+    named = {
+        "model": model, "endpoint": endpoint, "template": template, "max_cost": max_cost, "concurrency": concurrency,
+        "requests_per_minute": requests_per_minute, "revision": revision, "orders": "" if orders is Orders.both else orders.value,
+    }  # fmt: skip
+    given = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {}) | _price(price)
+    if orders is Orders.one and form is not FileForm.evenhand and form is not FileForm.alpaca_eval:
+        raise UserError(f"{form.value} files hold both orders of every pair", where="--orders", fix="leave --orders one out")
+    opened = open_judge(by, given, cache or out / "judge-cache.jsonl")
+    if b is not None:
+        sides = [answers_of(side, prompts, max_tokens, temperature, limit) for side in (a, b)]
+        _judge_sides(sides, f"{a.name} and {b.name}", opened, out, self_test, limit, form.value)
+    elif is_run(a):
+        _judge_run(a, opened, out, limit)
+    elif not a.is_file():
+        what = "is not a run directory" if a.is_dir() else "there is no such file or folder"
+        raise UserError(
+            what, where=str(a), fix="give a second side to compare with, a run directory, or a file of labelled pairs"
+        )
+    else:
+        _judge_labels(a, opened, out, limit)
+
+
+def answers_of(
+    side: Path, prompts: Path | None, max_tokens: int, temperature: float, limit: int | None
+) -> tuple[str, list[Group]]:
+    """(name, groups): a file's answers, or a model's answers to `prompts`."""
+    from evenhand.evaluation.answers import holds_answers, read_answers
+
+    if holds_answers(side):
+        name, groups = read_answers(side, prompts)
+        if any(not g.prompt.text.strip() for g in groups):
+            raise UserError("the questions are not in the file", where=str(side), fix="add --prompts question.jsonl")
+        return name, groups
+    from evenhand.cli.sampling import is_model, nothing_asked, sample
+    from evenhand.evaluation.finished import is_run
+
+    if is_run(side):
+        raise UserError(
+            "is a run directory", where=str(side), fix="judge it alone: `evenhand judge RUN`, or name an arm's folder"
+        )
+    if not is_model(side):
+        raise UserError(
+            "there is no such file or model", where=str(side), fix="a file of answers, a model folder, or a run alone"
+        )
+    if prompts is None:
+        raise nothing_asked(side)
+    return side.name, sample(str(side), prompts, max_tokens=max_tokens, temperature=temperature, limit=limit)
+
+
+def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
+    """The judge that the options mean; options of a language model with a reward are a mistake and said."""
+    from evenhand.configfile.document import parse
+    from evenhand.judges import RewardJudge
+
+    spec = dict(parse(by, "--judge").data) if by.startswith("{") else {}
+    if not by and given.get("model"):
+        spec = {"kind": "llm" if "endpoint" in given else "local"}
+    if spec.get("kind") in ("llm", "local", "preference_model"):
+        named = {k: v for k, v in given.items() if k != "template" or v != "helpfulness" or "template" not in spec}
+        return _language_model({**named, **spec}, cache)
+    if not by:
+        raise UserError("no judge is named", fix="--judge vader, --judge FOLDER, or --model NAME --endpoint http://.../v1")
+    asked = {k: v for k, v in given.items() if (k, v) != ("template", "helpfulness") and k != "concurrency"}
+    if asked:
+        name = min(asked).replace("_", "-")
+        raise UserError(f"'{by}' is a reward, and --{name} is for language models", where="command line", fix="leave it out")
+    from evenhand.cli.scores import scorer
+
+    return RewardJudge(scorer(by, 2048, 2048, "auto"), name=by)
+
+
+def _language_model(spec: dict[str, Any], cache: Path) -> Judge:
+    from evenhand.configfile.document import Document
+    from evenhand.configfile.schema import check
+    from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, build
+
+    kind = {"llm": LLM, "local": LocalLLM, "preference_model": PreferenceModel}[spec["kind"]]
+    if kind is not LLM:
+        reached = ("endpoint", "max_cost", "concurrency", "price", "requests_per_minute", "revision")
+        spec = {k: v for k, v in spec.items() if k not in reached}
+        if "model" in spec:
+            spec["path"] = spec.pop("model")
+    if kind is PreferenceModel and spec.get("template") == "helpfulness":
+        del spec["template"]
+    settings = check(kind, Document(spec))
+    if isinstance(settings, LLM):
+        return build(settings, cache=cache)
+    from evenhand.cli.models import model_path, open_policy
+    from evenhand.store.fingerprint import model_fingerprint
+
+    policy, renderer = open_policy(settings.path)
+    folder = Path(model_path(str(settings.path)))
+    weights = model_fingerprint(folder) if folder.is_dir() else ""
+    settings = replace(settings, path=str(settings.path))
+    return build(settings, cache=cache, opened=(policy, renderer), weights=weights)
+
+
+def _judge_sides(
+    sides: Sequence[tuple[str, list[Group]]], where: str, judge: Judge, out: Path, tested: int, limit: int | None, form: str
+) -> None:
+    from evenhand.evaluation import judging
+    from evenhand.evaluation.answers import matched
+    from evenhand.judges import self_test
+
+    (name_a, ours), (name_b, theirs) = sides
+    pairs = matched(ours, theirs, where)[:limit]
+    test = self_test(judge, [(p.prompt, p.b) for p in pairs[:tested]]) if tested else None
+    verdicts = judge(pairs, _progress)
+    found = {"a": name_a, "b": name_b, "judge": judge.name, "revision": judge.revision, **judging.summary(pairs, verdicts)}
+    found |= ({"self_test": test} if test else {}) | _spent(judge)
+    paths = judging.write(out, pairs, verdicts, judge, {"a": name_a, "b": name_b}, form)
+    paths.append(_write(out / "summary.json", found))
+    for line in _lines(found, judge):
+        print(line)
+    print("written: " + ", ".join(map(str, paths)))
+
+
+def _judge_labels(path: Path, judge: Judge, out: Path, limit: int | None) -> None:
+    from evenhand.evaluation.agreement import agreement, better_and_worse, labelled
+    from evenhand.evaluation.judging import record
+    from evenhand.evaluation.readers import write_jsonl
+
+    groups = labelled(path)[:limit]
+    found, verdicts = agreement(groups, judge, _progress)
+    found = {"pairs": path.name, "judge": judge.name, "revision": judge.revision, **found, **_spent(judge)}
+    pairs = zip(groups, verdicts, strict=True)
+    write_jsonl(out / "verdicts.jsonl", [record(better_and_worse(g), v, judge, "better", "worse") for g, v in pairs])
+    low, high = found["ci95"]
+    print(f"agrees with {found['agreement']:.1%} of {found['n']} labels (95% interval {low:.1%} to {high:.1%})")
+    for name, row in found.get("categories", {}).items():
+        print(f"  {name}: {row['agreement']:.1%} of {row['n']}")
+    for name, share in found.get("sections", {}).items():
+        print(f"  RewardBench {name}: {share:.1%}")
+    for line in [*_behaviour(found), *_calls(judge)]:
+        print(line)
+    print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
+
+
+def _judge_run(folder: Path, judge: Judge, out: Path, limit: int | None) -> None:
+    from evenhand.cli.tables import comparison_lines
+    from evenhand.evaluation.finished import open_run
+    from evenhand.evaluation.judging import judge_run
+    from evenhand.evaluation.readers import write_jsonl
+
+    found, records = judge_run(open_run(folder), judge, _progress, limit)
+    found |= _spent(judge)
+    out.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out / "verdicts.jsonl", records)
+    for line in [*comparison_lines(found), *_behaviour(found["judge"]), *_calls(judge)]:
+        print(line)
+    print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
+
+
+def _lines(found: Mapping[str, Any], judge: Judge) -> list[str]:
+    low, high = found["ci95"]
+    lines = [
+        f"{found['a']} wins {found['win_rate']:.1%} against {found['b']} (95% interval {low:.1%} to {high:.1%}, n = {found['n']})"
+    ]
+    if controlled := found.get("length_controlled"):
+        shown = f"{controlled['win_rate']:.1%}" if controlled["win_rate"] == controlled["win_rate"] else controlled["note"]
+        lines.append(f"at equal length: {shown} ({controlled['form']})")
+    return [*lines, *_behaviour(found), *_calls(judge)]
+
+
+def _behaviour(found: Mapping[str, Any]) -> list[str]:
+    if found.get("one_order"):
+        lines = ["judge: each pair was asked in one order: position bias cannot be measured on these verdicts"]
+    else:
+        lines = []
+    shares = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
+    lines += ["judge: " + ", ".join(f"{text} {found[key]:.1%}" for key, text in shares.items() if found.get(key) is not None)]
+    if test := found.get("self_test"):
+        if test.get("passed") is None:
+            lines.append(f"self-test: {test['note']}")
+        else:
+            word = "passed" if test["passed"] else "FAILED"
+            lines.append(
+                f"self-test {word}: identical answers {test['identical']:.2f}, a ruined answer loses {test['planted']:.1%}"
+            )
+    if found.get("cost_usd"):  # a model on this machine costs no dollars, and its seconds stand below
+        lines.append(f"cost of these judgements: ${found['cost_usd']:.4f}")
+    return lines
+
+
+def _spent(judge: Judge) -> dict[str, Any]:
+    chat = getattr(judge, "chat", None)
+    return {"spent": chat.spent()} if chat is not None else {}
+
+
+def _calls(judge: Judge) -> list[str]:
+    if not (spent := _spent(judge).get("spent")):
+        return []
+    lines = [f"{spent['asked']} asked, {spent['known']} known already"]
+    if spent["prompt_tokens"] is not None:
+        lines[0] += f"; {spent['prompt_tokens']} tokens read, {spent['completion_tokens']} written"
+    if spent.get("seconds") is not None:
+        lines[0] += f"; {spent['seconds']:.1f} seconds on {spent['device']}"
+    return lines
+
+
+def _price(text: str) -> dict[str, Any]:
+    from evenhand.configfile.document import parse
+
+    return {"price": parse(text, "--price").data} if text else {}
+
+
+def _progress(done: int, total: int) -> None:
+    import sys
+
+    if sys.stderr.isatty():
+        print(f"\rjudged {done} of {total}", end="\n" if done == total else "", file=sys.stderr)
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> Path:
+    from evenhand.cli.tables import written
+
+    return written(path, value)
+
+
+COMMANDS = (judge,)

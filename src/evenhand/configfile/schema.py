@@ -1,0 +1,186 @@
+"""Text -> checked, frozen dataclasses. Every fault at once, each with its place, its key path and the way out.
+
+The dataclasses are the schema; there is no second description. Types are strict (a quoted "3" is no number, `true` is no
+integer, an integer is a number), unknown keys are faults, and unions of dataclasses are told apart by a `kind:` (or
+`method:`) field of type `Literal`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import inspect
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from evenhand.configfile.document import Document, KeyPath, extended, key_path, override, parse, read
+from evenhand.configfile.validation_errors import Faults, explain
+from evenhand.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded(Generic[T]):
+    """`value`, what was `given` (after `extends` and overrides), what is `effective` (defaults filled in), and the `source`."""
+
+    value: T
+    given: dict[str, Any]
+    effective: dict[str, Any]
+    source: str
+    document: Document
+
+    def where(self, path: str | KeyPath) -> str:
+        """Place and key path of a setting, such as "exp.yaml:7: arms.dpo.beta"."""
+        return self.document.where(key_path(path) if isinstance(path, str) else path)
+
+
+def load(
+    cls: type[T],
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    find: Callable[[str, Path], Path] | None = None,
+) -> Loaded[T]:
+    """Read, merge, override and check an experiment.
+
+    `source` is a path, YAML text (a string with a line break) or plain data. `find(name, folder)` resolves `extends`.
+    If the value has a method `problems() -> Iterable[UserError]`, it is called too; a `where` there is a key path.
+
+    Raises: UserError for one fault, Faults (a UserError) for several.
+    """
+    document, name = _document(source, find)
+    document = override(document, overrides)
+    value = check(cls, document)
+    return Loaded(value, document.data, to_json(value), name, document)
+
+
+def check(cls: type[T], document: Document) -> T:
+    """The document as a `cls`; raises all its faults together."""
+    try:
+        value = _validated(cls, document.data)
+    except _Invalid as invalid:
+        raise Faults.of(explain(invalid.errors, cls, document)) from None
+    except UserError as error:  # from a __post_init__
+        raise Faults.of(located(error, document)) from None
+    problems = getattr(value, "problems", None)
+    Faults.raise_any(fault for error in (problems() if problems else ()) for fault in located(error, document))
+    return value
+
+
+def located(error: UserError, document: Document, keys: Collection[str] | None = None) -> list[UserError]:
+    """The same faults with their key path (their `where`) preceded by the place it was set at.
+
+    With `keys`, a `where` that does not begin with one of them is taken for something else (a file, a prompt) and left alone.
+    """
+    parts = error.faults if isinstance(error, Faults) else (error,)
+    return [_located(e, key_path(e.where), document, keys) for e in parts]
+
+
+def _located(error: UserError, path: KeyPath, document: Document, keys: Collection[str] | None) -> UserError:
+    if keys is not None and (not path or path[0] not in keys):
+        return error
+    return UserError(error.what, where=document.where(path), why=error.why, fix=error.fix)
+
+
+def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The inverse of `to_json`."""
+    return check(cls, Document(dict(data)))
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass as JSON values: what was given and every default. Field order is kept.
+
+    >>> to_json({"lr": 1e-4, "out": Path("a/b"), "seeds": (0, 1)})
+    {'lr': 0.0001, 'out': 'a/b', 'seeds': [0, 1]}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, enum.Enum):
+        return to_json(value.value)
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_json(v) for v in value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def from_signature(
+    function: Callable[..., Any], values: Mapping[str, Any], where: str, *, skip: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Checks `values` against a function's annotations: its signature is the schema.
+
+    Returns every parameter (but those in `skip`) as a keyword argument, defaults filled in. `where` is the key path of
+    the mapping, such as "arms.dpo". Raises all faults together.
+
+    >>> def dpo(*, beta: float = 0.1, steps: int): ...
+    >>> from_signature(dpo, {"steps": 3}, "arms.a")
+    {'beta': 0.1, 'steps': 3}
+    >>> from_signature(dpo, {"bta": 1, "steps": 3}, "arms.a")
+    Traceback (most recent call last):
+    evenhand.errors.UserError: arms.a.bta: unknown key 'bta'
+      fix: did you mean 'beta'?
+    """
+    hints = get_type_hints(function, include_extras=True)
+    parameters = {n: p for n, p in inspect.signature(function).parameters.items() if n not in skip}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    if any(p.kind not in named for p in parameters.values()):
+        raise TypeError(f"{function.__qualname__} takes unnamed parameters; its signature cannot be a schema")
+    faults: list[UserError] = []
+    for name in values.keys() - parameters.keys():
+        faults.append(UserError(f"unknown key '{name}'", where=f"{where}.{name}", fix=did_you_mean(name, parameters)))
+    arguments: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        tp = hints.get(name, Any)
+        if name not in values:
+            if parameter.default is inspect.Parameter.empty:
+                faults.append(UserError(f"'{name}' is missing", where=where, fix=f"add `{name}:`"))
+            else:
+                arguments[name] = parameter.default
+            continue
+        try:
+            arguments[name] = _validated(tp, values[name])
+        except _Invalid as invalid:
+            faults += explain(invalid.errors, tp, Document(values[name], prefix=(*key_path(where), name)))
+    Faults.raise_any(faults)
+    return arguments
+
+
+class _Invalid(Exception):
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        self.errors = errors
+
+
+def _validated(tp: Any, data: Any) -> Any:
+    """Pydantic in strict JSON mode: lists become tuples, text becomes a Path or an Enum, nothing else is converted."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(tp).validate_json(json.dumps([data], default=to_json))[0]
+    except ValidationError as error:
+        raise _Invalid([{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]) from None
+
+
+@functools.cache  # making one takes milliseconds, and an experiment of many arms asks for the same ones again and again
+def _adapter(tp: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # The one-item tuple carries the strict configuration to standard dataclasses, which cannot be given one directly.
+    return TypeAdapter(tuple[tp], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
+
+
+def _document(source: str | Path | Mapping[str, Any], find: Callable[[str, Path], Path] | None) -> tuple[Document, str]:
+    if isinstance(source, Mapping):
+        return extended(Document(dict(source)), Path(), find), "data"
+    if isinstance(source, str) and "\n" in source:
+        return extended(parse(source, "text"), Path(), find), "text"
+    return read(Path(source), find), str(source)

@@ -1,0 +1,315 @@
+"""What the checks look at: an experiment, its data, its tokenizer and its starting model, each opened once and when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evenhand.data.template import Renderer, Tokenised
+from evenhand.errors import UserError
+from evenhand.methods import Method
+from evenhand.models import adapter_files
+from evenhand.protocols import Reward
+from evenhand.spec.arms import Arm
+from evenhand.types import Group, Scores, TokenGroup
+
+if TYPE_CHECKING:
+    from evenhand.doctor.pretrained import Existing
+    from evenhand.models.policy import Policy
+    from evenhand.run_experiment import Run
+    from evenhand.spec.experiment import Experiment
+
+T = TypeVar("T")
+QUICK_ROWS, FULL_ROWS = 256, 2000
+"""Rows of a split that are tokenised; counts of whole splits are exact."""
+
+
+class Unavailable(Exception):
+    """A check needs a part that could not be opened, or that the experiment does not have. The part's own check says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A part that was opened, or the reason why it could not be."""
+
+    value: Any = None
+    error: UserError | None = None
+
+    def get(self) -> Any:
+        if self.error is not None:
+            raise Unavailable(str(self.error).splitlines()[0])
+        return self.value
+
+
+class Patient:
+    """One experiment under examination. Parts that cannot be opened raise `Unavailable`; `data_error` and the like say why."""
+
+    def __init__(self, run: Run, *, quick: bool) -> None:
+        self.run, self.quick = run, quick
+        self.experiment: Experiment = run.loaded.value
+
+    # ---- what is asked for -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def arms(self) -> dict[str, Arm]:
+        """Everything that is trained, by its place in the experiment file: stages, reward models and arms."""
+        e = self.experiment
+        found = {"sft": e.sft_arm()} if e.sft is not None else {}
+        found |= {f"reward_models.{n}": a for n, a in e.all_reward_models().items()}
+        found |= {f"arms.{n}": a for n, a in e.all_arms().items()}
+        return {n: a for n, a in found.items() if a is not None and a.trained}
+
+    def method(self, arm: Arm) -> Method:
+        return arm.build(steps=1, max_tokens=self.experiment.lengths.completion)
+
+    def split_of(self, arm: Arm) -> str:
+        """The split an arm learns from."""
+        return arm.data or self.method(arm).split
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        return {name: self.method(arm) for name, arm in self.arms.items()}
+
+    @property
+    def online(self) -> dict[str, Arm]:
+        return {n: a for n, a in self.arms.items() if self.methods[n].online}
+
+    # ---- data --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _data(self) -> Opened:
+        return attempt(self._open_data)
+
+    def _open_data(self) -> tuple[dict[str, list[Group]], list[str]]:
+        from evenhand.stages.data import DEFAULT_SIZES, from_sources, from_world
+
+        spec = dict(self.run.plan["data"].spec)
+        if not spec["world"]:
+            return from_sources(spec, self.experiment.data.seed)
+        limit = QUICK_ROWS if self.quick else FULL_ROWS
+        sizes = {**DEFAULT_SIZES, **spec["sizes"]}
+        spec |= {"sizes": {k: min(n, limit) for k, n in sizes.items()}, "corpus": min(spec["corpus"], limit)}
+        spec["evaluation_prompts"] = min(spec["evaluation_prompts"], limit)
+        return from_world(spec, self.experiment.data.seed)
+
+    @property
+    def data_error(self) -> UserError | None:
+        return self._data.error
+
+    @property
+    def splits(self) -> dict[str, list[Group]]:
+        return self._data.get()[0]
+
+    @property
+    def said(self) -> list[str]:
+        """How each source was read, one line each."""
+        return self._data.get()[1]
+
+    @property
+    def training(self) -> dict[str, list[Group]]:
+        """Splits with answers that something is trained on."""
+        used = {self.split_of(a) for a in self.arms.values()} | ({"corpus"} if "corpus" in self.splits else set())
+        return {n: g for n, g in self.splits.items() if n in used and any(x.completions for x in g)}
+
+    @property
+    def answered(self) -> dict[str, list[Group]]:
+        """Training and held-out splits with answers, but for pretraining documents."""
+        held = {n: g for n, g in self.splits.items() if n.startswith("heldout_") and any(x.completions for x in g)}
+        return {n: g for n, g in (self.training | held).items() if n != "corpus"}
+
+    def origin(self, split: str) -> str:
+        """The place of a split in the experiment file."""
+        return f"data.world, {split}" if self.experiment.data.world else f"data.{split}"
+
+    # ---- tokenizer and template --------------------------------------------------------------------------------------
+
+    @cached_property
+    def folder(self) -> Path | str:
+        """The starting model's folder, or its Hub name; Unavailable for a model that a world pretrains."""
+        path = self.experiment.model.path
+        if path is None:
+            raise Unavailable("the model is made here")
+        folder = Path(path).expanduser()
+        return folder if folder.is_dir() else path
+
+    @cached_property
+    def home(self) -> Path | str:
+        """Where the starting model's config and weights are: its folder or name, and for an adapter those of its base."""
+        if not adapter_files.is_adapter(self.folder):
+            return self.folder
+        base = adapter_files.base_of(self.folder, self.experiment.model.base)
+        return Path(base) if Path(base).is_dir() else base
+
+    @cached_property
+    def _renderer(self) -> Opened:
+        return attempt(self._open_renderer)
+
+    def _open_renderer(self) -> Renderer:
+        from evenhand import worlds
+        from evenhand.models.load import load_tokenizer
+
+        if self.experiment.model.path is None:
+            return Renderer(worlds.get(str(self.experiment.data.world)).tokenizer())
+        own = isinstance(self.folder, Path) and (self.folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(self.folder if own else self.home)
+        return Renderer(tokenizer, template=None if tokenizer.chat_template else self.experiment.model.template)
+
+    @property
+    def renderer_error(self) -> UserError | None:
+        return self._renderer.error
+
+    @property
+    def renderer(self) -> Renderer:
+        return self._renderer.get()
+
+    @cached_property
+    def _config(self) -> Opened:
+        return attempt(self._open_config)
+
+    def _open_config(self) -> Any:
+        from transformers import AutoConfig
+
+        from evenhand import worlds
+
+        if self.experiment.model.path is None:
+            shape = worlds.get(str(self.experiment.data.world)).model_config()
+            kind = shape.pop("model_type")
+            return AutoConfig.for_model(kind, **{"vocab_size": len(self.renderer.tokenizer), **shape})
+        try:
+            return AutoConfig.from_pretrained(self.home)
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise UserError(line, where="model.path", fix="point to a folder written by save_pretrained") from error
+
+    @property
+    def config(self) -> Any:
+        """The starting model's transformers config."""
+        return self._config.get()
+
+    @property
+    def config_error(self) -> UserError | None:
+        return self._config.error
+
+    def sample(self, split: str) -> list[Group]:
+        """Rows of a split, evenly spaced; all of them when they are few."""
+        return spaced(self.splits[split], QUICK_ROWS if self.quick else FULL_ROWS)
+
+    @cached_property
+    def _tokenised(self) -> dict[str, Opened]:
+        return {split: attempt(lambda s=split: self._tokenise(s)) for split in (*self.training, *self._heldout_names())}
+
+    def _heldout_names(self) -> list[str]:
+        return [n for n in self.answered if n not in self.training]
+
+    def _tokenise(self, split: str) -> Tokenised:
+        lengths, supervise = self.experiment.lengths, self.experiment.data.supervise
+        return self.renderer.tokenise_all(
+            self.sample(split), max_prompt=lengths.prompt, max_completion=lengths.completion, supervise=supervise
+        )
+
+    def tokenise_error(self, split: str) -> UserError | None:
+        return self._tokenised[split].error
+
+    @property
+    def tokenised(self) -> dict[str, Tokenised]:
+        """Tokenised samples of the splits that could be tokenised."""
+        return {n: o.value for n, o in self._tokenised.items() if o.error is None}
+
+    def rows(self, *, pairs: bool | None = None, limit: int = 8) -> list[TokenGroup]:
+        """A few tokenised training rows; `pairs` asks for rows of two answers and more, or of any."""
+        found = [t for n, done in self.tokenised.items() if n != "corpus" for t in done.groups]
+        found = [t for t in found if not pairs or len(t.completions) > 1]
+        return found[:limit]
+
+    def prompts(self, limit: int) -> list[Any]:
+        """Prompts that something is trained on, or that are held out."""
+        for split in ("prompts", "preferences", "demonstrations", "heldout_prompts"):
+            if self.splits.get(split):
+                return [g.prompt for g in spaced(self.splits[split], limit)]
+        raise Unavailable("there are no prompts")
+
+    # ---- the model ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _policy(self) -> Opened:
+        return attempt(self._open_policy)
+
+    def _open_policy(self) -> Policy:
+        from evenhand import worlds
+        from evenhand.models.load import load_policy, new_policy
+
+        e = self.experiment
+        if e.model.path is None:
+            shape = worlds.get(str(e.data.world)).model_config()
+            return new_policy(shape, self.renderer.tokenizer, seed=0, device=e.runtime.device)
+        return load_policy(self.folder, dtype=e.model.dtype, device=e.runtime.device, base=e.model.base)
+
+    @property
+    def policy(self) -> Policy:
+        """The starting model: loaded, or as a world would begin it."""
+        return self._policy.get()
+
+    @property
+    def policy_error(self) -> UserError | None:
+        return self._policy.error
+
+    # ---- rewards -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def adopted(self) -> dict[str, Existing]:
+        """Reward models that exist already, by name."""
+        from evenhand.doctor.pretrained import Existing
+
+        return {n: Existing(m, self) for n, m in self.experiment.all_adopted().items()}
+
+    def reward(self, reward: Any) -> Guarded:
+        """A reward of this experiment; Unavailable when it needs a reward model that is not trained yet, or is not opened."""
+        from evenhand import rewards
+        from evenhand.spec.reward_resolution import models_in, resolved_reward
+
+        spec = resolved_reward(reward, self.experiment)
+        models = sorted(models_in(spec))
+        if new := [n for n in models if n not in self.adopted]:
+            raise Unavailable(f"the reward model {', '.join(new)} is trained by the run itself")
+        if models and self.quick:
+            raise Unavailable(f"the reward model {', '.join(models)} is opened in the full form only")
+        return Guarded(rewards.get(spec, {n: self.adopted[n].reward for n in models}))
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A reward whose errors, whatever they are, make it Unavailable: it may be the user's own function. R1 tells them."""
+
+    reward: Reward
+
+    def __call__(self, groups: Sequence[Group]) -> list[Scores]:
+        try:
+            return self.reward(groups)
+        except Exception as error:
+            raise Unavailable(f"the reward raised {type(error).__name__}: {error}") from error
+
+
+def attempt(make: Callable[[], Any]) -> Opened:
+    """What `make` returns, or the user's error it raised."""
+    try:
+        return Opened(make())
+    except UserError as error:
+        return Opened(error=error)
+
+
+def spaced(rows: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` of the rows, evenly spaced.
+
+    >>> spaced(range(10), 4)
+    [0, 2, 5, 7]
+    """
+    return list(rows) if len(rows) <= limit else [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def last_turn(group: Group) -> str:
+    """What a prompt asks at its end: verbatim text, or the last turn of a conversation."""
+    content = group.prompt.content
+    return (content if isinstance(content, str) else content[-1].content if content else "").strip()

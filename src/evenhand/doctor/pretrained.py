@@ -1,0 +1,103 @@
+"""A reward model that exists, as checks look at it: its files, its tokenizer, and only where asked for its weights."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.data.template import Renderer
+from evenhand.doctor.context import Opened, attempt
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from evenhand.doctor.context import Patient
+    from evenhand.protocols import Reward
+    from evenhand.spec.pretrained import Adopted
+
+
+class Existing:
+    """Parts that cannot be opened raise `Unavailable`; the `Opened` beside them says why."""
+
+    def __init__(self, settings: Adopted, patient: Patient) -> None:
+        self.settings, self._patient = settings, patient
+
+    @property
+    def folder(self) -> Path | str:
+        """Its folder, or its name on the Hub."""
+        local = Path(self.settings.path).expanduser()
+        return local if local.is_dir() else self.settings.path
+
+    @cached_property
+    def renderer_opened(self) -> Opened:
+        return attempt(self._open_renderer)
+
+    def _open_renderer(self) -> Renderer:
+        from evenhand.models.load import load_tokenizer
+
+        tokenizer = load_tokenizer(self.folder)
+        return Renderer(tokenizer, template=None if tokenizer.chat_template else self.settings.template)
+
+    @property
+    def renderer(self) -> Renderer:
+        return self.renderer_opened.get()
+
+    @cached_property
+    def config_opened(self) -> Opened:
+        return attempt(self._open_config)
+
+    def _open_config(self) -> Any:
+        from transformers import AutoConfig
+
+        from evenhand.models.load import guarded
+
+        return guarded(AutoConfig.from_pretrained, self.folder)
+
+    @property
+    def config(self) -> Any:
+        return self.config_opened.get()
+
+    @property
+    def reads(self) -> str:
+        """What it is given: "tokens" as they were sampled, or "text" that is rendered anew for it."""
+        from evenhand.stages.pretrained_reward_model import reading
+
+        folder = self.folder if isinstance(self.folder, Path) else Path()
+        return reading(folder, self.renderer.fingerprint, self._patient.renderer.fingerprint)
+
+    @cached_property
+    def reward_opened(self) -> Opened:
+        return attempt(self._open_reward)
+
+    def _open_reward(self) -> Reward:
+        """What the run itself would open: its own stage, in a folder that is thrown away."""
+        from evenhand.models.load import resolve_device
+        from evenhand.stages import pretrained_reward_model
+        from evenhand.stages.common import POINTER, open_model_reward, write_json
+
+        node = next(
+            n
+            for n in self._patient.run.plan.nodes
+            if n.kind == "pretrained_reward_model" and n.spec["path"] == self.settings.path
+        )
+        with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
+            folder = Path(scratch)
+            if self._patient.experiment.model.path is None:
+                self._patient.renderer.tokenizer.save_pretrained(folder / "model")
+            else:
+                write_json(folder / POINTER, {"path": str(self._patient.folder)})
+            out = folder / "adopted"
+            out.mkdir()
+            pretrained_reward_model.run({**node.spec, "normalise": False}, 0, {"start": folder}, out, lambda *a, **k: None)
+            return open_model_reward(out, node.spec, resolve_device(node.spec["device"]))
+
+    @property
+    def reward(self) -> Reward:
+        return self.reward_opened.get()
+
+
+def named(error: UserError, name: str) -> UserError:
+    """The error with the place in the experiment file in front."""
+    where = f"reward_models.{name}" + (f", {error.where}" if error.where else "")
+    return UserError(error.what, where=where, why=error.why, fix=error.fix)

@@ -1,0 +1,182 @@
+"""A few steps of an experiment's own stages in a folder that is thrown away: what training does, and what a kill leaves.
+
+Either with the experiment's own model and rows, or with a small new model in a built-in world, where what can be learned in a few
+steps is known beforehand: then only the method and its settings are the experiment's.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.doctor.context import Patient, spaced
+from evenhand.types import Group
+
+if TYPE_CHECKING:
+    from evenhand.models.policy import Policy
+    from evenhand.spec.arms import Arm
+
+LARGEST = 100e6
+"""Parameters up to which the model itself is rehearsed with; a rehearsal writes it several times."""
+ROWS = 16
+"""Rows of every split that a rehearsal takes."""
+LENGTHS = {"prompt": 64, "completion": 16}
+"""Tokens at most."""
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+WORLD = "quickstart"
+TOY = {"kind": "function", "path": "evenhand.doctor.smoke_run:even_tokens"}
+"""A reward that a new model of a small vocabulary can raise at once: see `even_tokens`."""
+
+
+class Killed(BaseException):
+    """Ends a rehearsal in the middle of a step; not an Exception, so that nothing in between can take it for a fault."""
+
+
+def even_tokens(prompt: Any, completion: Any) -> float:
+    """The share of sampled token ids that are even: half at the start for any vocabulary, and up to all.
+
+    >>> from evenhand.types import Completion
+    >>> even_tokens(None, Completion(content="", tokens=(4, 7, 8, 2)))
+    0.75
+    """
+    ids = completion.tokens or ()
+    return sum(i % 2 == 0 for i in ids) / max(len(ids), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A training stage that is ready to run: `run` may be called again on the same folder, which resumes."""
+
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+    folder: Path
+
+    def run(self, name: str, *, kill_at: int | None = None) -> Path:
+        """The stage in the folder `name`; with `kill_at`, it ends abruptly when that step was logged but not yet saved."""
+        from evenhand.stages import fit
+
+        def report(done: int, of: int, **figures: Any) -> None:
+            if done == kill_at:
+                raise Killed
+
+        out = self.folder / name
+        out.mkdir(exist_ok=True)
+        with suppress(Killed), unsaid():
+            fit.run(self.spec, 0, self.inputs, out, report)
+        return out
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """What training remarks of itself is no finding about a few steps on short rows."""
+    logger = logging.getLogger("evenhand.stages.monitoring")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def rehearsed(patient: Patient, arm: Arm, place: Callable[[Patient, Path], dict[str, Path]], **train: Any) -> Iterator[Stage]:
+    """An arm's stage with its own method and settings, on the model and rows that `place` writes, as a stage takes them.
+
+    Arms that sample get the toy reward; every other setting is the arm's but for `train`, and for lengths, which are short.
+    """
+    node = next(n for n in patient.run.plan.nodes if n.kind == "fit" and n.row == arm.name)
+    spec = copy.deepcopy(dict(node.spec))
+    spec["lengths"] = {name: min(spec["lengths"][name], most) for name, most in LENGTHS.items()}
+    quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last", "stop_when": {}}
+    spec["train"] |= {"epochs": None, "tokens_per_microbatch": 2048, **quiet, **train}
+    spec["reward"] = TOY if arm.reward is not None else None
+    if "adapter" in spec["train"] and not (place is at_home and small(patient)):  # its names are those of another network
+        spec["train"]["adapter"] |= {"targets": "all_linear", "modules_to_save": []}
+    with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
+        folder = Path(scratch)
+        inputs = place(patient, folder)
+        if "reference" in node.inputs:
+            inputs["reference"] = reference(patient, node.inputs["reference"], spec, inputs, folder)
+        yield Stage(spec=spec, inputs=inputs, folder=folder)
+
+
+def small(patient: Patient) -> bool:
+    """Whether the model itself is rehearsed with."""
+    return sum(p.numel() for p in patient.policy.parameters()) <= LARGEST
+
+
+def at_home(patient: Patient, folder: Path) -> dict[str, Path]:
+    """The experiment's model, where it is small, and some of its own rows."""
+    from evenhand.models.load import new_policy
+
+    policy, tokenizer = patient.policy, patient.renderer.tokenizer
+    if not small(patient):
+        policy = new_policy({"model_type": "llama", **SMALL}, tokenizer, seed=0, device=str(policy.device))
+    return {"start": written_model(policy, tokenizer, folder), "data": written_rows(patient.splits, folder)}
+
+
+def elsewhere(patient: Patient, folder: Path) -> dict[str, Path]:
+    """A small new model in a built-in world, with that world's rows."""
+    from evenhand import worlds
+    from evenhand.models.load import new_policy
+    from evenhand.stages.data import bare
+
+    world = worlds.get(WORLD)
+    tokenizer = world.tokenizer()
+    policy = new_policy({"model_type": "llama", **SMALL}, tokenizer, seed=0, device=patient.experiment.runtime.device)
+    rows = {
+        "prompts": bare(world.prompts(0, ROWS)), "heldout_prompts": bare(world.prompts(0, ROWS, split="heldout")),
+        "preferences": world.preferences(0, ROWS), "demonstrations": world.demonstrations(0, ROWS),
+    }  # fmt: skip
+    return {"start": written_model(policy, tokenizer, folder), "data": written_rows(rows, folder)}
+
+
+def written_model(policy: Policy, tokenizer: Any, folder: Path) -> Path:
+    from evenhand.models.load import save
+
+    save(policy, tokenizer, folder / "start" / "model")
+    return folder / "start"
+
+
+def written_rows(splits: Mapping[str, list[Group]], folder: Path) -> Path:
+    """Some rows of every split, short ones where there are enough."""
+    from evenhand.data.jsonl import write_groups
+
+    (folder / "data").mkdir()
+    for split, groups in splits.items():
+        short = [g for g in groups if all(len(c.text) <= LENGTHS["completion"] for c in g.completions)]
+        write_groups(folder / "data" / f"{split}.jsonl", spaced(short if len(short) >= ROWS else groups, ROWS))
+    return folder / "data"
+
+
+def reference(patient: Patient, name: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], folder: Path) -> Path:
+    """Reference log-probs of the few rows."""
+    from evenhand.stages import reference as stage
+
+    own = dict(patient.run.plan[name].spec) | {"lengths": spec["lengths"], "tokens_per_microbatch": 2048}
+    (folder / "reference").mkdir()
+    stage.run(own, 0, inputs, folder / "reference", lambda *a, **k: None)
+    return folder / "reference"
+
+
+def toy_scores(stage: Stage, artifact: Path, answers: int) -> list[float]:
+    """The mean toy reward per prompt of `answers` fresh answers of the model in `artifact` to each of the few prompts."""
+    from evenhand.data.jsonl import read_groups
+    from evenhand.engines.local import LocalEngine
+    from evenhand.models.load import resolve_device
+    from evenhand.stages.common import open_policy, open_renderer
+    from evenhand.types import Sampling
+
+    lengths = stage.spec["lengths"]
+    policy = open_policy(artifact, stage.spec, resolve_device(stage.spec["device"]))
+    prompts = [g.prompt for g in read_groups(stage.inputs["data"] / "prompts.jsonl")]
+    engine = LocalEngine(policy, open_renderer(artifact, stage.spec["template"]))
+    sampling = Sampling(temperature=1.0, max_tokens=lengths["completion"], seed=1)
+    found = engine.generate(prompts, answers, sampling, max_prompt=lengths["prompt"])
+    return [sum(even_tokens(g.prompt, c) for c in g.completions) / answers for g in found]

@@ -1,0 +1,150 @@
+"""What an experiment or a command may say about a judging model. The dataclasses are the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evenhand.errors import UserError
+from evenhand.judges import template as templates
+from evenhand.judges.cache import Cache
+from evenhand.judges.llm import LLMJudge, Orders
+
+if TYPE_CHECKING:
+    from evenhand.data.template import Renderer
+    from evenhand.models.policy import Policy
+
+HOW = ("key_env", "concurrency", "requests_per_minute", "timeout", "max_cost", "cache", "price", "endpoint", "self_test")
+"""Settings of `LLM` that say how answers are got, not what they are."""
+_SINCE = (("orders", "both"),)
+"""Defaults of settings that came later: left out of keys, so that what was judged before stays valid."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LLM:
+    """A language model behind an OpenAI-compatible endpoint, asked by `template` in both orders.
+
+    `verdict`: read from the words, or from the `logprobs` of the verdict's token. `attempts`: how often an unreadable answer
+    is asked for. `price` in dollars per million tokens `{input, output, cached}`; `max_cost` in dollars stops before a
+    request that might exceed it. The key is read from the environment variable `key_env`. `cache`: a file of answers to
+    share; by default one beside the artifacts. `self_test`: prompts that the judge is tested with first, 0 for none. `orders`:
+    `one` asks each pair once, for half the price; position bias then stays in the verdicts and cannot be measured on them.
+    """
+
+    kind: Literal["llm"]
+    model: str
+    endpoint: str = "https://api.openai.com/v1"
+    template: str = "helpfulness"
+    verdict: Literal["text", "logprobs"] = "text"
+    revision: str = ""
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    attempts: int = 3
+    key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    timeout: float = 120.0
+    max_cost: float | None = None
+    price: Mapping[str, float] | None = None
+    cache: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    tokens_field: str = "max_tokens"
+    self_test: int = 20
+    orders: Orders = "both"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalLLM:
+    """A model on this machine, asked by `template` in both orders; see `LLM`. `path` is a folder or a hub name."""
+
+    kind: Literal["local"]
+    path: str
+    template: str = "helpfulness"
+    verdict: Literal["text", "logprobs"] = "text"
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    attempts: int = 3
+    cache: str | None = None
+    self_test: int = 20
+    orders: Orders = "both"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferenceModel:
+    """A pairwise preference model: a causal model that continues both answers with the letter of the better one.
+
+    P(a preferred) = (P(A | a first) + P(B | b first)) / 2 from the letters' log-probs, as in RLHF Workflow (Dong et al. 2024).
+    """
+
+    kind: Literal["preference_model"]
+    path: str
+    template: str = "preference_model"
+    cache: str | None = None
+    self_test: int = 20
+
+
+Settings = LLM | LocalLLM | PreferenceModel
+
+
+def decisive(settings: Settings) -> dict[str, Any]:
+    """The settings that decide verdicts, for a key: those of `HOW` left out, and later additions only where they are set.
+
+    >>> sorted(decisive(PreferenceModel(kind="preference_model", path="p"))), "orders" in decisive(LLM(kind="llm", model="m"))
+    (['kind', 'path', 'template'], False)
+    """
+    given = {k: v for k, v in asdict(settings).items() if k not in HOW}
+    return {k: v for k, v in given.items() if (k, v) not in _SINCE}
+
+
+def problem(settings: Settings) -> UserError | None:
+    """What is wrong with the settings, as far as it can be known before anything runs."""
+    try:
+        template = templates.get(settings.template)
+        if getattr(settings, "verdict", "logprobs") == "logprobs":
+            from evenhand.judges.parse_verdict import variants
+
+            variants(template)
+        if isinstance(settings, LLM):
+            endpoint(settings)
+    except UserError as error:
+        return error
+    return None
+
+
+def endpoint(settings: LLM) -> Any:
+    """The endpoint of an `LLM`, as a chat model."""
+    from evenhand.judges.endpoint import Endpoint
+    from evenhand.judges.prices import price_of
+
+    return Endpoint(
+        url=settings.endpoint, model=settings.model, revision=settings.revision, key_env=settings.key_env, extra=settings.extra,
+        tokens_field=settings.tokens_field, concurrency=settings.concurrency, requests_per_minute=settings.requests_per_minute,
+        timeout=settings.timeout, price=price_of(settings.model, settings.price), max_cost=settings.max_cost,
+    )  # fmt: skip
+
+
+def build(
+    settings: Settings, *, cache: Path | None = None, opened: tuple[Policy, Renderer] | None = None, weights: str = ""
+) -> LLMJudge:
+    """The judge of the settings. `cache` is used when they name none; `opened` is the model of a judge on this machine, and
+    `weights` a fingerprint of its files, which the cache is keyed by."""
+    template = templates.get(settings.template)
+    replies = Cache(Path(settings.cache).expanduser() if settings.cache else cache)
+    if isinstance(settings, LLM):
+        return LLMJudge(
+            endpoint(settings), template, form=settings.verdict, attempts=settings.attempts,
+            temperature=settings.temperature, max_tokens=settings.max_tokens, cache=replies, orders=settings.orders,
+        )  # fmt: skip
+    from evenhand.judges.local import LocalChat
+
+    if opened is None:
+        raise ValueError("a judge on this machine needs its model and renderer")
+    chat = LocalChat(*opened, name=settings.path, weights=weights)
+    if isinstance(settings, PreferenceModel):
+        return LLMJudge(chat, template, form="logprobs", attempts=1, cache=replies)
+    return LLMJudge(
+        chat, template, form=settings.verdict, attempts=settings.attempts, temperature=settings.temperature,
+        max_tokens=settings.max_tokens, cache=replies, orders=settings.orders,
+    )  # fmt: skip

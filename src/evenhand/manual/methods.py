@@ -1,0 +1,236 @@
+"""docs/methods.md, from the code: `python -m evenhand.manual.methods docs/methods.md` writes it anew."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evenhand.core import credit, kto, policy, preference
+from evenhand.methods import METHODS, Method, build
+from evenhand.objectives import (
+    PAIR_LOSSES,
+    SURROGATES,
+    BradleyTerry,
+    Combined,
+    Kto,
+    Likelihood,
+    Pairwise,
+    PolicyGradient,
+    Transport,
+)
+from evenhand.spec.arms import BEST_OF_N, INJECTED, START, best_of_n
+from evenhand.types import Need
+
+HEAD = """# Methods
+
+Written by `python -m evenhand.manual.methods docs/methods.md` from the code; a test keeps it current. Every method is one
+expression in `src/evenhand/methods` over five coordinates: where experience comes from (**source**), what it is judged by
+(**signal**), how a judgement becomes a number per completion, token or pair (**credit**), what is minimised (**objective**),
+and what the policy is held to (**reference**). Settings are keys of an arm; the learning rate is the default where an
+experiment names none. Any arm may keep its best weights on a validation set instead of its last (`train: {keep: best}`, see
+[below](#the-best-weights)). What a method reduces to is tested as an equal gradient (`tests/battery/test_reductions.py`), where
+it goes on a tree of listed answers (`tests/battery/test_bandit.py`), and how it moves a small network (`tests/golden`).
+
+Notation: `nls(x) = -log sigmoid(x)`; `D` is the log-ratio margin `(chosen - ref_chosen) - (rejected - ref_rejected)`; `rho` the
+ratio of the policy to the rollout's weights; `A` the advantage; `sg` stops the gradient; all log-probs in nats. On where a KL
+term belongs see [kl.md](kl.md); on adding an objective see [extending.md](extending.md).
+"""
+DATA = {
+    "demonstrations": "demonstrations",
+    "preferences": "preference pairs, graded pairs or rankings",
+    "binary": "answers labelled good or bad, from labels or from pairs",
+    "comparisons": "preference pairs, written as questions",
+}
+REDUCTIONS = {
+    "token_mean": "every token of the step alike",
+    "sequence_mean": "each completion's mean, then their mean",
+    "sequence_sum": "each completion's sum, then their mean",
+}
+
+SELECTED = {
+    "best": "the best of each group",
+    "best_vs_worst": "best against worst of each group",
+    "best_vs_random": "best against any other of each group",
+    "rejection": "two of each group, resampled by their reward",
+}
+
+
+def formula(function: Any) -> str:
+    """The formula that a docstring of `evenhand.core` states: its first line that begins with one, up to the explanation.
+
+    >>> formula(preference.dpo), formula(credit.centre)
+    ('`nls(beta D)`', '`A_i = r_i - mean(r)` within each group')
+    """
+    lines = (inspect.getdoc(function) or "").split("\n")
+    stated = next((line for line in lines if line.startswith("`")), lines[0])
+    return re.split(r": |\.(?=\s+[A-Z`]|$)", stated)[0]
+
+
+def paragraphs(function: Any) -> tuple[str, str]:
+    """A docstring as (what it is, what it reduces to), either on one line."""
+    text = " ".join((inspect.getdoc(function) or "").split())
+    head, mark, rest = text.partition("Reduces to ")
+    return head.strip(), rest.strip() if mark else ""
+
+
+def equations(objective: Any) -> Iterator[str]:
+    """The formula of every term, as its function in `evenhand.core` states it."""
+    if isinstance(objective, Combined):
+        for part, coefficient in zip(objective.objectives, objective.coefficients, strict=True):
+            yield from (f"{coefficient:g} x {line}" for line in equations(part))
+    elif isinstance(objective, Pairwise):
+        yield formula(PAIR_LOSSES[objective.loss].function)
+    elif isinstance(objective, Transport):
+        yield formula(getattr(preference, f"aot_{objective.form}"))
+    elif isinstance(objective, Kto):
+        yield formula(kto.kto)
+    elif isinstance(objective, BradleyTerry):
+        yield formula(preference.bradley_terry)
+    elif isinstance(objective, Likelihood):
+        on = "chosen answers" if objective.on == "chosen" else "answers"
+        yield f"`-logp` of {on}; {reduced(objective.reduce)}"
+    elif isinstance(objective, PolicyGradient):
+        yield from gradient_equations(objective)
+
+
+def gradient_equations(objective: PolicyGradient) -> Iterator[str]:
+    whole = SURROGATES[objective.surrogate].per_sequence
+    how = "mean over completions" if whole else reduced(objective.reduce)
+    yield f"{formula(getattr(policy, objective.surrogate))}; {how}"
+    if objective.kl:
+        yield f"{objective.kl:g} x the mean of `{objective.kl_estimator}` per token, under the same reduction"
+    if objective.value:
+        yield f"{objective.value:g} x {formula(policy.value_loss)}"
+
+
+def reduced(name: str) -> str:
+    return REDUCTIONS.get(
+        name, f"each completion's sum divided by {name.partition(':')[2]}, the completion limit, then their mean"
+    )
+
+
+def coordinates(method: Method) -> Iterator[tuple[str, str]]:
+    """The five coordinates in words."""
+    plan = method.rollouts
+    if plan is None:
+        yield "source", f"fixed data: {DATA[method.data]}"
+        yield "signal", "the data's own labels" if method.data != "demonstrations" else "none"
+        yield "credit", fixed_credit(method)
+    else:
+        every = "every step" if plan.updates == 1 else f"every {plan.updates} steps"
+        yield "source", f"{plan.completions_per_prompt} completions per prompt, sampled anew {every}"
+        yield "signal", "any reward" + (f"; KL ({plan.kl_estimator}) in the reward, x {plan.kl:g}" if plan.kl else "")
+        yield "credit", rollout_credit(method)
+    yield "objective", " + ".join(equations(method.objective))
+    references = {"none": "none", "start": "the policy every arm starts from, frozen", "generator": "the policy that sampled"}
+    yield "reference", references[method.reference]
+
+
+def fixed_credit(method: Method) -> str:
+    if method.label_baseline is not None:
+        return f"label +1 or -1, less {method.label_baseline:g}"
+    if method.data == "preferences":
+        return "all pairs of a group, each group weighing 1"
+    return "label as it is" if method.data == "binary" else "every answer alike"
+
+
+def rollout_credit(method: Method) -> str:
+    plan = method.rollouts
+    assert plan is not None
+    if plan.select != "none":
+        return SELECTED[plan.select]
+    functions = {"none": credit.fixed_baseline, "gae": credit.gae, "value": credit.gae}
+    return f"{plan.credit}: {formula(functions.get(plan.credit) or getattr(credit, plan.credit))}"
+
+
+def defaults(function: Any) -> str:
+    """Keyword parameters with their defaults; what the experiment gives is left out."""
+    known = inspect.signature(function).parameters.values()
+    return ", ".join(f"`{p.name}: {shown(p.default)}`" for p in known if p.name not in INJECTED)
+
+
+def shown(value: Any) -> str:
+    """A default as it stands in an experiment file.
+
+    >>> shown(1 / 53), shown((1.0, 0.7)), shown(False), shown("none")
+    ('0.018868', '[1.0, 0.7]', 'false', 'none')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    return str(round(value, 6)) if isinstance(value, float) else str(value)
+
+
+def needs(method: Method) -> str:
+    """What an experiment must have for this method."""
+    asked = ["a reward", "prompts"] if method.online else [DATA[method.data]]
+    if method.reference != "none":
+        asked.append("a reference's log-probs (computed once)" if not method.online else "a frozen copy of the start")
+    if method.network == "value":
+        asked.append("a value head")
+    if method.network == "critic":
+        asked.append("a value network of its own")
+    if Need.STATISTICS in method.objective.needs:
+        asked.append("a pass without gradient over each step")
+    return ", ".join(asked)
+
+
+def entry(name: str) -> str:
+    """One method's section."""
+    method = build(name, {}, steps=100, max_tokens=128)
+    about, reduces = paragraphs(METHODS[name])
+    rows = [*coordinates(method), ("needs", needs(method)), ("settings", defaults(METHODS[name]) or "none")]
+    rows.append(("learning rate", f"{method.learning_rate:g}"))
+    if reduces:
+        rows.append(("reduces to", reduces.rstrip(".")))
+    return "\n".join([f"## {name}", "", about, "", *(f"- **{key}**: {value}" for key, value in rows)])
+
+
+def untrained() -> str:
+    """The two arms that train nothing."""
+    return "\n".join(
+        [
+            "## Arms that train nothing", "",
+            f"- `{START}`: the starting policy as it is.",
+            f"- `{BEST_OF_N}`: the best of n samples of the starting policy by the arm's `reward`, ties drawn;"
+            f" {defaults(best_of_n)}. Its KL is stated as at most log n - (n - 1)/n nats (Beirami et al. 2024).",
+        ]
+    )  # fmt: skip
+
+
+BEST = """## The best weights
+
+`train: {keep: best, validate_every: 20, validation_prompts: 64}` keeps the weights that did best on prompts set apart for it:
+
+- The prompts are a share of the data's own training prompts, chosen by their ids alone and the same for every seed. The arm
+  learns from none of them, and none is of a held-out split, which belongs to the comparison.
+- An arm with a `reward` is measured by the mean of that reward over one answer to each of them, sampled with the same random
+  numbers every time; length penalties of the method are taken off, a KL is not. An offline arm may name a `reward` for this
+  alone. Without a reward the method's own loss on the rows of these prompts decides.
+- `validate_every` counts steps and the last step is always measured; iterative methods may leave it out and are measured after
+  every round, which is the last line of Dong et al.'s algorithm 2. The first of equal numbers wins. The start is measured too,
+  for comparison, and is no candidate.
+- `selection.json` beside the model has every number and the step that was chosen; `metrics.jsonl` has them as `validation`.
+  Tokens and reward calls are in the ledger. A killed run goes on with the best weights so far and ends with the same bytes.
+
+What it costs: the arm learns from that many prompts fewer, and the maximum of several noisy numbers is not an unbiased one: the
+comparison on the held-out prompts is. Two arms of which one keeps its best are listed under what is not held equal."""
+
+
+def page() -> str:
+    """The whole page."""
+    index = ["| method | learns from | reference | reduces to |", "|---|---|---|---|"]
+    for name in METHODS:
+        method = build(name, {}, steps=100, max_tokens=128)
+        source = "rollouts" if method.online else method.data
+        index.append(f"| [{name}](#{name}) | {source} | {method.reference} | {paragraphs(METHODS[name])[1].rstrip('.')} |")
+    return "\n\n".join([HEAD.rstrip(), "\n".join(index), *map(entry, METHODS), untrained(), BEST]) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page())

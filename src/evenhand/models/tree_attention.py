@@ -1,0 +1,73 @@
+"""Attention over a packed prompt tree: prompts causal on themselves, completions on their whole prompt and causal on themselves.
+
+Three ways to compute the same thing: flash kernels on slices (processor), FlexAttention (accelerator), and padded blocks
+(anywhere; on a processor they serve soft-capping and windows that bite).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from torch import Tensor
+
+from evenhand.models import tree_attention_blocks, tree_attention_flash, tree_attention_flex
+from evenhand.types import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a layer asks of attention: scaling of the scores (None: 1 / sqrt(d)), a window in tokens, a soft cap on scores."""
+
+    scale: float | None = None
+    window: int | None = None
+    softcap: float | None = None
+
+
+class Tree:
+    """The attention pattern of one batch. Built once per forward pass, used by every layer."""
+
+    def __init__(self, layout: Layout, positions: Tensor) -> None:
+        self.layout, self.positions = layout, positions
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        """q [1, h, T, d], k and v [1, h_kv, T, d] -> [1, T, h, d]. Windows count positions, along the tree."""
+        window = None if rule.window is None or rule.window >= depth(self.layout) else rule.window
+        if q.is_cuda and flex.works:
+            return flex(self, q, k, v, window, rule)
+        groups = None if q.device.type != "cpu" or window or rule.softcap else tree_attention_flash.branches(self.layout)
+        if groups is not None:
+            return tree_attention_flash.TreeFlash.apply(q, k, v, groups, rule.scale).transpose(1, 2)
+        return self.blocks.attend(q, k, v, scale=rule.scale, window=window, softcap=rule.softcap)
+
+    @cached_property
+    def blocks(self) -> tree_attention_blocks.Blocks:
+        return tree_attention_blocks.Blocks(self.layout, self.positions)
+
+    @cached_property
+    def flex(self) -> tree_attention_flex.FlexTree:
+        return tree_attention_flex.FlexTree(self.layout, self.positions)
+
+
+class _Flex:
+    """FlexAttention while it works on this machine; padded blocks, said once, from the first failure on."""
+
+    works = True
+
+    def __call__(self, tree: Tree, q: Tensor, k: Tensor, v: Tensor, window: int | None, rule: Rule) -> Tensor:
+        try:
+            return tree.flex.attend(q, k, v, scale=rule.scale, window=window, softcap=rule.softcap)
+        except Exception as error:  # a compiler fails in ways of its own
+            self.works = False
+            warnings.warn(f"FlexAttention failed ({type(error).__name__}); using padded blocks, slower", stacklevel=2)
+            return tree.blocks.attend(q, k, v, scale=rule.scale, window=window, softcap=rule.softcap)
+
+
+flex = _Flex()
+
+
+@lru_cache(maxsize=256)
+def depth(layout: Layout) -> int:
+    """The longest path from the first token of a prompt to the last of a completion, in tokens."""
+    return max(layout.prompts[g].length + c.length for c, g in zip(layout.completions, layout.owner, strict=True))

@@ -1,0 +1,60 @@
+"""From an experiment to its graph of stages, with a key for each: what is equal is shared, what differs is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evenhand.plan import evaluation, training
+from evenhand.plan.evaluation import Cells
+from evenhand.plan.graph import SHARED, Graph, Node, Questions
+from evenhand.spec.experiment import Experiment
+
+__all__ = ["SHARED", "Node", "Plan", "build"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Nodes in topological order, and where the arms' artifacts are: `arms[arm][seed]`, likewise generations and verdicts."""
+
+    nodes: tuple[Node, ...]
+    arms: Mapping[str, Mapping[int, str]]
+    generations: Mapping[str, Mapping[int, str]]
+    verdicts: Mapping[str, Mapping[int, str]]
+    reward_models: Mapping[str, Mapping[int, str]]
+    judge_test: str | None = None
+    reward_samples: str | None = None
+    frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    grid: Mapping[int, Cells] = field(default_factory=dict)
+    """By completion limit: the cells of `evaluation.length_grid`."""
+    experiment: Experiment
+
+    def __getitem__(self, name: str) -> Node:
+        return next(n for n in self.nodes if n.name == name)
+
+    def trained(self, arm: str) -> bool:
+        """False for an arm that is another stage's model, untouched; true for twins, whose stage has the other one's name."""
+        return self.experiment.arm(arm).trained
+
+
+def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
+    """The whole graph: data, base, sft, reward models, arms, their generations on held-out prompts, and the verdicts.
+
+    Arms answer `questions` instead where they are given.
+    """
+    graph, seeds = Graph(experiment, questions), experiment.seeds
+    training.data(graph)
+    training.starts(graph)
+    reward_models: dict[str, dict[int, str]] = {n: {} for n in experiment.reward_models}
+    arms: dict[str, dict[int, str]] = {n: {} for n in experiment.arms}
+    for seed in seeds:
+        for name, node in training.reward_models(graph, seed).items():
+            reward_models[name][seed] = node
+        for arm in graph.arms.values():
+            arms[arm.name][seed] = training.policy(graph, arm, seed)
+    compared = evaluation.compare(graph)
+    return Plan(
+        nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
+        generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
+        reward_samples=compared.reward_samples, frontiers=compared.frontiers, grid=compared.grid,
+    )  # fmt: skip

@@ -1,0 +1,243 @@
+"""The tables and cards of the page: optional columns, the judge, reward models, budgets, the experiment as it was run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from evenhand.report.formatting import amount, fixed, interval, is_number, is_pair, percent, significant
+from evenhand.report.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An optional column of the verdict table, shown when at least one arm has the value."""
+
+    key: str
+    title: str
+    meaning: str
+    shown: Callable[[Any], str]
+
+
+def _one(value: Any) -> str:
+    return fixed(value, 1)
+
+
+def _two(value: Any) -> str:
+    return fixed(value, 2)
+
+
+def _length_controlled(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return percent(value)
+    rate = percent(value.get("win_rate"))
+    return f"{rate} ({interval(value['ci95'])})" if is_pair(value.get("ci95")) else rate
+
+
+VERDICT_COLUMNS = (
+    Column(
+        "length_controlled",
+        "At equal length",
+        "the win rate if both answers were equally long, with its 95% interval",
+        _length_controlled,
+    ),
+    Column("ties", "Ties", "share of prompts on which neither answer was preferred", percent),
+)
+ANSWER_COLUMNS = (
+    Column("gold", "Gold score", "mean score by the judge", _two),
+    Column("reward", "Reward", "mean training reward", _two),
+    Column("kl", "KL", "distance from the start in nats per sequence", _one),
+    Column("mean_length", "Length", "mean answer length in tokens", _one),
+    Column("distinct_2", "Distinct-2", "share of distinct word pairs, low when answers repeat themselves", _two),
+    Column("self_overlap", "Overlap", "shared word pairs of the seeds' answers to one prompt, 1 when they are the same", _two),
+    Column("entropy", "Entropy", "nats per token of the sampler, low when one answer is all there is", _two),
+    Column("refusal", "Refusals", "share of answers that decline", percent),
+    Column("truncated", "Cut", "share of answers cut at the token limit", percent),
+)
+
+
+def shown_columns(columns: Sequence[Column], summary: Summary) -> list[Column]:
+    """Those of `columns` for which some arm has a value."""
+    return [column for column in columns if any(arm.raw.get(column.key) is not None for arm in summary.arms)]
+
+
+_JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "name": ("Judge", str),
+    "kind": ("Kind of judge", str),
+    "invalid": ("Unusable verdicts", percent),
+    "consistency": ("Same verdict in both orders", percent),
+    "p_first": ("Prefers the first answer", percent),
+    "ties": ("Ties", percent),
+    "tie": ("Scores this close tie", significant),
+    "n": ("Pairs judged", amount),
+    "identical": ("Pairs with identical answers", percent),
+    "empty": ("Pairs with an empty answer", percent),
+    "mass": ("Probability on the verdict's words", percent),
+    "low_mass": ("Verdicts with less than 90% on them", percent),
+    "win_rate_longer": ("Win rate where the arm's answer is longer", percent),
+    "win_rate_not_longer": ("Win rate where it is not", percent),
+    "attempts": ("Questions asked", amount),
+    "cost_usd": ("Cost in dollars", lambda value: fixed(value, 4)),
+    "template": ("Judge template", str),
+    "template_sha": ("Its hash", str),
+    "verdict": ("Verdicts are read from", str),
+}
+
+
+def judge_facts(judge: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """(label, value) of every plain value that the results give about the judge."""
+    facts = []
+    for key, value in (judge or {}).items():
+        label, shown = _JUDGE.get(key, (key.replace("_", " ").capitalize(), _plain))
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            facts.append((label, shown(value)))
+    return facts
+
+
+def judge_warnings(judge: Mapping[str, Any] | None) -> list[str]:
+    """Signs that the judge itself is unreliable: it contradicts itself when the order is swapped, or gives no usable verdict."""
+    judge, found = judge or {}, []
+    consistency, invalid = judge.get("consistency"), judge.get("invalid")
+    if is_number(consistency) and consistency < 0.6:
+        found.append(
+            f"The judge agrees with itself in only {percent(consistency, 0)} of cases when the order of answers is swapped."
+        )
+    if is_number(invalid) and invalid > 0.05:
+        found.append(f"{percent(invalid, 0)} of the judge's verdicts could not be used.")
+    return found
+
+
+def _plain(value: Any) -> str:
+    return significant(value) if is_number(value) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number of a card, with what it means."""
+
+    label: str
+    value: str
+    reading: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """Places on the accuracy bar, in per cent of its width; `start` is the accuracy at its left end. None = not known."""
+
+    start: float
+    mark: float
+    chance: float
+    low: float | None
+    high: float | None
+    ceiling: float | None
+
+
+def _gauge(accuracy: float, low: float | None, high: float | None, ceiling: Any) -> Gauge:
+    """Accuracies below 40% are rare, so the bar starts there unless one needs the room."""
+    start = 0.4 if min(accuracy, 1.0 if low is None else low) >= 0.4 else 0.0
+
+    def place(share: Any) -> float | None:
+        return round(100 * (share - start) / (1 - start), 2) if is_number(share) else None
+
+    return Gauge(
+        start=start,
+        mark=place(accuracy) or 0.0,
+        chance=place(0.5) or 0.0,
+        low=place(low),
+        high=place(high),
+        ceiling=place(ceiling),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModelCard:
+    """How good a reward model is on held-out pairs; `gauge` is None without an accuracy."""
+
+    name: str
+    gauge: Gauge | None
+    measures: tuple[Measure, ...]
+    warnings: tuple[str, ...]
+
+
+def reward_model_cards(models: Mapping[str, Mapping[str, Any]]) -> list[RewardModelCard]:
+    """A card per reward model in the results."""
+    return [_reward_model(name, raw) for name, raw in models.items()]
+
+
+def _reward_model(name: str, raw: Mapping[str, Any]) -> RewardModelCard:
+    ci95 = raw.get("ci95")
+    low, high = ci95 if is_pair(ci95) else (None, None)
+    accuracy, ceiling = raw.get("accuracy"), raw.get("label_ceiling")
+    known = (
+        ("Accuracy", accuracy, percent(accuracy), f"95% interval {interval(ci95)}; 50% is guessing"),
+        ("Label ceiling", ceiling, percent(ceiling), "the best accuracy that these noisy labels allow"),
+        ("Log-loss", raw.get("log_loss"), fixed(raw.get("log_loss"), 3), "0.693 is guessing; lower is better"),
+        ("Mean margin", raw.get("mean_margin"), fixed(raw.get("mean_margin"), 2), "score of chosen minus score of rejected"),
+        ("Calibration error", raw.get("ece"), percent(raw.get("ece")), "gap between its stated and its actual certainty"),
+        (
+            "Score and length",
+            raw.get("length_correlation"),
+            fixed(raw.get("length_correlation"), 2),
+            "correlation; near 0 is good",
+        ),
+        ("Pairs", raw.get("n"), amount(raw.get("n")), "held-out pairs that these numbers rest on"),
+    )
+    return RewardModelCard(
+        name=name,
+        gauge=_gauge(accuracy, low, high, ceiling) if is_number(accuracy) else None,
+        measures=tuple(Measure(label, shown, reading) for label, value, shown, reading in known if is_number(value)),
+        warnings=tuple(_warnings(low, raw.get("length_correlation"))),
+    )
+
+
+def _warnings(low: Any, length_correlation: Any) -> list[str]:
+    """The two faults that spoil every method trained on a reward model (thresholds as in the preflight checks)."""
+    found = []
+    if is_number(low) and low <= 0.5:
+        found.append("Its interval includes 50%: it cannot be told from guessing, so rewards from it mean little.")
+    if is_number(length_correlation) and abs(length_correlation) > 0.3:
+        side = "longer" if length_correlation > 0 else "shorter"
+        found.append(
+            f"It leans on length: {side} answers score higher (correlation {fixed(length_correlation, 2)}, warning from 0.3)."
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of experiment.json: a table (with a `head` when it is a list of records), or anything longer as YAML text."""
+
+    title: str
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    text: str = ""
+
+
+_TITLES = {"given": "Configuration as given", "effective": "Configuration in effect", "versions": "Versions", "hashes": "Hashes"}
+_ORDER = ("effective", "given", "versions", "hashes")
+
+
+def experiment_blocks(experiment: Mapping[str, Any]) -> list[Block]:
+    """Every part of experiment.json, exactly; the known ones first."""
+    single = {key: value for key, value in experiment.items() if not isinstance(value, Mapping | list)}
+    keys = [key for key in (*_ORDER, *experiment) if key in experiment and key not in single]
+    blocks = [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), experiment[key]) for key in dict.fromkeys(keys)]
+    return [*blocks, _block("Run", single)] if single else blocks
+
+
+def _block(title: str, value: Mapping[str, Any] | list[Any]) -> Block:
+    if isinstance(value, Mapping) and all(not isinstance(item, Mapping | list) for item in value.values()):
+        return Block(title, rows=tuple((str(key), _exact(item)) for key, item in value.items()))
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        head = tuple(dict.fromkeys(key for item in value for key in item))
+        return Block(title, head=head, rows=tuple(tuple(_exact(item.get(key)) for key in head) for item in value))
+    return Block(title, text=yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+
+
+def _exact(value: Any) -> str:
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).removesuffix("...\n").strip()

@@ -1,0 +1,254 @@
+"""The sentences of the report: who beats whom, by how much, how sure. "Inconclusive" is a normal answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.report.formatting import fixed, interval, p_value, percent, points, points_interval
+from evenhand.report.remarks import arms_with_remarks
+from evenhand.report.summary import Arm, Summary, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One line to remember, then the sentences that qualify it."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def headline(summary: Summary) -> Headline:
+    """The finding in plain language.
+
+    A win is claimed only when the results give the verdict "better" and all seeds but at most one agree in sign; otherwise
+    the page says that no difference was resolved.
+    """
+    if not summary.challengers:
+        return _without_comparison(summary)
+    claimed = [arm for arm in summary.with_verdict(Verdict.BETTER) if seeds_agree(arm)]
+    opening = _winner(summary, claimed[0]) if claimed else _no_winner(summary)
+    sentences = [*opening.sentences]
+    if claimed and len(summary.challengers) > 1:
+        sentences += [_others(summary, claimed), _against_runner_up(summary, claimed[0])]
+    sentences += [_about_seeds(summary)]
+    return Headline(opening.title, tuple(s for s in sentences if s))
+
+
+MANY_TIES = 0.05
+"""Above this share of ties a win rate is not the share of prompts that were won."""
+MOST_NAMES = 6
+"""A sentence with more names than this says how many others there are."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a phrase.
+
+    >>> listed(["dpo"]), listed(["dpo", "ipo"]), listed(["dpo", "ipo", "rloo"]), listed(list("abcdefgh"))
+    ('dpo', 'dpo and ipo', 'dpo, ipo and rloo', 'a, b, c, d, e and 3 others')
+    """
+    if len(names) > MOST_NAMES:
+        shown = names[: MOST_NAMES - 1]
+        return ", ".join(shown) + f" and {len(names) - len(shown)} others"
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _without_comparison(summary: Summary) -> Headline:
+    names = [arm.name for arm in summary.arms]
+    if not names:
+        return Headline("No arm has a result", ())
+    verb = "was" if len(names) == 1 else "were"
+    return Headline(
+        f"{listed(names)} {verb} not judged against another arm", ("This run holds no comparison, so it has no verdict.",)
+    )
+
+
+def _winner(summary: Summary, best: Arm) -> Headline:
+    """The title of a run with a winner."""
+    sure = f"95% interval {interval(best.ci95)}" if best.ci95 else "no interval was computed"
+    rate = f"{percent(best.win_rate)}, {sure}{_evidence(summary)}. Ties count half; 50% would mean no difference."
+    if summary.right_or_wrong:
+        return Headline(_solved(summary, best), (f"Win rate of {best.name}: {rate}",))
+    if (best.raw.get("ties") or 0.0) > MANY_TIES:
+        title = f"{best.name} beats {summary.reference}: a win rate of {percent(best.win_rate, 0)}, ties counted half"
+    else:
+        title = f"{best.name} beats {summary.reference} on {percent(best.win_rate, 0)} of held-out prompts"
+    return Headline(title, (f"Exactly: {rate}",))
+
+
+def _solved(summary: Summary, best: Arm) -> str:
+    baseline = next(arm for arm in summary.arms if arm.is_baseline)
+    solved, before = (percent(arm.raw.get("gold"), 0) for arm in (best, baseline))
+    return f"{best.name} solves {solved} of held-out prompts, {baseline.name} {before}"
+
+
+def _no_winner(summary: Summary) -> Headline:
+    losers = [arm for arm in summary.with_verdict(Verdict.WORSE) if seeds_agree(arm)]
+    open_arms = [arm for arm in summary.challengers if arm not in losers]
+    best = summary.challengers[0]
+    if not open_arms:
+        names = [arm.name for arm in losers]
+        title = f"{listed(names)} {'does' if len(names) == 1 else 'do'} worse than {summary.reference}"
+    elif losers:
+        title = f"No arm beats {summary.reference}; {listed([arm.name for arm in losers])} {_is(losers)} worse"
+    elif len(open_arms) == 1:
+        title = f"Inconclusive: {best.name} cannot be told apart from {summary.reference}"
+    else:
+        title = f"Inconclusive: no arm can be told apart from {summary.reference}"
+    size = f"{percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})"
+    rate = f"The highest win rate is {best.name}'s: {size}."
+    split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not seeds_agree(arm)]
+    disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
+    return Headline(title, (rate, disagree, _these_checkpoints(open_arms, summary), power(summary)))
+
+
+def _these_checkpoints(arms: Sequence[Arm], summary: Summary) -> str:
+    """What the prompts-only interval already says of arms that stay open once seeds are counted."""
+    known = [arm for arm in arms if arm.ci95_prompts_only and arm.verdict is Verdict.INCONCLUSIVE]
+    better = [arm.name for arm in known if arm.ci95_prompts_only and arm.ci95_prompts_only[0] > 0.5]
+    worse = [arm.name for arm in known if arm.ci95_prompts_only and arm.ci95_prompts_only[1] < 0.5]
+    found = [
+        f"{listed(names)} {word} than {summary.reference}" for names, word in ((better, "better"), (worse, "worse")) if names
+    ]
+    if not found:
+        return ""
+    claim = " and ".join(found)
+    return f"As single checkpoints, prompts alone would make {claim}; whether training again gives the same stays open."
+
+
+def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
+    also = list(claimed[1:])
+    worse = list(summary.with_verdict(Verdict.WORSE))
+    rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
+    parts = []
+    if also:
+        parts.append(f"{_with_rates(also)} also {'beats' if len(also) == 1 else 'beat'} {summary.reference}")
+    if rest:
+        parts.append(f"{_with_rates(rest)} {_is(rest)} inconclusive")
+    if worse:
+        parts.append(f"{_with_rates(worse)} {_is(worse)} worse than {summary.reference}")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _against_runner_up(summary: Summary, best: Arm) -> str:
+    second = next(arm for arm in summary.challengers if arm is not best)
+    contrast = summary.contrasts.get((best.name, second.name))
+    if contrast is None or contrast.difference is None:
+        return ""
+    size = f"{points(contrast.difference)} points, 95% interval {points_interval(contrast.ci95)}"
+    if contrast.verdict is Verdict.BETTER:
+        return f"{best.name} is also better than the next arm, {second.name} ({size})."
+    excludes_zero = contrast.ci95 is not None and not contrast.ci95[0] <= 0.0 <= contrast.ci95[1]
+    if excludes_zero and contrast.p_holm is not None:  # else the interval itself would seem to decide
+        size += f"; among all the pairs of arms p is {p_value(contrast.p_holm)}"
+    return f"Between {best.name} and {second.name} this run cannot decide ({size})."
+
+
+def _about_seeds(summary: Summary) -> str:
+    count = len(summary.seeds)
+    if count == 1:
+        return "One seed was trained, so the interval covers other prompts but not other training runs."
+    if count == 2:
+        return "Two seeds say little about how much training runs vary; read the interval with care."
+    return ""
+
+
+def power(summary: Summary) -> str:
+    """What size of difference this run could have seen."""
+    if summary.mde is None:
+        return ""
+    reach = summary.mde_median if summary.mde_median is not None else summary.mde
+    if reach >= 0.5:  # a win rate cannot be further than that from one half
+        finding = "With so few seeds and prompts no difference, however large, would reliably have been found"
+        return f"{finding}: “inconclusive” says nothing here."
+    about = f"about {fixed(100 * reach, 1)} points"
+    widest = f"{fixed(100 * summary.mde, 1)}" if summary.mde < 0.5 else "of any size"
+    spread = f" ({widest} for the pair that varies most)" if summary.mde > 1.2 * reach else ""
+    return f"A difference smaller than {about}{spread} would usually go unnoticed here, so “inconclusive” does not mean “equal”."
+
+
+def corrected(summary: Summary) -> str:
+    """Why an arm whose interval excludes 50% can be inconclusive all the same; "" where none is."""
+    arms = [a for a in summary.with_verdict(Verdict.INCONCLUSIVE) if a.ci95 and not a.ci95[0] <= 0.5 <= a.ci95[1]]
+    held = [a for a in arms if (c := summary.contrasts.get((a.name, str(summary.baseline)))) and (c.p_holm or 0.0) >= 0.05]
+    if not held:
+        return ""
+    count = sum(b == summary.baseline for _, b in summary.contrasts)
+    return (
+        f"The interval of {listed([a.name for a in held])} excludes 50% by itself. Among {count} comparisons with the baseline "
+        "that can happen by chance: after Holm's correction p is at least 0.05, so no claim is made."
+    )
+
+
+def _evidence(summary: Summary) -> str:
+    parts = []
+    if summary.seeds:
+        parts.append(f"{len(summary.seeds)} seed{'s' * (len(summary.seeds) != 1)}")
+    if summary.n_prompts:
+        parts.append(f"{summary.n_prompts} prompts")
+    return ", over " + " and ".join(parts) if parts else ""
+
+
+def seeds_agree(arm: Arm) -> bool:
+    """All seeds but at most one lie on the same side of 50% as the mean (evaluation rule; trivially true for one seed)."""
+    values = [value for value in arm.per_seed if value is not None]
+    side = 1 if (arm.win_rate or 0.0) > 0.5 else -1
+    return sum((value - 0.5) * side > 0 for value in values) >= len(values) - 1
+
+
+def _with_rates(arms: Sequence[Arm]) -> str:
+    return listed([f"{arm.name} ({percent(arm.win_rate)})" for arm in arms])
+
+
+def _is(arms: Sequence[Arm]) -> str:
+    return "is" if len(arms) == 1 else "are"
+
+
+def held_equal(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the results themselves state about the common ground of all arms, as (label, value)."""
+    seeds, prompts = results.get("seeds") or [], results.get("n_prompts")
+    facts = []
+    judge = (results.get("judge") or {}).get("name")
+    if results.get("baseline"):
+        facts.append(("Compared with", str(results["baseline"])))
+    if prompts:
+        facts.append(("Held-out prompts", str(prompts)))
+    if seeds:
+        facts.append(("Seeds", str(len(seeds))))
+    if judge:
+        facts.append(("Judge", str(judge)))
+    return facts
+
+
+def excluded(results: Mapping[str, Any]) -> list[str]:
+    """What has no verdict, and what that does to the comparison."""
+    return [_lost(entry) for entry in results.get("excluded") or ()]
+
+
+def _lost(entry: Mapping[str, Any]) -> str:
+    seeds = ", ".join(map(str, entry["seeds"]))
+    if not entry["kept"]:
+        return f"{entry['arm']} has no verdict under any seed."
+    kept = f"seed{'s' * (len(entry['kept']) > 1)} {', '.join(map(str, entry['kept']))}"
+    return (
+        f"{entry['arm']} has no verdict under seed {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
+        "a method that fails now and then is worth less than its remaining seeds say."
+    )
+
+
+def cautions(results: Mapping[str, Any], judge: Sequence[str]) -> list[tuple[str, str]]:
+    """What a reader must know before believing the headline, each with the section that says more."""
+    found = [(text, "judge") for text in judge]
+    lost = results.get("excluded") or ()
+    if lost:
+        found.append((f"{listed([entry['arm'] for entry in lost])} lost {'a cell' if len(lost) == 1 else 'cells'}", "failed"))
+    elif results.get("failed"):
+        found.append((f"{len(results['failed'])} cells failed or could not start", "failed"))
+    if warned := arms_with_remarks(results):
+        found.append((f"Something was said while {listed(warned)} trained", "training"))
+    if deviations := results.get("deviations"):
+        found.append((f"{len(deviations)} setting{'s' * (len(deviations) > 1)} not equal between arms", "equal"))
+    if waived := results.get("waived"):
+        found.append((f"{len(waived)} check{'s' * (len(waived) > 1)} waived", "equal"))
+    return found

@@ -1,0 +1,92 @@
+"""Training length by inference length: what every arm is worth under each completion limit. See `evaluation.length_grid`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evenhand.evaluation.best_of_n import length_grid as by_training_length
+from evenhand.plan.evaluation import Cells
+from evenhand.results.judge_summary import mean_or_none
+from evenhand.results.run_artifacts import Finished
+from evenhand.stats.twoway import paired_difference, win_rate
+
+
+def grid(done: Finished) -> dict[str, Any] | None:
+    """`results.json`'s `length_grid`: a row per arm with a cell per limit (null where nothing finished); None without a grid.
+
+    `methods` has the grid of training by inference limit of every method that was trained under several limits, by win rate.
+    """
+    limits = list(done.plan.grid)
+    if not limits:
+        return None
+    read = {limit: _read(done, done.plan.grid[limit]) for limit in limits}
+    rows = [_row(done, arm, read) for arm in done.plan.arms]
+    rows = [row for row in rows if any(row["cells"])]
+    return {"inference": limits, "rows": rows, "methods": _methods(rows, limits)}
+
+
+Outcomes = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""arm -> seed -> what was judged and measured there."""
+
+
+def _read(done: Finished, cells: Cells) -> Outcomes:
+    found: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in cells.verdicts}
+    for arm, seeds in cells.verdicts.items():
+        for seed, node in seeds.items():
+            if done.has(node):
+                measured = done.load(cells.generations[arm][seed], "measured.json")
+                found[arm][seed] = done.load(node, "verdicts.json") | {k: measured[k] for k in ("length", "truncated")}
+    return found
+
+
+def _row(done: Finished, arm: str, read: Mapping[int, Outcomes]) -> dict[str, Any]:
+    """One arm under every limit; `change` is its gold score, else win rate, minus that under the limit it was trained with."""
+    given = done.plan.experiment.arm(arm)
+    training = given.lengths.completion if given.trained else None
+    own = read[training][arm] if training in read else {}
+    cells = [_cell(seeds[arm], own, baseline=arm == done.baseline) for seeds in read.values()]
+    return {"arm": arm, "method": given.method, "training": training, "cells": cells}
+
+
+def _cell(
+    seeds: Mapping[int, Mapping[str, Any]], own: Mapping[int, Mapping[str, Any]], *, baseline: bool
+) -> dict[str, Any] | None:
+    if not seeds:
+        return None
+    won = win_rate([v["outcome"] for v in seeds.values()])
+    return {
+        "win_rate": won.estimate,
+        "ci95": None if baseline else list(won.ci95),
+        "gold": mean_or_none([v["gold"] for v in seeds.values()]),
+        "mean_length": float(np.mean([v["length"] for v in seeds.values()])),
+        "truncated": float(np.mean([v["truncated"] for v in seeds.values()])),
+        "seeds": list(seeds),
+        "change": _change(seeds, own),
+    }
+
+
+def _change(seeds: Mapping[int, Mapping[str, Any]], own: Mapping[int, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The gold score under this limit minus that under the training limit, paired by prompt and seed; None without scores."""
+    shared = [s for s in seeds if s in own]
+    here, there = ([side[s]["gold"] for s in shared] for side in (seeds, own))
+    if not shared or any(v is None for rows in (here, there) for row in rows for v in row):
+        return None
+    found = paired_difference(here, there)
+    return {"gold": found.estimate, "ci95": list(found.ci95)}
+
+
+def _methods(rows: list[dict[str, Any]], limits: list[int]) -> dict[str, Any]:
+    found = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        same = [row for row in rows if row["method"] == method and row["training"] is not None]
+        if len({row["training"] for row in same}) > 1:
+            cells: dict[tuple[int, int], list[float]] = {}
+            for row in same:
+                for limit, cell in zip(limits, row["cells"], strict=True):
+                    if cell is not None:
+                        cells.setdefault((row["training"], limit), []).append(cell["win_rate"])
+            found[method] = by_training_length(cells)
+    return found

@@ -1,0 +1,80 @@
+"""What of a plan has finished, read once: verdicts and measurements by arm and seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evenhand.data.jsonl import read_groups
+from evenhand.plan.plan import Plan
+from evenhand.store.store import Store
+from evenhand.types import Group
+
+BySeed = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """`verdicts[arm][seed]` and `measured[arm][seed]`, for the cells that got as far as a verdict."""
+
+    plan: Plan
+    store: Store
+    verdicts: BySeed
+    measured: BySeed
+
+    @classmethod
+    def read(cls, plan: Plan, store: Store) -> Finished:
+        """Everything there is by now."""
+        done = {a: [s for s, node in seeds.items() if store.has(plan[node].key)] for a, seeds in plan.verdicts.items()}
+        empty = cls(plan, store, {}, {})
+        return cls(
+            plan,
+            store,
+            {a: {s: empty.load(plan.verdicts[a][s], "verdicts.json") for s in seeds} for a, seeds in done.items()},
+            {a: {s: empty.load(plan.generations[a][s], "measured.json") for s in seeds} for a, seeds in done.items()},
+        )
+
+    @property
+    def baseline(self) -> str:
+        return self.plan.experiment.baseline_arm
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms with a verdict, in the experiment's order."""
+        return [a for a in self.plan.arms if self.verdicts[a]]
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of which any arm has a verdict."""
+        return tuple(s for s in self.plan.experiment.seeds if any(s in seeds for seeds in self.verdicts.values()))
+
+    def seeds(self, arm: str) -> tuple[int, ...]:
+        """The seeds of which this arm has a verdict."""
+        return tuple(s for s in self.plan.experiment.seeds if s in self.verdicts[arm])
+
+    def by_seed(self, values: Mapping[int, Any]) -> list[Any]:
+        """Values in the order of `all_seeds`, None where there is none."""
+        return [values.get(s) for s in self.all_seeds]
+
+    def table(self, arm: str, field: str, seeds: Sequence[int]) -> np.ndarray:
+        """[seeds, prompts] of a field of the verdicts."""
+        return np.array([self.verdicts[arm][s][field] for s in seeds], dtype=float)
+
+    def chars(self, arm: str, seeds: Sequence[int]) -> np.ndarray:
+        """[seeds, prompts]: the answers' lengths in characters."""
+        return np.array([self.measured[arm][s]["chars"] for s in seeds], dtype=float)
+
+    def has(self, node: str) -> bool:
+        return self.store.has(self.plan[node].key)
+
+    def load(self, node: str, file: str) -> Any:
+        """A JSON file of a finished node."""
+        return json.loads((self.store.path(self.plan[node].key) / file).read_text())
+
+    def generations(self, arm: str, seed: int) -> list[Group]:
+        """One answer per held-out prompt."""
+        return read_groups(self.store.path(self.plan[self.plan.generations[arm][seed]].key) / "generations.jsonl")

@@ -1,0 +1,225 @@
+"""From an experiment's name or file to a finished run directory; the command line and Python users share this path."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.configfile.schema import Loaded, load, located
+from evenhand.configfile.validation_errors import Faults
+from evenhand.errors import UserError, did_you_mean
+from evenhand.runner.job import versions
+from evenhand.runner.local import Outcome, cuda_devices, run
+from evenhand.store.fingerprint import digest
+from evenhand.store.store import Store, locked
+
+if TYPE_CHECKING:
+    from evenhand.plan.graph import Node
+    from evenhand.plan.plan import Plan
+    from evenhand.runner.progress import View
+
+BUILTIN = Path(__file__).parent / "builtin"
+SHOWN = ("arms/", "reward_models/", "generations/")
+"""Nodes whose artifacts the run directory shows under their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An experiment that is checked and planned, and where it will go."""
+
+    loaded: Loaded[Any]
+    plan: Plan
+    store: Store
+    out: Path
+    workers: int | None
+    threads: int
+
+
+def builtins() -> list[str]:
+    """Names of the experiments that come with evenhand."""
+    return sorted(p.stem for p in BUILTIN.glob("*.yaml"))
+
+
+def locate(experiment: str) -> Path:
+    """The file of an experiment: a built-in name, a YAML path, or a run directory (its recorded experiment)."""
+    path = Path(experiment)
+    if path.is_dir() and (path / "experiment.json").is_file():
+        return path / "experiment.json"
+    if path.is_file():
+        return path
+    if experiment in builtins():
+        return BUILTIN / f"{experiment}.yaml"
+    if path.is_dir():
+        fix = "name a YAML file, or a folder that `evenhand run` has made"
+        raise UserError("this folder is no run: it has no experiment.json", where=experiment, fix=fix)
+    looks_like_path = path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1
+    if looks_like_path:
+        raise UserError("there is no such file", where=experiment, fix=f"check the path; built in are {', '.join(builtins())}")
+    fix = f"{did_you_mean(experiment, builtins())}; or give the path of a YAML file"
+    raise UserError(f"'{experiment}' is no built-in experiment and no file", fix=fix)
+
+
+def find(name: str, folder: Path) -> Path:
+    """Where an extended name lies: beside the extending file, or among the built-in experiments."""
+    beside = folder / name
+    return BUILTIN / f"{name}.yaml" if not beside.is_file() and name in builtins() else beside
+
+
+def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = None) -> Run:
+    """Reads, checks and plans; nothing is written.
+
+    The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
+    """
+    from evenhand.plan.plan import build
+    from evenhand.spec.experiment import Experiment
+
+    path = locate(experiment)
+    loaded = load(Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find)
+    try:
+        plan = build(loaded.value)
+    except UserError as error:
+        raise Faults.of(located(error, loaded.document, loaded.effective)) from None
+    out = Path("runs") / _name(path) if out is None else Path(out)
+    runtime = loaded.value.runtime
+    store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"
+    return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
+
+
+def execute(prepared: Run, *, workers: int | None = None, view: View | None = None) -> tuple[Outcome, dict[str, Any] | None]:
+    """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared)."""
+    prepared.out.mkdir(parents=True, exist_ok=True)
+    with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
+        return _execute(prepared, workers, view)
+
+
+def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Outcome, dict[str, Any] | None]:
+    out, store, plan = prepared.out, prepared.store, prepared.plan
+    store.root.mkdir(parents=True, exist_ok=True)
+    write_json(out / "experiment.json", record(prepared))
+    workers = prepared.workers if workers is None else workers
+    outcome = run(plan, store, out, workers=workers, threads=prepared.threads, view=view)
+    show(plan, store, out)
+    if not any(outcome.status[name].good for name in _last(plan)):
+        return outcome, None
+    from evenhand.results.assemble import assemble
+
+    results = {**assemble(plan, store, out), "failed": outcome.failed(), "waived": waived(prepared)}
+    write_json(out / "results.json", results)
+    return outcome, results
+
+
+def waived(prepared: Run) -> list[dict[str, str]]:
+    """The doctor's checks that the experiment lets pass, with their reasons."""
+    doctor = getattr(prepared.loaded.value, "doctor", None)
+    return [{"check": id, "reason": reason} for id, reason in sorted(doctor.waive.items())] if doctor is not None else []
+
+
+def _refuse(out: Path) -> None:
+    fix = "wait for it, or use another --out (with EVENHAND_STORE both share what they compute)"
+    raise UserError("another run is working here", where=str(out), fix=fix)
+
+
+def record(prepared: Run) -> dict[str, Any]:
+    """What `experiment.json` says: enough to run the same again and to see what every artifact was made from."""
+    loaded = prepared.loaded
+    return {
+        "source": loaded.source,
+        "given": loaded.given,
+        "effective": loaded.effective,
+        "hashes": {"given": digest(loaded.given), "effective": digest(loaded.effective)},
+        "versions": versions(),
+        "threads": prepared.threads,
+        "accelerators": cuda_devices(),
+        "waived": waived(prepared),
+        "store": os.path.relpath(prepared.store.root, prepared.out),
+        "nodes": [_node_record(n) for n in prepared.plan.nodes],
+    }
+
+
+def show(plan: Plan, store: Store, out: Path) -> None:
+    """Lets the run directory show finished artifacts under their names, by hard links (by copies on another disk)."""
+    for prefix in SHOWN:
+        shutil.rmtree(out / prefix, ignore_errors=True)  # of an earlier plan; these are links, the store has the files
+    keys = {node.name: node.key for node in plan.nodes}
+    for place, name in shown(plan).items():
+        if store.has(keys[name]):
+            shutil.copytree(store.path(keys[name]), out / place, copy_function=_link, dirs_exist_ok=True)
+    for place, name in untrained(plan).items():
+        if store.has(keys[name]):
+            _show_model(store.path(keys[name]), out / place)
+
+
+def _show_model(artifact: Path, place: Path) -> None:
+    """Only the model: how its stage was trained is not this arm's history. A model from elsewhere is pointed at, not copied."""
+    from evenhand.stages.common import model_path
+
+    place.mkdir(parents=True)
+    model = model_path(artifact)
+    if model.is_relative_to(artifact):
+        shutil.copytree(model, place / "model", copy_function=_link)
+    else:
+        (place / "model").symlink_to(model)
+
+
+def shown(plan: Plan) -> dict[str, str]:
+    """Place in the run directory -> node. Equal stages are one node: each arm and seed has its place all the same."""
+    places = {n.name: n.name for n in plan.nodes if n.name.startswith(SHOWN) and not n.name.startswith("arms/")}
+    for kind, arms in (("arms", plan.arms), ("generations", plan.generations)):
+        for arm, seeds in arms.items():
+            if kind == "generations" or plan.trained(arm):
+                places |= {f"{kind}/{arm}/seed-{seed}": node for seed, node in seeds.items()}
+    return places
+
+
+def untrained(plan: Plan) -> dict[str, str]:
+    """Place in the run directory -> node, of arms that are another stage's model as it is."""
+    arms = {arm: seeds for arm, seeds in plan.arms.items() if not plan.trained(arm)}
+    return {f"arms/{arm}/seed-{seed}": node for arm, seeds in arms.items() for seed, node in seeds.items()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all; a number that is not finite becomes null, which every reader understands."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _recorded(path: Path) -> Mapping[str, Any]:
+    """The effective configuration of a run directory's experiment.json, or a plain JSON experiment."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return data.get("effective", data)
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "experiment.json" else path.stem
+
+
+def _node_record(node: Node) -> dict[str, Any]:
+    return {"name": node.name, "kind": node.kind, "seed": node.seed, "key": node.key, "inputs": dict(node.inputs)}
+
+
+def _last(plan: Plan) -> list[str]:
+    """The nodes nothing depends on: what the run is for."""
+    used = {name for node in plan.nodes for name in node.inputs.values()}
+    return [n.name for n in plan.nodes if n.name not in used]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,48 @@
+"""A node of the plan made self-contained, so that a worker process needs nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import evenhand
+
+if TYPE_CHECKING:
+    from evenhand.plan.graph import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A node made self-contained: `inputs` are keys, `meta` is what the artifact will say about its origin."""
+
+    name: str
+    kind: str
+    spec: Mapping[str, Any]
+    seed: int
+    inputs: Mapping[str, str]
+    key: str
+    meta: Mapping[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """The versions an artifact depends on."""
+    installed = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+    return {"evenhand": evenhand.__version__, "python": platform.python_version(), **installed}
+
+
+def as_task(node: Node, keys: Mapping[str, str]) -> Task:
+    """The node with its inputs as keys."""
+    inputs = {role: keys[name] for role, name in node.inputs.items()}
+    meta = {
+        "name": node.name,
+        "kind": node.kind,
+        "spec": dict(node.spec),
+        "seed": node.seed,
+        "inputs": {role: {"name": name, "key": keys[name]} for role, name in node.inputs.items()},
+        "key": node.key,
+        "versions": versions(),
+    }
+    return Task(name=node.name, kind=node.kind, spec=node.spec, seed=node.seed, inputs=inputs, key=node.key, meta=meta)

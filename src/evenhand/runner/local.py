@@ -1,0 +1,309 @@
+"""Runs a plan: every node that is not in the store yet, each in a process of its own, as many at once as there are workers.
+
+A failed or killed node fails alone: its dependants are blocked, everything else goes on. Stopping the run, by Ctrl-C or by
+SIGKILL, leaves partial artifacts in the store; the same command goes on from them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from evenhand.runner import timings
+from evenhand.runner.job import as_task
+from evenhand.runner.progress import Quiet, View
+from evenhand.runner.state import Board, Status
+from evenhand.runner.worker import THREADS, Setting, perform, work
+from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, one_line
+from evenhand.store.store import Store
+
+if TYPE_CHECKING:
+    from evenhand.plan.graph import Node
+    from evenhand.plan.plan import Plan
+
+STAGES = "evenhand.stages"
+_WARM = "evenhand.runner.preload"
+_TICK = 0.25
+_PATIENCE = 5.0
+"""Seconds a stopped worker has to end before it is killed."""
+
+
+class Growth(Protocol):
+    """A plan that grows: what is run next depends on what came out."""
+
+    def __call__(self, board: Board) -> Sequence[Node]:
+        """The nodes that have become known since the last call, inputs first; called whenever a node has ended.
+
+        `board.coming` is set to how many more there will be.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How each node ended, by name. `errors` has one line per failed or blocked node."""
+
+    status: Mapping[str, Status]
+    errors: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def ok(self) -> bool:
+        return all(s.good for s in self.status.values())
+
+    def failed(self) -> list[dict[str, str]]:
+        """The failed and blocked nodes as `results.json` lists them."""
+        return [{"node": name, "error": error} for name, error in self.errors.items()]
+
+
+def run(
+    plan: Plan,
+    store: Store,
+    out: Path,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    view: View | None = None,
+    stages: str = STAGES,
+    more: Growth | None = None,
+) -> Outcome:
+    """Brings every node of `plan` into `store`, and those that `more` names while it goes on; logs go to `out/logs/NODE.log`.
+
+    `workers` 0 runs the nodes one after another in this process (for a debugger); None means `default_workers`. `threads`
+    is the number of torch threads of each worker; it is part of what makes a run repeatable, so it never follows the machine.
+
+    Raises: KeyboardInterrupt when stopped, after its workers have ended.
+    """
+    workers = default_workers(threads) if workers is None else workers
+    board = Board(plan.nodes, workers=workers, usual=timings.usual(out))
+    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more)
+    scheduler.run()
+    timings.remember(board, out)
+    cells = board.cells
+    return Outcome(
+        status={n: c.status for n, c in cells.items()},
+        errors={n: c.error for n, c in cells.items() if c.status in (Status.FAILED, Status.BLOCKED)},
+        seconds={n: c.seconds(c.ended) for n, c in cells.items() if c.status is Status.DONE},
+    )
+
+
+def default_workers(threads: int = 1) -> int:
+    """One per visible CUDA device, or as many as the cores this process may use will hold."""
+    return len(cuda_devices()) or max(len(os.sched_getaffinity(0)) // threads, 1)
+
+
+def cuda_devices() -> list[str]:
+    """Names of the CUDA devices of this machine, without starting CUDA here (a forked worker could not use it then)."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [d for d in chosen.split(",") if d.strip() not in ("", "-1")]
+    found = (p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
+    return [str(i) for i in range(len(list(found)))]
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: ForkServerProcess
+    pipe: Connection
+    node: Node
+    slot: int
+    log: Path
+
+
+class _Scheduler:
+    def __init__(
+        self, board: Board, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None
+    ) -> None:
+        self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages
+        self.more, self.ended = more, -1
+        self.keys = {name: cell.node.key for name, cell in board.cells.items()}
+        self.slots = list(range(workers))
+        self.running: dict[str, _Worker] = {}
+        self.devices = cuda_devices()
+        self.noted: set[str] = set()
+
+    def run(self) -> None:
+        for cell in self.board.cells.values():
+            if self.store.has(cell.node.key):
+                self.board.set(cell.node.name, Status.CACHED)
+        self.grow()
+        self.view.start(self.board)
+        try:
+            if self.slots:
+                self.in_processes()
+            else:
+                self.in_this_process()
+        finally:
+            self.stop()
+            self.view.stop()
+
+    def in_this_process(self) -> None:
+        while (node := self.next_ready()) or self.grow():
+            if node is None:
+                continue
+            self.change(node.name, Status.RUNNING)
+
+            def report(done: float, total: float, _name: str = node.name, **shown: Any) -> None:
+                self.board.move(_name, done, total, shown)
+                self.view.tick()
+
+            try:
+                perform(as_task(node, self.keys), self.store, self.stages, report)
+            except Exception as error:
+                self.fail(node, one_line(error))
+            else:
+                self.change(node.name, Status.DONE)
+
+    def in_processes(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        kinds = sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is Status.QUEUED})
+        warm = [_WARM] if kinds and self.stages == STAGES else []
+        context.set_forkserver_preload([*warm, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
+        while True:
+            self.grow()
+            while self.slots and (node := self.next_ready()):
+                self.launch(context, node)
+            if not self.running:
+                if self.grow():  # what was found in the store just now may call for more
+                    continue
+                return
+            multiprocessing.connection.wait([w.pipe for w in self.running.values()], timeout=_TICK)
+            for worker in list(self.running.values()):
+                self.listen(worker)
+            self.view.tick()
+
+    def grow(self) -> bool:
+        """Adds the nodes that what has ended calls for, until it calls for none; whether there were any."""
+        grown = False
+        while self.more is not None and (ended := sum(not c.status.open for c in self.board.cells.values())) != self.ended:
+            self.ended = ended
+            for node in self.more(self.board):
+                self.add(node)
+                grown = True
+        return grown
+
+    def add(self, node: Node) -> None:
+        cell = self.board.add(node)
+        self.keys[node.name] = node.key
+        lost = [name for name in node.inputs.values() if self.board.cells[name].status in (Status.FAILED, Status.BLOCKED)]
+        if self.store.has(node.key):
+            self.board.set(node.name, Status.CACHED)
+        elif lost:
+            cell.status, cell.error = Status.BLOCKED, f"needs {lost[0]}, which failed"
+
+    def next_ready(self) -> Node | None:
+        """The first queued node whose inputs are there and whose artifact nobody of us is making."""
+        busy = {w.node.key for w in self.running.values()}
+        for cell in self.board.cells.values():
+            if cell.status is not Status.QUEUED or cell.node.key in busy:
+                continue
+            if all(self.board.cells[i].status.good for i in cell.node.inputs.values()):
+                if not self.store.has(cell.node.key):
+                    return cell.node
+                self.change(cell.node.name, Status.CACHED)  # an equal node, or another run, made it meanwhile
+                return self.next_ready()
+        return None
+
+    def launch(self, context: Any, node: Node) -> None:
+        slot = self.slots.pop(0)
+        log = self.out / "logs" / f"{node.name}.log"
+        device = self.devices[slot % len(self.devices)] if self.devices else None
+        setting = Setting(store=self.store.root, stages=self.stages, threads=self.threads, log=log, device=device)
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=work, args=(as_task(node, self.keys), setting, there), name=node.name, daemon=False)
+        with _environment(**dict.fromkeys(THREADS, str(self.threads)), TOKENIZERS_PARALLELISM="false"):
+            process.start()
+        there.close()  # so that the end of the worker is the end of the pipe
+        self.running[node.name] = _Worker(process, here, node, slot, log)
+        self.change(node.name, Status.RUNNING)
+
+    def listen(self, worker: _Worker) -> None:
+        """Reads what the worker has sent; a pipe that ends without a last word is a worker that died."""
+        try:
+            while worker.pipe.poll():
+                message = worker.pipe.recv()
+                if isinstance(message, Report):
+                    self.board.move(worker.node.name, message.done, message.total, message.shown)
+                elif isinstance(message, Note):
+                    self.note(worker.node, message.text)
+                else:
+                    return self.close(worker, message)
+        except (EOFError, OSError):
+            worker.process.join()
+            self.close(worker, Finished() if self.store.has(worker.node.key) else Failed(self.death(worker)))
+
+    def death(self, worker: _Worker) -> str:
+        code = worker.process.exitcode or 0
+        if code >= 0:
+            return f"the worker ended with code {code} before it finished (see {worker.log})"
+        name = signal.Signals(-code).name
+        memory = " (often: out of memory; use fewer workers or smaller micro-batches)" if name == "SIGKILL" else ""
+        return f"the worker was killed by {name}{memory}"
+
+    def close(self, worker: _Worker, message: Finished | Failed) -> None:
+        _end(worker.process)
+        worker.pipe.close()
+        del self.running[worker.node.name]
+        self.slots = sorted([*self.slots, worker.slot])
+        if isinstance(message, Failed):
+            self.fail(worker.node, message.error)
+        else:
+            self.change(worker.node.name, Status.DONE)
+
+    def fail(self, node: Node, error: str) -> None:
+        self.change(node.name, Status.FAILED, error)
+        lost = {node.name}
+        for name, cell in self.board.cells.items():  # topological order: one pass finds all dependants
+            if cell.status is Status.QUEUED and lost & set(cell.node.inputs.values()):
+                lost.add(name)
+                self.change(name, Status.BLOCKED, f"needs {node.name}, which failed")
+
+    def note(self, node: Node, text: str) -> None:
+        """Shows a warning once, not for every arm and seed it holds for; the logs have them all."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.view.noted(self.board.cells[node.name], text)
+
+    def change(self, name: str, status: Status, error: str = "") -> None:
+        self.view.changed(self.board.set(name, status, error))
+
+    def stop(self) -> None:
+        """Ends what still runs (after Ctrl-C): asks first, then kills."""
+        for worker in self.running.values():
+            worker.process.terminate()
+        for worker in list(self.running.values()):
+            _end(worker.process)
+            self.change(worker.node.name, Status.STOPPED)
+        self.running.clear()
+
+
+def _end(process: ForkServerProcess) -> None:
+    """Waits for a process that is ending; one that cannot (a library's stuck thread) is killed: its work is in the store."""
+    process.join(_PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for processes started inside (the fork server takes them at its start)."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,216 @@
+"""Live progress of a run: a matrix in a terminal, plain timestamped lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from evenhand.runner.state import Board, Cell, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+_LOOKS = {
+    Status.QUEUED: ("·", "dim"),
+    Status.RUNNING: ("▶", "bold cyan"),
+    Status.CACHED: ("cached", "green dim"),
+    Status.DONE: ("done", "green"),
+    Status.FAILED: ("failed", "bold red"),
+    Status.BLOCKED: ("blocked", "yellow"),
+    Status.STOPPED: ("stopped", "yellow"),
+}
+_ORDER = (Status.FAILED, Status.RUNNING, Status.STOPPED, Status.BLOCKED, Status.QUEUED, Status.DONE, Status.CACHED)
+"""What a matrix cell shows when several nodes share it: the most urgent first."""
+
+
+class View(Protocol):
+    """Someone watching the board. `changed` follows a change of status, `noted` a warning of a stage (each text once), `tick`
+    comes a few times a second.
+    """
+
+    def start(self, board: Board) -> None: ...
+    def changed(self, cell: Cell) -> None: ...
+    def noted(self, cell: Cell, text: str) -> None: ...
+    def tick(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def start(self, board: Board) -> None: ...
+    def changed(self, cell: Cell) -> None: ...
+    def noted(self, cell: Cell, text: str) -> None: ...
+    def tick(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Lines:
+    """One line per start and end of a node, and one per running node about every `every` seconds."""
+
+    def __init__(self, console: Console, *, every: float = 10.0) -> None:
+        self.console, self.every = console, every
+        self.last: dict[str, float] = {}
+
+    def start(self, board: Board) -> None:
+        self.board = board
+        cached = board.count(Status.CACHED)
+        self.line(f"{board.total} nodes, {cached} cached, {board.workers} at a time")
+
+    def changed(self, cell: Cell) -> None:
+        now = self.board.clock()
+        self.last[cell.node.name] = now
+        text = f"{cell.node.name}: {'started' if cell.status is Status.RUNNING else cell.status}"
+        if cell.status in (Status.DONE, Status.FAILED, Status.STOPPED) and cell.started:
+            text += f" after {duration(cell.seconds(now))}"
+        if cell.status is Status.RUNNING and cell.node.cost:
+            text += f" ({cell.node.cost})"
+        self.line(text + (f": {cell.error}" if cell.error else ""))
+
+    def noted(self, cell: Cell, text: str) -> None:
+        self.line(f"{cell.node.name}: note: {text}")
+
+    def tick(self) -> None:
+        now = self.board.clock()
+        for name, cell in self.board.cells.items():
+            if cell.status is Status.RUNNING and cell.total and now - self.last.get(name, now) >= self.every:
+                self.last[name] = now
+                self.line(f"{name}: {_figures(cell, now)}; all: {_eta(self.board)}")
+
+    def stop(self) -> None: ...
+
+    def line(self, text: str) -> None:
+        self.console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class Matrix:
+    """The nodes as a table of rows by columns, the running ones below with their figures, and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def start(self, board: Board) -> None:
+        from rich.live import Live
+
+        self.board = board
+        self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self.render, transient=False)
+        self.live.start()
+
+    def changed(self, cell: Cell) -> None:
+        from rich.text import Text
+
+        if cell.status is Status.FAILED:  # a Text: a `style=` given to print would colour the table below too
+            self.live.console.print(Text(f"{cell.node.name} failed: {cell.error}", style="red"))
+
+    def noted(self, cell: Cell, text: str) -> None:
+        from rich.text import Text
+
+        self.live.console.print(Text(f"{cell.node.name}: {text}", style="yellow"))
+
+    def tick(self) -> None: ...
+
+    def stop(self) -> None:
+        self.live.stop()
+
+    def render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(matrix(self.board), *running(self.board), Text(_foot(self.board), style="dim"))
+
+
+def choose_view(console: Console, *, quiet: bool = False) -> View:
+    """Quiet on demand, the matrix in a terminal, lines for a pipe, a log or a dumb terminal."""
+    if quiet:
+        return Quiet()
+    return Matrix(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+
+
+def matrix(board: Board) -> Table:
+    """Rows (arms and shared work) by columns (seeds); a cell shows its most urgent node."""
+    from rich.table import Table
+    from rich.text import Text
+
+    places: dict[tuple[str, str], list[Cell]] = {}
+    for cell in board.cells.values():
+        places.setdefault((cell.node.row, cell.node.column), []).append(cell)
+    rows = list(dict.fromkeys(row for row, _ in places))
+    columns = list(dict.fromkeys(column for _, column in places))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, min_width=9)
+    for row in rows:
+        cells = [_shown(places.get((row, column), [])) for column in columns]
+        table.add_row(row, *(Text(text, style=style) for text, style in cells))
+    return table
+
+
+def running(board: Board) -> list[RenderableType]:
+    """One line per running node: a bar, its phase and figures."""
+    from rich.text import Text
+
+    now = board.clock()
+    cells = [c for c in board.cells.values() if c.status is Status.RUNNING]
+    return [Text(f"▶ {c.node.name}  {_bar(c.share)} {_figures(c, now)}", overflow="ellipsis", no_wrap=True) for c in cells]
+
+
+def _shown(cells: list[Cell]) -> tuple[str, str]:
+    if not cells:
+        return "", ""
+    status = min((c.status for c in cells), key=_ORDER.index)
+    text, style = _LOOKS[status]
+    if status is Status.RUNNING:
+        share = (sum(c.status.good for c in cells) + sum(c.share for c in cells if c.status is Status.RUNNING)) / len(cells)
+        return f"{text} {share:.0%}", style
+    if status is Status.QUEUED and any(c.status.good for c in cells):
+        return f"· {sum(c.status.good for c in cells)}/{len(cells)}", style
+    return text, style
+
+
+def _bar(share: float, width: int = 20) -> str:
+    full = round(share * width)
+    return "━" * full + "┈" * (width - full)
+
+
+def _figures(cell: Cell, now: float) -> str:
+    """ "policy 37% (44/120), 1m 20s left, reward 1.31"."""
+    shown = dict(cell.shown)
+    phase = f"{shown.pop('phase')} " if "phase" in shown else ""
+    left = cell.remaining(now)
+    parts = [f"{phase}{cell.share:.0%} ({cell.done:g}/{cell.total:g})" if cell.total else f"{phase}{duration(cell.seconds(now))}"]
+    parts += [f"{duration(left)} left"] if left is not None else []
+    parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()]
+    return ", ".join(parts)
+
+
+def _foot(board: Board) -> str:
+    good, failed = board.count(Status.DONE, Status.CACHED), board.count(Status.FAILED)
+    lost = f", {failed} failed" if failed else ""
+    return f"{good} of {board.total} nodes{lost} · {duration(board.elapsed())} so far · {_eta(board)}"
+
+
+def _eta(board: Board) -> str:
+    seconds, certain = board.eta()
+    if board.count(Status.QUEUED, Status.RUNNING) + sum(board.coming.values()) == 0:
+        return "finished"
+    if not certain and seconds < 1:
+        return "time left not known yet"
+    return f"{'' if certain else 'at least '}{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(3.4), duration(75), duration(3 * 3600 + 125), duration(200_000)
+    ('3 s', '1m 15s', '3h 02m', '2d 7h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600}h"

@@ -1,0 +1,31 @@
+"""How long nodes took before: only for the estimates of the next run, never part of a result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evenhand.runner.state import Board, Status
+
+
+def remember(board: Board, out: Path) -> None:
+    """Appends the seconds of every node this run finished to `out/logs/timings.jsonl`."""
+    done = [c for c in board.cells.values() if c.status is Status.DONE]
+    rows = [{"node": c.node.name, "kind": c.node.kind, "key": c.node.key, "seconds": round(c.seconds(c.ended), 3)} for c in done]
+    if rows:
+        _file(out).parent.mkdir(parents=True, exist_ok=True)
+        with open(_file(out), "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def usual(out: Path) -> dict[str, float]:
+    """The latest seconds by kind of node from earlier runs in this folder."""
+    if not _file(out).is_file():
+        return {}
+    lines = _file(out).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may have cut the last line
+    return {row["kind"]: row["seconds"] for row in rows}
+
+
+def _file(out: Path) -> Path:
+    return Path(out) / "logs" / "timings.jsonl"

@@ -1,0 +1,97 @@
+"""What runs in a worker process: one node, from its inputs' folders to its own finished artifact."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from evenhand.runner.job import Task
+from evenhand.runner.worker_protocol import Failed, Finished, Sender, one_line, relay_warnings
+from evenhand.store.store import Store
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Environment variables that fix the number of threads of libraries loaded later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where and how a worker works. `stages` is the module with `STAGES`; `device` a CUDA device's name or None for all."""
+
+    store: Path
+    stages: str
+    threads: int
+    log: Path
+    device: str | None = None
+
+
+def perform(task: Task, store: Store, stages: str, report: Callable[..., None]) -> None:
+    """Runs the node's stage in the store, unless another process just finished it."""
+    stage = importlib.import_module(stages).STAGES[task.kind]
+    inputs = {role: store.path(key) for role, key in task.inputs.items()}
+    with store.open(task.key, task.meta, lambda: report(0, 0, phase="waits for another run")) as folder:
+        if folder is not None:
+            stage(task.spec, task.seed, inputs=inputs, out=folder, report=report)
+
+
+def work(task: Task, setting: Setting, pipe: Connection) -> None:
+    """The main function of a worker process. Its output goes to the log; its end is a message."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the scheduler decides
+    _end_with_parent()
+    _into_log(setting.log, task.name)
+    _use(setting)
+    sender = Sender(pipe)
+    relay_warnings(sender)
+    try:
+        perform(task, Store(setting.store), setting.stages, sender.report)
+    except Exception as error:
+        traceback.print_exc()
+        sender.send(Failed(one_line(error)))
+    else:
+        sender.send(Finished())
+    finally:
+        sender.close()
+
+
+def _end_with_parent() -> None:
+    """When the scheduler dies, even by SIGKILL, its workers end too (they would hold locks and the machine)."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+def _into_log(path: Path, name: str) -> None:
+    """Everything this process prints, from Python or below it, goes to the log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (lives as long as the process)
+    print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {name}", file=file)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = file
+    faulthandler.enable(file)
+
+
+def _use(setting: Setting) -> None:
+    """A fixed number of threads: bytes must not depend on the machine's cores. One device, if the scheduler chose one."""
+    if setting.device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = setting.device
+    for name in THREADS:
+        os.environ[name] = str(setting.threads)
+    if "torch" in sys.modules:  # imported by the fork server, before the variables were set
+        sys.modules["torch"].set_num_threads(setting.threads)

@@ -1,0 +1,161 @@
+"""One line of a comparison: a method, its parameters, its budget and its signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from evenhand.configfile.schema import from_signature
+from evenhand.configfile.validation_errors import Faults
+from evenhand.errors import UserError, did_you_mean
+from evenhand.methods import METHODS, Method, build
+from evenhand.models.adapters import RATE, Adapter
+
+START = "start"
+"""The method of an arm that is the starting policy itself, untouched."""
+BEST_OF_N = "best_of_n"
+"""The method of an arm that answers with the best of `n` samples of the starting policy, by its `reward`."""
+
+
+def best_of_n(*, n: int = 8) -> int:
+    """The parameters of `BEST_OF_N`: how many samples the answer is chosen from."""
+    if n < 2:
+        raise UserError(f"n is {n}", where="best_of_n", fix="choose from at least 2 samples")
+    return n
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Train:
+    """Budget and optimizer: `steps` or `epochs`; `learning_rate` defaults to the method's; `warmup` is a share of the steps.
+
+    `keep` "best" takes the weights that did best on `validation_prompts` prompts, which are taken out of training, measured every
+    `validate_every` steps (0: after every round of a method with rounds): by the arm's reward, or by its loss if it has none.
+    `stop_when` ends training early where a rule of docs/monitoring.md passes the given limit: {kl: 50, entropy_below: 0.1}.
+    `adapter` trains low-rank changes of some layers in place of all weights: docs/adapters.md.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    prompts_per_step: int = 32
+    learning_rate: float | None = None
+    schedule: str = "cosine"
+    schedule_parameters: Mapping[str, float] = field(default_factory=dict)
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float = 1.0
+    tokens_per_microbatch: int = 8192
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 50
+    evaluate_every: int = 0
+    sample_every: int = 0
+    keep: Literal["last", "best"] = "last"
+    validate_every: int = 0
+    validation_prompts: int = 64
+    stop_when: Mapping[str, float] = field(default_factory=dict)
+    adapter: Adapter | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 are off."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """Limits in tokens. Prompts keep their end, completions their beginning."""
+
+    prompt: int = 512
+    completion: int = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One line of the comparison, checked: its method, parameters, training and signal.
+
+    `lengths` are the limits it is trained under, by default the experiment's; all arms answer under the experiment's.
+    """
+
+    name: str
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    train: Train = Train()
+    start: str = "sft"
+    reward: str | Mapping[str, Any] | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    lengths: Lengths = Lengths()
+    per_seed: bool = True
+    data: str | None = None
+
+    @property
+    def trained(self) -> bool:
+        """False for an arm that answers with its start as it is."""
+        return self.method not in (START, BEST_OF_N)
+
+    @property
+    def best_of(self) -> int:
+        """How many samples each answer is chosen from."""
+        return best_of_n(**self.parameters) if self.method == BEST_OF_N else 1
+
+    @property
+    def learning_rate(self) -> float:
+        """The arm's own, or its method's default, which an adapter multiplies by `adapters.RATE`."""
+        if self.train.learning_rate is not None:
+            return self.train.learning_rate
+        usual = self.build(steps=1, max_tokens=self.lengths.completion).learning_rate
+        return usual * RATE if self.train.adapter is not None else usual
+
+    def build(self, *, steps: int, max_tokens: int) -> Method:
+        """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
+        return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
+
+
+ARM_KEYS = ("method", "train", "start", "reward", "sampling", "lengths", "per_seed", "data")
+INJECTED = ("steps", "max_tokens")
+
+
+def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[str, Any], defaults: Mapping[str, Any]) -> Arm:
+    """A raw arm, checked. Keys that are not an arm's own are the method's parameters; shared `train` values come first."""
+    raw = {**defaults, **raw}
+    kind = raw.get("method")
+    if kind is None:
+        raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
+    signatures = {**METHODS, BEST_OF_N: best_of_n}
+    if kind != START and kind not in signatures:
+        raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*signatures, START]))
+    own = {k: v for k, v in raw.items() if k in ARM_KEYS}
+    rest = {k: v for k, v in raw.items() if k not in ARM_KEYS}
+    if kind == START:
+        if rest:
+            key = next(iter(rest))
+            raise UserError(f"unknown key '{key}'", where=f"{where}.{key}", fix="the method `start` has no parameters")
+        parameters: dict[str, Any] = {}
+    else:
+        parameters = from_signature(signatures[kind], rest, where, skip=INJECTED)
+    if kind == BEST_OF_N:
+        best_of_n(**parameters)
+    own["train"] = parse_train(train, own.get("train", {}), where)
+    if own["train"].adapter is not None and not own.get("start", True):
+        fix = "train all of its weights; later stages may have an adapter"
+        raise UserError("a new network has nothing that an adapter could change", where=f"{where}.train.adapter", fix=fix)
+    own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
+    own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))
+    checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)
+    return Arm(**checked)
+
+
+def parse_train(shared: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Train:
+    """Training settings, checked: what an arm names itself takes the place of what all share, in `adapter` key by key."""
+    raw = {**shared, **own}
+    here = f"{where}.train" if "adapter" in own else "train"
+    if all(isinstance(part.get("adapter"), Mapping) for part in (shared, own)):
+        raw["adapter"] = {**shared["adapter"], **own["adapter"]}
+    checked = Train(**from_signature(Train, raw, f"{where}.train"))
+    Faults.raise_any(checked.adapter.problems(f"{here}.adapter") if checked.adapter is not None else ())
+    return checked

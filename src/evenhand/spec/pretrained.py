@@ -1,0 +1,55 @@
+"""Reward models that are not trained here: a folder or a hub name under `reward_models`, used as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from evenhand.configfile.schema import from_signature
+from evenhand.errors import UserError
+
+KINDS = {"reward_model": "score", "preference_model": "preference"}
+"""Method that a model was trained by -> how it serves as a reward, in the words of `Method.implied_reward`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adopted:
+    """A trained reward model: `path` is a folder or a hub name (at `revision`).
+
+    `method`: reward_model is a sequence classifier with one label, preference_model a language model that names the better of
+    two answers. `template` is the chat template of a model whose tokenizer brings none. `normalise: true` shifts and scales its
+    scores to mean 0 and deviation 1 over the experiment's own answers; otherwise they are taken as they are.
+    """
+
+    path: str
+    method: Literal["reward_model", "preference_model"] = "reward_model"
+    revision: str | None = None
+    template: str | None = None
+    normalise: bool = False
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.method]
+
+
+def is_adopted(raw: Mapping[str, Any]) -> bool:
+    """A mapping with `path` names a model that exists; any other is a recipe for one."""
+    return "path" in raw
+
+
+def parse_adopted(name: str, raw: Mapping[str, Any]) -> Adopted:
+    """A checked `reward_models` entry with a `path`."""
+    where = f"reward_models.{name}"
+    trained = [key for key in ("train", "start", "per_seed", "data", "sampling") if key in raw]
+    if trained:
+        raise UserError(
+            f"`path` and `{trained[0]}` exclude each other",
+            where=f"{where}.{trained[0]}",
+            why="a model with a path is used as it is, and not trained",
+            fix=f"remove `{trained[0]}`, or `path`",
+        )
+    found = Adopted(**from_signature(Adopted, dict(raw), where))
+    if found.normalise and found.kind != "score":
+        raise UserError("a preference model has no scale", where=f"{where}.normalise", fix="remove it")
+    return found

@@ -1,0 +1,76 @@
+"""Rewards by the names an experiment gives them, resolved and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from evenhand.spec.experiment import Experiment
+
+
+def resolved_reward(reward: Any, experiment: Experiment) -> Any:
+    """A reward with the experiment's own names replaced by what they stand for, at any depth; None stays None."""
+    if isinstance(reward, str):
+        if reward in experiment.rewards:
+            return resolved_reward(experiment.rewards[reward], experiment)
+        if reward in experiment.reward_models:
+            return {"kind": "model", "name": reward}
+        return {"kind": reward} | ({"world": experiment.data.world, **experiment.data.options} if reward == "gold" else {})
+    if isinstance(reward, Mapping):
+        nested = {"reward": resolved_reward, "parts": _resolved_list, "members": _resolved_list}
+        return {k: nested[k](v, experiment) if k in nested else v for k, v in reward.items()}
+    return reward
+
+
+def _resolved_list(rewards: Any, experiment: Experiment) -> Any:
+    return [resolved_reward(r, experiment) for r in rewards] if isinstance(rewards, list | tuple) else rewards
+
+
+def models_in(reward: Any) -> set[str]:
+    """Names of the trained reward models inside a resolved reward."""
+    if isinstance(reward, Mapping):
+        own = {reward["name"]} if reward.get("kind") == "model" and "name" in reward else set()
+        return own.union(*(models_in(v) for v in reward.values()))
+    return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+
+
+def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[UserError]:
+    """The fault of a world or of its options, if there is one."""
+    from evenhand import worlds
+
+    if world is None:
+        if options:
+            yield UserError("`options` are a built-in world's", where="data.options", fix="name `data.world`, or remove them")
+        return
+    try:
+        worlds.get(world, **options)
+    except (UserError, TypeError) as error:
+        yield UserError(error.what if isinstance(error, UserError) else str(error), where="data", fix=getattr(error, "fix", ""))
+
+
+def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[UserError]:
+    """The fault of a reward, if it has one: built once with stand-ins for the models that are not trained yet."""
+    from evenhand import rewards
+
+    if reward == "gold" and any(world_problem(experiment.data.world, experiment.data.options)):
+        return  # told where the world is named
+    if reward == "gold" and experiment.data.world is None:
+        yield UserError("`gold` is the reward of a built-in world", where=where, fix="name `data.world`, or another reward")
+        return
+    stand_ins = {name: _stand_in(raw) for name, raw in experiment.reward_models.items()}
+    try:
+        rewards.get(resolved_reward(reward, experiment), stand_ins, where=where)
+    except UserError as error:
+        inside = error.where.startswith(where)
+        what = error.what if inside or not error.where else f"{error.where}: {error.what}"
+        yield error if inside else UserError(what, where=where, why=error.why, fix=error.fix)
+
+
+def _stand_in(raw: Mapping[str, Any]) -> Any:
+    """Something of the kind that a reward model will be: only a preference model takes a tournament's rule."""
+    from evenhand.rewards.tournament import Tournament
+
+    return Tournament(lambda pairs: []) if raw.get("method") == "preference_model" else lambda groups: []

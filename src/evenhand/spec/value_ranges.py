@@ -1,0 +1,223 @@
+"""What numbers a setting may take: a value outside would fail late, or train without an error on what nobody meant."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from evenhand.spec.arms import Arm
+    from evenhand.spec.experiment import Experiment
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`; `above` and `below` leave the ends out. `why` says what others would mean."""
+
+    why: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        ends = {"at least": self.low, "above": self.above, "at most": self.high, "below": self.below}
+        return " and ".join("finite" if end == math.inf else f"{word} {end:g}" for word, end in ends.items() if end is not None)
+
+
+COUNT = Range("with none of them nothing would be done", low=1)
+MAYBE = Range("there is no less than nothing of it", low=0)
+STRENGTH = Range("there is no less than nothing of it, nor of anything without end", low=0, below=math.inf)
+FINITE = Range("at 0 or less, or without end, it has no effect or the opposite one", above=0, below=math.inf)
+POSITIVE = Range("at 0 or less it has no effect, or the opposite one", above=0)
+SHARE = Range("it is a share", low=0, high=1)
+NUCLEUS = Range("it is the share of the probability that is sampled from", above=0, high=1)
+PAIR = Range("a pair is made of two answers", low=2)
+TRAIN: Mapping[str, Range] = {
+    "steps": COUNT, "epochs": FINITE, "prompts_per_step": COUNT, "learning_rate": STRENGTH, "weight_decay": STRENGTH,
+    "warmup": Range("it is the share of the steps in which the learning rate rises", low=0, high=1), "eps": FINITE,
+    "clip": POSITIVE, "tokens_per_microbatch": COUNT, "checkpoint_every": MAYBE, "evaluate_every": MAYBE, "sample_every": MAYBE,
+    "validate_every": MAYBE, "validation_prompts": COUNT,
+}  # fmt: skip
+LIMIT = Range("every rule measures something that is 0 or more", low=0)
+BETAS = Range("a moving average of no or of all of the past is none", low=0, below=1)
+SAMPLING: Mapping[str, Range] = {
+    "temperature": STRENGTH,
+    "top_p": NUCLEUS,
+    "top_k": MAYBE,
+}
+PARAMETERS: Mapping[str, Range] = {
+    **dict.fromkeys(("low", "high", "clip", "dual_clip", "value_clip", "importance", "refill", "kl_target"), MAYBE),
+    **dict.fromkeys(("beta", "kl", "entropy", "likelihood", "margin_scale", "centring", "weight", "alpha"), STRENGTH),
+    **dict.fromkeys(("weight_desirable", "weight_undesirable", "length_penalty"), STRENGTH),
+    **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds"), COUNT),
+    **dict.fromkeys(("lam", "gamma", "overlong"), SHARE),
+    **dict.fromkeys(("temperature", "rejection_temperature"), FINITE),
+    "tau": FINITE, "flip": Range("with half of the labels swapped they say nothing", low=0, below=0.5),
+}  # fmt: skip
+"""A method's parameters: these names mean one thing wherever they occur."""
+DECAY: Mapping[str, Range] = {"factor": FINITE, "every": COUNT}
+"""What the schedule `step` takes."""
+SECTIONS: Mapping[str, Mapping[str, Range]] = {
+    "lengths": {"prompt": COUNT, "completion": COUNT},
+    "data": {"holdout": Range("it is the share of prompts that is set apart", low=0, below=1)},
+    "evaluation": {"prompts": COUNT, "best_of_n": MAYBE},
+    "evaluation.sampling": SAMPLING,
+    "runtime": {"workers": MAYBE, "threads": COUNT},
+    "annotate": {
+        "noise": MAYBE, "flip": SHARE, "prompts": COUNT, "heldout_prompts": COUNT, "completions_per_prompt": PAIR,
+        "temperature": POSITIVE,
+    },
+    "judge": {"tie": MAYBE, "self_test": MAYBE},
+    "model.pretrain": {"documents": COUNT},
+}  # fmt: skip
+NAME = re.compile(r"[\w+=,-][\w .+=,-]*")
+LONGEST = 100
+"""Bytes of a name: it becomes part of longer names of folders and files, which end at 255."""
+DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
+
+
+def problems(experiment: Experiment) -> Iterator[UserError]:
+    """Each value that cannot be meant, once, at the place where it was set."""
+    first = (*name_problems(experiment), *section_problems(experiment), *whole_text_problems(experiment))
+    found = {error.where: error for error in first}
+    pretrained = {"train": getattr(experiment.model.pretrain, "train", {})}
+    stages: list[tuple[str, Callable[[], Mapping[str, Arm | None]], Mapping[str, Any]]] = [
+        ("arms.", experiment.all_arms, experiment.arms),
+        ("reward_models.", experiment.all_reward_models, experiment.reward_models),
+        ("", lambda: {"sft": experiment.sft_arm()}, {"sft": experiment.sft or {}}),
+        (
+            "",
+            lambda: {"model.pretrain": experiment.pretrain_arm()},
+            {"model.pretrain": pretrained},
+        ),
+    ]
+    for prefix, make, raw in stages:
+        with suppress(UserError):  # an arm that cannot be made is told elsewhere
+            for name, arm in make().items():
+                found |= {e.where: e for e in arm_problems(arm, raw[name], prefix + name)} if arm is not None else {}
+    yield from found.values()
+
+
+def whole_text_problems(experiment: Experiment) -> Iterator[UserError]:
+    """KTO takes its reference point on answers to other prompts; where whole texts are learned, an answer holds its own."""
+    from evenhand.types import Need
+
+    if experiment.data.supervise != "full":
+        return
+    for name, arm in experiment.all_arms().items():
+        with suppress(UserError):  # told elsewhere
+            if arm.trained and Need.MISMATCHED in arm.build(steps=1, max_tokens=1).objective.needs:
+                why = "its reference point needs answers without their prompts"
+                fix = "use `data.supervise: completion` or `assistant`"
+                yield UserError(f"{arm.method} cannot learn whole texts", where=f"arms.{name}", why=why, fix=fix)
+
+
+def name_problems(experiment: Experiment) -> Iterator[UserError]:
+    """Names that are no folder's, and arms that start from each other."""
+    for section in ("arms", "reward_models"):
+        for name in getattr(experiment, section):
+            if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
+                why, fix = "results lie in a folder of this name", "use letters, digits, blanks, and any of . _ + = , -"
+                fix += f"; at most {LONGEST} of them" if len(name.encode()) > LONGEST else ""
+                yield UserError(f"'{name[:LONGEST]}' cannot be a name", where=section, why=why, fix=fix)
+    starts = {name: raw.get("start", experiment.start) for name, raw in experiment.arms.items()}
+    for name in starts:
+        way = [name]
+        while (start := starts.get(way[-1])) in starts and start not in experiment.stages() and start not in way:
+            way.append(start)
+        if start == name and len(way) > 1:
+            circle = " -> ".join([*way, name])
+            fix = "let one of them start from `sft` or `base`"
+            yield UserError("the arms start from each other", where=f"arms.{name}.start", why=circle, fix=fix)
+
+
+def section_problems(experiment: Experiment) -> Iterator[UserError]:
+    """Values out of range in the sections that all arms share."""
+    from evenhand.data.template import SUPERVISE
+    from evenhand.stages.data import SPLITS
+
+    for where, ranges in SECTIONS.items():
+        part: Any = experiment
+        for name in where.split("."):
+            part = getattr(part, name, None)
+        for key, allowed in ranges.items():
+            yield from _problem(getattr(part, key, None), allowed, f"{where}.{key}")
+    if experiment.data.supervise not in SUPERVISE:
+        yield _unknown(experiment.data.supervise, "data.supervise", SUPERVISE)
+    for split, rows in experiment.data.sizes.items():
+        if split not in SPLITS:
+            yield UserError(f"unknown split '{split}'", where=f"data.sizes.{split}", fix=did_you_mean(split, SPLITS))
+        yield from _problem(rows, COUNT, f"data.sizes.{split}")
+    if not DEVICE.fullmatch(experiment.runtime.device):
+        fix = "auto, cpu, cuda or cuda:0"
+        yield UserError(f"unknown device '{experiment.runtime.device}'", where="runtime.device", fix=fix)
+
+
+def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserError]:
+    """Values out of range in an arm; `raw` tells what it set itself and what it shares with the others."""
+    for section, ranges in (("train", TRAIN), ("sampling", SAMPLING)):
+        own = raw.get(section) or {}
+        for key, allowed in ranges.items():
+            place = f"{where}.{section}.{key}" if key in own else f"{section}.{key}"
+            yield from _problem(getattr(getattr(arm, section), key), allowed, place)
+    for beta in arm.train.betas:
+        yield from _problem(beta, BETAS, f"{where}.train.betas" if "betas" in (raw.get("train") or {}) else "train.betas")
+    yield from _stop_problems(arm, f"{where}.train" if "stop_when" in (raw.get("train") or {}) else "train")
+    yield from _schedule_problems(arm, f"{where}.train" if "schedule" in (raw.get("train") or {}) else "train")
+    for key, value in arm.parameters.items():
+        if key in PARAMETERS:
+            yield from _problem(value, PARAMETERS[key], f"{where}.{key}")
+
+
+def _stop_problems(arm: Arm, where: str) -> Iterator[UserError]:
+    """A limit must name a rule, and be one that a sound start has not passed already."""
+    from evenhand.train.rules import RULES
+
+    for name, limit in arm.train.stop_when.items():
+        if name not in RULES:
+            yield UserError(f"unknown limit '{name}'", where=f"{where}.stop_when.{name}", fix=did_you_mean(name, RULES))
+        else:
+            yield from _problem(limit, LIMIT, f"{where}.stop_when.{name}")
+
+
+def _schedule_problems(arm: Arm, where: str) -> Iterator[UserError]:
+    from evenhand.train.optim import SCHEDULES
+
+    if arm.train.schedule not in SCHEDULES:
+        yield _unknown(arm.train.schedule, f"{where}.schedule", SCHEDULES)
+        return
+    known = [n for n, p in inspect.signature(SCHEDULES[arm.train.schedule]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for key in arm.train.schedule_parameters:
+        if key not in known:
+            fix = did_you_mean(key, known) if known else f"the schedule {arm.train.schedule} has none; remove it"
+            yield UserError(f"unknown key '{key}'", where=f"{where}.schedule_parameters.{key}", fix=fix)
+    for key, value in arm.train.schedule_parameters.items():
+        if key in DECAY:
+            yield from _problem(value, DECAY[key], f"{where}.schedule_parameters.{key}")
+
+
+def _problem(value: Any, allowed: Range, where: str) -> Iterator[UserError]:
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        if isinstance(number, int | float) and not isinstance(number, bool) and not allowed.holds(number):
+            yield UserError(f"{number:g} is out of range", where=where, why=allowed.why, fix=f"give a number {allowed}")
+
+
+def _unknown(value: str, where: str, known: Any) -> UserError:
+    return UserError(f"'{value}' is not a choice here", where=where, fix=did_you_mean(value, known))

@@ -1,0 +1,33 @@
+"""Where a training stage meets adapters: given to the start, and written beside the merged model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from evenhand.models import adapter_files
+from evenhand.models.adapter_layers import lost
+from evenhand.models.adapters import Adapter, attach
+from evenhand.models.backbone import Trunk
+
+LOST = 0.2
+"""Share of an adapter's change that may be lost in merging without a word."""
+_log = logging.getLogger(__name__)
+_Model = TypeVar("_Model", bound=Trunk)
+
+
+def with_adapter(model: _Model, spec: Mapping[str, Any], seed: int) -> _Model:
+    """The same network; where a training spec names an adapter, that is all that learns."""
+    if "adapter" in spec["train"]:
+        attach(model, Adapter(**spec["train"]["adapter"]), seed=seed)
+    return model
+
+
+def write_adapter(model: Trunk, start: Path, out: Path) -> None:
+    """The adapter that `model` has learned on the model folder `start`, and a word where merging it lost much."""
+    adapter_files.write(model, out / adapter_files.FOLDER, start=start)
+    if (share := lost(model.hf)) > LOST:
+        narrow = str(model.dtype).removeprefix("torch.")
+        _log.warning("merged into %s weights, %.0f%% of the adapter's change is lost; adapter/ has it whole", narrow, 100 * share)

@@ -1,0 +1,45 @@
+"""Items as JSON, exactly: what a resumed run needs of a rollout it was still training on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from evenhand.data.jsonl import group_from_json, group_to_json
+from evenhand.train.examples import Item
+from evenhand.types import TokenGroup, Tokens
+
+
+def to_json(item: Item) -> dict[str, Any]:
+    """Every field; fp32 values survive the trip through Python floats bit by bit."""
+    return {
+        "group": group_to_json(item.tokens.group),
+        "prompt": list(item.tokens.prompt),
+        "completions": [[list(c.ids), list(c.mask), c.behaviour_logp, c.truncated] for c in item.tokens.completions],
+        "per_token": {k: [row.tolist() for row in rows] for k, rows in item.per_token.items()},
+        "per_completion": {k: list(v) for k, v in item.per_completion.items()},
+        "pairs": [list(p) for p in item.pairs],
+        "margin": list(item.margin),
+        "pair_weight": list(item.pair_weight),
+        "counted_only": item.counted_only,
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Item:
+    """The inverse of `to_json`."""
+    completions = tuple(
+        Tokens(ids=tuple(ids), mask=tuple(mask), behaviour_logp=None if logp is None else tuple(logp), truncated=cut)
+        for ids, mask, logp, cut in data["completions"]
+    )
+    tokens = TokenGroup(prompt=tuple(data["prompt"]), completions=completions, group=group_from_json(data["group"]))
+    return Item(
+        tokens=tokens,
+        per_token={k: tuple(torch.tensor(row, dtype=torch.float32) for row in rows) for k, rows in data["per_token"].items()},
+        per_completion={k: tuple(v) for k, v in data["per_completion"].items()},
+        pairs=tuple((i, j) for i, j in data["pairs"]),
+        margin=tuple(data["margin"]),
+        pair_weight=tuple(data["pair_weight"]),
+        counted_only=data["counted_only"],
+    )

@@ -1,0 +1,68 @@
+"""Passes without gradients: log-probs and values of items under some model, row by row, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.data.batch import split_by_tokens
+from evenhand.errors import UserError
+from evenhand.train.examples import Item, assemble, unpad
+from evenhand.types import Head
+
+Rows = list[tuple[Tensor, ...]]
+"""One tuple per item, one 1-D tensor per completion."""
+
+NAMES = {
+    Head.LOGP: "log-prob", Head.VALUE: "value", Head.SCORE: "score", Head.ENTROPY: "entropy", Head.KL: "KL to the reference",
+}  # fmt: skip
+
+
+@torch.no_grad()
+def read(
+    model: nn.Module,
+    items: Sequence[Item],
+    heads: frozenset[Head],
+    *,
+    tokens_per_microbatch: int,
+    temperature: float,
+    device: torch.device | str,
+) -> dict[Head, Rows]:
+    """What `model` says at every completion token of every item, per head.
+
+    Raises UserError, naming the prompt, where that is not finite.
+    """
+    out: dict[Head, Rows] = {h: [()] * len(items) for h in heads}
+    for indices in split_by_tokens([i.tokens.size for i in items], tokens_per_microbatch):
+        batch = assemble([items[i] for i in indices]).to(device)
+        result = model(batch, heads, temperature=temperature)
+        for head in heads:
+            rows, at = unpad(getattr(result, head.value), batch), 0
+            for i in indices:
+                count = len(items[i].tokens.completions)
+                out[head][i] = tuple(rows[at : at + count])
+                at += count
+                _check(model, items[i], head, out[head][i])
+    return out
+
+
+def _check(model: nn.Module, item: Item, head: Head, rows: tuple[Tensor, ...]) -> None:
+    """One value that is not finite would spread over its whole step, and every prompt after it."""
+    if all(bool(row.isfinite().all()) for row in rows):
+        return
+    group = item.tokens.group
+    precisions = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+    if "float16" in precisions:
+        why, fix = "weights in float16 overflow above 65504", "set `model.dtype` to bfloat16 or float32"
+    else:
+        why = f"its weights ({', '.join(precisions)}) hold inf or NaN, or lead to them"
+        fix = "check the model with `evenhand doctor`; if its training has begun, lower the learning rate"
+    where = f"prompt {group.prompt.id}, {group.prompt.text[-60:]!r}"
+    raise UserError(f"the model's {NAMES[head]} is not finite", where=where, why=why, fix=fix)
+
+
+def total(row: Tensor, mask: Sequence[bool]) -> float:
+    """Sum of a completion's row over its counted tokens."""
+    return float(row[torch.tensor(mask, dtype=torch.bool)].sum())

@@ -1,0 +1,66 @@
+"""A source over a fixed dataset: every offline method, SFT and reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evenhand.core.kto import mismatched
+from evenhand.protocols import Step
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Item, micro_batches
+from evenhand.train.shuffling import window
+from evenhand.types import Need
+
+Reference = Callable[[Sequence[Item]], list[tuple[Tensor, ...]]]
+"""Log-probs of items under the frozen reference."""
+
+
+@dataclass(kw_only=True)
+class FixedSource:
+    """Items in a keyed order, `prompts_per_step` of them in each optimizer step. It has no state: step i is a function of i.
+
+    With `reference`, each step also carries counted-only rows that pair its prompts with other prompts' completions (KTO).
+    """
+
+    items: Sequence[Item]
+    prompts_per_step: int
+    tokens_per_microbatch: int
+    seed: int
+    ledger: Ledger
+    provides: frozenset[Need]
+    reference: Reference | None = None
+
+    def step(self, index: int) -> Step:
+        rows = window(self.seed, "rows", len(self.items), index * self.prompts_per_step, self.prompts_per_step)
+        chosen = [self.items[i] for i in rows]
+        if self.reference is not None:
+            chosen = chosen + mismatched_items(chosen, self.reference)
+        self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.counted_only)
+        return Step(micro_batches(chosen, self.tokens_per_microbatch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        return None
+
+
+def mismatched_items(items: Sequence[Item], reference: Reference) -> list[Item]:
+    """Each prompt with a completion of another prompt, each completion used once, as counted-only rows with NaN score."""
+    names = {item.tokens.group.prompt.id: n for n, item in enumerate(items)}
+    prompts = torch.tensor([names[item.tokens.group.prompt.id] for item in items])
+    partners = mismatched(prompts).tolist()
+    out = []
+    for item, partner in zip(items, partners, strict=True):
+        if partner < 0:
+            continue
+        other = items[partner].tokens.completions[:1]
+        tokens = replace(item.tokens, completions=other)
+        out.append(Item(tokens=tokens, per_completion={"score": (float("nan"),)}, counted_only=True))
+    logp = reference(out)
+    return [replace(i, per_token={"ref_logp": row}) for i, row in zip(out, logp, strict=True)]
