@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms
 
@@ -30,14 +30,17 @@ class Engine(Protocol):
 class Reward(Protocol):
     """Scores whole groups, so pairwise judges and diversity need no second interface. One `Scores` per group, in order."""
 
-    def __call__(self, groups: Sequence[Group]) -> list[Scores]: ...
+    def __call__(self, groups: Sequence[Group], /) -> list[Scores]: ...
 
 
 class Objective(Protocol):
     """A loss as unreduced terms. `denominators` [K] is this batch's additive share, known before the forward pass."""
 
-    reads: ClassVar[frozenset[Head]]
-    needs: ClassVar[frozenset[Need]]
+    @property
+    def reads(self) -> frozenset[Head]: ...
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
 
     def denominators(self, batch: Batch) -> Tensor: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -199,7 +199,7 @@ class Patient:
 
     @cached_property
     def _tokenised(self) -> dict[str, Opened]:
-        return {split: attempt(lambda s=split: self._tokenise(s)) for split in (*self.training, *self._heldout_names())}
+        return {split: attempt(partial(self._tokenise, split)) for split in (*self.training, *self._heldout_names())}
 
     def _heldout_names(self) -> list[str]:
         return [n for n in self.answered if n not in self.training]

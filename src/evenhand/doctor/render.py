@@ -107,7 +107,12 @@ def visible(text: str) -> str:
     >>> visible("a\\n\\x1b[31mb")
     'a⏎\\n␛[31mb'
     """
-    signs = {**{i: 0x2400 + i for i in range(32)}, 127: 0x2421, 10: "⏎\n", **dict.fromkeys(range(128, 160), "\ufffd")}
+    signs: dict[int, int | str] = {
+        **{i: 0x2400 + i for i in range(32)},
+        127: 0x2421,
+        10: "⏎\n",
+        **dict.fromkeys(range(128, 160), "\ufffd"),
+    }
     return text.translate(signs)
 
 

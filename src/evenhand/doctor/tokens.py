@@ -36,9 +36,9 @@ def cuts(patient: Patient) -> Iterator[Finding]:
         cut_answers = sum(c.truncated for c in answers)
         severity = graded(cut_answers / max(len(answers), 1), warn_above=CUT, fail_above=2.0)
         if severity and split != "corpus":
-            examples = [t for t in done.groups if any(c.truncated for c in t.completions)][:1]
+            shown = [t for t in done.groups if any(c.truncated for c in t.completions)][:1]
             seen = f"{share(cut_answers, len(answers))} answers of {split} are cut at {lengths.completion} tokens"
-            yield Finding(severity=severity, seen=seen, examples=tuple(examples))
+            yield Finding(severity=severity, seen=seen, examples=tuple(shown))
         cut = done.counts.get("prompts_cut", 0)
         if cut > CUT * total:
             yield warn(f"{share(cut, total)} prompts of {split} lose their beginning: they keep {lengths.prompt} tokens")
@@ -183,12 +183,10 @@ def unknown(patient: Patient) -> Iterator[Finding]:
 def round_trip(patient: Patient) -> Iterator[Finding]:
     unk, renderer = patient.renderer.tokenizer.unk_token_id, patient.renderer
     for split, done in patient.tokenised.items():
-        whole = [
-            (t, c, given) for t in spaced(done.groups, 100) for c, given in zip(t.completions, t.group.completions, strict=True)
-        ]
-        whole = [(t, c, g.text) for t, c, g in whole if not c.truncated and unk not in c.ids and isinstance(g.content, str)]
+        given = [pair for t in spaced(done.groups, 100) for pair in zip(t.completions, t.group.completions, strict=True)]
+        whole = [(c, g.text) for c, g in given if not c.truncated and unk not in c.ids and isinstance(g.content, str)]
         whole = [] if split == "corpus" or patient.experiment.data.supervise == "full" else whole
-        lost = [(text, renderer.decode(c.ids)) for _, c, text in whole if renderer.decode(c.ids).strip() != text.strip()]
+        lost = [(text, renderer.decode(c.ids)) for c, text in whole if renderer.decode(c.ids).strip() != text.strip()]
         severity = graded(len(lost) / max(len(whole), 1), warn_above=0.05, fail_above=0.5)
         if severity:
             examples = tuple(f"{shortened(a, 50)} comes back as {shortened(b, 50)}" for a, b in lost[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from evenhand.types import Group, Head, Scores
@@ -24,8 +25,8 @@ def log_probs(
         from evenhand.train.examples import Item
         from evenhand.train.logprobs import read, total
 
-        cut = {"max_prompt": max_prompt, "max_completion": max_completion}
-        items = [Item(tokens=renderer.tokenise(group, **cut)) for group in groups]
+        cut = partial(renderer.tokenise, max_prompt=max_prompt, max_completion=max_completion)
+        items = [Item(tokens=cut(group)) for group in groups]
         rows = read(
             policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=tokens_per_microbatch, temperature=1.0,
             device=policy.device,

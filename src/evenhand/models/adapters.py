@@ -130,9 +130,9 @@ def networks(model: Trunk) -> dict[str, Any]:
 
 def heads(model: Trunk) -> list[nn.Module]:
     """Heads that begin untrained, and so learn all of their weights: of values, and of scores."""
-    from evenhand.models.heads import RewardModel, score_head
+    from evenhand.models.heads import RewardModel, ValuePolicy, score_head
 
-    found = [model.value_head] if hasattr(model, "value_head") else []
+    found: list[nn.Module] = [model.value_head] if isinstance(model, ValuePolicy) else []
     return [*found, score_head(model.hf)] if isinstance(model, RewardModel) else found
 
 

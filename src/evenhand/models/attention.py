@@ -110,9 +110,11 @@ def _mask(*args: Any, local_size: int | None = None, **named: Any) -> Tensor | N
     from transformers.masking_utils import sdpa_mask
 
     seen = _watching.get()
+    named["local_size"] = local_size
     if seen is None:
-        return sdpa_mask(*args, local_size=local_size, **named)
-    mask = sdpa_mask(*args, local_size=local_size, **{**named, "allow_is_causal_skip": False})
+        return sdpa_mask(*args, **named)
+    mask = sdpa_mask(*args, **{**named, "allow_is_causal_skip": False})
+    assert mask is not None, "only a mask that may be skipped can be absent"
     seen.masks.append(mask)  # kept alive, so that its id stays its own
     seen.windows[id(mask)] = local_size
     return mask

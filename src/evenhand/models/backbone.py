@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from evenhand.models.hidden_states import States, padded_states, tree_states
 from evenhand.models.layout_check import padding_problem, tree_problem
 from evenhand.types import Batch
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class Trunk(nn.Module):
     """A transformers model `hf` and the layout it runs on.
@@ -29,8 +32,9 @@ class Trunk(nn.Module):
     """
 
     adapter: Adapter | None = None
+    hf: PreTrainedModel
 
-    def __init__(self, hf: nn.Module) -> None:
+    def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__()
         self.hf = hf
         without_dropout(hf)
@@ -122,7 +126,7 @@ def with_fast_products(hf: nn.Module) -> None:
     """Let every linear layer compute by `evenhand.core.matmul.linear`, which is torch's own where that is as fast."""
     for module in hf.modules():
         if type(module) is nn.Linear and "forward" not in vars(module):
-            module.forward = MethodType(_linear, module)
+            setattr(module, "forward", MethodType(_linear, module))  # noqa: B010 (a type checker takes methods for fixed)
 
 
 def _linear(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """The function transformers calls. Which other keywords a model passes was looked at once, by `problem_with`."""
     rule = Rule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
-    return ACTIVE.get().attend(module.layer_idx, query, key, value, rule), None
+    return ACTIVE.get().attend(cast(int, module.layer_idx), query, key, value, rule), None
 
 
 def register() -> None:
@@ -86,12 +86,12 @@ def problem_with(hf: Any) -> str | None:
     def watch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **named: Any) -> tuple[Tensor, None]:
         window = named.pop("sliding_window", None)
         seen.calls += 1
-        seen.attended |= {window} - {None}
+        seen.attended |= set() if window is None else {window}
         seen.unknown |= {k for k, v in named.items() if v is not None} - HARMLESS - {"scaling", "softcap"}
         return value.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
 
     def mask(*_: Any, local_size: int | None = None, **__: Any) -> None:
-        seen.masked |= {local_size} - {None}
+        seen.masked |= set() if local_size is None else {local_size}
 
     AttentionInterface.register(PROBE, watch)
     AttentionMaskInterface.register(PROBE, mask)
@@ -112,7 +112,7 @@ def problem_with(hf: Any) -> str | None:
 def causal(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
     """Causal attention of right-padded prompts [p, heads, l, D]; padding comes after every real query, so needs no mask."""
     length, grouped = q.shape[2], q.shape[1] != k.shape[1]
-    hidden = None
+    hidden: Tensor | None = None
     if rule.softcap is not None or (rule.window is not None and rule.window < length):
         slot = torch.arange(length, device=q.device)
         distance = slot[:, None] - slot
@@ -124,6 +124,7 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=seen, is_causal=hidden is None, scale=rule.scaling, enable_gqa=grouped
         )
+    assert hidden is not None, "a soft cap is masked by hand"
     folded = q.reshape(q.shape[0], k.shape[1], -1, length, q.shape[3])
     scores = capped(torch.matmul(folded * rule.scaling, k.unsqueeze(2).mT), rule.softcap).masked_fill_(hidden, -torch.inf)
     return torch.matmul(softmax(scores), v.unsqueeze(2)).flatten(1, 2)

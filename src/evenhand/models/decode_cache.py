@@ -137,7 +137,7 @@ class SharedPrefixCache:
         q = _as(q.reshape(rows * kv_heads, heads // kv_heads, size) * rule.scaling, self._dtype)
         keys, values = self._append(layer, k.flatten(0, 2), v.flatten(0, 2))
         past_prompt = rule.window is not None and self.depth + 1 >= rule.window  # the window lies within the row's own tokens
-        if past_prompt:
+        if rule.window is not None and past_prompt:
             first = self.base + self.depth + 1 - rule.window
             keys, values = keys[:, :, first:], values[:, first:]
         if self.base or past_prompt:

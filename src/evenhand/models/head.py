@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from evenhand.core import matmul
 from evenhand.core.logprob import completion_logp, completion_logp_entropy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Reading:
 class FusedHead:
     """Reads log-probs off hidden states. Soft-capping and scale of the logits are found in the model's config."""
 
-    def __init__(self, hf: nn.Module) -> None:
+    def __init__(self, hf: PreTrainedModel) -> None:
         self._module = hf.get_output_embeddings()
         self._softcap = getattr(hf.config, "final_logit_softcapping", None)
         self._scale = logit_scale(hf.config)

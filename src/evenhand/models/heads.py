@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from evenhand.models.policy import Policy
 from evenhand.models.token_positions import Cells, move
 from evenhand.seeding import generator
 from evenhand.types import Batch, Head, ModelOut
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 VALUE_HEAD_FILE = "value_head/model.safetensors"
 """In a folder of its own: some loaders read every safetensors file that lies beside a config."""
@@ -37,7 +41,7 @@ class ValuePolicy(Policy):
     at zero, so that the first advantages are the returns themselves.
     """
 
-    def __init__(self, hf: nn.Module) -> None:
+    def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__(hf)
         size = hf.get_output_embeddings().weight.shape[1]
         self.value_head = nn.Linear(size, 1, device=self.device, dtype=torch.float32)
@@ -84,7 +88,7 @@ class CriticPolicy(ValuePolicy):
     Twice the weights and nearly twice the work of `ValuePolicy`. The critic serves training alone and is not saved.
     """
 
-    def __init__(self, hf: nn.Module, critic: nn.Module) -> None:
+    def __init__(self, hf: PreTrainedModel, critic: PreTrainedModel) -> None:
         super().__init__(hf)
         self.critic = Trunk(critic)
 
@@ -103,7 +107,7 @@ class CriticPolicy(ValuePolicy):
         """Nothing: a head without the network it reads would be misleading."""
 
 
-def score_head(hf: nn.Module) -> nn.Linear:
+def score_head(hf: PreTrainedModel) -> nn.Linear:
     """The one linear layer of a sequence classifier that lies outside its trunk."""
     inside = set(backbone(hf).modules())
     heads = [m for m in hf.modules() if isinstance(m, nn.Linear) and m not in inside]
@@ -112,7 +116,7 @@ def score_head(hf: nn.Module) -> nn.Linear:
     return heads[0]
 
 
-def scored(hf: nn.Module, seed: int) -> RewardModel:
+def scored(hf: PreTrainedModel, seed: int) -> RewardModel:
     """A reward model whose score head is drawn afresh from `seed`: normal with std 1 / sqrt(H + 1)."""
     head = score_head(hf)
     std = (head.in_features + 1) ** -0.5

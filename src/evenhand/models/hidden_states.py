@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from evenhand.data.batch import predictor_index, token_index
 from evenhand.models.tree_attention import Tree
 from evenhand.types import Batch, Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class States:
     last: Tensor
 
 
-def tree_states(hf: nn.Module, batch: Batch) -> States:
+def tree_states(hf: PreTrainedModel, batch: Batch) -> States:
     """One forward pass over the flat sequence; every prompt is computed once."""
     tree = Tree(batch.layout, batch.positions)
     # A mask of four dimensions stops transformers from building one.
@@ -42,7 +46,7 @@ def tree_states(hf: nn.Module, batch: Batch) -> States:
     return States(hidden, *_tree_index(batch.layout))
 
 
-def padded_states(hf: nn.Module, batch: Batch, *, logits: bool = False) -> States:
+def padded_states(hf: PreTrainedModel, batch: Batch, *, logits: bool = False) -> States:
     """One row per completion: prompt, completion, padding on the right. Correct for every causal model; prompts are repeated.
 
     With `logits`, the states are the model's own logits [R, V] instead of its hidden states.
@@ -57,7 +61,7 @@ def padded_states(hf: nn.Module, batch: Batch, *, logits: bool = False) -> State
     return States((out.logits if logits else out.last_hidden_state).flatten(0, 1), predictor, last)
 
 
-def backbone(hf: nn.Module) -> nn.Module:
+def backbone(hf: PreTrainedModel) -> nn.Module:
     """The network below the head."""
     body = hf.base_model
     return body if body is not hf else getattr(hf, "model", hf)  # some classes misname their own backbone

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evenhand.data.batch import completion_ids, pack
 from evenhand.models import attention
@@ -11,6 +13,9 @@ from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import backbone, padded_states, tree_states
 from evenhand.seeding import rng
 from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SHAPES = ((9, (5, 2, 3)), (7, (4,)), (8, (6, 6)), (1, (1, 4)))
 """(prompt length, completion lengths) of the groups compared."""
@@ -33,7 +38,7 @@ def probe(vocabulary: int) -> Batch:
 
 
 @torch.no_grad()
-def padding_problem(hf: nn.Module) -> str | None:
+def padding_problem(hf: PreTrainedModel) -> str | None:
     """Why `hf` cannot even run on padded rows (it is not causal, or has no backbone to call), or None when it can."""
     batch = _probe_for(hf)
     body = backbone(hf)
@@ -60,7 +65,7 @@ def probe_rows(batch: Batch) -> list[tuple[int, Tensor]]:
 
 
 @torch.no_grad()
-def tree_problem(hf: nn.Module) -> str | None:
+def tree_problem(hf: PreTrainedModel) -> str | None:
     """Why `hf` cannot run on trees, or None when it can."""
     batch = _probe_for(hf)
     try:
@@ -75,11 +80,12 @@ def tree_problem(hf: nn.Module) -> str | None:
     if seen.masked != seen.attended:
         return f"its attention is not told its windows (masks {seen.masked}, attention {seen.attended})"
     real = plain.predictor >= 0
-    return _difference("tree and plain forward passes", *(s.hidden[s.predictor[real]] for s in (plain, tree)))
+    expected, found = (s.hidden[s.predictor[real]] for s in (plain, tree))
+    return _difference("tree and plain forward passes", expected, found)
 
 
 @torch.no_grad()
-def head_problem(hf: nn.Module, head: FusedHead) -> str | None:
+def head_problem(hf: PreTrainedModel, head: FusedHead) -> str | None:
     """Why log-probs of `hf` cannot come from its head's weights, or None when they can."""
     batch = _probe_for(hf)
     logits, states = padded_states(hf, batch, logits=True), padded_states(hf, batch)
@@ -91,7 +97,7 @@ def head_problem(hf: nn.Module, head: FusedHead) -> str | None:
     return _difference("fused and plain log-probs", expected, fused, hf.dtype)
 
 
-def _probe_for(hf: nn.Module) -> Batch:
+def _probe_for(hf: PreTrainedModel) -> Batch:
     return probe(hf.config.get_text_config().vocab_size).to(next(hf.parameters()).device)
 
 

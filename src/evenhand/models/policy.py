@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Set
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from evenhand.models.hidden_states import States, padded_states
 from evenhand.models.layout_check import head_problem
 from evenhand.models.token_positions import Cells
 from evenhand.types import Batch, Head, ModelOut
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Policy(Trunk):
@@ -30,9 +33,10 @@ class Policy(Trunk):
     gives = frozenset({Head.LOGP, Head.ENTROPY})
     frozen: Policy | None = None
 
-    def __init__(self, hf: nn.Module) -> None:
+    def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__(hf)
-        self.head_mode, self._head = "logits", LogitsHead()
+        self.head_mode = "logits"
+        self._head: LogitsHead | FusedHead = LogitsHead()
         self._settle_head()
 
     def compared_to(self, frozen: Policy) -> Self:

@@ -64,8 +64,8 @@ class Blocks:
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # [T, h, d]
         outs = []
         for block, mask in zip(self.blocks, self.masks(window, q.dtype), strict=True):
-            args = [x[i].transpose(1, 2) for x, i in ((q, block.query), (k, block.key), (v, block.key))]
-            out = plain(*args, mask, scale) if softcap is None else capped(*args, mask, scale, softcap)
+            query, key, value = (x[i].transpose(1, 2) for x, i in ((q, block.query), (k, block.key), (v, block.key)))
+            out = plain(query, key, value, mask, scale) if softcap is None else capped(query, key, value, mask, scale, softcap)
             outs.append(out.transpose(1, 2).flatten(0, 1))
         return torch.cat(outs)[self.inverse][None]
 

@@ -87,7 +87,8 @@ class TreeFlash(torch.autograd.Function):
                 own = [_fold(x, rows, count) for x in (grad, q, out, lse)]
                 seen = [_fold(x, keys, count) for x in (k, v)]
                 grads = _backward(own[0], own[1], *seen, own[2], own[3], 0.0, causal, scale=ctx.scale)
-                return tuple(map(_unfold, grads))
+                dq, dk, dv = map(_unfold, grads)
+                return dq, dk, dv
 
             for first, count in group.runs:
                 span = Span(first.start, first.length * count)

@@ -112,7 +112,8 @@ one. Beyond the compiler's own limit of 8 it would run uncompiled, which writes 
 @lru_cache(maxsize=2)
 def _kernel(device: str) -> Callable[..., Tensor]:
     """Compiled on an accelerator; as it is (slow, for tests) on a processor, where the compiled kernel has no backward pass."""
-    return flex_attention if device == "cpu" else compiled()
+    plain: Callable[..., Any] = flex_attention
+    return plain if device == "cpu" else compiled()
 
 
 def compiled(**options: Any) -> Callable[..., Tensor]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.rewards.pointwise import Pointwise, meta_field, pointwise
@@ -211,8 +211,8 @@ def ifeval() -> Pointwise:
     """The share of `meta["instruction_id_list"]` (options in `meta["kwargs"]`) that is followed; part `all`: whether all are."""
 
     def score(prompt: Prompt, completion: Completion) -> dict[str, float]:
-        names = meta_field(prompt, "instruction_id_list", "ifeval")
-        found = followed(completion.text, names, meta_field(prompt, "kwargs", "ifeval"))
+        names = cast(Sequence[str], meta_field(prompt, "instruction_id_list", "ifeval"))
+        found = followed(completion.text, names, cast(Sequence[Mapping[str, Any]], meta_field(prompt, "kwargs", "ifeval")))
         return {"reward": sum(found) / len(found), "all": float(all(found))}
 
     return pointwise(score, name="ifeval")

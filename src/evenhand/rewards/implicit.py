@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from evenhand.train.examples import Item
@@ -34,8 +35,8 @@ class PolicyReward:
     temperature: float = 1.0
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
-        limits = {"max_prompt": self.max_prompt, "max_completion": self.max_completion}
-        items = [Item(tokens=self.renderer.tokenise(g, **limits)) for g in groups]
+        cut = partial(self.renderer.tokenise, max_prompt=self.max_prompt, max_completion=self.max_completion)
+        items = [Item(tokens=cut(g)) for g in groups]
         own = self._sums(self.policy, items)
         ref = self._sums(self.reference, items) if self.reference is not None else None
         return [self._scores(own[n], ref[n] if ref else None) for n in range(len(items))]

@@ -106,7 +106,8 @@ def evaluate(model: nn.Module, objective: Objective, batches: Sequence[Batch], t
     if Need.STATISTICS in objective.needs:
         batches = with_statistics(model, cast(StepObjective, objective), batches, temperature)
     totals = denominators(objective, batches)
-    loss, metrics = torch.zeros((), device=totals.device), {}
+    loss = torch.zeros((), device=totals.device)
+    metrics: dict[str, Weighted] = {}
     for batch in batches:
         terms = objective(model(batch, objective.reads, temperature=temperature), batch)
         loss = loss + weighted_loss(terms, totals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -70,21 +71,21 @@ def first_not_finite(metrics: Mapping[str, float]) -> tuple[str, float] | None:
 def diagnose(model: nn.Module, objective: Objective, batches: Sequence[Batch], temperature: float) -> Diagnosis:
     """Looks again at a step that failed, from its beginning. `batches` hold their whole-step statistics, if there are any."""
     run = [(n, b) for n, b in enumerate(batches) if not b.counted_only]
-    sizes = {"microbatches": len(batches), "reward": _range([b.score for _, b in run])}
     largest = _largest("weight", list(model.parameters())) | _largest("advantage", [b.advantage for _, b in run])
+    diagnosis = partial(Diagnosis, microbatches=len(batches), reward=_range([b.score for _, b in run]))
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        return Diagnosis(first=WEIGHTS, largest=largest, **sizes)
+        return diagnosis(first=WEIGHTS, largest=largest)
     for name in INPUTS:
         if rows := [row for n, b in run for row in _rows(n, b, name, getattr(b, name))]:
-            return Diagnosis(first=f"batch {name}", rows=tuple(rows), largest=largest, **sizes)
+            return diagnosis(first=f"batch {name}", rows=tuple(rows), largest=largest)
     outs = [(n, b, model(b, objective.reads, temperature=temperature)) for n, b in run]
     largest |= _largest("log-prob of a token", [o.logp for _, _, o in outs])
     for name in OUTPUTS:
         if rows := [row for n, b, o in outs for row in _rows(n, b, name, getattr(o, name))]:
-            return Diagnosis(first=f"model {name}", rows=tuple(rows), largest=largest, **sizes)
+            return diagnosis(first=f"model {name}", rows=tuple(rows), largest=largest)
     if rows := [row for n, b, o in outs for row in _loss_rows(n, b, o, objective)]:
-        return Diagnosis(first=LOSS, rows=tuple(rows), largest=largest, **sizes)
-    return Diagnosis(first=GRADIENT, largest=largest, **sizes)
+        return diagnosis(first=LOSS, rows=tuple(rows), largest=largest)
+    return diagnosis(first=GRADIENT, largest=largest)
 
 
 def _rows(microbatch: int, batch: Batch, name: str, values: Tensor | None) -> list[Row]:

@@ -93,7 +93,8 @@ class World:
         """`n` prompts without a repetition. Purposes draw apart, so that pairs are not about the demonstrations' prompts."""
         if split not in SPLITS:
             raise UserError(f"unknown split '{split}'", where=f"world {self.name}", fix=f"use one of {', '.join(SPLITS)}")
-        generator, seen, idle = rng(seed, self.name, purpose, split), set(), 0
+        generator, idle = rng(seed, self.name, purpose, split), 0
+        seen: set[str] = set()
         while len(seen) < n:
             prompt = self.task.request(generator, split)
             if prompt.id in seen:
