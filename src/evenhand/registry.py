@@ -39,6 +39,8 @@ class Entry(Generic[T]):
 class Registry(Mapping[str, T]):
     """Names of one `kind` of thing. `facts` are what may be declared beside each; a fact that is not declared is absent.
 
+    `named_by` are the keys of settings that name it: `kind: length` names a reward. By default the kind itself.
+
     >>> SHAPES = Registry[Callable[[float], float]]("shape", facts=("corners",))
     >>> @SHAPES.register(was="box", corners=4)
     ... def square(side: float) -> float:
@@ -53,8 +55,8 @@ class Registry(Mapping[str, T]):
     >>> del REGISTRIES["shape"]
     """
 
-    def __init__(self, kind: str, *, facts: Iterable[str] = ()) -> None:
-        self.kind, self.known_facts = kind, frozenset(facts)
+    def __init__(self, kind: str, *, facts: Iterable[str] = (), named_by: Iterable[str] = ()) -> None:
+        self.kind, self.known_facts, self.named_by = kind, frozenset(facts), frozenset(named_by or (kind,))
         self.entries: dict[str, Entry[T]] = {}
         self.former: dict[str, str] = {}
         REGISTRIES[kind] = self
@@ -114,9 +116,9 @@ class Registry(Mapping[str, T]):
 
 def forget(sources: Iterable[Path]) -> None:
     """Takes out of every registry what these files have put in: before a file is read anew, and when an experiment ends."""
-    gone = set(sources)
+    gone = {source.resolve() for source in sources}
     for registry in REGISTRIES.values():
-        registry.entries = {name: entry for name, entry in registry.entries.items() if entry.source not in gone}
+        registry.entries = {name: entry for name, entry in registry.entries.items() if entry.source.resolve() not in gone}
         registry.former = {old: new for old, new in registry.former.items() if new in registry.entries}
 
 

@@ -78,9 +78,10 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
     """
     from evenhand.plan.plan import build
     from evenhand.spec.experiment import Experiment
+    from evenhand.spec.user_code import with_plugins
 
     path = locate(experiment)
-    loaded = load(Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find)
+    loaded = load(Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find, before=with_plugins)
     try:
         plan = build(loaded.value)
     except UserError as error:
@@ -110,6 +111,8 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
     from evenhand.results.assemble import assemble
 
     results = {**assemble(plan, store, out), "failed": outcome.failed(), "waived": waived(prepared)}
+    if plan.plugins:
+        results["plugins"] = [{"name": p.name, "source": str(p.source), "digest": p.digest} for p in plan.plugins]
     write_json(out / "results.json", results)
     return outcome, results
 

@@ -33,6 +33,7 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Plan:
     nodes: tuple[Node, ...]
+    plugins: tuple[Any, ...] = ()
     generations: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property

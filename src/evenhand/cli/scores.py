@@ -16,11 +16,11 @@ Scorer = Callable[[Sequence[Group]], list[Scores]]
 
 def scorer(name: str, max_prompt: int, max_completion: int, device: str) -> Scorer:
     """The reward that `name` means: a program by name or as a mapping, else the model in that folder."""
-    from evenhand.rewards import KINDS, get
+    from evenhand.rewards import REWARDS, get
 
     if name.startswith("{"):
         return get(parse(name, "command line").data)
-    if not Path(name).exists() and (name in KINDS or _meant(name, KINDS)):
+    if not Path(name).exists() and (name in REWARDS or _meant(name, REWARDS)):
         return get(name)  # which says what was meant
     path = model_path(name)
     if is_reward_model(path):

@@ -44,16 +44,18 @@ def load(
     overrides: Iterable[str] = (),
     *,
     find: Callable[[str, Path], Path] | None = None,
+    before: Callable[[Document], Document] = lambda document: document,
 ) -> Loaded[T]:
     """Read, merge, override and check an experiment.
 
     `source` is a path, YAML text (a string with a line break) or plain data. `find(name, folder)` resolves `extends`.
+    `before` sees the whole document before it is checked.
     If the value has a method `problems() -> Iterable[UserError]`, it is called too; a `where` there is a key path.
 
     Raises: UserError for one fault, Faults (a UserError) for several.
     """
     document, name = _document(source, find)
-    document = override(document, overrides)
+    document = before(override(document, overrides))
     value = check(cls, document)
     return Loaded(value, document.data, to_json(value), name, document)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from evenhand.judges import template
 from evenhand.judges.config import HOW, Settings, decisive
+from evenhand.plugins import used
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.spec.synthetic import REVISED
@@ -79,11 +80,16 @@ class Graph:
         row: str,
         column: str,
         cost: str,
+        runs: Any = None,
     ) -> str:
-        """Adds a node, or finds the one with the same key: equal stages are one stage."""
+        """Adds a node, or finds the one with the same key: equal stages are one stage.
+
+        The source of every plugin that the spec names, or that the stage `runs` besides, is in the key.
+        """
         keys = {role: self.nodes[other].key for role, other in inputs.items()}
         decisive = {k: v for k, v in spec.items() if k != "how"}
-        key = digest({"kind": kind, "version": VERSIONS[kind], "spec": decisive, "seed": seed, "inputs": keys})
+        code = {"code": found} if (found := used([spec, runs])) else {}
+        key = digest({"kind": kind, "version": VERSIONS[kind], "spec": decisive, "seed": seed, "inputs": keys, **code})
         if key in self._by_key:
             return self._by_key[key]
         if name in self.nodes:  # another stage has it, e.g. reference log-probs under other limits

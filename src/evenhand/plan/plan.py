@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from evenhand import plugins
 from evenhand.plan import evaluation, training
 from evenhand.plan.evaluation import Cells
 from evenhand.plan.graph import SHARED, Graph, Node, Questions
+from evenhand.plugins import Plugin
 from evenhand.spec.experiment import Experiment
 
 __all__ = ["SHARED", "Node", "Plan", "build"]
@@ -28,6 +30,8 @@ class Plan:
     grid: Mapping[int, Cells] = field(default_factory=dict)
     """By completion limit: the cells of `evaluation.length_grid`."""
     experiment: Experiment
+    plugins: tuple[Plugin, ...] = ()
+    """The user's code that stages may need."""
 
     def __getitem__(self, name: str) -> Node:
         return next(n for n in self.nodes if n.name == name)
@@ -57,4 +61,5 @@ def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
         nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
         generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
         reward_samples=compared.reward_samples, frontiers=compared.frontiers, grid=compared.grid,
+        plugins=plugins.active(),
     )  # fmt: skip

@@ -133,7 +133,8 @@ def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
         inputs |= graph.reward_inputs(arm.reward, seed)
     column = f"seed {seed}" if arm.per_seed else SHARED
     name = f"{prefix}/seed-{seed}" if arm.per_seed else prefix
-    return graph.add(name, "fit", _fit_spec(graph, arm), inputs, seed if arm.per_seed else 0, arm.name, column, _fit_cost(arm))
+    seed = seed if arm.per_seed else 0
+    return graph.add(name, "fit", _fit_spec(graph, arm), inputs, seed, arm.name, column, _fit_cost(arm), runs=method)
 
 
 def _reference(graph: Graph, arm: Arm, split: str, start: str) -> str:

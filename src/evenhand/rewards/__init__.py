@@ -1,5 +1,5 @@
 """Reward signals: programs, trained models, and what is made of them. A reward sees whole groups; higher is better."""
 
-from evenhand.rewards.registry import KINDS, get
+from evenhand.rewards.registry import REWARDS, Context, get, reward
 
-__all__ = ["KINDS", "get"]
+__all__ = ["REWARDS", "Context", "get", "reward"]

@@ -11,6 +11,7 @@ from typing import Any
 from evenhand import worlds
 from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Reward
+from evenhand.registry import Registry
 from evenhand.rewards import code, combine, constraints, function, shaping, verifiable
 from evenhand.rewards.tournament import Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
@@ -29,18 +30,10 @@ class Context:
 
 
 Builder = Callable[..., Reward]
-KINDS: dict[str, Builder] = {}
+REWARDS = Registry[Builder]("reward", named_by=("kind",))
 """Kind -> `builder(context, **keys of the spec)`. A builder's signature is its schema: the one place where keys are listed."""
-
-
-def kind(name: str) -> Callable[[Builder], Builder]:
-    """Register a builder under a kind."""
-
-    def register(builder: Builder) -> Builder:
-        KINDS[name] = builder
-        return builder
-
-    return register
+reward = REWARDS.register
+"""Decorator: the builder below makes the reward of that kind."""
 
 
 def get(
@@ -64,11 +57,11 @@ def get(
     """
     given = {"kind": spec} if isinstance(spec, str) else dict(spec)
     name = given.pop("kind", None)
-    if name not in KINDS:
-        what = f"unknown reward '{name}'" if name is not None else "the reward has no kind"
-        raise UserError(what, where=f"{where}.kind", fix=did_you_mean(str(name), KINDS))
-    check_keys(KINDS[name], given, f"{where} ({name})")
-    return KINDS[name](Context(resources=resources or {}, base=Path(base)), **given)
+    if name is None:
+        raise UserError("the reward has no kind", where=f"{where}.kind", fix=did_you_mean("", REWARDS))
+    builder = REWARDS.find(name, where=f"{where}.kind")
+    check_keys(builder, given, f"{where} ({name})")
+    return builder(Context(resources=resources or {}, base=Path(base)), **given)
 
 
 def check_keys(builder: Builder, given: Mapping[str, Any], where: str) -> None:
@@ -84,12 +77,12 @@ def check_keys(builder: Builder, given: Mapping[str, Any], where: str) -> None:
         raise UserError(f"missing {' and '.join(map(repr, missing))}", where=where, fix="add it")
 
 
-@kind("gold")
+@reward("gold")
 def _gold(context: Context, world: str, **options: Any) -> Reward:
     return worlds.get(world, **options).gold
 
 
-@kind("model")
+@reward("model")
 def _model(context: Context, name: str, rule: str | None = None) -> Reward:
     """`rule` is for a preference model alone, which scores a group by a tournament: borda (its default) or knock_out."""
     if name not in context.resources:
@@ -108,62 +101,62 @@ def _model(context: Context, name: str, rule: str | None = None) -> Reward:
     return replace(reward, rule=rule)
 
 
-@kind("vader")
+@reward("vader")
 def _vader(context: Context) -> Reward:
     return verifiable.vader()
 
 
-@kind("number")
+@reward("number")
 def _number(context: Context, field: str = "answer", tolerance: float = 0.0) -> Reward:
     return verifiable.last_number(field=field, tolerance=tolerance)
 
 
-@kind("math")
+@reward("math")
 def _math(context: Context, field: str = "answer") -> Reward:
     return verifiable.math_answer(field=field)
 
 
-@kind("format")
+@reward("format")
 def _format(context: Context, pattern: str) -> Reward:
     return verifiable.form(pattern=pattern)
 
 
-@kind("thinking")
+@reward("thinking")
 def _thinking(context: Context) -> Reward:
     return verifiable.thinking()
 
 
-@kind("tagged")
+@reward("tagged")
 def _tagged(context: Context, reward: Mapping[str, Any] | str, tag: str = "answer", missing: float = 0.0) -> Reward:
     return combine.Tagged(inner=context.build(reward, "reward.reward"), tag=tag, missing=missing)
 
 
-@kind("two_words")
+@reward("two_words")
 def _two_words(context: Context, field: str = "reference") -> Reward:
     return verifiable.two_words(field=field)
 
 
-@kind("rouge_l")
+@reward("rouge_l")
 def _rouge_l(context: Context, field: str = "reference") -> Reward:
     return verifiable.rouge_l(field=field)
 
 
-@kind("countdown")
+@reward("countdown")
 def _countdown(context: Context, reasoning: bool = False) -> Reward:
     return CountdownGold(reasoning=reasoning)
 
 
-@kind("arithmetic")
+@reward("arithmetic")
 def _arithmetic(context: Context, reasoning: bool = False) -> Reward:
     return ArithmeticGold(reasoning=reasoning)
 
 
-@kind("ifeval")
+@reward("ifeval")
 def _ifeval(context: Context) -> Reward:
     return constraints.ifeval()
 
 
-@kind("code")
+@reward("code")
 def _code(context: Context, run_untrusted_code: bool, field: str = "tests", seconds: float = 5.0, memory: int = 512) -> Reward:
     if run_untrusted_code is not True:
         raise UserError(
@@ -174,39 +167,39 @@ def _code(context: Context, run_untrusted_code: bool, field: str = "tests", seco
     return code.unit_tests(field=field, limits=code.Limits(seconds=seconds, memory=memory))
 
 
-@kind("function")
+@reward("function")
 def _function(context: Context, path: str, sees: str = "completion") -> Reward:
     if sees not in function.SEES:
         raise UserError(f"unknown value '{sees}'", where="reward.sees", fix=did_you_mean(sees, function.SEES))
     return function.SEES[sees](function.load_function(path, base=context.base), name=path)
 
 
-@kind("length")
+@reward("length")
 def _length(context: Context, unit: str, over: int = 0) -> Reward:
     return shaping.length(unit=unit, over=over)
 
 
-@kind("overlong")
+@reward("overlong")
 def _overlong(context: Context, limit: int, buffer: int, unit: str = "tokens") -> Reward:
     return shaping.overlong(limit=limit, buffer=buffer, unit=unit)
 
 
-@kind("unfinished")
+@reward("unfinished")
 def _unfinished(context: Context, reward: Mapping[str, Any] | str, rule: str, value: float = 0.0) -> Reward:
     return shaping.Unfinished(inner=context.build(reward, "reward.reward"), rule=rule, value=value)
 
 
-@kind("clip")
+@reward("clip")
 def _clip(context: Context, reward: Mapping[str, Any] | str, low: float = -float("inf"), high: float = float("inf")) -> Reward:
     return combine.Clipped(inner=context.build(reward, "reward.reward"), low=low, high=high)
 
 
-@kind("affine")
+@reward("affine")
 def _affine(context: Context, reward: Mapping[str, Any] | str, shift: float = 0.0, scale: float = 1.0) -> Reward:
     return combine.Affine(inner=context.build(reward, "reward.reward"), shift=shift, scale=scale)
 
 
-@kind("weighted")
+@reward("weighted")
 def _weighted(context: Context, parts: Sequence[Mapping[str, Any]]) -> Reward:
     """`parts`: a list of `{reward: SPEC, weight: W, name: NAME}`; the name defaults to the reward's kind."""
     terms: dict[str, tuple[Reward, float]] = {}
@@ -226,7 +219,7 @@ def _part(
     return name or kind_of, context.build(reward, f"{where}.reward"), float(weight)
 
 
-@kind("ensemble")
+@reward("ensemble")
 def _ensemble(context: Context, members: Sequence[Mapping[str, Any] | str], rule: str = "mean", k: float = 1.0) -> Reward:
     built = tuple(context.build(member, f"reward.members[{i}]") for i, member in enumerate(members))
     return combine.Ensemble(built, combine.ensemble_rule(rule, k=k))

@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evenhand.plugins import Plugin, activate
 from evenhand.runner import timings
 from evenhand.runner.job import as_task
 from evenhand.runner.progress import Quiet, View
@@ -85,7 +86,7 @@ def run(
     """
     workers = default_workers(threads) if workers is None else workers
     board = Board(plan.nodes, workers=workers, usual=timings.usual(out))
-    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more)
+    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more, plan.plugins)
     scheduler.run()
     timings.remember(board, out)
     cells = board.cells
@@ -121,10 +122,11 @@ class _Worker:
 
 class _Scheduler:
     def __init__(
-        self, board: Board, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None
-    ) -> None:
+        self, board: Board, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None,
+        plugins: tuple[Plugin, ...],
+    ) -> None:  # fmt: skip
         self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages
-        self.more, self.ended = more, -1
+        self.more, self.ended, self.plugins = more, -1, plugins
         self.keys = {name: cell.node.key for name, cell in board.cells.items()}
         self.slots = list(range(workers))
         self.running: dict[str, _Worker] = {}
@@ -147,6 +149,7 @@ class _Scheduler:
             self.view.stop()
 
     def in_this_process(self) -> None:
+        activate(self.plugins)
         while (node := self.next_ready()) or self.grow():
             if node is None:
                 continue
@@ -217,7 +220,9 @@ class _Scheduler:
         slot = self.slots.pop(0)
         log = self.out / "logs" / f"{node.name}.log"
         device = self.devices[slot % len(self.devices)] if self.devices else None
-        setting = Setting(store=self.store.root, stages=self.stages, threads=self.threads, log=log, device=device)
+        setting = Setting(
+            store=self.store.root, stages=self.stages, threads=self.threads, log=log, device=device, plugins=self.plugins
+        )
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(as_task(node, self.keys), setting, there), name=node.name, daemon=False)
         with _environment(**dict.fromkeys(THREADS, str(self.threads)), TOKENIZERS_PARALLELISM="false"):

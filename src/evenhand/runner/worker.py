@@ -16,6 +16,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from evenhand.plugins import Plugin, activate
 from evenhand.runner.job import Task
 from evenhand.runner.worker_protocol import Failed, Finished, Sender, one_line, relay_warnings
 from evenhand.store.store import Store
@@ -26,13 +27,16 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Where and how a worker works. `stages` is the module with `STAGES`; `device` a CUDA device's name or None for all."""
+    """Where and how a worker works. `stages` is the module with `STAGES`; `device` a CUDA device's name or None for all.
+
+    `plugins` are imported before the stage runs."""
 
     store: Path
     stages: str
     threads: int
     log: Path
     device: str | None = None
+    plugins: tuple[Plugin, ...] = ()
 
 
 def perform(task: Task, store: Store, stages: str, report: Callable[..., None]) -> None:
@@ -53,6 +57,7 @@ def work(task: Task, setting: Setting, pipe: Connection) -> None:
     sender = Sender(pipe)
     relay_warnings(sender)
     try:
+        activate(setting.plugins)
         perform(task, Store(setting.store), setting.stages, sender.report)
     except Exception as error:
         traceback.print_exc()

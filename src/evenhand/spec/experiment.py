@@ -123,10 +123,14 @@ class Doctor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
-    """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs."""
+    """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs.
+
+    `plugins` are files (relative to the experiment file) and modules of the user's that register what the file then names.
+    """
 
     name: str
     description: str = ""
+    plugins: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     baseline: str = ""
     model: ModelConfig

@@ -1,0 +1,250 @@
+"""A user's own code: files and modules that an experiment names under `plugins:`, and what installed packages bring.
+
+They are found and fingerprinted without being run, then imported, in the command and in every worker alike; what they put into
+the registries is theirs. Only stages that use a name of theirs have their source in the key.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from evenhand.errors import UserError
+from evenhand.registry import REGISTRIES, Entry, forget
+from evenhand.store.fingerprint import digest, file_fingerprint
+
+GROUP = "evenhand.plugins"
+"""The entry point under which an installed package names its module."""
+PATIENCE, LIMIT = 3.0, 120.0
+"""Seconds before a plugin's import is mentioned, and before it is given up."""
+_active: dict[str, Plugin] = {}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A file or module of the user's: its name as given, what is imported, every file that it may consist of, and their digest.
+
+    `folder` is where a file's or module's neighbours are looked for.
+    """
+
+    name: str
+    module: str
+    folder: Path
+    files: tuple[Path, ...]
+    digest: str
+
+    @property
+    def source(self) -> Path:
+        return self.files[0]
+
+
+def installed() -> list[str]:
+    """The modules that installed packages bring, by their entry points."""
+    return sorted({point.module for point in entry_points(group=GROUP)})
+
+
+def resolve(names: Iterable[str], folder: Path) -> tuple[Plugin, ...]:
+    """The plugins of those names, and of installed packages, not imported yet.
+
+    A name that ends in `.py` is a file relative to `folder`, any other a module that is there or installed.
+
+    Raises: UserError where nothing is found, where two have one name, and for a file that is no Python.
+    """
+    found: dict[str, Plugin] = {}
+    for name in dict.fromkeys([*names, *installed()]):
+        plugin = _file(name, folder) if name.endswith(".py") else _module(name, folder)
+        if plugin.module in found:
+            other = found[plugin.module].source
+            raise UserError(f"{plugin.source} and {other} have one name", where="plugins", fix="rename one of the files")
+        found[plugin.module] = plugin
+    return tuple(found.values())
+
+
+def activate(plugins: Sequence[Plugin], *, patience: float = PATIENCE, limit: float = LIMIT) -> None:
+    """Imports these plugins and takes others out of the registries: the command and every worker begin with this.
+
+    Raises: UserError with file and line for one that cannot be imported, takes too long, or was changed since it was resolved.
+    """
+    for plugin in [p for p in _active.values() if p not in plugins]:
+        _unload(plugin)
+    for plugin in plugins:
+        if plugin.module not in _active:
+            if _digest(plugin.files) != plugin.digest:
+                raise UserError(
+                    "the plugin was changed while the run went on", where=str(plugin.source),
+                    why="what was made before and after would not be the same", fix="give the same command again",
+                )  # fmt: skip
+            _load(plugin, patience, limit)
+            _active[plugin.module] = plugin
+
+
+def active() -> tuple[Plugin, ...]:
+    """The plugins that are imported now."""
+    return tuple(_active.values())
+
+
+def owner(entry: Entry[Any]) -> Plugin | None:
+    """The active plugin that registered an entry; None for evenhand's own."""
+    source = entry.source.resolve()
+    return next((p for p in _active.values() if source in p.files), None)
+
+
+def used(value: Any) -> dict[str, str]:
+    """Name and digest of every active plugin of which `value` (JSON, or dataclasses) names something, at any depth."""
+    found = {owner(entry) for entry in _named(value)} if _active else set()
+    return {plugin.name: plugin.digest for plugin in sorted(filter(None, found), key=lambda p: p.name)}
+
+
+def bringing(kind: str) -> dict[str, str]:
+    """Name and digest of every active plugin that registered something of this kind."""
+    found = {owner(entry) for entry in REGISTRIES[kind].entries.values()} if _active and kind in REGISTRIES else set()
+    return {plugin.name: plugin.digest for plugin in sorted(filter(None, found), key=lambda p: p.name)}
+
+
+def _named(value: Any) -> Iterator[Entry[Any]]:
+    """The entries that a value names: under each registry's own key, as `kind: length` names a reward."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {"kind": getattr(value, "kind", None), **{field.name: getattr(value, field.name) for field in fields(value)}}
+    if isinstance(value, Mapping):
+        for key, name in value.items():
+            if isinstance(name, str):
+                entries = (r.entries.get(name) for r in REGISTRIES.values() if key in r.named_by)
+                yield from filter(None, entries)
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _named(part)
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def _file(name: str, folder: Path) -> Plugin:
+    path = (folder / name).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", where="plugins", fix="the path is relative to the experiment file")
+    return _plugin(name, path.stem, path.parent, [path])
+
+
+def _module(name: str, folder: Path) -> Plugin:
+    """Found without running anything, its package neither: of a package every file belongs to it."""
+    top, *rest = name.split(".")
+    spec = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
+    roots = [Path(p).resolve() for p in (spec.submodule_search_locations or ())] if spec else []
+    if spec and not rest and not roots and spec.origin:
+        return _plugin(name, name, folder.resolve(), [Path(spec.origin).resolve()])
+    for root in roots:
+        path = root.joinpath(*rest)
+        for own in ([path.with_suffix(".py")] if rest else []) + [path / "__init__.py"]:
+            if own.is_file():
+                return _plugin(name, name, folder.resolve(), [own, *sorted(set(root.rglob("*.py")) - {own})])
+    fix = "install it, or name a file: my_methods.py (relative to the experiment file)"
+    raise UserError(f"there is no module '{name}'", where="plugins", fix=fix)
+
+
+def _plugin(name: str, module: str, folder: Path, files: list[Path]) -> Plugin:
+    if len(files) == 1:
+        files += _neighbours(files[0], set(files))
+    return Plugin(name, module, folder, tuple(files), _digest(files))
+
+
+def _neighbours(file: Path, known: set[Path]) -> list[Path]:
+    """The files beside `file` that it imports, and those that they import."""
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except SyntaxError as error:
+        raise UserError(f"this is no Python: {error.msg}", where=f"{file}:{error.lineno}", fix="mend this line") from None
+    found: list[Path] = []
+    for node in ast.walk(tree):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for top in (file.parent / name.partition(".")[0] for name in names if name):
+            beside = [top.with_suffix(".py")] if top.with_suffix(".py").is_file() else sorted(top.rglob("*.py"))
+            for path in (p for p in beside if p not in known):
+                known.add(path)
+                found += [path, *_neighbours(path, known)]
+    return found
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Of every file's bytes; where the files are is not part of it."""
+    return digest([[path.name, file_fingerprint(path)] for path in files])
+
+
+# --- importing -------------------------------------------------------------------------------------------------------
+
+
+def _load(plugin: Plugin, patience: float, limit: float) -> None:
+    """In a thread of its own, so that one that never ends can be given up and its place be named."""
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            _import(plugin)
+        except BaseException as error:  # whatever a user's file may raise, `exit()` included
+            failures.append(error)
+
+    thread = threading.Thread(target=body, daemon=True, name=f"loading plugin {plugin.name}")
+    thread.start()
+    thread.join(patience)
+    if thread.is_alive():
+        _log.warning("loading plugin %s ...", plugin.name)
+        thread.join(limit - patience)
+    if thread.is_alive():
+        frame = sys._current_frames().get(thread.ident or 0)
+        _unload(plugin)
+        raise UserError(
+            f"the plugin is not loaded after {limit:g} seconds", where=_where(plugin, traceback.extract_stack(frame)),
+            why="it is imported by the command and by every worker", fix="do slow work inside functions, not while importing",
+        )  # fmt: skip
+    for error in failures:
+        _unload(plugin)
+        if isinstance(error, UserError):
+            raise error
+        what = f"the plugin cannot be loaded: {type(error).__name__}: {error}"
+        fix = "install what it imports" if isinstance(error, ImportError) else f"try: python {plugin.source}"
+        place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else ""
+        where = place or _where(plugin, traceback.extract_tb(error.__traceback__))
+        raise UserError(what, where=where, fix=fix) from error
+
+
+def _where(plugin: Plugin, frames: Iterable[traceback.FrameSummary]) -> str:
+    """File and line of the innermost frame that is in the plugin."""
+    own = [frame for frame in frames if Path(frame.filename).resolve() in plugin.files]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else str(plugin.source)
+
+
+def _import(plugin: Plugin) -> None:
+    if str(plugin.folder) not in sys.path:
+        sys.path.append(str(plugin.folder))  # behind everything installed, which a neighbour must not hide
+    importlib.invalidate_caches()
+    if not plugin.name.endswith(".py"):
+        importlib.import_module(plugin.module)
+        return
+    if (other := sys.modules.get(plugin.module)) is not None:
+        why = f"a module of that name is imported already, from {getattr(other, '__file__', 'Python itself')}"
+        raise UserError(f"'{plugin.name}' cannot be imported", where=str(plugin.source), why=why, fix="rename the file")
+    spec = importlib.util.spec_from_file_location(plugin.module, plugin.source)
+    assert spec is not None, "a .py file has a loader"
+    module = sys.modules[plugin.module] = importlib.util.module_from_spec(spec)
+    exec(compile(plugin.source.read_bytes(), str(plugin.source), "exec"), vars(module))  # never from a cache of bytecode
+
+
+def _unload(plugin: Plugin) -> None:
+    _active.pop(plugin.module, None)
+    forget(plugin.files)
+    for name, module in list(sys.modules.items()):
+        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in plugin.files:
+            del sys.modules[name]

@@ -1,0 +1,36 @@
+"""The user's code that an experiment names, imported before the rest of the file is checked: it may bring what the file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evenhand import plugins
+from evenhand.configfile.document import COMMAND_LINE, Document
+from evenhand.errors import UserError
+
+
+def with_plugins(document: Document) -> Document:
+    """Imports what stands under `plugins:` and in installed packages; the document then names files by their full paths.
+
+    Files are relative to the experiment file that names them, on the command line and in plain data to the working directory.
+    """
+    names = document.data.get("plugins") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return document  # the check says so
+    try:
+        found = plugins.resolve(names, _folder(document.place(("plugins",))))
+    except UserError as error:
+        raise (
+            error
+            if error.where != "plugins"
+            else UserError(error.what, where=document.where(("plugins",)), why=error.why, fix=error.fix)
+        ) from None
+    plugins.activate(found)
+    full = [str(p.source) if p.name.endswith(".py") else p.name for p in found if p.name in names]
+    return Document({**document.data, "plugins": full}, document.places) if names else document
+
+
+def _folder(place: str) -> Path:
+    """The folder of the file that a place ("file:line") is in."""
+    file = Path(place.rpartition(":")[0])
+    return file.parent if place and place != COMMAND_LINE and file.is_file() else Path()
