@@ -102,15 +102,18 @@ def owner(entry: Entry[Any]) -> Plugin | None:
 
 
 def used(value: Any) -> dict[str, str]:
-    """Name and digest of every active plugin of which `value` (JSON, or dataclasses) names something, at any depth."""
-    found = {owner(entry) for entry in _named(value)} if _active else set()
-    return {plugin.name: plugin.digest for plugin in sorted(filter(None, found), key=lambda p: p.name)}
+    """Module and digest of every active plugin of which `value` (JSON, or dataclasses) names something, at any depth."""
+    return _sources(_named(value))
 
 
 def bringing(kind: str) -> dict[str, str]:
-    """Name and digest of every active plugin that registered something of this kind."""
-    found = {owner(entry) for entry in REGISTRIES[kind].entries.values()} if _active and kind in REGISTRIES else set()
-    return {plugin.name: plugin.digest for plugin in sorted(filter(None, found), key=lambda p: p.name)}
+    """Module and digest of every active plugin that registered something of this kind."""
+    return _sources(REGISTRIES[kind].entries.values()) if kind in REGISTRIES else {}
+
+
+def _sources(entries: Iterable[Entry[Any]]) -> dict[str, str]:
+    owners = filter(None, map(owner, entries))
+    return {plugin.module: plugin.digest for plugin in owners}
 
 
 def _named(value: Any) -> Iterator[Entry[Any]]:
