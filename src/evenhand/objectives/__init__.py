@@ -3,12 +3,12 @@
 from evenhand.objectives.binary import Kto
 from evenhand.objectives.combined import Combined
 from evenhand.objectives.likelihood import Likelihood
-from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise, Transport
-from evenhand.objectives.policy_gradient import SURROGATES, PolicyGradient
-from evenhand.objectives.registry import OBJECTIVES, from_json, register, to_json
+from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise, Transport, pair_loss
+from evenhand.objectives.policy_gradient import SURROGATES, PolicyGradient, surrogate
+from evenhand.objectives.registry import OBJECTIVES, from_json, objective, to_json
 from evenhand.objectives.reward_model import BradleyTerry
 
 __all__ = [
     "OBJECTIVES", "PAIR_LOSSES", "SURROGATES", "BradleyTerry", "Combined", "Kto", "Likelihood", "Pairwise", "PolicyGradient",
-    "Transport", "from_json", "register", "to_json",
+    "Transport", "from_json", "objective", "pair_loss", "surrogate", "to_json",
 ]  # fmt: skip

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from evenhand.core import preference
 from evenhand.objectives.parts import masked_sum, metric, present, row_weight
-from evenhand.objectives.registry import register
+from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
 
-@register("kto")
+@objective("kto")
 @dataclass(frozen=True, kw_only=True)
 class Kto:
     """Kahneman-Tversky optimisation: w * (1 - sigmoid(+-beta * (log-ratio - z0))), averaged over completions.

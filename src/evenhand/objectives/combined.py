@@ -9,12 +9,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from evenhand.objectives.registry import register
+from evenhand.objectives.registry import objective
 from evenhand.protocols import Objective, StepObjective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
 
-@register("combined")
+@objective("combined")
 @dataclass(frozen=True, kw_only=True)
 class Combined:
     """sum_j coefficient_j * objective_j. Components never dilute each other: each keeps its own denominator."""
@@ -39,16 +39,16 @@ class Combined:
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
         ready = list(batches)
-        for objective in self.objectives:
-            if Need.STATISTICS in objective.needs:
-                ready = cast(StepObjective, objective).prepare(ready, outs)
+        for each in self.objectives:
+            if Need.STATISTICS in each.needs:
+                ready = cast(StepObjective, each).prepare(ready, outs)
         return ready
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         terms: list[Term] = []
         metrics: dict = {}
-        for objective, coefficient in zip(self.objectives, self.coefficients, strict=True):
-            part = objective(out, batch)
+        for each, coefficient in zip(self.objectives, self.coefficients, strict=True):
+            part = each(out, batch)
             terms += [Term(t.name, coefficient * t.value, t.weight) for t in part.terms]
             metrics |= part.metrics
         return Terms(tuple(terms), metrics)

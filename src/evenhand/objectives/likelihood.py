@@ -12,7 +12,7 @@ from evenhand.core import reduce
 from evenhand.errors import UserError, did_you_mean
 from evenhand.objectives.pairwise import pair_weight
 from evenhand.objectives.parts import metric, present, row_weight
-from evenhand.objectives.registry import register
+from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
 REDUCTIONS = {
@@ -29,7 +29,7 @@ def reduction(name: str, mask: Tensor) -> tuple[Tensor, Tensor]:
     return REDUCTIONS[name](mask)
 
 
-@register("likelihood")
+@objective("likelihood")
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
     """Negative log-likelihood of completions, -logp, reduced over counted tokens.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from evenhand.core import preference
 from evenhand.objectives.parts import lengths, masked_sum, metric, present
-from evenhand.objectives.registry import register
+from evenhand.objectives.registry import objective
+from evenhand.registry import Registry
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +31,30 @@ class PairLoss:
     lengths: bool = False
 
 
-PAIR_LOSSES: dict[str, PairLoss] = {
-    "dpo": PairLoss(preference.dpo),
-    "cdpo": PairLoss(preference.cdpo),
-    "robust": PairLoss(preference.robust),
-    "ipo": PairLoss(preference.ipo),
-    "ipo_mean": PairLoss(preference.ipo_mean, per="mean"),
-    "hinge": PairLoss(preference.hinge),
-    "length_desensitised": PairLoss(preference.length_desensitised, lengths=True),
-    "slic": PairLoss(preference.slic, reference=False),
-    "local": PairLoss(preference.local, reference=False),
-    "simpo": PairLoss(preference.simpo, per="mean", reference=False),
-    "orpo": PairLoss(preference.orpo, per="mean", reference=False),
-}
+PAIR_LOSSES = Registry[PairLoss]("pair loss", named_by=("loss",))
+
+
+def pair_loss(name: str = "", *, per: str = "sum", reference: bool = True, lengths: bool = False) -> Callable[[F], F]:
+    """Decorator: the function below is a loss of pairs; see `PairLoss` for what it is given."""
+
+    def add(function: F) -> F:
+        PAIR_LOSSES.register(name or function.__name__)(PairLoss(function, per=per, reference=reference, lengths=lengths))
+        return function
+
+    return add
+
+
+pair_loss()(preference.dpo)
+pair_loss()(preference.cdpo)
+pair_loss()(preference.robust)
+pair_loss()(preference.ipo)
+pair_loss(per="mean")(preference.ipo_mean)
+pair_loss()(preference.hinge)
+pair_loss(lengths=True)(preference.length_desensitised)
+pair_loss(reference=False)(preference.slic)
+pair_loss(reference=False)(preference.local)
+pair_loss(per="mean", reference=False)(preference.simpo)
+pair_loss(per="mean", reference=False)(preference.orpo)
 
 
 def pair_weight(batch: Batch, dtype: torch.dtype) -> Tensor:
@@ -77,7 +91,7 @@ def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor) -> dict:
     }
 
 
-@register("pairwise")
+@objective("pairwise")
 @dataclass(frozen=True, kw_only=True)
 class Pairwise:
     """A named pair loss of `core.preference`, averaged over pairs (weighted when the data has pair weights).
@@ -112,7 +126,7 @@ class Pairwise:
         return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight))
 
 
-@register("transport")
+@objective("transport")
 @dataclass(frozen=True, kw_only=True)
 class Transport:
     """AOT: the sorted chosen log-ratios must dominate the sorted rejected ones, over the whole optimizer step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +13,11 @@ from evenhand.core import kl, policy
 from evenhand.errors import UserError, did_you_mean
 from evenhand.objectives.likelihood import reduction
 from evenhand.objectives.parts import masked_sum, metric, present
-from evenhand.objectives.registry import register
+from evenhand.objectives.registry import objective
+from evenhand.registry import Registry
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms, Weighted
+
+F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +29,6 @@ class Step:
     behaviour_logp: Tensor
     advantage: Tensor
     mask: Tensor
-
-
-def _reinforce(s: Step) -> Tensor:
-    return policy.reinforce(s.logp, s.advantage)
-
-
-def _clipped(s: Step, **p: float) -> Tensor:
-    return policy.clipped(s.logp, s.old_logp, s.advantage, **p)
-
-
-def _dual_clipped(s: Step, **p: float) -> Tensor:
-    return policy.dual_clipped(s.logp, s.old_logp, s.advantage, **p)
-
-
-def _sequence_clipped(s: Step, **p: float) -> Tensor:
-    return policy.sequence_clipped(s.logp, s.old_logp, _per_sequence(s.advantage), s.mask, **p)[:, None]
-
-
-def _gspo(s: Step, **p: float) -> Tensor:
-    return policy.gspo(s.logp, s.old_logp, s.advantage, s.mask, **p)
-
-
-def _cispo(s: Step, **p: float) -> Tensor:
-    return policy.cispo(s.logp, s.old_logp, s.advantage, **p)
-
-
-def _topr(s: Step) -> Tensor:
-    return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), _per_sequence(s.advantage))[:, None]
 
 
 def _per_sequence(advantage: Tensor) -> Tensor:
@@ -75,20 +51,63 @@ class Surrogate:
     needs: frozenset[Need] = frozenset()
 
 
-SURROGATES: dict[str, Surrogate] = {
-    "reinforce": Surrogate(_reinforce),
-    "clipped": Surrogate(_clipped, clips_tokens=True, needs=frozenset({Need.OLD_LOGP})),
-    "dual_clipped": Surrogate(_dual_clipped, clips_tokens=True, needs=frozenset({Need.OLD_LOGP})),
-    "sequence_clipped": Surrogate(_sequence_clipped, per_sequence=True, needs=frozenset({Need.OLD_LOGP})),
-    "gspo": Surrogate(_gspo, needs=frozenset({Need.OLD_LOGP})),
-    "cispo": Surrogate(_cispo, needs=frozenset({Need.OLD_LOGP})),
-    "topr": Surrogate(_topr, per_sequence=True, needs=frozenset({Need.BEHAVIOUR_LOGP})),
-}
+SURROGATES = Registry[Surrogate]("surrogate")
+OLD = frozenset({Need.OLD_LOGP})
+
+
+def surrogate(
+    name: str = "", *, per_sequence: bool = False, clips_tokens: bool = False, needs: frozenset[Need] = frozenset()
+) -> Callable[[F], F]:
+    """Decorator: the function below turns a `Step` and its own keyword parameters into a surrogate loss [N, C] (or [N, 1])."""
+
+    def add(function: F) -> F:
+        found = Surrogate(function, per_sequence=per_sequence, clips_tokens=clips_tokens, needs=needs)
+        SURROGATES.register(name or function.__name__)(found)
+        return function
+
+    return add
+
+
+@surrogate("reinforce")
+def _reinforce(s: Step) -> Tensor:
+    return policy.reinforce(s.logp, s.advantage)
+
+
+@surrogate("clipped", clips_tokens=True, needs=OLD)
+def _clipped(s: Step, **p: float) -> Tensor:
+    return policy.clipped(s.logp, s.old_logp, s.advantage, **p)
+
+
+@surrogate("dual_clipped", clips_tokens=True, needs=OLD)
+def _dual_clipped(s: Step, **p: float) -> Tensor:
+    return policy.dual_clipped(s.logp, s.old_logp, s.advantage, **p)
+
+
+@surrogate("sequence_clipped", per_sequence=True, needs=OLD)
+def _sequence_clipped(s: Step, **p: float) -> Tensor:
+    return policy.sequence_clipped(s.logp, s.old_logp, _per_sequence(s.advantage), s.mask, **p)[:, None]
+
+
+@surrogate("gspo", needs=OLD)
+def _gspo(s: Step, **p: float) -> Tensor:
+    return policy.gspo(s.logp, s.old_logp, s.advantage, s.mask, **p)
+
+
+@surrogate("cispo", needs=OLD)
+def _cispo(s: Step, **p: float) -> Tensor:
+    return policy.cispo(s.logp, s.old_logp, s.advantage, **p)
+
+
+@surrogate("topr", per_sequence=True, needs=frozenset({Need.BEHAVIOUR_LOGP}))
+def _topr(s: Step) -> Tensor:
+    return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), _per_sequence(s.advantage))[:, None]
+
+
 KL_ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
 """Of log-probs; `exact` is read from the model instead (`Head.KL`), `k3_ratio` is k3 under the ratio to the rollout's weights."""
 
 
-@register("policy_gradient")
+@objective("policy_gradient")
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient:
     """Surrogate of `core.policy`, reduced over the whole step, plus a KL and an entropy term in the loss.

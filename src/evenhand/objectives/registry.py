@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Objective
+from evenhand.registry import Registry
 
-OBJECTIVES: dict[str, type] = {}
 C = TypeVar("C", bound=type)
+OBJECTIVES = Registry[Callable[..., Any]]("objective", named_by=("kind",))
 
 
-def register(name: str) -> Callable[[C], C]:
+def objective(name: str) -> Callable[[C], C]:
     """Class decorator: the frozen dataclass below is the objective called `name`."""
 
     def add(cls: C) -> C:
-        OBJECTIVES[name] = cls
+        OBJECTIVES.register(name)(cls)
         cls.kind = name  # type: ignore[attr-defined]
         return cls
 
@@ -39,10 +39,8 @@ def to_json(objective: Any) -> Any:
 def from_json(data: Any) -> Any:
     """The inverse of `to_json`; an unknown kind is a UserError."""
     if isinstance(data, Mapping) and "kind" in data:
-        kind = data["kind"]
-        if kind not in OBJECTIVES:
-            raise UserError(f"unknown objective '{kind}'", where="kind", fix=did_you_mean(str(kind), OBJECTIVES))
-        return OBJECTIVES[kind](**{k: from_json(v) for k, v in data.items() if k != "kind"})
+        made = OBJECTIVES.find(data["kind"], where="kind")
+        return made(**{k: from_json(v) for k, v in data.items() if k != "kind"})
     if isinstance(data, Mapping):
         return {k: from_json(v) for k, v in data.items()}
     if isinstance(data, list):

@@ -11,11 +11,11 @@ from torch import Tensor
 from evenhand.core import preference
 from evenhand.objectives.pairwise import pair_weight, sides
 from evenhand.objectives.parts import metric, present
-from evenhand.objectives.registry import register
+from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
 
-@register("bradley_terry")
+@objective("bradley_terry")
 @dataclass(frozen=True, kw_only=True)
 class BradleyTerry:
     """-log sigmoid(r_chosen - r_rejected - margin) + centring * (r_chosen + r_rejected)^2, averaged over pairs.
