@@ -39,7 +39,7 @@ def test_the_worked_example_runs(monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
     assert len(blocks) >= 4
     assert len(blocks[0].strip().splitlines()) <= 40, "an objective in some thirty lines"
-    kept, objectives = dict(methods.METHODS), dict(OBJECTIVES)
+    kept, objectives = dict(methods.METHODS), dict(OBJECTIVES.entries)
     space: dict = {"__name__": "extending"}
     import sys
     import types
@@ -50,7 +50,7 @@ def test_the_worked_example_runs(monkeypatch):
             exec(compile(block, str(Path("docs/extending.md")), "exec"), space)
         assert {"dpo_positive", "rank_gspo"} <= set(methods.METHODS)
     finally:
-        for table, before in ((methods.METHODS, kept), (OBJECTIVES, objectives)):
+        for table, before in ((methods.METHODS, kept), (OBJECTIVES.entries, objectives)):
             table.clear()
             table.update(before)
 
