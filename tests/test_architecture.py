@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
     {"errors", "seeding", "registry", "types", "core", "stats", "__init__"},
-    {"configfile", "store", "plugins", "protocols", "data", "worlds", "models", "theory"},
+    {"configfile", "store", "plugins", "trackers", "protocols", "data", "worlds", "models", "theory"},
     {"objectives", "engines", "rewards", "judges", "train"},
     {"methods", "evaluation", "synthesis"},
     {"stages"},

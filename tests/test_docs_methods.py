@@ -39,7 +39,7 @@ def test_the_worked_example_runs(monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
     assert len(blocks) >= 4
     assert len(blocks[0].strip().splitlines()) <= 40, "an objective in some thirty lines"
-    kept, objectives = dict(methods.METHODS), dict(OBJECTIVES.entries)
+    kept, objectives = dict(methods.METHODS.entries), dict(OBJECTIVES.entries)
     space: dict = {"__name__": "extending"}
     import sys
     import types
@@ -50,7 +50,7 @@ def test_the_worked_example_runs(monkeypatch):
             exec(compile(block, str(Path("docs/extending.md")), "exec"), space)
         assert {"dpo_positive", "rank_gspo"} <= set(methods.METHODS)
     finally:
-        for table, before in ((methods.METHODS, kept), (OBJECTIVES.entries, objectives)):
+        for table, before in ((methods.METHODS.entries, kept), (OBJECTIVES.entries, objectives)):
             table.clear()
             table.update(before)
 
@@ -58,7 +58,7 @@ def test_the_worked_example_runs(monkeypatch):
 def test_what_the_kl_page_says_of_the_reward_side():
     """`kl` of these methods is in the reward; of GRPO it is in the loss, k3 unless said otherwise."""
     build = lambda name, **p: methods.build(name, p, steps=10, max_tokens=8)  # noqa: E731
-    for name in ("rloo", "reinforce", "rank", "ppo"):
+    for name in ("rloo", "reinforce", "rank_advantage", "ppo"):
         made = build(name, kl=0.3)
         assert made.rollouts.kl == 0.3
         assert made.objective.kl == 0.0

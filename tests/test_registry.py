@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from evenhand.errors import UserError
+from evenhand.methods import METHODS
 from evenhand.registry import REGISTRIES, Registry, forget
+from evenhand.spec.arms import parse_arm
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_two_files_with_one_name_are_refused_by_file_and_line(shapes: Registry[A
 def test_a_former_name_is_answered_with_one_line(shapes: Registry[Any], caplog: pytest.LogCaptureFixture) -> None:
     shapes.register("square", was="box", corners=4)(dict)
     with caplog.at_level(logging.WARNING):
-        assert (shapes.find("box"), shapes["box"], shapes.find("square")) == (dict, dict, dict)
+        assert (shapes.find("box"), shapes["box"], shapes.canonical("box")) == (dict, dict, "square")
     assert [record.getMessage() for record in caplog.records] == [
         "the shape 'box' is now called 'square'; the old name goes with the next release"
     ]
@@ -65,3 +67,16 @@ def test_an_unknown_name_and_an_unknown_fact_are_refused(shapes: Registry[Any]) 
         shapes.register("ring", korners=0)
     with pytest.raises(KeyError):
         shapes["sqare"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("rank", "rank_advantage"), ("local", "local_reward_model"), ("hinge", "rso_hinge"), ("ld_dpo", "r_dpo")],
+)
+def test_an_arm_may_name_a_method_as_before_and_is_the_same_arm(old: str, new: str, caplog: pytest.LogCaptureFixture) -> None:
+    METHODS.answered.discard(old)
+    with caplog.at_level(logging.WARNING):
+        arms = [parse_arm("a", {"method": name}, where="arms.a", train={}, defaults={}) for name in (old, old, new)]
+    assert arms[0] == arms[1] == arms[2]
+    assert arms[0].method == new
+    assert caplog.text.count(f"the method '{old}' is now called '{new}'") == 1

@@ -6,6 +6,7 @@ where it stands is remembered, so that two of one name are told apart and a user
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,6 +60,7 @@ class Registry(Mapping[str, T]):
         self.kind, self.known_facts, self.named_by = kind, frozenset(facts), frozenset(named_by or (kind,))
         self.entries: dict[str, Entry[T]] = {}
         self.former: dict[str, str] = {}
+        self.answered: set[str] = set()
         REGISTRIES[kind] = self
 
     def register(self, name: str = "", *, was: str = "", **facts: Any) -> Callable[[T], T]:
@@ -99,12 +101,13 @@ class Registry(Mapping[str, T]):
         return {name: entry.facts[fact] for name, entry in self.entries.items() if fact in entry.facts}
 
     def canonical(self, name: str) -> str:
-        """The name as it is today: a former one is answered with a line and the present one, any other is returned as it is."""
+        """The present name of a former one, which is said once; any other name as it is."""
         if name in self.entries or name not in self.former:
             return name
-        _log.warning(
-            "the %s '%s' is now called '%s'; the old name goes with the next release", self.kind, name, self.former[name]
-        )
+        if name not in self.answered:
+            self.answered.add(name)
+            now = f"is now called '{self.former[name]}'; the old name goes with the next release"
+            _log.warning("the %s '%s' %s", self.kind, name, now)
         return self.former[name]
 
     def find(self, name: str, *, where: str = "") -> T:
@@ -112,6 +115,38 @@ class Registry(Mapping[str, T]):
         if (name := self.canonical(name)) not in self.entries:
             raise UserError(f"unknown {self.kind} '{name}'", where=where, fix=did_you_mean(str(name), self.entries))
         return self.entries[name].value
+
+    def check(self, settings: Mapping[str, Any] | str, *, where: str) -> tuple[Any, dict[str, Any]]:
+        """The builder named by `settings`, `{"kind": NAME, **its keyword parameters}` or the name alone, and the parameters.
+
+        A builder is registered as `builder(context, **parameters)`; its signature is the schema.
+
+        Raises: UserError for an unknown name, an unknown or a missing key.
+        """
+        given = {"kind": settings} if isinstance(settings, str) else dict(settings)
+        name = given.pop("kind", None)
+        if name is None:
+            raise UserError(f"the {self.kind} has no kind", where=f"{where}.kind", fix=did_you_mean("", self.entries))
+        builder: Any = self.find(name, where=f"{where}.kind")
+        check_keys(builder, given, f"{where} ({name})")
+        return builder, given
+
+    def build(self, settings: Mapping[str, Any] | str, context: Any, *, where: str) -> Any:
+        """What the builder named by `settings` makes of a context; see `check`."""
+        builder, given = self.check(settings, where=where)
+        return builder(context, **given)
+
+
+def check_keys(builder: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Every given key is a parameter of the builder after its first, and every parameter without a default is given."""
+    parameters = list(inspect.signature(builder).parameters.values())[1:]
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)  # checked where they go, e.g. by worlds.get
+    known = {p.name: p.default is inspect.Parameter.empty for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    for key in given:
+        if key not in known and not open_ended:
+            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known) if known else "it has no keys")
+    if missing := [key for key, required in known.items() if required and key not in given]:
+        raise UserError(f"missing {' and '.join(map(repr, missing))}", where=where, fix="add it")
 
 
 def forget(sources: Iterable[Path]) -> None:

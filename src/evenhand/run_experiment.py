@@ -106,6 +106,7 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
     workers = prepared.workers if workers is None else workers
     outcome = run(plan, store, out, workers=workers, threads=prepared.threads, view=view)
     show(plan, store, out)
+    track(prepared)
     if not any(outcome.status[name].good for name in _last(plan)):
         return outcome, None
     from evenhand.results.assemble import assemble
@@ -115,6 +116,23 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
         results["plugins"] = [{"name": p.name, "source": str(p.source), "digest": p.digest} for p in plan.plugins]
     write_json(out / "results.json", results)
     return outcome, results
+
+
+def track(prepared: Run) -> None:
+    """Tells the experiment's tracker what every arm and seed that is finished has recorded."""
+    experiment = prepared.plan.experiment
+    if experiment.tracker is not None:
+        from evenhand.trackers import TrackedRun, replay
+
+        places = {
+            (arm, seed): prepared.out / f"arms/{arm}/seed-{seed}/metrics.jsonl"
+            for arm, s in prepared.plan.arms.items()
+            for seed in s
+        }
+        replay(experiment.tracker, [
+            TrackedRun(experiment=experiment.name, arm=arm, seed=seed, metrics=path, out=prepared.out)
+            for (arm, seed), path in places.items() if path.is_file()
+        ])  # fmt: skip
 
 
 def waived(prepared: Run) -> list[dict[str, str]]:

@@ -155,7 +155,7 @@ CASES: dict[str, tuple[str, dict, dict, Callable, str, Callable, dict]] = {
         "rloo", {"kl": 0.3, "importance": 1.5, "entropy": 0.02}, {"update": 0, "top_p": 0.8},
         score_function, "mean of sums", others, {"on_policy": True, "cap": 1.5, "entropy": 0.02},
     ),
-    "rank": ("rank", {"kl": 0.3}, {"update": 0}, score_function, "mean of sums", ranks, {"on_policy": True}),
+    "rank_advantage": ("rank_advantage", {"kl": 0.3}, {"update": 0}, score_function, "mean of sums", ranks, {"on_policy": True}),
     "grpo, rank, KL in the reward": (
         "grpo", {"advantage": "rank", "kl": 0.3, "kl_in": "reward", "kl_estimator": "k1", "updates": 2}, {},
         ppo_clip(0.2, 0.2), "mean of means", ranks, {},

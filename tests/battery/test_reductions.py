@@ -65,7 +65,7 @@ def uncut(items: list[Item]) -> list[Item]:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("cdpo", {"flip": 0.0}), ("robust_dpo", {"flip": 0.0}), ("rpo", {"likelihood": 0.0}), ("ld_dpo", {"alpha": 0.0})],
+    [("cdpo", {"flip": 0.0}), ("robust_dpo", {"flip": 0.0}), ("rpo", {"likelihood": 0.0}), ("r_dpo", {"alpha": 0.0})],
 )
 def test_reduces_to_dpo(name, parameters):
     dpo, items = built("dpo"), items_for(built("dpo"))
@@ -91,12 +91,12 @@ def test_transport_never_exceeds_dpo():
 def test_local_is_dpo_against_a_reference_of_zeros():
     items = items_for(built("dpo"))
     zeros = [replace(i, per_token={"ref_logp": tuple(0 * r for r in i.per_token["ref_logp"])}) for i in items]
-    same(step(built("local", beta=0.1), items), step(built("dpo", beta=0.1), zeros))
+    same(step(built("local_reward_model", beta=0.1), items), step(built("dpo", beta=0.1), zeros))
 
 
 def test_simpo_of_one_token_without_margin_is_local():
     items = one_token(items_for(built("simpo")))
-    same(step(built("simpo", beta=2.0, margin=0.0), items), step(built("local", beta=2.0), items))
+    same(step(built("simpo", beta=2.0, margin=0.0), items), step(built("local_reward_model", beta=2.0), items))
 
 
 def test_ipo_mean_of_one_token_is_ipo():
@@ -225,10 +225,10 @@ def scaled_behaviour(items: list[Item], shift: float) -> list[Item]:
     ]
 
 
-@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce", "rloo", "rank", "ppo"])
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce", "rloo", "rank_advantage", "ppo"])
 def test_importance_multiplies_the_surrogate_and_is_capped(name):
     """One constant log-ratio at every token: the policy's part is multiplied by min(e^shift, cap), KL and value are not."""
-    settings = {"kl": 0.0} if name in ("grpo", "reinforce", "rloo", "rank", "ppo") else {}
+    settings = {"kl": 0.0} if name in ("grpo", "reinforce", "rloo", "rank_advantage", "ppo") else {}
     plain, corrected = built(name, **settings), built(name, **settings, importance=2.0)
     items = items_for(built("ppo") if name == "ppo" else built("grpo"))
     value_only = with_objective(plain, surrogate="reinforce", parameters={})
@@ -240,7 +240,7 @@ def test_importance_multiplies_the_surrogate_and_is_capped(name):
         torch.testing.assert_close(found, weight * surrogate, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "ppo", "rloo", "rank", "grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+@pytest.mark.parametrize("name", ["reinforce", "ppo", "rloo", "rank_advantage", "grpo", "dr_grpo", "dapo", "gspo", "cispo"])
 def test_entropy_is_a_term_of_its_own(name):
     """Twice the coefficient, twice the difference: it neither scales the surrogate nor is divided with it."""
     items = items_for(built("ppo") if name == "ppo" else built("grpo"))

@@ -14,7 +14,7 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "ppo_critic": ("ppo", {"critic": "separate"}),
     "ppo_dual_clip": ("ppo", {"dual_clip": 1.5, "bootstrap_truncated": True}),
     "ppo_exact_kl": ("ppo", {"kl_estimator": "exact"}),
-    "rank_entropy": ("rank", {"entropy": 0.01}),
+    "rank_entropy": ("rank_advantage", {"entropy": 0.01}),
     "rloo_exact_kl": ("rloo", {"kl_estimator": "exact"}),
     "rloo_k3": ("rloo", {"kl_estimator": "k3"}),
     "grpo_exact_kl": ("grpo", {"kl_estimator": "exact"}),

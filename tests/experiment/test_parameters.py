@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -10,6 +12,7 @@ from evenhand.methods import METHODS
 from evenhand.plan import parameters
 from evenhand.plan.parameters import FIRST, decisive, revision
 from evenhand.plan.plan import build
+from evenhand.registry import Entry
 from evenhand.run_experiment import BUILTIN
 from evenhand.spec.arms import Arm, Train
 from evenhand.spec.experiment import Experiment
@@ -20,14 +23,14 @@ def later(*, beta: float = 0.1, new: float = 0.0) -> None:
 
 
 def test_a_later_parameter_is_named_only_where_it_says_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "m", later)
+    monkeypatch.setitem(METHODS.entries, "m", Entry("m", later, {}, Path(__file__), 1))
     monkeypatch.setitem(FIRST, "m", "beta")
     assert decisive("m", {"beta": 0.1, "new": 0.0}) == {"beta": 0.1}
     assert decisive("m", {"beta": 0.2, "new": 0.5}) == {"beta": 0.2, "new": 0.5}
 
 
 def test_a_new_method_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "m", later)
+    monkeypatch.setitem(METHODS.entries, "m", Entry("m", later, {}, Path(__file__), 1))
     assert decisive("m", {"beta": 0.1, "new": 0.0}) == {"beta": 0.1, "new": 0.0}
 
 

@@ -178,7 +178,7 @@ def test_kto_needs_answers_apart_from_their_prompts(tmp_path: Path, supervise: s
         ("arms.ppo.kl_target=-1", "at least 0"),
         ("arms.ppo={method: dapo, reward: gold, overlong: 1.5}", "at most 1"),
         ("arms.dpo={method: orpo, weight: -1.0}", "at least 0"),
-        ("arms.dpo={method: ld_dpo, alpha: -0.1}", "at least 0"),
+        ("arms.dpo={method: r_dpo, alpha: -0.1}", "at least 0"),
     ],
 )
 def test_parameters_of_methods_have_ranges_too(tmp_path: Path, override: str, allowed: str) -> None:

@@ -44,8 +44,9 @@ def test_every_method_has_a_default_space_of_its_own_settings(method):
             assert name not in value_ranges.PARAMETERS or value_ranges.PARAMETERS[name].holds(value)
 
 
-def test_every_strength_is_a_method_s():
-    assert set(search_spaces.STRENGTHS) <= set(METHODS)
+def test_what_a_method_declares_are_settings_of_its_own():
+    for name, space in search_spaces.strengths().items():
+        assert space.keys() <= inspect.signature(METHODS[name]).parameters.keys(), name
 
 
 def test_training_settings_that_may_be_tuned_are_training_settings():

@@ -12,8 +12,21 @@ from tests.report import fake_run
 
 COUNT = 33
 _NAMES = (
-    *("more_sft", "cdpo", "robust_dpo", "ipo", "ipo_mean", "hinge", "slic", "simpo2", "aot", "aot_paired", "orpo_odds", "kto"),
-    *("topr", "rpo", "ld_dpo", "reinforce", "rank", "dr_grpo", "dapo", "gspo", "cispo", "topr_online", "online_dpo"),
+    *(
+        "more_sft",
+        "cdpo",
+        "robust_dpo",
+        "ipo",
+        "ipo_mean",
+        "rso_hinge",
+        "slic",
+        "simpo2",
+        "aot",
+        "aot_paired",
+        "orpo_odds",
+        "kto",
+    ),
+    *("topr", "rpo", "r_dpo", "reinforce", "rank_advantage", "dr_grpo", "dapo", "gspo", "cispo", "topr_online", "online_dpo"),
     *("batched_online_dpo", "iterative_dpo", "raft", "best_of_8"),
 )
 

@@ -157,7 +157,7 @@ def test_a_flat_group_is_remarked_upon_only_where_answers_are_compared_within_it
     built = {name: methods.build(name, {}, steps=6, max_tokens=8) for name in methods.METHODS}
     across = {name for name, method in built.items() if monitoring.silent(method)}
     assert {"ppo", "reinforce", "topr_online"} <= across
-    assert not across & {"grpo", "rloo", "rank", "dapo", "raft", "online_dpo", "dpo", "sft"}
+    assert not across & {"grpo", "rloo", "rank_advantage", "dapo", "raft", "online_dpo", "dpo", "sft"}
 
 
 def test_a_limit_ends_training_with_the_weights_of_its_step(graph):

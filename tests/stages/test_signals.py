@@ -27,7 +27,7 @@ EXPERIMENT = {
     "lengths": {"prompt": 32, "completion": 12},
     "sft": {"train": TRAIN},
     "reward_models": {
-        "first": {"train": TRAIN}, "second": {"train": TRAIN}, "own": {"method": "local", "train": TRAIN},
+        "first": {"train": TRAIN}, "second": {"train": TRAIN}, "own": {"method": "local_reward_model", "train": TRAIN},
         "ratio": {"method": "dpo", "beta": 0.05, "train": TRAIN},
     },
     "rewards": {"both": {"kind": "ensemble", "members": ["first", "second"], "rule": "lower_bound", "k": 0.5}},

@@ -44,14 +44,17 @@ def evaluate(
         Path | None,
         typer.Option(help="Put a run's arms or a model's tasks into this file of JSON lines; annotations: AlpacaEval's CSV."),
     ] = None,
+    plugins: Annotated[list[str] | None, typer.Option(help="Your own files or modules with benchmarks and rewards.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
 ) -> None:
     """Say what can be said of a model, a file or a run, with intervals."""
     from evenhand.evaluation.answers import holds_answers
     from evenhand.evaluation.finished import is_run
+    from evenhand.plugins import activate, resolve
 
     path = Path(target)
+    activate(resolve(plugins or [], Path()))
     if pairs is not None and (is_run(path) or holds_answers(path)):
         raise UserError("is not a reward model, so --pairs says nothing", where=target, fix="name a reward model or a reward")
     _check_there(path, target)

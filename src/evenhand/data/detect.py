@@ -13,7 +13,6 @@ from evenhand.data.rows import look
 from evenhand.errors import UserError
 from evenhand.types import Group
 
-_FIELDS = frozenset(field for f in FORMATS.values() for field in (*f.fields, *f.optional))
 _USUAL = (
     "prompt/chosen/rejected", "chosen/rejected", "messages", "conversations", "prompt/completion", "prompt/completion/label",
     "messages/label", "prompt/completions/scores", "alpaca", "question/answer", "prompt", "instruction", "turns", "text",
@@ -60,10 +59,11 @@ def _fits(format_: Format, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def _unknown(seen: Mapping[str, int], where: str) -> UserError:
     """The error for columns that no format has, with the misspelling that would explain them, if there is one."""
+    fields = frozenset(field for f in FORMATS.values() for field in (*f.fields, *f.optional))
     near = {
-        c: difflib.get_close_matches(c.lower(), _FIELDS, n=1, cutoff=0.75)
+        c: difflib.get_close_matches(c.lower(), fields, n=1, cutoff=0.75)
         for c in seen
-        if c not in _FIELDS and not c.endswith("_id")
+        if c not in fields and not c.endswith("_id")
     }
     renames = {names[0]: column for column, names in near.items() if names}
     fix = "name the columns, for example columns: {prompt: question, completion: answer}"

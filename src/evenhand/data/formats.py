@@ -13,7 +13,10 @@ from typing import Any
 
 from evenhand.data import parsers
 from evenhand.data.rows import Row
+from evenhand.registry import Registry
 from evenhand.types import Group
+
+Parse = Callable[..., list[Group]]
 
 
 class Kind(StrEnum):
@@ -179,5 +182,21 @@ def _table() -> dict[str, Format]:
     return {f.name: f for f in rows}
 
 
-FORMATS: Mapping[str, Format] = _table()
+FORMATS = Registry[Format]("data format", named_by=("format",))
 """Every format by name, as `format:` in a data source takes it."""
+
+
+def data_format(
+    name: str, kind: Kind, fields: Sequence[str], note: str = "", *, optional: Sequence[str] = ()
+) -> Callable[[Parse], Parse]:
+    """Decorator: the function below, (row, *, meta) -> groups, reads rows that have these `fields`; see `Format`."""
+
+    def add(parse: Parse) -> Parse:
+        FORMATS.register(name)(Format(name, kind, tuple(fields), parse, note or name, tuple(optional)))
+        return parse
+
+    return add
+
+
+for _format in _table().values():
+    FORMATS.register(_format.name)(_format)

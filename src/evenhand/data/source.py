@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from evenhand.errors import UserError, did_you_mean
 
 DOCUMENTS = "documents"
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
+_CHOICES: Mapping[str, Collection[str]] = {
     "on_bad_row": ("error", "skip"),
     "style": ("verbatim", "chat"),
     "transcripts": ("turns", "verbatim"),
     "grades": ("use", "ignore"),
     "use": tuple(CONVERSIONS),
     "file_type": tuple(READERS),
-    "format": (*FORMATS, DOCUMENTS),
+    "format": ChainMap(FORMATS, {DOCUMENTS: None}),  # type: ignore[arg-type]  # read only
 }
 _OF_A_MIXTURE: tuple[tuple[str, Any, str], ...] = (
     ("local", Mapping, "a mapping of part to path"),

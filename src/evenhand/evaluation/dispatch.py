@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench, outcomes
+from evenhand.evaluation import alpaca_eval, outcomes
 from evenhand.evaluation.answers import read_answers
+from evenhand.evaluation.benchmarks import BENCHMARKS, recognised
 from evenhand.evaluation.best_of_n import best_of_n_curve
 from evenhand.evaluation.finished import FinishedRun
 from evenhand.evaluation.outcome_files import is_battles, read_outcomes
 from evenhand.evaluation.pairwise_files import ratings
 from evenhand.evaluation.policies import text_metrics
 from evenhand.evaluation.readers import is_table, read_located
-from evenhand.evaluation.reward_benchmarks import judge_bench_judgments
 from evenhand.seeding import rng
 from evenhand.stats import length_bias, length_heatmap
 from evenhand.types import Group, Scores
@@ -40,18 +40,9 @@ def evaluate_file(
     if table is not None:
         return {"kind": "judged models", "leaderboard": _table_lines(table, difficulty)}
     located = [] if is_table(path) or path.is_dir() else read_located(path)
-    rows = [row for _, row in located]
-    names = rows[0].keys() if rows else set()
-    if {"instruction", "output_1", "output_2", "preference"} <= names:
-        return {"kind": "AlpacaEval annotations", "leaderboard": alpaca_eval.leaderboard(rows, difficulty)}
-    if {"uid", "games"} <= names:
-        return {"kind": "Arena-Hard judgments", "scores": _arena(rows)}
-    if names >= mt_bench.SINGLE:
-        return {"kind": "MT-Bench judgments", "models": mt_bench.grades(located)}
-    if names >= mt_bench.PAIR:
-        return {"kind": "MT-Bench pair judgments", **mt_bench.pair_results(located)}
-    if names >= {"judgments", "label", "response_A"}:
-        return {"kind": "JudgeBench judgments", **judge_bench_judgments(located)}
+    names = located[0][1].keys() if located else set()
+    if (name := recognised(names)) is not None:
+        return {"kind": name, **BENCHMARKS[name].report(located, difficulty)}
     if is_table(path) or "outcome" in names:
         read = read_outcomes(path)
         if is_battles(read):
@@ -165,8 +156,3 @@ def _table_lines(table: Mapping[str, Any], difficulty: Sequence[float] | None) -
                 k: stated[k] for k in ("win_rate", "standard_error", "length_controlled_winrate") if k in stated
             }
     return dict(sorted(lines.items(), key=lambda item: -item[1]["win_rate"]))
-
-
-def _arena(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    models = list(dict.fromkeys(str(r["model"]) for r in rows))
-    return {m: arena_hard.score([dict(r) for r in rows if str(r["model"]) == m]) for m in models}

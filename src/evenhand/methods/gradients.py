@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.methods import strengths
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import PROMPTS, Method, method
 from evenhand.train.rollouts import Rollouts
@@ -46,7 +47,7 @@ def clip_surrogate(low: float, high: float, dual_clip: float) -> dict[str, Any]:
     return {"surrogate": "dual_clipped", "parameters": {"low": low, "high": high, "cap": dual_clip}}
 
 
-@method
+@method(space=strengths.KL)
 def reinforce(
     *,
     completions_per_prompt: int = 4,
@@ -77,7 +78,7 @@ def _learning(method: str, value: float) -> float:
     return value
 
 
-@method
+@method(space=strengths.KL)
 def ppo(
     *,
     completions_per_prompt: int = 4,
@@ -120,7 +121,7 @@ def ppo(
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, network=known[critic])
 
 
-@method
+@method(space=strengths.KL)
 def rloo(
     *,
     completions_per_prompt: int = 8,
@@ -144,8 +145,8 @@ def rloo(
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
-@method
-def rank(
+@method(was="rank", space=strengths.KL)
+def rank_advantage(
     *,
     completions_per_prompt: int = 8,
     kl: float = 0.05,

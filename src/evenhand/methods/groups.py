@@ -17,7 +17,7 @@ def _group(objective: PolicyGradient, rollouts: Rollouts, *, kl: float, kl_estim
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
-@method
+@method(space={"kl": (0.0, 0.01, 0.04, 0.1)})
 def grpo(
     *,
     completions_per_prompt: int = 8,

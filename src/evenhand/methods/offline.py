@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evenhand.errors import UserError
+from evenhand.methods import strengths
 from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method, method
 
@@ -30,8 +31,8 @@ def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method
     return Method(objective=objective, data=PREFERENCES, network="reward", learning_rate=2e-6)
 
 
-@method
-def local(*, beta: float = 1 / 53) -> Method:
+@method(was="local")
+def local_reward_model(*, beta: float = 1 / 53) -> Method:
     """The local reward model r = beta log pi(y | x), no reference (All Roads Lead to Likelihood, section 2, appendix A.5).
     Reduces to `dpo` against a reference that gives every answer probability 1."""
     return _pairs("local", reference="none", rate=3e-7, beta=beta)
@@ -47,7 +48,7 @@ def preference_model() -> Method:
 # ---- offline preference methods -------------------------------------------------------------------------------------
 
 
-@method
+@method(space=strengths.BETA)
 def dpo(*, beta: float = 0.1, temperature: float = 1.0) -> Method:
     """Direct preference optimisation (Rafailov et al. 2023, eq. 7).
 
@@ -57,40 +58,40 @@ def dpo(*, beta: float = 0.1, temperature: float = 1.0) -> Method:
     return replace(method, temperature=temperature) if temperature != 1.0 else method
 
 
-@method
+@method(space=strengths.BETA)
 def cdpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
     """Conservative DPO: labels are wrong with probability `flip` (Mitchell 2023).
     Reduces to `dpo` at flip = 0."""
     return _pairs("cdpo", beta=beta, flip=flip)
 
 
-@method
+@method(space=strengths.BETA)
 def robust_dpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
     """The unbiased loss under flipped labels (Chowdhury et al. 2024, arXiv:2403.00409). It never saturates.
     Reduces to `dpo` at flip = 0."""
     return _pairs("robust", beta=beta, flip=flip)
 
 
-@method
+@method(space=strengths.TAU)
 def ipo(*, tau: float = 0.1) -> Method:
     """Identity preference optimisation on summed log-probs, as printed (Azar et al. 2023, eq. 17)."""
     return _pairs("ipo", tau=tau)
 
 
-@method
+@method(space=strengths.TAU)
 def ipo_mean(*, tau: float = 0.1) -> Method:
     """IPO on length-mean log-ratios, as its authors ran it; tau does not transfer from `ipo`.
     Reduces to `ipo` for answers of one token."""
     return _pairs("ipo_mean", tau=tau)
 
 
-@method
-def hinge(*, beta: float = 0.1) -> Method:
+@method(was="hinge", space=strengths.BETA)
+def rso_hinge(*, beta: float = 0.1) -> Method:
     """RSO's hinge on the DPO margin (Liu et al. 2023, arXiv:2309.06657)."""
     return _pairs("hinge", beta=beta)
 
 
-@method
+@method(space={"margin": {"log": (0.3, 3.0)}})
 def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
     """SLiC-HF: a hinge on log-probs, without a reference, plus the chosen answer's likelihood (Zhao et al. 2023)."""
     pair = Pairwise(loss="slic", parameters={"margin": margin})
@@ -100,28 +101,28 @@ def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
     )
 
 
-@method
+@method(space={"beta": (2.0, 2.5, 5.0, 10.0), "margin": (0.3, 0.5, 1.0, 1.6)})
 def simpo(*, beta: float = 2.0, margin: float = 0.5) -> Method:
     """SimPO: length-mean log-probs against a margin, no reference (Meng et al. 2024, eq. 6).
-    Reduces to `local` for answers of one token, at margin = 0."""
+    Reduces to `local_reward_model` for answers of one token, at margin = 0."""
     return _pairs("simpo", reference="none", rate=1e-6, beta=beta, margin=margin)
 
 
-@method
+@method(space={"beta": (0.01, 0.03, 0.1, 0.3)})
 def aot(*, beta: float = 0.1) -> Method:
     """Alignment by optimal transport, unpaired: chosen dominate rejected, sorted over the step (Melnyk et al. 2024, eq. 9).
     Reduces to `dpo` with one pair per step."""
     return Method(objective=Transport(form="unpaired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
-@method
+@method(space={"beta": (0.01, 0.03, 0.1, 0.3)})
 def aot_paired(*, beta: float = 0.1) -> Method:
     """AOT, paired: policy margins dominate reference margins, sorted over the step (Melnyk et al. 2024, eq. 7).
     Reduces to `dpo` with one pair per step."""
     return Method(objective=Transport(form="paired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
-@method
+@method(space={"weight": {"log": (0.03, 0.3)}})
 def orpo(*, weight: float = 0.1, reduce: str = "token_mean") -> Method:
     """Odds-ratio preference optimisation with its likelihood term (Hong et al. 2024, eq. 6), of every token of the chosen answers
     alike or by `reduce: sequence_mean`. The published code also learns the prompt.
@@ -136,7 +137,7 @@ def orpo_odds() -> Method:
     return Method(objective=Pairwise(loss="orpo", parameters={}), data=PREFERENCES, learning_rate=8e-6)
 
 
-@method
+@method(space=strengths.BETA)
 def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable: float = 1.0) -> Method:
     """Kahneman-Tversky optimisation of single labelled answers (Ethayarajh et al. 2024, eq. 8). Pairs become two labels, each a
     row of its own: a step of n rows holds as many answers as n / 2 pairs."""
@@ -165,7 +166,7 @@ def offline_reinforce(*, baseline: float = 0.0) -> Method:
     return Method(objective=objective, data=BINARY, label_baseline=baseline, learning_rate=3e-6)
 
 
-@method
+@method(space=strengths.BETA)
 def rpo(*, beta: float = 0.1, likelihood: float = 1.0, reduce: str = "token_mean") -> Method:
     """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1), over the tokens of the step as in TRL; the paper's mean
     over each answer's own tokens is `reduce: sequence_mean`.
@@ -175,8 +176,8 @@ def rpo(*, beta: float = 0.1, likelihood: float = 1.0, reduce: str = "token_mean
     return Method(objective=objective, data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
-@method
-def ld_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
+@method(was="ld_dpo", space=strengths.BETA)
+def r_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
     """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024, who call it R-DPO; the LD-DPO of Liu
     et al. 2024, which discounts the tokens beyond the shorter answer's length, is another loss).
     Reduces to `dpo` at alpha = 0."""

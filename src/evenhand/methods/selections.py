@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.methods import strengths
 from evenhand.objectives import Combined, Likelihood, Pairwise
 from evenhand.train.method import PROMPTS, Method, method
 from evenhand.train.rollouts import PAIRINGS, Rollouts
@@ -15,14 +16,14 @@ def _selected(loss: str, rollouts: Rollouts, *, reference: str, **parameters: fl
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=reference, learning_rate=5e-7)
 
 
-@method
+@method(space=strengths.BETA)
 def online_dpo(*, completions_per_prompt: int = 2, beta: float = 0.1) -> Method:
     """DPO on fresh pairs, best against worst of the group, reference the start (Guo et al. 2024, arXiv:2402.04792)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, select="best_vs_worst")
     return _selected("dpo", rollouts, reference="start", beta=beta)
 
 
-@method
+@method(space=strengths.BETA)
 def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: float = 0.05) -> Method:
     """All pairs sampled once from the start, which is the reference; logits scaled by 1/T
     ("All Roads Lead to Likelihood", section 3)."""
@@ -30,7 +31,7 @@ def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: fl
     return replace(_selected("dpo", rollouts, reference="generator", beta=beta), learning_rate=3e-7)
 
 
-@method
+@method(space=strengths.BETA)
 def iterative_dpo(
     *,
     steps: int,

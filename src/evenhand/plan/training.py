@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evenhand import plugins
 from evenhand.data.files import local_files
 from evenhand.errors import UserError
 from evenhand.models import adapter_files
@@ -29,7 +30,8 @@ def data(graph: Graph) -> None:
     corpus = graph.e.model.pretrain.documents if graph.e.model.pretrain else 0
     spec = {**given, "corpus": corpus, "evaluation_prompts": graph.e.evaluation.prompts, "fingerprints": _data_bytes(given)}
     source = f"world {graph.e.data.world}" if graph.e.data.world else ", ".join(s for s in SPLITS if given[s])
-    graph.add("data", "data", spec, {}, graph.e.data.seed, "data", SHARED, source)
+    formats = plugins.bringing("data format") if any(given[s] for s in SPLITS) else {}  # one of them may be recognised
+    graph.add("data", "data", spec | ({"formats": formats} if formats else {}), {}, graph.e.data.seed, "data", SHARED, source)
     if graph.e.tune is not None:
         apart = {"prompts": graph.e.tune.prompts}
         cost = f"{graph.e.tune.prompts} prompts for tuning"

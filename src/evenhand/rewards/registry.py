@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from evenhand import worlds
 from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Reward
-from evenhand.registry import Registry
+from evenhand.registry import Registry, check_keys
 from evenhand.rewards import code, combine, constraints, function, shaping, verifiable
 from evenhand.rewards.tournament import Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
@@ -55,26 +54,7 @@ def get(
     evenhand.errors.UserError: reward.kind: unknown reward 'vadre'
       fix: did you mean 'vader'?
     """
-    given = {"kind": spec} if isinstance(spec, str) else dict(spec)
-    name = given.pop("kind", None)
-    if name is None:
-        raise UserError("the reward has no kind", where=f"{where}.kind", fix=did_you_mean("", REWARDS))
-    builder = REWARDS.find(name, where=f"{where}.kind")
-    check_keys(builder, given, f"{where} ({name})")
-    return builder(Context(resources=resources or {}, base=Path(base)), **given)
-
-
-def check_keys(builder: Builder, given: Mapping[str, Any], where: str) -> None:
-    """Every given key is a parameter of the builder, and every parameter without a default is given."""
-    parameters = list(inspect.signature(builder).parameters.values())[1:]
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)  # checked where they go, e.g. by worlds.get
-    named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    known = {p.name: p.default is inspect.Parameter.empty for p in named}
-    for key in given:
-        if key not in known and not open_ended:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known) if known else "it has no keys")
-    if missing := [key for key, required in known.items() if required and key not in given]:
-        raise UserError(f"missing {' and '.join(map(repr, missing))}", where=where, fix="add it")
+    return REWARDS.build(spec, Context(resources=resources or {}, base=Path(base)), where=where)
 
 
 @reward("gold")

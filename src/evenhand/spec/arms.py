@@ -124,12 +124,13 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
     """A raw arm, checked. Keys that are not an arm's own are the method's parameters; shared `train` values come first."""
     raw = {**defaults, **raw}
     kind = raw.get("method")
+    kind = METHODS.canonical(kind) if isinstance(kind, str) else kind
     if kind is None:
         raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
     signatures = {**METHODS, BEST_OF_N: best_of_n}
     if kind != START and kind not in signatures:
         raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*signatures, START]))
-    own = {k: v for k, v in raw.items() if k in ARM_KEYS}
+    own = {k: v for k, v in raw.items() if k in ARM_KEYS} | {"method": kind}
     rest = {k: v for k, v in raw.items() if k not in ARM_KEYS}
     if kind == START:
         if rest:

@@ -18,6 +18,7 @@ from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
 from evenhand.spec.synthetic import REVISED, Annotate, Revise
 from evenhand.spec.tuning import Tune, Tuned
+from evenhand.trackers import TRACKERS
 
 SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
 
@@ -125,7 +126,8 @@ class Doctor:
 class Experiment:
     """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs.
 
-    `plugins` are files (relative to the experiment file) and modules of the user's that register what the file then names.
+    `plugins` are files (relative to the experiment file) and modules of the user's that register what the file then names;
+    `tracker` is told every arm's metrics (both: docs/extending.md).
     """
 
     name: str
@@ -149,6 +151,7 @@ class Experiment:
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
     doctor: Doctor = Doctor()
+    tracker: str | Mapping[str, Any] | None = None
     tune: Tune | None = None
     tuned: Tuned | None = None
 
@@ -230,7 +233,7 @@ class Experiment:
             if name in self.reward_models and not self._gives_reward(arm):
                 yield UserError(
                     f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
-                    fix="use reward_model, local, dpo or preference_model",
+                    fix="use reward_model, local_reward_model, dpo or preference_model",
                 )  # fmt: skip
 
     def _shared(self) -> Iterator[UserError]:
@@ -269,6 +272,11 @@ class Experiment:
             yield from reward_problem(self.judge.reward, self, "judge.reward")
         elif fault := judging.problem(self.judge):
             yield fault
+        if self.tracker is not None:
+            try:
+                TRACKERS.check(self.tracker, where="tracker")
+            except UserError as error:
+                yield error
         for section in (self.annotate, self.revise):
             yield from section.problems() if section is not None else ()
         if self.annotate is not None and self.annotate.reward is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.configfile.schema import to_json
 from evenhand.errors import UserError, did_you_mean
+from evenhand.methods import METHODS
 from evenhand.spec import value_ranges
 from evenhand.spec.arms import Arm
 from evenhand.spec.tuning import Dimension, Space, Span, Tune
@@ -25,21 +26,6 @@ AROUND = 10.0
 """The default space of the learning rate: the arm's own, divided and multiplied by this."""
 EDGE = 0.1
 """The share of a range, on either side, that counts as its edge."""
-_BETA = (0.01, 0.03, 0.1, 0.3, 0.5)
-_KL = Span(log=(0.01, 0.2))
-STRENGTHS: Mapping[str, Space] = {
-    **{name: {"beta": _BETA} for name in ("dpo", "cdpo", "robust_dpo", "hinge", "rpo", "ld_dpo", "kto")},
-    **{name: {"beta": _BETA} for name in ("online_dpo", "batched_online_dpo", "iterative_dpo")},
-    **{name: {"beta": (0.01, 0.03, 0.1, 0.3)} for name in ("aot", "aot_paired")},
-    **{name: {"tau": Span(log=(0.01, 1.0))} for name in ("ipo", "ipo_mean")},
-    "simpo": {"beta": (2.0, 2.5, 5.0, 10.0), "margin": (0.3, 0.5, 1.0, 1.6)},
-    "slic": {"margin": Span(log=(0.3, 3.0))},
-    "orpo": {"weight": Span(log=(0.03, 0.3))},
-    **{name: {"kl": _KL} for name in ("reinforce", "ppo", "rloo", "rank")},
-    "grpo": {"kl": (0.0, 0.01, 0.04, 0.1)},
-}
-"""Beside the learning rate: how strongly a method is held back, over the values that papers and released code used. Methods that
-are not named have no such setting, or one whose useful values nobody has reported; for them the learning rate is tuned alone."""
 
 
 def space_of(arm: Arm, experiment: Experiment) -> dict[str, Dimension]:
@@ -56,7 +42,17 @@ def space_of(arm: Arm, experiment: Experiment) -> dict[str, Dimension]:
 
 def default_space(method: str, rate: float) -> dict[str, Dimension]:
     """A method's space where the experiment names none: its learning rate a decade either way, and how it is held back."""
-    return {RATE: Span(log=(_rounded(rate / AROUND), _rounded(rate * AROUND))), **STRENGTHS.get(method, {})}
+    return {RATE: Span(log=(_rounded(rate / AROUND), _rounded(rate * AROUND))), **strengths().get(method, {})}
+
+
+def strengths() -> dict[str, Space]:
+    """Beside the learning rate: how strongly a method is held back, as it is declared beside the method.
+
+    Methods that declare none have no such setting, or one whose useful values nobody has reported; their learning rate is tuned
+    alone.
+    """
+    declared = METHODS.facts("space").items()
+    return {name: {key: Span(**d) if isinstance(d, Mapping) else d for key, d in space.items()} for name, space in declared}
 
 
 def left_out(experiment: Experiment) -> dict[str, str]:
@@ -272,7 +268,7 @@ def _count_problems(space: Space, sampler: str, trials: int, name: str) -> Itera
 def table() -> str:
     """The settings that are tuned beside the learning rate, as Markdown: methods with the same ones share a row."""
     rows: dict[str, list[str]] = {}
-    for method, space in STRENGTHS.items():
+    for method, space in strengths().items():
         rows.setdefault("; ".join(f"`{name}` {words(dimension)}" for name, dimension in space.items()), []).append(method)
     lines = ["| methods | beside the learning rate |", "|---|---|"]
     lines += [f"| {' '.join(f'`{method}`' for method in methods)} | {told} |" for told, methods in rows.items()]

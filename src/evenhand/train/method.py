@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from evenhand.objectives import Pairwise
 from evenhand.protocols import Objective
+from evenhand.registry import Registry
 from evenhand.train.rollouts import PAIRINGS, TOKEN_CREDITS, Rollouts
 from evenhand.types import Head, Need
 
@@ -104,14 +105,16 @@ class Method:
         return frozenset(always | reference | selected | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
 
 
-METHODS: dict[str, Callable[..., Method]] = {}
-F = TypeVar("F", bound=Callable[..., Method])
+METHODS = Registry[Callable[..., Method]]("method", facts=("space",))
 
 
-def method(function: F) -> F:
-    """Registers a method under its function's name."""
-    METHODS[function.__name__] = function
-    return function
+def method(function: Callable[..., Method] | None = None, /, **facts: Any) -> Any:
+    """Decorator, bare or with facts: the function below is the method of its name. `was` is the name that it had before.
+
+    `space`: the settings that are tuned beside the learning rate, each with its values or `{"log": (low, high)}`. Equation,
+    source, needs and reductions are read off what it returns and its docstring.
+    """
+    return METHODS.register(**facts) if function is None else METHODS.register()(function)
 
 
 def build(name: str, parameters: Mapping[str, Any], *, steps: int, max_tokens: int) -> Method:
