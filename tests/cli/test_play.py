@@ -188,7 +188,7 @@ def test_the_summary_counts_agreeing_pairs_and_unscored_answers():
 
 
 def test_a_prompt_ends_at_a_line_break_and_nowhere_else(tmp_path):
-    from evenhand.cli.inference import read_prompts
+    from evenhand.cli.models import read_prompts
 
     (tmp_path / "p.txt").write_bytes("one\u2028line\x0b and\x85 all\r\n\ntwo".encode())
     found = read_prompts(tmp_path / "p.txt", lambda t: Prompt(content=t))

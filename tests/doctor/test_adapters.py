@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evenhand.models import adapter_layers, adapters
+from evenhand.models.adapter_config import Adapter
 from tests.doctor.patients import Ward
 
 
@@ -82,7 +83,7 @@ def test_an_adapter_as_the_start_is_examined_with_its_base(ward):
 
     path = ward.write()
     policy = load_policy(ward.folder / "model")
-    adapters.attach(policy, adapters.Adapter(rank=2), seed=0)
+    adapters.attach(policy, Adapter(rank=2), seed=0)
     adapter_files.write(policy, ward.folder / "adapter", start=ward.folder / "model")
     config = ward.folder / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))

@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from evenhand.configfile.schema import load
-from evenhand.models.adapters import Adapter, size
+from evenhand.models.adapter_config import Adapter
+from evenhand.models.adapters import size
 from evenhand.plan import parameter_count, plan
 from evenhand.spec.experiment import Experiment
 from evenhand.stages import STAGES

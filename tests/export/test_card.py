@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from evenhand.export import card, facts
+from evenhand.export.about import About
 from evenhand.export.check import Checked
 from evenhand.export.subject import Subject, find_arm, find_reward_model
 from evenhand.report.summary import summarise
@@ -27,7 +28,7 @@ HOSTILE = "<img src=x onerror=alert(1)> [me](javascript:x) `a` | **b**\n# owned"
 
 def written(subject: Subject, **more: Any) -> str:
     given = {"record": RECORD, "checked": Checked(lines=("compared",), numbers={}), "stops": ("<|end|>", "<eos>"), **more}
-    return card.text(card.About(subject=subject, **given))
+    return card.text(About(subject=subject, **given))
 
 
 def changed(run: Path, file: str, **values: Any) -> None:

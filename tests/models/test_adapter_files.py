@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models import adapter_files
-from evenhand.models.adapters import Adapter, attach
+from evenhand.models.adapter_config import Adapter
+from evenhand.models.adapters import attach
 from evenhand.models.load import load_policy, load_tokenizer, merge_adapter, save
 from evenhand.models.policy import Policy
 from evenhand.stages import base, pretrained_reward_model

@@ -12,7 +12,8 @@ from evenhand import methods
 from evenhand.core import matmul
 from evenhand.errors import UserError
 from evenhand.models import adapter_layers, adapters, decode_products
-from evenhand.models.adapters import Adapter, attach
+from evenhand.models.adapter_config import Adapter
+from evenhand.models.adapters import attach
 from evenhand.models.decode import decoder_for, plainly
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy, scored
 from evenhand.models.policy import Policy

@@ -164,8 +164,7 @@ def _number(text: str, where: str) -> float:
 def _policy(
     target: str, prompts: Path | None, n: int, temperature: float, max_tokens: int, limit: int | None, device: str
 ) -> dict[str, Any]:
-    from evenhand.cli.inference import read_prompts
-    from evenhand.cli.models import as_prompt, is_reward_model, model_path, open_policy
+    from evenhand.cli.models import as_prompt, is_reward_model, model_path, open_policy, read_prompts
     from evenhand.engines.local import LocalEngine
     from evenhand.evaluation import refusals
     from evenhand.evaluation.dispatch import answers_report

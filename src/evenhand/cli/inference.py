@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from evenhand.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evenhand.types import Group, Message, Prompt, Scores
+    from evenhand.types import Group, Message, Scores
 
 Model = Annotated[str, typer.Argument(help="A model folder, an arm's folder (DIR/arms/ARM/seed-S), or a Hub name.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
@@ -41,7 +41,7 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Sample answers from a model."""
-    from evenhand.cli.models import as_prompt, open_policy
+    from evenhand.cli.models import as_prompt, open_policy, read_prompts
     from evenhand.data.jsonl import write_groups
     from evenhand.engines.local import LocalEngine
     from evenhand.types import Sampling
@@ -116,20 +116,6 @@ def score(
             path = out / f"{name}.jsonl" if name else out
             write_groups(path, [replace(g, scores=s.values, parts=s.parts) for g, s in zip(given, scored, strict=True)])
             print(f"written: {path}")
-
-
-def read_prompts(path: Path, as_prompt: Callable[[str], Prompt]) -> list[Prompt]:
-    """The prompts of a file: one a line of a .txt, else whatever the data loader recognises."""
-    if path.suffix == ".txt":
-        if not path.is_file():
-            raise UserError("there is no such file", where=str(path), fix="check the path")
-        from evenhand.data.decode import read_text
-
-        lines = read_text(path, "utf-8").split("\n")  # splitlines would also cut at U+2028 and its like
-        return [as_prompt(line.removesuffix("\r")) for line in lines if line.strip()]
-    from evenhand.data.load import load
-
-    return load(str(path), where=str(path)).prompts
 
 
 def summary(given: Sequence[Group], scored: Sequence[Scores]) -> list[str]:

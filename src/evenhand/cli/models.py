@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,3 +73,17 @@ def as_prompt(text: str, renderer: Any, *, raw: bool) -> Prompt:
 
     chat = renderer.tokenizer.chat_template and not raw
     return Prompt(content=(Message("user", text),) if chat else text)
+
+
+def read_prompts(path: Path, as_prompt: Callable[[str], Prompt]) -> list[Prompt]:
+    """The prompts of a file: one a line of a .txt, else whatever the data loader recognises."""
+    if path.suffix == ".txt":
+        if not path.is_file():
+            raise UserError("there is no such file", where=str(path), fix="check the path")
+        from evenhand.data.decode import read_text
+
+        lines = read_text(path, "utf-8").split("\n")  # splitlines would also cut at U+2028 and its like
+        return [as_prompt(line.removesuffix("\r")) for line in lines if line.strip()]
+    from evenhand.data.load import load
+
+    return load(str(path), where=str(path)).prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evenhand.cli.models import POINTER, as_prompt, model_path, open_policy
+from evenhand.cli.models import POINTER, as_prompt, model_path, open_policy, read_prompts
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def sample(
     device: str = "auto",
 ) -> list[Group]:  # fmt: skip
     """`n` answers of a policy to each prompt of a file; the same seed for every model, so that answers can be made again."""
-    from evenhand.cli.inference import read_prompts
     from evenhand.cli.models import is_reward_model
     from evenhand.engines.local import LocalEngine
     from evenhand.types import Sampling

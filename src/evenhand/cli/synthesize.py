@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.inference import read_prompts
 from evenhand.cli.label import Pairs, identity, loaded
+from evenhand.cli.models import read_prompts
 from evenhand.cli.progress import Progress
 from evenhand.errors import UserError
 

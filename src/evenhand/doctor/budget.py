@@ -14,7 +14,7 @@ from pathlib import Path
 from evenhand.doctor.context import Patient, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.methods import METHODS
-from evenhand.models.adapters import RATE
+from evenhand.models.adapter_config import RATE
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}

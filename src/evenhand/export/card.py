@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,12 @@ import yaml
 
 from evenhand import __version__
 from evenhand.export import facts, origin, usage
-from evenhand.export.check import Checked
+from evenhand.export.about import About
 from evenhand.export.markdown import environment, fenced
 from evenhand.export.metadata import metadata
-from evenhand.export.subject import Subject
 from evenhand.report.summary import summarise
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a card is written from. `record` is the content of evenhand.json, `stops` the spelling of the stop tokens."""
-
-    subject: Subject
-    record: Mapping[str, Any]
-    checked: Checked
-    stops: tuple[str, ...]
-    license: str | None = None
-    adapter: bool = False
 
 
 def text(about: About) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError, did_you_mean
 from evenhand.export import card
+from evenhand.export.about import About
 from evenhand.export.check import Checked, check_policy, template_hash
 from evenhand.export.check_scores import check_scores
 from evenhand.export.folder import new_folder, write_model
@@ -85,7 +86,7 @@ def describe(
     stops = spelled(renderer)
     record = provenance(subject, renderer, dtype, found, folder)
     (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    about = card.About(subject=subject, record=record, checked=found, stops=stops, license=license, adapter=adapter)
+    about = About(subject=subject, record=record, checked=found, stops=stops, license=license, adapter=adapter)
     (folder / "README.md").write_text(card.text(about), encoding="utf-8")
     return stops
 

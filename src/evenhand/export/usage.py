@@ -12,7 +12,7 @@ from evenhand.export.markdown import Markdown, code
 from evenhand.export.subject import Subject
 
 if TYPE_CHECKING:
-    from evenhand.export.card import About
+    from evenhand.export.about import About
 
 _CHAT = """from transformers import AutoModelForCausalLM, AutoTokenizer
 

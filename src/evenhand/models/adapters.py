@@ -9,74 +9,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import NAME, adapted, put
 from evenhand.seeding import generator
 
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
-
-RATE = 10.0
-"""Learning rate of an adapter where none is named, over the method's own (Schulman et al. 2025, LoRA Without Regret)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Adapter:
-    """Which layers learn by an adapter and how large it is: keys of `train: {adapter: ...}`.
-
-    A [rank, in] starts uniform in +-1/sqrt(in), B [out, rank] at zero, so that training begins at the start itself. The change
-    is scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. `targets` are names of linear layers, or ends of such names
-    ("q_proj"); `modules_to_save` are modules that learn all of their weights. Dropout is always off here, so `dropout` is 0.
-
-    >>> Adapter(rank=8).scale, Adapter(rank=16, rslora=True).scale
-    (4.0, 8.0)
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    targets: Literal["all_linear"] | tuple[str, ...] = "all_linear"
-    rslora: bool = False
-    modules_to_save: tuple[str, ...] = ()
-    dropout: float = 0.0
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-    def spec(self) -> dict[str, Any]:
-        """What decides a result, as JSON."""
-        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
-        whole = list(self.modules_to_save)
-        return {"rank": self.rank, "alpha": self.alpha, "targets": targets, "rslora": self.rslora, "modules_to_save": whole}
-
-    def problems(self, where: str) -> Iterator[UserError]:
-        """What cannot be meant, whatever the model is."""
-        if self.rank < 1:
-            yield UserError(f"a rank of {self.rank}", where=f"{where}.rank", fix="use at least 1")
-        if not self.alpha > 0:
-            yield UserError(f"alpha is {self.alpha:g}", where=f"{where}.alpha", why="nothing would change", fix="use e.g. 32")
-        if self.dropout:
-            yield UserError(
-                f"dropout is {self.dropout:g}", where=f"{where}.dropout", fix="remove it",
-                why="dropout is always off here, so that a policy and its own samples agree exactly",
-            )  # fmt: skip
-        if isinstance(self.targets, str) != (self.targets == "all_linear") or not self.targets:
-            yield UserError(
-                "no layer is named", where=f"{where}.targets", fix="use all_linear, or a list such as [q_proj, v_proj]"
-            )
-
-    def __str__(self) -> str:
-        targets = "all linear layers" if self.targets == "all_linear" else ", ".join(self.targets)
-        whole = f", {', '.join(self.modules_to_save)} whole" if self.modules_to_save else ""
-        rooted = ", rslora" if self.rslora else ""
-        return f"adapter of rank {self.rank}, alpha {self.alpha:g}{rooted}, on {targets}{whole}"
 
 
 def peft() -> Any:

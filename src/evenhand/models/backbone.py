@@ -14,7 +14,7 @@ from torch import nn
 from evenhand.core import matmul
 from evenhand.errors import UserError
 from evenhand.models import attention
-from evenhand.models.adapters import Adapter
+from evenhand.models.adapter_config import Adapter
 from evenhand.models.hidden_states import States, padded_states, tree_states
 from evenhand.models.layout_check import padding_problem, tree_problem
 from evenhand.types import Batch

@@ -10,7 +10,7 @@ from evenhand.configfile.schema import from_signature
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import METHODS, Method, build
-from evenhand.models.adapters import RATE, Adapter
+from evenhand.models.adapter_config import RATE, Adapter
 
 START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
@@ -105,7 +105,7 @@ class Arm:
 
     @property
     def learning_rate(self) -> float:
-        """The arm's own, or its method's default, which an adapter multiplies by `adapters.RATE`."""
+        """The arm's own, or its method's default, which an adapter multiplies by `adapter_config.RATE`."""
         if self.train.learning_rate is not None:
             return self.train.learning_rate
         usual = self.build(steps=1, max_tokens=self.lengths.completion).learning_rate

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evenhand.models import adapter_files
+from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import lost
-from evenhand.models.adapters import Adapter, attach
+from evenhand.models.adapters import attach
 from evenhand.models.backbone import Trunk
 
 LOST = 0.2
