@@ -1,16 +1,16 @@
-"""The five seams. Everything else is data or a pure function."""
+"""The seams. Everything else is data or a pure function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 
 class Model(Protocol):
@@ -69,6 +69,10 @@ class Source(Protocol):
     """Where batches come from. Offline and online methods differ only in here."""
 
     provides: frozenset[Need]
+    items: Sequence[Any]
+    """The training examples that steps are drawn from at the time: a rollout, or the whole data set."""
+    carried: Mapping[str, Module]
+    """Networks that change over the run beside the policy, and are saved with it."""
 
     def step(self, index: int) -> Step:
         """Optimizer step `index`, from 0. Asked in order; after a resume, first for the step that was not finished."""
@@ -77,15 +81,3 @@ class Source(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-class Stage(Protocol):
-    """A node of the experiment's graph: reads the finished artifacts `inputs`, writes its own into the folder `out`.
-
-    `spec` is JSON and, with the inputs' keys and `seed`, determines the result. `out` survives a kill: a stage finds its
-    own checkpoint there and goes on. `report(done, total, **shown)` moves the progress bar; it never changes a result.
-    """
-
-    def __call__(
-        self, spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]
-    ) -> None: ...

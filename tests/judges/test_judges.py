@@ -10,7 +10,6 @@ from evenhand.judges import LLM, LLMJudge, LocalLLM, PreferenceModel, RewardJudg
 from evenhand.judges import template as templates
 from evenhand.judges.agreement import by_length, merged
 from evenhand.judges.cache import Cache
-from evenhand.judges.config import decisive
 from evenhand.judges.endpoint import RateLimit
 from evenhand.judges.local import LocalChat
 from evenhand.rewards.pointwise import pointwise
@@ -149,22 +148,3 @@ def test_a_local_judge_says_what_it_took_and_new_weights_are_asked_anew(model, t
     assert again.calls == 0
     assert again.spent()["seconds"] == pytest.approx(first["seconds"])  # what the answers took when they were made
     assert judged("w2").calls == 4
-
-
-def test_settings_that_came_later_change_no_key_until_they_are_set():
-    """What was judged before `orders` existed keeps its artifacts."""
-    before = {
-        "kind",
-        "model",
-        "template",
-        "verdict",
-        "revision",
-        "temperature",
-        "max_tokens",
-        "attempts",
-        "extra",
-        "tokens_field",
-    }
-    assert decisive(LLM(kind="llm", model="m")).keys() == before
-    assert decisive(LLM(kind="llm", model="m", orders="one")).keys() == before | {"orders"}
-    assert "orders" not in decisive(LocalLLM(kind="local", path="p"))

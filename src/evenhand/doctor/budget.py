@@ -16,6 +16,7 @@ from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.methods import METHODS
 from evenhand.models.adapter_config import RATE
 from evenhand.spec.reward_resolution import models_in, resolved_reward
+from evenhand.stages.training_run import FitSpec
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}
 """The oldest versions that the tests run with."""
@@ -56,8 +57,8 @@ def longest_step(patient: Patient) -> Iterator[Finding]:
 def disk(patient: Patient) -> Iterator[Finding]:
     run = patient.run
     size = _weights(patient)
-    to_run = [n for n in run.plan.nodes if n.kind == "fit" and not run.store.has(n.key)]
-    whole = [n for n in to_run if "adapter" not in n.spec["train"]]  # a checkpoint of an adapter is small beside the model
+    to_run = [n.spec for n in run.plan.nodes if isinstance(n.spec, FitSpec) and not run.store.has(n.key)]
+    whole = [spec for spec in to_run if spec.train.adapter is None]  # a checkpoint of an adapter is small beside the model
     need = size * (len(to_run) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
     free = shutil.disk_usage(_existing(run.store.root)).free
     if need > free:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,16 +84,16 @@ class Patient:
         return attempt(self._open_data)
 
     def _open_data(self) -> tuple[dict[str, list[Group]], list[str]]:
-        from evenhand.stages.data import DEFAULT_SIZES, from_sources, from_world
+        from evenhand.stages.data import DEFAULT_SIZES, DataSpec, from_sources, from_world
 
-        spec = dict(self.run.plan["data"].spec)
-        if not spec["world"]:
-            return from_sources(spec, self.experiment.data.seed)
+        spec, asked = self.run.plan["data"].spec, self.experiment.evaluation.prompts
+        assert isinstance(spec, DataSpec)
+        if not spec.source.world:
+            return from_sources(spec.source, self.experiment.data.seed)
         limit = QUICK_ROWS if self.quick else FULL_ROWS
-        sizes = {**DEFAULT_SIZES, **spec["sizes"]}
-        spec |= {"sizes": {k: min(n, limit) for k, n in sizes.items()}, "corpus": min(spec["corpus"], limit)}
-        spec["evaluation_prompts"] = min(spec["evaluation_prompts"], limit)
-        return from_world(spec, self.experiment.data.seed)
+        sizes = {**DEFAULT_SIZES, "heldout_prompts": asked, **spec.source.sizes}
+        source = replace(spec.source, sizes={k: min(n, limit) for k, n in sizes.items()})
+        return from_world(replace(spec, source=source, corpus=min(spec.corpus, limit)), self.experiment.data.seed)
 
     @property
     def data_error(self) -> UserError | None:

@@ -10,7 +10,7 @@ from evenhand.data.clean import drop_exact
 from evenhand.doctor.context import Patient, last_turn
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
-from evenhand.spec.synthetic import REVISED
+from evenhand.synthesis.config import REVISED
 from evenhand.types import Group, content_text
 
 FEW = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,14 +74,12 @@ class Existing:
     def _open_reward(self) -> Reward:
         """What the run itself would open: its own stage, in a folder that is thrown away."""
         from evenhand.models.load import resolve_device
-        from evenhand.stages import pretrained_reward_model
+        from evenhand.stages import pretrained_reward_model as stage
         from evenhand.stages.common import POINTER, open_model_reward, write_json
+        from evenhand.stages.context import StageContext
 
-        node = next(
-            n
-            for n in self._patient.run.plan.nodes
-            if n.kind == "pretrained_reward_model" and n.spec["path"] == self.settings.path
-        )
+        specs = (n.spec for n in self._patient.run.plan.nodes if isinstance(n.spec, stage.PretrainedRewardModelSpec))
+        spec = next(s for s in specs if s.model.path == self.settings.path)
         with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
             folder = Path(scratch)
             if self._patient.experiment.model.path is None:
@@ -89,8 +88,8 @@ class Existing:
                 write_json(folder / POINTER, {"path": str(self._patient.folder)})
             out = folder / "adopted"
             out.mkdir()
-            pretrained_reward_model.run({**node.spec, "normalise": False}, 0, {"start": folder}, out, lambda *a, **k: None)
-            return open_model_reward(out, node.spec, resolve_device(node.spec["device"]))
+            stage.run(replace(spec, normalise=False), StageContext(seed=0, inputs={"start": folder}, out=out))
+            return open_model_reward(out, spec.setup, resolve_device(spec.setup.compute.device))
 
     @property
     def reward(self) -> Reward:

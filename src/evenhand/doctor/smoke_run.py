@@ -6,27 +6,29 @@ steps is known beforehand: then only the method and its settings are the experim
 
 from __future__ import annotations
 
-import copy
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.doctor.context import Patient, spaced
+from evenhand.stages.context import StageContext
+from evenhand.train.config import Lengths
 from evenhand.types import Group
 
 if TYPE_CHECKING:
     from evenhand.models.policy import Policy
     from evenhand.spec.arms import Arm
+    from evenhand.stages.training_run import FitSpec
 
 LARGEST = 100e6
 """Parameters up to which the model itself is rehearsed with; a rehearsal writes it several times."""
 ROWS = 16
 """Rows of every split that a rehearsal takes."""
-LENGTHS = {"prompt": 64, "completion": 16}
+LENGTHS = Lengths(prompt=64, completion=16)
 """Tokens at most."""
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
 WORLD = "quickstart"
@@ -53,7 +55,7 @@ def even_tokens(prompt: Any, completion: Any) -> float:
 class Stage:
     """A training stage that is ready to run: `run` may be called again on the same folder, which resumes."""
 
-    spec: Mapping[str, Any]
+    spec: FitSpec
     inputs: Mapping[str, Path]
     folder: Path
 
@@ -68,7 +70,7 @@ class Stage:
         out = self.folder / name
         out.mkdir(exist_ok=True)
         with suppress(Killed), unsaid():
-            fit.run(self.spec, 0, self.inputs, out, report)
+            fit.run(self.spec, StageContext(seed=0, inputs=self.inputs, out=out, report=report))
         return out
 
 
@@ -91,19 +93,26 @@ def rehearsed(patient: Patient, arm: Arm, place: Callable[[Patient, Path], dict[
     Arms that sample get the toy reward; every other setting is the arm's but for `train`, and for lengths, which are short.
     """
     node = next(n for n in patient.run.plan.nodes if n.kind == "fit" and n.row == arm.name)
-    spec = copy.deepcopy(dict(node.spec))
-    spec["lengths"] = {name: min(spec["lengths"][name], most) for name, most in LENGTHS.items()}
-    quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last", "stop_when": {}}
-    spec["train"] |= {"epochs": None, "tokens_per_microbatch": 2048, **quiet, **train}
-    spec["reward"] = TOY if arm.reward is not None else None
-    if "adapter" in spec["train"] and not (place is at_home and small(patient)):  # its names are those of another network
-        spec["train"]["adapter"] |= {"targets": "all_linear", "modules_to_save": []}
+    spec = rehearsal(node.spec, train, own_layers=place is at_home and small(patient))
     with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
         folder = Path(scratch)
         inputs = place(patient, folder)
         if "reference" in node.inputs:
             inputs["reference"] = reference(patient, node.inputs["reference"], spec, inputs, folder)
         yield Stage(spec=spec, inputs=inputs, folder=folder)
+
+
+def rehearsal(spec: FitSpec, train: Mapping[str, Any], *, own_layers: bool) -> FitSpec:
+    """The stage for a few short rows. An adapter's names are those of its own network: elsewhere it takes all layers."""
+    shared = spec.setup.lengths
+    lengths = Lengths(prompt=min(shared.prompt, LENGTHS.prompt), completion=min(shared.completion, LENGTHS.completion))
+    adapter = spec.train.adapter
+    if adapter is not None and not own_layers:
+        adapter = replace(adapter, targets="all_linear", modules_to_save=())
+    quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last", "stop_when": {}, "adapter": adapter}
+    settings = replace(spec.train, **{"epochs": None, "tokens_per_microbatch": 2048, **quiet, **train})
+    reward = TOY if spec.reward is not None else None
+    return replace(spec, setup=replace(spec.setup, lengths=lengths), train=settings, reward=reward)
 
 
 def small(patient: Patient) -> bool:
@@ -150,18 +159,20 @@ def written_rows(splits: Mapping[str, list[Group]], folder: Path) -> Path:
 
     (folder / "data").mkdir()
     for split, groups in splits.items():
-        short = [g for g in groups if all(len(c.text) <= LENGTHS["completion"] for c in g.completions)]
+        short = [g for g in groups if all(len(c.text) <= LENGTHS.completion for c in g.completions)]
         write_groups(folder / "data" / f"{split}.jsonl", spaced(short if len(short) >= ROWS else groups, ROWS))
     return folder / "data"
 
 
-def reference(patient: Patient, name: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], folder: Path) -> Path:
+def reference(patient: Patient, name: str, spec: FitSpec, inputs: Mapping[str, Path], folder: Path) -> Path:
     """Reference log-probs of the few rows."""
     from evenhand.stages import reference as stage
 
-    own = dict(patient.run.plan[name].spec) | {"lengths": spec["lengths"], "tokens_per_microbatch": 2048}
+    planned = patient.run.plan[name].spec
+    assert isinstance(planned, stage.ReferenceSpec)
+    own = replace(planned, setup=replace(planned.setup, lengths=spec.setup.lengths, tokens_per_microbatch=2048))
     (folder / "reference").mkdir()
-    stage.run(own, 0, inputs, folder / "reference", lambda *a, **k: None)
+    stage.run(own, StageContext(seed=0, inputs=inputs, out=folder / "reference"))
     return folder / "reference"
 
 
@@ -173,10 +184,10 @@ def toy_scores(stage: Stage, artifact: Path, answers: int) -> list[float]:
     from evenhand.stages.common import open_policy, open_renderer
     from evenhand.types import Sampling
 
-    lengths = stage.spec["lengths"]
-    policy = open_policy(artifact, stage.spec, resolve_device(stage.spec["device"]))
+    setup = stage.spec.setup
+    policy = open_policy(artifact, setup.compute, resolve_device(setup.compute.device))
     prompts = [g.prompt for g in read_groups(stage.inputs["data"] / "prompts.jsonl")]
-    engine = LocalEngine(policy, open_renderer(artifact, stage.spec["template"]))
-    sampling = Sampling(temperature=1.0, max_tokens=lengths["completion"], seed=1)
-    found = engine.generate(prompts, answers, sampling, max_prompt=lengths["prompt"])
+    engine = LocalEngine(policy, open_renderer(artifact, setup.template))
+    sampling = Sampling(temperature=1.0, max_tokens=setup.lengths.completion, seed=1)
+    found = engine.generate(prompts, answers, sampling, max_prompt=setup.lengths.prompt)
     return [sum(even_tokens(g.prompt, c) for c in g.completions) / answers for g in found]

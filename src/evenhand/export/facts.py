@@ -223,6 +223,7 @@ def settings(subject: Subject) -> dict[str, Any]:
     """The stage's settings that decide what was learned."""
     spec = subject.spec
     train = {k: v for k, v in (spec.get("train") or {}).items() if v is not None and v != {}}
+    spec = {**spec, "lengths": (spec.get("setup") or {}).get("lengths")}
     kept = {k: spec[k] for k in ("parameters", "reward", "data", "lengths", "sampling") if spec.get(k) not in (None, {}, [])}
     return {**({"method": spec["method"]} if spec.get("method") else {}), **kept, **({"train": train} if train else {})}
 

@@ -18,7 +18,7 @@ _ADDRESSES = ("endpoint", "cache", "store")
 
 def base_model(run: RunData) -> str | None:
     """The base model's name on the Hub; None for a local folder, a model made in the run, and where the run no longer says."""
-    spec = spec_of(run, "base")
+    spec = spec_of(run, "base").get("model") or {}
     path = spec.get("path")
     local = spec.get("fingerprint") is not None  # of the folder's bytes, taken when the run was planned
     return path if path and not local and HUB_NAME.fullmatch(path) else None
@@ -38,7 +38,8 @@ def datasets(run: RunData) -> list[str]:
     """Names on the Hub of the data sets the run read, in order; local files are left out."""
     spec = spec_of(run, "data")
     local = spec.get("fingerprints") or {}
-    found = (name for split in SPLITS if spec.get(split) for name in _named(spec[split], bool(local.get(split))))
+    source = spec.get("source") or {}
+    found = (name for split in SPLITS if source.get(split) for name in _named(source[split], bool(local.get(split))))
     return list(dict.fromkeys(name for name in found if HUB_NAME.fullmatch(name)))
 
 

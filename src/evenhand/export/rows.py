@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evenhand.configfile.schema import from_json
 from evenhand.data import chat_cleaning
 from evenhand.data.convert import SOFT, pairs_of
 from evenhand.data.formats import FORMATS
@@ -132,20 +133,21 @@ def write_pairs(run: RunData, out: Path, arm: Subject | None = None) -> list[Wri
 def learned_from(subject: Subject) -> list[Group]:
     """The groups a trained arm learned from, prompts that validated left out: pairs, or for a binary method single answers."""
     from evenhand import methods
-    from evenhand.stages.offline import split_groups
+    from evenhand.stages.fit import FitSpec
+    from evenhand.stages.offline import learned_from as groups_of
     from evenhand.stages.validate import held_out
 
-    spec = subject.spec
-    if spec.get("method") not in methods.METHODS:
+    if subject.spec.get("method") not in methods.METHODS:
         raise UserError(f"{subject.name} was not trained here", where="--arm", fix="leave --arm out for the run's own pairs")
-    made = methods.build(spec["method"], spec["parameters"], steps=1, max_tokens=spec["lengths"]["completion"])
+    spec = from_json(FitSpec, subject.spec)
+    made = spec.build()
     if made.online or made.data not in (methods.PREFERENCES, methods.BINARY, methods.COMPARISONS):
         source = "its own samples, which a run does not keep" if made.online else f"{made.data}, not pairs"
         raise UserError(f"{subject.name} learned from {source}", where="--arm", fix="leave --arm out for the run's own pairs")
     inputs = {role: path for role, given in subject.meta["inputs"].items() if (path := artifact(subject.run, given["name"]))}
     if "data" not in inputs:
         raise _gone(subject.run)
-    return split_groups(spec, inputs, made, without=held_out(spec, inputs, made))
+    return groups_of(spec, inputs, made, without=held_out(spec, inputs, made))
 
 
 def write_samples(run: RunData, out: Path, arm: str | None = None) -> Written:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from evenhand.data.template import Renderer
     from evenhand.models.policy import Policy
 
-HOW = ("key_env", "concurrency", "requests_per_minute", "timeout", "max_cost", "cache", "price", "endpoint", "self_test")
-"""Settings of `LLM` that say how answers are got, not what they are."""
-_SINCE = (("orders", "both"),)
-"""Defaults of settings that came later: left out of keys, so that what was judged before stays valid."""
+_how = partial(field, metadata={"decides": False})
+"""A setting that says how answers are got, not what they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,23 +34,23 @@ class LLM:
 
     kind: Literal["llm"]
     model: str
-    endpoint: str = "https://api.openai.com/v1"
+    endpoint: str = _how(default="https://api.openai.com/v1")
     template: str = "helpfulness"
     verdict: Literal["text", "logprobs"] = "text"
     revision: str = ""
     temperature: float = 0.0
     max_tokens: int | None = None
     attempts: int = 3
-    key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    timeout: float = 120.0
-    max_cost: float | None = None
-    price: Mapping[str, float] | None = None
-    cache: str | None = None
+    key_env: str = _how(default="OPENAI_API_KEY")
+    concurrency: int = _how(default=8)
+    requests_per_minute: float | None = _how(default=None)
+    timeout: float = _how(default=120.0)
+    max_cost: float | None = _how(default=None)
+    price: Mapping[str, float] | None = _how(default=None)
+    cache: str | None = _how(default=None)
     extra: Mapping[str, Any] = field(default_factory=dict)
     tokens_field: str = "max_tokens"
-    self_test: int = 20
+    self_test: int = _how(default=20)
     orders: Orders = "both"
 
 
@@ -66,8 +65,8 @@ class LocalLLM:
     temperature: float = 0.0
     max_tokens: int | None = None
     attempts: int = 3
-    cache: str | None = None
-    self_test: int = 20
+    cache: str | None = _how(default=None)
+    self_test: int = _how(default=20)
     orders: Orders = "both"
 
 
@@ -81,21 +80,11 @@ class PreferenceModel:
     kind: Literal["preference_model"]
     path: str
     template: str = "preference_model"
-    cache: str | None = None
-    self_test: int = 20
+    cache: str | None = _how(default=None)
+    self_test: int = _how(default=20)
 
 
 Settings = LLM | LocalLLM | PreferenceModel
-
-
-def decisive(settings: Settings) -> dict[str, Any]:
-    """The settings that decide verdicts, for a key: those of `HOW` left out, and later additions only where they are set.
-
-    >>> sorted(decisive(PreferenceModel(kind="preference_model", path="p"))), "orders" in decisive(LLM(kind="llm", model="m"))
-    (['kind', 'path', 'template'], False)
-    """
-    given = {k: v for k, v in asdict(settings).items() if k not in HOW}
-    return {k: v for k, v in given.items() if (k, v) not in _SINCE}
 
 
 def problem(settings: Settings) -> UserError | None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from evenhand.plan.graph import HELDOUT, SHARED, Graph, language_model
+from evenhand.plan.graph import HELDOUT, Graph, judged_by
 from evenhand.spec.experiment import Judge
+from evenhand.stages.frontier import FrontierSpec
+from evenhand.stages.generate import GenerateSpec
+from evenhand.stages.judge import JudgedBy, JudgeSpec, ScoredBy
+from evenhand.stages.judge_self_test import JudgeSelfTestSpec
+from evenhand.stages.sample_rewards import SampleRewardsSpec
 
 BySeed = Mapping[str, Mapping[int, str]]
 """arm -> seed -> node."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class Judged:
     """Answers and verdicts of every arm and seed under one completion limit."""
 
     generations: BySeed
@@ -30,23 +35,23 @@ class Compared:
     judge_test: str | None
     reward_samples: str | None
     frontiers: BySeed
-    grid: Mapping[int, Cells]
+    grid: Mapping[int, Judged]
 
 
 def compare(graph: Graph) -> Compared:
     """Every stage that follows training, generations before verdicts, so that the board shows them in this order."""
-    cells = judged_cells(graph, graph.e.lengths.completion)
+    own = judged(graph, graph.e.lengths.completion)
     return Compared(
-        generations=cells.generations,
-        verdicts=cells.verdicts,
-        judge_test=self_test(graph, cells.generations),
+        generations=own.generations,
+        verdicts=own.verdicts,
+        judge_test=self_test(graph, own.generations),
         reward_samples=reward_samples(graph),
         frontiers=frontiers(graph),
-        grid={limit: judged_cells(graph, limit) for limit in sorted(set(graph.e.evaluation.length_grid))},
+        grid={limit: judged(graph, limit) for limit in sorted(set(graph.e.evaluation.length_grid))},
     )
 
 
-def judged_cells(graph: Graph, limit: int) -> Cells:
+def judged(graph: Graph, limit: int) -> Judged:
     """Every arm's answers of at most `limit` tokens, judged against the baseline's under the same limit.
 
     Under the experiment's own limit these are the stages of the comparison itself.
@@ -59,48 +64,50 @@ def judged_cells(graph: Graph, limit: int) -> Cells:
     for seed in graph.e.seeds:
         for name in graph.e.arms:
             verdicts[name][seed] = verdict(graph, name, seed, answers, limit)
-    return Cells(answers, verdicts)
+    return Judged(answers, verdicts)
 
 
 def generation(graph: Graph, name: str, seed: int, limit: int) -> str:
     """Answers of one arm to the held-out prompts."""
     arm, asked = graph.arms[name], graph.questions
-    spec = {
-        "sampling": asdict(graph.e.evaluation.sampling), "prompts": asked.count,
-        "lengths": graph.lengths | {"completion": limit}, "template": graph.e.model.template,
-        "tokens_per_microbatch": arm.train.tokens_per_microbatch, **graph.device,
-    }  # fmt: skip
     start = graph.models[graph.e.start, seed]
-    inputs = {"policy": graph.models[f"arms/{name}", seed], "start": start, "data": graph.data}
+    inputs = {"policy": graph.models[f"arms/{name}", seed], "start": start, "data": graph.asked}
     cost = f"{asked.count} held-out prompts" if asked.split == HELDOUT else f"{asked.count} validation prompts"
-    spec |= {"split": asked.split} if asked.split != HELDOUT else {}
-    if arm.best_of > 1 and arm.reward is not None:
-        spec |= {"best_of": arm.best_of, "reward": graph.reward_spec(arm.reward)}
+    chooses = arm.best_of > 1 and arm.reward is not None
+    reward = graph.reward_spec(arm.reward) if chooses and arm.reward is not None else None
+    if reward is not None and arm.reward is not None:
         inputs |= graph.reward_inputs(arm.reward, seed)
         cost += f" x {arm.best_of}"
+    lengths = replace(graph.e.lengths, completion=limit)
+    spec = GenerateSpec(
+        prompts=asked.count, split=asked.split, sampling=graph.e.evaluation.sampling, best_of=arm.best_of if chooses else 1,
+        reward=reward,
+        setup=graph.setup_for(lengths=lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch),
+    )  # fmt: skip
     place, row = _under(graph, limit, name)
-    return graph.add(
-        f"{place}generations/{name}/seed-{seed}", "generate", spec, inputs, seed, f"{row} answers", f"seed {seed}", cost
-    )
+    place = f"{place}generations/{name}/seed-{seed}"
+    return graph.add(place, spec, inputs, seed=seed, row=f"{row} answers", column=f"seed {seed}", cost=cost)
 
 
 def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int) -> str:
     """One arm's answers against the baseline's of the same seed."""
     names = list(graph.e.reward_models) if graph.questions.split == HELDOUT else []  # proxies are for the report
-    lengths = graph.lengths | {"completion": limit}
-    spec = {**_judge_spec(graph), "lengths": lengths, "proxies": {n: graph.reward_spec(n) for n in names}}
+    judge, proxies = _judged_by(graph), {n: graph.reward_spec(n) for n in names}
+    spec = JudgeSpec(
+        judge=judge, proxies=proxies, setup=graph.setup_for(lengths=replace(graph.e.lengths, completion=limit)),
+    )  # fmt: skip
     inputs = {"answers": answers[name][seed], "baseline": answers[graph.e.baseline_arm][seed]}
     inputs |= _judge_inputs(graph, seed)
     for n in names:
         inputs |= graph.model_inputs(n, seed)
     place, row = _under(graph, limit, name)
-    cost = _judge_cost(graph)
-    return graph.add(f"{place}verdicts/{name}/seed-{seed}", "judge", spec, inputs, seed, f"{row} verdicts", f"seed {seed}", cost)
+    place = f"{place}verdicts/{name}/seed-{seed}"
+    return graph.add(place, spec, inputs, seed=seed, row=f"{row} verdicts", column=f"seed {seed}", cost=_judge_cost(graph))
 
 
 def _under(graph: Graph, limit: int, arm: str) -> tuple[str, str]:
     """Where stages under this limit are, and the board's row of the arm: the experiment's own limit goes without saying."""
-    return ("", arm) if limit == graph.lengths["completion"] else (f"length_grid/{limit}/", f"{arm}, {limit} tokens,")
+    return ("", arm) if limit == graph.e.lengths.completion else (f"length_grid/{limit}/", f"{arm}, {limit} tokens,")
 
 
 def self_test(graph: Graph, answers: BySeed) -> str | None:
@@ -109,8 +116,9 @@ def self_test(graph: Graph, answers: BySeed) -> str | None:
     if not size:
         return None
     inputs = {"data": graph.data, "answers": answers[graph.e.baseline_arm][seed], **_judge_inputs(graph, seed)}
-    spec = {**_judge_spec(graph), "prompts": size}
-    return graph.add("judge/self-test", "judge_self_test", spec, inputs, 0, "judge self-test", SHARED, f"{size} prompts")
+    judge = _judged_by(graph)
+    spec = JudgeSelfTestSpec(judge=judge, prompts=size, setup=graph.setup)
+    return graph.add("judge/self-test", spec, inputs, row="judge self-test", cost=f"{size} prompts")
 
 
 def reward_samples(graph: Graph) -> str | None:
@@ -118,17 +126,16 @@ def reward_samples(graph: Graph) -> str | None:
     count, seed, names = graph.e.evaluation.best_of_n, graph.e.seeds[0], list(graph.e.reward_models)
     if count < 2 or not names:
         return None
-    gold = graph.reward_spec(graph.e.judge.reward) if isinstance(graph.e.judge, Judge) else None
-    spec = {
-        "proxies": {n: graph.reward_spec(n) for n in names}, "gold": gold, "completions_per_prompt": count,
-        "sampling": asdict(graph.e.evaluation.sampling), "prompts": graph.e.evaluation.prompts, "lengths": graph.lengths,
-        "template": graph.e.model.template, **graph.device,
-    }  # fmt: skip
-    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.data, **_judge_inputs(graph, seed)}
+    gold, proxies = _reward(_judged_by(graph)), {n: graph.reward_spec(n) for n in names}
+    spec = SampleRewardsSpec(
+        proxies=proxies, gold=gold, prompts=graph.e.evaluation.prompts, completions_per_prompt=count,
+        sampling=graph.e.evaluation.sampling, setup=graph.setup,
+    )  # fmt: skip
+    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.asked, **_judge_inputs(graph, seed)}
     for n in names:
         inputs |= graph.model_inputs(n, seed)
     cost = f"{graph.e.evaluation.prompts} prompts x {count}"
-    return graph.add("samples/start", "sample_rewards", spec, inputs, 0, "reward samples", SHARED, cost)
+    return graph.add("samples/start", spec, inputs, row="reward samples", cost=cost)
 
 
 def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
@@ -137,34 +144,31 @@ def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
         return {}
     found: dict[str, dict[int, str]] = {}
     names = list(graph.e.reward_models)
+    gold, proxy = graph.reward_spec(graph.e.judge.reward), graph.reward_spec(names[0]) if names else None
+    spec = FrontierSpec(gold=gold, proxy=proxy, setup=graph.setup)
     for arm in graph.arms.values():
         if not (arm.trained and arm.train.sample_every):
             continue
         for seed in graph.e.seeds if arm.per_seed else graph.e.seeds[:1]:
-            spec = {
-                "gold": graph.reward_spec(graph.e.judge.reward), "proxy": graph.reward_spec(names[0]) if names else None,
-                "lengths": graph.lengths, "template": graph.e.model.template, **graph.device,
-            }  # fmt: skip
-            inputs = {
-                "arm": graph.models[f"arms/{arm.name}", seed],
-                "start": graph.models[graph.e.start, seed],
-                "data": graph.data,
-            }
-            inputs |= _judge_inputs(graph, seed)
+            models = {"arm": graph.models[f"arms/{arm.name}", seed], "start": graph.models[graph.e.start, seed]}
+            inputs = {**models, "data": graph.data, **_judge_inputs(graph, seed)}
             inputs |= graph.model_inputs(names[0], seed) if names else {}
-            name = f"frontier/{arm.name}/seed-{seed}"
-            found.setdefault(arm.name, {})[seed] = graph.add(
-                name, "frontier", spec, inputs, 0, f"{arm.name} frontier", f"seed {seed}", "score samples of training"
-            )
+            name, row = f"frontier/{arm.name}/seed-{seed}", f"{arm.name} frontier"
+            cost = "score samples of training"
+            found.setdefault(arm.name, {})[seed] = graph.add(name, spec, inputs, row=row, column=f"seed {seed}", cost=cost)
     return found
 
 
-def _judge_spec(graph: Graph) -> dict[str, Any]:
-    shared = {"lengths": graph.lengths, "template": graph.e.model.template, **graph.device}
+def _judged_by(graph: Graph) -> JudgedBy:
     judge = graph.e.judge
     if isinstance(judge, Judge):
-        return {"judge": graph.reward_spec(judge.reward), "tie": judge.tie, **shared}
-    return {**language_model(judge), **shared}
+        return JudgedBy(settings=ScoredBy(reward=graph.reward_spec(judge.reward), tie=judge.tie))
+    return judged_by(judge)
+
+
+def _reward(by: JudgedBy) -> Mapping[str, Any] | None:
+    """The reward that scores answers as the judge does; None for a judge of pairs."""
+    return by.settings.reward if isinstance(by.settings, ScoredBy) else None
 
 
 def _judge_inputs(graph: Graph, seed: int) -> dict[str, str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evenhand.judges import template
-from evenhand.judges.config import HOW, Settings, decisive
+from evenhand.judges.config import LLM, Settings
+from evenhand.models.load import resolve_device
 from evenhand.plugins import used
+from evenhand.rewards.function import source_of
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.reward_resolution import models_in, resolved_reward
-from evenhand.spec.synthetic import REVISED
-from evenhand.stages import VERSIONS
-from evenhand.store.fingerprint import digest, model_fingerprint
+from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
+from evenhand.stages.context import Compute, Setup, StageSpec
+from evenhand.stages.judge import JudgedBy
+from evenhand.store.fingerprint import decisive, file_fingerprint, model_fingerprint, stage_key
+from evenhand.synthesis.config import REVISED
+from evenhand.train.config import Lengths
 
 SHARED = "shared"
 HELDOUT = "heldout_prompts"
@@ -23,20 +27,20 @@ HELDOUT = "heldout_prompts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One stage of the graph. `key` is determined by kind, version, spec, seed and the keys of the inputs.
-
-    What stands under "how" in a spec (an address, a number of connections) decides how the stage works, not what comes out.
-    """
+    """One stage of the graph, its inputs by role. `key` is determined by spec, seed and the keys of the inputs."""
 
     name: str
-    kind: str
-    spec: Mapping[str, Any]
+    spec: StageSpec
     inputs: Mapping[str, str]
     seed: int
     row: str
     column: str
     key: str
     cost: str
+
+    @property
+    def kind(self) -> str:
+        return self.spec.KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,62 +54,51 @@ class Questions:
 class Graph:
     """Nodes in topological order. `models` says which node holds the model of a stage or arm for a seed.
 
-    `questions` are the comparison's held-out prompts unless others are named; `data` is the node that holds the data.
+    `questions` are the comparison's held-out prompts unless others are named. `data` is the node that holds the data, `asked` the
+    one that holds the questions: training never reads more of the latter than its own first few.
     """
 
     def __init__(self, experiment: Experiment, questions: Questions | None = None) -> None:
         self.e = experiment
         self.questions = questions or Questions(HELDOUT, experiment.evaluation.prompts)
-        self.data = "data"
+        self.data = self.asked = "data"
         self.arms = experiment.all_arms()
         self.nodes: dict[str, Node] = {}
         self.models: dict[tuple[str, int], str] = {}
         self._by_key: dict[str, str] = {}
-        self.lengths = asdict(experiment.lengths)
-        self.device = {
-            "device": experiment.runtime.device,
-            "dtype": experiment.model.dtype,
-            "threads": experiment.runtime.threads,
-        }
-        if experiment.model.matmul is not None:  # only when set, so that artifacts made before it was known stay valid
-            self.device["matmul"] = experiment.model.matmul
+        self.setup = Setup(compute=compute(experiment), lengths=experiment.lengths, template=experiment.model.template)
 
     def add(
-        self,
-        name: str,
-        kind: str,
-        spec: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        seed: int,
-        row: str,
-        column: str,
-        cost: str,
-        runs: Any = None,
+        self, name: str, spec: StageSpec, inputs: Mapping[str, str], *, seed: int = 0, row: str, column: str = SHARED, cost: str,
+        runs: Any = None, code: Mapping[str, str] | None = None,
     ) -> str:
         """Adds a node, or finds the one with the same key: equal stages are one stage.
 
-        The source of every plugin that the spec names, or that the stage `runs` besides, is in the key.
+        The source of what a user wrote, as far as the spec names it or the stage `runs` it besides, is in the key; so
+        is `code`.
         """
         keys = {role: self.nodes[other].key for role, other in inputs.items()}
-        decisive = {k: v for k, v in spec.items() if k != "how"}
-        code = {"code": found} if (found := used([spec, runs])) else {}
-        key = digest({"kind": kind, "version": VERSIONS[kind], "spec": decisive, "seed": seed, "inputs": keys, **code})
+        code = {**_functions(spec), **used([spec, runs]), **(code or {})}
+        key = stage_key(spec.KIND, spec.VERSION, spec, seed, keys, code)
         if key in self._by_key:
             return self._by_key[key]
         if name in self.nodes:  # another stage has it, e.g. reference log-probs under other limits
             name = f"{name}-{key[:8]}"
-        self.nodes[name] = Node(
-            name=name, kind=kind, spec=spec, inputs=dict(inputs), seed=seed, row=row, column=column, key=key, cost=cost
-        )
+        self.nodes[name] = Node(name=name, spec=spec, inputs=dict(inputs), seed=seed, row=row, column=column, key=key, cost=cost)
         self._by_key[key] = name
         return name
+
+    def setup_for(self, *, lengths: Lengths | None = None, tokens_per_microbatch: int | None = None) -> Setup:
+        """How a stage opens models, under limits of its own."""
+        own = self.setup if lengths is None else replace(self.setup, lengths=lengths)
+        return own if tokens_per_microbatch is None else replace(own, tokens_per_microbatch=tokens_per_microbatch)
 
     def data_inputs(self, split: str | None = None) -> dict[str, str]:
         """The data, and the preference pairs made here if there are any; for a split of revisions, those."""
         made = {"revisions": "revisions"} if split in REVISED else {}
         return {"data": self.data} | ({"preferences": "preferences"} if "preferences" in self.nodes else {}) | made
 
-    def reward_spec(self, reward: Any) -> Any:
+    def reward_spec(self, reward: str | Mapping[str, Any]) -> Mapping[str, Any]:
         """A reward as a self-contained mapping: names of this experiment are resolved, at any depth."""
         return resolved_reward(reward, self.e)
 
@@ -124,13 +117,25 @@ class Graph:
         return own | ({f"reward_references/{name}": self.models[arm.start, seed]} if how.get("reference") else {})
 
 
-def language_model(settings: Settings) -> dict[str, Any]:
-    """A judging model as part of a spec: what it is under "judge", how it is reached under "how"."""
-    given = decisive(settings)
-    words = {"template_sha": template.get(settings.template).sha}
-    if path := given.get("path"):
-        words["fingerprint"] = model_bytes(path)
-    return {"judge": {**given, **words}, "how": {k: v for k, v in asdict(settings).items() if k in HOW}}
+def _functions(spec: StageSpec) -> dict[str, str]:
+    """Fingerprints of the functions that rewards in a spec name, by that name."""
+    named = ((path, source_of(path)) for path in sorted(functions_in(decisive(spec))))
+    return {path: file_fingerprint(file) for path, file in named if file is not None}
+
+
+def compute(experiment: Experiment) -> Compute:
+    """On what stages compute here, with "auto" resolved: a laptop and an accelerator never share an artifact."""
+    device, dtype = experiment.runtime.device, experiment.model.dtype
+    kind = (resolve_device(device) if device == "auto" else device).split(":")[0]
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "bfloat16"
+    return Compute(device=kind, dtype=dtype, threads=experiment.runtime.threads, matmul=experiment.model.matmul)
+
+
+def judged_by(settings: Settings) -> JudgedBy:
+    """A judging model, its template and weights named by their content."""
+    path = None if isinstance(settings, LLM) else settings.path
+    return JudgedBy(settings=settings, template_sha=template.get(settings.template).sha, fingerprint=model_bytes(path))
 
 
 def model_bytes(path: str | None) -> str | None:

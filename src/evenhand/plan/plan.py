@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evenhand import plugins
 from evenhand.plan import evaluation, training
-from evenhand.plan.evaluation import Cells
+from evenhand.plan.evaluation import Judged
 from evenhand.plan.graph import SHARED, Graph, Node, Questions
 from evenhand.plugins import Plugin
 from evenhand.spec.experiment import Experiment
@@ -27,8 +27,8 @@ class Plan:
     judge_test: str | None = None
     reward_samples: str | None = None
     frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    grid: Mapping[int, Cells] = field(default_factory=dict)
-    """By completion limit: the cells of `evaluation.length_grid`."""
+    grid: Mapping[int, Judged] = field(default_factory=dict)
+    """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
     experiment: Experiment
     plugins: tuple[Plugin, ...] = ()
     """The user's code that stages may need."""

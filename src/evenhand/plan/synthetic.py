@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
-from evenhand.plan.graph import SHARED, Graph, language_model
+from evenhand.judges.config import LLM
+from evenhand.plan.graph import Graph, judged_by, model_bytes
+from evenhand.stages.annotate import AnnotateSpec
+from evenhand.stages.revise import ReviseSpec
 
 
 def annotate(graph: Graph) -> None:
@@ -13,31 +15,34 @@ def annotate(graph: Graph) -> None:
     section, seed = graph.e.annotate, graph.e.seeds[0]
     if section is None:
         return
-    spec = {**section.spec(), "reward": graph.reward_spec(section.reward), **_shared(graph)}
     inputs = {"start": graph.models[graph.e.start, seed], "data": graph.data}
     cost = f"{section.prompts + section.heldout_prompts} prompts x {section.completions_per_prompt}"
+    reward = None
     if section.judge is not None:
-        spec |= language_model(section.judge)
         cost += ", judged in both orders"
     else:
+        assert section.reward is not None
+        reward = graph.reward_spec(section.reward)
         inputs |= graph.reward_inputs(section.reward, seed)
-    graph.add("preferences", "annotate", spec, inputs, graph.e.data.seed, "preferences", SHARED, cost)
+    spec = AnnotateSpec(
+        section=replace(section, reward=None, judge=None), reward=reward, setup=graph.setup,
+        judge=judged_by(section.judge) if section.judge is not None else None,
+    )  # fmt: skip
+    graph.add("preferences", spec, inputs, seed=graph.e.data.seed, row="preferences", cost=cost)
 
 
 def revise(graph: Graph) -> None:
-    """Answers criticised and revised, for the splits of `making.REVISED`."""
+    """Answers criticised and revised, for the splits of `synthesis.config.REVISED`."""
     from evenhand.synthesis.constitution import BUILTIN, principles
 
     section = graph.e.revise
     if section is None:
         return
-    given = {k: v for k, v in asdict(section).items() if k not in ("by", "principles")}
-    words = [asdict(p) for p in principles(section.principles or BUILTIN)]
-    spec = {**given, "principles": words, **_shared(graph), **(language_model(section.by) if section.by else {})}
+    by = section.by
+    spec = ReviseSpec(
+        section=replace(section, by=None, principles=None), principles=tuple(principles(section.principles or BUILTIN)),
+        by=by, fingerprint=None if by is None or isinstance(by, LLM) else model_bytes(by.path), setup=graph.setup,
+    )  # fmt: skip
     inputs = {"start": graph.models[graph.e.start, graph.e.seeds[0]], "data": graph.data}
     cost = f"{section.prompts + section.heldout_prompts} prompts x {1 + 2 * section.rounds} questions"
-    graph.add("revisions", "revise", spec, inputs, graph.e.data.seed, "revisions", SHARED, cost)
-
-
-def _shared(graph: Graph) -> dict[str, Any]:
-    return {"lengths": graph.lengths, "template": graph.e.model.template, **graph.device}
+    graph.add("revisions", spec, inputs, seed=graph.e.data.seed, row="revisions", cost=cost)

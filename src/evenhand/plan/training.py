@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from evenhand import plugins
+from evenhand.data.config import DataConfig
 from evenhand.data.files import local_files
 from evenhand.errors import UserError
+from evenhand.methods import BINARY
 from evenhand.models import adapter_files
 from evenhand.plan import synthetic
-from evenhand.plan.graph import SHARED, Graph, model_bytes
-from evenhand.plan.parameters import decisive, revision
-from evenhand.spec.arms import Arm, Train
-from evenhand.spec.experiment import SPLITS
+from evenhand.plan.graph import HELDOUT, SHARED, Graph, model_bytes
+from evenhand.spec.arms import Arm
 from evenhand.spec.pretrained import Adopted
+from evenhand.stages.base import BaseSpec, ModelSource
+from evenhand.stages.data import DEFAULT_SIZES, DataSpec
+from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
+from evenhand.stages.fit import FitSpec
+from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
+from evenhand.stages.reference import ReferenceSpec
+from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.store.fingerprint import file_fingerprint, folder_fingerprint
+from evenhand.train.config import Train
 
 APART = "data set apart"
-VALIDATION = ("keep", "validate_every", "validation_prompts")
-"""Training settings that a spec names only where they decide anything, so that results stored before them stay found."""
+ASKED = "held-out prompts"
 
 
 def data(graph: Graph) -> None:
-    """The data, one artifact for all; with a section `tune` they lose the prompts that tuning asks."""
-    given = asdict(graph.e.data)
-    corpus = graph.e.model.pretrain.documents if graph.e.model.pretrain else 0
-    spec = {**given, "corpus": corpus, "evaluation_prompts": graph.e.evaluation.prompts, "fingerprints": _data_bytes(given)}
-    source = f"world {graph.e.data.world}" if graph.e.data.world else ", ".join(s for s in SPLITS if given[s])
-    formats = plugins.bringing("data format") if any(given[s] for s in SPLITS) else {}  # one of them may be recognised
-    graph.add("data", "data", spec | ({"formats": formats} if formats else {}), {}, graph.e.data.seed, "data", SHARED, source)
+    """The data, one artifact for all; with a section `tune` they lose the prompts that tuning asks.
+
+    A built-in world makes as many held-out prompts as it is asked for: those that the data do not hold are a node of their own,
+    so that a larger evaluation trains nothing again.
+    """
+    config = graph.e.data
+    spec = DataSpec(
+        source=replace(config, seed=0, supervise=DataConfig().supervise),  # the node has the seed; how to supervise is training's
+        corpus=graph.e.model.pretrain.documents if graph.e.model.pretrain else 0,
+        fingerprints=_data_bytes(config),
+        world_version=_world_version(config),
+    )
+    source = f"world {config.world}" if config.world else ", ".join(config.sources)
+    formats = plugins.bringing("data format") if config.sources else {}  # one of them may be recognised
+    graph.add("data", spec, {}, seed=config.seed, row="data", cost=source, code=formats)
+    count, held = graph.e.evaluation.prompts, {**DEFAULT_SIZES, **config.sizes}[HELDOUT]
+    if config.world and count > held and HELDOUT not in config.sizes:
+        more = replace(spec, only=(HELDOUT,), corpus=0, source=replace(spec.source, sizes={HELDOUT: count}))
+        graph.asked = graph.add(ASKED, more, {}, seed=config.seed, row=ASKED, cost=f"{count} prompts")
     if graph.e.tune is not None:
-        apart = {"prompts": graph.e.tune.prompts}
+        apart = ValidationSplitSpec(prompts=graph.e.tune.prompts)
         cost = f"{graph.e.tune.prompts} prompts for tuning"
-        graph.data = graph.add(APART, "validation_split", apart, {"data": "data"}, 0, APART, SHARED, cost)
+        graph.data = graph.add(APART, apart, {"data": "data"}, row=APART, cost=cost)
+    if graph.asked == "data" or graph.questions.split != HELDOUT:
+        graph.asked = graph.data
 
 
 def starts(graph: Graph) -> None:
     """What arms may start from, and preference pairs made from it."""
     pretrain = graph.e.pretrain_arm()
     if pretrain is not None:
-        spec = _fit_spec(graph, pretrain) | {"world": graph.e.data.world}
-        base = graph.add("base", "fit", spec, {"data": "data"}, 0, "base", SHARED, _fit_cost(pretrain))
+        spec = replace(_fit_spec(graph, pretrain), world=graph.e.data.world)
+        base = graph.add("base", spec, {"data": "data"}, row="base", cost=_fit_cost(pretrain))
     else:
-        spec = {"path": graph.e.model.path, "revision": graph.e.model.revision, "fingerprint": model_bytes(graph.e.model.path)}
-        spec |= _base_of_adapter(graph.e.model.path, graph.e.model.base)
-        base = graph.add("base", "base", spec, {}, 0, "base", SHARED, str(graph.e.model.path))
+        path = str(graph.e.model.path)
+        source = _source(path, graph.e.model.revision, graph.e.model.base)
+        base = graph.add("base", BaseSpec(model=source), {}, row="base", cost=path)
     sft = graph.e.sft_arm()
     for seed in graph.e.seeds:
         graph.models["base", seed] = base
@@ -59,26 +78,25 @@ def starts(graph: Graph) -> None:
     synthetic.revise(graph)
 
 
-def _base_of_adapter(path: str | None, base: str | None) -> dict[str, Any]:
-    """What an adapter in `path` changes, and its bytes; nothing for a model."""
-    if path is not None and adapter_files.is_adapter(path):
+def _source(path: str, revision: str | None, base: str | None = None) -> ModelSource:
+    """A model that exists; of an adapter also what it changes. Each with its bytes where they are here."""
+    if adapter_files.is_adapter(path):
         base = adapter_files.base_of(path, base)
-    elif base is not None and path is not None and Path(path).expanduser().is_dir():
+    elif base is not None and Path(path).expanduser().is_dir():
         raise UserError(
             f"'{path}' is a model, not an adapter", where="model.base", fix="remove `base`, or point `path` to an adapter"
         )
-    return {} if base is None else {"base": base, "base_fingerprint": model_bytes(base)}
+    return ModelSource(path=path, revision=revision, fingerprint=model_bytes(path), base=base, base_fingerprint=model_bytes(base))
 
 
 def _adopt(graph: Graph, name: str, model: Adopted, base: str) -> None:
     """A reward model that exists: one for all seeds. It is opened beside the base, whose tokenizer it may not share."""
-    spec = {
-        "path": model.path, "revision": model.revision, "fingerprint": model_bytes(model.path), "kind": model.kind,
-        "own_template": model.template, "normalise": model.normalise, "lengths": graph.lengths,
-        "template": graph.e.model.template, **graph.device, **_base_of_adapter(model.path, None),
-    }  # fmt: skip
+    spec = PretrainedRewardModelSpec(
+        model=_source(model.path, model.revision), kind=model.kind, own_template=model.template, normalise=model.normalise,
+        setup=graph.setup,
+    )  # fmt: skip
     inputs = {"start": base} | ({"data": graph.data} if model.normalise else {})
-    node = graph.add(f"reward_models/{name}", "pretrained_reward_model", spec, inputs, 0, name, SHARED, model.path)
+    node = graph.add(f"reward_models/{name}", spec, inputs, row=name, cost=model.path)
     graph.models |= {(f"reward_models/{name}", seed): node for seed in graph.e.seeds}
 
 
@@ -101,14 +119,8 @@ def _evaluated(graph: Graph, name: str, seed: int, column: str, tokens_per_micro
     model = graph.models[f"reward_models/{name}", seed]
     reference = graph.model_inputs(name, seed).get(f"reward_references/{name}")
     inputs = {"model": model, **graph.data_inputs()} | ({"reference": reference} if reference else {})
-    spec = {
-        "lengths": graph.lengths,
-        "template": graph.e.model.template,
-        "tokens_per_microbatch": tokens_per_microbatch,
-        **graph.device,
-    }
-    row = f"{name} accuracy"
-    return graph.add(f"{model}/evaluation", "evaluate_reward_model", spec, inputs, 0, row, column, "held-out pairs")
+    spec = EvaluateRewardModelSpec(setup=graph.setup_for(tokens_per_microbatch=tokens_per_microbatch))
+    return graph.add(f"{model}/evaluation", spec, inputs, row=f"{name} accuracy", column=column, cost="held-out pairs")
 
 
 def policy(graph: Graph, arm: Arm, seed: int) -> str:
@@ -130,61 +142,36 @@ def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
     inputs = {"start": start, **graph.data_inputs(arm.data)}
     method = arm.build(steps=1, max_tokens=arm.lengths.completion)
     if method.reference == "start" and not method.online:
-        inputs["reference"] = _reference(graph, arm, method.data, start)
+        inputs["reference"] = _reference(graph, arm, start)
     if arm.reward is not None:
         inputs |= graph.reward_inputs(arm.reward, seed)
     column = f"seed {seed}" if arm.per_seed else SHARED
     name = f"{prefix}/seed-{seed}" if arm.per_seed else prefix
-    seed = seed if arm.per_seed else 0
-    return graph.add(name, "fit", _fit_spec(graph, arm), inputs, seed, arm.name, column, _fit_cost(arm), runs=method)
+    own, cost = seed if arm.per_seed else 0, _fit_cost(arm)
+    return graph.add(name, _fit_spec(graph, arm), inputs, seed=own, row=arm.name, column=column, cost=cost, runs=method)
 
 
-def _reference(graph: Graph, arm: Arm, split: str, start: str) -> str:
+def _reference(graph: Graph, arm: Arm, start: str) -> str:
     """Reference log-probs of a split under the start, computed once and shared by arms and seeds."""
-    spec = {
-        "split": arm.data or split, "binary": split == "binary", "lengths": asdict(arm.lengths),
-        "supervise": graph.e.data.supervise, "template": graph.e.model.template,
-        "tokens_per_microbatch": arm.train.tokens_per_microbatch, **graph.device,
-    }  # fmt: skip
-    name = f"reference/{start}/{arm.data or split}"
-    temperature = arm.build(steps=1, max_tokens=arm.lengths.completion).logit_temperature(arm.sampling.temperature)
-    if temperature != 1.0:
-        spec, name = {**spec, "temperature": temperature}, f"{name}/temperature-{temperature:g}"
-    return graph.add(
-        name,
-        "reference",
-        spec,
-        {"start": start, **graph.data_inputs(arm.data)},
-        0,
-        "reference",
-        SHARED,
-        "one forward pass",
-    )
+    method = arm.build(steps=1, max_tokens=arm.lengths.completion)
+    temperature = method.logit_temperature(arm.sampling.temperature)
+    spec = ReferenceSpec(
+        split=arm.data or method.split, binary=method.data == BINARY, supervise=graph.e.data.supervise, temperature=temperature,
+        setup=graph.setup_for(lengths=arm.lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch),
+    )  # fmt: skip
+    name = f"reference/{start}/{arm.data or method.data}"
+    name += f"/temperature-{temperature:g}" if temperature != 1.0 else ""
+    inputs = {"start": start, **graph.data_inputs(arm.data)}
+    return graph.add(name, spec, inputs, row="reference", cost="one forward pass")
 
 
-def _fit_spec(graph: Graph, arm: Arm) -> dict[str, Any]:
-    train = asdict(arm.train)
-    train["learning_rate"] = arm.learning_rate
-    if arm.train.keep == "last":
-        train = {k: v for k, v in train.items() if k not in VALIDATION}
-    if not arm.train.stop_when:
-        del train["stop_when"]  # likewise
-    del train["adapter"]
-    if arm.train.adapter is not None:
-        train["adapter"] = arm.train.adapter.spec()
-    return {
-        "method": arm.method, "parameters": decisive(arm.method, arm.parameters), "train": train,
-        "sampling": asdict(arm.sampling),
-        "lengths": asdict(arm.lengths), "supervise": graph.e.data.supervise, "template": graph.e.model.template,
-        "reward": graph.reward_spec(arm.reward), "data": arm.data, **graph.device,
-        **revision(arm, weighted=_may_weigh_pairs(graph)),
-    }  # fmt: skip
-
-
-def _may_weigh_pairs(graph: Graph) -> bool:
-    """Whether the preferences may hold rankings or soft labels: a built-in world's are plain pairs."""
-    section = graph.e.annotate
-    return section.labels == "soft" if section is not None else graph.e.data.world is None
+def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
+    reward = graph.reward_spec(arm.reward) if arm.reward is not None else None
+    return FitSpec(
+        method=arm.method, parameters=arm.parameters, train=replace(arm.train, learning_rate=arm.learning_rate),
+        sampling=arm.sampling, setup=graph.setup_for(lengths=arm.lengths), supervise=graph.e.data.supervise, reward=reward,
+        data=arm.data,
+    )  # fmt: skip
 
 
 def _fit_cost(arm: Arm) -> str:
@@ -192,9 +179,16 @@ def _fit_cost(arm: Arm) -> str:
     return f"{arm.method}: {budget} x {arm.train.prompts_per_step} prompts"
 
 
-def _data_bytes(data: Mapping[str, Any]) -> dict[str, list[str]]:
+def _data_bytes(config: DataConfig) -> dict[str, tuple[str, ...]]:
     """The bytes of every local file or folder a split is read from."""
-    watched = {split: local_files(data[split]) for split in SPLITS if data[split]}
+    watched = {split: local_files(source) for split, source in config.sources.items()}
     return {
-        split: [folder_fingerprint(p) if p.is_dir() else file_fingerprint(p) for p in paths] for split, paths in watched.items()
+        split: tuple(folder_fingerprint(p) if p.is_dir() else file_fingerprint(p) for p in paths)
+        for split, paths in watched.items()
     }
+
+
+def _world_version(config: DataConfig) -> int | None:
+    from evenhand import worlds
+
+    return worlds.get(config.world, **config.options).version if config.world else None

@@ -128,7 +128,7 @@ def judge(done: Finished) -> dict[str, Any]:
     test = done.plan.judge_test
     tested = done.load(test, "self_test.json") if test is not None and done.has(test) else None
     verdicts = {a: list(done.verdicts[a].values()) for a in done.arms}
-    return judge_card(done.plan.experiment.judge, node.spec["judge"], verdicts, done.baseline, tested)
+    return judge_card(done.plan.experiment.judge, node.spec.judge, verdicts, done.baseline, tested)
 
 
 def samples(done: Finished) -> list[dict[str, Any]]:

@@ -30,10 +30,10 @@ def selections(done: Finished) -> dict[str, dict[str, Any]]:
 
 def _validation(done: Finished, name: str) -> frozenset[str]:
     """Ids of the prompts that chose."""
-    from evenhand import methods
+    from evenhand.stages.training_run import FitSpec
     from evenhand.stages.validate import held_out  # torch, only where an arm asks for it
 
     node = done.plan[name]
     inputs = {role: done.store.path(done.plan[other].key) for role, other in node.inputs.items()}
-    method = methods.build(node.spec["method"], node.spec["parameters"], steps=1, max_tokens=node.spec["lengths"]["completion"])
-    return held_out(node.spec, inputs, method)
+    assert isinstance(node.spec, FitSpec)
+    return held_out(node.spec, inputs, node.spec.build())

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from evenhand.judges.agreement import merged
+from evenhand.judges.config import LLM
+from evenhand.stages.judge import JudgedBy, ScoredBy
 from evenhand.stats.difficulty import prompt_difficulty
 from evenhand.stats.length_contrasts import AtEqualLength, at_equal_length, the_baseline
 
@@ -20,27 +22,22 @@ OTHERS = 4
 """Policies besides the one under test that a prompt's difficulty can be told from."""
 
 
-def judge_card(
-    settings: Any, spec: Mapping[str, Any], verdicts: Verdicts, baseline: str, tested: Mapping[str, Any] | None
-) -> dict:
+def judge_card(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseline: str, tested: Mapping[str, Any] | None) -> dict:
     """Who judged, by what rules, how it behaved over all arms but the baseline, and how it did in its self-test.
 
     `right_or_wrong` stands in it where every score is 1 or 0: an arm's mean score is then the share of prompts it solves.
     """
-    given = dict(spec)
-    kind = given.pop("kind")
-    reward = getattr(settings, "reward", None)  # as the experiment calls it, which says more than its outermost kind
-    named = reward if isinstance(reward, str) and reward != kind else None
-    name = named or given.get("model") or given.get("path") or given.get("name") or given.get("world") or kind
-    card: dict[str, Any] = {"name": name, "kind": kind}
-    if "template_sha" in given:
-        card |= {
-            k: given[k]
-            for k in ("template", "template_sha", "verdict", "temperature", "revision")
-            if given.get(k) not in (None, "")
-        }
+    asked = judged_by.settings
+    if isinstance(asked, ScoredBy):
+        kind = str(asked.reward["kind"])
+        reward = settings.reward  # as the experiment calls it, which says more than its outermost kind
+        card: dict[str, Any] = {"name": reward if isinstance(reward, str) and reward != kind else asked.name, "kind": kind}
+        card["tie"] = asked.tie
     else:
-        card["tie"] = settings.tie
+        card = {"name": asked.model if isinstance(asked, LLM) else asked.path, "kind": asked.kind}
+        told = {"template_sha": judged_by.template_sha, **asdict(asked)}
+        order = ("template", "template_sha", "verdict", "temperature", "revision")
+        card |= {k: told[k] for k in order if told.get(k) not in (None, "")}
     golds = [g for seeds in verdicts.values() for v in seeds for g in v.get("gold", ())]
     if golds and all(g in (0.0, 1.0) for g in golds):
         card["right_or_wrong"] = True

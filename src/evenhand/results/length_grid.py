@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.evaluation.best_of_n import length_grid as by_training_length
-from evenhand.plan.evaluation import Cells
+from evenhand.plan.evaluation import Judged
 from evenhand.results.judge_summary import mean_or_none
 from evenhand.results.run_artifacts import Finished
 from evenhand.stats.twoway import paired_difference, win_rate
@@ -32,7 +32,7 @@ Outcomes = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """arm -> seed -> what was judged and measured there."""
 
 
-def _read(done: Finished, cells: Cells) -> Outcomes:
+def _read(done: Finished, cells: Judged) -> Outcomes:
     found: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in cells.verdicts}
     for arm, seeds in cells.verdicts.items():
         for seed, node in seeds.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.results.run_artifacts import Finished
+from evenhand.stages.training_run import FitSpec
 from evenhand.train.monitor import STOPPED, WARNINGS, replay
 
 WORDS = ("limit", "sentence", "measures", "means", "normal", "fix")
@@ -52,19 +53,18 @@ def _fits(arm: str, done: Finished) -> dict[int, str]:
 
 def _said(done: Finished, name: str) -> list[dict[str, Any]]:
     node = done.plan[name]
+    assert isinstance(node.spec, FitSpec)
     return remarks(done.store.path(node.key), node.spec)
 
 
-def remarks(folder: Path, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+def remarks(folder: Path, spec: FitSpec) -> list[dict[str, Any]]:
     """What the stage said; of one that was trained before stages said anything, what its metrics say now."""
     if (folder / WARNINGS).exists():
         return _read(folder / WARNINGS)
-    from evenhand import methods
     from evenhand.stages.monitoring import silent  # torch, only where the stage itself did not say
 
-    method = methods.build(spec["method"], spec["parameters"], steps=1, max_tokens=spec["lengths"]["completion"])
     rows = (_rows(folder / name) for name in ("metrics.jsonl", "samples.jsonl"))
-    return [asdict(remark) for remark in replay(*rows, silent=silent(method))]
+    return [asdict(remark) for remark in replay(*rows, silent=silent(spec.build()))]
 
 
 def by_rule(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -37,6 +37,18 @@ def load_function(path: str, *, base: str | Path = ".") -> Callable[..., Any]:
     return found
 
 
+def source_of(path: str, *, base: str | Path = ".") -> Path | None:
+    """The file that `load_function` would take the function from; None where there is none, or it is not Python's source."""
+    source = path.rpartition(":")[0]
+    if source.endswith(".py"):
+        return Path(base, source) if Path(base, source).is_file() else None
+    try:
+        found = importlib.util.find_spec(source)
+    except (ImportError, ValueError):  # said in full where the function is loaded
+        return None
+    return Path(found.origin) if found is not None and found.origin and found.has_location else None
+
+
 def _from_file(file: Path, path: str) -> ModuleType:
     if not file.is_file():
         raise UserError(f"there is no file {file}", where=path, fix="the path is relative to the experiment file")

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import evenhand
+from evenhand.configfile.schema import to_json
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Job:
     """A node made self-contained: `inputs` are keys, `meta` is what the artifact will say about its origin."""
 
     name: str
     kind: str
-    spec: Mapping[str, Any]
+    spec: Any
     seed: int
     inputs: Mapping[str, str]
     key: str
@@ -33,16 +34,16 @@ def versions() -> dict[str, str]:
     return {"evenhand": evenhand.__version__, "python": platform.python_version(), **installed}
 
 
-def as_task(node: Node, keys: Mapping[str, str]) -> Task:
+def as_job(node: Node, keys: Mapping[str, str]) -> Job:
     """The node with its inputs as keys."""
     inputs = {role: keys[name] for role, name in node.inputs.items()}
     meta = {
         "name": node.name,
         "kind": node.kind,
-        "spec": dict(node.spec),
+        "spec": to_json(node.spec),
         "seed": node.seed,
         "inputs": {role: {"name": name, "key": keys[name]} for role, name in node.inputs.items()},
         "key": node.key,
         "versions": versions(),
     }
-    return Task(name=node.name, kind=node.kind, spec=node.spec, seed=node.seed, inputs=inputs, key=node.key, meta=meta)
+    return Job(name=node.name, kind=node.kind, spec=node.spec, seed=node.seed, inputs=inputs, key=node.key, meta=meta)

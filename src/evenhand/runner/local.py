@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.plugins import Plugin, activate
 from evenhand.runner import timings
-from evenhand.runner.job import as_task
+from evenhand.runner.job import as_job
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.state import Board, Status
 from evenhand.runner.worker import THREADS, Setting, perform, work
@@ -160,7 +160,7 @@ class _Scheduler:
                 self.view.tick()
 
             try:
-                perform(as_task(node, self.keys), self.store, self.stages, report)
+                perform(as_job(node, self.keys), self.store, self.stages, report)
             except Exception as error:
                 self.fail(node, one_line(error))
             else:
@@ -224,7 +224,7 @@ class _Scheduler:
             store=self.store.root, stages=self.stages, threads=self.threads, log=log, device=device, plugins=self.plugins
         )
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(as_task(node, self.keys), setting, there), name=node.name, daemon=False)
+        process = context.Process(target=work, args=(as_job(node, self.keys), setting, there), name=node.name, daemon=False)
         with _environment(**dict.fromkeys(THREADS, str(self.threads)), TOKENIZERS_PARALLELISM="false"):
             process.start()
         there.close()  # so that the end of the worker is the end of the pipe

@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from evenhand.plugins import Plugin, activate
-from evenhand.runner.job import Task
+from evenhand.runner.job import Job
 from evenhand.runner.worker_protocol import Failed, Finished, Sender, one_line, relay_warnings
+from evenhand.stages.context import StageContext
 from evenhand.store.store import Store
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -39,26 +40,26 @@ class Setting:
     plugins: tuple[Plugin, ...] = ()
 
 
-def perform(task: Task, store: Store, stages: str, report: Callable[..., None]) -> None:
+def perform(job: Job, store: Store, stages: str, report: Callable[..., None]) -> None:
     """Runs the node's stage in the store, unless another process just finished it."""
-    stage = importlib.import_module(stages).STAGES[task.kind]
-    inputs = {role: store.path(key) for role, key in task.inputs.items()}
-    with store.open(task.key, task.meta, lambda: report(0, 0, phase="waits for another run")) as folder:
+    stage = importlib.import_module(stages).STAGES[job.kind]
+    inputs = {role: store.path(key) for role, key in job.inputs.items()}
+    with store.open(job.key, job.meta, lambda: report(0, 0, phase="waits for another run")) as folder:
         if folder is not None:
-            stage(task.spec, task.seed, inputs=inputs, out=folder, report=report)
+            stage(job.spec, StageContext(seed=job.seed, inputs=inputs, out=folder, report=report))
 
 
-def work(task: Task, setting: Setting, pipe: Connection) -> None:
+def work(job: Job, setting: Setting, pipe: Connection) -> None:
     """The main function of a worker process. Its output goes to the log; its end is a message."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the scheduler decides
     _end_with_parent()
-    _into_log(setting.log, task.name)
+    _into_log(setting.log, job.name)
     _use(setting)
     sender = Sender(pipe)
     relay_warnings(sender)
     try:
         activate(setting.plugins)
-        perform(task, Store(setting.store), setting.stages, sender.report)
+        perform(job, Store(setting.store), setting.stages, sender.report)
     except Exception as error:
         traceback.print_exc()
         sender.send(Failed(one_line(error)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from evenhand.configfile.schema import from_signature
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import METHODS, Method, build
-from evenhand.models.adapter_config import RATE, Adapter
+from evenhand.models.adapter_config import RATE
+from evenhand.train.config import Lengths, SamplingConfig, Train
 
 START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
@@ -26,56 +27,6 @@ def best_of_n(*, n: int = 8) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Train:
-    """Budget and optimizer: `steps` or `epochs`; `learning_rate` defaults to the method's; `warmup` is a share of the steps.
-
-    `keep` "best" takes the weights that did best on `validation_prompts` prompts, which are taken out of training, measured every
-    `validate_every` steps (0: after every round of a method with rounds): by the arm's reward, or by its loss if it has none.
-    `stop_when` ends training early where a rule of docs/monitoring.md passes the given limit: {kl: 50, entropy_below: 0.1}.
-    `adapter` trains low-rank changes of some layers in place of all weights: docs/adapters.md.
-    """
-
-    steps: int | None = None
-    epochs: float | None = None
-    prompts_per_step: int = 32
-    learning_rate: float | None = None
-    schedule: str = "cosine"
-    schedule_parameters: Mapping[str, float] = field(default_factory=dict)
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip: float = 1.0
-    tokens_per_microbatch: int = 8192
-    gradient_checkpointing: bool = False
-    checkpoint_every: int = 50
-    evaluate_every: int = 0
-    sample_every: int = 0
-    keep: Literal["last", "best"] = "last"
-    validate_every: int = 0
-    validation_prompts: int = 64
-    stop_when: Mapping[str, float] = field(default_factory=dict)
-    adapter: Adapter | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingConfig:
-    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 are off."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lengths:
-    """Limits in tokens. Prompts keep their end, completions their beginning."""
-
-    prompt: int = 512
-    completion: int = 512
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
     """One line of the comparison, checked: its method, parameters, training and signal.
 
@@ -85,11 +36,11 @@ class Arm:
     name: str
     method: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    train: Train = Train()
+    train: Train = field(default_factory=Train)
     start: str = "sft"
     reward: str | Mapping[str, Any] | None = None
-    sampling: SamplingConfig = SamplingConfig()
-    lengths: Lengths = Lengths()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    lengths: Lengths = field(default_factory=Lengths)
     per_seed: bool = True
     data: str | None = None
 

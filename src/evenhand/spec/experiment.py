@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from evenhand.configfile.schema import from_signature
+from evenhand.data.config import SPLITS, DataConfig
 from evenhand.data.source import check_source
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges import config as judging
 from evenhand.judges.config import LLM, LocalLLM, PreferenceModel
 from evenhand.methods import Method
 from evenhand.spec import search_spaces, tuning, value_ranges
-from evenhand.spec.arms import BEST_OF_N, Arm, Lengths, SamplingConfig, Train, parse_arm
+from evenhand.spec.arms import BEST_OF_N, Arm, parse_arm
 from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
-from evenhand.spec.synthetic import REVISED, Annotate, Revise
 from evenhand.spec.tuning import Tune, Tuned
+from evenhand.synthesis.config import REVISED, Annotate, Revise
 from evenhand.trackers import TRACKERS
-
-SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
+from evenhand.train.config import Lengths, SamplingConfig, Train
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,27 +49,6 @@ class ModelConfig:
     matmul: Literal["float32", "bfloat16"] | None = None
     template: str | None = None
     revision: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Where rows come from: a built-in `world` with `sizes` and its task's `options`, or a source per split (a path, a hub name,
-    or a mapping).
-
-    `holdout` is the share of prompts (and pairs) set apart for evaluation when no held-out split is named.
-    """
-
-    world: str | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    demonstrations: str | Mapping[str, Any] | None = None
-    preferences: str | Mapping[str, Any] | None = None
-    prompts: str | Mapping[str, Any] | None = None
-    heldout_preferences: str | Mapping[str, Any] | None = None
-    heldout_prompts: str | Mapping[str, Any] | None = None
-    holdout: float = 0.1
-    seed: int = 0
-    supervise: str = "completion"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

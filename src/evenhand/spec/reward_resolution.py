@@ -37,6 +37,14 @@ def models_in(reward: Any) -> set[str]:
     return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
 
 
+def functions_in(reward: Any) -> set[str]:
+    """Paths of the user's functions inside a resolved reward."""
+    if isinstance(reward, Mapping):
+        own = {str(reward["path"])} if reward.get("kind") == "function" and "path" in reward else set()
+        return own.union(*(functions_in(v) for v in reward.values()))
+    return set().union(*(functions_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+
+
 def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[UserError]:
     """The fault of a world or of its options, if there is one."""
     from evenhand import worlds

@@ -149,8 +149,8 @@ def name_problems(experiment: Experiment) -> Iterator[UserError]:
 
 def section_problems(experiment: Experiment) -> Iterator[UserError]:
     """Values out of range in the sections that all arms share."""
+    from evenhand.data.config import SPLITS
     from evenhand.data.template import SUPERVISE
-    from evenhand.stages.data import SPLITS
 
     for where, ranges in SECTIONS.items():
         part: Any = experiment

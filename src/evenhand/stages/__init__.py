@@ -1,38 +1,38 @@
-"""The stage functions by kind. Light to import: a stage's module is loaded when it runs."""
+"""The stages by kind. Light to import: a stage's module is loaded when its spec is made or when it runs."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from evenhand.protocols import Stage
-
-VERSIONS: dict[str, int] = {
-    "data": 1,
-    "validation_split": 1,
-    "base": 1,
-    "pretrained_reward_model": 1,
-    "fit": 4,
-    "reference": 2,
-    "annotate": 2,
-    "revise": 1,
-    "generate": 2,
-    "judge": 3,
-    "judge_self_test": 1,
-    "evaluate_reward_model": 3,
-    "sample_rewards": 2,
-    "frontier": 2,
+SPECS: Mapping[str, str] = {
+    "data": "DataSpec",
+    "validation_split": "ValidationSplitSpec",
+    "base": "BaseSpec",
+    "pretrained_reward_model": "PretrainedRewardModelSpec",
+    "fit": "FitSpec",
+    "reference": "ReferenceSpec",
+    "annotate": "AnnotateSpec",
+    "revise": "ReviseSpec",
+    "generate": "GenerateSpec",
+    "judge": "JudgeSpec",
+    "judge_self_test": "JudgeSelfTestSpec",
+    "evaluate_reward_model": "EvaluateRewardModelSpec",
+    "sample_rewards": "SampleRewardsSpec",
+    "frontier": "FrontierSpec",
 }
-"""Raised whenever a stage's result changes for the same spec: old artifacts are then no longer found."""
+"""Kind, which is the module's name -> its spec's name."""
 
 
-def _run(
-    kind: str, spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]
-) -> None:
-    importlib.import_module(f"evenhand.stages.{kind}").run(spec, seed, inputs, out, report)
+def spec_class(kind: str) -> type[Any]:
+    """The dataclass that says what a stage of this kind does."""
+    return getattr(importlib.import_module(f"evenhand.stages.{kind}"), SPECS[kind])
 
 
-STAGES: dict[str, Stage] = {kind: partial(_run, kind) for kind in VERSIONS}
+def _run(kind: str, spec: Any, context: Any) -> None:
+    importlib.import_module(f"evenhand.stages.{kind}").run(spec, context)
+
+
+STAGES = {kind: partial(_run, kind) for kind in SPECS}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from evenhand.models import adapter_files
 from evenhand.models.adapter_config import Adapter
@@ -19,10 +18,10 @@ _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=Trunk)
 
 
-def with_adapter(model: _Model, spec: Mapping[str, Any], seed: int) -> _Model:
-    """The same network; where a training spec names an adapter, that is all that learns."""
-    if "adapter" in spec["train"]:
-        attach(model, Adapter(**spec["train"]["adapter"]), seed=seed)
+def with_adapter(model: _Model, adapter: Adapter | None, seed: int) -> _Model:
+    """The same network; where there is an adapter, that is all that learns."""
+    if adapter is not None:
+        attach(model, adapter, seed=seed)
     return model
 
 

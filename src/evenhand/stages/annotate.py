@@ -3,43 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
-from evenhand.judges import account
+from evenhand.judges import RewardJudge, account
 from evenhand.seeding import keyed
-from evenhand.stages.common import build_reward, open_policy, open_renderer, read_split, setup, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.judge import JudgedBy, open_judge
+from evenhand.stages.splits import read_split
+from evenhand.synthesis import Labelled
+from evenhand.synthesis.config import Annotate
 from evenhand.types import Group, Prompt, Sampling
 from evenhand.worlds.labels import Annotator
 
-if TYPE_CHECKING:
-    from evenhand.synthesis import Labelled
-
-Label = Callable[[list[Group], str, Callable[..., None]], "Labelled"]
+Label = Callable[[list[Group], str], Labelled]
 KEPT = "answers.kept"
 """Answers sampled so far, while the stage is under way."""
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    policy, renderer = open_policy(inputs["start"], spec, device), open_renderer(inputs["start"], spec["template"])
-    generate = partial(LocalEngine(policy, renderer).generate, max_prompt=spec["lengths"]["prompt"])
-    plain = "judge" not in spec and not {"choose", "margin"} & spec.keys() and spec.get("labels", "drawn") == "drawn"
-    label = drawn(spec, seed, inputs, device) if plain else compared(spec, seed, inputs, out, device)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotateSpec:
+    """The section `annotate`, its `reward` resolved or its `judge` named here."""
+
+    KIND: ClassVar[str] = "annotate"
+    VERSION: ClassVar[int] = 2
+
+    section: Annotate
+    reward: Mapping[str, Any] | None = None
+    judge: JudgedBy | None = None
+    setup: Setup
+
+    @property
+    def drawn(self) -> bool:
+        """Whether labels are drawn between two answers at random, which needs no comparison but the reward's."""
+        ask = self.section
+        return self.judge is None and ask.choose == "random" and not ask.margin and ask.labels in (None, "drawn")
+
+
+def run(spec: AnnotateSpec, context: StageContext) -> None:
+    device, setup, section, out = begin(spec.setup.compute), spec.setup, spec.section, context.out
+    start = context.inputs["start"]
+    policy, renderer = open_policy(start, setup.compute, device), open_renderer(start, setup.template)
+    generate = partial(LocalEngine(policy, renderer).generate, max_prompt=setup.lengths.prompt)
+    label = drawn(spec, context, device) if spec.drawn else compared(spec, context, device)
     found = {}
-    for split, count in (("preferences", spec["prompts"]), ("heldout_preferences", spec["heldout_prompts"])):
-        prompts = [g.prompt for g in read_split(inputs, split.replace("preferences", "prompts"))][:count]
-        sampling = Sampling(temperature=spec["temperature"], max_tokens=spec["lengths"]["completion"], seed=keyed(seed, split))
-        if plain:
-            groups = generate(prompts, spec["completions_per_prompt"], sampling, progress=lambda d, n: report(d, n))
+    for split, count in (("preferences", section.prompts), ("heldout_preferences", section.heldout_prompts)):
+        prompts = [g.prompt for g in read_split(context.inputs, split.replace("preferences", "prompts"))][:count]
+        seed = keyed(context.seed, split)
+        sampling = Sampling(temperature=section.temperature, max_tokens=setup.lengths.completion, seed=seed)
+        if spec.drawn:
+            groups = generate(prompts, section.completions_per_prompt, sampling, progress=context.report)
         else:
-            groups = kept(generate, prompts, spec["completions_per_prompt"], sampling, out, report)
-        found[split] = label(groups, split, report)
+            groups = kept(generate, prompts, section.completions_per_prompt, sampling, context)
+        found[split] = label(groups, split)
         if prompts and not found[split].pairs:
             reasons = ", ".join(f"{n} {reason}" for reason, n in found[split].left_out.items())
             raise UserError(f"no pair of {split} is left", where="annotate", why=reasons, fix="lower `margin`, or sample hotter")
@@ -48,52 +69,56 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     (out / KEPT).unlink(missing_ok=True)
 
 
-def kept(generate: Any, prompts: list[Prompt], n: int, sampling: Sampling, out: Path, report: Any) -> list[Group]:
+def kept(
+    generate: Callable[..., list[Group]], prompts: list[Prompt], n: int, sampling: Sampling, context: StageContext
+) -> list[Group]:
     """The policy's answers, kept piece by piece, so that a stopped stage, whose judge may be slow, samples none of them twice."""
     from evenhand.judges.cache import Cache
     from evenhand.synthesis.resume_cache import kept_answers
 
-    return kept_answers(generate, prompts, n, sampling, cache=Cache(out / KEPT), identity="start", progress=report)
+    cache = Cache(context.out / KEPT)
+    return kept_answers(generate, prompts, n, sampling, cache=cache, identity="start", progress=context.report)
 
 
-def drawn(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], device: str) -> Label:
+def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
     """Two answers at random, scored 1 and 0 by a noisy annotator that sees the reward."""
     from evenhand.rewards.annotate import annotate
-    from evenhand.synthesis import Labelled
 
-    reward, annotator = build_reward(spec["reward"], inputs, spec, device), annotator_of(spec)
+    assert spec.reward is not None
+    reward, annotator = build_reward(spec.reward, context.inputs, spec.setup, device), annotator_of(spec.section)
 
-    def label(groups: list[Group], split: str, report: Callable[..., None]) -> Labelled:
-        found = annotate(groups, reward, annotator, seed=seed)
+    def label(groups: list[Group], split: str) -> Labelled:
+        found = annotate(groups, reward, annotator, seed=context.seed)
         return Labelled(pairs=found.pairs, left_out={"without two different answers": found.dropped} if found.dropped else {})
 
     return label
 
 
-def compared(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, device: str) -> Label:
+def compared(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
     """Pairs chosen and labelled as the section says, by its reward or its judge; see `evenhand.synthesis.label`."""
-    from evenhand.judges import RewardJudge
-    from evenhand.stages.judge import open_judge
     from evenhand.synthesis import flip_labels, label
 
-    if "judge" in spec:
-        judge, usual, flip = open_judge(spec, inputs, out, device), "hard", spec["flip"]
+    section = spec.section
+    if spec.judge is not None:
+        judge, usual, flip = open_judge(spec.judge, context, spec.setup, device), "hard", section.flip
     else:  # the annotator that sees the reward does its own flipping
-        judge, usual, flip = RewardJudge(build_reward(spec["reward"], inputs, spec, device), name="annotator"), "drawn", 0.0
+        assert spec.reward is not None
+        reward = build_reward(spec.reward, context.inputs, spec.setup, device)
+        judge, usual, flip = RewardJudge(reward, name="annotator"), "drawn", 0.0
 
-    def labelled(groups: list[Group], split: str, report: Callable[..., None]) -> Labelled:
-        key = keyed(seed, split)
+    def labelled(groups: list[Group], split: str) -> Labelled:
+        key = keyed(context.seed, split)
         found = label(
-            groups, judge, choose=spec.get("choose", "random"), labels=spec.get("labels", usual),
-            margin=spec.get("margin", 0.0), annotator=annotator_of(spec), seed=key, progress=report,
+            groups, judge, choose=section.choose, labels=section.labels or usual, margin=section.margin,
+            annotator=annotator_of(section), seed=key, progress=context.report,
         )  # fmt: skip
         return replace(found, pairs=tuple(flip_labels(found.pairs, flip, seed=key))) if flip else found
 
     return labelled
 
 
-def annotator_of(spec: Mapping[str, Any]) -> Annotator:
-    return Annotator(temperature=spec["noise"], bias_per_word=spec["bias_per_word"], flip=spec["flip"])
+def annotator_of(section: Annotate) -> Annotator:
+    return Annotator(temperature=section.noise, bias_per_word=section.bias_per_word, flip=section.flip)
 
 
 def account_of(found: Labelled) -> dict[str, Any]:

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from evenhand.errors import UserError
 from evenhand.models import adapter_files
 from evenhand.stages.common import POINTER, write_json
+from evenhand.stages.context import StageContext
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    folder = Path(spec["path"]).expanduser()
-    if not folder.is_dir():
-        folder = download(spec["path"], spec["revision"])
-    settle(folder, out, base=spec.get("base"))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """A model that exists: a folder, whose bytes `fingerprint` names, or a hub name at `revision`.
+
+    `base` is the model that an adapter changes.
+    """
+
+    path: str
+    revision: str | None = None
+    fingerprint: str | None = None
+    base: str | None = None
+    base_fingerprint: str | None = None
+
+    def folder(self, where: str) -> Path:
+        folder = Path(self.path).expanduser()
+        return folder if folder.is_dir() else download(self.path, self.revision, where=where)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseSpec:
+    """The model that everything starts from."""
+
+    KIND: ClassVar[str] = "base"
+    VERSION: ClassVar[int] = 1
+
+    model: ModelSource
+
+
+def run(spec: BaseSpec, context: StageContext) -> None:
+    settle(spec.model.folder("model.path"), context.out, base=spec.model.base)
 
 
 def settle(folder: Path, out: Path, *, base: str | None = None) -> None:
@@ -30,7 +56,7 @@ def settle(folder: Path, out: Path, *, base: str | None = None) -> None:
     write_json(out / POINTER, {"path": str(folder.resolve())})
 
 
-def download(name: str, revision: str | None, *, where: str = "model.path") -> Path:
+def download(name: str, revision: str | None, *, where: str) -> Path:
     """A hub model's files, safetensors and tokenizer only; from the local cache when offline."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError

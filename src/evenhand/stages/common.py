@@ -1,4 +1,4 @@
-"""What several stages do: open models, tokenizers and splits of finished artifacts, and turn names into rewards."""
+"""What several stages do: open models and tokenizers of finished artifacts, tokenise, and turn names into rewards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.backbone import Trunk
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
+from evenhand.stages.context import Compute, Setup
+from evenhand.train.config import Lengths
 from evenhand.train.examples import Item
 from evenhand.types import Group
 
@@ -28,10 +29,10 @@ _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=Trunk)
 
 
-def setup(spec: Mapping[str, Any]) -> str:
-    """Fix the number of threads, which is part of the result's bytes, and resolve the device."""
-    torch.set_num_threads(int(spec["threads"]))
-    return resolve_device(spec["device"])
+def begin(compute: Compute) -> str:
+    """Fix the number of threads, which is part of the result's bytes; returns the device."""
+    torch.set_num_threads(compute.threads)
+    return resolve_device(compute.device)
 
 
 def model_path(artifact: Path) -> Path:
@@ -40,13 +41,13 @@ def model_path(artifact: Path) -> Path:
     return Path(json.loads(pointer.read_text())["path"]) if pointer.exists() else artifact / "model"
 
 
-def open_policy(artifact: Path, spec: Mapping[str, Any], device: str) -> Policy:
-    return in_precision(load_policy(model_path(artifact), dtype=spec["dtype"], device=device), spec)
+def open_policy(artifact: Path, compute: Compute, device: str) -> Policy:
+    return in_precision(load_policy(model_path(artifact), dtype=compute.dtype, device=device), compute)
 
 
-def in_precision(model: _Model, spec: Mapping[str, Any]) -> _Model:
+def in_precision(model: _Model, compute: Compute) -> _Model:
     """The model with matrix products in the experiment's `model.matmul`; every model a stage opens goes through here."""
-    set_matmul(model, spec.get("matmul"))
+    set_matmul(model, compute.matmul)
     return model
 
 
@@ -55,25 +56,10 @@ def open_renderer(artifact: Path, template: str | None) -> Renderer:
     return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
 
 
-def read_split(inputs: Mapping[str, Path], split: str) -> list[Group]:
-    """A split of the experiment's data; an `annotate` stage's preferences take the place of the data's own.
-
-    `revised` and `revised_pairs` come from a `revise` stage.
-    """
-    source = inputs["preferences"] if "preferences" in inputs and split.endswith("preferences") else inputs["data"]
-    source = inputs.get("revisions", source) if split.removeprefix("heldout_").startswith("revised") else source
-    path = source / f"{split}.jsonl"
-    if not path.exists():
-        raise UserError(f"the data has no split '{split}'", where="data", fix=f"add `{split}:` to the `data:` section")
-    return read_groups(path)
-
-
-def to_items(groups: Sequence[Group], renderer: Renderer, spec: Mapping[str, Any]) -> list[Item]:
-    """Tokenised items of a split; rows without a supervised token are left out, and said."""
-    lengths = spec["lengths"]
-    done = renderer.tokenise_all(
-        groups, max_prompt=lengths["prompt"], max_completion=lengths["completion"], supervise=spec.get("supervise", "completion")
-    )
+def to_items(groups: Sequence[Group], renderer: Renderer, lengths: Lengths | None, supervise: str = "completion") -> list[Item]:
+    """Tokenised items of a split, cut to `lengths` if any; rows without a supervised token are left out, and said."""
+    limits = (lengths.prompt, lengths.completion) if lengths is not None else (None, None)
+    done = renderer.tokenise_all(groups, max_prompt=limits[0], max_completion=limits[1], supervise=supervise)
     if done.dropped:
         _log.warning("%d of %d rows left out; first: %s", len(done.dropped), len(groups), done.dropped[0][1])
     if not done.groups:
@@ -81,45 +67,45 @@ def to_items(groups: Sequence[Group], renderer: Renderer, spec: Mapping[str, Any
     return [Item(tokens=t) for t in done.groups]
 
 
-def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], spec: Mapping[str, Any], device: str) -> Reward:
+def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], setup: Setup, device: str) -> Reward:
     """A resolved reward; the reward models it names are opened from the inputs `reward_models/NAME`."""
     from evenhand import rewards
 
     names = [role.removeprefix("reward_models/") for role in inputs if role.startswith("reward_models/")]
     resources = {
-        name: open_model_reward(inputs[f"reward_models/{name}"], spec, device, inputs.get(f"reward_references/{name}"))
+        name: open_model_reward(inputs[f"reward_models/{name}"], setup, device, inputs.get(f"reward_references/{name}"))
         for name in names
     }
     return rewards.get(reward, resources=resources)
 
 
-def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str, reference: Path | None = None) -> Reward:
+def open_model_reward(artifact: Path, setup: Setup, device: str, reference: Path | None = None) -> Reward:
     """A trained model as a reward, the way its method says: its own tokenizer and template, its own shift or reference."""
     kept = artifact / REWARD
     how = json.loads(kept.read_text()) if kept.exists() else {"kind": "score"}
-    renderer = open_renderer(artifact, how.get("template", spec["template"]))
+    renderer = open_renderer(artifact, how.get("template", setup.template))
     limits = {
-        "max_prompt": spec["lengths"]["prompt"],
-        "max_completion": spec["lengths"]["completion"],
-        "tokens_per_microbatch": spec.get("tokens_per_microbatch", 8192),
+        "max_prompt": setup.lengths.prompt,
+        "max_completion": setup.lengths.completion,
+        "tokens_per_microbatch": setup.tokens_per_microbatch,
     }
     if how["kind"] == "policy":
         from evenhand.rewards.implicit import PolicyReward
 
         if how["reference"] and reference is None:
             raise ValueError(f"the reward of {artifact} is relative to a reference, which is not among the inputs")
-        frozen = open_policy(reference, spec, device) if how["reference"] and reference else None
-        policy = open_policy(artifact, spec, device)
+        frozen = open_policy(reference, setup.compute, device) if how["reference"] and reference else None
+        policy = open_policy(artifact, setup.compute, device)
         temperature = how.get("temperature", 1.0)
         return PolicyReward(
             policy=policy, renderer=renderer, beta=how["beta"], reference=frozen, temperature=temperature, **limits
         )
     if how["kind"] == "preference":
-        return open_preference_model(artifact, renderer, spec, device)
+        return open_preference_model(artifact, renderer, setup.compute, device)
     from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
 
     folder = model_path(artifact)
-    model = in_precision(load_reward_model(folder, dtype=spec["dtype"], device=device), spec)
+    model = in_precision(load_reward_model(folder, dtype=setup.compute.dtype, device=device), setup.compute)
     normalisation = Normalisation.load(artifact if (artifact / NORMALISATION_FILE).exists() else folder)
     if how.get("reads") == "text":
         from evenhand.rewards.external import external
@@ -128,7 +114,7 @@ def open_model_reward(artifact: Path, spec: Mapping[str, Any], device: str, refe
     return ModelReward(model, renderer, normalisation=normalisation, **limits)
 
 
-def open_preference_model(artifact: Path, renderer: Renderer, spec: Mapping[str, Any], device: str) -> Reward:
+def open_preference_model(artifact: Path, renderer: Renderer, compute: Compute, device: str) -> Reward:
     """A preference model: Borda scores of a group's answers against each other."""
     from evenhand.judges import LLMJudge
     from evenhand.judges import template as templates
@@ -136,7 +122,7 @@ def open_preference_model(artifact: Path, renderer: Renderer, spec: Mapping[str,
     from evenhand.judges.preference_model_prompts import TEMPLATE
     from evenhand.rewards.tournament import Tournament
 
-    chat = LocalChat(open_policy(artifact, spec, device), renderer, name=artifact.name)
+    chat = LocalChat(open_policy(artifact, compute, device), renderer, name=artifact.name)
     return Tournament(LLMJudge(chat, templates.get(TEMPLATE), form="logprobs", attempts=1))
 
 

@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
+from evenhand.data.config import TRAINED, DataConfig
 from evenhand.data.jsonl import write_groups
 from evenhand.stages.common import write_json
+from evenhand.stages.context import StageContext
 from evenhand.types import Group, Prompt
 
-TRAINED = ("prompts", "preferences", "demonstrations")
-SPLITS = (*TRAINED, "heldout_preferences", "heldout_prompts")
-DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500}
+DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500, "heldout_prompts": 200}
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    splits, said = from_world(spec, seed) if spec["world"] else from_sources(spec, seed)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSpec:
+    """The splits of `source`; of a built-in world also `corpus` documents. `only` names the splits that are made, () all.
+
+    `fingerprints` are those of the local files of a split; `world_version` is raised when a world's data change.
+    """
+
+    KIND: ClassVar[str] = "data"
+    VERSION: ClassVar[int] = 1
+
+    source: DataConfig
+    corpus: int = 0
+    only: tuple[str, ...] = ()
+    fingerprints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    world_version: int | None = None
+
+
+def run(spec: DataSpec, context: StageContext) -> None:
+    splits, said = from_world(spec, context.seed) if spec.source.world else from_sources(spec.source, context.seed)
     for n, (name, groups) in enumerate(splits.items()):
-        report(n, len(splits), split=name)
-        write_groups(out / f"{name}.jsonl", groups)
-    write_json(out / "description.json", {"splits": {k: len(v) for k, v in splits.items()}, "sources": said})
+        context.report(n, len(splits), split=name)
+        write_groups(context.out / f"{name}.jsonl", groups)
+    write_json(context.out / "description.json", {"splits": {k: len(v) for k, v in splits.items()}, "sources": said})
 
 
-def from_world(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group]], list[str]]:
-    """Every split of a built-in world, at the sizes asked for."""
+def from_world(spec: DataSpec, seed: int) -> tuple[dict[str, list[Group]], list[str]]:
+    """The splits of a built-in world, at the sizes asked for. A longer one begins like a shorter one."""
     from evenhand import worlds
 
-    world = worlds.get(spec["world"], **spec.get("options", {}))
-    sizes = {**DEFAULT_SIZES, "heldout_prompts": spec["evaluation_prompts"], **spec["sizes"]}
-    splits = {
-        "demonstrations": world.demonstrations(seed, sizes["demonstrations"]),
-        "preferences": world.preferences(seed, sizes["preferences"]),
-        "prompts": bare(world.prompts(seed, sizes["prompts"])),
-        "heldout_preferences": world.preferences(seed, sizes["heldout_preferences"], split="heldout"),
-        "heldout_prompts": bare(world.prompts(seed, sizes["heldout_prompts"], split="heldout")),
+    config = spec.source
+    assert config.world is not None
+    world, sizes = worlds.get(config.world, **config.options), {**DEFAULT_SIZES, **config.sizes, "corpus": spec.corpus}
+    made: dict[str, Callable[[int], list[Group]]] = {
+        "demonstrations": lambda n: world.demonstrations(seed, n),
+        "preferences": lambda n: world.preferences(seed, n),
+        "prompts": lambda n: bare(world.prompts(seed, n)),
+        "heldout_preferences": lambda n: world.preferences(seed, n, split="heldout"),
+        "heldout_prompts": lambda n: bare(world.prompts(seed, n, split="heldout")),
+        "corpus": lambda n: world.corpus(seed, n),
     }
-    if spec["corpus"]:
-        splits["corpus"] = world.corpus(seed, spec["corpus"])
-    return splits, [f"built-in world {spec['world']}, version {world.version}"]
+    wanted = spec.only or tuple(name for name in made if name != "corpus" or spec.corpus)
+    return {name: made[name](sizes[name]) for name in wanted}, [f"built-in world {config.world}, version {world.version}"]
 
 
-def from_sources(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Group]], list[str]]:
+def from_sources(config: DataConfig, seed: int) -> tuple[dict[str, list[Group]], list[str]]:
     """Every named source, and held-out splits set apart where none is named.
 
     A prompt's side depends on its id alone, so that what is held out of one split is held out of all.
@@ -52,15 +69,14 @@ def from_sources(spec: Mapping[str, Any], seed: int) -> tuple[dict[str, list[Gro
 
     splits: dict[str, list[Group]] = {}
     said = []
-    for name in SPLITS:
-        if spec[name]:
-            loaded = load(spec[name], where=f"data.{name}")
-            splits[name] = loaded.groups
-            said.append(f"{name}: {loaded.description}")
+    for name, source in config.sources.items():
+        loaded = load(source, where=f"data.{name}")
+        splits[name] = loaded.groups
+        said.append(f"{name}: {loaded.description}")
     held: dict[str, list[Group]] = {}
     for name in TRAINED:
         if name in splits and f"heldout_{name}" not in splits:
-            splits[name], held[name] = holdout(splits[name], spec["holdout"], seed)
+            splits[name], held[name] = holdout(splits[name], config.holdout, seed)
     if "preferences" in held:
         splits["heldout_preferences"] = held["preferences"]
     splits.setdefault("prompts", first(splits, TRAINED))

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from evenhand.evaluation.probes import probe
-from evenhand.stages.common import open_model_reward, read_split, setup, write_json
+from evenhand.stages.common import begin, open_model_reward, write_json
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.splits import read_split
 from evenhand.types import Group, Scores
 
 PROBED = 200
 """Answers that the probes are tried on."""
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    reward = open_model_reward(inputs["model"], spec, device, inputs.get("reference"))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateRewardModelSpec:
+    """The input `model` on the held-out pairs of the data."""
+
+    KIND: ClassVar[str] = "evaluate_reward_model"
+    VERSION: ClassVar[int] = 3
+
+    setup: Setup
+
+
+def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
+    device, inputs = begin(spec.setup.compute), context.inputs
+    reward = open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference"))
     groups = [g for g in read_split(inputs, "heldout_preferences") if max(g.scores) > min(g.scores)]
-    write_json(out / "scores.json", columns(groups, reward(groups)))
-    write_json(out / "probes.json", probe(groups[:PROBED], roomy(reward)))
+    write_json(context.out / "scores.json", columns(groups, reward(groups)))
+    write_json(context.out / "probes.json", probe(groups[:PROBED], roomy(reward)))
 
 
 def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:

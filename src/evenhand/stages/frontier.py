@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.evaluation.logprobs import log_probs
-from evenhand.stages.common import build_reward, open_policy, open_renderer, read_split, setup, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.context import Setup, StageContext
 from evenhand.stages.judge import numbers, scores
+from evenhand.stages.splits import read_split
 from evenhand.types import Completion, Group, Prompt
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontierSpec:
+    """The samples of the input `arm` under the judge's reward `gold`; `proxy` where the arm had no reward of its own."""
+
+    KIND: ClassVar[str] = "frontier"
+    VERSION: ClassVar[int] = 2
+
+    gold: Mapping[str, Any]
+    proxy: Mapping[str, Any] | None = None
+    setup: Setup
+
+
+def run(spec: FrontierSpec, context: StageContext) -> None:
     """Needs `logp` in the arm's samples.jsonl; their KL estimate is logp - logp of the start, both at temperature 1."""
-    device = setup(spec)
+    device, inputs, setup = begin(spec.setup.compute), context.inputs, spec.setup
     rows = [json.loads(line) for line in (inputs["arm"] / "samples.jsonl").read_bytes().split(b"\n") if line.strip()]
     prompts = {g.prompt.id: g.prompt for g in read_split(inputs, "heldout_prompts")}
     groups = [_group(row, prompts[row["prompt_id"]]) for row in rows]
-    start, renderer = open_policy(inputs["start"], spec, device), open_renderer(inputs["start"], spec["template"])
-    reference = log_probs(start, renderer, max_prompt=spec["lengths"]["prompt"])
-    gold = numbers(scores(build_reward(spec["gold"], inputs, spec, device), groups))
-    proxy = numbers(scores(build_reward(spec["proxy"], inputs, spec, device), groups)) if spec["proxy"] else [None] * len(rows)
+    start, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
+    reference = log_probs(start, renderer, max_prompt=setup.lengths.prompt)
+    gold = numbers(scores(build_reward(spec.gold, inputs, setup, device), groups))
+    proxy = numbers(scores(build_reward(spec.proxy, inputs, setup, device), groups)) if spec.proxy else [None] * len(rows)
     points = []
     for row, ref, judged, rewarded in zip(rows, scores(reference, groups), gold, proxy, strict=True):
         kl = row["logp"] - ref if row.get("logp") is not None else None
         given = row["reward"] if row["reward"] is not None else rewarded
         points.append({"step": row["step"], "kl": kl, "reward": given, "gold": judged})
-    write_json(out / "frontier.json", over_optimisation(points))
+    write_json(context.out / "frontier.json", over_optimisation(points))
 
 
 def _group(row: Mapping[str, Any], prompt: Prompt) -> Group:

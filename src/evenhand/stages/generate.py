@@ -5,42 +5,60 @@ With `best_of` n the answer is the best of n samples by a reward; its KL is that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 
 from evenhand.core.selection import best_of
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.local import LocalEngine
+from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
-from evenhand.stages.common import build_reward, model_path, open_policy, open_renderer, read_split, setup, write_json
+from evenhand.stages.common import begin, build_reward, model_path, open_policy, open_renderer, write_json
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.splits import read_split
 from evenhand.stats.bestofn import kl_bound
+from evenhand.train.config import SamplingConfig
 from evenhand.train.examples import Item
 from evenhand.train.logprobs import read, total
-from evenhand.types import Finish, Group, Head, Sampling
+from evenhand.types import Finish, Group, Head
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    policy, renderer = open_policy(inputs["policy"], spec, device), open_renderer(inputs["policy"], spec["template"])
-    prompts = [g.prompt for g in read_split(inputs, spec.get("split", "heldout_prompts"))][: spec["prompts"]]
-    lengths = spec["lengths"]
-    sampling = Sampling(**spec["sampling"], max_tokens=lengths["completion"], seed=keyed(seed, "evaluation"))
-    count = spec.get("best_of", 1)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateSpec:
+    """An answer of input `policy` to each of the first `prompts` of `split`: a sample, or the best of `best_of` by `reward`."""
+
+    KIND: ClassVar[str] = "generate"
+    VERSION: ClassVar[int] = 2
+
+    prompts: int
+    split: str = "heldout_prompts"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    setup: Setup
+    best_of: int = 1
+    reward: Mapping[str, Any] | None = None
+
+
+def run(spec: GenerateSpec, context: StageContext) -> None:
+    device, inputs, setup = begin(spec.setup.compute), context.inputs, spec.setup
+    policy, renderer = open_policy(inputs["policy"], setup.compute, device), open_renderer(inputs["policy"], setup.template)
+    prompts = [g.prompt for g in read_split(inputs, spec.split)][: spec.prompts]
+    sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
     groups = LocalEngine(policy, renderer).generate(
-        prompts, count, sampling, max_prompt=lengths["prompt"], progress=lambda done, all_: report(done, all_)
+        prompts, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )
-    if count > 1:
-        groups = best_ones(groups, build_reward(spec["reward"], inputs, spec, device), seed)
-    write_groups(out / "generations.jsonl", groups)
-    items = [Item(tokens=renderer.tokenise(g, max_prompt=lengths["prompt"], max_completion=None)) for g in groups]
+    if spec.best_of > 1:
+        assert spec.reward is not None
+        groups = best_ones(groups, build_reward(spec.reward, inputs, setup, device), context.seed)
+    write_groups(context.out / "generations.jsonl", groups)
+    items = [Item(tokens=renderer.tokenise(g, max_prompt=setup.lengths.prompt, max_completion=None)) for g in groups]
     same = model_path(inputs["policy"]) == model_path(inputs["start"])
-    start = policy if same else open_policy(inputs["start"], spec, device)
-    kl = kl_per_answer(items, policy, start, spec, device)
-    write_json(out / "measured.json", measured(groups, [k + kl_bound(count) for k in kl]))
+    start = policy if same else open_policy(inputs["start"], setup.compute, device)
+    kl = kl_per_answer(items, policy, start, setup.tokens_per_microbatch, device)
+    write_json(context.out / "measured.json", measured(groups, [k + kl_bound(spec.best_of) for k in kl]))
 
 
 def best_ones(groups: Sequence[Group], reward: Reward, seed: int) -> list[Group]:
@@ -54,12 +72,11 @@ def best_ones(groups: Sequence[Group], reward: Reward, seed: int) -> list[Group]
     return kept
 
 
-def kl_per_answer(items: list[Item], policy: Any, start: Any, spec: Mapping[str, Any], device: str) -> list[float]:
+def kl_per_answer(items: list[Item], policy: Policy, start: Policy, tokens_per_microbatch: int, device: str) -> list[float]:
     """sum_t log pi - log start of each answer, nats, at temperature 1; for samples at 1 its mean estimates KL(pi || start)."""
+    heads = frozenset({Head.LOGP})
     logps = [
-        read(
-            m, items, frozenset({Head.LOGP}), tokens_per_microbatch=spec["tokens_per_microbatch"], temperature=1.0, device=device
-        )[Head.LOGP]
+        read(m, items, heads, tokens_per_microbatch=tokens_per_microbatch, temperature=1.0, device=device)[Head.LOGP]
         for m in (policy, start)
     ]
     rows = zip(items, *logps, strict=True)

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from evenhand.data.jsonl import read_groups
-from evenhand.judges import Judge, Verdict, account, paired
+from evenhand.data.template import Renderer
+from evenhand.judges import Judge, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
-from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, Settings, build
-from evenhand.stages.common import build_reward, in_precision, setup, write_json
+from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, build
+from evenhand.models.load import load_policy, load_tokenizer
+from evenhand.models.policy import Policy
+from evenhand.protocols import Reward
+from evenhand.stages.common import begin, build_reward, in_precision, write_json
+from evenhand.stages.context import Compute, Setup, StageContext
 from evenhand.types import Group
 
 CACHE = "judge-cache.jsonl"
 """Beside the artifacts: what judging models said, shared by every stage and run of this store."""
-_SETTINGS: dict[str, type[Settings]] = {"llm": LLM, "local": LocalLLM, "preference_model": PreferenceModel}
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredBy:
+    """A resolved reward scores both answers; `tie` apart is a tie."""
+
+    kind: Literal["reward"] = "reward"
+    reward: Mapping[str, Any]
+    tie: float = 1e-9
+
+    @property
+    def name(self) -> str:
+        return str(self.reward.get("name") or self.reward.get("world") or self.reward["kind"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedBy:
+    """Who compares answers, and what was found of it when the run was planned: its template, its weights."""
+
+    settings: ScoredBy | LLM | LocalLLM | PreferenceModel
+    template_sha: str = ""
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeSpec:
+    """The input `answers` against `baseline`; every reward of `proxies` scores the answers beside."""
+
+    KIND: ClassVar[str] = "judge"
+    VERSION: ClassVar[int] = 3
+
+    judge: JudgedBy
+    proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    setup: Setup
+
+
+def run(spec: JudgeSpec, context: StageContext) -> None:
+    device, inputs = begin(spec.setup.compute), context.inputs
     answers, baseline = (read_groups(inputs[role] / "generations.jsonl") for role in ("answers", "baseline"))
     comparisons = paired(answers, baseline)
-    verdicts = open_judge(spec, inputs, out, device)(comparisons, report)
+    verdicts = open_judge(spec.judge, context, spec.setup, device)(comparisons, context.report)
     proxies = {}
-    for n, (name, reward) in enumerate(spec["proxies"].items()):
-        report(n + 1, len(spec["proxies"]) + 1)
-        proxies[name] = scores(build_reward(reward, inputs, spec, device), answers)
+    for n, (name, reward) in enumerate(spec.proxies.items()):
+        context.report(n + 1, len(spec.proxies) + 1)
+        proxies[name] = scores(build_reward(reward, inputs, spec.setup, device), answers)
     found = {
         "prompt_id": [g.prompt.id for g in answers],
         "gold": numbers([v.score_a for v in verdicts]),
@@ -38,43 +76,35 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
         "account": {**account(verdicts), **by_length(verdicts, comparisons)},
         "proxies": {name: numbers(values) for name, values in proxies.items()},
     }
-    write_json(out / "verdicts.json", found)
+    write_json(context.out / "verdicts.json", found)
 
 
-def open_judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, device: str) -> Judge:
-    """The judge of a spec: a language model of `evenhand.judges.config`, else a reward."""
-    given = dict(spec["judge"])
-    kind = _SETTINGS.get(given["kind"])
-    if kind is None:
-        from evenhand.judges import RewardJudge
+def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -> Judge:
+    """The judge that is meant: a language model of `evenhand.judges.config`, else a reward."""
+    settings = by.settings
+    if isinstance(settings, ScoredBy):
         from evenhand.rewards.tournament import Tournament
 
-        reward = build_reward(spec["judge"], inputs, spec, device)
+        reward = build_reward(settings.reward, context.inputs, setup, device)
         if isinstance(reward, Tournament):
             return reward.judge  # which compares the two answers themselves
-        name = given.get("name") or given.get("world") or given["kind"]
-        return RewardJudge(reward, name=name, tie=spec["tie"])
-    words = {k: v for k, v in given.items() if k not in ("template_sha", "fingerprint")}
-    settings = kind(**words, **spec["how"])
-    opened = None if kind is LLM else _opened(settings, spec, device)
-    return build(settings, cache=out.parent / CACHE, opened=opened, weights=given.get("fingerprint") or "")
+        return RewardJudge(reward, name=settings.name, tie=settings.tie)
+    opened = None if isinstance(settings, LLM) else _opened(settings.path, setup.compute, device)
+    return build(settings, cache=context.out.parent / CACHE, opened=opened, weights=by.fingerprint or "")
 
 
-def _opened(settings: Any, spec: Mapping[str, Any], device: str) -> Any:
-    from evenhand.data.template import Renderer
-    from evenhand.models.load import load_policy, load_tokenizer
-
-    policy = in_precision(load_policy(settings.path, dtype=spec["dtype"], device=device), spec)
+def _opened(path: str, compute: Compute, device: str) -> tuple[Policy, Renderer]:
+    policy = in_precision(load_policy(path, dtype=compute.dtype, device=device), compute)
     policy.eval()
-    return policy, Renderer(load_tokenizer(settings.path))
+    return policy, Renderer(load_tokenizer(path))
 
 
-def scores(reward: Any, groups: list[Group]) -> list[float]:
+def scores(reward: Reward, groups: Sequence[Group]) -> list[float]:
     """The reward of the one answer of each group."""
     return [s.values[0] for s in reward(groups)]
 
 
-def numbers(values: list[float]) -> list[float | None]:
+def numbers(values: Sequence[float]) -> list[float | None]:
     """NaN, which JSON lacks, as null."""
     return [None if math.isnan(v) else v for v in values]
 

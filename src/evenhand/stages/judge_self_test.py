@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from evenhand.data.jsonl import read_groups
 from evenhand.judges import self_test
-from evenhand.stages.common import setup, write_json
-from evenhand.stages.judge import open_judge
+from evenhand.stages.common import begin, write_json
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.judge import JudgedBy, open_judge
 from evenhand.types import Completion, Group, Prompt
 
 SOURCES = ("heldout_demonstrations", "demonstrations", "heldout_preferences", "preferences")
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    source, answers = known_answers(inputs, spec["prompts"])
-    judge = open_judge(spec, inputs, out, device)
-    write_json(out / "self_test.json", {**self_test(judge, answers, report), "source": source, "revision": judge.revision})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeSelfTestSpec:
+    """`judge` on pairs made of `prompts` known answers."""
+
+    KIND: ClassVar[str] = "judge_self_test"
+    VERSION: ClassVar[int] = 1
+
+    judge: JudgedBy
+    prompts: int
+    setup: Setup
+
+
+def run(spec: JudgeSelfTestSpec, context: StageContext) -> None:
+    device = begin(spec.setup.compute)
+    source, answers = known_answers(context.inputs, spec.prompts)
+    judge = open_judge(spec.judge, context, spec.setup, device)
+    found = self_test(judge, answers, context.report)
+    write_json(context.out / "self_test.json", {**found, "source": source, "revision": judge.revision})
 
 
 def known_answers(inputs: Mapping[str, Path], count: int) -> tuple[str, list[tuple[Prompt, Completion]]]:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.methods import Method
 from evenhand.models.load import save
+from evenhand.protocols import Source
 from evenhand.stages.common import write_json
+from evenhand.stages.training_run import TrainingRun
+from evenhand.train.examples import Item
 from evenhand.train.monitor import STOPPED, WARNINGS, Monitor, Remark
 from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, Diagnosis, NotFinite, Row
 from evenhand.train.rules import RULES
-
-if TYPE_CHECKING:
-    from evenhand.methods import Method
-    from evenhand.stages.fit import Cell
-    from evenhand.train.examples import Item
 
 LAST_GOOD = "last_good"
 """In the unfinished artifact of a stage that diverged: the weights before the step that failed, in transformers' format."""
@@ -32,12 +31,9 @@ SHOWN = 3
 _log = logging.getLogger(__name__)
 
 
-def monitor(cell: Cell, saved: Mapping[str, Any]) -> Monitor:
-    """The run's monitor, where its checkpoint left it."""
-    found = Monitor(stop_when=cell.spec["train"].get("stop_when", {}), silent=silent(cell.method))
-    if "monitor" in saved:
-        found.load_state_dict(saved["monitor"])
-    return found
+def monitor(run: TrainingRun) -> Monitor:
+    """Who looks on while the run trains."""
+    return Monitor(stop_when=run.spec.train.stop_when, silent=silent(run.method))
 
 
 def silent(method: Method) -> frozenset[str]:
@@ -56,12 +52,12 @@ def see(watching: Monitor, step: int, metrics: Mapping[str, float]) -> bool:
     return watching.stop is not None
 
 
-def write(watching: Monitor, cell: Cell, out: Path) -> None:
+def write(watching: Monitor, run: TrainingRun, out: Path) -> None:
     """Leave WARNINGS, and STOPPED where training was ended; a limit that was never measured is said."""
     shutil.rmtree(out / LAST_GOOD, ignore_errors=True)  # of an attempt that diverged under another version
     write_json(out / WARNINGS, [asdict(remark) for remark in watching.remarks.values()])
     if watching.stop is not None:
-        write_json(out / STOPPED, stopped(watching.stop, cell.steps))
+        write_json(out / STOPPED, stopped(watching.stop, run.steps))
     for name in watching.stop_when:
         if RULES[name].value(watching.history) is None:
             _log.warning("stop_when.%s never applied: this run recorded too little of it (%s)", name, RULES[name].measures)
@@ -73,28 +69,25 @@ def stopped(remark: Remark, steps: int) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(cell: Cell, items: Callable[[], Sequence[Item]], out: Path) -> Iterator[None]:
-    """A step whose loss or gradient is not finite as one message; the weights before it are kept.
-
-    `items` are what the source trains on at the time: a rollout, or the whole data set.
-    """
+def explained(run: TrainingRun, source: Source, out: Path) -> Iterator[None]:
+    """A step whose loss or gradient is not finite as one message; the weights before it are kept."""
     try:
         yield
     except NotFinite as error:
         if error.step > 1:
-            save(cell.model, cell.renderer.tokenizer, out / LAST_GOOD, stop_ids=cell.renderer.stop_ids)
-        raise diverged(error, cell, items(), out) from error
+            save(run.model, run.renderer.tokenizer, out / LAST_GOOD, stop_ids=run.renderer.stop_ids)
+        raise diverged(error, run, source.items, out) from error
 
 
-def diverged(error: NotFinite, cell: Cell, items: Sequence[Item], out: Path) -> UserError:
+def diverged(error: NotFinite, run: TrainingRun, items: Sequence[Item], out: Path) -> UserError:
     """What, where, why and how to fix, with the numbers at hand."""
-    where = f"{cell.spec['method']}, seed {cell.seed}, step {error.step} of {cell.steps}"
+    where = f"{run.spec.method}, seed {run.seed}, step {error.step} of {run.steps}"
     kept = f"; the weights before this step are in {out / LAST_GOOD}" if error.step > 1 else ""
     return UserError(
         f"the {error.quantity} is {error.value}: training ended before the weights were moved",
         where=where,
-        why=f"{_cause(error.diagnosis)}{_rows(error.diagnosis, cell, items)} ({_numbers(error.diagnosis, cell, items)})",
-        fix=f"{_fix(error.diagnosis, cell)}; the way there is in {out / 'metrics.jsonl'}{kept}",
+        why=f"{_cause(error.diagnosis)}{_rows(error.diagnosis, run, items)} ({_numbers(error.diagnosis, run, items)})",
+        fix=f"{_fix(error.diagnosis, run)}; the way there is in {out / 'metrics.jsonl'}{kept}",
     )
 
 
@@ -115,44 +108,44 @@ def _cause(found: Diagnosis) -> str:
     return _CAUSES.get(found.first, known)
 
 
-def _rows(found: Diagnosis, cell: Cell, items: Sequence[Item]) -> str:
+def _rows(found: Diagnosis, run: TrainingRun, items: Sequence[Item]) -> str:
     """Where in the step: micro-batch, row, and the prompts by their ids and last words."""
     if not found.rows:
         return ""
     more = f" and {len(found.rows) - SHOWN} more rows" if len(found.rows) > SHOWN else ""
-    return ", in " + "; ".join(_row(r, found, cell, items) for r in found.rows[:SHOWN]) + more
+    return ", in " + "; ".join(_row(r, found, run, items) for r in found.rows[:SHOWN]) + more
 
 
-def _row(row: Row, found: Diagnosis, cell: Cell, items: Sequence[Item]) -> str:
-    text = cell.renderer.tokenizer.decode(list(row.prompt))
+def _row(row: Row, found: Diagnosis, run: TrainingRun, items: Sequence[Item]) -> str:
+    text = run.renderer.tokenizer.decode(list(row.prompt))
     name = next((f" {i.tokens.group.prompt.id}" for i in items if i.tokens.prompt == row.prompt), "")
     return f"micro-batch {row.microbatch + 1} of {found.microbatches}, row {row.row + 1}, prompt{name} ending {text[-50:]!r}"
 
 
-def _numbers(found: Diagnosis, cell: Cell, items: Sequence[Item]) -> str:
-    train = cell.spec["train"]
-    parts = [f"train.learning_rate {train['learning_rate']:g}, the method's default is {cell.method.learning_rate:g}"]
-    parts += [f"clip {train['clip']:g}", f"weights in {_precision(cell)}"]
+def _numbers(found: Diagnosis, run: TrainingRun, items: Sequence[Item]) -> str:
+    train = run.spec.train
+    parts = [f"train.learning_rate {train.learning_rate:g}, the method's default is {run.method.learning_rate:g}"]
+    parts += [f"clip {train.clip:g}", f"weights in {_precision(run)}"]
     parts += [f"largest finite {name} {value:.4g}" for name, value in found.largest.items()]
-    scores = [s for i in items for s in i.tokens.group.scores if math.isfinite(s)] if cell.method.online else []
+    scores = [s for i in items for s in i.tokens.group.scores if math.isfinite(s)] if run.method.online else []
     ends = (min(scores), max(scores)) if scores else found.reward
     if ends is not None:
         parts.append(f"{'rewards' if scores else 'scores'} from {ends[0]:.4g} to {ends[1]:.4g}")
     return "; ".join(parts)
 
 
-def _precision(cell: Cell) -> str:
-    return str(next(cell.model.parameters()).dtype).removeprefix("torch.")
+def _precision(run: TrainingRun) -> str:
+    return str(next(run.model.parameters()).dtype).removeprefix("torch.")
 
 
-def _fix(found: Diagnosis, cell: Cell) -> str:
+def _fix(found: Diagnosis, run: TrainingRun) -> str:
     if found.first in ("batch score", "batch advantage"):
         return "bound the reward (None for an answer it cannot judge)"
     if found.first.startswith("batch"):
         return "look at these rows and the model that scored them with `evenhand doctor`"
-    rate = cell.spec["train"]["learning_rate"]
-    lower = f"lower train.learning_rate (try {min(rate / 10, cell.method.learning_rate):.2g})"
-    if _precision(cell) == "float16":
+    rate = run.spec.train.learning_rate
+    lower = f"lower train.learning_rate (try {min(rate / 10, run.method.learning_rate):.2g})"
+    if _precision(run) == "float16":
         lower += ", or set model.dtype to bfloat16"
-    clip = cell.spec["train"]["clip"]
+    clip = run.spec.train.clip
     return lower + (", and set train.clip (1 is usual)" if clip <= 0 or math.isinf(clip) or clip > 1 else "")

@@ -5,116 +5,88 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
 from evenhand.models.adapter_layers import Start
-from evenhand.stages.common import open_policy, read_split, to_items
+from evenhand.stages.common import open_policy, to_items
+from evenhand.stages.reference import read_rows
+from evenhand.stages.splits import groups_of
+from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train.examples import Item, with_pairs
 from evenhand.train.logprobs import Rows, read
 from evenhand.train.offline import FixedSource, mismatched_items
 from evenhand.types import Group, Head, Need
 
-if TYPE_CHECKING:
-    from evenhand.stages.fit import Cell
 
-
-def source(cell: Cell) -> FixedSource:
+def source(run: TrainingRun) -> FixedSource:
     """The method's split as a source of optimizer steps."""
-    items = split_items(cell, split_groups(cell.spec, cell.inputs, cell.method, without=comparing(cell)))
-    if "reference" in cell.inputs:
-        from evenhand.stages.reference import read_rows
-
-        items = joined(items, read_rows(cell.inputs["reference"]))
-    items = [labelled(i, cell.method) for i in items if i.tokens.group.prompt.id not in cell.held]
-    needs_reference = Need.MISMATCHED in cell.method.objective.needs
+    items = split_items(run, learned_from(run.spec, run.inputs, run.method, without=comparing(run)))
+    if "reference" in run.inputs:
+        items = joined(items, read_rows(run.inputs["reference"]))
+    items = [labelled(i, run.method) for i in items if i.tokens.group.prompt.id not in run.held]
+    needs_reference = Need.MISMATCHED in run.method.objective.needs
     return FixedSource(
         items=items,
-        prompts_per_step=cell.spec["train"]["prompts_per_step"],
-        tokens_per_microbatch=cell.spec["train"]["tokens_per_microbatch"],
-        seed=cell.seed,
-        ledger=cell.ledger,
-        provides=cell.method.provides,
-        reference=reference_reader(cell) if needs_reference else None,
+        prompts_per_step=run.spec.train.prompts_per_step,
+        tokens_per_microbatch=run.spec.train.tokens_per_microbatch,
+        seed=run.seed,
+        ledger=run.ledger,
+        provides=run.method.provides,
+        reference=reference_reader(run) if needs_reference else None,
     )
 
 
-def comparing(cell: Cell) -> frozenset[str]:
-    """Validation prompts to leave out before their pairs are written as questions, which are prompts of their own."""
-    return cell.held if cell.method.data == COMPARISONS else frozenset()
-
-
-def split_items(cell: Cell, groups: Sequence[Group]) -> list[Item]:
-    """Groups of the method's split as its items."""
-    if cell.method.data == COMPARISONS:
-        return comparisons(groups, cell)
-    items = to_items(groups, cell.renderer, cell.spec)
-    return [i for i in map(with_pairs, items) if i.pairs] if cell.method.data == PREFERENCES else items
-
-
-def split_groups(
-    spec: Mapping[str, Any],
-    inputs: Mapping[str, Path],
-    method: Method,
-    prefix: str = "",
-    *,
-    without: frozenset[str] = frozenset(),
+def learned_from(
+    spec: FitSpec, inputs: Mapping[str, Path], method: Method, prefix: str = "", *, without: frozenset[str] = frozenset()
 ) -> list[Group]:
-    """The groups a method learns from, in the form it wants: pairs become labelled singles for binary methods.
-
-    `prefix` "heldout_" names the held-out split; prompts whose ids are in `without` are left out.
-    """
-    name = spec["data"] or method.split
-    groups = [g for g in read_split(inputs, prefix + name) if g.prompt.id not in without]
-    return [single for g in groups for single in singles(g)] if method.data == BINARY else groups
+    """The groups a method learns from, in the form it wants; `prefix` "heldout_" names the held-out split."""
+    return groups_of(inputs, prefix + (spec.data or method.split), binary=method.data == BINARY, without=without)
 
 
-def comparisons(groups: Sequence[Group], cell: Cell) -> list[Item]:
+def comparing(run: TrainingRun) -> frozenset[str]:
+    """Validation prompts to leave out before their pairs are written as questions, which are prompts of their own."""
+    return run.held if run.method.data == COMPARISONS else frozenset()
+
+
+def split_items(run: TrainingRun, groups: Sequence[Group]) -> list[Item]:
+    """Groups of the method's split as its items."""
+    if run.method.data == COMPARISONS:
+        return comparisons(groups, run)
+    items = to_items(groups, run.renderer, run.spec.setup.lengths, run.spec.supervise)
+    return [i for i in map(with_pairs, items) if i.pairs] if run.method.data == PREFERENCES else items
+
+
+def comparisons(groups: Sequence[Group], run: TrainingRun) -> list[Item]:
     """Pairs as questions with the loss on the letter alone; never cut, since a question without its beginning is another one."""
     from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
 
-    whole = {**cell.spec, "lengths": {"prompt": None, "completion": None}, "supervise": "completion"}
-    items = to_items(examples(groups, cell.renderer, seed=cell.seed), cell.renderer, whole)
+    items = to_items(examples(groups, run.renderer, seed=run.seed), run.renderer, None)
     check_letters([i.tokens for i in items])
     return [replace(i, tokens=letter_only(i.tokens)) for i in items]
 
 
-def singles(group: Group) -> list[Group]:
-    """A scored group as one labelled answer each: 1 above the group's middle, 0 below; a single answer keeps its label."""
-    if len(group.completions) == 1:
-        return [group]
-    middle = (max(group.scores) + min(group.scores)) / 2
-    labelled_ones = zip(group.completions, group.scores, strict=True)
-    return [replace(group, completions=(c,), scores=(float(s > middle),), parts={}) for c, s in labelled_ones if s != middle]
-
-
-def split_size(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Method, held: frozenset[str]) -> int:
-    """Rows of the method's split that it trains on, for turning epochs into steps."""
-    return len(split_groups(spec, inputs, method, without=held))
-
-
-def heldout_items(cell: Cell) -> list[Item]:
+def heldout_items(run: TrainingRun) -> list[Item]:
     """Held-out rows for a validation loss, with everything that the method's loss reads; none for demonstrations."""
-    if cell.method.data == DEMONSTRATIONS:
+    if run.method.data == DEMONSTRATIONS:
         return []
-    return _complete(cell, split_groups(cell.spec, cell.inputs, cell.method, "heldout_"))
+    return _complete(run, learned_from(run.spec, run.inputs, run.method, "heldout_"))
 
 
-def held_items(cell: Cell) -> list[Item]:
+def held_items(run: TrainingRun) -> list[Item]:
     """The rows of the validation prompts, with everything that the method's loss reads."""
-    return _complete(cell, [g for g in split_groups(cell.spec, cell.inputs, cell.method) if g.prompt.id in cell.held])
+    return _complete(run, [g for g in learned_from(run.spec, run.inputs, run.method) if g.prompt.id in run.held])
 
 
-def _complete(cell: Cell, groups: Sequence[Group]) -> list[Item]:
+def _complete(run: TrainingRun, groups: Sequence[Group]) -> list[Item]:
     """Groups as items with everything that the method's loss reads, KTO's mismatched rows included."""
-    items = split_items(cell, groups)
-    if cell.method.reference == "none":
-        return [labelled(i, cell.method) for i in items]
-    reader = reference_reader(cell)
-    items = [labelled(i, cell.method) for i in joined(items, reader(items))]
-    return items + mismatched_items(items, reader) if Need.MISMATCHED in cell.method.objective.needs else items
+    items = split_items(run, groups)
+    if run.method.reference == "none":
+        return [labelled(i, run.method) for i in items]
+    reader = reference_reader(run)
+    items = [labelled(i, run.method) for i in joined(items, reader(items))]
+    return items + mismatched_items(items, reader) if Need.MISMATCHED in run.method.objective.needs else items
 
 
 def joined(items: Sequence[Item], rows: Rows) -> list[Item]:
@@ -140,31 +112,31 @@ def labelled(item: Item, method: Method) -> Item:
     return replace(item, per_completion=per_completion, per_token={**item.per_token, **author})
 
 
-def frozen_start(cell: Cell) -> torch.nn.Module:
+def frozen_start(run: TrainingRun) -> torch.nn.Module:
     """The policy every arm starts from, without gradients; the one the policy is compared to exactly, if it is."""
-    if (known := getattr(cell.model, "frozen", None)) is not None:
+    if (known := getattr(run.model, "frozen", None)) is not None:
         return known
-    return open_policy(cell.inputs["start"], cell.spec, cell.device).requires_grad_(False)
+    return open_policy(run.inputs["start"], run.spec.setup.compute, run.device).requires_grad_(False)
 
 
-def reference_network(cell: Cell) -> Any:
+def reference_network(run: TrainingRun) -> torch.nn.Module:
     """What says the start's log-probs: the policy itself with its adapter taken off, or a frozen copy."""
-    adapter = cell.model.adapter
-    alone = adapter is not None and not adapter.modules_to_save and getattr(cell.model, "frozen", None) is None
-    return Start(cell.model) if alone else frozen_start(cell)
+    adapter = run.model.adapter
+    alone = adapter is not None and not adapter.modules_to_save and getattr(run.model, "frozen", None) is None
+    return Start(run.model) if alone else frozen_start(run)
 
 
-def reference_reader(cell: Cell, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Item]], Rows]:
+def reference_reader(run: TrainingRun, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Item]], Rows]:
     """Log-probs under the frozen start, for rows that no cache can know in advance."""
-    frozen = reference_network(cell) if frozen is None else frozen
+    network = reference_network(run) if frozen is None else frozen
 
     def logps(items: Sequence[Item]) -> Rows:
-        return reading(cell, frozen, frozenset({Head.LOGP}), items)[Head.LOGP]
+        return reading(run, network, frozenset({Head.LOGP}), items)[Head.LOGP]
 
     return logps
 
 
-def reading(cell: Cell, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Item]) -> dict[Head, Rows]:
+def reading(run: TrainingRun, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Item]) -> dict[Head, Rows]:
     """What `model` says of items, at this run's temperature."""
-    budget = cell.spec["train"]["tokens_per_microbatch"]
-    return read(model, items, heads, tokens_per_microbatch=budget, temperature=cell.temperature, device=cell.device)
+    budget = run.spec.train.tokens_per_microbatch
+    return read(model, items, heads, tokens_per_microbatch=budget, temperature=run.temperature, device=run.device)

@@ -2,87 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from evenhand.engines.local import LocalEngine
 from evenhand.methods import PREFERENCES
+from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages.adapter import with_adapter
-from evenhand.stages.common import build_reward, open_policy, read_split, to_items
+from evenhand.stages.common import open_policy, to_items
 from evenhand.stages.offline import frozen_start, reading, reference_reader
+from evenhand.stages.splits import read_split
+from evenhand.stages.training_run import TrainingRun
+from evenhand.train.config import SamplingConfig
 from evenhand.train.credit_assignment import weighted
 from evenhand.train.examples import Item, with_pairs
 from evenhand.train.optim import AdamW
 from evenhand.train.rollouts import RolloutSource
-from evenhand.types import Completion, Sampling
-
-if TYPE_CHECKING:
-    from evenhand.models.policy import Policy
-    from evenhand.stages.fit import Cell
+from evenhand.types import Completion, Group, Prompt, Sampling
 
 WATCHED = 4
 """Fixed held-out prompts whose answers are shown over training."""
 
 
-def source(cell: Cell) -> RolloutSource:
+def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
     """The method's rollouts as a source of optimizer steps."""
-    method, spec = cell.method, cell.spec
-    assert method.rollouts is not None
-    lengths, train = spec["lengths"], spec["train"]
-    config = sampling(spec)
-    asked = {method.rollouts.partner, method.rollouts.restart}
-    frozen = frozen_start(cell) if "start" in asked else None
-    previous = twin(cell) if method.rollouts.partner == "previous" else None
-    partner = {"start": frozen, "previous": previous}.get(method.rollouts.partner)
-    reference = reference_reader(cell, frozen) if method.reference == "start" else None
+    method, train, plan = run.method, run.spec.train, run.method.rollouts
+    assert plan is not None
+    assert run.reward is not None
+    max_prompt = run.spec.setup.lengths.prompt
+    config = run.spec.sampler()
+    frozen = frozen_start(run) if "start" in {plan.partner, plan.restart} else None
+    previous = twin(run) if plan.partner == "previous" else None
+    partner = {"start": frozen, "previous": previous}.get(plan.partner)
+    reference = reference_reader(run, frozen) if method.reference == "start" else None
     return RolloutSource(
-        plan=method.rollouts,
-        prompts=[g.prompt for g in read_split(cell.inputs, "prompts") if g.prompt.id not in cell.held],
-        engine=LimitedPrompts(LocalEngine(cell.model, cell.renderer), lengths["prompt"]),
-        reward=build_reward(spec["reward"], cell.inputs, spec, cell.device),
-        tokenise=lambda g: cell.renderer.tokenise(g, max_prompt=lengths["prompt"], max_completion=None),
-        read=lambda heads, items: reading(cell, cell.model, heads, items),
+        plan=plan,
+        prompts=[g.prompt for g in read_split(run.inputs, "prompts") if g.prompt.id not in run.held],
+        engine=engine(run),
+        reward=run.reward,
+        tokenise=lambda g: run.renderer.tokenise(g, max_prompt=max_prompt, max_completion=None),
+        read=lambda heads, items: reading(run, run.model, heads, items),
         reference=reference,
         sampling=config,
-        prompts_per_step=train["prompts_per_step"],
-        tokens_per_microbatch=train["tokens_per_microbatch"],
-        seed=cell.seed,
-        ledger=cell.ledger,
+        prompts_per_step=train.prompts_per_step,
+        tokens_per_microbatch=train.tokens_per_microbatch,
+        seed=run.seed,
+        ledger=run.ledger,
         provides=method.provides,
         needs=method.objective.needs,
         skip_flat=method.skips_zero_advantage,
         ref_is_generator=method.reference == "generator",
-        behaviour_is_exact=exact_behaviour(cell, config),
-        partner=None if partner is None else LimitedPrompts(LocalEngine(partner, cell.renderer), lengths["prompt"]),
+        behaviour_is_exact=exact_behaviour(run, config),
+        partner=None if partner is None else LimitedPrompts(LocalEngine(partner, run.renderer), max_prompt),
+        collected=between_rounds(run, previous, optimizer),
         carried={} if previous is None else {"previous": previous},
-        offline=own_pairs(cell, reference) if method.rollouts.hybrid else (),
+        offline=own_pairs(run, reference) if plan.hybrid else (),
     )
 
 
-def twin(cell: Cell) -> Policy:
+def twin(run: TrainingRun) -> Policy:
     """The start once more, with the same adapter if there is one, so that weights go from one to the other by name."""
-    return with_adapter(open_policy(cell.inputs["start"], cell.spec, cell.device), cell.spec, cell.seed)
+    start = open_policy(run.inputs["start"], run.spec.setup.compute, run.device)
+    return with_adapter(start, run.spec.train.adapter, run.seed)
 
 
-def between_rounds(cell: Cell, source: RolloutSource, optimizer: AdamW) -> None:
-    """Tell the source what happens after a rollout was sampled: the last round's policy catches up, the policy starts anew."""
-    previous = source.carried.get("previous")
-    again = twin if cell.model.adapter is not None else frozen_start
-    start = again(cell) if source.plan.restart == "start" else None
+def between_rounds(run: TrainingRun, previous: Policy | None, optimizer: AdamW) -> Callable[[int], None]:
+    """What happens after a rollout was sampled: the last round's policy catches up, the policy starts anew."""
+    again = twin if run.model.adapter is not None else frozen_start
+    start = again(run) if run.method.rollouts is not None and run.method.rollouts.restart == "start" else None
 
     def collected(rollout: int) -> None:
         if previous is not None:
-            copy_weights(cell.model, previous)
+            copy_weights(run.model, previous)
         if start is not None:
-            copy_weights(start, cell.model)
+            copy_weights(start, run.model)
             optimizer.restart()
 
-    source.collected = collected
+    return collected
 
 
 @torch.no_grad()
@@ -94,26 +95,27 @@ def copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
             parameter.copy_(known[name])
 
 
-def own_pairs(cell: Cell, reference: Any) -> list[Item]:
+def own_pairs(run: TrainingRun, reference: Any) -> list[Item]:
     """The data's own preference pairs, for a method that mixes them with its rollouts; none of a validation prompt."""
-    groups = [g for g in read_split(cell.inputs, PREFERENCES) if g.prompt.id not in cell.held]
-    items = [i for i in map(with_pairs, to_items(groups, cell.renderer, cell.spec)) if i.pairs]
+    groups = [g for g in read_split(run.inputs, PREFERENCES) if g.prompt.id not in run.held]
+    tokenised = to_items(groups, run.renderer, run.spec.setup.lengths, run.spec.supervise)
+    items = [i for i in map(with_pairs, tokenised) if i.pairs]
     items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, reference(items), strict=True)]
     return [weighted(i, mask_truncated=False) for i in items]
 
 
-def sampling(spec: Any, seed: int = 0) -> Sampling:
-    """The experiment's sampling with its completion limit."""
-    return Sampling(**spec["sampling"], max_tokens=spec["lengths"]["completion"], seed=seed)
-
-
-def exact_behaviour(cell: Cell, config: Sampling) -> bool:
+def exact_behaviour(run: TrainingRun, config: Sampling) -> bool:
     """True when the sampler's log-probs are the trainer's own: nothing truncated, one temperature, that of training."""
-    assert cell.method.rollouts is not None
-    if cell.method.rollouts.partner != "none":
+    assert run.method.rollouts is not None
+    if run.method.rollouts.partner != "none":
         return False
-    temperatures = set(cell.method.rollouts.temperatures) or {config.temperature}
-    return config.top_p == 1.0 and config.top_k == 0 and temperatures == {cell.temperature}
+    temperatures = set(run.method.rollouts.temperatures) or {config.temperature}
+    return config.top_p == 1.0 and config.top_k == 0 and temperatures == {run.temperature}
+
+
+def engine(run: TrainingRun) -> LimitedPrompts:
+    """The policy as a sampler, under the run's limit of prompts."""
+    return LimitedPrompts(LocalEngine(run.model, run.renderer), run.spec.setup.lengths.prompt)
 
 
 class LimitedPrompts:
@@ -122,15 +124,14 @@ class LimitedPrompts:
     def __init__(self, engine: LocalEngine, max_prompt: int) -> None:
         self.engine, self.max_prompt = engine, max_prompt
 
-    def generate(self, prompts: Any, n: int, config: Any) -> Any:
-        return self.engine.generate(prompts, n, config, max_prompt=self.max_prompt)
+    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
+        return self.engine.generate(prompts, n, sampling, max_prompt=self.max_prompt)
 
 
-def watched_samples(cell: Cell, reward: Reward | None) -> list[dict[str, Any]]:
+def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, Any]]:
     """Answers to a few fixed held-out prompts, with the training reward where there is one. Sampling is keyed by prompt alone."""
-    prompts = [g.prompt for g in read_split(cell.inputs, "heldout_prompts")][:WATCHED]
-    engine = LimitedPrompts(LocalEngine(cell.model, cell.renderer), cell.spec["lengths"]["prompt"])
-    groups = engine.generate(prompts, 1, sampling(cell.spec, seed=keyed("watched")))
+    prompts = [g.prompt for g in read_split(run.inputs, "heldout_prompts")][:WATCHED]
+    groups = engine(run).generate(prompts, 1, run.spec.sampler(seed=keyed("watched")))
     scores = [s.values[0] for s in reward(groups)] if reward is not None else [None] * len(groups)
     return [
         {
@@ -140,13 +141,13 @@ def watched_samples(cell: Cell, reward: Reward | None) -> list[dict[str, Any]]:
             "reward": score,
             "length": len(g.completions[0].tokens or ()),
             "tokens": list(g.completions[0].tokens or ()),
-            "logp": log_prob(g.completions[0], cell.spec["sampling"]),
+            "logp": log_prob(g.completions[0], run.spec.sampling),
         }
         for g, score in zip(groups, scores, strict=True)
     ]
 
 
-def log_prob(completion: Completion, sampled: Mapping[str, Any]) -> float | None:
+def log_prob(completion: Completion, sampled: SamplingConfig) -> float | None:
     """Nats of the whole answer under the policy; None when it was sampled from another distribution than the policy's own."""
-    plain = sampled["temperature"] == 1.0 and sampled["top_p"] == 1.0 and sampled["top_k"] == 0
+    plain = sampled.temperature == 1.0 and sampled.top_p == 1.0 and sampled.top_k == 0
     return sum(completion.behaviour_logp) if plain and completion.behaviour_logp is not None else None

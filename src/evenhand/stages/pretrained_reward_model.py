@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
 from evenhand.errors import UserError
 from evenhand.rewards.external import check_against_transformers
 from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
 from evenhand.stages import base
-from evenhand.stages.common import REWARD, open_model_reward, open_renderer, read_split, setup, write_json
+from evenhand.stages.base import ModelSource
+from evenhand.stages.common import REWARD, begin, open_model_reward, open_renderer, write_json
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.splits import read_split
 from evenhand.types import Completion, Finish, Group, Message, Prompt
 
 NORMALISED = 500
@@ -18,20 +22,33 @@ NORMALISED = 500
 PROBES = ("The moon is far away, about 384,400 km.", "Yes.")
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    folder = Path(spec["path"]).expanduser()
-    folder = folder if folder.is_dir() else base.download(spec["path"], spec["revision"], where="reward_models")
-    base.settle(folder, out, base=spec.get("base"))
-    renderer = open_renderer(out, spec["own_template"])
-    policy = open_renderer(inputs["start"], spec["template"])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainedRewardModelSpec:
+    """`model` as a reward of this `kind`, beside the input `start`; see `spec.pretrained.Adopted`."""
+
+    KIND: ClassVar[str] = "pretrained_reward_model"
+    VERSION: ClassVar[int] = 1
+
+    model: ModelSource
+    kind: Literal["score", "preference"]
+    own_template: str | None = None
+    normalise: bool = False
+    setup: Setup
+
+
+def run(spec: PretrainedRewardModelSpec, context: StageContext) -> None:
+    device, out, inputs = begin(spec.setup.compute), context.out, context.inputs
+    folder = spec.model.folder("reward_models")
+    base.settle(folder, out, base=spec.model.base)
+    renderer = open_renderer(out, spec.own_template)
+    policy = open_renderer(inputs["start"], spec.setup.template)
     reads = reading(folder, renderer.fingerprint, policy.fingerprint)
-    write_json(out / REWARD, {"kind": spec["kind"], "reads": reads, "template": spec["own_template"]})
-    reward = open_model_reward(out, spec, device)
-    if reads == "text" and spec["kind"] == "score":
+    write_json(out / REWARD, {"kind": spec.kind, "reads": reads, "template": spec.own_template})
+    reward = open_model_reward(out, spec.setup, device)
+    if reads == "text" and spec.kind == "score":
         check_against_transformers(reward, probe(chat=bool(renderer.tokenizer.chat_template)))
-    if spec["normalise"]:
-        report(0, NORMALISED)
+    if spec.normalise:
+        context.report(0, NORMALISED)
         groups = answered(inputs)[:NORMALISED]
         Normalisation.fit([v for s in reward(groups) for v in s.values]).save(out)
 

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from evenhand import methods
-from evenhand.objectives import Likelihood
-from evenhand.stages.common import open_policy, open_renderer, setup, to_items
-from evenhand.stages.offline import split_groups
+from evenhand.stages.common import begin, open_policy, open_renderer, to_items
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.splits import groups_of
 from evenhand.train.examples import with_pairs
 from evenhand.train.logprobs import Rows, read
 from evenhand.types import Head
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    data = methods.BINARY if spec["binary"] else methods.PREFERENCES
-    asks = methods.Method(objective=Likelihood(), data=data)
-    groups = split_groups({"data": None if spec["split"] == methods.BINARY else spec["split"]}, inputs, asks)
-    items = to_items(groups, open_renderer(inputs["start"], spec["template"]), spec)
-    if data == methods.PREFERENCES:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceSpec:
+    """Log-probs of a split under the input `start`, its logits divided by `temperature`; `binary`: of single answers."""
+
+    KIND: ClassVar[str] = "reference"
+    VERSION: ClassVar[int] = 2
+
+    split: str
+    binary: bool = False
+    setup: Setup
+    supervise: str = "completion"
+    temperature: float = 1.0
+
+
+def run(spec: ReferenceSpec, context: StageContext) -> None:
+    device, initial = begin(spec.setup.compute), context.inputs["start"]
+    groups = groups_of(context.inputs, spec.split, binary=spec.binary)
+    items = to_items(groups, open_renderer(initial, spec.setup.template), spec.setup.lengths, spec.supervise)
+    if not spec.binary:
         items = [i for i in map(with_pairs, items) if i.pairs]
-    policy = open_policy(inputs["start"], spec, device)
+    policy = open_policy(initial, spec.setup.compute, device)
     size = max(1, len(items) // 20)
     rows: Rows = []
-    for start in range(0, len(items), size):
-        part = items[start : start + size]
+    for first in range(0, len(items), size):
+        part = items[first : first + size]
         rows += read(
-            policy,
-            part,
-            frozenset({Head.LOGP}),
-            tokens_per_microbatch=spec["tokens_per_microbatch"],
-            temperature=spec.get("temperature", 1.0),
-            device=device,
-        )[Head.LOGP]
-        report(min(start + size, len(items)), len(items))
-    write_rows(out, rows)
+            policy, part, frozenset({Head.LOGP}), temperature=spec.temperature, device=device,
+            tokens_per_microbatch=spec.setup.tokens_per_microbatch,
+        )[Head.LOGP]  # fmt: skip
+        context.report(min(first + size, len(items)), len(items))
+    write_rows(context.out, rows)
 
 
 def write_rows(out: Path, rows: Rows) -> None:

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 from evenhand.data.jsonl import write_groups, write_rows
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
+from evenhand.judges.chat import Chat
+from evenhand.judges.config import LLM, LocalLLM, endpoint
 from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.seeding import keyed
-from evenhand.stages.common import model_path, read_split, setup
-
-if TYPE_CHECKING:
-    from evenhand.judges.chat import Chat
+from evenhand.stages.common import begin, model_path
+from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.splits import read_split
+from evenhand.synthesis import Principle
+from evenhand.synthesis.config import Revise
 
 KEPT = "replies.kept"
 """What the model said so far, while the stage is under way."""
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    from evenhand.judges.cache import Cache, CachedChat
-    from evenhand.synthesis import Principle, chat_asker, critique_and_revise, first_answers
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviseSpec:
+    """The section `revise`, its principles read; `by` answers in place of the input `start`."""
 
-    chat = CachedChat(open_chat(spec, inputs, setup(spec)), Cache(out / KEPT))
-    chosen = [Principle(**p) for p in spec["principles"]]
+    KIND: ClassVar[str] = "revise"
+    VERSION: ClassVar[int] = 1
+
+    section: Revise
+    principles: tuple[Principle, ...]
+    by: LLM | LocalLLM | None = None
+    fingerprint: str | None = None
+    setup: Setup
+
+
+def run(spec: ReviseSpec, context: StageContext) -> None:
+    from evenhand.judges.cache import Cache, CachedChat
+    from evenhand.synthesis import chat_asker, critique_and_revise, first_answers
+
+    section, out = spec.section, context.out
+    chat = CachedChat(open_chat(spec, context, begin(spec.setup.compute)), Cache(out / KEPT))
     history = []
-    for prefix, count in (("", spec["prompts"]), ("heldout_", spec["heldout_prompts"])):
-        prompts = [g.prompt for g in read_split(inputs, f"{prefix}prompts")][:count]
-        key = keyed(seed, "revise", prefix)
-        ask = chat_asker(
-            chat, max_tokens=spec["lengths"]["completion"], temperature=spec["temperature"], seed=key, progress=report
-        )
-        revised = critique_and_revise(first_answers(prompts, ask), ask, chosen, rounds=spec["rounds"], seed=key)
+    for prefix, count in (("", section.prompts), ("heldout_", section.heldout_prompts)):
+        prompts = [g.prompt for g in read_split(context.inputs, f"{prefix}prompts")][:count]
+        key, limit = keyed(context.seed, "revise", prefix), spec.setup.lengths.completion
+        ask = chat_asker(chat, max_tokens=limit, temperature=section.temperature, seed=key, progress=context.report)
+        answers = first_answers(prompts, ask)
+        revised = critique_and_revise(answers, ask, spec.principles, rounds=section.rounds, seed=key)
         pairs = [r.pair for r in revised if r.pair is not None]
         if not prefix and not pairs:
             raise UserError("no answer was revised", where="revise", fix="use a model that follows instructions (`by:`)")
@@ -44,17 +59,14 @@ def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Pat
     (out / KEPT).unlink(missing_ok=True)
 
 
-def open_chat(spec: Mapping[str, Any], inputs: Mapping[str, Path], device: str) -> Chat:
+def open_chat(spec: ReviseSpec, context: StageContext, device: str) -> Chat:
     """The model that answers, criticises and revises: the starting policy, or the one that is named."""
-    from evenhand.judges.config import LLM, endpoint
     from evenhand.judges.local import LocalChat
 
-    named = spec.get("judge")
-    if named is not None and named["kind"] == "llm":
-        words = {k: v for k, v in named.items() if k != "template_sha"}
-        return endpoint(LLM(**words, **spec["how"]))
-    folder = model_path(inputs["start"]) if named is None else named["path"]
-    policy = load_policy(folder, dtype=spec["dtype"], device=device)
+    if isinstance(spec.by, LLM):
+        return endpoint(spec.by)
+    folder = model_path(context.inputs["start"]) if spec.by is None else spec.by.path
+    policy = load_policy(folder, dtype=spec.setup.compute.dtype, device=device)
     tokenizer = load_tokenizer(folder)
-    renderer = Renderer(tokenizer, template=None if tokenizer.chat_template else spec["template"])
-    return LocalChat(policy, renderer, name="start" if named is None else named["path"])
+    renderer = Renderer(tokenizer, template=None if tokenizer.chat_template else spec.setup.template)
+    return LocalChat(policy, renderer, name="start" if spec.by is None else spec.by.path)

@@ -5,34 +5,52 @@ From these come best-of-n curves (does choosing by the reward model help?) and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.local import LocalEngine
+from evenhand.protocols import Reward
 from evenhand.seeding import keyed
-from evenhand.stages.common import build_reward, open_policy, open_renderer, read_split, setup, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.context import Setup, StageContext
 from evenhand.stages.judge import numbers
-from evenhand.types import Group, Sampling
+from evenhand.stages.splits import read_split
+from evenhand.train.config import SamplingConfig
+from evenhand.types import Group
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    device = setup(spec)
-    policy, renderer = open_policy(inputs["start"], spec, device), open_renderer(inputs["start"], spec["template"])
-    prompts = [g.prompt for g in read_split(inputs, "heldout_prompts")][: spec["prompts"]]
-    lengths = spec["lengths"]
-    sampling = Sampling(**spec["sampling"], max_tokens=lengths["completion"], seed=keyed(seed, "best of n"))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRewardsSpec:
+    """`completions_per_prompt` answers of the input `start` to each of `prompts`, under the rewards `proxies` and `gold`."""
+
+    KIND: ClassVar[str] = "sample_rewards"
+    VERSION: ClassVar[int] = 2
+
+    proxies: Mapping[str, Mapping[str, Any]]
+    gold: Mapping[str, Any] | None = None
+    prompts: int
+    completions_per_prompt: int
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    setup: Setup
+
+
+def run(spec: SampleRewardsSpec, context: StageContext) -> None:
+    device, inputs, setup = begin(spec.setup.compute), context.inputs, spec.setup
+    policy, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
+    prompts = [g.prompt for g in read_split(inputs, "heldout_prompts")][: spec.prompts]
+    sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "best of n"))
     groups = LocalEngine(policy, renderer).generate(
-        prompts, spec["completions_per_prompt"], sampling, max_prompt=lengths["prompt"], progress=lambda d, n: report(d, n)
+        prompts, spec.completions_per_prompt, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )
-    write_groups(out / "samples.jsonl", groups)
-    scored = {name: table(build_reward(r, inputs, spec, device), groups) for name, r in spec["proxies"].items()}
-    gold = table(build_reward(spec["gold"], inputs, spec, device), groups) if spec["gold"] is not None else None
+    write_groups(context.out / "samples.jsonl", groups)
+    scored = {name: table(build_reward(r, inputs, setup, device), groups) for name, r in spec.proxies.items()}
+    gold = table(build_reward(spec.gold, inputs, setup, device), groups) if spec.gold is not None else None
     lengths_of = [[len(c.tokens or ()) for c in g.completions] for g in groups]
-    write_json(out / "scores.json", {"proxies": scored, "gold": gold, "length": lengths_of})
+    write_json(context.out / "scores.json", {"proxies": scored, "gold": gold, "length": lengths_of})
 
 
-def table(reward: Any, groups: list[Group]) -> list[list[float | None]]:
+def table(reward: Reward, groups: list[Group]) -> list[list[float | None]]:
     """[prompts][answers] of a reward; null where it could not score."""
     return [numbers(list(s.values)) for s in reward(groups)]

@@ -6,40 +6,36 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
 from evenhand.methods import PROMPTS, Method
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages import offline, online
-from evenhand.stages.common import build_reward, read_split
+from evenhand.stages.splits import read_split
+from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train import loop
 from evenhand.train.best_checkpoint import Best
 from evenhand.train.credit_assignment import shaped
 from evenhand.train.examples import micro_batches
 from evenhand.types import Prompt
 
-if TYPE_CHECKING:
-    from evenhand.stages.fit import Cell
-
 FILE = "selection.json"
 """In a fit's artifact: the rule, every point `{step, validation}`, the start's own number, and the step that was chosen."""
 
 
-def held_out(spec: Mapping[str, Any], inputs: Mapping[str, Path], method: Method) -> frozenset[str]:
+def held_out(spec: FitSpec, inputs: Mapping[str, Path], method: Method) -> frozenset[str]:
     """Ids of the prompts that validate, the same for every seed: none where the last weights are kept.
 
     They come from the prompts split where a reward decides, else from the split the method learns from; never from a held-out
     one, which belongs to the evaluation.
     """
-    train = spec["train"]
-    if train.get("keep", "last") == "last":
+    if spec.train.keep == "last":
         return frozenset()
-    groups = read_split(inputs, PROMPTS) if spec["reward"] is not None else offline.split_groups(spec, inputs, method)
+    groups = read_split(inputs, PROMPTS) if spec.reward is not None else offline.learned_from(spec, inputs, method)
     ids = sorted({g.prompt.id for g in groups}, key=lambda name: keyed("validation", name))
-    count = train["validation_prompts"]
+    count = spec.train.validation_prompts
     if 2 * count > len(ids):
         raise UserError(
             f"validation asks for {count} of {len(ids)} prompts", where="train.validation_prompts",
@@ -64,27 +60,26 @@ class Keeper:
         return {**self.best.as_json(), "every": self.every, "prompts": self.prompts}
 
 
-def keeper(cell: Cell, reward: Reward | None) -> Keeper | None:
+def keeper(run: TrainingRun) -> Keeper | None:
     """What decides for this run; None where the last weights are kept."""
-    train = cell.spec["train"]
-    if not cell.held:
+    if not run.held:
         return None
-    every = train["validate_every"] or (cell.method.rollouts.updates if cell.method.rollouts is not None else cell.steps)
-    if cell.spec["reward"] is None:
-        return Keeper(best=Best(rule="loss"), measure=heldout_loss(cell), every=every, prompts=len(cell.held))
-    reward = build_reward(cell.spec["reward"], cell.inputs, cell.spec, cell.device) if reward is None else reward
-    prompts = [g.prompt for g in read_split(cell.inputs, PROMPTS) if g.prompt.id in cell.held]
+    rollouts = run.method.rollouts
+    every = run.spec.train.validate_every or (rollouts.updates if rollouts is not None else run.steps)
+    if run.reward is None:
+        return Keeper(best=Best(rule="loss"), measure=heldout_loss(run), every=every, prompts=len(run.held))
+    prompts = [g.prompt for g in read_split(run.inputs, PROMPTS) if g.prompt.id in run.held]
     unique = list({p.id: p for p in prompts}.values())
-    return Keeper(best=Best(rule="reward"), measure=mean_reward(cell, reward, unique), every=every, prompts=len(unique))
+    return Keeper(best=Best(rule="reward"), measure=mean_reward(run, run.reward, unique), every=every, prompts=len(unique))
 
 
-def heldout_loss(cell: Cell) -> Callable[[], float]:
+def heldout_loss(run: TrainingRun) -> Callable[[], float]:
     """The method's own loss on the rows of the validation prompts, counted as one step."""
-    items = offline.held_items(cell)
-    batches = [b.to(cell.device) for b in micro_batches(items, cell.spec["train"]["tokens_per_microbatch"])]
+    items = offline.held_items(run)
+    batches = [b.to(run.device) for b in micro_batches(items, run.spec.train.tokens_per_microbatch)]
 
     def measure() -> float:
-        found = loop.evaluate(cell.model, cell.method.objective, batches, cell.temperature)
+        found = loop.evaluate(run.model, run.method.objective, batches, run.temperature)
         if not math.isfinite(value := found.get("loss", math.nan)):  # NaN is left out of the metrics
             raise UserError(
                 f"the loss on the validation prompts is {value}", where="train.keep",
@@ -96,20 +91,20 @@ def heldout_loss(cell: Cell) -> Callable[[], float]:
     return measure
 
 
-def mean_reward(cell: Cell, reward: Reward, prompts: Sequence[Prompt]) -> Callable[[], float]:
+def mean_reward(run: TrainingRun, reward: Reward, prompts: Sequence[Prompt]) -> Callable[[], float]:
     """The mean training reward of one answer to every validation prompt, length penalties of the method taken off.
 
     Every measurement draws the same random numbers, so that two differ by the policy alone.
     """
-    engine = online.LimitedPrompts(LocalEngine(cell.model, cell.renderer), cell.spec["lengths"]["prompt"])
-    config = online.sampling(cell.spec, seed=keyed(cell.seed, "validation"))
-    plan = cell.method.rollouts
+    engine = online.engine(run)
+    config = run.spec.sampler(seed=keyed(run.seed, "validation"))
+    plan = run.method.rollouts
 
     def measure() -> float:
         groups = engine.generate(prompts, 1, config)
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, reward(groups), strict=True)]
-        cell.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
-        cell.ledger.reward_calls += len(groups)
+        run.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        run.ledger.reward_calls += len(groups)
         finals = [(shaped(g, plan) if plan is not None else g).scores[0] for g in scored]
         known = [value for value in finals if value == value]
         if not known:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
+from evenhand.data.config import TRAINED
 from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.errors import UserError
 from evenhand.seeding import keyed
 from evenhand.stages.common import write_json
-from evenhand.stages.data import TRAINED, bare, unique_prompts
+from evenhand.stages.context import StageContext
+from evenhand.stages.data import bare, unique_prompts
 from evenhand.types import Group, content_id
 
 SPLIT = "validation_prompts"
@@ -20,10 +23,20 @@ FILE = "apart.json"
 """How many prompts are set apart, and one name for all of them: equal names, equal prompts."""
 
 
-def run(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Path], out: Path, report: Callable[..., None]) -> None:
-    source = inputs["data"]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationSplitSpec:
+    """The input `data` less `prompts` prompts, and those."""
+
+    KIND: ClassVar[str] = "validation_split"
+    VERSION: ClassVar[int] = 1
+
+    prompts: int
+
+
+def run(spec: ValidationSplitSpec, context: StageContext) -> None:
+    source, out = context.inputs["data"], context.out
     splits = {name: read_groups(path) for name in TRAINED if (path := source / f"{name}.jsonl").exists()}
-    chosen = choose(splits, read_groups(source / "heldout_prompts.jsonl"), spec["prompts"])
+    chosen = choose(splits, read_groups(source / "heldout_prompts.jsonl"), spec.prompts)
     names = {content_id(g.prompt.content) for g in chosen}
     for path in sorted(source.glob("*.json*")):
         if path.stem not in splits and path.name != "meta.json":

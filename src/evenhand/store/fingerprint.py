@@ -8,11 +8,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+
+STORE = 2
+"""Part of every key. Raised when what a key means changes: all artifacts of before are then no longer found."""
+FIRST_DEFAULTS = Path(__file__).parent / "first_defaults.json"
+"""The default that every field had when it first entered a key, by class and field; a test keeps the record complete."""
 
 MODEL_FILES = (
     "*.safetensors",
@@ -51,6 +58,59 @@ def digest(value: Any) -> str:
     (True, False)
     """
     return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def stage_key(
+    kind: str, version: int, spec: Any, seed: int, inputs: Mapping[str, str], code: Mapping[str, str] | None = None
+) -> str:
+    """The key of a stage's artifact: everything that decides its bytes.
+
+    `inputs` are the keys of its inputs, by role; `code` fingerprints of what a user wrote and the stage runs.
+    """
+    parts = {"store": STORE, "kind": kind, "version": version, "spec": decisive(spec), "seed": seed, "inputs": dict(inputs)}
+    return digest(parts | ({"code": dict(code)} if code else {}))
+
+
+def decisive(value: Any) -> Any:
+    """What of a spec enters a key, as JSON: of a dataclass the fields that do not stand at their first default.
+
+    So a new field with a default changes no key; a default that is changed later changes the keys of those who use the new one.
+    Fields marked `metadata={"decides": False}` say how a result is reached, not what it is, and never enter. For a mapping marked
+    `metadata={"defaults": f}`, `f(spec)` gives the name of its defaults and the defaults.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        named = ((f, decisive_field(value, f)) for f in fields(value) if f.metadata.get("decides", True))
+        return {f.name: item for f, item in named if canonical(item) != canonical(first_default(type(value), f))}
+    if isinstance(value, Mapping):
+        return {str(k): decisive(v) for k, v in value.items()}
+    return [decisive(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def decisive_field(spec: Any, field: Field[Any]) -> Any:
+    item = decisive(getattr(spec, field.name))
+    if "defaults" not in field.metadata:
+        return item
+    owner, defaults = field.metadata["defaults"](spec)
+    first = {name: recorded().get(owner, {}).get(name, decisive(default)) for name, default in defaults.items()}
+    return {name: v for name, v in item.items() if name not in first or canonical(v) != canonical(first[name])}
+
+
+_NONE = ["no default"]
+
+
+def first_default(owner: type, field: Field[Any]) -> Any:
+    """The default a field had when it was first recorded, else the one it has; a value of no field where it has none."""
+    known = recorded().get(owner.__name__, {})
+    if field.name in known:
+        return known[field.name]
+    if field.default_factory is not MISSING:
+        return decisive(field.default_factory())
+    return decisive(field.default) if field.default is not MISSING else _NONE
+
+
+@cache
+def recorded() -> Mapping[str, Mapping[str, Any]]:
+    return json.loads(FIRST_DEFAULTS.read_text(encoding="utf-8"))
 
 
 def file_fingerprint(path: Path) -> str:

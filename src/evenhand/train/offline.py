@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evenhand.core.kto import mismatched
 from evenhand.protocols import Step
@@ -34,6 +34,7 @@ class FixedSource:
     ledger: Ledger
     provides: frozenset[Need]
     reference: Reference | None = None
+    carried: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def step(self, index: int) -> Step:
         rows = window(self.seed, "rows", len(self.items), index * self.prompts_per_step, self.prompts_per_step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from evenhand.errors import UserError
@@ -52,12 +52,6 @@ class Annotate:
             yield UserError(f"a margin of {self.margin:g}", where="annotate.margin", fix="use 0 or more")
         if self.completions_per_prompt < 2:
             yield UserError("a pair needs two answers", where="annotate.completions_per_prompt", fix="use at least 2")
-
-    def spec(self) -> dict[str, Any]:
-        """What determines the pairs. Keys that came later are there when set, so that pairs made before stay valid."""
-        later = {"choose": "random", "labels": None, "margin": 0.0}
-        given = {k: v for k, v in asdict(self).items() if k != "judge"}
-        return {k: v for k, v in given.items() if k not in later or v != later[k]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

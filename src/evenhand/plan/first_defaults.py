@@ -1,0 +1,67 @@
+"""The record of defaults that keys are made with: `python -m evenhand.plan.first_defaults` adds what is new to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from inspect import signature
+from typing import Any, get_args, get_type_hints
+
+from evenhand.methods import METHODS
+from evenhand.stages import SPECS, spec_class
+from evenhand.store.fingerprint import FIRST_DEFAULTS, decisive, recorded
+
+
+def present() -> dict[str, dict[str, Any]]:
+    """The defaults that fields of specs, and parameters of methods, have now."""
+    found = {name: _method(name) for name in METHODS}
+    owners = {owner.__name__: _fields(owner) for owner in sorted(_classes(), key=lambda owner: owner.__name__)}
+    return {**owners, **{f"methods.{name}": defaults for name, defaults in sorted(found.items())}}
+
+
+def completed(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The record with what is new; what it has stays, and what no longer exists goes."""
+    return {
+        owner: {name: known.get(owner, {}).get(name, default) for name, default in defaults.items()}
+        for owner, defaults in present().items()
+    }
+
+
+def _classes() -> set[type]:
+    """Every dataclass that a spec is made of."""
+    found: set[type] = set()
+    waiting = [spec_class(kind) for kind in SPECS]
+    while waiting:
+        owner = waiting.pop()
+        if owner not in found:
+            found.add(owner)
+            waiting += [inner for hint in get_type_hints(owner).values() for inner in _inside(hint)]
+    return found
+
+
+def _inside(hint: Any) -> Iterator[type]:
+    if is_dataclass(hint) and isinstance(hint, type):
+        yield hint
+    for part in get_args(hint):
+        yield from _inside(part)
+
+
+def _fields(owner: type) -> dict[str, Any]:
+    deciding = [f for f in fields(owner) if f.metadata.get("decides", True)]
+    given = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in deciding}
+    return {name: decisive(default) for name, default in given.items() if default is not MISSING}
+
+
+def _method(name: str) -> dict[str, Any]:
+    parameters = signature(METHODS[name]).parameters.values()
+    return {p.name: decisive(p.default) for p in parameters if p.default is not p.empty}
+
+
+def main() -> None:
+    lines = (f"{json.dumps(owner)}: {json.dumps(defaults)}" for owner, defaults in completed(recorded()).items())
+    FIRST_DEFAULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

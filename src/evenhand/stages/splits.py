@@ -1,0 +1,41 @@
+"""The groups of a split, from the finished artifacts that hold the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from evenhand.data.jsonl import read_groups
+from evenhand.errors import UserError
+from evenhand.types import Group
+
+
+def read_split(inputs: Mapping[str, Path], split: str) -> list[Group]:
+    """A split of the experiment's data; an `annotate` stage's preferences take the place of the data's own.
+
+    `revised` and `revised_pairs` come from a `revise` stage.
+    """
+    source = inputs["preferences"] if "preferences" in inputs and split.endswith("preferences") else inputs["data"]
+    source = inputs.get("revisions", source) if split.removeprefix("heldout_").startswith("revised") else source
+    path = source / f"{split}.jsonl"
+    if not path.exists():
+        raise UserError(f"the data has no split '{split}'", where="data", fix=f"add `{split}:` to the `data:` section")
+    return read_groups(path)
+
+
+def groups_of(
+    inputs: Mapping[str, Path], split: str, *, binary: bool = False, without: frozenset[str] = frozenset()
+) -> list[Group]:
+    """A split less the prompts whose ids are in `without`; for binary methods its pairs as labelled single answers."""
+    groups = [g for g in read_split(inputs, split) if g.prompt.id not in without]
+    return [single for g in groups for single in singles(g)] if binary else groups
+
+
+def singles(group: Group) -> list[Group]:
+    """A scored group as one labelled answer each: 1 above the group's middle, 0 below; a single answer keeps its label."""
+    if len(group.completions) == 1:
+        return [group]
+    middle = (max(group.scores) + min(group.scores)) / 2
+    labelled_ones = zip(group.completions, group.scores, strict=True)
+    return [replace(group, completions=(c,), scores=(float(s > middle),), parts={}) for c, s in labelled_ones if s != middle]

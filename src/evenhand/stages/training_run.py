@@ -1,0 +1,79 @@
+"""What a training stage is asked to do, and what it is made of before the first step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from evenhand import methods
+from evenhand.data.template import Renderer
+from evenhand.methods import Method
+from evenhand.models.backbone import Trunk
+from evenhand.protocols import Reward
+from evenhand.stages.context import Setup
+from evenhand.train.config import SamplingConfig, Train
+from evenhand.train.cost_accounting import Ledger
+from evenhand.types import Sampling
+
+
+def method_defaults(spec: FitSpec) -> tuple[str, dict[str, Any]]:
+    """What the method's parameters are where nobody names them."""
+    parameters = inspect.signature(methods.METHODS[spec.method]).parameters.values()
+    return f"methods.{spec.method}", {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitSpec:
+    """Training by a method: SFT, reward models and every arm. `parameters` are all of the method's, defaults filled in.
+
+    `data` names a split in place of the method's own. `train.learning_rate` is settled. With `world` the network is that built-in
+    world's own, new.
+    """
+
+    KIND: ClassVar[str] = "fit"
+    VERSION: ClassVar[int] = 4
+
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict, metadata={"defaults": method_defaults})
+    train: Train
+    setup: Setup
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    reward: Mapping[str, Any] | None = None
+    data: str | None = None
+    supervise: str = "completion"
+    world: str | None = None
+
+    def build(self, *, steps: int = 1) -> Method:
+        return methods.build(self.method, self.parameters, steps=steps, max_tokens=self.setup.lengths.completion)
+
+    def sampler(self, seed: int = 0) -> Sampling:
+        """The sampling with its completion limit."""
+        return self.sampling.sampler(self.setup.lengths.completion, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """One method, one seed: everything that is fixed before the first step.
+
+    `held` are the ids of the prompts that validate: no training row has one of them.
+    """
+
+    spec: FitSpec
+    seed: int
+    inputs: Mapping[str, Path]
+    device: str
+    renderer: Renderer
+    method: Method
+    model: Trunk
+    steps: int
+    ledger: Ledger
+    reward: Reward | None = None
+    held: frozenset[str] = frozenset()
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by in every log-prob of this run."""
+        return self.method.logit_temperature(self.spec.sampling.temperature)
