@@ -63,11 +63,12 @@ def plan(*nodes: Node) -> Plan:
     return Plan(tuple(keyed))
 
 
-def chain(spec, seed, inputs, out, report):
+def chain(spec, context):
     """A resumable stage: a hash chain of spec["steps"] links, checkpointed at every link, one line of a trace per link run.
 
     The result depends on spec, seed and inputs alone; spec["trace"] (outside the store) shows what was run and when resumed.
     """
+    inputs, out, seed, report = context.inputs, context.out, context.seed, context.report
     state = out / "checkpoint.json"
     link, done = "", 0
     if state.exists():
@@ -88,28 +89,28 @@ def chain(spec, seed, inputs, out, report):
     print("chain complete")
 
 
-def fail(spec, seed, inputs, out, report):
-    (out / "work.txt").write_text("half")
+def fail(spec, context):
+    (context.out / "work.txt").write_text("half")
     raise RuntimeError("the stage\nbroke")
 
 
-def refuse(spec, seed, inputs, out, report):
+def refuse(spec, context):
     raise UserError("rows are empty", where="data.jsonl:3", fix="remove them")
 
 
-def die(spec, seed, inputs, out, report):
+def die(spec, context):
     os.kill(os.getpid(), spec.get("signal", signal.SIGKILL))
 
 
-def environment(spec, seed, inputs, out, report):
-    (out / "chain.txt").write_text(os.environ["OMP_NUM_THREADS"])
+def environment(spec, context):
+    (context.out / "chain.txt").write_text(os.environ["OMP_NUM_THREADS"])
 
 
-def warn(spec, seed, inputs, out, report):
+def warn(spec, context):
     logging.getLogger("evenhand.data").warning("%d rows left out", 3)
     logging.getLogger("transformers").warning("a library's own affair")
     for _ in range(2):
-        report(1, 2)
+        context.report(1, 2)
 
 
 STAGES = {"warn": warn, "chain": chain, "fail": fail, "refuse": refuse, "die": die, "environment": environment}

@@ -14,8 +14,8 @@ from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapters import size
 from evenhand.plan import parameter_count, plan
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import STAGES
 from tests.conftest import ROOT
+from tests.stages.performed import perform
 
 PAGE = (ROOT / "docs/adapters.md").read_text()
 TINY = ROOT / "tests/stages/tiny.yaml"
@@ -58,9 +58,7 @@ def test_the_command_runs(tmp_path: Path):
         if name not in done:
             node = nodes[name]
             inputs = {role: made(other) for role, other in node.inputs.items()}
-            done[name] = tmp_path / str(len(done))
-            done[name].mkdir()
-            STAGES[node.kind](node.spec, node.seed, inputs, done[name], lambda *_, **__: None)
+            done[name] = perform(node.kind, node.spec, inputs, tmp_path / str(len(done)), seed=node.seed)
         return done[name]
 
     assert (made(nodes.arms["grpo"][0]) / "adapter/adapter_model.safetensors").stat().st_size < 100_000

@@ -80,9 +80,7 @@ def test_every_kind_of_stage_is_here(plan: Plan) -> None:
 
 def test_a_new_field_with_a_default_changes_no_key(plan: Plan) -> None:
     for node in plan.nodes:
-        grown = make_dataclass(
-            type(node.spec).__name__, [("fresh", int, 7)], bases=(type(node.spec),), frozen=True, kw_only=True
-        )
+        grown = make_dataclass(type(node.spec).__name__, [("fresh", int, 7)], bases=(type(node.spec),), frozen=True, kw_only=True)
         values = {f.name: getattr(node.spec, f.name) for f in fields(node.spec)}
         assert stage_key(node.kind, 1, grown(**values), 0, {}) == stage_key(node.kind, 1, node.spec, 0, {})
         assert stage_key(node.kind, 1, grown(**values, fresh=8), 0, {}) != stage_key(node.kind, 1, node.spec, 0, {})

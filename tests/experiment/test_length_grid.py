@@ -15,6 +15,7 @@ from evenhand.results.length_grid import grid
 from evenhand.results.run_artifacts import Finished
 from evenhand.spec.experiment import Experiment
 from evenhand.store.store import Store
+from evenhand.train.config import Lengths
 
 TEXT = """
 name: lengths
@@ -42,21 +43,21 @@ def test_every_arm_answers_under_every_limit_and_the_experiments_own_limit_costs
     assert made.grid[16].verdicts == made.verdicts
     for arm in ("sft", "dpo", "short"):
         node = made[made.grid[8].generations[arm][1]]
-        assert node.spec["lengths"] == {"prompt": 32, "completion": 8}
+        assert node.spec.setup.lengths == Lengths(prompt=32, completion=8)
         assert node.inputs["policy"] == made.arms[arm][1]
         verdict = made[made.grid[8].verdicts[arm][1]]
         assert verdict.inputs["baseline"] == made.grid[8].generations["sft"][1], "under the same limit"
-        assert verdict.spec["lengths"]["completion"] == 8
+        assert verdict.spec.setup.lengths.completion == 8
     assert plan("evaluation.length_grid=[]").grid == {}
 
 
 def test_an_arm_is_trained_under_its_own_limit_and_compared_under_the_experiments() -> None:
     made = plan()
-    assert made["arms/short/seed-0"].spec["lengths"] == {"prompt": 32, "completion": 8}
-    assert made["arms/dpo/seed-0"].spec["lengths"] == {"prompt": 32, "completion": 16}
+    assert made["arms/short/seed-0"].spec.setup.lengths == Lengths(prompt=32, completion=8)
+    assert made["arms/dpo/seed-0"].spec.setup.lengths == Lengths(prompt=32, completion=16)
     reference = made[made["arms/short/seed-0"].inputs["reference"]]
-    assert reference.spec["lengths"]["completion"] == 8, "reference log-probs of the answers as they are cut"
-    assert made[made.generations["short"][0]].spec["lengths"]["completion"] == 16
+    assert reference.spec.setup.lengths.completion == 8, "reference log-probs of the answers as they are cut"
+    assert made[made.generations["short"][0]].spec.setup.lengths.completion == 16
     assert "lengths.completion: 16 (dpo); 8 (short)" in deviations(made.experiment)
     assert any("in the comparison" in fact and "training" not in fact for fact in held_equal(made.experiment)[1:2])
 

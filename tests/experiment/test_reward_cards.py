@@ -9,6 +9,7 @@ import pytest
 
 from evenhand.results.judge_summary import equal_lengths, judge_card, shown_at_equal_length
 from evenhand.results.reward_model_summary import best_of_n, length_leaning, on_pairs
+from evenhand.stages.judge import JudgedBy, ScoredBy
 
 SCORES = {
     "proxies": {"rm": [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, None, 2.0]]},
@@ -61,10 +62,11 @@ def test_equal_length_uses_difficulty_from_four_other_arms_and_never_its_own() -
 
 def test_a_card_of_scores_names_no_order() -> None:
     class Settings:
-        tie = 0.1
+        reward = "vader"
 
     account = {"n": 4, "invalid": 0.25, "ties": 0.5, "identical": 0.0, "empty": 0.0, "mean_chars": 3.0, "win_rate_longer": None}
-    card = judge_card(Settings(), {"kind": "vader"}, {"a": [{"account": account}], "b": [{"account": account}]}, "b", None)
+    judge = JudgedBy(settings=ScoredBy(reward={"kind": "vader"}, tie=0.1))
+    card = judge_card(Settings(), judge, {"a": [{"account": account}], "b": [{"account": account}]}, "b", None)
     assert (card["name"], card["kind"], card["tie"], card["invalid"], card["n"]) == ("vader", "vader", 0.1, 0.25, 4)
     assert "consistency" not in card
     assert "self_test" not in card

@@ -11,9 +11,9 @@ from evenhand.errors import UserError
 from evenhand.methods import METHODS
 from evenhand.plan.plan import build
 from evenhand.spec import search_spaces, value_ranges
-from evenhand.spec.arms import Train
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.tuning import Span
+from evenhand.train.config import Train
 from tests.conftest import ROOT
 
 GIVEN = {

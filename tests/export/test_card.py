@@ -82,9 +82,9 @@ def test_a_reward_model_shows_its_accuracy(tiny):
 
 def test_a_local_base_and_local_data_are_not_named_as_if_they_were_public(own_run):
     meta = own_run / "store" / ("b0" * 16)
-    changed(meta, "meta.json", spec={"path": "models/mine", "fingerprint": "0123"})
+    changed(meta, "meta.json", spec={"model": {"path": "models/mine", "fingerprint": "0123"}})
     data = own_run / "store" / ("d0" * 16)
-    changed(data, "meta.json", spec={"preferences": "my/pairs", "fingerprints": {"preferences": ["77"]}})
+    changed(data, "meta.json", spec={"source": {"preferences": "my/pairs"}, "fingerprints": {"preferences": ["77"]}})
     changed(own_run, "experiment.json", effective={"model": {"path": "/home/me/models/mine"}, "lengths": {}})
     changed(own_run, "results.json", judge={"name": "/home/me/models/judge-7b", "kind": "local"})
     text = written(find_arm(own_run, "dpo", 1))
@@ -99,7 +99,7 @@ def test_recipes_and_mixtures_name_their_sets(own_run):
     data = own_run / "store" / ("d0" * 16)
     local = ({"path": "/home/me/x.jsonl"}, {"recipe": "shp", "path": "y.jsonl"})
     mixed = {"mix": [{"recipe": "hh_rlhf"}, *local, {"name": "org/more"}]}
-    changed(data, "meta.json", spec={"preferences": mixed, "prompts": "org/prompts", "fingerprints": {}})
+    changed(data, "meta.json", spec={"source": {"preferences": mixed, "prompts": "org/prompts"}, "fingerprints": {}})
     found = ModelCard(written(find_arm(own_run, "dpo", 1))).data
     assert found.datasets == ["Anthropic/hh-rlhf", "org/more", "org/prompts"]
 

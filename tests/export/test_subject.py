@@ -60,7 +60,7 @@ def test_reward_models_without_a_score(own_run):
 
 def test_a_store_that_is_gone_gives_nothing(own_run):
     run = find_arm(own_run, "dpo", 0).run
-    assert spec_of(run, "base") == {"path": "org/base", "revision": None, "fingerprint": None}
+    assert spec_of(run, "base") == {"model": {"path": "org/base", "revision": None, "fingerprint": None}}
     shutil.rmtree(own_run / "store")
     assert artifact(run, "base") is None
     assert spec_of(run, "base") == {}

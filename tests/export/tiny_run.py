@@ -22,6 +22,7 @@ SHAPE = {
 }  # fmt: skip
 WORDS = "red green blue black white gold"
 LENGTHS = {"prompt": 16, "completion": 12}
+SETUP = {"compute": {"device": "cpu", "dtype": "float32"}, "lengths": LENGTHS}
 TRAIN = {"steps": 3, "epochs": None, "learning_rate": 0.001, "prompts_per_step": 2}
 
 
@@ -49,16 +50,14 @@ def write_run(folder: Path) -> Path:
     tok = tokenizer()
     store = folder / "store"
     keys = {"data": "d0" * 16, "base": "b0" * 16, "sft": "5f" * 16}
-    _artifact(store / keys["data"], {"world": None, "preferences": "org/pairs", "prompts": {"path": "/home/me/p.jsonl"}})
+    _artifact(store / keys["data"], {"source": {"preferences": "org/pairs", "prompts": {"path": "/home/me/p.jsonl"}}})
     (store / keys["data"] / "description.json").write_text(
         json.dumps({"splits": {"preferences": 24, "heldout_preferences": 4}, "sources": ["preferences: pairs.jsonl, 24 pairs"]})
     )
     write_groups(store / keys["data"] / "preferences.jsonl", pairs(24, "red"))
     write_groups(store / keys["data"] / "heldout_preferences.jsonl", pairs(4, "blue"))
-    _artifact(store / keys["base"], {"path": "org/base", "revision": None, "fingerprint": None})
-    _artifact(
-        store / keys["sft"], {"method": "sft", "parameters": {}, "lengths": LENGTHS, "train": TRAIN}, name="sft", start="base"
-    )
+    _artifact(store / keys["base"], {"model": {"path": "org/base", "revision": None, "fingerprint": None}})
+    _artifact(store / keys["sft"], {"method": "sft", "parameters": {}, "setup": SETUP, "train": TRAIN}, name="sft", start="base")
     heldout = [Prompt(content=chat(f"{word} please")) for word in WORDS.split()]
     start = new_policy(SHAPE, tok, seed=9, device="cpu")
     save(start, tok, store / keys["sft"] / "model")
@@ -132,7 +131,7 @@ def _artifact(folder: Path, spec: dict[str, Any], name: str = "", start: str = "
 def _cell(place: Path, arm: str, seed: int, keys: dict[str, str]) -> None:
     train = TRAIN | ({"keep": "best", "validation_prompts": 5} if arm == "kept" else {})
     spec = {
-        "method": "dpo", "parameters": {"beta": 0.25}, "train": train, "lengths": LENGTHS, "data": None, "reward": None,
+        "method": "dpo", "parameters": {"beta": 0.25}, "train": train, "setup": SETUP, "data": None, "reward": None,
         "supervise": "completion",
     }  # fmt: skip
     inputs = {role: {"name": name, "key": keys[name]} for role, name in (("start", "sft"), ("data", "data"))}
@@ -145,7 +144,7 @@ def _reward_model(place: Path, start: Path, tok: Any) -> None:
     save(reward_model_from(start, seed=3, device="cpu"), tok, place / "model")
     Normalisation(shift=0.5, scale=2.0).save(place / "model")
     write_json(place / "reward.json", {"kind": "score"})
-    spec = {"method": "reward_model", "parameters": {}, "lengths": LENGTHS, "train": TRAIN}
+    spec = {"method": "reward_model", "parameters": {}, "setup": SETUP, "train": TRAIN}
     write_json(place / "meta.json", {"name": "reward_models/rm", "spec": spec, "inputs": {}, "key": "c3" * 16})
 
 

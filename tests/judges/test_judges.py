@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from evenhand.judges import LLM, LLMJudge, LocalLLM, PreferenceModel, RewardJudge, Status, account, build, paired, self_test
+from evenhand.judges import LLMJudge, PreferenceModel, RewardJudge, Status, account, build, paired, self_test
 from evenhand.judges import template as templates
 from evenhand.judges.agreement import by_length, merged
 from evenhand.judges.cache import Cache

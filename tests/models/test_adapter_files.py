@@ -18,10 +18,12 @@ from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapters import attach
 from evenhand.models.load import load_policy, load_tokenizer, merge_adapter, save
 from evenhand.models.policy import Policy
-from evenhand.stages import base, pretrained_reward_model
+from evenhand.stages.base import BaseSpec, ModelSource
 from evenhand.stages.common import model_path
+from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
 from tests.models.test_adapters import a_reward_model, moved
 from tests.models.tiny_networks import a_batch, character_tokenizer, network, plain_logp, rows_of, token_groups
+from tests.stages.performed import perform, setup
 
 CASES = {
     "llama": ("llama", ()), "gpt2": ("gpt2", ()), "a head of its own": ("llama", ("lm_head", "embed_tokens")),
@@ -181,16 +183,17 @@ def test_weights_that_are_missing_are_refused(tmp_path):
 
 def test_the_base_stage_leaves_a_whole_model(tmp_path):
     trained = written(tmp_path)
-    spec = {"path": str(tmp_path / "adapter"), "revision": None, "fingerprint": ""}
-    for name in ("a", "b", "c"):
-        (tmp_path / name).mkdir()
-    base.run(spec, 0, {}, tmp_path / "a", lambda *_: None)
+
+    def base(name: str, path: str, **named: str) -> None:
+        perform("base", BaseSpec(model=ModelSource(path=str(tmp_path / path), **named)), {}, tmp_path / name)
+
+    base("a", "adapter")
     assert model_path(tmp_path / "a") == tmp_path / "a" / "model"
     assert_close(says(load_policy(model_path(tmp_path / "a"))), says(trained), rtol=1e-5, atol=1e-5)
-    base.run({**spec, "path": str(tmp_path / "start")}, 0, {}, tmp_path / "b", lambda *_: None)
+    base("b", "start")
     assert model_path(tmp_path / "b") == tmp_path / "start"
     with pytest.raises(UserError, match="is a model, not an adapter"):
-        base.run({**spec, "path": str(tmp_path / "start"), "base": "x"}, 0, {}, tmp_path / "c", lambda *_: None)
+        base("c", "start", base="x")
 
 
 def test_a_key_knows_the_bytes_of_the_base(tmp_path):
@@ -222,14 +225,10 @@ def test_a_reward_model_s_adapter_is_a_reward_model(tmp_path):
     reward.hf.model.load_state_dict(from_transformers(tmp_path / "start").model.state_dict())
     attach(reward, Adapter(rank=4, alpha=8.0), seed=0)
     adapter_files.write(moved(reward), tmp_path / "adapter", start=tmp_path / "start")
-    (tmp_path / "out").mkdir()
-    spec = {
-        "path": str(tmp_path / "adapter"), "revision": None, "kind": "score", "own_template": None, "normalise": False,
-        "template": None, "lengths": {"prompt": 16, "completion": 16}, "device": "cpu", "dtype": "auto", "threads": 1,
-    }  # fmt: skip
-    (tmp_path / "policy").mkdir()
-    base.run({"path": str(tmp_path / "start"), "revision": None}, 0, {}, tmp_path / "policy", lambda *_: None)
-    pretrained_reward_model.run(spec, 0, {"start": tmp_path / "policy"}, tmp_path / "out", lambda *_: None)
+    policy = perform("base", BaseSpec(model=ModelSource(path=str(tmp_path / "start"))), {}, tmp_path / "policy")
+    model = ModelSource(path=str(tmp_path / "adapter"))
+    spec = PretrainedRewardModelSpec(model=model, kind="score", setup=setup(16, 16))
+    perform("pretrained_reward_model", spec, {"start": policy}, tmp_path / "out")
     from evenhand.models.load import load_reward_model
 
     found = load_reward_model(model_path(tmp_path / "out"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
 
@@ -87,7 +86,7 @@ def test_an_experiment_trains_and_judges_by_it(task):
         "arms": {"base": {"method": "start"}, "grpo": {"method": "grpo", "reward": reward, "train": {"steps": 1}}},
     }  # fmt: skip
     experiment = load_experiment(Experiment, given).value  # which builds every reward once
-    splits, _ = from_sources(asdict(experiment.data), 0)
+    splits, _ = from_sources(experiment.data, 0)
     (prompt,) = (g.prompt for g in splits["prompts"])
     group = Group(prompt=prompt, completions=(Completion(content=right),))
     assert get(experiment.judge.reward)([group])[0].values[0] == pytest.approx(1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from evenhand.models.adapter_layers import Start
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
 from evenhand.plan import plan
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import STAGES, fit, offline, online
-from evenhand.stages.common import model_path, read_split
+from evenhand.stages import fit, offline
+from evenhand.stages.common import model_path, to_items
+from evenhand.stages.context import StageContext
+from evenhand.stages.splits import read_split
+from evenhand.stages.training_run import TrainingRun
+from evenhand.store.fingerprint import decisive
 from evenhand.train import checkpoint
 from evenhand.train.cost_accounting import Ledger
 from evenhand.types import Head, Sampling
+from tests.stages.performed import perform
 
 EXPERIMENT = """
 name: adapted
@@ -72,8 +78,7 @@ class Graph:
         node = self.plan[name]
         inputs = {role: self.run(other) for role, other in node.inputs.items()}
         place = out or self.folder / name
-        place.mkdir(parents=True, exist_ok=True)
-        STAGES[node.kind](node.spec, node.seed, inputs, place, report)
+        perform(node.kind, node.spec, inputs, place, seed=node.seed, report=report)
         if out is None:
             self.done[name] = place
         return place
@@ -81,10 +86,10 @@ class Graph:
     def arm(self, name: str) -> Path:
         return self.run(self.plan.arms[name][0])
 
-    def cell(self, name: str) -> fit.Cell:
+    def opened(self, name: str) -> TrainingRun:
         node = self.plan[self.plan.arms[name][0]]
         inputs = {role: self.run(other) for role, other in node.inputs.items()}
-        return fit.open_cell(node.spec, node.seed, inputs, "cpu", Ledger())
+        return fit.open_run(node.spec, StageContext(seed=node.seed, inputs=inputs, out=self.folder), "cpu", Ledger())
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +101,21 @@ def weights(artifact: Path) -> dict[str, torch.Tensor]:
     return load_file(model_path(artifact) / "model.safetensors")
 
 
-def items_of(cell: fit.Cell) -> list:
-    return offline.split_items(cell, offline.split_groups({"data": "preferences"}, cell.inputs, cell.method))[:6]
+def items_of(training_run: TrainingRun) -> list:
+    return offline.split_items(training_run, read_split(training_run.inputs, "preferences"))[:6]
 
 
-def logps(cell: fit.Cell, model) -> list[torch.Tensor]:
-    found = offline.reading(cell, model, frozenset({Head.LOGP}), items_of(cell))[Head.LOGP]
+def logps(training_run: TrainingRun, model) -> list[torch.Tensor]:
+    found = offline.reading(training_run, model, frozenset({Head.LOGP}), items_of(training_run))[Head.LOGP]
     return [row for group in found for row in group]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_kill_changes_no_byte_and_checkpoints_hold_what_learns_alone(graph, tmp_path, name):
     whole = graph.arm(name)
-    cell = graph.cell(name)
-    learning = {f"model.{n}" for n, p in cell.model.named_parameters() if p.requires_grad}
-    assert 0 < len(learning) < len(list(cell.model.named_parameters()))
+    training_run = graph.opened(name)
+    learning = {f"model.{n}" for n, p in training_run.model.named_parameters() if p.requires_grad}
+    assert 0 < len(learning) < len(list(training_run.model.named_parameters()))
 
     def stop_at(step: int, done: int, *rest, **shown) -> None:
         if done == step:
@@ -153,9 +158,9 @@ def test_model_and_adapter_on_the_start_have_the_same_log_probs_under_other_libr
 
     out = graph.run("sft") if name == "sft" else graph.arm(name)
     start = graph.run("base") if name == "sft" else graph.run("sft")
-    cell = graph.cell("dpo")
-    groups = [i.tokens for i in items_of(cell)]
-    expected = logps(cell, load_policy(out / "model"))
+    training_run = graph.opened("dpo")
+    groups = [i.tokens for i in items_of(training_run)]
+    expected = logps(training_run, load_policy(out / "model"))
     base = AutoModelForCausalLM.from_pretrained(start / "model")
     with torch.no_grad():
         unchanged = plain_logp(base, groups)
@@ -169,15 +174,15 @@ def test_model_and_adapter_on_the_start_have_the_same_log_probs_under_other_libr
 def test_the_saved_model_is_the_trained_one(graph, monkeypatch):
     """What the network says at the end of training, unmerged, against the folder: within 1e-5 nats in float32."""
     seen = {}
-    finish = fit._finish
+    finish = fit.finish
 
-    def look(cell, out):
-        seen["trained"] = logps(cell, cell.model)
-        finish(cell, out)
-        seen["saved"] = logps(cell, load_policy(out / "model"))
-        seen["still"] = logps(cell, cell.model)
+    def look(training_run, out):
+        seen["trained"] = logps(training_run, training_run.model)
+        finish(training_run, out)
+        seen["saved"] = logps(training_run, load_policy(out / "model"))
+        seen["still"] = logps(training_run, training_run.model)
 
-    monkeypatch.setattr(fit, "_finish", look)
+    monkeypatch.setattr(fit, "finish", look)
     graph.run(graph.plan.arms["dpo"][0], graph.folder / "again")
     assert max(float((a - b).abs().max()) for a, b in zip(seen["trained"], seen["saved"], strict=True)) < 1e-5
     assert all(torch.equal(a, b) for a, b in zip(seen["trained"], seen["still"], strict=True))
@@ -187,28 +192,28 @@ def test_the_reference_is_the_start_and_not_the_base(graph):
     """DPO begins at log 2 although its start was itself trained with an adapter; users.md 16 had 0.0 and an accuracy of 1."""
     first = json.loads((graph.arm("dpo") / "metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5)
-    cell = graph.cell("dpo")
+    training_run = graph.opened("dpo")
     from evenhand.stages.reference import read_rows
 
-    stored = [row for group in read_rows(cell.inputs["reference"])[:6] for row in group]
-    base = logps(cell, load_policy(graph.run("base") / "model"))
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(stored, logps(cell, cell.model), strict=True))
+    stored = [row for group in read_rows(training_run.inputs["reference"])[:6] for row in group]
+    base = logps(training_run, load_policy(graph.run("base") / "model"))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(stored, logps(training_run, training_run.model), strict=True))
     assert max(float((a - b).abs().max()) for a, b in zip(stored, base, strict=True)) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["rloo", "kto"])
 def test_a_reference_read_while_it_trains_is_the_start_s(graph, name):
     """Without a second network where nothing learns whole; `kto` here trains its embeddings, and so reads a frozen copy."""
-    cell = graph.cell(name)
+    training_run = graph.opened(name)
     with torch.no_grad():
-        for p in cell.model.parameters():
+        for p in training_run.model.parameters():
             p.add_(0.05 if p.requires_grad else 0.0)
-    items = items_of(graph.cell("dpo"))
-    expected = logps(graph.cell("dpo"), load_policy(model_path(cell.inputs["start"])))
-    found = [row for group in offline.reference_reader(cell)(items) for row in group]
+    items = items_of(graph.opened("dpo"))
+    expected = logps(graph.opened("dpo"), load_policy(model_path(training_run.inputs["start"])))
+    found = [row for group in offline.reference_reader(training_run)(items) for row in group]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert isinstance(offline.reference_network(cell), Start) == (name == "rloo")
-    assert not torch.equal(logps(graph.cell("dpo"), cell.model)[0], expected[0])
+    assert isinstance(offline.reference_network(training_run), Start) == (name == "rloo")
+    assert not torch.equal(logps(graph.opened("dpo"), training_run.model)[0], expected[0])
 
 
 def test_a_round_that_starts_anew_begins_at_the_start(graph):
@@ -217,15 +222,14 @@ def test_a_round_that_starts_anew_begins_at_the_start(graph):
 
 
 def test_the_last_round_s_policy_is_one_round_behind(graph):
-    cell = graph.cell("rounds")
-    source = online.source(cell)
-    trainer = fit._loop(cell, source)
-    online.between_rounds(cell, source, trainer.optimizer)
+    training_run = graph.opened("rounds")
+    training = fit.assemble(training_run)
+    source, trainer = training.source, training.loop
     read = lambda model: torch.cat([p.flatten().clone() for p in checkpoint.trained(model).values()])  # noqa: E731
     policy, partner = [], []
     sample = source.engine.generate
     source.engine.generate = lambda *a: (
-        policy.append(read(cell.model)), partner.append(read(source.carried["previous"])), sample(*a)
+        policy.append(read(training_run.model)), partner.append(read(source.carried["previous"])), sample(*a)
     )[-1]  # fmt: skip
     for index in range(4):
         trainer.one_step(index)
@@ -237,27 +241,27 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
 @pytest.mark.parametrize("matmul", [None, torch.bfloat16])
 def test_samples_come_from_the_current_adapter(graph, matmul):
     """Log-probs of the sampler are the trainer's, as closely as without an adapter, and not those of the start."""
-    cell = graph.cell("rloo")
-    start = load_policy(model_path(cell.inputs["start"]))
-    usual, _ = gaps(cell, start, matmul, start)
+    training_run = graph.opened("rloo")
+    start = load_policy(model_path(training_run.inputs["start"]))
+    usual, _ = gaps(training_run, start, matmul, start)
     noise = torch.Generator().manual_seed(0)
-    for p in cell.model.parameters():
+    for p in training_run.model.parameters():
         if p.requires_grad:
             p.data += 0.05 * torch.randn(p.shape, generator=noise)
-    gap, to_start = gaps(cell, cell.model, matmul, start)
+    gap, to_start = gaps(training_run, training_run.model, matmul, start)
     assert gap < (1e-5 if matmul is None else 2 * usual)
     assert to_start > 10 * gap
 
 
-def gaps(cell: fit.Cell, model, matmul: torch.dtype | None, start) -> tuple[float, float]:
+def gaps(training_run: TrainingRun, model, matmul: torch.dtype | None, start) -> tuple[float, float]:
     """Mean absolute difference, nats per token, of a sampler's log-probs to those of its own policy and of another."""
     for policy in (model, start):
         policy.set_matmul_dtype(matmul)
-    prompts = [g.prompt for g in read_split(cell.inputs, "prompts")]
-    groups = LocalEngine(model, cell.renderer).generate(prompts, 8, Sampling(max_tokens=8))
-    items = fit.to_items(groups, cell.renderer, cell.spec)
+    prompts = [g.prompt for g in read_split(training_run.inputs, "prompts")]
+    groups = LocalEngine(model, training_run.renderer).generate(prompts, 8, Sampling(max_tokens=8))
+    items = to_items(groups, training_run.renderer, training_run.spec.setup.lengths)
     sampled = torch.cat([torch.tensor(c.behaviour_logp) for g in groups for c in g.completions])
-    found = [offline.reading(cell, m, frozenset({Head.LOGP}), items)[Head.LOGP] for m in (model, start)]
+    found = [offline.reading(training_run, m, frozenset({Head.LOGP}), items)[Head.LOGP] for m in (model, start)]
     own, other = (torch.cat([row for group in rows for row in group]) for rows in found)
     return float((sampled - own).abs().mean()), float((sampled - other).abs().mean())
 
@@ -295,15 +299,15 @@ def test_an_arm_without_adapter_is_what_it_was(graph):
     old = plan.build(load(Experiment, before).value)
     name = graph.plan.arms["whole"][0]
     assert graph.plan[name].key == old[old.arms["whole"][0]].key
-    assert "adapter" not in graph.plan[name].spec["train"]
-    spec = graph.plan[graph.plan.arms["kto"][0]].spec["train"]["adapter"]
-    assert spec == {"rank": 4, "alpha": 8, "targets": "all_linear", "rslora": False, "modules_to_save": ["embed_tokens"]}
+    assert graph.plan[name].spec.train.adapter is None
+    found = decisive(graph.plan[graph.plan.arms["kto"][0]].spec.train)["adapter"]
+    assert found == {"rank": 4, "alpha": 8, "modules_to_save": ["embed_tokens"]}
 
 
 def test_a_learning_rate_that_is_not_named_is_ten_times_the_method_s():
     text = EXPERIMENT.replace(" learning_rate: 1.0e-2, schedule", " schedule")
     found = plan.build(load(Experiment, text).value)
-    rate = {name: found[found.arms[name][0]].spec["train"]["learning_rate"] for name in ("dpo", "whole")}
+    rate = {name: found[found.arms[name][0]].spec.train.learning_rate for name in ("dpo", "whole")}
     assert rate == {"dpo": pytest.approx(5e-6), "whole": 5e-7}
 
 
@@ -330,10 +334,10 @@ def test_a_change_that_merging_loses_is_said(graph, tmp_path, caplog):
     node = graph.plan[graph.plan.arms["dpo"][0]]
     inputs = {role: graph.run(other) for role, other in node.inputs.items()}
     for dtype in ("float32", "bfloat16"):
-        spec = {**node.spec, "dtype": dtype, "train": {**node.spec["train"], "steps": 1, "learning_rate": 1e-6}}
-        (tmp_path / dtype).mkdir()
+        setup = replace(node.spec.setup, compute=replace(node.spec.setup.compute, dtype=dtype))
+        spec = replace(node.spec, setup=setup, train=replace(node.spec.train, steps=1, learning_rate=1e-6))
         caplog.clear()
-        STAGES["fit"](spec, 0, inputs, tmp_path / dtype, lambda *a, **k: None)
+        perform("fit", spec, inputs, tmp_path / dtype)
         said = [r.getMessage() for r in caplog.records if "adapter's change is lost" in r.getMessage()]
         assert len(said) == (dtype == "bfloat16")
     kept = load_file(tmp_path / "bfloat16/adapter/adapter_model.safetensors")

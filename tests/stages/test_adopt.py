@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Literal
 
 import pytest
 import torch
@@ -19,17 +20,16 @@ from evenhand.plan import plan as planner
 from evenhand.rewards.external import TextReward
 from evenhand.rewards.model import ModelReward, Normalisation
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import pretrained_reward_model
+from evenhand.stages.base import ModelSource
 from evenhand.stages.common import open_model_reward
+from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
 from evenhand.types import Finish
 from tests.doctor.patients import byte_tokenizer
+from tests.stages.performed import perform, setup
 from tests.stages.test_signals import TRAIN, carried_out
 
 TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-SPEC = {
-    "revision": None, "fingerprint": None, "kind": "score", "own_template": None, "normalise": False,
-    "lengths": {"prompt": 32, "completion": 12}, "template": None, "device": "cpu", "dtype": "float32", "threads": 1,
-}  # fmt: skip
+SETUP = setup(32, 12)
 
 
 def classifier(folder: Path, tokenizer) -> Path:
@@ -113,26 +113,26 @@ def test_its_scale_is_that_of_the_experiments_own_answers(done, foreign):
     assert (scale.shift, scale.scale) == pytest.approx((fmean(values), pstdev(values)), rel=1e-3)
 
 
-def adopted(path: Path, out: Path, **changes) -> Path:
+def adopted(path: Path, out: Path, kind: Literal["score", "preference"] = "score") -> Path:
     """The stage alone, beside a policy of the quickstart world."""
     out.mkdir()
     start = out / "start"
     tokenizer = worlds.get("quickstart").tokenizer()
     shape = {**worlds.get("quickstart").model_config(), **TINY}
     save(new_policy(shape, tokenizer, seed=0, device="cpu"), tokenizer, start / "model")
-    pretrained_reward_model.run({**SPEC, "path": str(path), **changes}, 0, {"start": start}, out, lambda *a, **k: None)
-    return out
+    spec = PretrainedRewardModelSpec(model=ModelSource(path=str(path)), kind=kind, setup=SETUP)
+    return perform("pretrained_reward_model", spec, {"start": start}, out)
 
 
 def test_one_of_ours_on_the_same_tokenizer_reads_ids_and_any_other_reads_text(foreign, tmp_path):
     ours = classifier(tmp_path, worlds.get("quickstart").tokenizer())
     Normalisation(shift=1.0, scale=2.0).save(ours)
-    reward = open_model_reward(adopted(ours, tmp_path / "a"), SPEC, "cpu")
+    reward = open_model_reward(adopted(ours, tmp_path / "a"), SETUP, "cpu")
     assert type(reward) is ModelReward
     assert reward.normalisation == Normalisation(shift=1.0, scale=2.0), "its own scale goes with it"
-    assert type(open_model_reward(adopted(foreign, tmp_path / "b"), SPEC, "cpu")) is TextReward
+    assert type(open_model_reward(adopted(foreign, tmp_path / "b"), SETUP, "cpu")) is TextReward
     (ours / "reward_normalisation.json").unlink()
-    assert type(open_model_reward(adopted(ours, tmp_path / "c"), SPEC, "cpu")) is TextReward
+    assert type(open_model_reward(adopted(ours, tmp_path / "c"), SETUP, "cpu")) is TextReward
 
 
 def test_a_fingerprint_is_kept_by_saving(tmp_path):
@@ -211,7 +211,7 @@ def _planned(raw: dict):
 def test_a_preference_model_compares_texts(foreign, tmp_path):
     from evenhand.rewards.tournament import Tournament
 
-    reward = open_model_reward(adopted(foreign.parent / "trunk", tmp_path / "out", kind="preference"), SPEC, "cpu")
+    reward = open_model_reward(adopted(foreign.parent / "trunk", tmp_path / "out", kind="preference"), SETUP, "cpu")
     assert isinstance(reward, Tournament)
     group = worlds.get("quickstart").preferences(0, 1)[0]
     assert sum(reward([group])[0].values) == pytest.approx(1.0), "shares of the wins, of which there is one"

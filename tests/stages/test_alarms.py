@@ -20,7 +20,8 @@ from evenhand.errors import UserError
 from evenhand.plan import plan
 from evenhand.results.training_warnings import by_rule, early_ends, remarks
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import fit, monitoring
+from evenhand.stages import monitoring
+from evenhand.store.fingerprint import decisive
 from evenhand.train.nonfinite import LOSS
 from evenhand.types import Term, Terms
 from tests.stages.test_validate import SMALL, Killed
@@ -107,7 +108,7 @@ def test_a_loss_that_is_not_a_number_names_its_row_and_leaves_the_checkpoint(gra
         method = sound(*args, **named)
         return replace(method, objective=Overflowing(method.objective, calls))
 
-    monkeypatch.setattr(fit.methods, "build", build)
+    monkeypatch.setattr(methods, "build", build)
     with pytest.raises(UserError) as error:
         graph.run("arms/sound/seed-0", tmp_path)
     assert error.value.where == "dpo, seed 0, step 3 of 7"
@@ -201,7 +202,7 @@ def test_a_limit_that_cannot_apply_is_said(graph, caplog):
 
 
 def test_a_stage_is_named_by_its_limits_only_where_it_has_some(graph):
-    specs = {name: graph.plan[graph.plan.arms[name][0]].spec["train"] for name in ("sound", "ended")}
+    specs = {name: decisive(graph.plan[graph.plan.arms[name][0]].spec.train) for name in ("sound", "ended")}
     assert "stop_when" not in specs["sound"]
     assert specs["ended"]["stop_when"] == {"truncated": 0.4, "kl": 1000}
 

@@ -1,6 +1,8 @@
 """What a kill during the last seconds of a training stage leaves behind."""
 
 from evenhand.stages import fit
+from evenhand.train.config import Train
+from tests.stages.performed import perform, setup
 
 
 def test_a_stage_killed_while_it_removed_its_checkpoints_is_finished(tmp_path):
@@ -10,6 +12,7 @@ def test_a_stage_killed_while_it_removed_its_checkpoints_is_finished(tmp_path):
     (tmp_path / "ledger.json").write_text("{}")
     (tmp_path / "checkpoint-00000008").mkdir()
     (tmp_path / "checkpoint-00000008" / "state.json").write_text("{}")
-    fit.run({}, 0, {}, tmp_path, report=lambda *_, **__: None)
+    spec = fit.FitSpec(method="sft", train=Train(), setup=setup())
+    perform("fit", spec, {}, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ledger.json", "model"]
     assert (tmp_path / "model" / "model.safetensors").read_text() == "trained"

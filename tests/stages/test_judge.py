@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from evenhand.configfile.schema import load
+from evenhand.configfile.schema import load, to_json
 from evenhand.data.jsonl import write_groups
 from evenhand.plan.plan import build
 from evenhand.results.judge_summary import judge_card, mean_or_none
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import STAGES
+from evenhand.stages.judge import JudgedBy, JudgeSpec, ScoredBy
 from evenhand.types import Completion, Group, Prompt
+from tests.stages.performed import perform, setup
 
-SHARED = {"threads": 1, "device": "cpu", "dtype": "float32", "template": None, "lengths": {"prompt": 32, "completion": 32}}
+SETUP = setup(32, 32)
 TEXTS = {"answers": ["longer answer", "x", "", "same"], "baseline": ["short", "longer answer", "y", "same"]}
 
 
@@ -38,10 +40,8 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     return {role: tmp_path / "store" / role for role in (*TEXTS, "data")}
 
 
-def stage(kind: str, spec: dict[str, Any], inputs: dict[str, Path], name: str) -> dict[str, Any]:
-    out = inputs["answers"].parent / name
-    out.mkdir()
-    STAGES[kind](spec, 0, inputs, out, lambda *a, **k: None)
+def stage(kind: str, spec: Any, inputs: dict[str, Path], name: str) -> dict[str, Any]:
+    out = perform(kind, spec, inputs, inputs["answers"].parent / name)
     return json.loads(next(out.glob("*.json")).read_text())
 
 
@@ -51,7 +51,7 @@ def test_a_missing_score_is_half_flagged_and_null(inputs: dict[str, Path], tmp_p
         "def score(prompt, completion):\n    return None if completion.text == 'x' else float(len(completion.text))\n"
     )
     judge = {"kind": "function", "path": f"{reward}:score"}
-    spec = {"judge": judge, "tie": 0.0, "proxies": {"same": judge}, **SHARED}
+    spec = JudgeSpec(judge=JudgedBy(settings=ScoredBy(reward=judge, tie=0.0)), proxies={"same": judge}, setup=SETUP)
     found = stage("judge", spec, inputs, "verdicts")
     assert found["outcome"] == [1.0, 0.5, 0.0, 0.5]
     assert found["invalid"] == [False, True, False, False]
@@ -115,7 +115,7 @@ def judge_node(text: str = EXPERIMENT, *overrides: str) -> Any:
 
 def test_a_language_model_judges_an_experiment_and_answers_once(inputs: dict[str, Path], endpoint: str) -> None:
     node, plan = judge_node(EXPERIMENT, f"judge.endpoint={endpoint}")
-    spec = {**node.spec, **SHARED}
+    spec = replace(node.spec, setup=SETUP)
     found = stage("judge", spec, inputs, "verdicts")
     assert found["outcome"] == [1.0, 0.5, 0.0, 0.5]
     assert found["invalid"] == [False, True, False, False]
@@ -129,7 +129,7 @@ def test_a_language_model_judges_an_experiment_and_answers_once(inputs: dict[str
     asked = Longer.asked.total()
     assert stage("judge", spec, inputs, "again") == found
     assert Longer.asked.total() == asked == 8  # the second time nothing
-    card = judge_card(plan.experiment.judge, node.spec["judge"], {"dpo": [found], "sft": [found]}, "sft", {"passed": True})
+    card = judge_card(plan.experiment.judge, node.spec.judge, {"dpo": [found], "sft": [found]}, "sft", {"passed": True})
     assert (card["name"], card["kind"], card["template"], card["invalid"]) == ("m", "llm", "helpfulness", 0.25)
     assert card["self_test"] == {"passed": True}
     assert "endpoint" not in card
@@ -137,7 +137,7 @@ def test_a_language_model_judges_an_experiment_and_answers_once(inputs: dict[str
 
 def test_the_self_test_uses_the_datas_own_answers(inputs: dict[str, Path], endpoint: str) -> None:
     _, plan = judge_node(EXPERIMENT, f"judge.endpoint={endpoint}", "judge.self_test=3")
-    found = stage("judge_self_test", {**plan["judge/self-test"].spec, **SHARED}, inputs, "test")
+    found = stage("judge_self_test", replace(plan["judge/self-test"].spec, setup=SETUP), inputs, "test")
     assert (found["source"], found["n"]) == ("demonstrations", 3)
     assert found["identical"] == 0.5  # equally long without the blank: the first one, in both orders
     assert found["planted"] == 0.5  # a judge of length does not see that words were shuffled
@@ -151,7 +151,9 @@ def test_how_answers_are_got_is_no_part_of_the_key_but_the_template_is() -> None
     model = judge_node(EXPERIMENT, "judge.model=m2")[0]
     assert node.key == same.key
     assert len({node.key, other.key, model.key}) == 3
-    assert "key" not in json.dumps(node.spec).replace("key_env", "")  # the name of a variable, never a key
+    assert "key" not in json.dumps(to_json(node.spec)).replace("key_env", "").replace(
+        "OPENAI_API_KEY", ""
+    )  # the name of a variable, never a key
 
 
 @pytest.mark.parametrize(

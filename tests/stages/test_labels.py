@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.models.load import load_policy, load_tokenizer
-from evenhand.stages import STAGES, reference
+from evenhand.stages import reference
 from evenhand.stages.common import model_path
+from evenhand.stages.reference import ReferenceSpec
+from tests.stages.performed import perform, setup
 from tests.stages.test_signals import EXPERIMENT, carried_out
 
 STEPS = {"steps": 3, "prompts_per_step": 6, "learning_rate": 3e-3, "schedule": "constant", "evaluate_every": 3}
@@ -38,7 +41,7 @@ def sums(artifact, rows) -> list[float]:
 def test_the_held_out_loss_of_kto_has_its_reference_point(done):
     """Recomputed from the two models: z0 is the mean log-ratio of held-out prompts with answers to other prompts, if positive."""
     from evenhand.data.template import Renderer
-    from evenhand.stages.offline import singles
+    from evenhand.stages.splits import singles
 
     _, folders = done
     last = [json.loads(x) for x in (folders["arms/kto/seed-0"] / "metrics.jsonl").read_text().splitlines()][-1]
@@ -74,15 +77,11 @@ def test_labels_of_another_split_get_the_references_of_that_split(done, tmp_path
     _, folders = done
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
-    out.mkdir()
     groups = read_groups(folders["data"] / "preferences.jsonl")
     write_groups(data / "preferences.jsonl", groups)
     write_groups(data / "mine.jsonl", groups[:3])
-    spec = {
-        "split": "mine", "binary": True, "lengths": {"prompt": 32, "completion": 12}, "supervise": "completion", "template": None,
-        "tokens_per_microbatch": 1000, "threads": 1, "device": "cpu", "dtype": "float32",
-    }  # fmt: skip
-    STAGES["reference"](spec, 0, {"start": folders["sft"], "data": data}, out, lambda *_, **__: None)
+    spec, inputs = ReferenceSpec(split="mine", binary=True, setup=setup()), {"start": folders["sft"], "data": data}
+    perform("reference", spec, inputs, out)
     assert len(reference.read_rows(out)) == 6
-    STAGES["reference"]({**spec, "split": "binary"}, 0, {"start": folders["sft"], "data": data}, out, lambda *_, **__: None)
+    perform("reference", replace(spec, split="preferences"), inputs, out)
     assert len(reference.read_rows(out)) == 2 * len(groups)

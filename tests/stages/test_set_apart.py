@@ -6,8 +6,9 @@ import pytest
 
 from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.errors import UserError
-from evenhand.stages import validation_split
+from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.types import Completion, Group, Prompt
+from tests.stages.performed import perform
 
 
 def pair(text, id=""):
@@ -34,8 +35,7 @@ def data(tmp_path):
 
 
 def run(data, out, count):
-    out.mkdir()
-    validation_split.run({"prompts": count}, 0, {"data": data}, out, lambda *a, **k: None)
+    perform("validation_split", ValidationSplitSpec(prompts=count), {"data": data}, out)
     return {p.stem: [g.prompt.content for g in read_groups(p)] for p in out.glob("*.jsonl")}
 
 

@@ -14,9 +14,9 @@ from evenhand.errors import UserError
 from evenhand.models.load import new_policy, save
 from evenhand.plan import plan as planner
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import STAGES
 from evenhand.stages.common import build_reward, open_model_reward
 from tests.data.tiny_tokenizers import character_tokenizer
+from tests.stages.performed import perform
 
 TRAIN = {"steps": 2, "prompts_per_step": 4, "learning_rate": 1e-3}
 EXPERIMENT = {
@@ -58,7 +58,7 @@ def carried_out(experiment: dict, new_folder: Callable[[str], Path]) -> Done:
     for node in plan.nodes:
         folders[node.name] = new_folder("node")
         inputs = {role: folders[name] for role, name in node.inputs.items()}
-        STAGES[node.kind](node.spec, node.seed, inputs, folders[node.name], lambda *_, **__: None)
+        perform(node.kind, node.spec, inputs, folders[node.name], seed=node.seed)
     return plan, folders
 
 
@@ -104,7 +104,7 @@ def test_best_of_n_beats_a_single_answer_by_its_own_reward(done, arm):
     assert plan.arms[arm][0] == "sft"
     node = plan[plan.generations[arm][0]]
     inputs = {role: folders[name] for role, name in node.inputs.items()}
-    reward = build_reward(node.spec["reward"], inputs, node.spec, "cpu")
+    reward = build_reward(node.spec.reward, inputs, node.spec.setup, "cpu")
     single = read_groups(folders[plan.generations["sft"][0]] / "generations.jsonl")
     best = read_groups(folders[node.name] / "generations.jsonl")
     mean = lambda groups: sum(s.values[0] for s in reward(groups)) / len(groups)  # noqa: E731
@@ -124,7 +124,7 @@ def test_a_reference_that_is_missing_is_an_error(done):
     plan, folders = done
     spec = plan["reward_models/ratio/seed-0/evaluation"].spec
     with pytest.raises(ValueError, match="relative to a reference"):
-        open_model_reward(folders["reward_models/ratio/seed-0"], spec, "cpu")
+        open_model_reward(folders["reward_models/ratio/seed-0"], spec.setup, "cpu")
 
 
 def test_hybrid_rounds_train_on_both_kinds_of_pairs(done):

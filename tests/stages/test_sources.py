@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def splits_of(**data: Any) -> dict[str, list[Group]]:
     """The splits of an experiment that says so of its data."""
     given = {"name": "s", "model": {"path": "m"}, "start": "base", "data": data, "arms": {"base": {"method": "start"}}}
     given["judge"] = {"reward": "vader"}
-    return from_sources(asdict(load(Experiment, given).value.data), 0)[0]
+    return from_sources(load(Experiment, given).value.data, 0)[0]
 
 
 def rows(path: Path, *made: dict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan import plan
 from evenhand.spec.experiment import Experiment
-from evenhand.stages import STAGES, fit, offline, online, validate
-from evenhand.stages.common import read_split
+from evenhand.stages import fit, offline, validate
+from evenhand.stages.context import StageContext
+from evenhand.stages.splits import read_split
+from evenhand.stages.training_run import TrainingRun
+from evenhand.store.fingerprint import decisive
 from evenhand.train.cost_accounting import Ledger
+from tests.stages.performed import perform
 
 SMALL = """
 start: base
@@ -68,8 +73,7 @@ class Graph:
         node = self.plan[name]
         inputs = {role: self.done.get(other) or self.run(other) for role, other in node.inputs.items()}
         out = out or self.folder / name
-        out.mkdir(parents=True, exist_ok=True)
-        STAGES[node.kind](node.spec, node.seed, inputs, out, report)
+        perform(node.kind, node.spec, inputs, out, seed=node.seed, report=report)
         if out == self.folder / name:
             self.done[name] = out
         return out
@@ -78,10 +82,11 @@ class Graph:
         node = self.plan.arms[name][0]
         return self.done.get(node) or self.run(node)
 
-    def cell(self, name: str) -> fit.Cell:
+    def opened(self, name: str, seed: int | None = None) -> TrainingRun:
         node = self.plan[self.plan.arms[name][0]]
         inputs = {role: self.done[other] for role, other in node.inputs.items()}
-        return fit.open_cell(node.spec, node.seed, inputs, "cpu", Ledger())
+        context = StageContext(seed=node.seed if seed is None else seed, inputs=inputs, out=self.folder)
+        return fit.open_run(node.spec, context, "cpu", Ledger())
 
 
 @pytest.fixture(scope="module")
@@ -142,57 +147,54 @@ def test_dpo_starts_at_log_two_at_its_temperature(graph):
 @pytest.mark.parametrize("name", ["rounds", "online", "loss", "rewarded"])
 def test_the_saved_weights_are_those_that_were_measured_best(graph, name):
     """Measured once more, with the saved model in the policy's place."""
-    out, cell = graph.arm(name), graph.cell(name)
+    out, training_run = graph.arm(name), graph.opened(name)
     weights = load_file(out / "model/model.safetensors")
     with torch.no_grad():
-        for key, p in cell.model.hf.named_parameters():
+        for key, p in training_run.model.hf.named_parameters():
             p.copy_(weights[key])
     found = written(out)
     best = max if found["rule"] == "reward" else min
-    assert validate.keeper(cell, None).measure() == pytest.approx(best(p["validation"] for p in found["points"]), abs=1e-6)
+    assert validate.keeper(training_run).measure() == pytest.approx(best(p["validation"] for p in found["points"]), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["rounds", "online", "loss", "rewarded"])
 def test_validation_prompts_are_neither_trained_on_nor_evaluated_on(graph, name):
     graph.arm(name)
-    cell = graph.cell(name)
-    assert len(cell.held) == 6
-    inputs = cell.inputs
+    training_run = graph.opened(name)
+    assert len(training_run.held) == 6
+    inputs = training_run.inputs
     for split in ("heldout_prompts", "heldout_preferences"):
-        assert not cell.held & {g.prompt.id for g in read_split(inputs, split)}
-    if cell.method.online:
-        source = online.source(cell)
+        assert not training_run.held & {g.prompt.id for g in read_split(inputs, split)}
+    if training_run.method.online:
+        source = fit.assemble(training_run).source
         trained = {p.id for p in source.prompts} | {i.tokens.group.prompt.id for i in source.offline}
     else:
-        trained = {i.tokens.group.prompt.id for i in offline.source(cell).items}
+        trained = {i.tokens.group.prompt.id for i in offline.source(training_run).items}
     assert trained
-    assert not cell.held & trained
+    assert not training_run.held & trained
 
 
 def test_who_validates_does_not_depend_on_the_seed(graph):
     graph.arm("online")
-    node = graph.plan[graph.plan.arms["online"][0]]
-    inputs = {role: graph.done[other] for role, other in node.inputs.items()}
-    cells = [fit.open_cell(node.spec, seed, inputs, "cpu", Ledger()) for seed in (0, 1)]
-    assert cells[0].held == cells[1].held
+    assert graph.opened("online", 0).held == graph.opened("online", 1).held
 
 
 def test_validation_takes_at_most_half(graph):
     graph.arm("online")
-    cell = graph.cell("online")
-    spec = {**cell.spec, "train": {**cell.spec["train"], "validation_prompts": 13}}
+    training_run = graph.opened("online")
+    spec = replace(training_run.spec, train=replace(training_run.spec.train, validation_prompts=13))
     with pytest.raises(UserError, match="asks for 13 of 24"):
-        validate.held_out(spec, cell.inputs, cell.method)
+        validate.held_out(spec, training_run.inputs, training_run.method)
 
 
 def test_a_reward_that_compares_cannot_choose(graph):
     graph.arm("online")
-    cell = graph.cell("online")
+    training_run = graph.opened("online")
     from evenhand.types import Scores
 
     alone = lambda groups: [Scores((float("nan"),) * len(g.completions)) for g in groups]  # noqa: E731
     with pytest.raises(UserError, match="scores no single answer"):
-        validate.keeper(cell, alone).measure()
+        validate.keeper(replace(training_run, reward=alone)).measure()
 
 
 def test_a_round_that_starts_anew_begins_at_the_start(graph):
@@ -205,15 +207,14 @@ def test_a_round_that_starts_anew_begins_at_the_start(graph):
 def test_the_last_round_s_policy_is_one_round_behind(graph):
     """What the partner writes with in round t is what the policy was when it sampled in round t - 1."""
     graph.arm("rounds")
-    cell = graph.cell("rounds")
-    source = online.source(cell)
-    trainer = fit._loop(cell, source)
-    online.between_rounds(cell, source, trainer.optimizer)
+    training_run = graph.opened("rounds")
+    training = fit.assemble(training_run)
+    source, trainer = training.source, training.loop
     read = lambda model: torch.cat([p.detach().flatten().clone() for p in model.parameters()])  # noqa: E731
     policy, partner = [], []
     sample = source.engine.generate
     source.engine.generate = lambda *a: (
-        policy.append(read(cell.model)),
+        policy.append(read(training_run.model)),
         partner.append(read(source.carried["previous"])),
         sample(*a),
     )[-1]
@@ -244,5 +245,6 @@ def test_what_cannot_be_meant_is_said_before_anything_runs(line, message):
 def test_settings_that_decide_nothing_are_not_in_the_key():
     """So that results stored before these settings existed are found."""
     nodes = plan.build(load(Experiment, EXPERIMENT).value)
-    assert not {"keep", "validate_every", "validation_prompts"} & set(nodes[nodes.arms["anew"][0]].spec["train"])
-    assert nodes[nodes.arms["online"][0]].spec["train"]["keep"] == "best"
+    anew, online = (decisive(nodes[nodes.arms[name][0]].spec.train) for name in ("anew", "online"))
+    assert not {"keep", "validate_every", "validation_prompts"} & anew.keys()
+    assert online["keep"] == "best"

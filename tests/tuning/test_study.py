@@ -181,8 +181,8 @@ def test_a_baseline_that_is_tuned_stays_the_yardstick_as_given():
     against = {nodes[name].inputs["baseline"] for t in trials for name in t.verdicts.values()}
     (node,) = against
     fitted = nodes[nodes[node].inputs["policy"]]
-    assert fitted.spec["parameters"]["beta"] == 0.3
-    assert fitted.spec["train"]["learning_rate"] == 1e-5
+    assert fitted.spec.parameters["beta"] == 0.3
+    assert fitted.spec.train.learning_rate == 1e-5
 
 
 def test_the_mean_of_a_reward():

@@ -9,6 +9,7 @@ from evenhand.configfile.schema import load
 from evenhand.plan.graph import Node
 from evenhand.plan.plan import build
 from evenhand.spec.experiment import Experiment
+from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.tuning.trials import Nodes, needed, of_trial, planned
 from evenhand.tuning.write import commented, dumped
 
@@ -36,7 +37,8 @@ def experiment():
 
 
 def node(name, key, **inputs):
-    return Node(name=name, kind="fit", spec={}, inputs=inputs, seed=0, row="", column="", key=key, cost="")
+    spec = ValidationSplitSpec(prompts=1)
+    return Node(name=name, spec=spec, inputs=inputs, seed=0, row="", column="", key=key, cost="")
 
 
 def test_a_trial_shares_its_prefix_with_the_comparison(experiment):
@@ -46,8 +48,8 @@ def test_a_trial_shares_its_prefix_with_the_comparison(experiment):
     shared = {n.name for n in nodes if n.key in comparison}
     assert shared == {"data", "data set apart", "base", "sft", "reference/sft/preferences"}
     fitted = next(n for n in nodes if n.name == trial.fits[100])
-    assert fitted.spec["parameters"]["beta"] == 0.3
-    assert fitted.spec["train"]["learning_rate"] == 2e-4
+    assert fitted.spec.parameters["beta"] == 0.3
+    assert fitted.spec.train.learning_rate == 2e-4
 
 
 def test_a_trial_plans_only_what_it_needs(experiment):
@@ -62,7 +64,7 @@ def test_nothing_learns_from_or_is_judged_by_another_split(experiment):
     for n in nodes:
         if n.name not in ("data", "data set apart", "base") and "data" in n.inputs:
             assert n.inputs["data"] == "data set apart", n.name
-    assert {n.spec["split"] for n in nodes if n.kind == "generate"} == {"validation_prompts"}
+    assert {n.spec.split for n in nodes if n.kind == "generate"} == {"validation_prompts"}
 
 
 def test_the_board_has_a_row_per_arm_and_a_column_per_trial(experiment):

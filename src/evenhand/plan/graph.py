@@ -14,8 +14,9 @@ from evenhand.plugins import used
 from evenhand.rewards.function import source_of
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
-from evenhand.stages.context import Compute, Setup, StageSpec
+from evenhand.stages.context import StageSpec
 from evenhand.stages.judge import JudgedBy
+from evenhand.stages.setup import Compute, Setup
 from evenhand.store.fingerprint import decisive, file_fingerprint, model_fingerprint, stage_key
 from evenhand.synthesis.config import REVISED
 from evenhand.train.config import Lengths

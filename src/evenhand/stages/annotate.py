@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ from evenhand.errors import UserError
 from evenhand.judges import RewardJudge, account
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
 from evenhand.stages.judge import JudgedBy, open_judge
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.synthesis import Labelled
 from evenhand.synthesis.config import Annotate

@@ -16,7 +16,7 @@ from evenhand.models.backbone import Trunk
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
-from evenhand.stages.context import Compute, Setup
+from evenhand.stages.setup import Compute, Setup
 from evenhand.train.config import Lengths
 from evenhand.train.examples import Item
 from evenhand.types import Group

@@ -1,13 +1,11 @@
-"""What every stage is given beside its spec, and the part of a spec that all stages which open models share."""
+"""What every stage is given beside its spec."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
-
-from evenhand.train.config import Lengths
+from typing import Any, ClassVar, Protocol
 
 
 class StageSpec(Protocol):
@@ -41,27 +39,3 @@ class Stage(Protocol):
     """The function `run` of a stage's module."""
 
     def __call__(self, spec: Any, context: StageContext) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Compute:
-    """On what a stage computes. All of it shows in the result's bytes, so it is resolved before a key is made: never "auto"."""
-
-    device: str
-    """The kind: "cpu" or "cuda"."""
-    dtype: str
-    threads: int = 1
-    matmul: Literal["float32", "bfloat16"] | None = None
-    world_size: int = 1
-    engine: str = "local"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
-    """How a stage opens models and cuts what they read. `template` is the chat template where a tokenizer brings none."""
-
-    compute: Compute
-    lengths: Lengths
-    template: str | None = None
-    tokens_per_microbatch: int = 8192
-    """Of passes without gradients."""

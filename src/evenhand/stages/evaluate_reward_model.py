@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from evenhand.evaluation.probes import probe
 from evenhand.stages.common import begin, open_model_reward, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.types import Group, Scores
 

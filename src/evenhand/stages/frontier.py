@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.evaluation.logprobs import log_probs
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
 from evenhand.stages.judge import numbers, scores
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.types import Completion, Group, Prompt
 

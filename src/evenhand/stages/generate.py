@@ -18,7 +18,8 @@ from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
 from evenhand.stages.common import begin, build_reward, model_path, open_policy, open_renderer, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.stats.bestofn import kl_bound
 from evenhand.train.config import SamplingConfig

@@ -16,7 +16,8 @@ from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.stages.common import begin, build_reward, in_precision, write_json
-from evenhand.stages.context import Compute, Setup, StageContext
+from evenhand.stages.context import StageContext
+from evenhand.stages.setup import Compute, Setup
 from evenhand.types import Group
 
 CACHE = "judge-cache.jsonl"

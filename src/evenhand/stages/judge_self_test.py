@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from evenhand.data.jsonl import read_groups
 from evenhand.judges import self_test
 from evenhand.stages.common import begin, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
 from evenhand.stages.judge import JudgedBy, open_judge
+from evenhand.stages.setup import Setup
 from evenhand.types import Completion, Group, Prompt
 
 SOURCES = ("heldout_demonstrations", "demonstrations", "heldout_preferences", "preferences")

@@ -13,7 +13,8 @@ from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
 from evenhand.stages import base
 from evenhand.stages.base import ModelSource
 from evenhand.stages.common import REWARD, begin, open_model_reward, open_renderer, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.types import Completion, Finish, Group, Message, Prompt
 

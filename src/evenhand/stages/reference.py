@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evenhand.stages.common import begin, open_policy, open_renderer, to_items
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import groups_of
 from evenhand.train.examples import with_pairs
 from evenhand.train.logprobs import Rows, read

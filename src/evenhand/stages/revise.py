@@ -13,7 +13,8 @@ from evenhand.judges.config import LLM, LocalLLM, endpoint
 from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, model_path
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.synthesis import Principle
 from evenhand.synthesis.config import Revise

@@ -14,8 +14,9 @@ from evenhand.engines.local import LocalEngine
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
-from evenhand.stages.context import Setup, StageContext
+from evenhand.stages.context import StageContext
 from evenhand.stages.judge import numbers
+from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.train.config import SamplingConfig
 from evenhand.types import Group

@@ -13,7 +13,7 @@ from evenhand.data.template import Renderer
 from evenhand.methods import Method
 from evenhand.models.backbone import Trunk
 from evenhand.protocols import Reward
-from evenhand.stages.context import Setup
+from evenhand.stages.setup import Setup
 from evenhand.train.config import SamplingConfig, Train
 from evenhand.train.cost_accounting import Ledger
 from evenhand.types import Sampling
