@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from evenhand.errors import UserError
 
@@ -35,12 +35,6 @@ class Adapter:
     @property
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-    def spec(self) -> dict[str, Any]:
-        """What decides a result, as JSON."""
-        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
-        whole = list(self.modules_to_save)
-        return {"rank": self.rank, "alpha": self.alpha, "targets": targets, "rslora": self.rslora, "modules_to_save": whole}
 
     def problems(self, where: str) -> Iterator[UserError]:
         """What cannot be meant, whatever the model is."""

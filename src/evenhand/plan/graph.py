@@ -70,8 +70,17 @@ class Graph:
         self.setup = Setup(compute=compute(experiment), lengths=experiment.lengths, template=experiment.model.template)
 
     def add(
-        self, name: str, spec: StageSpec, inputs: Mapping[str, str], *, seed: int = 0, row: str, column: str = SHARED, cost: str,
-        runs: Any = None, code: Mapping[str, str] | None = None,
+        self,
+        name: str,
+        spec: StageSpec,
+        inputs: Mapping[str, str],
+        *,
+        seed: int = 0,
+        row: str,
+        column: str = SHARED,
+        cost: str,
+        runs: Any = None,
+        code: Mapping[str, str] | None = None,
     ) -> str:
         """Adds a node, or finds the one with the same key: equal stages are one stage.
 
