@@ -144,7 +144,7 @@ def test_machines_that_compute_otherwise_share_nothing_they_compute(plan, folder
 @pytest.mark.parametrize(
     "override",
     [
-        "evaluation.prompts=16", "evaluation.prompts=500", "evaluation.best_of_n=3", "evaluation.frontier=false",
+        "evaluation.prompts=16", "evaluation.prompts=800", "evaluation.best_of_n=3", "evaluation.frontier=false",
         "evaluation.length_grid=[16]", "evaluation.sampling.temperature=0.5", "judge.tie=0.5", "judge.self_test=3",
         "judge.reward={kind: length, unit: words}", "judge={kind: llm, model: m}",
     ],
@@ -156,7 +156,7 @@ def test_evaluation_and_judge_cost_answers_and_verdicts_only(plan, folder, overr
 
 
 def test_more_held_out_prompts_than_the_data_have_are_asked_of_a_stage_of_their_own(plan, folder) -> None:
-    more = planned(folder, "evaluation.prompts=500")
+    more = planned(folder, "evaluation.prompts=800")
     asked = more[more.generations["dpo"][0]].inputs["data"]
     assert (more[asked].kind, more[asked].spec.only) == ("data", ("heldout_prompts",))
     assert plan[plan.generations["dpo"][0]].inputs["data"] != asked

@@ -12,7 +12,7 @@ from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
 from evenhand.types import Group, Prompt
 
-DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500, "heldout_prompts": 200}
+DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500, "heldout_prompts": 500}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
