@@ -24,6 +24,7 @@ LAYERS = [
     {"tuning"},
     {"report", "doctor"},
     {"export"},
+    {"api"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from evenhand.configfile.schema import Loaded, load, located
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
+from evenhand.results.files import NAME, write_json
+from evenhand.results.files import load as load_results
+from evenhand.results.record import Results, Waived
 from evenhand.runner.job import versions
 from evenhand.runner.local import Outcome, cuda_devices, run
 from evenhand.store.fingerprint import digest
@@ -71,8 +73,8 @@ def find(name: str, folder: Path) -> Path:
     return BUILTIN / f"{name}.yaml" if not beside.is_file() and name in builtins() else beside
 
 
-def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = None) -> Run:
-    """Reads, checks and plans; nothing is written.
+def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), out: Path | None = None) -> Run:
+    """Reads, checks and plans; nothing is written. `experiment` is what `locate` finds, or the content of an experiment file.
 
     The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
     """
@@ -80,26 +82,30 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
     from evenhand.spec.experiment import Experiment
     from evenhand.spec.user_code import with_plugins
 
-    path = locate(experiment)
-    loaded = load(Experiment, _recorded(path) if path.suffix == ".json" else path, overrides, find=find, before=with_plugins)
+    if isinstance(experiment, Mapping):
+        source, name = experiment, str(experiment.get("name", "experiment"))
+    else:
+        path = locate(str(experiment))
+        source, name = _recorded(path) if path.suffix == ".json" else path, _name(path)
+    loaded = load(Experiment, source, overrides, find=find, before=with_plugins)
     try:
         plan = build(loaded.value)
     except UserError as error:
         raise Faults.of(located(error, loaded.document, loaded.effective)) from None
-    out = Path("runs") / _name(path) if out is None else Path(out)
+    out = Path("runs") / name if out is None else Path(out)
     runtime = loaded.value.runtime
     store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"
     return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
 
 
-def execute(prepared: Run, *, workers: int | None = None, view: View | None = None) -> tuple[Outcome, dict[str, Any] | None]:
+def execute(prepared: Run, *, workers: int | None = None, view: View | None = None) -> tuple[Outcome, Results | None]:
     """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared)."""
     prepared.out.mkdir(parents=True, exist_ok=True)
     with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
         return _execute(prepared, workers, view)
 
 
-def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Outcome, dict[str, Any] | None]:
+def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Outcome, Results | None]:
     out, store, plan = prepared.out, prepared.store, prepared.plan
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(out / "experiment.json", record(prepared))
@@ -111,17 +117,14 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
         return outcome, None
     from evenhand.results.assemble import assemble
 
-    results = {**assemble(plan, store, out), "failed": outcome.failed(), "waived": waived(prepared)}
-    if plan.plugins:
-        results["plugins"] = [{"name": p.name, "source": str(p.source), "digest": p.digest} for p in plan.plugins]
-    write_json(out / "results.json", results)
-    return outcome, results
+    write_json(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
+    return outcome, load_results(out)
 
 
 def track(prepared: Run) -> None:
     """Tells the experiment's tracker what every arm and seed that is finished has recorded."""
-    experiment = prepared.plan.experiment
-    if experiment.tracker is not None:
+    experiment = prepared.loaded.value
+    if (tracker := getattr(experiment, "tracker", None)) is not None:
         from evenhand.trackers import TrackedRun, replay
 
         places = {
@@ -129,16 +132,16 @@ def track(prepared: Run) -> None:
             for arm, s in prepared.plan.arms.items()
             for seed in s
         }
-        replay(experiment.tracker, [
+        replay(tracker, [
             TrackedRun(experiment=experiment.name, arm=arm, seed=seed, metrics=path, out=prepared.out)
             for (arm, seed), path in places.items() if path.is_file()
         ])  # fmt: skip
 
 
-def waived(prepared: Run) -> list[dict[str, str]]:
+def waived(prepared: Run) -> tuple[Waived, ...]:
     """The doctor's checks that the experiment lets pass, with their reasons."""
     doctor = getattr(prepared.loaded.value, "doctor", None)
-    return [{"check": id, "reason": reason} for id, reason in sorted(doctor.waive.items())] if doctor is not None else []
+    return tuple(Waived(check=id, reason=reason) for id, reason in sorted(doctor.waive.items())) if doctor is not None else ()
 
 
 def _refuse(out: Path) -> None:
@@ -204,13 +207,6 @@ def untrained(plan: Plan) -> dict[str, str]:
     return {f"arms/{arm}/seed-{seed}": node for arm, seeds in arms.items() for seed, node in seeds.items()}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all; a number that is not finite becomes null, which every reader understands."""
-    partial = path.with_name(f"{path.name}.new")
-    partial.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def _recorded(path: Path) -> Mapping[str, Any]:
     """The effective configuration of a run directory's experiment.json, or a plain JSON experiment."""
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -236,11 +232,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another disk, or a file system without hard links
         shutil.copy2(source, target)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ import pytest
 import evenhand.cli
 from evenhand import run_experiment
 from evenhand.errors import UserError
+from evenhand.results.record import ArmResult, Results
 from evenhand.runner.local import Outcome
 from evenhand.runner.state import Status
 from evenhand.store.store import Store
@@ -55,8 +56,11 @@ def prepared(monkeypatch, tmp_path):
     monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
     monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
     monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
-    monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {results['arms']}")
+    monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {', '.join(results.arms)}")
     return SimpleNamespace(run=run, asked=asked)
+
+
+RESULTS = Results(arms={"dpo": ArmResult()})
 
 
 def outcome(**status):
@@ -95,7 +99,7 @@ def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeyp
 
 
 def test_a_good_run_prints_the_table_and_the_page(cli, prepared, monkeypatch):
-    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: (outcome(sft="cached", dpo="done"), {"arms": "dpo"}))
+    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: (outcome(sft="cached", dpo="done"), RESULTS))
     code, out, _ = cli("run", "quickstart", "--quiet")
     assert code == 0
     assert "table of dpo" in out
@@ -104,7 +108,7 @@ def test_a_good_run_prints_the_table_and_the_page(cli, prepared, monkeypatch):
 
 def test_failed_cells_are_summed_up_and_exit_with_3(cli, prepared, monkeypatch):
     result = outcome(sft="done", dpo="failed", judge="blocked")
-    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: (result, {"arms": "dpo"}))
+    monkeypatch.setattr(run_experiment, "execute", lambda *a, **k: (result, RESULTS))
     code, out, err = cli("run", "quickstart")
     assert code == 3
     assert "table of dpo" in out, "what can be compared is compared"
@@ -151,7 +155,7 @@ def test_a_wrong_command_line_is_2(cli, arguments):
 
 
 def test_report_is_written_again(cli, prepared):
-    (prepared.run.out / "results.json").write_text(json.dumps({"arms": "kto"}))
+    (prepared.run.out / "results.json").write_text(json.dumps({"arms": {"kto": {}}}))
     code, out, _ = cli("report", str(prepared.run.out))
     assert code == 0
     assert "table of kto" in out

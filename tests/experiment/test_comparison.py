@@ -12,8 +12,9 @@ import pytest
 from evenhand.configfile.schema import load
 from evenhand.plan.plan import build
 from evenhand.results.assemble import excluded
-from evenhand.results.comparison import Fits, arm_rows, contrast_rows, contrasts, resolution
-from evenhand.results.run_artifacts import Finished
+from evenhand.results.comparison import Fits, arm_results, contrasts, differences, power
+from evenhand.results.record import ArmResult, Power
+from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.run_experiment import _show_model, shown, untrained
 from evenhand.spec.experiment import Experiment
 from evenhand.stages.common import POINTER
@@ -37,7 +38,7 @@ arms:
 PROMPTS = 60
 
 
-class Fake(Finished):
+class Fake(RunArtifacts):
     """Answers and ledgers without a store."""
 
     def generations(self, arm: str, seed: int) -> list[Group]:
@@ -69,55 +70,55 @@ ALL = {0: 0.5, 1: 0.5, 2: 0.5}
 
 def test_an_arm_that_lost_a_seed_costs_the_others_nothing() -> None:
     done = finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.8, 2: 0.8}, "shared": {0: 0.6, 2: 0.9}})
-    rows = arm_rows(done, Fits())
-    assert rows["dpo"]["per_seed"] == pytest.approx([0.8, 0.8, 0.8])
-    assert (rows["shared"]["per_seed"][0], rows["shared"]["per_seed"][1]) == (pytest.approx(0.6), None)
-    assert rows["shared"]["win_rate"] == pytest.approx(0.75)
-    assert rows["shared"]["seeds"] == [0, 2]
-    assert rows["shared"]["length_controlled"] is not None
-    assert rows["dpo"]["judge_cost_usd"] == 0.75
-    assert rows["dpo"]["entropy"] == pytest.approx(1.0)
-    assert rows["dpo"]["self_overlap"] == 1.0, "every seed says the same"
-    by_pair = {(c["a"], c["b"]): c for c in contrast_rows(contrasts(done, Fits()), "sft")}
-    assert by_pair["dpo", "shared"]["seeds"] == [0, 2]
-    assert by_pair["dpo", "shared"]["difference"] == pytest.approx(0.05)
-    assert by_pair["dpo", "sft"]["seeds"] == [0, 1, 2]
-    assert by_pair["dpo", "sft"]["length_controlled"]["difference"] == pytest.approx(0.3, abs=0.02)
+    rows = arm_results(done, Fits())
+    assert rows["dpo"].per_seed == pytest.approx((0.8, 0.8, 0.8))
+    assert (rows["shared"].per_seed[0], rows["shared"].per_seed[1]) == (pytest.approx(0.6), None)
+    assert rows["shared"].win_rate == pytest.approx(0.75)
+    assert rows["shared"].seeds == (0, 2)
+    assert rows["shared"].length_controlled is not None
+    assert rows["dpo"].judge_cost_usd == 0.75
+    assert rows["dpo"].entropy == pytest.approx(1.0)
+    assert rows["dpo"].self_overlap == 1.0, "every seed says the same"
+    by_pair = {(c.a, c.b): c for c in contrasts(differences(done, Fits()), "sft")}
+    assert by_pair["dpo", "shared"].seeds == (0, 2)
+    assert by_pair["dpo", "shared"].difference == pytest.approx(0.05)
+    assert by_pair["dpo", "sft"].seeds == (0, 1, 2)
+    assert by_pair["dpo", "sft"].length_controlled.difference == pytest.approx(0.3, abs=0.02)
 
 
 def test_declared_contrasts_do_not_pay_for_the_search_among_the_arms() -> None:
     """Holm over the two contrasts with the baseline, and over the third on its own."""
     done = finished({"sft": ALL, "dpo": {0: 0.55, 1: 0.5, 2: 0.56}, "shared": {0: 0.6, 1: 0.7, 2: 0.65}})
-    rows = {(c["a"], c["b"]): c for c in contrast_rows(contrasts(done, Fits()), "sft")}
-    small, large = sorted((rows["dpo", "sft"]["p"], rows["shared", "sft"]["p"]))
-    declared = sorted((rows["dpo", "sft"]["p_holm"], rows["shared", "sft"]["p_holm"]))
+    rows = {(c.a, c.b): c for c in contrasts(differences(done, Fits()), "sft")}
+    small, large = sorted((rows["dpo", "sft"].p, rows["shared", "sft"].p))
+    declared = sorted((rows["dpo", "sft"].p_holm, rows["shared", "sft"].p_holm))
     assert declared == pytest.approx([2 * small, max(2 * small, large)])
-    assert rows["dpo", "shared"]["p_holm"] == rows["dpo", "shared"]["p"]
+    assert rows["dpo", "shared"].p_holm == rows["dpo", "shared"].p
 
 
 def test_an_arm_without_any_verdict_keeps_its_place_with_nothing_in_it() -> None:
     done = finished({"sft": ALL, "dpo": ALL})
-    rows = arm_rows(done, Fits())
+    rows = arm_results(done, Fits())
     assert list(rows) == ["sft", "dpo", "twin", "d", "shared"]
-    assert rows["shared"] == {"win_rate": None, "ci95": None, "per_seed": [None] * 3, "seeds": [], "method": "dpo"}
-    assert [(e["arm"], e["seeds"], e["kept"]) for e in excluded(done)] == [(a, [0, 1, 2], []) for a in ("twin", "d", "shared")]
+    assert rows["shared"] == ArmResult(per_seed=(None,) * 3, method="dpo")
+    assert [(e.arm, e.seeds, e.kept) for e in excluded(done)] == [(a, (0, 1, 2), ()) for a in ("twin", "d", "shared")]
 
 
 def test_arms_without_a_seed_in_common_are_not_compared() -> None:
     done = finished({"sft": ALL, "dpo": {0: 0.8}, "shared": {2: 0.9}})
-    assert {(c.a, c.b) for c in contrasts(done, Fits())} == {("dpo", "sft"), ("shared", "sft")}
+    assert {(c.a, c.b) for c in differences(done, Fits())} == {("dpo", "sft"), ("shared", "sft")}
 
 
 def test_without_the_baseline_nothing_is_at_equal_length() -> None:
     done = finished({"dpo": {0: 0.8}, "twin": {0: 0.7}})
-    assert "length_controlled" not in arm_rows(done, Fits())["dpo"]
+    assert arm_results(done, Fits())["dpo"].length_controlled is None
 
 
 def test_the_resolution_of_a_run_is_told_from_its_contrasts() -> None:
-    found = contrasts(finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.7, 2: 0.9}, "shared": {0: 0.6, 1: 0.6, 2: 0.6}}), Fits())
-    told = resolution(found)
-    assert told["least"] <= told["median"] <= told["minimum_detectable_difference"]
-    assert resolution([]) == {"minimum_detectable_difference": None}
+    found = differences(finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.7, 2: 0.9}, "shared": {0: 0.6, 1: 0.6, 2: 0.6}}), Fits())
+    told = power(found)
+    assert told.least <= told.median <= told.minimum_detectable_difference
+    assert power([]) == Power()
 
 
 def test_an_untrained_arm_shows_its_model_alone(tmp_path: Path) -> None:
@@ -143,8 +144,8 @@ def test_two_names_of_one_stage_are_two_arms_with_their_own_files() -> None:
     assert {a: done.plan.trained(a) for a in done.plan.arms} == {
         "sft": False, "dpo": True, "twin": True, "d": False, "shared": True
     }  # fmt: skip
-    rows = arm_rows(done, Fits())
-    assert rows["twin"]["ledger"] == rows["dpo"]["ledger"] != rows["d"]["ledger"]
+    rows = arm_results(done, Fits())
+    assert rows["twin"].ledger == rows["dpo"].ledger != rows["d"].ledger
     places = shown(done.plan)
     assert places["arms/twin/seed-1"] == "arms/dpo/seed-1"
     assert places["arms/shared/seed-2"] == "arms/shared"

@@ -14,6 +14,7 @@ from fake_stages import Node, chain_result, plan
 
 from evenhand import run_experiment
 from evenhand.errors import UserError
+from evenhand.results.record import ArmResult, FailedStage, Results
 from evenhand.runner.local import run
 from evenhand.store.store import locked
 
@@ -41,9 +42,10 @@ def build(experiment):
     return plan(start, *(Node(name=f"arms/{a}/seed-1", kind=k, row=a, **named) for a, k in experiment.arms.items()))
 
 
-def assemble(made, store, out):
-    arms = {n.row: {"win_rate": 0.5, "kl": math.nan} for n in made.nodes if n.row != "shared" and store.has(n.key)}
-    return {"baseline": "start", "arms": arms, "failed": []}
+def assemble(made, store, out, *, errors, waived):
+    arms = {n.row: ArmResult(win_rate=0.5, kl=math.nan) for n in made.nodes if n.row != "shared" and store.has(n.key)}
+    failed = tuple(FailedStage(node=node, error=error) for node, error in errors.items())
+    return Results(baseline="start", arms=arms, failed=failed, waived=waived)
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +100,9 @@ def test_a_run_directory_has_everything():
     prepared = run_experiment.prepare("quickstart", ["arms.bad=fail"], Path("out"))
     outcome, results = run_experiment.execute(prepared)
     assert not outcome.ok
-    assert results["arms"] == {"a": {"win_rate": 0.5, "kl": pytest.approx(math.nan, nan_ok=True)}}
+    assert results.arms == {"a": ArmResult(win_rate=0.5)}, "what is returned is what was written"
     written = json.loads(Path("out/results.json").read_text())
-    assert written["arms"]["a"] == {"win_rate": 0.5, "kl": None}, "JSON has no NaN"
+    assert (written["arms"]["a"]["win_rate"], written["arms"]["a"]["kl"]) == (0.5, None), "JSON has no NaN"
     assert written["failed"] == [{"node": "arms/bad/seed-1", "error": "RuntimeError: the stage broke"}]
     assert Path("out/arms/a/seed-1/chain.txt").read_text() == chain_result(1, chain_result(0, steps=2), steps=2)
     record = json.loads(Path("out/experiment.json").read_text())

@@ -12,7 +12,8 @@ from evenhand.errors import UserError
 from evenhand.plan.plan import Plan, build
 from evenhand.results.fairness import deviations, held_equal
 from evenhand.results.length_grid import grid
-from evenhand.results.run_artifacts import Finished
+from evenhand.results.record_parts import MethodGrid
+from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.spec.experiment import Experiment
 from evenhand.store.store import Store
 from evenhand.train.config import Lengths
@@ -76,7 +77,7 @@ def test_limits_that_mean_nothing_are_refused(override: str, where: str) -> None
     assert where in str(caught.value)
 
 
-class Fake(Finished):
+class Fake(RunArtifacts):
     """Cells by limit: arm -> the share won and the gold score of each of four prompts; one seed fails for `short`."""
 
     def load(self, node: str, file: str) -> Any:
@@ -94,19 +95,19 @@ class Fake(Finished):
 def test_cells_are_read_from_verdicts_and_compared_with_the_training_limit() -> None:
     found = grid(Fake(plan(), Store(Path("nowhere")), {}, {}))
     assert found is not None
-    rows = {row["arm"]: row for row in found["rows"]}
-    assert [row["training"] for row in found["rows"]] == [None, 16, 8]
-    short, long = rows["short"]["cells"]
-    assert (short["win_rate"], long["win_rate"]) == (1.0, 0.5)
-    assert (short["seeds"], long["seeds"]) == ([0], [0, 1])
-    assert long["change"]["gold"] == pytest.approx(2 / 4 - 4 / 4), "of the one seed that has both"
-    assert short["change"]["gold"] == 0.0
-    assert rows["dpo"]["cells"][0]["change"]["gold"] == pytest.approx(1 / 4 - 3 / 4)
-    assert rows["sft"]["cells"][0]["change"] is None, "an untouched arm has no training limit"
-    assert (long["mean_length"], long["truncated"]) == (16, 0.25)
-    assert found["methods"]["dpo"] == {
-        "training": [8, 16], "inference": [8, 16], "mean": [[1.0, 0.5], [0.25, 0.75]], "best_inference": {8: 8, 16: 16}
-    }  # fmt: skip
+    rows = {row.arm: row for row in found.rows}
+    assert [row.training for row in found.rows] == [None, 16, 8]
+    short, long = rows["short"].cells
+    assert (short.win_rate, long.win_rate) == (1.0, 0.5)
+    assert (short.seeds, long.seeds) == ((0,), (0, 1))
+    assert long.change.gold == pytest.approx(2 / 4 - 4 / 4), "of the one seed that has both"
+    assert short.change.gold == 0.0
+    assert rows["dpo"].cells[0].change.gold == pytest.approx(1 / 4 - 3 / 4)
+    assert rows["sft"].cells[0].change is None, "an untouched arm has no training limit"
+    assert (long.mean_length, long.truncated) == (16, 0.25)
+    assert found.methods["dpo"] == MethodGrid(
+        training=(8, 16), inference=(8, 16), mean=((1.0, 0.5), (0.25, 0.75)), best_inference={"8": 8, "16": 16}
+    )
 
 
 def test_without_limits_there_is_no_grid() -> None:

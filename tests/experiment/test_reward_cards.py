@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
-from evenhand.results.judge_summary import equal_lengths, judge_card, shown_at_equal_length
+from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, judge_summary
 from evenhand.results.reward_model_summary import best_of_n, length_leaning, on_pairs
 from evenhand.stages.judge import JudgedBy, ScoredBy
 
@@ -20,27 +18,27 @@ SCORES = {
 
 def test_best_of_n_leaves_an_unscored_prompt_out_for_every_scorer() -> None:
     curves = best_of_n(SCORES)
-    assert [p["gold"] for p in curves["rm"]] == pytest.approx([0.5, 0.5, 0.5])  # right on one prompt, upside down on the other
-    assert [p["gold"] for p in curves["the judge itself"]] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 1.0])
-    assert [p["gold"] for p in curves["length"]] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 1.0])
-    assert {(p["prompts"], p["left_out"]) for p in curves["rm"]} == {(2, 1)}
+    assert [p.gold for p in curves["rm"]] == pytest.approx([0.5, 0.5, 0.5])  # right on one prompt, upside down on the other
+    assert [p.gold for p in curves["the judge itself"]] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 1.0])
+    assert [p.gold for p in curves["length"]] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 1.0])
+    assert {(p.prompts, p.left_out) for p in curves["rm"]} == {(2, 1)}
     assert best_of_n({**SCORES, "gold": None}) == {}
 
 
 def test_length_leaning_is_within_prompts() -> None:
     found = length_leaning(SCORES)["rm"]
-    assert found["mean_correlation"] == pytest.approx(0.0, abs=1e-6)  # +1 on one prompt, -1 on the other
-    assert (found["share_above"], found["prompts"], found["skipped"]) == (0.5, 2, 1)
-    counts = np.array(found["heatmap"]["counts"])
+    assert found.mean_correlation == pytest.approx(0.0, abs=1e-6)  # +1 on one prompt, -1 on the other
+    assert (found.share_above, found.prompts, found.skipped) == (0.5, 2, 1)
+    counts = np.array(found.heatmap.counts)
     assert (counts[0].sum(), counts[-1].sum(), counts.sum()) == (1, 1, 2)
 
 
 def test_open_ended_bins_are_null() -> None:
     scores = {"chosen": [1.0, 2.0, 0.0], "rejected": [0.0, 0.0, 1.0], "chosen_chars": [3, 1, 2], "rejected_chars": [1, 2, 2]}
-    found = on_pairs(scores, None)
-    assert found["calibration"][-1]["high"] is None
-    assert {k: b["observed"] for k, b in found["by_length"].items()} == {"shorter": 1.0, "equal": 0.0, "longer": 1.0}
-    assert "probes" not in found
+    found = on_pairs([scores])
+    assert found.calibration[-1].high is None
+    assert {k: b.observed for k, b in found.by_length.items()} == {"shorter": 1.0, "equal": 0.0, "longer": 1.0}
+    assert found.probes == {}
 
 
 def test_equal_length_uses_difficulty_from_four_other_arms_and_never_its_own() -> None:
@@ -49,15 +47,15 @@ def test_equal_length_uses_difficulty_from_four_other_arms_and_never_its_own() -
     arms = ["base", *"vwxyz"]
     outcomes = {a: (rng.normal(size=(2, 80)) < hard).astype(float) for a in arms}
     chars = {a: rng.integers(20, 200, size=(2, 80)).astype(float) for a in arms}
-    found = shown_at_equal_length(equal_lengths(outcomes, chars, "base")["v"])
+    found = controlled_win_rate(equal_lengths(outcomes, chars, "base")["v"])
     assert found is not None
-    assert found["form"] == "lc_noreg"
-    assert found["ci95"][0] < found["win_rate"] < found["ci95"][1]
-    few = shown_at_equal_length(equal_lengths({a: outcomes[a] for a in arms[:5]}, chars, "base")["v"])
+    assert found.form == "lc_noreg"
+    assert found.ci95[0] < found.win_rate < found.ci95[1]
+    few = controlled_win_rate(equal_lengths({a: outcomes[a] for a in arms[:5]}, chars, "base")["v"])
     assert few is not None
-    assert few["form"] == "lc_minimal"
+    assert few.form == "lc_minimal"
     same = {a: np.full((2, 80), 50.0) for a in arms}
-    assert shown_at_equal_length(equal_lengths(outcomes, same, "base")["v"]) is None  # every length gap is the same
+    assert controlled_win_rate(equal_lengths(outcomes, same, "base")["v"]) is None  # every length gap is the same
 
 
 def test_a_card_of_scores_names_no_order() -> None:
@@ -66,8 +64,6 @@ def test_a_card_of_scores_names_no_order() -> None:
 
     account = {"n": 4, "invalid": 0.25, "ties": 0.5, "identical": 0.0, "empty": 0.0, "mean_chars": 3.0, "win_rate_longer": None}
     judge = JudgedBy(settings=ScoredBy(reward={"kind": "vader"}, tie=0.1))
-    card = judge_card(Settings(), judge, {"a": [{"account": account}], "b": [{"account": account}]}, "b", None)
-    assert (card["name"], card["kind"], card["tie"], card["invalid"], card["n"]) == ("vader", "vader", 0.1, 0.25, 4)
-    assert "consistency" not in card
-    assert "self_test" not in card
-    assert not any(isinstance(v, float) and math.isnan(v) for v in card.values())
+    card = judge_summary(Settings(), judge, {"a": [{"account": account}], "b": [{"account": account}]}, "b")
+    assert (card.name, card.kind, card.tie, card.invalid, card.n) == ("vader", "vader", 0.1, 0.25, 4)
+    assert (card.consistency, card.self_test, card.win_rate_longer, card.right_or_wrong) == (None, None, None, False)

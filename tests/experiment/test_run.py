@@ -103,11 +103,11 @@ def test_a_failed_cell_stops_only_what_depends_on_it(tmp_path, workers):
         "after/bad": "blocked", "after/after": "blocked", "after/good": "done",
     }  # fmt: skip
     assert not outcome.ok
-    assert outcome.failed() == [
-        {"node": "bad", "error": "RuntimeError: the stage broke"},
-        {"node": "refused", "error": "data.jsonl:3: rows are empty; fix: remove them"},
-        {"node": "after/bad", "error": "needs bad, which failed"},
-        {"node": "after/after", "error": "needs bad, which failed"},
+    assert list(outcome.errors.items()) == [
+        ("bad", "RuntimeError: the stage broke"),
+        ("refused", "data.jsonl:3: rows are empty; fix: remove them"),
+        ("after/bad", "needs bad, which failed"),
+        ("after/after", "needs bad, which failed"),
     ]
 
 

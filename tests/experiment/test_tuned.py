@@ -75,10 +75,10 @@ def test_arms_that_were_tuned_alike_are_said_to_be(done):
     assert said.startswith("Every trained arm was tuned before: 6 trials each")
     assert untuned(done()) == []
     found = tuning(done())
-    assert found["shared_prompts"] == 0
-    assert found["not_tuned"] == []
-    assert found["arms"]["dpo"]["space"] == {"learning_rate": "1e-05 to 0.001 (log)"}
-    assert found["arms"]["dpo"]["changed"] == {}
+    assert found.shared_prompts == 0
+    assert found.not_tuned == ()
+    assert found.arms["dpo"].space == {"learning_rate": "1e-05 to 0.001 (log)"}
+    assert found.arms["dpo"].changed == {}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_other_data_than_were_tuned_on_are_told(done):
 
 def test_a_validation_prompt_that_judges_is_counted(done):
     done.verdicts = {arm: {0: {"prompt_id": ["a", "c"]}} for arm in done.arms}
-    assert tuning(done())["shared_prompts"] == 1
+    assert tuning(done()).shared_prompts == 1
 
 
 def test_without_tuning_nothing_is_said(done):

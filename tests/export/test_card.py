@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,9 @@ from evenhand.export import card, facts
 from evenhand.export.about import About
 from evenhand.export.check import Checked
 from evenhand.export.subject import Subject, find_arm, find_reward_model
+from evenhand.report.run_data import RunData
 from evenhand.report.summary import summarise
+from evenhand.results.files import read
 from tests.report.fake_run import write_run as write_fake
 
 RECORD: dict[str, Any] = {
@@ -200,14 +201,15 @@ def test_what_was_said_while_it_trained_is_said_again_without_this_machine(own_r
 
 def test_a_score_that_fell_while_reward_rose_is_told():
     points = [{"step": s, "gold": g, "reward": r, "seed": 0} for s, g, r in ((0, 0.3, 0.1), (10, 0.6, 0.5), (20, 0.4, 0.9))]
-    results = {"arms": {"grpo": {"win_rate": 0.5}}, "baseline": "sft", "frontier": {"grpo": points}}
-    run = dataclasses.make_dataclass("Run", ["results"])(results)
-    subject = Subject(run=run, name="grpo", seed=0, folder=Path("."), meta={})
-    (said,) = facts.overoptimised(subject, summarise(results))
-    assert "highest at step 10 (0.600) and 0.400 at the end" in said
-    rising = results | {"frontier": {"grpo": [*points[:2], {"step": 20, "gold": 0.7, "reward": 0.9}]}}
-    run.results = rising
-    assert list(facts.overoptimised(subject, summarise(rising))) == []
+    (warning,) = _overoptimised(points)
+    assert "highest at step 10 (0.600) and 0.400 at the end" in warning
+    assert _overoptimised([*points[:2], {"step": 20, "gold": 0.7, "reward": 0.9}]) == []
+
+
+def _overoptimised(points: list[dict[str, Any]]) -> list[str]:
+    results = read({"arms": {"grpo": {"win_rate": 0.5}}, "baseline": "sft", "frontier": {"grpo": points}})
+    subject = Subject(run=RunData(folder=Path("."), results=results), name="grpo", seed=0, folder=Path("."), meta={})
+    return list(facts.overoptimised(subject, summarise(results)))
 
 
 # nobody's text is markup ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def test_an_arm_of_several_seeds_needs_one_named(tiny):
     assert "must not depend on how it did" in refused.value.why
     with pytest.raises(UserError, match="dpo has no seed 7"):
         find_arm(tiny, "dpo", 7)
-    assert find_arm(tiny, "dpo", 1).of_seed("per_seed") == 0.32
+    assert (arm := find_arm(tiny, "dpo", 1)).of_seed(arm.result.per_seed) == 0.32
     assert any_seed(tiny, "dpo").seed == 0
 
 
@@ -67,5 +67,5 @@ def test_a_store_that_is_gone_gives_nothing(own_run):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match=r"no results\.json"):
+    with pytest.raises(UserError, match=r"has no results\.json"):
         find_arm(tmp_path, "dpo")

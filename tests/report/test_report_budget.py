@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evenhand.report.budget import budget, device
-from evenhand.report.summary import summarise
+from tests.report.given import summarise
 
 ARMS = {
     "sft": {"ledger": {"tokens_generated": 0, "tokens_trained": 0, "reward_calls": 0, "flops": 0}},

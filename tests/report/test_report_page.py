@@ -157,7 +157,7 @@ def test_any_part_but_the_results_may_be_missing(run_dir: Path, tmp_path: Path, 
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no results\.json here"):
+    with pytest.raises(UserError, match=r"has no results\.json"):
         evenhand.report.write(tmp_path)
 
 

@@ -12,45 +12,46 @@ import pytest
 
 import evenhand.report
 from evenhand.report.plots.lengths import length_grid_figure
-from evenhand.report.remarks import said_while_training
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.style import arm_styles
-from evenhand.report.summary import summarise
 from evenhand.report.text import cautions, corrected, excluded
+from evenhand.report.training_warnings import warning_rows
 from tests.report.browser import Browser
 from tests.report.fake_more import EXCLUDED, length_grid, selection
 from tests.report.fake_run import write_run
+from tests.report.given import choices, grid, read, summarise
 from tests.report.many_arms import COUNT, write_many
 
 STYLES = arm_styles(["sft", "grpo", "dpo"], "sft")
+WAIVED = {"check": "D17", "reason": "known"}
 
 
 def test_every_choice_is_told_with_its_number_and_the_starts() -> None:
-    rows = chosen_rows(selection(), STYLES)
+    rows = chosen_rows(choices(selection()), STYLES)
     assert [(r.arm, r.seed, r.step, r.value, r.start, r.edge) for r in rows] == [
         ("grpo", "0", 90, "0.900", "0.100", False),
         ("grpo", "1", 90, "1.000", "0.100", False),
         ("grpo", "2", 90, "1.100", "0.100", False),
         ("dpo", "0", 120, "0.500", "0.690", True),
     ]
-    assert shared_prompts(selection()) == 0
-    assert shared_prompts(None) is None
+    assert shared_prompts(choices(selection())) == 0
+    assert shared_prompts({}) is None
     leaking = {"dpo": {"0": {**selection()["dpo"]["0"], "shared_prompts": 3}}}
-    assert shared_prompts(leaking) == 3
+    assert shared_prompts(choices(leaking)) == 3
 
 
 def test_validation_curves_begin_at_the_start_and_rules_do_not_share_a_scale() -> None:
-    reward, loss = validation_figures(selection(), STYLES)
+    reward, loss = validation_figures(choices(selection()), STYLES)
     rows = list(csv.DictReader(io.StringIO(reward.csv)))
     assert [row["step"] for row in rows] == ["0", "30", "60", "90", "120"]
     assert (rows[0]["grpo seed 1"], rows[3]["grpo seed 1"]) == ("0.1", "1")
     assert "dpo" not in reward.csv
     assert "grpo" not in loss.csv
-    assert validation_figures(None, STYLES) == []
+    assert validation_figures({}, STYLES) == []
 
 
 def test_the_grid_of_lengths_holds_every_cell_and_leaves_the_baseline_out() -> None:
-    figure = length_grid_figure(length_grid(), "sft")
+    figure = length_grid_figure(grid(length_grid()), "sft")
     assert figure is not None
     rows = list(csv.DictReader(io.StringIO(figure.csv)))
     assert [(r["arm"], r["trained_to"], r["limit"], r["win_rate"]) for r in rows] == [
@@ -63,12 +64,14 @@ def test_the_grid_of_lengths_holds_every_cell_and_leaves_the_baseline_out() -> N
 
 
 def test_what_is_lost_is_said_on_top_and_explained_below() -> None:
-    assert "no verdict under seed 2" in excluded({"excluded": EXCLUDED})[0]
-    assert "seeds 0, 1" in excluded({"excluded": EXCLUDED})[0]
-    assert excluded({"excluded": [{"arm": "a", "seeds": [0], "kept": []}]}) == ["a has no verdict under any seed."]
-    told = cautions({"excluded": EXCLUDED, "deviations": ["x", "y"], "waived": [{}]}, ["The judge failed."])
+    assert "no verdict under seed 2" in excluded(read({"arms": {}, "excluded": EXCLUDED}))[0]
+    assert "seeds 0, 1" in excluded(read({"arms": {}, "excluded": EXCLUDED}))[0]
+    assert excluded(read({"arms": {}, "excluded": [{"arm": "a", "seeds": [0], "kept": []}]})) == [
+        "a has no verdict under any seed."
+    ]
+    told = cautions(read({"arms": {}, "excluded": EXCLUDED, "deviations": ["x", "y"], "waived": [WAIVED]}), ["The judge failed."])
     assert [target for _, target in told] == ["judge", "failed", "equal", "equal"]
-    assert cautions({"deviations": [], "excluded": [], "failed": []}, []) == []
+    assert cautions(read({"arms": {}, "deviations": [], "excluded": [], "failed": []}), []) == []
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.07, True), (0.02, False)])
@@ -132,22 +135,24 @@ def _remark(rule: str, **seeds: tuple[int, float]) -> dict:
     return {"rule": rule, **words, "seeds": {seed: {"step": step, "value": value} for seed, (step, value) in seeds.items()}}
 
 
-def test_what_was_said_while_training_is_one_row_per_rule() -> None:
-    results = {
-        "arms": {
-            "grpo": {"warnings": [_remark("cuts", **{"0": (12, 0.61), "2": (30, 0.55)})]},
-            "dpo": {"warnings": [_remark("falls", **{"1": (40, 0.7)}), _remark("cuts", **{"0": (3, 0.9)})]},
-            "sft": {},
-        },
-        "stage_warnings": {"reward_models/rm/seed-0": [_remark("falls", **{"0": (7, 0.8)})]},
-    }
-    cuts, falls = said_while_training(results, STYLES)
+def test_training_warnings_are_one_row_per_rule() -> None:
+    results = read(
+        {
+            "arms": {
+                "grpo": {"warnings": [_remark("cuts", **{"0": (12, 0.61), "2": (30, 0.55)})]},
+                "dpo": {"warnings": [_remark("falls", **{"1": (40, 0.7)}), _remark("cuts", **{"0": (3, 0.9)})]},
+                "sft": {},
+            },
+            "stage_warnings": {"reward_models/rm/seed-0": [_remark("falls", **{"0": (7, 0.8)})]},
+        }
+    )
+    cuts, falls = warning_rows(results, STYLES)
     assert [(p.name, p.seeds) for p in cuts.places] == [
         ("grpo", "seed 0 from step 12 (0.61), seed 2 from step 30 (0.55)"), ("dpo", "seed 0 from step 3 (0.9)"),
     ]  # fmt: skip
     assert [(p.name, p.style is None) for p in falls.places] == [("dpo", False), ("reward_models/rm/seed-0", True)]
     assert ("Something was said while grpo and dpo trained", "training") in cautions(results, [])
-    assert said_while_training({"arms": {"sft": {}}}, STYLES) == []
+    assert warning_rows(read({"arms": {"sft": {}}}), STYLES) == []
 
 
 def test_the_page_shows_remarks_and_early_ends_as_text(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from evenhand.report.plots.curves import METRICS, curve_figures, mean_over_seeds
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.phases import mean_seconds
 from evenhand.report.plots.signals import best_of_n_figure, length_figures
-from evenhand.report.summary import summarise
+from evenhand.results.record_parts import BestOfNPoint, LengthLeaning
+from tests.report.given import parsed, read, summarise
 
 RESULTS = {"baseline": "sft", "arms": {"sft": {"kl": 0.0, "reward": 0.0}, "grpo": {"win_rate": 0.6, "kl": 2.0, "reward": 3.0}}}
 
@@ -23,7 +24,7 @@ def rows(*points: tuple[int, float, float]) -> list[dict[str, float]]:
 
 def test_the_frontier_is_a_mean_over_seeds_at_each_step() -> None:
     curves = {"grpo": {"0": rows((1, 0.0, 0.0), (2, 1.0, 1.0)), "1": rows((1, 0.0, 2.0), (2, 3.0, 5.0))}}
-    (figure,) = frontier_figures(RESULTS, summarise(RESULTS), curves)  # no gold anywhere: no gold figure
+    (figure,) = frontier_figures(read(RESULTS), summarise(RESULTS), curves)  # no gold anywhere: no gold figure
     assert figure.csv.splitlines() == ["arm,kind,kl,reward", "grpo,path,0,1", "grpo,path,2,3", "sft,end,0,0", "grpo,end,2,3"]
 
 
@@ -58,7 +59,7 @@ def test_best_of_n_and_the_heat_map_hold_their_numbers() -> None:
     points = [
         {"n": n, "gold": 0.25 * n, "ci95": [0.2 * n, 0.3 * n], "reward": 1.0 * n, "kl_bound": 0.5, "prompts": 9} for n in (1, 2)
     ]
-    figure = best_of_n_figure({"rm": points})
+    figure = best_of_n_figure(parsed(dict[str, tuple[BestOfNPoint, ...]], {"rm": points}))
     assert figure is not None
     assert figure.csv.splitlines() == [
         "scorer,n,gold,ci95_low,ci95_high,reward,kl_bound", "rm,1,0.25,0.2,0.3,1,0.5", "rm,2,0.5,0.4,0.6,2,0.5",
@@ -66,8 +67,8 @@ def test_best_of_n_and_the_heat_map_hold_their_numbers() -> None:
     assert best_of_n_figure({}) is None
     heat = {"counts": [[0, 2], [1, 0]], "correlation": [-1.0, 0.0, 1.0], "length": [5.0, 8.0, 30.0]}
     raw = {"prompts": 3, "mean_correlation": -0.2, "share_above": 1 / 3, "heatmap": heat}
-    (drawn,) = length_figures({"my rm": raw})
+    (drawn,) = length_figures({"my rm": parsed(LengthLeaning, raw)})
     assert drawn.name == "length-my-rm"
     assert "8,30,-1,0,2" in drawn.csv.splitlines()
     assert "above 0.3 in 33%" in drawn.caption
-    assert length_figures(None) == []
+    assert length_figures({}) == []

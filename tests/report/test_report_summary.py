@@ -16,7 +16,9 @@ from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
 from evenhand.report.style import ALL, ARMS, BASELINE, arm_styles
 from evenhand.report.summaries import judge_warnings, reward_model_cards
-from evenhand.report.summary import Verdict, summarise
+from evenhand.results.record import Verdict
+from evenhand.results.record_parts import JudgeSummary, RewardModelSummary, Sample
+from tests.report.given import parsed, read, summarise
 
 RESULTS = {
     "baseline": "sft",
@@ -91,14 +93,15 @@ def test_contrasts_at_equal_length_turn_their_signs_too() -> None:
     [({"consistency": 0.55}, 1), ({"consistency": 0.61, "invalid": 0.05}, 0), ({"invalid": 0.06}, 1), (None, 0)],
 )
 def test_an_unreliable_judge_is_called_one(judge: dict[str, float] | None, warnings: int) -> None:
-    assert len(judge_warnings(judge)) == warnings
+    assert len(judge_warnings(parsed(JudgeSummary, judge) if judge is not None else None)) == warnings
 
 
 @pytest.mark.parametrize(
     ("ci95", "correlation", "warnings"), [([0.49, 0.6], 0.0, 1), ([0.51, 0.6], -0.31, 1), ([0.51, 0.6], 0.3, 0)]
 )
 def test_a_reward_model_that_may_guess_or_count_words_is_called_out(ci95: list[float], correlation: float, warnings: int) -> None:
-    (card,) = reward_model_cards({"rm": {"accuracy": 0.55, "ci95": ci95, "length_correlation": correlation}})
+    raw = {"accuracy": 0.55, "ci95": ci95, "length_correlation": correlation}
+    (card,) = reward_model_cards({"rm": parsed(RewardModelSummary, raw)})
     assert len(card.warnings) == warnings
     assert [measure.label for measure in card.measures] == ["Accuracy", "Score and length"]
 
@@ -129,7 +132,7 @@ def test_the_csv_has_the_budget_and_the_measures_of_the_answers() -> None:
 
 def test_the_terminal_table_fits_and_takes_names_as_text() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(evenhand.report.table(RESULTS))
+    console.print(evenhand.report.table(read(RESULTS)))
     text = console.export_text()
     assert "dpo_50% beats sft: a win rate of 60%, ties counted half" in text
     assert "[bold]odd" in text
@@ -143,7 +146,7 @@ def test_the_terminal_table_fits_and_takes_names_as_text() -> None:
 def test_a_narrow_terminal_loses_columns_and_never_the_arms(width: int, shown: set[str]) -> None:
     arms = {"dpo": RESULTS["arms"]["dpo_50%"] | {"per_seed": [0.6, 0.61, 0.59, 0.6], "mean_length": 30.0, "kl": 3.0}}
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(evenhand.report.table({**RESULTS, "baseline": "sft", "arms": {"sft": {}, **arms}, "contrasts": []}))
+    console.print(evenhand.report.table(read({**RESULTS, "baseline": "sft", "arms": {"sft": {}, **arms}, "contrasts": []})))
     text = console.export_text()
     (head,) = [line for line in text.splitlines() if line.startswith("  arm ")]
     assert {name for name in ("per seed", "KL", "length") if name in head} == shown
@@ -215,7 +218,8 @@ def _linear(color: str) -> np.ndarray:
 
 
 def test_the_judges_card_shows_its_self_test_and_warns_when_it_failed() -> None:
-    judge = {"name": "j", "consistency": 0.9, "self_test": {"identical": 0.5, "planted": 0.4, "passed": False, "n": 12}}
+    tested = {"identical": 0.5, "planted": 0.4, "passed": False, "n": 12}
+    judge = parsed(JudgeSummary, {"name": "j", "consistency": 0.9, "self_test": tested})
     test = self_test(judge)
     assert test is not None
     assert [(m.label, m.value) for m in test.measures] == [
@@ -224,14 +228,13 @@ def test_the_judges_card_shows_its_self_test_and_warns_when_it_failed() -> None:
         ("Prompts", "12"),
     ]
     assert len(self_test_warnings(judge)) == 1
-    assert self_test_warnings({**judge, "self_test": {**judge["self_test"], "passed": True}}) == []
-    assert self_test({"name": "j"}) is None
+    assert self_test_warnings(parsed(JudgeSummary, {"self_test": {**tested, "passed": True}})) == []
+    assert self_test(JudgeSummary(name="j")) is None
 
 
 def test_probes_say_what_a_reward_model_pays_for() -> None:
-    rows = probe_tables(
-        {"rm": {"probes": {"thanks": {"change": 0.5, "ci95": [0.4, 0.6], "raised": 0.9, "fooled": True}}}, "b": {}}
-    )
+    probes = {"thanks": {"change": 0.5, "ci95": [0.4, 0.6], "raised": 0.9, "fooled": True}}
+    rows = probe_tables({"rm": parsed(RewardModelSummary, {"probes": probes}), "b": RewardModelSummary()})
     assert [(r.name, r.change, r.ci95, r.raised, r.fooled) for r in rows["rm"]] == [
         ("thanks appended", "+0.50", "+0.40 to +0.60", "90%", True)
     ]
@@ -245,7 +248,7 @@ def test_both_orders_verdicts_stand_beside_an_answer() -> None:
         {"a_first": False, "outcome": 0.5, "status": "invalid", "label": ""},
     ]
     sample = {"prompt": "p", "answers": {"sft": "x", "dpo": "y"}, "outcome": {"sft": 0.5, "dpo": 0.75}, "orders": {"dpo": orders}}
-    (card,) = answer_cards([sample], summarise(results))
+    (card,) = answer_cards([parsed(Sample, sample)], summarise(results))
     base, answer = card.answers
     assert (base.word, answer.word) == ("", "wins")
     assert answer.orders == (("shown first", "prefers it (A)"), ("shown second", "no usable verdict"))

@@ -10,6 +10,8 @@ from evenhand.errors import UserError
 from evenhand.report.style import arm_styles
 from evenhand.report.tuned import tuned_rows
 from evenhand.report.tuning import html, write
+from evenhand.results.files import parsed
+from evenhand.results.record_parts import TuningSummary
 from tests.report.browser import find_chromium, running
 
 LOG = {"log": [1e-5, 1e-3], "linear": None, "points": None}
@@ -94,7 +96,8 @@ def test_a_row_of_the_report_holds_budget_space_choice_and_remarks():
         "space": {"learning_rate": "1e-05 to 0.001 (log)"}, "as_given": None, "alike": 2, "edges": ["kl = 0.1 is at the edge"],
         "changed": {"beta": 0.2},
     }  # fmt: skip
-    (row,) = tuned_rows({"arms": {"dpo": raw, "gone": raw}}, arm_styles(["sft", "dpo"], "sft"))
+    tuning = {"measure": "win rate", "sampler": "tpe", "seeds": [9], "prompts": 40, "arms": {"dpo": raw, "gone": raw}}
+    (row,) = tuned_rows(parsed(TuningSummary, tuning), arm_styles(["sft", "dpo"], "sft"))
     assert (row.name, row.trials, row.chosen) == ("dpo", "8, 1 failed", "learning_rate 0.0003, beta 0.1")
     assert (row.value, row.as_given) == ("0.610 (0.500 to 0.700)", "–")
     assert row.remarks == (

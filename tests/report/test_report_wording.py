@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evenhand.report.summary import summarise
 from evenhand.report.terminal import VerdictTable
 from evenhand.report.text import headline
+from tests.report.given import read, summarise
 
 
 def arm(rate: float, half: float, seeds: list[float | None]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_where_the_judge_says_right_or_wrong_the_title_says_how_much_is_solved()
     assert found.title == "rloo solves 70% of held-out prompts, sft 30%"
     assert found.sentences[0].startswith("Win rate of rloo: 70.0%")
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(VerdictTable(said))
+    console.print(VerdictTable(read(said)))
     assert "solved %" in (shown := console.export_text())
     assert "29.8" in shown
 

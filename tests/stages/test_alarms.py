@@ -18,10 +18,13 @@ from evenhand import methods
 from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan import plan
+from evenhand.results.record import ArmResult
+from evenhand.results.record_parts import EarlyEnd, Fired
 from evenhand.results.training_warnings import by_rule, early_ends, remarks
 from evenhand.spec.experiment import Experiment
 from evenhand.stages import monitoring
 from evenhand.store.fingerprint import decisive
+from evenhand.train.monitor import Remark
 from evenhand.train.nonfinite import LOSS
 from evenhand.types import Term, Terms
 from tests.stages.test_validate import SMALL, Killed
@@ -149,7 +152,7 @@ def test_remarks_of_a_run_from_before_there_were_any_come_from_its_metrics(graph
     out = graph.arm("cut")
     for name in ("metrics.jsonl", "samples.jsonl"):
         (tmp_path / name).write_bytes((out / name).read_bytes())
-    named = lambda found: [(r["rule"], r["step"], r["value"]) for r in found if r["rule"] != "duplicates"]  # noqa: E731
+    named = lambda found: [(r.rule, r.step, r.value) for r in found if r.rule != "duplicates"]  # noqa: E731
     spec = graph.plan["arms/cut/seed-0"].spec
     assert named(remarks(tmp_path, spec)) == named(remarks(out, spec)) != []
 
@@ -168,8 +171,8 @@ def test_a_limit_ends_training_with_the_weights_of_its_step(graph):
     stopped = json.loads((ended / "stopped.json").read_text())
     assert (stopped["rule"], stopped["step"], stopped["of"], stopped["limit"]) == ("truncated", 3, 7, 0.4)
     assert (ended / "model" / "model.safetensors").exists()
-    row = {"stopped": {"0": stopped}}
-    assert early_ends({"a": {}, "ended": row}) == [
+    row = ArmResult(stopped={"0": EarlyEnd(**stopped)})
+    assert early_ends({"a": ArmResult(), "ended": row}) == [
         f"training of ended, seed 0, stopped at step 3 of 7 because {stopped['sentence']}"
     ]
 
@@ -214,11 +217,10 @@ def test_a_limit_must_name_a_rule():
 
 
 def test_one_entry_per_rule_with_every_seed():
-    remark = dict.fromkeys(("limit", "sentence", "measures", "means", "normal", "fix"), "")
-    found = by_rule(
-        {"0": [{"rule": "kl", "step": 3, "value": 60.0, **remark}], "2": [{"rule": "kl", "step": 9, "value": 51.0, **remark}]}
-    )
-    assert [entry["seeds"] for entry in found] == [{"0": {"step": 3, "value": 60.0}, "2": {"step": 9, "value": 51.0}}]
+    words = dict.fromkeys(("sentence", "measures", "means", "normal", "fix"), "")
+    kl = [Remark(rule="kl", step=step, value=value, limit=50.0, **words) for step, value in ((3, 60.0), (9, 51.0))]
+    found = by_rule({"0": [kl[0]], "2": [kl[1]]})
+    assert [entry.seeds for entry in found] == [{"0": Fired(step=3, value=60.0), "2": Fired(step=9, value=51.0)}]
 
 
 RUN = (

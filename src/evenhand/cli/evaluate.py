@@ -50,8 +50,8 @@ def evaluate(
 ) -> None:
     """Say what can be said of a model, a file or a run, with intervals."""
     from evenhand.evaluation.answers import holds_answers
-    from evenhand.evaluation.finished import is_run
     from evenhand.plugins import activate, resolve
+    from evenhand.results.finished_run import is_run
 
     path = Path(target)
     activate(resolve(plugins or [], Path()))
@@ -84,9 +84,8 @@ def _check_there(path: Path, target: str) -> None:
 
 
 def _run(path: Path, leaderboard: Path | None) -> dict[str, Any]:
-    from evenhand.evaluation.dispatch import evaluate_run, leaderboard_lines
-    from evenhand.evaluation.finished import open_run
     from evenhand.evaluation.readers import merge_jsonl
+    from evenhand.results.finished_run import evaluate_run, leaderboard_lines, open_run
 
     run = open_run(path)
     if leaderboard is not None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from evenhand.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from evenhand.results.record import Results
     from evenhand.run_experiment import Run
     from evenhand.runner.local import Outcome
 
@@ -62,15 +60,14 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run dir
     """Write the report of a run directory again and print its table; of a tuning, its page."""
     from rich.console import Console
 
-    path = folder / "results.json"
-    if (folder / "tune.json").is_file() and not path.is_file():
+    from evenhand.results.files import NAME, load
+
+    if (folder / "tune.json").is_file() and not (folder / NAME).is_file():
         from evenhand.report import tuning
 
         Console().print(f"Trials: {tuning.write(folder)}", soft_wrap=True, highlight=False)
         return
-    if not path.is_file():
-        raise UserError("has no results.json", where=str(folder), fix="give a run directory; run the experiment first")
-    _show_report(json.loads(path.read_text(encoding="utf-8")), folder, Console())
+    _show_report(load(folder), folder, Console())
 
 
 def plan_table(prepared: Run) -> Table:
@@ -94,7 +91,7 @@ def plan_table(prepared: Run) -> Table:
     return table
 
 
-def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, dict[str, Any] | None]:
+def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, Results | None]:
     from rich.console import Console
 
     from evenhand.run_experiment import execute
@@ -109,7 +106,7 @@ def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, 
         raise typer.Exit(STOPPED) from None
 
 
-def _show_report(results: dict[str, Any], folder: Path, console: Console) -> None:
+def _show_report(results: Results, folder: Path, console: Console) -> None:
     import evenhand.report
 
     page = evenhand.report.write(folder)

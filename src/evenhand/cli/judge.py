@@ -67,7 +67,7 @@ def judge(
     out: Annotated[Path, typer.Option(help="Where verdicts.jsonl and summary.json go.")] = Path("judged"),
 ) -> None:
     """Compare answers by a program, a reward model or a language model; say how far the judge can be trusted."""
-    from evenhand.evaluation.finished import is_run
+    from evenhand.results.finished_run import is_run
 
     named = {
         "model": model, "endpoint": endpoint, "template": template, "max_cost": max_cost, "concurrency": concurrency,
@@ -103,7 +103,7 @@ def answers_of(
             raise UserError("the questions are not in the file", where=str(side), fix="add --prompts question.jsonl")
         return name, groups
     from evenhand.cli.sampling import is_model, nothing_asked, sample
-    from evenhand.evaluation.finished import is_run
+    from evenhand.results.finished_run import is_run
 
     if is_run(side):
         raise UserError(
@@ -209,11 +209,12 @@ def _judge_labels(path: Path, judge: Judge, out: Path, limit: int | None) -> Non
 
 def _judge_run(folder: Path, judge: Judge, out: Path, limit: int | None) -> None:
     from evenhand.cli.tables import comparison_lines
-    from evenhand.evaluation.finished import open_run
     from evenhand.evaluation.judging import judge_run
     from evenhand.evaluation.readers import write_jsonl
+    from evenhand.results.finished_run import open_run
 
-    found, records = judge_run(open_run(folder), judge, _progress, limit)
+    run = open_run(folder)
+    found, records = judge_run(run.answers, run.baseline, judge, _progress, limit)
     found |= _spent(judge)
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "verdicts.jsonl", records)

@@ -47,7 +47,7 @@ def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mappin
     from evenhand.cli.sampling import is_model, nothing_asked, sample
     from evenhand.data.load import load
     from evenhand.evaluation.answers import known_answers
-    from evenhand.evaluation.finished import is_run, open_run
+    from evenhand.results.finished_run import is_run, open_run
 
     if is_run(target):
         return {f"{arm}-seed-{s}": g for arm, seeds in open_run(target).answers.items() for s, g in seeds.items()}

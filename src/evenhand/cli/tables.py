@@ -113,7 +113,7 @@ def rating_lines(found: Mapping[str, Any]) -> list[str]:
 
 def written(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes a result as JSON, its folder made if need be."""
-    from evenhand.run_experiment import write_json
+    from evenhand.results.files import write_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, json.loads(json.dumps(value)))

@@ -16,7 +16,6 @@ from evenhand.evaluation import alpaca_eval, outcomes
 from evenhand.evaluation.answers import read_answers
 from evenhand.evaluation.benchmarks import BENCHMARKS, recognised
 from evenhand.evaluation.best_of_n import best_of_n_curve
-from evenhand.evaluation.finished import FinishedRun
 from evenhand.evaluation.outcome_files import is_battles, read_outcomes
 from evenhand.evaluation.pairwise_files import ratings
 from evenhand.evaluation.policies import text_metrics
@@ -87,34 +86,6 @@ def length_map(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> di
         counts, down, across = length_heatmap(bias)
         shown["heat"] = {"counts": counts.astype(int).tolist(), "correlation": down.tolist(), "length": across.tolist()}
     return shown
-
-
-def evaluate_run(run: FinishedRun) -> dict[str, Any]:
-    """Per arm: text metrics over all seeds beside its win rate; as leaderboard lines too."""
-    arms = {}
-    for arm, seeds in run.answers.items():
-        stated = run.results["arms"].get(arm, {})
-        kept = {k: stated.get(k) for k in ("win_rate", "ci95", "length_controlled", "kl", "gold", "reward", "invalid")}
-        groups = [g for seed in seeds.values() for g in seed]
-        arms[arm] = {**{k: v for k, v in kept.items() if v is not None}, "text": text_metrics(groups)}
-    return {"kind": "finished run", "name": run.results.get("name"), "baseline": run.baseline, "arms": arms}
-
-
-def leaderboard_lines(run: FinishedRun) -> list[dict[str, Any]]:
-    """One flat object per arm, for a leaderboard kept as JSON lines."""
-    lines = []
-    for arm, row in run.results["arms"].items():
-        controlled = row.get("length_controlled") or {}
-        lines.append(
-            {
-                "experiment": run.results.get("name"), "arm": arm, "method": row.get("method"), "baseline": run.baseline,
-                "judge": (run.results.get("judge") or {}).get("name"), "n_prompts": run.results.get("n_prompts"),
-                "seeds": run.results.get("seeds"), "win_rate": row.get("win_rate"), "ci95": row.get("ci95"),
-                "length_controlled": controlled.get("win_rate"), "length_controlled_form": controlled.get("form"),
-                "mean_length": row.get("mean_length"), "kl": row.get("kl"), "invalid": row.get("invalid"),
-            }
-        )  # fmt: skip
-    return lines
 
 
 def read_difficulty(path: Path) -> list[float]:

@@ -11,7 +11,6 @@ import numpy as np
 from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
 from evenhand.evaluation.answers import matched
-from evenhand.evaluation.finished import FinishedRun
 from evenhand.evaluation.outcomes import Row, compare
 from evenhand.evaluation.readers import write_json_list, write_jsonl
 from evenhand.judges import Comparison, Judge, Verdict, account
@@ -53,26 +52,27 @@ def record(comparison: Comparison, verdict: Verdict, judge: Judge, policy: str, 
 
 
 def judge_run(
-    run: FinishedRun, judge: Judge, progress: Progress | None = None, limit: int | None = None
-) -> tuple[dict[str, Any], list[Row]]:
+    answers: Mapping[str, Mapping[str, list[Group]]], baseline: str, judge: Judge, progress: Progress | None = None,
+    limit: int | None = None,
+) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
     """Every arm of a finished run against its baseline by another judge: win rates, contrasts, account; and all verdicts.
 
-    `limit`: only the first so many prompts of every arm and seed.
+    `answers` by arm and seed. `limit`: only the first so many prompts of every arm and seed.
     """
     outcomes: list[Row] = []
     records: list[Row] = []
     accounts = []
-    for arm, seeds in run.answers.items():
-        if arm == run.baseline:
+    for arm, seeds in answers.items():
+        if arm == baseline:
             continue
         for seed, groups in seeds.items():
-            pairs = matched(groups, run.answers[run.baseline][seed], f"{arm} seed {seed}")[:limit]
+            pairs = matched(groups, answers[baseline][seed], f"{arm} seed {seed}")[:limit]
             verdicts = judge(pairs, progress)
             accounts.append(account(verdicts))
             for pair, verdict in zip(pairs, verdicts, strict=True):
                 sizes = {"length": len(pair.a.text), "baseline_length": len(pair.b.text)}
                 outcomes.append({"arm": arm, "seed": seed, "prompt": pair.prompt.id, "outcome": verdict.outcome, **sizes})
-                records.append({"arm": arm, "seed": seed, **record(pair, verdict, judge, arm, run.baseline)})
+                records.append({"arm": arm, "seed": seed, **record(pair, verdict, judge, arm, baseline)})
     return {**compare(outcomes), "judge": {"name": judge.name, **merged(accounts)}}, records
 
 

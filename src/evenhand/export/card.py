@@ -34,7 +34,7 @@ def _context(about: About) -> dict[str, Any]:
     settings = origin.public(facts.settings(subject))
     return {
         "about": about, "subject": subject, "summary": summary, "arm": arm, "version": __version__,
-        "description": run.results.get("description") or "",
+        "description": run.results.description,
         "finding": facts.finding(summary, arm, subject.seed) if arm is not None else "",
         "base": origin.base_in_words(run), "start": origin.start_in_words(run, str(subject.meta.get("name") or "")),
         "method": subject.spec.get("method"), "sentence": sentence, "coordinates": coordinates,
@@ -43,7 +43,7 @@ def _context(about: About) -> dict[str, Any]:
         "spent": facts.spent(subject), "judge": facts.judged_by(run.results) if not subject.is_reward_model else [],
         "table": facts.verdict_table(summary, subject.name) if arm is not None else [],
         "contrasts": facts.contrasts(summary, subject.name),
-        "answers": facts.answers(arm.raw) if arm is not None else [],
+        "answers": facts.answers(arm.result) if arm is not None else [],
         "measures": facts.scored_pairs(run, subject.name) if subject.is_reward_model else [],
         "failures": facts.failures(subject, summary),
         "versions": facts.versions(run), "hashes": facts.hashes(about.record),

@@ -6,19 +6,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evenhand.export import origin
 from evenhand.export.markdown import Markdown, code, escaped
 from evenhand.export.subject import Subject
 from evenhand.report.formatting import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
-from evenhand.report.remarks import said_while_training, stopped_early
 from evenhand.report.run_data import RunData
 from evenhand.report.summaries import judge_facts, judge_warnings, reward_model_cards
-from evenhand.report.summary import Arm, Summary, Verdict
+from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.text import corrected, excluded, power, seeds_agree
+from evenhand.report.training_warnings import stopped_early, warning_rows
+from evenhand.results.record import ArmResult, Results, Verdict
+from evenhand.results.record_parts import FrontierPoint, RewardModelSummary
 
 
-def finding(summary: Summary, arm: Arm, seed: int | None) -> Markdown:
+def finding(summary: Summary, arm: ArmRow, seed: int | None) -> Markdown:
     """The verdict on an arm in one paragraph of Markdown; no claim without a verdict on which the seeds agree."""
     against = escaped(summary.reference)
     if arm.is_baseline:
@@ -38,12 +39,12 @@ def finding(summary: Summary, arm: Arm, seed: int | None) -> Markdown:
     return Markdown(" ".join([head.strip(), *_of_this_seed(summary, arm, seed)]))
 
 
-def _counted(summary: Summary, arm: Arm) -> str:
+def _counted(summary: Summary, arm: ArmRow) -> str:
     seeds = sum(value is not None for value in arm.per_seed)
     return f"{seeds} training seed{'s' * (seeds != 1)} and {summary.n_prompts or 'an unknown number of'} held-out prompts"
 
 
-def _of_this_seed(summary: Summary, arm: Arm, seed: int | None) -> list[str]:
+def _of_this_seed(summary: Summary, arm: ArmRow, seed: int | None) -> list[str]:
     """One checkpoint is not the method: its own number stands beside the others'."""
     if seed not in summary.seeds or len(arm.per_seed) != len(summary.seeds):
         return []
@@ -61,11 +62,11 @@ def verdict_table(summary: Summary, name: str) -> list[tuple[Any, ...]]:
     for arm in summary.ranked:
         shown = Markdown(f"**{escaped(arm.name)}**") if arm.name == name else arm.name
         seeds = ", ".join(percent(v) for v in arm.per_seed) or MISSING
-        controlled = arm.raw.get("length_controlled") or {}
-        even = f"{percent(controlled.get('win_rate'))} ({interval(controlled.get('ci95'))})" if controlled else MISSING
+        controlled = arm.result.length_controlled
+        even = f"{percent(controlled.win_rate)} ({interval(controlled.ci95)})" if controlled is not None else MISSING
         rows.append(
-            (shown, percent(arm.win_rate), interval(arm.ci95), seeds, even, fixed(arm.raw.get("mean_length"), 1),
-             fixed(arm.raw.get("kl"), 1), arm.verdict.value)
+            (shown, percent(arm.win_rate), interval(arm.ci95), seeds, even, fixed(arm.result.mean_length, 1),
+             fixed(arm.result.kl, 1), arm.verdict.value)
         )  # fmt: skip
     return rows
 
@@ -77,20 +78,20 @@ def contrasts(summary: Summary, name: str) -> list[tuple[Any, ...]]:
     return [(c.b, points(c.difference), points_interval(c.ci95), c.verdict.value) for c in found]
 
 
-def answers(arm: Mapping[str, Any]) -> list[tuple[str, str]]:
+def answers(arm: ArmResult) -> list[tuple[str, str]]:
     """What was measured on the held-out answers, over the arm's seeds."""
     known = (
-        ("Mean length", "mean_length", lambda v: f"{fixed(v, 1)} tokens"),
-        ("Cut at the token limit", "truncated", percent),
-        ("KL from the start", "kl", lambda v: f"{fixed(v, 2)} nats per sequence"),
-        ("Entropy of the sampler", "entropy", lambda v: f"{fixed(v, 2)} nats per token"),
-        ("Distinct word pairs", "distinct_2", percent),
-        ("Mean training reward", "reward", lambda v: fixed(v, 3)),
-        ("Mean score by the judge", "gold", lambda v: fixed(v, 3)),
-        ("Answers that decline", "refusal", percent),
-        ("Empty answers", "empty", percent),
+        ("Mean length", arm.mean_length, lambda v: f"{fixed(v, 1)} tokens"),
+        ("Cut at the token limit", arm.truncated, percent),
+        ("KL from the start", arm.kl, lambda v: f"{fixed(v, 2)} nats per sequence"),
+        ("Entropy of the sampler", arm.entropy, lambda v: f"{fixed(v, 2)} nats per token"),
+        ("Distinct word pairs", arm.distinct_2, percent),
+        ("Mean training reward", arm.reward, lambda v: fixed(v, 3)),
+        ("Mean score by the judge", arm.gold, lambda v: fixed(v, 3)),
+        ("Answers that decline", arm.refusal, percent),
+        ("Empty answers", arm.empty, percent),
     )
-    return [(label, shown(arm[key])) for label, key, shown in known if is_number(arm.get(key))]
+    return [(label, shown(value)) for label, value, shown in known if value is not None]
 
 
 def spent(subject: Subject) -> list[tuple[str, str]]:
@@ -110,53 +111,50 @@ def spent(subject: Subject) -> list[tuple[str, str]]:
     return [*rows, ("Time", Markdown(f"{duration(total)} ({phases})"))] if phases else rows
 
 
-def judged_by(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def judged_by(results: Results) -> list[tuple[str, str]]:
     """Who judged, and how it behaved."""
-    test = self_test(results.get("judge"))
+    test = self_test(results.judge)
     word = {True: "passed", False: "FAILED", None: "could not be made"}
-    rows = list(judge_facts(origin.public(results.get("judge"))))
+    rows = judge_facts(results.judge)
     return [*rows, ("Self-test on pairs whose verdict is known", word[test.passed])] if test is not None else rows
 
 
 def failures(subject: Subject, summary: Summary) -> list[str]:
     """Everything the run knows against itself: judge, lost cells, unequal settings, waived checks, over-optimisation."""
     results = subject.run.results
-    waived = [f"A check was waived, {entry['check']}: {entry['reason']}" for entry in results.get("waived") or ()]
-    paid = list(reward_faults(results.get("reward_models") or {}, subject))
+    waived = [f"A check was waived, {entry.check}: {entry.reason}" for entry in results.waived]
+    paid = list(reward_faults(results.reward_models, subject))
     if subject.is_reward_model:
         return [*paid, *waived]
-    judge = [*judge_warnings(results.get("judge")), *self_test_warnings(results.get("judge"))]
-    lost = [f"{entry['node']} failed: {_in_short(str(entry['error']))}" for entry in results.get("failed") or ()
-            if not str(entry["error"]).startswith("needs ")]  # fmt: skip
-    unequal = [f"Not held equal between the arms: {line}" for line in results.get("deviations") or ()]
-    notes = [str(subject.row["note"])] if subject.row.get("note") else []
-    controlled = subject.row.get("length_controlled") or {}
-    notes += [str(controlled["note"])] if controlled.get("note") else []
-    truth = corrected(summary)
-    found = [*judge, *excluded(results), *lost, *notes, *([truth] if truth else []), *overoptimised(subject, summary)]
+    judge = [*judge_warnings(results.judge), *self_test_warnings(results.judge)]
+    failed = [entry for entry in results.failed or () if not entry.error.startswith("needs ")]
+    lost = [f"{entry.node} failed: {_in_short(entry.error)}" for entry in failed]
+    unequal = [f"Not held equal between the arms: {line}" for line in results.deviations or ()]
+    controlled = subject.result.length_controlled
+    notes = [subject.result.note, controlled.note if controlled is not None else "", corrected(summary)]
+    found = [*judge, *excluded(results), *lost, *filter(None, notes), *overoptimised(subject, summary)]
     return [*found, *trained_badly(subject), *paid, *unequal, *waived]
 
 
 def _in_short(error: str) -> str:
-    """The finding of an error, without reasons and ways out, and without this machine's folders.
+    """The finding of an error, without reasons and ways out.
 
-    >>> _in_short("OSError: no space in /home/me/run/x.json; why: the disk is full")
+    >>> _in_short("OSError: no space in x.json; why: the disk is full")
     'OSError: no space in x.json'
     """
-    head = re.split(r"\n|; (?:why|fix): ", error)[0]
-    return origin.without_folders(head)
+    return re.split(r"\n|; (?:why|fix): ", error)[0]
 
 
 def trained_badly(subject: Subject) -> list[str]:
-    """What was said while this arm trained, and where a limit ended it early."""
+    """The warnings of this arm's training, and where a limit ended it early."""
     results = subject.run.results
-    said = [
+    warned = [
         f"While it trained, {place.seeds}: {rule.measures} passed {rule.limit}; {rule.means}"
-        for rule in said_while_training(results, {})
+        for rule in warning_rows(results, {})
         for place in rule.places
         if place.name == subject.name
     ]
-    return [*said, *(sentence for arm, _, sentence in stopped_early(results, {}) if arm == subject.name)]
+    return [*warned, *(sentence for arm, _, sentence in stopped_early(results, {}) if arm == subject.name)]
 
 
 def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:
@@ -165,13 +163,13 @@ def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:
     start = next((a for a in summary.arms if a.is_baseline), None)
     if arm is None:
         return
-    own, before = arm.raw.get("reward"), start.raw.get("reward") if start else None
-    if arm.verdict is Verdict.WORSE and is_number(own) and is_number(before) and own > before:
+    own, before = arm.result.reward, start.result.reward if start else None
+    if arm.verdict is Verdict.WORSE and own is not None and before is not None and own > before:
         yield (
             f"Over-optimisation: it has more training reward than {summary.reference} ({fixed(own, 3)} against "
             f"{fixed(before, 3)}) and was judged worse."
         )
-    path = _means((subject.run.results.get("frontier") or {}).get(subject.name) or ())
+    path = _means(subject.run.results.frontier.get(subject.name, ()))
     if len(path) < 3:
         return
     top = max(path, key=lambda p: p["gold"])
@@ -183,22 +181,20 @@ def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:
         )
 
 
-def _means(points: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+def _means(points: Sequence[FrontierPoint]) -> list[dict[str, float]]:
     """Watched answers by step, averaged over seeds, in order."""
-    steps: dict[int, list[Mapping[str, Any]]] = {}
-    for point in points:
-        if is_number(point.get("gold")) and is_number(point.get("reward")):
-            steps.setdefault(int(point.get("step", 0)), []).append(point)
-    return [
-        {"step": step, **{key: sum(float(p[key]) for p in found) / len(found) for key in ("gold", "reward")}}
-        for step, found in sorted(steps.items())
-    ]
+    steps: dict[int, list[tuple[float, float]]] = {}
+    for p in points:
+        if p.gold is not None and p.reward is not None:
+            steps.setdefault(p.step, []).append((p.gold, p.reward))
+    means = ((step, *(sum(values) / len(found) for values in zip(*found, strict=True))) for step, found in sorted(steps.items()))
+    return [{"step": step, "gold": gold, "reward": reward} for step, gold, reward in means]
 
 
-def reward_faults(models: Mapping[str, Mapping[str, Any]], subject: Subject) -> Iterator[str]:
+def reward_faults(models: Mapping[str, RewardModelSummary], subject: Subject) -> Iterator[str]:
     """Faults of the reward models that this model is, or was trained on."""
     mentioned = set(_strings(subject.spec.get("reward"))) | {subject.name}
-    for card in reward_model_cards({n: raw for n, raw in models.items() if n in mentioned}):
+    for card in reward_model_cards({n: found for n, found in models.items() if n in mentioned}):
         yield from (f"Reward model {card.name}: {warning}" for warning in card.warnings)
     for name, rows in probe_tables(models).items():
         fooled = [row.name for row in rows if row.fooled]
@@ -215,8 +211,8 @@ def _strings(value: Any) -> Iterator[str]:
 
 def scored_pairs(run: RunData, name: str) -> list[tuple[str, str, str]]:
     """A reward model's measures on held-out pairs: (label, value, what it means)."""
-    raw = (run.results.get("reward_models") or {}).get(name)
-    return [(m.label, m.value, m.reading) for card in reward_model_cards({name: raw} if raw else {}) for m in card.measures]
+    models = {n: found for n, found in run.results.reward_models.items() if n == name}
+    return [(m.label, m.value, m.reading) for card in reward_model_cards(models) for m in card.measures]
 
 
 def settings(subject: Subject) -> dict[str, Any]:

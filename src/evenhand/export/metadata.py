@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evenhand.export import origin
 from evenhand.export.subject import Subject
-from evenhand.report.formatting import interval, is_number
+from evenhand.report.formatting import interval
 from evenhand.report.summary import summarise
 
 if TYPE_CHECKING:
@@ -35,40 +35,41 @@ def arm_results(subject: Subject) -> list[EvalResult]:
     results = subject.run.results
     summary = summarise(results)
     arm = next((a for a in summary.arms if a.name == subject.name), None)
-    judge = origin.public((results.get("judge") or {}).get("name")) or "the run's judge"
+    judge = (results.judge.name if results.judge is not None else None) or "the run's judge"
     found = []
     if arm is not None and arm.win_rate is not None:
         against = f"against {summary.reference}, judged by {judge}"
-        own = subject.of_seed("per_seed")
-        if is_number(own):
+        own = subject.of_seed(subject.result.per_seed)
+        if own is not None:
             found.append(_result(subject, "win_rate", f"Win rate of this model (seed {subject.seed}) {against}", own))
         if len(summary.seeds) > 1:
             sure = f", 95% interval {interval(arm.ci95)}" if arm.ci95 else ""
             name = f"Mean win rate over {len(summary.seeds)} seeds {against}{sure}; {arm.verdict.value}"
             found.append(_result(subject, "win_rate_mean", name, arm.win_rate))
-    if is_number(gold := subject.of_seed("gold_per_seed")):
+    gold = subject.of_seed(subject.result.gold_per_seed)
+    if gold is not None:
         found.append(_result(subject, "judge_score", f"Mean score of this model by {judge}", gold))
     return found
 
 
 def reward_results(subject: Subject) -> list[EvalResult]:
     """Accuracy on held-out pairs."""
-    accuracy = subject.row.get("accuracy")
-    if not is_number(accuracy):
+    found = subject.summary
+    if found.accuracy is None:
         return []
-    seeds = len(subject.row.get("per_seed") or ())
+    seeds = len(found.per_seed)
     over = f" (mean of {seeds} seeds)" if seeds > 1 and subject.seed is not None else ""
-    name = f"Accuracy on held-out pairs{over}, 95% interval {interval(subject.row.get('ci95'))}"
-    return [_result(subject, "accuracy", name, accuracy)]
+    name = f"Accuracy on held-out pairs{over}, 95% interval {interval(found.ci95)}"
+    return [_result(subject, "accuracy", name, found.accuracy)]
 
 
-def _result(subject: Subject, kind: str, name: str, value: Any) -> EvalResult:
+def _result(subject: Subject, kind: str, name: str, value: float) -> EvalResult:
     from huggingface_hub import EvalResult
 
     run, pairs = subject.run.results, subject.is_reward_model
-    count = subject.row.get("n") if pairs else run.get("n_prompts")
-    held = f"{count or 'the'} held-out {'pairs' if pairs else 'prompts'} of the run {run.get('name') or ''}".strip()
+    count = subject.summary.n if pairs else run.n_prompts
+    held = f"{count or 'the'} held-out {'pairs' if pairs else 'prompts'} of the run {run.name or ''}".strip()
     return EvalResult(
         task_type="text-classification" if pairs else "text-generation", dataset_type="evenhand-run", dataset_name=held,
-        metric_type=kind, metric_name=name, metric_value=round(float(value), 4),
+        metric_type=kind, metric_name=name, metric_value=round(value, 4),
     )  # fmt: skip

@@ -108,7 +108,7 @@ def provenance(subject: Subject, renderer: Renderer, dtype: str, found: Checked,
     experiment, meta = subject.run.experiment, subject.meta
     graph = {role: given.get("key") for role, given in (meta.get("inputs") or {}).items()}
     return {
-        "run": subject.run.results.get("name"),
+        "run": subject.run.results.name,
         "arm" if not subject.is_reward_model else "reward_model": subject.name,
         "seed": subject.seed,
         "method": subject.spec.get("method"),

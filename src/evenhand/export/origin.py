@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.export.subject import Subject, artifact, node, spec_of
-from evenhand.report.run_data import RunData, read_json
+from evenhand.report.run_data import RunData
+from evenhand.results.files import read_json
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SPLITS = ("demonstrations", "preferences", "prompts", "heldout_preferences", "heldout_prompts")
@@ -74,15 +75,6 @@ def public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [public(v) for v in value]
     return Path(value).name if isinstance(value, str) and _is_path(value) else value
-
-
-def without_folders(text: str) -> str:
-    """A text in which paths of this machine keep their last part.
-
-    >>> without_folders("see /home/me/run/log.txt and https://huggingface.co/org/name, 3/4 of all")
-    'see log.txt and https://huggingface.co/org/name, 3/4 of all'
-    """
-    return re.sub(r"(?<![\w:/.~-])~?(?:/[\w.@+-]+)+/([\w.@+-]+)", r"\1", text)
 
 
 def _is_path(text: str) -> bool:

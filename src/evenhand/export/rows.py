@@ -21,7 +21,8 @@ from evenhand.data.formats import FORMATS
 from evenhand.data.jsonl import read_groups, write_rows
 from evenhand.errors import UserError, did_you_mean
 from evenhand.export.subject import Subject, artifact
-from evenhand.report.run_data import RunData, read_json
+from evenhand.report.run_data import RunData
+from evenhand.results.files import read_json
 from evenhand.types import Completion, Content, Finish, Group
 
 PAIRS, HELDOUT, LABELLED, SAMPLES = "pairs.jsonl", "heldout_pairs.jsonl", "labelled.jsonl", "samples.jsonl"

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.report.run_data import RunData, read_json, read_run
+from evenhand.report.run_data import RunData, read_run
+from evenhand.results.files import read_json
+from evenhand.results.record import ArmResult
+from evenhand.results.record_parts import RewardModelSummary
 
 META = "meta.json"
 
@@ -45,19 +48,24 @@ class Subject:
         return self.effective.get("lengths") or {"prompt": 512, "completion": 512}
 
     @property
-    def row(self) -> Mapping[str, Any]:
-        """What results.json says of it."""
-        table = "reward_models" if self.is_reward_model else "arms"
-        return (self.run.results.get(table) or {}).get(self.name) or {}
+    def result(self) -> ArmResult:
+        """What the run found of it as an arm; empty for a reward model."""
+        return ArmResult() if self.is_reward_model else self.run.results.arms.get(self.name, ArmResult())
+
+    @property
+    def summary(self) -> RewardModelSummary:
+        """What the run found of it as a reward model; empty for an arm."""
+        empty = RewardModelSummary()
+        return self.run.results.reward_models.get(self.name, empty) if self.is_reward_model else empty
 
     @property
     def title(self) -> str:
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.run.results.get('name') or self.run.folder.resolve().name}: {self.name}{seed}"
+        return f"{self.run.results.name or self.run.folder.resolve().name}: {self.name}{seed}"
 
-    def of_seed(self, field: str) -> float | None:
+    def of_seed(self, values: Sequence[float | None]) -> float | None:
         """This seed's entry of a list that follows the run's seeds (`per_seed`, `gold_per_seed`)."""
-        seeds, values = list(self.run.results.get("seeds") or ()), list(self.row.get(field) or ())
+        seeds = self.run.results.seeds
         return values[seeds.index(self.seed)] if self.seed in seeds and len(values) == len(seeds) else None
 
 
@@ -68,10 +76,10 @@ def find_arm(folder: Path, name: str, seed: int | None = None) -> Subject:
     of this run: the untouched base, or the best of n samples.
     """
     run = read_run(folder)
-    known = sorted({p.name for p in folder.glob("arms/*") if p.is_dir()} | set(run.results["arms"]))
+    known = sorted({p.name for p in folder.glob("arms/*") if p.is_dir()} | set(run.results.arms))
     if name not in known:
         raise UserError(f"no arm is called '{name}'", where=str(folder), fix=did_you_mean(name, known))
-    if (run.results["arms"].get(name) or {}).get("method") == "best_of_n":
+    if run.results.arms.get(name, ArmResult()).method == "best_of_n":
         raise UserError(
             f"{name} is the best of n samples of its start", where=str(folder),
             why="its weights are the start's: exported alone they would not answer as this arm was judged",

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evenhand.report.terminal import VerdictTable
+    from evenhand.results.record import Results
 
 __all__ = ["table", "write"]
 
@@ -29,8 +29,8 @@ def write(run_dir: Path | str) -> Path:
     return write_page(Path(run_dir))
 
 
-def table(results: Mapping[str, Any]) -> VerdictTable:
-    """The verdict table of `results` (the content of results.json) for a terminal."""
+def table(results: Results) -> VerdictTable:
+    """The verdict table of `results` (of results.json) for a terminal."""
     from evenhand.report.terminal import VerdictTable
 
     return VerdictTable(results)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.report.formatting import is_number
 from evenhand.report.style import ArmStyle
-from evenhand.report.summary import Summary
+from evenhand.report.summary import ArmRow, Summary
+from evenhand.results.record_parts import JudgedOrder, Sample
 
 MOST_PROMPTS = 8
 MOST_STEPS = 25
@@ -39,7 +39,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class PromptCard:
     """One prompt and its answers; `spread` is the highest minus the lowest gold score."""
 
     prompt: str
@@ -47,14 +47,14 @@ class Card:
     spread: float
 
 
-def answer_cards(samples: Sequence[Mapping[str, Any]], summary: Summary) -> list[Card]:
+def answer_cards(samples: Sequence[Sample], summary: Summary) -> list[PromptCard]:
     """A card per held-out prompt, answers in the order of the arms."""
     return [_card(sample, summary) for sample in samples]
 
 
-def _card(sample: Mapping[str, Any], summary: Summary) -> Card:
-    texts, gold, lengths = sample.get("answers") or {}, sample.get("gold") or {}, sample.get("lengths") or {}
-    scores = {arm: float(score) for arm, score in gold.items() if is_number(score) and arm in texts}
+def _card(sample: Sample, summary: Summary) -> PromptCard:
+    texts = sample.answers
+    scores = {arm: score for arm, score in sample.gold.items() if score is not None and arm in texts}
     top = max(scores.values(), default=None)
     unique_best = top is not None and sum(score == top for score in scores.values()) == 1
     answers = tuple(
@@ -63,28 +63,28 @@ def _card(sample: Mapping[str, Any], summary: Summary) -> Card:
             style=arm.style,
             text=texts[arm.name],
             gold=scores.get(arm.name),
-            length=lengths.get(arm.name),
+            length=sample.lengths.get(arm.name),
             chars=len(texts[arm.name]),
             best=unique_best and scores.get(arm.name) == top,
-            outcome=None if arm.is_baseline else (sample.get("outcome") or {}).get(arm.name),
-            orders=_orders((sample.get("orders") or {}).get(arm.name) or ()),
+            outcome=None if arm.is_baseline else sample.outcome.get(arm.name),
+            orders=_orders(sample.orders.get(arm.name, ())),
         )
         for arm in summary.arms
         if arm.name in texts
     )
     spread = max(scores.values()) - min(scores.values()) if scores else 0.0
-    return Card(sample.get("prompt", ""), answers, spread)
+    return PromptCard(sample.prompt, answers, spread)
 
 
-def _orders(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+def _orders(rows: Sequence[JudgedOrder]) -> tuple[tuple[str, str], ...]:
     """Each order's verdict on the arm's answer, with the judge's own words where they are short."""
     shown = []
     for row in rows:
-        word = {"invalid": "no usable verdict", "identical": "identical answers", "empty": "an empty answer"}.get(row["status"])
+        word = {"invalid": "no usable verdict", "identical": "identical answers", "empty": "an empty answer"}.get(row.status)
         if word is None:
-            word = "prefers it" if row["outcome"] > 0.5 else "prefers the baseline's" if row["outcome"] < 0.5 else "a tie"
-            word += f" ({row['label']})" if row.get("label") else ""
-        shown.append(("shown first" if row["a_first"] else "shown second", word))
+            word = "prefers it" if row.outcome > 0.5 else "prefers the baseline's" if row.outcome < 0.5 else "a tie"
+            word += f" ({row.label})" if row.label else ""
+        shown.append(("shown first" if row.a_first else "shown second", word))
     return tuple(shown)
 
 
@@ -111,7 +111,7 @@ def training_samples(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, An
     }
 
 
-def _timeline(key: Any, text: str, shown: Sequence[Any], first: Mapping[str, Any], steps: set[int]) -> dict[str, Any]:
+def _timeline(key: Any, text: str, shown: Sequence[ArmRow], first: Mapping[str, Any], steps: set[int]) -> dict[str, Any]:
     arms = {
         arm.name: [
             [row["step"], row["completion"], row.get("reward"), row.get("length")]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from evenhand.report.formatting import MISSING, amount, duration, fixed, is_number
 from evenhand.report.plots.phases import mean_seconds
 from evenhand.report.style import ArmStyle
-from evenhand.report.summary import Arm, Summary
+from evenhand.report.summary import ArmRow, Summary
 
 Ledgers = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """arm -> seed -> ledger."""
@@ -94,15 +94,15 @@ def device(experiment: Mapping[str, Any]) -> Device | None:
     return Device(Unit("device_seconds", "CPU-seconds, at most", amount), int(experiment.get("threads") or 1))
 
 
-def _costs(arm: Arm, seeds: Mapping[str, Mapping[str, Any]], by: Device | None) -> dict[str, float | None]:
-    own = arm.raw.get("ledger")
-    entries = list(seeds.values()) or ([own] if own else [])
+def _costs(arm: ArmRow, seeds: Mapping[str, Mapping[str, Any]], by: Device | None) -> dict[str, float | None]:
+    own = arm.result.ledger
+    entries = list(seeds.values()) or ([asdict(own)] if own is not None else [])
     if not entries:
         return {}
     found = {unit.key: _mean([entry.get(unit.key) for entry in entries]) for unit in COUNTS}
     found["seconds"] = sum(mean_seconds({arm.name: seeds}).get(arm.name, {}).values()) or None
-    cost = arm.raw.get("judge_cost_usd")
-    found["judge_cost_usd"] = cost / max(len(arm.raw.get("seeds") or seeds), 1) if is_number(cost) else None
+    cost = arm.result.judge_cost_usd
+    found["judge_cost_usd"] = cost / max(len(arm.result.seeds or seeds), 1) if cost is not None else None
     if by is not None and found["seconds"] is not None:
         found[by.unit.key] = found["seconds"] * by.per_second
     return found

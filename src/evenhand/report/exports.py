@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from evenhand.report.figures import csv_text
 from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
-from evenhand.report.summary import Arm, Contrast, Summary, Verdict
+from evenhand.report.summary import ArmRow, Summary
+from evenhand.results.comparison import COUNTS
+from evenhand.results.record import Contrast, ControlledContrast, ControlledWinRate, Ledger, Verdict
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -17,14 +19,22 @@ _ESCAPES = {
 MINUS_TEX = "$-$"
 
 
-BUDGET = ("tokens_generated", "tokens_trained", "reward_calls", "flops")
 MEASURES = (
     "ties", "mean_length", "mean_chars", "kl", "reward", "gold", "distinct_1", "distinct_2", "repetition", "self_overlap",
     "entropy", "truncated", "empty", "refusal", "invalid",
 )  # fmt: skip
 
 
+Rows = tuple[list[str], list[list[object]]]
+"""A header and the rows under it."""
+
+
 def results_csv(summary: Summary, seconds: Mapping[str, float] | None = None) -> str:
+    """`results_rows` as CSV."""
+    return csv_text(*results_rows(summary, seconds))
+
+
+def results_rows(summary: Summary, seconds: Mapping[str, float] | None = None) -> Rows:
     """One row per arm; shares in [0, 1], lengths in tokens or characters, KL in nats per sequence, entropy in nats per token.
 
     `p_holm` is against the baseline; the budget is the mean of an arm's seeds, `seconds` their mean wall-clock time.
@@ -32,37 +42,43 @@ def results_csv(summary: Summary, seconds: Mapping[str, float] | None = None) ->
     seeds = [f"win_rate_seed_{seed}" for seed in summary.seeds]
     controlled = ["lc_win_rate", "lc_ci95_low", "lc_ci95_high", "lc_form"]
     header = ["arm", "method", "verdict", "win_rate", "ci95_low", "ci95_high", "p_holm", *seeds, *controlled]
-    header += [*MEASURES, *BUDGET, "seconds", "judge_cost_usd"]
-    return csv_text(header, ([*_identity(arm, summary), *_seed_cells(arm, summary), *_measures(arm, seconds or {})]
-                             for arm in summary.arms))  # fmt: skip
+    header += [*MEASURES, *COUNTS, "seconds", "judge_cost_usd"]
+    rows = [[*_identity(arm, summary), *_seed_cells(arm, summary), *_measures(arm, seconds or {})] for arm in summary.arms]
+    return header, rows
 
 
-def _identity(arm: Arm, summary: Summary) -> list[object]:
+def _identity(arm: ArmRow, summary: Summary) -> list[object]:
     contrast = summary.contrasts.get((arm.name, str(summary.baseline)))
-    method, p = arm.raw.get("method"), contrast.p_holm if contrast else None
-    return [arm.name, method, arm.verdict.value, arm.win_rate, *(arm.ci95 or (None, None)), p]
+    p = contrast.p_holm if contrast else None
+    return [arm.name, arm.result.method, arm.verdict.value, arm.win_rate, *(arm.ci95 or (None, None)), p]
 
 
-def _seed_cells(arm: Arm, summary: Summary) -> list[float | None]:
+def _seed_cells(arm: ArmRow, summary: Summary) -> list[float | None]:
     missing = len(summary.seeds) - len(arm.per_seed)
     return [*arm.per_seed[: len(summary.seeds)], *[None] * missing]
 
 
-def _measures(arm: Arm, seconds: Mapping[str, float]) -> list[object]:
-    controlled, ledger = arm.raw.get("length_controlled") or {}, arm.raw.get("ledger") or {}
-    at_equal_length = [controlled.get("win_rate"), *(controlled.get("ci95") or (None, None)), controlled.get("form")]
-    spent = [*(ledger.get(key) for key in BUDGET), seconds.get(arm.name), arm.raw.get("judge_cost_usd")]
-    return [*at_equal_length, *(arm.raw.get(key) for key in MEASURES), *spent]
+def _measures(arm: ArmRow, seconds: Mapping[str, float]) -> list[object]:
+    found = arm.result
+    controlled, ledger = found.length_controlled or ControlledWinRate(), found.ledger or Ledger()
+    at_equal_length = [controlled.win_rate, *(controlled.ci95 or (None, None)), controlled.form]
+    spent = [*(getattr(ledger, key) for key in COUNTS), seconds.get(arm.name), found.judge_cost_usd]
+    return [*at_equal_length, *(getattr(found, key) for key in MEASURES), *spent]
 
 
 def contrasts_csv(summary: Summary) -> str:
+    """`contrasts_rows` as CSV."""
+    return csv_text(*contrasts_rows(summary))
+
+
+def contrasts_rows(summary: Summary) -> Rows:
     """One row per ordered pair of arms: a minus b, as shares."""
     columns = ["difference", "ci95_low", "ci95_high", "p_holm", "verdict"]
     header = ["a", "b", *columns, *(f"lc_{name}" for name in columns)]
-    return csv_text(header, ([c.a, c.b, *_finding(c), *_finding(c.controlled)] for c in summary.contrasts.values()))
+    return header, [[c.a, c.b, *_finding(c), *_finding(c.length_controlled)] for c in summary.contrasts.values()]
 
 
-def _finding(c: Contrast | None) -> list[object]:
+def _finding(c: Contrast | ControlledContrast | None) -> list[object]:
     return [c.difference, *(c.ci95 or (None, None)), c.p_holm, c.verdict.value] if c is not None else [None] * 5
 
 
@@ -76,9 +92,9 @@ def results_tex(summary: Summary) -> str:
 
     Columns that no arm has a number for are left out; results.csv has everything.
     """
-    shown = [column for column in TEX if any(arm.raw.get(column[1]) is not None for arm in summary.arms)]
+    shown = [column for column in TEX if any(getattr(arm.result, column[1]) is not None for arm in summary.arms)]
     prompts, seeds = summary.n_prompts or "?", len(summary.seeds)
-    controlled = any((arm.raw.get("length_controlled") or {}).get("win_rate") is not None for arm in summary.arms)
+    controlled = any(_controlled(arm) is not None for arm in summary.arms)
     head = ["Arm", "Win rate", r"95\% interval", *(["At equal length"] if controlled else []), *(c[0] for c in shown)]
     head += ["FLOPs", "Verdict"]
     rows = [_tex_row(arm, shown, controlled) for arm in summary.ranked]
@@ -89,12 +105,16 @@ def results_tex(summary: Summary) -> str:
     )
 
 
-def _tex_row(arm: Arm, shown: Sequence[tuple[str, str, int]], controlled: bool) -> str:
+def _controlled(arm: ArmRow) -> float | None:
+    return arm.result.length_controlled.win_rate if arm.result.length_controlled is not None else None
+
+
+def _tex_row(arm: ArmRow, shown: Sequence[tuple[str, str, int]], controlled: bool) -> str:
     numbers = [percent(arm.win_rate), interval(arm.ci95)]
     if controlled:
-        numbers.append(percent((arm.raw.get("length_controlled") or {}).get("win_rate")))
-    numbers += [fixed(arm.raw.get(key), digits) for _, key, digits in shown]
-    numbers.append(amount((arm.raw.get("ledger") or {}).get("flops")))
+        numbers.append(percent(_controlled(arm)))
+    numbers += [fixed(getattr(arm.result, key), digits) for _, key, digits in shown]
+    numbers.append(amount(arm.result.ledger.flops if arm.result.ledger is not None else None))
     verdict = arm.verdict.value
     cells = [tex_escape(arm.name), *(tex_escape(number) for number in numbers)]
     cells.append(rf"\textbf{{{verdict}}}" if arm.verdict in (Verdict.BETTER, Verdict.WORSE) else verdict)

@@ -7,8 +7,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from evenhand.errors import UserError
 from evenhand.report.svg import Drawing
 
 
@@ -22,6 +24,18 @@ class PlotFigure:
     wide: Drawing
     narrow: Drawing | None = None
     csv: str
+
+    def _repr_svg_(self) -> str:
+        """The drawing, which notebooks show."""
+        return self.wide.standalone
+
+    def save(self, path: str | Path) -> Path:
+        """The drawing as an SVG file, or with the suffix .csv its numbers."""
+        path = Path(path)
+        if path.suffix not in (".svg", ".csv"):
+            raise UserError(f"'{path.suffix}' is no kind of figure", where=str(path), fix="use .svg, or .csv for its numbers")
+        path.write_text(self.csv if path.suffix == ".csv" else self.wide.standalone, encoding="utf-8")
+        return path
 
     @property
     def svg_link(self) -> str:

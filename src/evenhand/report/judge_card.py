@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from evenhand.report.formatting import fixed, is_number, percent, signed
+from evenhand.report.formatting import fixed, percent, signed
 from evenhand.report.summaries import Measure
+from evenhand.results.record_parts import JudgeSummary, ProbeResult, RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTest:
+class SelfTestCard:
     """The judge on pairs whose verdict is known. `passed` None: it could not be tested."""
 
     passed: bool | None
@@ -19,33 +19,26 @@ class SelfTest:
     note: str
 
 
-def self_test(judge: Mapping[str, Any] | None) -> SelfTest | None:
+def self_test(judge: JudgeSummary | None) -> SelfTestCard | None:
     """None when the results hold no self-test."""
-    raw = (judge or {}).get("self_test")
-    if not isinstance(raw, Mapping):
+    if judge is None or judge.self_test is None:
         return None
+    t = judge.self_test
     known = (
-        ("Same answer twice", raw.get("identical"), fixed(raw.get("identical"), 2), "an answer against itself; 0.50 is fair"),
-        (
-            "Ruined answers lose",
-            raw.get("planted"),
-            percent(raw.get("planted"), 0),
-            "shuffled, or to another prompt; 70% to pass",
-        ),
-        ("Same in both orders", raw.get("consistency"), percent(raw.get("consistency"), 0), "where one answer is ruined"),
-        ("First shown preferred", raw.get("p_first"), percent(raw.get("p_first"), 0), "50% is fair"),
-        ("Prompts", raw.get("n"), fixed(raw.get("n"), 0), f"taken from {raw.get('source', 'the answers')}"),
+        ("Same answer twice", t.identical, fixed(t.identical, 2), "an answer against itself; 0.50 is fair"),
+        ("Ruined answers lose", t.planted, percent(t.planted, 0), "shuffled, or to another prompt; 70% to pass"),
+        ("Same in both orders", t.consistency, percent(t.consistency, 0), "where one answer is ruined"),
+        ("First shown preferred", t.p_first, percent(t.p_first, 0), "50% is fair"),
+        ("Prompts", t.n, fixed(t.n, 0), f"taken from {t.source or 'the answers'}"),
     )
-    measures = tuple(Measure(label, shown, why) for label, value, shown, why in known if is_number(value))
-    return SelfTest(raw.get("passed"), measures, str(raw.get("note") or ""))
+    measures = tuple(Measure(label, shown, why) for label, value, shown, why in known if value is not None)
+    return SelfTestCard(t.passed, measures, t.note)
 
 
-def self_test_warnings(judge: Mapping[str, Any] | None) -> list[str]:
+def self_test_warnings(judge: JudgeSummary | None) -> list[str]:
     """A judge that fails on pairs with a known verdict cannot be trusted with finer ones."""
-    test = self_test(judge)
-    return (
-        ["The judge failed its self-test on pairs whose verdict is known."] if test is not None and test.passed is False else []
-    )
+    failed = judge is not None and judge.self_test is not None and judge.self_test.passed is False
+    return ["The judge failed its self-test on pairs whose verdict is known."] if failed else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +58,12 @@ _PROBES = {
 }  # fmt: skip
 
 
-def probe_tables(models: Mapping[str, Mapping[str, Any]]) -> dict[str, list[ProbeRow]]:
+def probe_tables(models: Mapping[str, RewardModelSummary]) -> dict[str, list[ProbeRow]]:
     """Reward model -> its probes; models without any are left out."""
-    return {name: [_probe(k, v) for k, v in raw["probes"].items()] for name, raw in models.items() if raw.get("probes")}
+    return {name: [_probe(k, v) for k, v in found.probes.items()] for name, found in models.items() if found.probes}
 
 
-def _probe(name: str, raw: Mapping[str, Any]) -> ProbeRow:
-    low, high = raw["ci95"]
+def _probe(name: str, found: ProbeResult) -> ProbeRow:
+    low, high = found.ci95
     interval = f"{signed(low)} to {signed(high)}"
-    return ProbeRow(_PROBES.get(name, name), signed(raw["change"]), interval, percent(raw["raised"], 0), bool(raw["fooled"]))
+    return ProbeRow(_PROBES.get(name, name), signed(found.change), interval, percent(found.raised, 0), found.fooled)

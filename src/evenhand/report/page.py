@@ -22,7 +22,6 @@ from evenhand.report.plots.lengths import length_grid_figure
 from evenhand.report.plots.phases import mean_seconds, phase_figure
 from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.plots.win_rates import win_rate_figure
-from evenhand.report.remarks import said_while_training, stopped_early
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.summaries import (
@@ -37,6 +36,7 @@ from evenhand.report.summaries import (
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
 from evenhand.report.text import cautions, corrected, excluded, headline, held_equal, power
+from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.report.tuned import tuned_rows
 
 SHOWN_FIRST = 6
@@ -79,37 +79,38 @@ def environment() -> jinja2.Environment:
 
 def _context(run: RunData, summary: Summary) -> dict[str, Any]:
     results = run.results
+    judge = [*judge_warnings(results.judge), *self_test_warnings(results.judge)]
     return {
         "version": __version__,
         "name": _title(run),
-        "description": results.get("description") or "",
+        "description": results.description,
         "notes": _notes(summary),
         "headline": headline(summary),
         "power": power(summary),
         "corrected": corrected(summary),
-        "cautions": cautions(results, [*judge_warnings(results.get("judge")), *self_test_warnings(results.get("judge"))]),
+        "cautions": cautions(results, judge),
         "excluded": excluded(results),
         "summary": summary,
         "trained": [arm for arm in summary.ranked if run.curves.get(arm.name)],
         "facts": held_equal(results),
-        "judge_facts": judge_facts(results.get("judge")),
-        "judge_warnings": [*judge_warnings(results.get("judge")), *self_test_warnings(results.get("judge"))],
-        "self_test": self_test(results.get("judge")),
-        "probes": probe_tables(results.get("reward_models") or {}),
-        "held_equal": results.get("held_equal") or [],
-        "deviations": results.get("deviations"),
-        "waived": results.get("waived") or [],
+        "judge_facts": judge_facts(results.judge),
+        "judge_warnings": judge,
+        "self_test": self_test(results.judge),
+        "probes": probe_tables(results.reward_models),
+        "held_equal": results.held_equal,
+        "deviations": results.deviations,
+        "waived": results.waived,
         "columns": shown_columns(VERDICT_COLUMNS, summary),
         "answer_columns": shown_columns(ANSWER_COLUMNS, summary),
         "matrix": _matrix(summary),
-        "reward_models": reward_model_cards(results.get("reward_models") or {}),
-        "has_controlled": any(contrast.controlled is not None for contrast in summary.contrasts.values()),
+        "reward_models": reward_model_cards(results.reward_models),
+        "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
         "budget": budget(summary, run.ledgers, run.experiment),
-        "cards": answer_cards(results.get("samples") or [], summary),
-        "seed_shown": next((s["seed"] for s in results.get("samples") or () if "seed" in s), None),
+        "cards": answer_cards(results.samples, summary),
+        "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),
         "shown_first": [arm.name for arm in summary.ranked[:SHOWN_FIRST]] if summary.crowded else [a.name for a in summary.arms],
         "training": training_samples(run.samples, summary),
-        "failed": results.get("failed"),
+        "failed": results.failed,
         "experiment": experiment_blocks(run.experiment),
         "csv_link": data_link(results_csv(summary, _seconds(run)), "text/csv"),
         "contrasts_link": data_link(contrasts_csv(summary), "text/csv"),
@@ -121,23 +122,23 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
 
 def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
     styles = {arm.name: arm.style for arm in summary.arms}
-    selection = run.results.get("selection")
+    results = run.results
     return {
-        "chosen": chosen_rows(selection, styles),
-        "tuning": run.results.get("tuning"),
-        "tuned": tuned_rows(run.results.get("tuning"), styles),
-        "shared_prompts": shared_prompts(selection),
-        "validation": validation_figures(selection, styles),
-        "said": said_while_training(run.results, styles),
-        "stopped": stopped_early(run.results, styles),
-        "length_grid": length_grid_figure(run.results.get("length_grid"), summary.reference),
+        "chosen": chosen_rows(results.selection, styles),
+        "tuning": results.tuning,
+        "tuned": tuned_rows(results.tuning, styles),
+        "shared_prompts": shared_prompts(results.selection),
+        "validation": validation_figures(results.selection, styles),
+        "said": warning_rows(results, styles),
+        "stopped": stopped_early(results, styles),
+        "length_grid": length_grid_figure(results.length_grid, summary.reference),
         "win_rates": win_rate_figure(summary),
         "curves": curve_figures(run.curves, styles, METRICS),
         "losses": loss_figures(run.curves, styles),
         "details": curve_figures(run.curves, styles, (*DETAILS, *other_metrics(run.curves))),
-        "frontier": frontier_figures(run.results, summary, run.curves),
-        "best_of_n": best_of_n_figure(run.results.get("best_of_n")),
-        "length_maps": length_figures(run.results.get("length_bias")),
+        "frontier": frontier_figures(results, summary, run.curves),
+        "best_of_n": best_of_n_figure(results.best_of_n),
+        "length_maps": length_figures(results.length_bias),
         "phases": phase_figure(run.ledgers, summary),
     }
 
@@ -157,13 +158,13 @@ def _notes(summary: Summary) -> list[tuple[str, list[str]]]:
     """What the statistics say their intervals cannot say, with the arms that it is said of."""
     notes: dict[str, list[str]] = {}
     for arm in summary.arms:
-        if arm.raw.get("note"):
-            notes.setdefault(arm.raw["note"], []).append(arm.name)
+        if arm.result.note:
+            notes.setdefault(arm.result.note, []).append(arm.name)
     return list(notes.items())
 
 
 def _title(run: RunData) -> str:
-    return str(run.results.get("name") or run.folder.resolve().name)
+    return run.results.name or run.folder.resolve().name
 
 
 def assets() -> dict[str, str]:

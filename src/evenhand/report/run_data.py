@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evenhand.errors import UserError
+from evenhand.results.files import load, read_json, read_jsonl
+from evenhand.results.record import Results
 
-Row = dict[str, Any]
+Metrics = dict[str, Any]
+"""One line of a file of JSON lines."""
 BySeed = dict[str, dict[str, Any]]
 """arm -> seed (as text) -> something."""
 
@@ -20,28 +21,16 @@ class RunData:
     """What the page is made from. `curves`, `samples` and `ledgers` are keyed by arm, then by seed as text."""
 
     folder: Path
-    results: Mapping[str, Any]
+    results: Results
     experiment: Mapping[str, Any] = field(default_factory=dict)
-    curves: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
-    samples: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
-    ledgers: dict[str, dict[str, Row]] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[Metrics]]] = field(default_factory=dict)
+    samples: dict[str, dict[str, list[Metrics]]] = field(default_factory=dict)
+    ledgers: dict[str, dict[str, Metrics]] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> RunData:
     """Everything a report can show of the run in `folder`. Only `results.json` must exist."""
-    results_path = folder / "results.json"
-    if not results_path.exists():
-        raise UserError(
-            "no results.json here",
-            where=str(folder),
-            why="a report shows the results of a finished run",
-            fix="name a run directory, or finish the run with `evenhand run EXPERIMENT --out " + str(folder) + "`",
-        )
-    results = read_json(results_path)
-    if not isinstance(results.get("arms"), dict):
-        raise UserError(
-            "results.json has no table 'arms'", where=str(results_path), fix="run `evenhand run` again on this folder"
-        )
+    results = load(folder)
     experiment_path = folder / "experiment.json"
     return RunData(
         folder=folder,
@@ -53,32 +42,9 @@ def read_run(folder: Path) -> RunData:
     )
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; NaN and infinities, which JSON lacks, read as None (absent)."""
-    return _parse(path.read_text(encoding="utf-8"), where=str(path))
-
-
-def read_jsonl(path: Path) -> list[Row]:
-    """The objects of a JSON-lines file. Split on newlines only: texts may hold U+2028."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [_parse(line, where=f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _parse(text: str, *, where: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=lambda _: None)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"this is not JSON ({error.msg})",
-            where=where,
-            fix="delete the folder of this arm and run again; finished cells are reused",
-        ) from error
-
-
-def _curve_paths(folder: Path, results: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
+def _curve_paths(folder: Path, results: Results) -> dict[str, dict[str, Path]]:
     """Metric files: those that results.json names, else those found on disk."""
-    named = results.get("curves") or {}
-    listed = {arm: {str(seed): folder / path for seed, path in seeds.items()} for arm, seeds in named.items()}
+    listed = {arm: {seed: folder / path for seed, path in seeds.items()} for arm, seeds in results.curves.items()}
     return listed or _seed_files(folder, "metrics.jsonl")
 
 

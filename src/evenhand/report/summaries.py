@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
 
-from evenhand.report.formatting import amount, fixed, interval, is_number, is_pair, percent, significant
+from evenhand.report.formatting import MISSING, amount, fixed, interval, is_number, percent, significant
 from evenhand.report.summary import Summary
+from evenhand.results.record import ControlledWinRate
+from evenhand.results.record_parts import JudgeSummary, RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,9 @@ def _two(value: Any) -> str:
     return fixed(value, 2)
 
 
-def _length_controlled(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return percent(value)
-    rate = percent(value.get("win_rate"))
-    return f"{rate} ({interval(value['ci95'])})" if is_pair(value.get("ci95")) else rate
+def _length_controlled(value: ControlledWinRate | None) -> str:
+    rate = percent(value.win_rate) if value is not None else MISSING
+    return f"{rate} ({interval(value.ci95)})" if value is not None and value.ci95 is not None else rate
 
 
 VERDICT_COLUMNS = (
@@ -61,7 +61,7 @@ ANSWER_COLUMNS = (
 
 def shown_columns(columns: Sequence[Column], summary: Summary) -> list[Column]:
     """Those of `columns` for which some arm has a value."""
-    return [column for column in columns if any(arm.raw.get(column.key) is not None for arm in summary.arms)]
+    return [column for column in columns if any(getattr(arm.result, column.key) is not None for arm in summary.arms)]
 
 
 _JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -87,25 +87,26 @@ _JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def judge_facts(judge: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def judge_facts(judge: JudgeSummary | None) -> list[tuple[str, str]]:
     """(label, value) of every plain value that the results give about the judge."""
+    values = {f.name: getattr(judge, f.name) for f in fields(judge)} if judge is not None else {}
     facts = []
-    for key, value in (judge or {}).items():
+    for key, value in values.items():
         label, shown = _JUDGE.get(key, (key.replace("_", " ").capitalize(), _plain))
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             facts.append((label, shown(value)))
     return facts
 
 
-def judge_warnings(judge: Mapping[str, Any] | None) -> list[str]:
+def judge_warnings(judge: JudgeSummary | None) -> list[str]:
     """Signs that the judge itself is unreliable: it contradicts itself when the order is swapped, or gives no usable verdict."""
-    judge, found = judge or {}, []
-    consistency, invalid = judge.get("consistency"), judge.get("invalid")
-    if is_number(consistency) and consistency < 0.6:
+    found: list[str] = []
+    consistency, invalid = (judge.consistency, judge.invalid) if judge is not None else (None, None)
+    if consistency is not None and consistency < 0.6:
         found.append(
             f"The judge agrees with itself in only {percent(consistency, 0)} of cases when the order of answers is swapped."
         )
-    if is_number(invalid) and invalid > 0.05:
+    if invalid is not None and invalid > 0.05:
         found.append(f"{percent(invalid, 0)} of the judge's verdicts could not be used.")
     return found
 
@@ -135,12 +136,12 @@ class Gauge:
     ceiling: float | None
 
 
-def _gauge(accuracy: float, low: float | None, high: float | None, ceiling: Any) -> Gauge:
+def _gauge(accuracy: float, low: float | None, high: float | None, ceiling: float | None) -> Gauge:
     """Accuracies below 40% are rare, so the bar starts there unless one needs the room."""
     start = 0.4 if min(accuracy, 1.0 if low is None else low) >= 0.4 else 0.0
 
-    def place(share: Any) -> float | None:
-        return round(100 * (share - start) / (1 - start), 2) if is_number(share) else None
+    def place(share: float | None) -> float | None:
+        return round(100 * (share - start) / (1 - start), 2) if share is not None else None
 
     return Gauge(
         start=start,
@@ -162,43 +163,36 @@ class RewardModelCard:
     warnings: tuple[str, ...]
 
 
-def reward_model_cards(models: Mapping[str, Mapping[str, Any]]) -> list[RewardModelCard]:
+def reward_model_cards(models: Mapping[str, RewardModelSummary]) -> list[RewardModelCard]:
     """A card per reward model in the results."""
-    return [_reward_model(name, raw) for name, raw in models.items()]
+    return [_reward_model(name, found) for name, found in models.items()]
 
 
-def _reward_model(name: str, raw: Mapping[str, Any]) -> RewardModelCard:
-    ci95 = raw.get("ci95")
-    low, high = ci95 if is_pair(ci95) else (None, None)
-    accuracy, ceiling = raw.get("accuracy"), raw.get("label_ceiling")
+def _reward_model(name: str, m: RewardModelSummary) -> RewardModelCard:
+    low, high = m.ci95 or (None, None)
     known = (
-        ("Accuracy", accuracy, percent(accuracy), f"95% interval {interval(ci95)}; 50% is guessing"),
-        ("Label ceiling", ceiling, percent(ceiling), "the best accuracy that these noisy labels allow"),
-        ("Log-loss", raw.get("log_loss"), fixed(raw.get("log_loss"), 3), "0.693 is guessing; lower is better"),
-        ("Mean margin", raw.get("mean_margin"), fixed(raw.get("mean_margin"), 2), "score of chosen minus score of rejected"),
-        ("Calibration error", raw.get("ece"), percent(raw.get("ece")), "gap between its stated and its actual certainty"),
-        (
-            "Score and length",
-            raw.get("length_correlation"),
-            fixed(raw.get("length_correlation"), 2),
-            "correlation; near 0 is good",
-        ),
-        ("Pairs", raw.get("n"), amount(raw.get("n")), "held-out pairs that these numbers rest on"),
+        ("Accuracy", m.accuracy, percent(m.accuracy), f"95% interval {interval(m.ci95)}; 50% is guessing"),
+        ("Label ceiling", m.label_ceiling, percent(m.label_ceiling), "the best accuracy that these noisy labels allow"),
+        ("Log-loss", m.log_loss, fixed(m.log_loss, 3), "0.693 is guessing; lower is better"),
+        ("Mean margin", m.mean_margin, fixed(m.mean_margin, 2), "score of chosen minus score of rejected"),
+        ("Calibration error", m.ece, percent(m.ece), "gap between its stated and its actual certainty"),
+        ("Score and length", m.length_correlation, fixed(m.length_correlation, 2), "correlation; near 0 is good"),
+        ("Pairs", m.n, amount(m.n), "held-out pairs that these numbers rest on"),
     )
     return RewardModelCard(
         name=name,
-        gauge=_gauge(accuracy, low, high, ceiling) if is_number(accuracy) else None,
-        measures=tuple(Measure(label, shown, reading) for label, value, shown, reading in known if is_number(value)),
-        warnings=tuple(_warnings(low, raw.get("length_correlation"))),
+        gauge=_gauge(m.accuracy, low, high, m.label_ceiling) if m.accuracy is not None else None,
+        measures=tuple(Measure(label, shown, reading) for label, value, shown, reading in known if value is not None),
+        warnings=tuple(_warnings(low, m.length_correlation)),
     )
 
 
-def _warnings(low: Any, length_correlation: Any) -> list[str]:
+def _warnings(low: float | None, length_correlation: float | None) -> list[str]:
     """The two faults that spoil every method trained on a reward model (thresholds as in the preflight checks)."""
     found = []
-    if is_number(low) and low <= 0.5:
+    if low is not None and low <= 0.5:
         found.append("Its interval includes 50%: it cannot be told from guessing, so rewards from it mean little.")
-    if is_number(length_correlation) and abs(length_correlation) > 0.3:
+    if length_correlation is not None and abs(length_correlation) > 0.3:
         side = "longer" if length_correlation > 0 else "shorter"
         found.append(
             f"It leans on length: {side} answers score higher (correlation {fixed(length_correlation, 2)}, warning from 0.3)."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions
@@ -13,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evenhand.report.formatting import MISSING, fixed
-from evenhand.report.summary import Arm, Summary, Verdict, summarise
+from evenhand.report.summary import ArmRow, Summary, summarise
 from evenhand.report.text import headline
+from evenhand.results.record import Results, Verdict
 
 _LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
 
@@ -30,7 +30,7 @@ class VerdictTable:
     The title is the headline of the report.
     """
 
-    results: Mapping[str, Any]
+    results: Results
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         summary = summarise(self.results)
@@ -64,15 +64,15 @@ def _table(summary: Summary, without: Sequence[str]) -> Table:
     return table
 
 
-def _cells(arm: Arm) -> dict[str, str]:
+def _cells(arm: ArmRow) -> dict[str, str]:
     """What stands under each heading."""
     return {
-        "solved %": _percentage(arm.raw.get("gold")),
+        "solved %": _percentage(arm.result.gold),
         "win %": _percentage(arm.win_rate),
         "95% interval": " to ".join(_percentage(value) for value in arm.ci95) if arm.ci95 else MISSING,
         "per seed": " ".join(_percentage(value) for value in arm.per_seed),
-        "length": fixed(arm.raw.get("mean_length"), 0),
-        "KL": fixed(arm.raw.get("kl"), 1),
+        "length": fixed(arm.result.mean_length, 0),
+        "KL": fixed(arm.result.kl, 1),
     }
 
 

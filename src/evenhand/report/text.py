@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evenhand.report.formatting import fixed, interval, p_value, percent, points, points_interval
-from evenhand.report.remarks import arms_with_remarks
-from evenhand.report.summary import Arm, Summary, Verdict
+from evenhand.report.summary import ArmRow, Summary
+from evenhand.report.training_warnings import warned_arms
+from evenhand.results.record import Excluded, Results, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +64,22 @@ def _without_comparison(summary: Summary) -> Headline:
     )
 
 
-def _winner(summary: Summary, best: Arm) -> Headline:
+def _winner(summary: Summary, best: ArmRow) -> Headline:
     """The title of a run with a winner."""
     sure = f"95% interval {interval(best.ci95)}" if best.ci95 else "no interval was computed"
     rate = f"{percent(best.win_rate)}, {sure}{_evidence(summary)}. Ties count half; 50% would mean no difference."
     if summary.right_or_wrong:
         return Headline(_solved(summary, best), (f"Win rate of {best.name}: {rate}",))
-    if (best.raw.get("ties") or 0.0) > MANY_TIES:
+    if (best.result.ties or 0.0) > MANY_TIES:
         title = f"{best.name} beats {summary.reference}: a win rate of {percent(best.win_rate, 0)}, ties counted half"
     else:
         title = f"{best.name} beats {summary.reference} on {percent(best.win_rate, 0)} of held-out prompts"
     return Headline(title, (f"Exactly: {rate}",))
 
 
-def _solved(summary: Summary, best: Arm) -> str:
+def _solved(summary: Summary, best: ArmRow) -> str:
     baseline = next(arm for arm in summary.arms if arm.is_baseline)
-    solved, before = (percent(arm.raw.get("gold"), 0) for arm in (best, baseline))
+    solved, before = (percent(arm.result.gold, 0) for arm in (best, baseline))
     return f"{best.name} solves {solved} of held-out prompts, {baseline.name} {before}"
 
 
@@ -103,11 +103,11 @@ def _no_winner(summary: Summary) -> Headline:
     return Headline(title, (rate, disagree, _these_checkpoints(open_arms, summary), power(summary)))
 
 
-def _these_checkpoints(arms: Sequence[Arm], summary: Summary) -> str:
+def _these_checkpoints(arms: Sequence[ArmRow], summary: Summary) -> str:
     """What the prompts-only interval already says of arms that stay open once seeds are counted."""
-    known = [arm for arm in arms if arm.ci95_prompts_only and arm.verdict is Verdict.INCONCLUSIVE]
-    better = [arm.name for arm in known if arm.ci95_prompts_only and arm.ci95_prompts_only[0] > 0.5]
-    worse = [arm.name for arm in known if arm.ci95_prompts_only and arm.ci95_prompts_only[1] < 0.5]
+    known = [arm for arm in arms if arm.result.ci95_prompts_only and arm.verdict is Verdict.INCONCLUSIVE]
+    better = [arm.name for arm in known if arm.result.ci95_prompts_only and arm.result.ci95_prompts_only[0] > 0.5]
+    worse = [arm.name for arm in known if arm.result.ci95_prompts_only and arm.result.ci95_prompts_only[1] < 0.5]
     found = [
         f"{listed(names)} {word} than {summary.reference}" for names, word in ((better, "better"), (worse, "worse")) if names
     ]
@@ -117,7 +117,7 @@ def _these_checkpoints(arms: Sequence[Arm], summary: Summary) -> str:
     return f"As single checkpoints, prompts alone would make {claim}; whether training again gives the same stays open."
 
 
-def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
+def _others(summary: Summary, claimed: Sequence[ArmRow]) -> str:
     also = list(claimed[1:])
     worse = list(summary.with_verdict(Verdict.WORSE))
     rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
@@ -131,7 +131,7 @@ def _others(summary: Summary, claimed: Sequence[Arm]) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
-def _against_runner_up(summary: Summary, best: Arm) -> str:
+def _against_runner_up(summary: Summary, best: ArmRow) -> str:
     second = next(arm for arm in summary.challengers if arm is not best)
     contrast = summary.contrasts.get((best.name, second.name))
     if contrast is None or contrast.difference is None:
@@ -190,65 +190,58 @@ def _evidence(summary: Summary) -> str:
     return ", over " + " and ".join(parts) if parts else ""
 
 
-def seeds_agree(arm: Arm) -> bool:
+def seeds_agree(arm: ArmRow) -> bool:
     """All seeds but at most one lie on the same side of 50% as the mean (evaluation rule; trivially true for one seed)."""
     values = [value for value in arm.per_seed if value is not None]
     side = 1 if (arm.win_rate or 0.0) > 0.5 else -1
     return sum((value - 0.5) * side > 0 for value in values) >= len(values) - 1
 
 
-def _with_rates(arms: Sequence[Arm]) -> str:
+def _with_rates(arms: Sequence[ArmRow]) -> str:
     return listed([f"{arm.name} ({percent(arm.win_rate)})" for arm in arms])
 
 
-def _is(arms: Sequence[Arm]) -> str:
+def _is(arms: Sequence[ArmRow]) -> str:
     return "is" if len(arms) == 1 else "are"
 
 
-def held_equal(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def held_equal(results: Results) -> list[tuple[str, str]]:
     """What the results themselves state about the common ground of all arms, as (label, value)."""
-    seeds, prompts = results.get("seeds") or [], results.get("n_prompts")
-    facts = []
-    judge = (results.get("judge") or {}).get("name")
-    if results.get("baseline"):
-        facts.append(("Compared with", str(results["baseline"])))
-    if prompts:
-        facts.append(("Held-out prompts", str(prompts)))
-    if seeds:
-        facts.append(("Seeds", str(len(seeds))))
-    if judge:
-        facts.append(("Judge", str(judge)))
-    return facts
+    judge = results.judge.name if results.judge is not None else None
+    facts = (
+        ("Compared with", results.baseline), ("Held-out prompts", results.n_prompts), ("Seeds", len(results.seeds)),
+        ("Judge", judge),
+    )  # fmt: skip
+    return [(label, str(value)) for label, value in facts if value]
 
 
-def excluded(results: Mapping[str, Any]) -> list[str]:
+def excluded(results: Results) -> list[str]:
     """What has no verdict, and what that does to the comparison."""
-    return [_lost(entry) for entry in results.get("excluded") or ()]
+    return [_lost(entry) for entry in results.excluded]
 
 
-def _lost(entry: Mapping[str, Any]) -> str:
-    seeds = ", ".join(map(str, entry["seeds"]))
-    if not entry["kept"]:
-        return f"{entry['arm']} has no verdict under any seed."
-    kept = f"seed{'s' * (len(entry['kept']) > 1)} {', '.join(map(str, entry['kept']))}"
+def _lost(entry: Excluded) -> str:
+    seeds = ", ".join(map(str, entry.seeds))
+    if not entry.kept:
+        return f"{entry.arm} has no verdict under any seed."
+    kept = f"seed{'s' * (len(entry.kept) > 1)} {', '.join(map(str, entry.kept))}"
     return (
-        f"{entry['arm']} has no verdict under seed {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
+        f"{entry.arm} has no verdict under seed {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
         "a method that fails now and then is worth less than its remaining seeds say."
     )
 
 
-def cautions(results: Mapping[str, Any], judge: Sequence[str]) -> list[tuple[str, str]]:
+def cautions(results: Results, judge: Sequence[str]) -> list[tuple[str, str]]:
     """What a reader must know before believing the headline, each with the section that says more."""
     found = [(text, "judge") for text in judge]
-    lost = results.get("excluded") or ()
-    if lost:
-        found.append((f"{listed([entry['arm'] for entry in lost])} lost {'a cell' if len(lost) == 1 else 'cells'}", "failed"))
-    elif results.get("failed"):
-        found.append((f"{len(results['failed'])} cells failed or could not start", "failed"))
-    if warned := arms_with_remarks(results):
+    if lost := results.excluded:
+        found.append((f"{listed([entry.arm for entry in lost])} lost {'a cell' if len(lost) == 1 else 'cells'}", "failed"))
+    elif results.failed:
+        found.append((f"{len(results.failed)} cells failed or could not start", "failed"))
+    if warned := warned_arms(results):
         found.append((f"Something was said while {listed(warned)} trained", "training"))
-    if deviations := results.get("deviations"):
+    if deviations := results.deviations:
         found.append((f"{len(deviations)} setting{'s' * (len(deviations) > 1)} not equal between arms", "equal"))
-    if waived := results.get("waived"):
+    if waived := results.waived:
         found.append((f"{len(waived)} check{'s' * (len(waived) > 1)} waived", "equal"))
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from evenhand.report.formatting import fixed
 from evenhand.report.style import ArmStyle
 from evenhand.report.text import listed
+from evenhand.results.record_parts import TunedArmSummary, TuningSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +26,23 @@ class TunedRow:
     remarks: tuple[str, ...]
 
 
-def tuned_rows(tuning: Mapping[str, Any] | None, styles: Mapping[str, ArmStyle]) -> list[TunedRow]:
+def tuned_rows(tuning: TuningSummary | None, styles: Mapping[str, ArmStyle]) -> list[TunedRow]:
     """A row per arm that was tuned."""
-    return [_tuned(name, raw, styles[name]) for name, raw in (tuning or {}).get("arms", {}).items() if name in styles]
+    arms = tuning.arms if tuning is not None else {}
+    return [_tuned(name, found, styles[name]) for name, found in arms.items() if name in styles]
 
 
-def _tuned(name: str, raw: Mapping[str, Any], style: ArmStyle) -> TunedRow:
-    low, high = raw["ci95"]
-    remarks = [f"{edge}: a wider space may hold a better one" for edge in raw["edges"]]
-    remarks += [f"the best {raw['alike'] + 1} trials cannot be told apart"] if raw["alike"] else []
-    remarks += [f"changed since: {listed(list(raw['changed']))}"] if raw["changed"] else []
-    failed = f", {raw['failed']} failed" if raw["failed"] else ""
+def _tuned(name: str, found: TunedArmSummary, style: ArmStyle) -> TunedRow:
+    low, high = found.ci95 or (None, None)
+    remarks = [f"{edge}: a wider space may hold a better one" for edge in found.edges]
+    remarks += [f"the best {found.alike + 1} trials cannot be told apart"] if found.alike else []
+    remarks += [f"changed since: {listed(list(found.changed))}"] if found.changed else []
+    failed = f", {found.failed} failed" if found.failed else ""
     return TunedRow(
-        name=name, style=style, trials=f"{raw['trials']}{failed}",
-        space="; ".join(f"{setting} {words}" for setting, words in raw["space"].items()),
-        chosen=", ".join(f"{setting} {setting_text(value)}" for setting, value in raw["settings"].items()),
-        value=f"{fixed(raw['value'], 3)} ({fixed(low, 3)} to {fixed(high, 3)})", as_given=fixed(raw["as_given"], 3),
+        name=name, style=style, trials=f"{found.trials}{failed}",
+        space="; ".join(f"{setting} {words}" for setting, words in found.space.items()),
+        chosen=", ".join(f"{setting} {setting_text(value)}" for setting, value in found.settings.items()),
+        value=f"{fixed(found.value, 3)} ({fixed(low, 3)} to {fixed(high, 3)})", as_given=fixed(found.as_given, 3),
         remarks=tuple(remarks),
     )  # fmt: skip
 

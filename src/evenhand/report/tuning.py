@@ -13,10 +13,10 @@ from evenhand.report.figures import PlotFigure, csv_text, data_link
 from evenhand.report.formatting import amount, fixed
 from evenhand.report.page import assets, environment
 from evenhand.report.plots.settings import settings_figures
-from evenhand.report.run_data import read_json
 from evenhand.report.style import ArmStyle, arm_styles
 from evenhand.report.text import listed
 from evenhand.report.tuned import setting_text
+from evenhand.results.files import read_json
 
 Row = Mapping[str, Any]
 

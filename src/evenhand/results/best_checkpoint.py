@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
-from evenhand.results.run_artifacts import Finished
+from evenhand.results.files import parsed
+from evenhand.results.record_parts import CheckpointChoice
+from evenhand.results.run_artifacts import RunArtifacts
 
 FILE = "selection.json"
 
 
-def selections(done: Finished) -> dict[str, dict[str, Any]]:
+def selections(done: RunArtifacts) -> dict[str, dict[str, CheckpointChoice]]:
     """Arm -> seed -> what its stage says of its choice; arms that keep their last weights are not there.
 
     `shared_prompts` counts the validation prompts that are among the evaluation's: anything but 0 makes the arm look better
     than it is. What choosing on the evaluation prompts would have added is not known, since no other weights are judged.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, CheckpointChoice]] = {}
     for arm in done.arms:
         if not done.plan.trained(arm):
             continue
@@ -24,11 +26,12 @@ def selections(done: Finished) -> dict[str, dict[str, Any]]:
             path = done.store.path(node.key) / FILE
             if path.exists():
                 shared = len(_validation(done, node.name) & set(done.verdicts[arm][seed]["prompt_id"]))
-                found.setdefault(arm, {})[str(seed)] = {**done.load(node.name, FILE), "shared_prompts": shared}
+                choice = parsed(CheckpointChoice, done.load(node.name, FILE))
+                found.setdefault(arm, {})[str(seed)] = replace(choice, shared_prompts=shared)
     return found
 
 
-def _validation(done: Finished, name: str) -> frozenset[str]:
+def _validation(done: RunArtifacts, name: str) -> frozenset[str]:
     """Ids of the prompts that chose."""
     from evenhand.stages.training_run import FitSpec
     from evenhand.stages.validate import held_out  # torch, only where an arm asks for it

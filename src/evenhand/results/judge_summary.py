@@ -11,6 +11,10 @@ import numpy as np
 
 from evenhand.judges.agreement import merged
 from evenhand.judges.config import LLM
+from evenhand.results.files import parsed
+from evenhand.results.paths import without_folders
+from evenhand.results.record import ControlledWinRate
+from evenhand.results.record_parts import JudgeSummary
 from evenhand.stages.judge import JudgedBy, ScoredBy
 from evenhand.stats.difficulty import prompt_difficulty
 from evenhand.stats.length_contrasts import AtEqualLength, at_equal_length, the_baseline
@@ -22,29 +26,24 @@ OTHERS = 4
 """Policies besides the one under test that a prompt's difficulty can be told from."""
 
 
-def judge_card(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseline: str, tested: Mapping[str, Any] | None) -> dict:
-    """Who judged, by what rules, how it behaved over all arms but the baseline, and how it did in its self-test.
-
-    `right_or_wrong` stands in it where every score is 1 or 0: an arm's mean score is then the share of prompts it solves.
-    """
+def judge_summary(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseline: str) -> JudgeSummary:
+    """Who judged, by what rules, and how it behaved over all arms but the baseline."""
     asked = judged_by.settings
     if isinstance(asked, ScoredBy):
         kind = str(asked.reward["kind"])
         reward = settings.reward  # as the experiment calls it, which says more than its outermost kind
-        card: dict[str, Any] = {"name": reward if isinstance(reward, str) and reward != kind else asked.name, "kind": kind}
-        card["tie"] = asked.tie
+        name, rules = reward if isinstance(reward, str) and reward != kind else asked.name, {"tie": asked.tie}
     else:
-        card = {"name": asked.model if isinstance(asked, LLM) else asked.path, "kind": asked.kind}
-        told = {"template_sha": judged_by.template_sha, **asdict(asked)}
-        order = ("template", "template_sha", "verdict", "temperature", "revision")
-        card |= {k: told[k] for k in order if told.get(k) not in (None, "")}
+        name, kind = asked.model if isinstance(asked, LLM) else asked.path, asked.kind
+        given = {"template_sha": judged_by.template_sha, **asdict(asked)}
+        words = ("template", "template_sha", "verdict", "temperature", "revision")
+        rules = {k: given[k] for k in words if given.get(k) not in (None, "")}
     golds = [g for seeds in verdicts.values() for v in seeds for g in v.get("gold", ())]
-    if golds and all(g in (0.0, 1.0) for g in golds):
-        card["right_or_wrong"] = True
     accounts = [v["account"] for arm, seeds in verdicts.items() if arm != baseline for v in seeds]
     behaved = merged(accounts) if accounts else {}
-    card |= {k: v for k, v in behaved.items() if k not in ("mean_chars", "mean_chars_baseline", "longer")}
-    return card | ({"self_test": dict(tested)} if tested is not None else {})
+    right_or_wrong = bool(golds) and all(g in (0.0, 1.0) for g in golds)
+    named = {"name": without_folders(str(name)), "kind": kind, "right_or_wrong": right_or_wrong}
+    return parsed(JudgeSummary, {**behaved, **rules, **named})
 
 
 def equal_lengths(outcomes: Mapping[str, np.ndarray], chars: Mapping[str, np.ndarray], baseline: str) -> dict[str, AtEqualLength]:
@@ -73,12 +72,12 @@ def _difficulty(
     return prompt_difficulty(table, longs, chars[baseline].mean(axis=0)).values
 
 
-def shown_at_equal_length(found: AtEqualLength) -> dict[str, Any] | None:
+def controlled_win_rate(found: AtEqualLength) -> ControlledWinRate | None:
     """An arm's length-controlled win rate; None where the data cannot support one (`length_controlled` says when)."""
     if found.overall is None or math.isnan(found.estimate):
         return None
-    row = asdict(found.overall)
-    return {"win_rate": row["estimate"], "ci95": list(row["ci95"])} | {k: row[k] for k in ("form", "note", "length_effect")}
+    o = found.overall
+    return ControlledWinRate(win_rate=o.estimate, ci95=o.ci95, form=o.form, note=o.note, length_effect=o.length_effect)
 
 
 def mean_or_none(values: Any) -> float | None:

@@ -1,23 +1,72 @@
-"""What `results.json` says about reward models beyond accuracy, and about reward against distance over training."""
+"""Reward models in the results: accuracy and calibration on held-out pairs, best of n, and their leaning to length."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from evenhand.errors import UserError
 from evenhand.evaluation.best_of_n import best_of_n_curve
-from evenhand.stats.reward_model import agreement_by_length, calibration, length_bias, length_heatmap
+from evenhand.plan.plan import Plan
+from evenhand.results.files import parsed
+from evenhand.results.record_parts import AgreementBin, BestOfNPoint, LengthLeaning, ProbeResult, RewardModelSummary
+from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.stats.reward_model import agreement_by_length, calibration, length_bias, length_heatmap, pair_metrics
 from evenhand.types import Completion, Group, Prompt
 
 Table = Sequence[Sequence[float | None]]
 
 
-def best_of_n(scores: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def finished_seeds(done: RunArtifacts, name: str) -> list[int]:
+    return [s for s, node in done.plan.reward_models[name].items() if done.has(node)]
+
+
+def reward_model_summary(done: RunArtifacts, name: str) -> RewardModelSummary:
+    """A reward model on held-out pairs, with the probes of its last seed."""
+    nodes = [done.plan.reward_models[name][seed] for seed in finished_seeds(done, name)]
+    probes = parsed(dict[str, ProbeResult], done.load(nodes[-1], "probes.json") or {})
+    found = on_pairs([done.load(node, "scores.json") for node in nodes])
+    return replace(found, label_ceiling=label_ceiling(done.plan), probes=probes)
+
+
+def on_pairs(tables: Sequence[Mapping[str, Any]]) -> RewardModelSummary:
+    """Scores of held-out pairs by seed: means over seeds, with the first seed's interval; the bins are the last seed's."""
+    found = [pair_metrics(t["chosen"], t["rejected"], t["chosen_chars"], t["rejected_chars"]) for t in tables]
+    average = lambda field: float(np.mean([getattr(m, field) for m in found]))  # noqa: E731
+    low, high = found[0].ci95
+    shift = average("accuracy") - found[0].accuracy
+    last = tables[-1]
+    margins = np.array(last["chosen"]) - np.array(last["rejected"])
+    by_length = agreement_by_length(last["chosen"], last["rejected"], last["chosen_chars"], last["rejected_chars"])
+    return RewardModelSummary(
+        accuracy=average("accuracy"),
+        ci95=(low + shift, high + shift),
+        per_seed=tuple(m.accuracy for m in found),
+        mean_margin=average("mean_margin"),
+        log_loss=average("log_loss"),
+        ece=average("ece"),
+        length_correlation=average("length_correlation"),
+        ties=average("ties"),
+        n=found[0].n,
+        calibration=parsed(tuple[AgreementBin, ...], calibration(margins)),
+        by_length=parsed(dict[str, AgreementBin], by_length),
+    )
+
+
+def label_ceiling(plan: Plan) -> float | None:
+    """The best accuracy any reward model could have under a built-in world's label noise."""
+    if plan.experiment.data.world is None or plan.experiment.annotate is not None:
+        return None
+    from evenhand import worlds
+
+    return float(worlds.get(plan.experiment.data.world, **plan.experiment.data.options).label_ceiling())
+
+
+def best_of_n(scores: Mapping[str, Any]) -> dict[str, tuple[BestOfNPoint, ...]]:
     """A curve per reward model from the scored samples; empty without a judge that scores."""
     if scores["gold"] is None:
         return {}
@@ -27,12 +76,12 @@ def best_of_n(scores: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     proxies = {**{name: _numbers(t) for name, t in scores["proxies"].items()}, "the judge itself": gold}
     proxies["length"] = [[float(v) for v in row] for row in scores["length"]]
     try:
-        return best_of_n_curve(groups, proxies, gold)
+        return parsed(dict[str, tuple[BestOfNPoint, ...]], best_of_n_curve(groups, proxies, gold))
     except UserError:
-        return {}  # no prompt is fully scored; the arms' own cards say how much is invalid
+        return {}  # no prompt is fully scored; the arms' own results say how much is invalid
 
 
-def length_leaning(scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def length_leaning(scores: Mapping[str, Any]) -> dict[str, LengthLeaning]:
     """Per reward model the within-prompt correlation of reward and length, and the heat map of it by mean length."""
     found = {}
     for name, table in scores["proxies"].items():
@@ -43,23 +92,11 @@ def length_leaning(scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if not bias.correlations:
             continue
         counts, down, across = length_heatmap(bias, rows=20, columns=8)
-        found[name] = {
-            "mean_correlation": bias.mean_correlation, "share_above": bias.share_above, "slope": bias.slope,
-            "prompts": len(bias.correlations), "skipped": bias.skipped + len(table) - len(kept),
-            "heatmap": {"counts": counts.astype(int).tolist(), "correlation": down.tolist(), "length": across.tolist()},
-        }  # fmt: skip
+        heat = {"counts": counts.astype(int).tolist(), "correlation": down.tolist(), "length": across.tolist()}
+        row = {k: v for k, v in asdict(bias).items() if k in ("mean_correlation", "share_above", "slope")}
+        row |= {"prompts": len(bias.correlations), "skipped": bias.skipped + len(table) - len(kept)}
+        found[name] = parsed(LengthLeaning, {**row, "heatmap": heat})
     return found
-
-
-def on_pairs(scores: Mapping[str, Any], probes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Calibration, agreement by length and probes of one reward model."""
-    margins = np.array(scores["chosen"]) - np.array(scores["rejected"])
-    lengths = scores["chosen_chars"], scores["rejected_chars"]
-    found: dict[str, Any] = {
-        "calibration": [asdict(b) | {"high": b.high if math.isfinite(b.high) else None} for b in calibration(margins)],
-        "by_length": {k: asdict(b) for k, b in agreement_by_length(scores["chosen"], scores["rejected"], *lengths).items()},
-    }
-    return found | ({"probes": dict(probes)} if probes else {})
 
 
 def _numbers(table: Table) -> list[list[float]]:

@@ -18,7 +18,7 @@ BySeed = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class RunArtifacts:
     """`verdicts[arm][seed]` and `measured[arm][seed]`, for the cells that got as far as a verdict."""
 
     plan: Plan
@@ -27,7 +27,7 @@ class Finished:
     measured: BySeed
 
     @classmethod
-    def read(cls, plan: Plan, store: Store) -> Finished:
+    def read(cls, plan: Plan, store: Store) -> RunArtifacts:
         """Everything there is by now."""
         done = {a: [s for s, node in seeds.items() if store.has(plan[node].key)] for a, seeds in plan.verdicts.items()}
         empty = cls(plan, store, {}, {})
@@ -56,9 +56,9 @@ class Finished:
         """The seeds of which this arm has a verdict."""
         return tuple(s for s in self.plan.experiment.seeds if s in self.verdicts[arm])
 
-    def by_seed(self, values: Mapping[int, Any]) -> list[Any]:
+    def by_seed(self, values: Mapping[int, Any]) -> tuple[Any, ...]:
         """Values in the order of `all_seeds`, None where there is none."""
-        return [values.get(s) for s in self.all_seeds]
+        return tuple(values.get(s) for s in self.all_seeds)
 
     def table(self, arm: str, field: str, seeds: Sequence[int]) -> np.ndarray:
         """[seeds, prompts] of a field of the verdicts."""

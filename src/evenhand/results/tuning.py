@@ -8,13 +8,15 @@ from evenhand.configfile.schema import to_json
 from evenhand.data.jsonl import read_groups
 from evenhand.plan.training import APART
 from evenhand.results.fairness import by_value
-from evenhand.results.run_artifacts import Finished
+from evenhand.results.paths import without_folders
+from evenhand.results.record_parts import TunedArmSummary, TuningSummary
+from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.spec import search_spaces
 from evenhand.spec.experiment import Experiment
 from evenhand.stages.validation_split import FILE, SPLIT
 
 
-def tuning(done: Finished) -> dict[str, Any] | None:
+def tuning(done: RunArtifacts) -> TuningSummary | None:
     """The section `tuning` of `results.json`; None where nothing was tuned.
 
     `shared_prompts` counts the prompts that chose settings and also judge: anything but 0 makes tuned arms look better than
@@ -26,19 +28,23 @@ def tuning(done: Finished) -> dict[str, Any] | None:
     arms = {name: _arm(name, e) for name in e.tuned.arms if name in e.arms}
     names = _set_apart(done)
     judged = {name for arm in done.arms for seed in done.seeds(arm) for name in done.verdicts[arm][seed]["prompt_id"]}
-    return {
-        **{k: v for k, v in to_json(e.tuned).items() if k not in ("arms", "validation")},
-        "arms": arms,
-        "not_tuned": [a.name for a in e.all_arms().values() if a.trained and a.name not in arms],
-        "shared_prompts": len(names & judged) if names is not None else None,
-    }
+    return TuningSummary(
+        measure=without_folders(e.tuned.measure), sampler=e.tuned.sampler, seeds=e.tuned.seeds, prompts=e.tuned.prompts,
+        steps=e.tuned.steps, arms=arms,
+        not_tuned=tuple(a.name for a in e.all_arms().values() if a.trained and a.name not in arms),
+        shared_prompts=len(names & judged) if names is not None else None,
+    )  # fmt: skip
 
 
-def _arm(name: str, e: Experiment) -> dict[str, Any]:
+def _arm(name: str, e: Experiment) -> TunedArmSummary:
     assert e.tuned is not None
     found = e.tuned.arms[name]
     words = {setting: search_spaces.words(dimension) for setting, dimension in found.space.items()}
-    return {**to_json(found), "space": words, "changed": changed(name, e)}
+    return TunedArmSummary(
+        trials=found.trials, failed=found.failed, trial=found.trial, settings=to_json(found.settings), space=words,
+        value=found.value, ci95=found.ci95, as_given=found.as_given, alike=found.alike, edges=found.edges,
+        changed=changed(name, e),
+    )  # fmt: skip
 
 
 def changed(name: str, e: Experiment) -> dict[str, Any]:
@@ -50,7 +56,7 @@ def changed(name: str, e: Experiment) -> dict[str, Any]:
     return {setting: now.get(setting) for setting, value in to_json(chosen).items() if now.get(setting) != value}
 
 
-def tuned_alike(done: Finished) -> list[str]:
+def tuned_alike(done: RunArtifacts) -> list[str]:
     """The sentence about tuning, where all trained arms were tuned alike."""
     e = done.plan.experiment
     if e.tuned is None or untuned(done):
@@ -62,7 +68,7 @@ def tuned_alike(done: Finished) -> list[str]:
     ]
 
 
-def untuned(done: Finished) -> list[str]:
+def untuned(done: RunArtifacts) -> list[str]:
     """How tuning differed between trained arms, and what changed since; nothing where nothing was tuned."""
     e = done.plan.experiment
     if e.tuned is None:
@@ -81,14 +87,14 @@ def untuned(done: Finished) -> list[str]:
     return out
 
 
-def _name(done: Finished) -> str:
+def _name(done: RunArtifacts) -> str:
     """The name of the prompts that are set apart here, all together."""
     if done.plan.experiment.tune is None or not done.has(APART):
         return ""
     return done.load(APART, FILE)["name"]
 
 
-def _set_apart(done: Finished) -> set[str] | None:
+def _set_apart(done: RunArtifacts) -> set[str] | None:
     """Ids of the prompts that are set apart here."""
     if done.plan.experiment.tune is None or not done.has(APART):
         return None

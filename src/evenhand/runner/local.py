@@ -61,10 +61,6 @@ class Outcome:
     def ok(self) -> bool:
         return all(s.good for s in self.status.values())
 
-    def failed(self) -> list[dict[str, str]]:
-        """The failed and blocked nodes as `results.json` lists them."""
-        return [{"node": name, "error": error} for name, error in self.errors.items()]
-
 
 def run(
     plan: Plan,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand import run_experiment
 from evenhand.errors import UserError
+from evenhand.results.files import write_json
 from evenhand.runner import local
 from evenhand.runner.state import Board
 from evenhand.spec.experiment import Experiment
@@ -62,7 +63,7 @@ def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = N
         tuning.prepared.store.root.mkdir(parents=True, exist_ok=True)
         board = _run(tuning, workers, view)
         found = record(tuning.study, board, tuning.prepared.loaded)
-        run_experiment.write_json(out / RESULT, found)
+        write_json(out / RESULT, found)
         (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.experiment, found), encoding="utf-8")
     return board, found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from evenhand.report.figures import PlotFigure, csv_text
 from evenhand.report.formatting import is_number
 from evenhand.report.plots.curves import Curves, smooth
 from evenhand.report.style import INK, PAPER
-from evenhand.report.summary import Summary
+from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
+from evenhand.results.record import ArmResult, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,13 +31,14 @@ class Path:
     end: tuple[float, float] | None
 
 
-def frontier_figures(results: Mapping[str, Any], summary: Summary, curves: Curves) -> list[PlotFigure]:
+def frontier_figures(results: Results, summary: Summary, curves: Curves) -> list[PlotFigure]:
     """Training reward against KL, and the judge's gold score against KL, where they were recorded."""
-    measured = results.get("frontier") or {}
+    measured = {arm: [asdict(point) for point in points] for arm, points in results.frontier.items()}
     proxy = {
-        arm.name: _path(arm.raw, "reward", measured.get(arm.name) or _recorded(curves.get(arm.name, {}))) for arm in summary.arms
+        arm.name: _path(arm.result, "reward", measured.get(arm.name) or _recorded(curves.get(arm.name, {})))
+        for arm in summary.arms
     }
-    gold = {arm.name: _path(arm.raw, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
+    gold = {arm.name: _path(arm.result, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
     figures = [
         _figure("frontier-reward", "Training reward", "reward", proxy, summary, _PROXY_READING),
         _figure("frontier-gold", "Gold score", "gold score", gold, summary, _GOLD_READING),
@@ -55,13 +57,14 @@ _GOLD_READING = (
 )
 
 
-def _path(raw: Mapping[str, Any], key: str, points: Sequence[Mapping[str, Any]]) -> Path:
+def _path(arm: ArmResult, key: str, points: Sequence[Mapping[str, Any]]) -> Path:
     known = [p for p in points if is_number(p.get("kl")) and is_number(p.get(key))]
     steps: dict[float, list[tuple[float, float]]] = {}
     for point in known:
         steps.setdefault(point.get("step", 0), []).append((float(point["kl"]), float(point[key])))
     means = [np.mean(steps[step], axis=0) for step in sorted(steps)]  # over seeds, so that the line does not jump between them
-    end = (float(raw["kl"]), float(raw[key])) if is_number(raw.get("kl")) and is_number(raw.get(key)) else None
+    height_there = getattr(arm, key)
+    end = (arm.kl, float(height_there)) if arm.kl is not None and height_there is not None else None
     kl, height = _binned([float(m[0]) for m in means], [float(m[1]) for m in means])
     return Path(kl, height, end)
 
@@ -110,7 +113,7 @@ def _draw(name: str, title: str, unit: str, paths: Mapping[str, Path], summary: 
         return render(figure, name, f"{title} against KL for {', '.join(paths)}")
 
 
-def _arm(axes: Axes, path: Path, arm: Any) -> None:
+def _arm(axes: Axes, path: Path, arm: ArmRow) -> None:
     style, color = arm.style, arm.style.ink.light
     if len(path.kl) > 1:
         (line,) = axes.plot(path.kl, path.height, color=color, linewidth=1.8, linestyle=style.dash, alpha=0.75, zorder=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from evenhand.report.figures import PlotFigure, csv_text
 from evenhand.report.formatting import fixed, percent
 from evenhand.report.style import ARMS, BASELINE, INK
 from evenhand.report.svg import Drawing, Margins, canvas, render
+from evenhand.results.record_parts import BestOfNPoint, LengthLeaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +21,14 @@ _REFERENCES = ("the judge itself", "length")
 """Curves that are no reward model: the best any choice could do, and a choice by length alone."""
 
 
-def best_of_n_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> PlotFigure | None:
+def best_of_n_figure(curves: Mapping[str, Sequence[BestOfNPoint]]) -> PlotFigure | None:
     """Expected gold score of each reward model's favourite of n answers; None without curves."""
     if not curves:
         return None
-    prompts = next(iter(curves.values()))[0]["prompts"]
-    rows = [[name, p["n"], p["gold"], *p["ci95"], p["reward"], p["kl_bound"]] for name, points in curves.items() for p in points]
+    prompts = next(iter(curves.values()))[0].prompts
+    rows = [
+        [name, p.n, p.gold, *(p.ci95 or (None, None)), p.reward, p.kl_bound] for name, points in curves.items() for p in points
+    ]
     return PlotFigure(
         name="best-of-n",
         title="Best of n",
@@ -39,26 +42,26 @@ def best_of_n_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]] | None) -
     )
 
 
-def _curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], width: int, name: str) -> Drawing:
+def _curves(curves: Mapping[str, Sequence[BestOfNPoint]], width: int, name: str) -> Drawing:
     rows = (len(curves) + 1) // 2
     with canvas(width, 300 + 20 * rows, Margins(left=54, right=16, top=16 + 20 * rows, bottom=62)) as (figure, axes):
         for place, (scorer, points) in enumerate(curves.items()):
             reference = scorer in _REFERENCES
             color = BASELINE.light if reference else ARMS[place % len(ARMS)].light
-            n, gold = [p["n"] for p in points], [p["gold"] for p in points]
-            low, high = ([p["ci95"][side] for p in points] for side in (0, 1))
+            n, gold = [p.n for p in points], [p.gold for p in points]
+            low, high = ([p.ci95[side] if p.ci95 is not None else p.gold for p in points] for side in (0, 1))
             axes.fill_between(n, low, high, color=color, alpha=0.12, linewidth=0)
             axes.plot(
                 n, gold, color=color, linewidth=1.8, marker=_MARKERS[place % len(_MARKERS)], markersize=5, label=scorer,
                 linestyle=(0, (5, 3)) if scorer == "length" else (0, (1, 1.6)) if reference else "solid",
             )  # fmt: skip
         points = next(iter(curves.values()))
-        shown = [p for p in points if p["n"] in _ticks(len(points), 8 if width > 400 else 5)]
-        axes.set_xticks([p["n"] for p in shown], [f"{p['n']}\n{fixed(p['kl_bound'], 2)}" for p in shown])
+        shown = [p for p in points if p.n in _ticks(len(points), 8 if width > 400 else 5)]
+        axes.set_xticks([p.n for p in shown], [f"{p.n}\n{fixed(p.kl_bound, 2)}" for p in shown])
         axes.set_xlabel("n answers; below: KL at most log n − (n − 1)/n nats")
         axes.set_ylabel("gold score of the chosen")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=11, handlelength=2.2)
-        return render(figure, name, "Best of n: " + ", ".join(f"{s} {fixed(p[-1]['gold'], 2)}" for s, p in curves.items()))
+        return render(figure, name, "Best of n: " + ", ".join(f"{s} {fixed(p[-1].gold, 2)}" for s, p in curves.items()))
 
 
 def _ticks(last: int, most: int) -> set[int]:
@@ -66,14 +69,14 @@ def _ticks(last: int, most: int) -> set[int]:
     return {round(1 + i * (last - 1) / (most - 1)) for i in range(most)} if last > most else set(range(1, last + 1))
 
 
-def length_figures(leaning: Mapping[str, Mapping[str, Any]] | None) -> list[PlotFigure]:
+def length_figures(leaning: Mapping[str, LengthLeaning]) -> list[PlotFigure]:
     """A heat map per reward model: prompts by mean length of their answers and by the correlation of reward and length."""
-    return [_length_figure(name, raw) for name, raw in (leaning or {}).items()]
+    return [_length_figure(name, found) for name, found in leaning.items()]
 
 
-def _length_figure(name: str, raw: Mapping[str, Any]) -> PlotFigure:
-    heat = raw["heatmap"]
-    down, across, counts = heat["correlation"], heat["length"], np.array(heat["counts"])
+def _length_figure(name: str, found: LengthLeaning) -> PlotFigure:
+    heat = found.heatmap
+    down, across, counts = heat.correlation, heat.length, np.array(heat.counts)
     rows = [
         [across[j], across[j + 1], down[i], down[i + 1], int(counts[i, j])]
         for i in range(counts.shape[0])
@@ -83,9 +86,9 @@ def _length_figure(name: str, raw: Mapping[str, Any]) -> PlotFigure:
     return PlotFigure(
         name=slug,
         title=f"Reward and length: {name}",
-        caption=f"Each of {raw['prompts']} prompts counts once, in the column of its answers' mean length and the row of the "
-        f"correlation between reward and length among them. Mean correlation {fixed(raw['mean_correlation'], 2)}; above 0.3 in "
-        f"{percent(raw['share_above'], 0)} of prompts. Mass above the middle line: longer answers score higher.",
+        caption=f"Each of {found.prompts} prompts counts once, in the column of its answers' mean length and the row of the "
+        f"correlation between reward and length among them. Mean correlation {fixed(found.mean_correlation, 2)}; above 0.3 in "
+        f"{percent(found.share_above, 0)} of prompts. Mass above the middle line: longer answers score higher.",
         wide=_heat(counts, down, across, 460, slug),
         csv=csv_text(["length_from", "length_to", "correlation_from", "correlation_to", "prompts"], rows),
     )

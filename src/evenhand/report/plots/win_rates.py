@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from evenhand.report.figures import PlotFigure, csv_text
 from evenhand.report.formatting import percent
 from evenhand.report.style import INK, PAPER, SOFT
-from evenhand.report.summary import Arm, Summary
+from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def win_rate_figure(summary: Summary) -> PlotFigure | None:
 
 
 def _caption(summary: Summary) -> str:
-    prompts_only = any(arm.ci95_prompts_only for arm in summary.challengers)
+    prompts_only = any(arm.result.ci95_prompts_only for arm in summary.challengers)
     return (
         "The marker is the share of held-out prompts on which the arm's answer is preferred "
         f"over {summary.reference}'s, ties counted half. "
@@ -73,7 +73,7 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
         return render(figure, name, label)
 
 
-def _row(axes: Axes, arm: Arm, place: int, *, seeds: bool) -> None:
+def _row(axes: Axes, arm: ArmRow, place: int, *, seeds: bool) -> None:
     style, color = arm.style, arm.style.ink.light
     rate = arm.win_rate if arm.win_rate is not None else 0.5
     bar = axes.barh(place, rate - 0.5, left=0.5, height=0.42, color=color, alpha=0.16, linewidth=0, zorder=1)
@@ -83,9 +83,9 @@ def _row(axes: Axes, arm: Arm, place: int, *, seeds: bool) -> None:
             arm.ci95, (place, place), color=color, linewidth=1.6, marker="|", markersize=11, markeredgewidth=1.6, zorder=2
         )
         tag(line, style, "whisker")
-    if arm.ci95_prompts_only:
+    if arm.result.ci95_prompts_only:
         (line,) = axes.plot(
-            arm.ci95_prompts_only, (place, place), color=color, linewidth=6, alpha=0.45, solid_capstyle="butt", zorder=2
+            arm.result.ci95_prompts_only, (place, place), color=color, linewidth=6, alpha=0.45, solid_capstyle="butt", zorder=2
         )
         tag(line, style, "prompts")
     (dot,) = axes.plot(
@@ -98,12 +98,12 @@ def _row(axes: Axes, arm: Arm, place: int, *, seeds: bool) -> None:
     tag(rings, style, "seeds")
 
 
-def _limits(arms: tuple[Arm, ...]) -> tuple[float, float]:
+def _limits(arms: tuple[ArmRow, ...]) -> tuple[float, float]:
     values = [0.5]
     for arm in arms:
         values += [
             value
-            for value in (arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.ci95_prompts_only or ()))
+            for value in (arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.result.ci95_prompts_only or ()))
             if value is not None
         ]
     pad = 0.06 * max(max(values) - min(values), 0.1)
@@ -121,7 +121,7 @@ def _csv(summary: Summary) -> str:
         *(f"seed_{s}" for s in summary.seeds),
     ]
     rows = [
-        [arm.name, arm.win_rate, *(arm.ci95 or (None, None)), *(arm.ci95_prompts_only or (None, None)), *arm.per_seed]
+        [arm.name, arm.win_rate, *(arm.ci95 or (None, None)), *(arm.result.ci95_prompts_only or (None, None)), *arm.per_seed]
         for arm in summary.challengers
     ]
     return csv_text(header, rows)

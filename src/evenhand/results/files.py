@@ -1,0 +1,110 @@
+"""The record as a file: written whole or not at all, and read in any version."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from evenhand.configfile.schema import to_json
+from evenhand.errors import UserError
+from evenhand.results.record import VERSION, Results
+from evenhand.results.upgrades import upgraded
+
+T = TypeVar("T")
+NAME = "results.json"
+
+
+def load(path: str | Path) -> Results:
+    """The results of a run directory, or of a `results.json`, of this version or an older one.
+
+    Raises: UserError where there is no such file, where it is no results file, and where a newer evenhand wrote it.
+    """
+    path = Path(path)
+    file = path / NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"has no {NAME}", where=str(path), fix="give a run directory; run the experiment first: `evenhand run`")
+    return read(read_json(file), where=str(file))
+
+
+def read(data: Any, *, where: str = NAME) -> Results:
+    """The content of a results file as a record."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("arms"), Mapping):
+        raise UserError(f"{NAME} has no table 'arms'", where=where, fix="run `evenhand run` again on this folder")
+    if data.get("version", 0) > VERSION:
+        raise UserError(
+            f"a newer evenhand wrote this (version {data['version']}, this one reads {VERSION})", where=where,
+            fix="install that evenhand, or run `evenhand run` again on this folder",
+        )  # fmt: skip
+    return parsed(Results, upgraded(data), where=where)
+
+
+def parsed(tp: type[T], data: Any, *, where: str = NAME) -> T:
+    """Plain JSON values as a record or a part of one. What a version does not know is left out; a wrong type is an error."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(cast(Hashable, tp)).validate_json(json.dumps([plain(data)]))[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        raise UserError(f"{place}: {first['msg']}", where=where, fix="run `evenhand run` again on this folder") from None
+
+
+@functools.cache
+def _adapter(tp: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # the one-item tuple carries the configuration to standard dataclasses, which cannot be given one directly
+    return TypeAdapter(tuple[tp], config=ConfigDict(extra="ignore", strict=True))  # type: ignore[valid-type]
+
+
+def plain(value: Any) -> Any:
+    """Records as JSON values; a number that is not finite becomes null, and so does an interval that has such an end.
+
+    >>> plain({"win_rate": math.nan, "ci95": (0.1, math.inf), "seeds": (0, 1)})
+    {'win_rate': None, 'ci95': None, 'seeds': [0, 1]}
+    """
+    return _finite(to_json(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        found = {k: _finite(v) for k, v in value.items()}
+        broken = (k for k, v in found.items() if "ci95" in k and isinstance(v, list) and None in v)
+        return found | dict.fromkeys(broken)
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a record or plain data as JSON, whole or not at all."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; NaN and infinities, which JSON lacks, read as None (absent)."""
+    return _parse(path.read_text(encoding="utf-8"), where=str(path))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file. Split on newlines only: texts may hold U+2028."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [_parse(line, where=f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parse(text: str, *, where: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"this is not JSON ({error.msg})",
+            where=where,
+            fix="delete the folder of this arm and run again; finished cells are reused",
+        ) from error

@@ -1,0 +1,242 @@
+"""`results.json` as one record: what a run found, by field. Page, tables, model card and Python read it, and not the file.
+
+Every field has a default, so that a file of an older version reads as a record with less in it: None or empty is "not known".
+Shares lie in [0, 1], KL is in nats per sequence, entropy in nats per token, lengths are in tokens unless they are `chars`.
+`results.load` reads a file, `docs/results.schema.json` is its JSON schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from evenhand.results.record_parts import (
+    BestOfNPoint,
+    CheckpointChoice,
+    EarlyEnd,
+    FrontierPoint,
+    JudgeSummary,
+    LengthGrid,
+    LengthLeaning,
+    Pair,
+    RewardModelSummary,
+    Sample,
+    TrainingWarning,
+    TuningSummary,
+)
+
+VERSION = 1
+"""Of the file's layout: it changes when a reader of the version before would misread the file, not when a field is added."""
+
+
+class Verdict(StrEnum):
+    """What the data say about an arm against another one."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    INCONCLUSIVE = "inconclusive"
+    BASELINE = "baseline"
+    """The arm is the one that the others are compared with."""
+    NO_RESULT = "no result"
+    """Nothing was judged: the cell failed or was not run."""
+
+    @property
+    def mirrored(self) -> Verdict:
+        """The same finding seen from the other side."""
+        return {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}.get(self, self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlledContrast:
+    """A contrast at equal length: the difference of the win rates that both would have with answers as long as the baseline's."""
+
+    difference: float | None = None
+    ci95: Pair | None = None
+    per_seed: tuple[float, ...] = ()
+    p_holm: float | None = None
+    verdict: Verdict = Verdict.NO_RESULT
+
+    def mirrored(self) -> ControlledContrast:
+        """The same finding seen from the other arm."""
+        difference, ci95, per_seed = _turned(self)
+        return replace(self, difference=difference, ci95=ci95, per_seed=per_seed, verdict=self.verdict.mirrored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """Arm `a` minus arm `b` on the `seeds` of both: the difference of their win rates, its interval, and the verdict on `a`.
+
+    `p_holm` is Holm's p over the contrasts with the baseline, which the experiment declares, or over all the others.
+    """
+
+    a: str
+    b: str
+    difference: float | None = None
+    ci95: Pair | None = None
+    per_seed: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    p: float | None = None
+    p_holm: float | None = None
+    minimum_detectable_difference: float | None = None
+    verdict: Verdict = Verdict.NO_RESULT
+    length_controlled: ControlledContrast | None = None
+
+    def mirrored(self) -> Contrast:
+        """The same finding seen from `b`.
+
+        >>> Contrast(a="dpo", b="sft", difference=0.1, ci95=(0.02, 0.18), verdict=Verdict.BETTER).mirrored().ci95
+        (-0.18, -0.02)
+        """
+        difference, ci95, per_seed = _turned(self)
+        even = None if self.length_controlled is None else self.length_controlled.mirrored()
+        return replace(
+            self, a=self.b, b=self.a, difference=difference, ci95=ci95, per_seed=per_seed, verdict=self.verdict.mirrored,
+            length_controlled=even,
+        )  # fmt: skip
+
+
+def _turned(c: Contrast | ControlledContrast) -> tuple[float | None, Pair | None, tuple[float, ...]]:
+    ci95 = None if c.ci95 is None else (-c.ci95[1], -c.ci95[0])
+    return None if c.difference is None else -c.difference, ci95, tuple(-d for d in c.per_seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlledWinRate:
+    """An arm's win rate if all answers were as long as the baseline's; `form` names the regression, `length_effect` its logit."""
+
+    win_rate: float | None = None
+    ci95: Pair | None = None
+    form: str | None = None
+    note: str = ""
+    length_effect: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What one seed of an arm cost in counts that do not depend on the machine, as a mean over its seeds."""
+
+    tokens_generated: float | None = None
+    tokens_trained: float | None = None
+    reward_calls: float | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmResult:
+    """One arm against the baseline. `per_seed` and `gold_per_seed` follow the run's seeds, None where this arm has none.
+
+    An arm without any verdict has its method and no `win_rate`. The baseline's win rate is one half by definition.
+    """
+
+    win_rate: float | None = None
+    ci95: Pair | None = None
+    ci95_prompts_only: Pair | None = None
+    per_seed: tuple[float | None, ...] = ()
+    ties: float | None = None
+    note: str = ""
+    method: str | None = None
+    seeds: tuple[int, ...] = ()
+    """Those under which it has a verdict."""
+    gold: float | None = None
+    """Mean score by the judge."""
+    gold_per_seed: tuple[float | None, ...] = ()
+    invalid: float | None = None
+    mean_length: float | None = None
+    mean_chars: float | None = None
+    truncated: float | None = None
+    kl: float | None = None
+    distinct_1: float | None = None
+    distinct_2: float | None = None
+    repetition: float | None = None
+    self_overlap: float | None = None
+    entropy: float | None = None
+    empty: float | None = None
+    refusal: float | None = None
+    reward: float | None = None
+    """Mean training reward: the first of `proxies`."""
+    proxies: Mapping[str, float | None] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    judge_cost_usd: float | None = None
+    length_controlled: ControlledWinRate | None = None
+    warnings: tuple[TrainingWarning, ...] = ()
+    stopped: Mapping[str, EarlyEnd] = field(default_factory=dict)
+    """By seed, where a limit of the user's ended training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """The differences that this design would usually have found: for the noisiest pair of arms, the middle one, the steadiest."""
+
+    minimum_detectable_difference: float | None = None
+    median: float | None = None
+    least: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excluded:
+    """Seeds of an arm that have no verdict and count nowhere, and those that are kept."""
+
+    arm: str
+    seeds: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedStage:
+    """A stage that failed, or that could not start because of one ("needs ..."); the error names no folder of the machine."""
+
+    node: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waived:
+    """A check of the doctor's that the experiment lets pass."""
+
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginUsed:
+    """Code of the user's that the run used: as the experiment names it, its file, and the digest of all it may consist of."""
+
+    name: str
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a run found. Optional parts are empty where a run has none of them; None where its version did not record them."""
+
+    version: int = VERSION
+    name: str | None = None
+    description: str = ""
+    baseline: str | None = None
+    judge: JudgeSummary | None = None
+    n_prompts: int | None = None
+    seeds: tuple[int, ...] = ()
+    arms: Mapping[str, ArmResult]
+    contrasts: tuple[Contrast, ...] = ()
+    power: Power | None = None
+    excluded: tuple[Excluded, ...] = ()
+    reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)
+    held_equal: tuple[str, ...] = ()
+    deviations: tuple[str, ...] | None = None
+    samples: tuple[Sample, ...] = ()
+    frontier: Mapping[str, tuple[FrontierPoint, ...]] = field(default_factory=dict)
+    best_of_n: Mapping[str, tuple[BestOfNPoint, ...]] = field(default_factory=dict)
+    length_bias: Mapping[str, LengthLeaning] = field(default_factory=dict)
+    length_grid: LengthGrid | None = None
+    selection: Mapping[str, Mapping[str, CheckpointChoice]] = field(default_factory=dict)
+    """By arm and seed, of arms that keep their best weights."""
+    tuning: TuningSummary | None = None
+    stage_warnings: Mapping[str, tuple[TrainingWarning, ...]] = field(default_factory=dict)
+    """By stage, of those that are no arm's own."""
+    curves: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By arm and seed, the metrics' place in the run directory."""
+    failed: tuple[FailedStage, ...] | None = None
+    waived: tuple[Waived, ...] = ()
+    plugins: tuple[PluginUsed, ...] = ()

@@ -1,0 +1,323 @@
+"""The parts of the results record that are about one thing each: judge, reward models, curves, lengths, training, tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Pair = tuple[float, float]
+"""The ends of a 95% interval."""
+
+
+# ---- who judged ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTest:
+    """The judge on pairs whose verdict is known. `passed` None: it could not be tested, and `note` says why."""
+
+    passed: bool | None = None
+    n: int | None = None
+    identical: float | None = None
+    planted: float | None = None
+    consistency: float | None = None
+    p_first: float | None = None
+    invalid: float | None = None
+    source: str | None = None
+    revision: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSummary:
+    """Who judged, by what rules, and how it behaved over all arms but the baseline; see `judges.agreement.account`."""
+
+    name: str | None = None
+    kind: str | None = None
+    template: str | None = None
+    template_sha: str | None = None
+    verdict: str | None = None
+    temperature: float | None = None
+    revision: str | None = None
+    tie: float | None = None
+    attempts: int | None = None
+    consistency: float | None = None
+    cost_usd: float | None = None
+    empty: float | None = None
+    identical: float | None = None
+    invalid: float | None = None
+    low_mass: float | None = None
+    mass: float | None = None
+    n: int | None = None
+    one_order: float | None = None
+    p_first: float | None = None
+    ties: float | None = None
+    win_rate_longer: float | None = None
+    win_rate_not_longer: float | None = None
+    right_or_wrong: bool = False
+    """Whether every score is 1 or 0: an arm's mean score is then the share of prompts it solves."""
+    self_test: SelfTest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedOrder:
+    """One order in which a judge was asked: whether the arm's answer stood first, what was read, and the judge's own words."""
+
+    a_first: bool
+    outcome: float
+    status: str
+    label: str = ""
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The answers of all arms to one held-out prompt under one seed, with what the judge made of each."""
+
+    prompt_id: str | None = None
+    prompt: str = ""
+    seed: int | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
+    gold: Mapping[str, float | None] = field(default_factory=dict)
+    outcome: Mapping[str, float | None] = field(default_factory=dict)
+    orders: Mapping[str, tuple[JudgedOrder, ...]] = field(default_factory=dict)
+    lengths: Mapping[str, int | None] = field(default_factory=dict)
+
+
+# ---- reward models ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementBin:
+    """`n` pairs between `low` and `high` (None: no end): the share predicted right and the share that was."""
+
+    low: float | None = None
+    high: float | None = None
+    n: int
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """A change that makes answers no better: the mean `change` of score in its standard deviations, how often it `raised` it."""
+
+    change: float
+    ci95: Pair
+    raised: float
+    fooled: bool
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModelSummary:
+    """A reward model on held-out pairs: means over its seeds, with the first seed's interval around them."""
+
+    accuracy: float | None = None
+    ci95: Pair | None = None
+    per_seed: tuple[float, ...] = ()
+    mean_margin: float | None = None
+    log_loss: float | None = None
+    ece: float | None = None
+    length_correlation: float | None = None
+    ties: float | None = None
+    n: int | None = None
+    label_ceiling: float | None = None
+    calibration: tuple[AgreementBin, ...] = ()
+    by_length: Mapping[str, AgreementBin] = field(default_factory=dict)
+    probes: Mapping[str, ProbeResult] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfNPoint:
+    """Expected gold score of a scorer's favourite of `n` answers of the initial policy, over `prompts`."""
+
+    n: int
+    gold: float
+    ci95: Pair | None = None
+    reward: float | None = None
+    kl_bound: float | None = None
+    win_rate_bound: float | None = None
+    prompts: int | None = None
+    left_out: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heatmap:
+    """Counts [correlation, length] between the edges `correlation` and `length`."""
+
+    counts: tuple[tuple[int, ...], ...]
+    correlation: tuple[float, ...]
+    length: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthLeaning:
+    """How much a reward follows length among the answers to one prompt; see `stats.length_bias`."""
+
+    mean_correlation: float | None = None
+    share_above: float | None = None
+    slope: float | None = None
+    prompts: int = 0
+    skipped: int = 0
+    heatmap: Heatmap
+
+
+# ---- over training ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """What the answers watched at one step were worth; intervals over `n` answers."""
+
+    step: int = 0
+    n: int | None = None
+    kl: float | None = None
+    reward: float | None = None
+    gold: float | None = None
+    kl_ci95: Pair | None = None
+    reward_ci95: Pair | None = None
+    gold_ci95: Pair | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """Since which step a rule held, and the value there."""
+
+    step: int
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingWarning:
+    """A rule of the training monitor that fired, in its own words, with where it did, by seed."""
+
+    rule: str
+    limit: float | None = None
+    sentence: str = ""
+    measures: str = ""
+    means: str = ""
+    normal: str = ""
+    fix: str = ""
+    seeds: Mapping[str, Fired] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyEnd:
+    """A limit of the user's that ended training at `step` `of` the planned ones."""
+
+    step: int
+    of: int
+    sentence: str
+    rule: str = ""
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationPoint:
+    """The validation number of the weights after `step`."""
+
+    step: int
+    validation: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointChoice:
+    """Which weights a seed kept by which `rule`. `shared_prompts`: validation prompts that also judge, which should be none."""
+
+    rule: str
+    start: float | None = None
+    points: tuple[ValidationPoint, ...] = ()
+    chosen: int | None = None
+    every: int | None = None
+    prompts: int = 0
+    shared_prompts: int | None = None
+
+
+# ---- under other lengths ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldChange:
+    """The gold score under a limit minus that under the training limit, paired by prompt and seed."""
+
+    gold: float
+    ci95: Pair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridCell:
+    """An arm under one completion limit."""
+
+    win_rate: float
+    ci95: Pair | None = None
+    gold: float | None = None
+    mean_length: float | None = None
+    truncated: float | None = None
+    seeds: tuple[int, ...] = ()
+    change: GoldChange | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRow:
+    """One arm under every limit, None where nothing finished; `training` is the limit it was trained under."""
+
+    arm: str
+    method: str | None = None
+    training: int | None = None
+    cells: tuple[GridCell | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodGrid:
+    """Mean win rates [training, inference] of a method that was trained under several limits."""
+
+    training: tuple[int, ...]
+    inference: tuple[int, ...]
+    mean: tuple[tuple[float | None, ...], ...]
+    best_inference: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthGrid:
+    """Training length by inference length, in tokens."""
+
+    inference: tuple[int, ...]
+    rows: tuple[GridRow, ...]
+    methods: Mapping[str, MethodGrid] = field(default_factory=dict)
+
+
+# ---- how settings were chosen -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedArmSummary:
+    """How an arm came by its settings; `changed` has those that are no longer the chosen ones, as they are now."""
+
+    trials: int
+    failed: int = 0
+    trial: int | None = None
+    settings: Mapping[str, Any]
+    space: Mapping[str, str]
+    value: float | None = None
+    ci95: Pair | None = None
+    as_given: float | None = None
+    alike: int = 0
+    edges: tuple[str, ...] = ()
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningSummary:
+    """How the arms were tuned. `shared_prompts`: prompts that chose settings and also judge, which should be none."""
+
+    measure: str
+    sampler: str
+    seeds: tuple[int, ...]
+    prompts: int
+    steps: float = 1.0
+    arms: Mapping[str, TunedArmSummary] = field(default_factory=dict)
+    not_tuned: tuple[str, ...] = ()
+    shared_prompts: int | None = None
