@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evenhand.methods import Method
     from evenhand.models.backbone import Trunk
     from evenhand.protocols import Source
-    from evenhand.train.examples import Item
+    from evenhand.train.examples import Example
     from evenhand.types import Group, Scores
 
 
@@ -106,12 +106,12 @@ def fixed(case: Training, method: Method, model: Trunk, info: dict[str, Any]) ->
     """The case's rows as a source of steps; for DPO with reference log-probs, whose time goes into `info`."""
     from evenhand.data.template import Renderer
     from evenhand.train.cost_accounting import Ledger
-    from evenhand.train.examples import Item, with_pairs
+    from evenhand.train.examples import Example, with_pairs
     from evenhand.train.offline import FixedSource
 
     renderer = Renderer(corpus.tokenizer(case.model.vocab))
     done = renderer.tokenise_all([group(r) for r in corpus.rows(case)], max_prompt=None, max_completion=None)
-    items = [Item(tokens=t) for t in done.groups]
+    items = [Example(tokens=t) for t in done.groups]
     assert [[len(c.ids) for c in i.tokens.completions] for i in items] == corpus.lengths(case)
     if case.kind in ("dpo", "reward"):
         items = [with_pairs(i) for i in items]
@@ -123,7 +123,6 @@ def fixed(case: Training, method: Method, model: Trunk, info: dict[str, Any]) ->
         tokens_per_microbatch=case.tokens,
         seed=0,
         ledger=Ledger(),
-        provides=method.provides,
     )
 
 
@@ -136,7 +135,7 @@ def group(row: Mapping[str, str]) -> Group:
     return Group(prompt=Prompt(content=row["prompt"]), completions=completions, scores=(1.0, 0.0) if len(texts) == 2 else ())
 
 
-def with_reference(items: Sequence[Item], model: Trunk, tokens: int, info: dict[str, Any]) -> list[Item]:
+def with_reference(items: Sequence[Example], model: Trunk, tokens: int, info: dict[str, Any]) -> list[Example]:
     """Items with the start's log-probs, as the reference stage stores them; `reference_seconds` is the second of two passes."""
     import torch
 
@@ -157,27 +156,24 @@ def rollouts(case: Training, method: Method, model: Trunk) -> Source:
     """Rollouts of the case's prompts with a reward that costs nothing; every completion has the full length."""
     from evenhand.engines.local import LocalEngine
     from evenhand.train.cost_accounting import Ledger
-    from evenhand.train.rollouts import RolloutSource
+    from evenhand.train.rollouts.reader import Reader
+    from evenhand.train.rollouts.sampler import Sampler
+    from evenhand.train.rollouts.source import RolloutSource
     from evenhand.types import Prompt, Sampling
 
     renderer = endless(case.model.vocab)
-    assert method.rollouts is not None
     return RolloutSource(
-        plan=method.rollouts,
+        method=method,
         prompts=[Prompt(content=r["prompt"]) for r in corpus.rows(case)],
-        engine=LocalEngine(model, renderer),
+        sampler=Sampler(engine=LocalEngine(model, renderer), sampling=Sampling(max_tokens=case.completion)),
         reward=reward,
-        tokenise=lambda g: renderer.tokenise(g, max_prompt=None, max_completion=None),
-        read=lambda heads, items: {},
-        reference=None,
-        sampling=Sampling(max_tokens=case.completion),
+        reader=Reader(
+            tokenise=lambda g: renderer.tokenise(g, max_prompt=None, max_completion=None), read=lambda heads, items: {}
+        ),
         prompts_per_step=case.rows,
         tokens_per_microbatch=case.tokens,
         seed=0,
         ledger=Ledger(),
-        provides=method.provides,
-        needs=method.objective.needs,
-        skip_flat=getattr(method.objective, "skips_zero_advantage", False),
     )
 
 

@@ -49,7 +49,7 @@ def test_a_step_of_every_method(name, monkeypatch):
 
 def test_log_probs_come_back_to_the_processor(monkeypatch):
     method = METHODS["ppo"]
-    model, items = network(method), [i for i in items_for(method) if not i.counted_only]
+    model, items = network(method), [i for i in items_for(method) if not i.denominator_only]
     heads = frozenset({Head.LOGP, Head.VALUE})
     named = {"tokens_per_microbatch": 30, "temperature": 0.7}
     expected = read(model, items, heads, device="cpu", **named)

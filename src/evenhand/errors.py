@@ -45,3 +45,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     return "known: " + ", ".join(f"'{n}'" for n in names)
+
+
+def one_of(name: str, value: str, known: Iterable[str], *, where: str) -> str:
+    """The value, if it is a known word. Raises: UserError with the closest ones.
+
+    >>> one_of("critic", "heads", ("head", "separate"), where="ppo")
+    Traceback (most recent call last):
+        ...
+    evenhand.errors.UserError: ppo: unknown critic 'heads'
+      fix: did you mean 'head'?
+    """
+    if value not in (words := tuple(known)):
+        raise UserError(f"unknown {name} '{value}'", where=where, fix=did_you_mean(str(value), words))
+    return value

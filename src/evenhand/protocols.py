@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms
+from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms, TokenGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,11 +68,15 @@ class Step:
 class Source(Protocol):
     """Where batches come from. Offline and online methods differ only in here."""
 
-    provides: frozenset[Need]
-    items: Sequence[Any]
-    """The training examples that steps are drawn from at the time: a rollout, or the whole data set."""
-    carried: Mapping[str, Module]
-    """Networks that change over the run beside the policy, and are saved with it."""
+    @property
+    def groups(self) -> Sequence[TokenGroup]:
+        """What steps are drawn from at the time: a rollout, or the whole data set."""
+        ...
+
+    @property
+    def carried(self) -> Mapping[str, Module]:
+        """Networks that change over the run beside the policy, and are saved with it."""
+        ...
 
     def step(self, index: int) -> Step:
         """Optimizer step `index`, from 0. Asked in order; after a resume, first for the step that was not finished."""

@@ -217,7 +217,7 @@ class Batch:
     margin: Tensor | None = None
     pair_weight: Tensor | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
-    counted_only: bool = False
+    denominator_only: bool = False
     """True when every row has a zero gradient: it counts in denominators and step statistics, and is never run for a gradient."""
 
     @property

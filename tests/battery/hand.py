@@ -24,7 +24,9 @@ from evenhand.seeding import generator
 from evenhand.train import loop
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.logprobs import read
-from evenhand.train.rollouts import RolloutSource
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import Batch, Completion, Finish, Group, Head, Prompt, Sampling
 from tests.battery.world import network
 from tests.golden.runs import Numbers
@@ -126,12 +128,13 @@ def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p:
     asked = partial(read, tokens_per_microbatch=2000, temperature=temperature, device="cpu")
     engine = Recorder(LocalEngine(model, Numbers()))
     source = RolloutSource(
-        plan=method.rollouts, prompts=PROMPTS, engine=engine, reward=pointwise(reward_of),
-        tokenise=Numbers().tokenise, read=lambda heads, items: asked(model, items, heads),
-        reference=lambda items: asked(frozen, items, frozenset({Head.LOGP}))[Head.LOGP],
-        sampling=Sampling(max_tokens=LIMIT, temperature=TEMPERATURE, top_p=top_p), prompts_per_step=6, tokens_per_microbatch=60,
-        seed=7, ledger=Ledger(), provides=method.provides, needs=method.objective.needs, skip_flat=method.skips_zero_advantage,
-        ref_is_generator=method.reference == "generator", behaviour_is_exact=top_p == 1.0 and temperature == TEMPERATURE,
+        method=method, prompts=PROMPTS, reward=pointwise(reward_of),
+        sampler=Sampler(engine=engine, sampling=Sampling(max_tokens=LIMIT, temperature=TEMPERATURE, top_p=top_p)),
+        reader=Reader(
+            tokenise=Numbers().tokenise, read=lambda heads, items: asked(model, items, heads),
+            reference=lambda items: asked(frozen, items, frozenset({Head.LOGP}))[Head.LOGP],
+        ),
+        prompts_per_step=6, tokens_per_microbatch=60, seed=7, ledger=Ledger(),
     )  # fmt: skip
     before = copy.deepcopy(model)
     steps = [source.step(0)]

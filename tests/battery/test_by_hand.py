@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evenhand.train.examples import Item, assemble
+from evenhand.train.examples import Example, assemble
 from evenhand.types import Completion, Group, Head, Prompt
 from tests.battery.hand import (
     LIMIT,
@@ -170,7 +170,7 @@ def test_a_step_is_what_its_formula_says(case):
     done = stepped(name, {"completions_per_prompt": 4, **parameters}, **how)
     assert any(s.reward != s.reward for s in done.samples)
     shared = parameters.get("truncated_in_baseline", True)
-    credited(done.samples, rule, kl=done.method.rollouts.kl and 0.3, whole=name == "reinforce", cut=shared)
+    credited(done.samples, rule, kl=done.method.rollouts.kl.coefficient and 0.3, whole=name == "reinforce", cut=shared)
     agrees(done, total(done, loss, share, **added))
 
 
@@ -269,7 +269,9 @@ def test_ppo_by_its_definitions(parameters, how):
 
     def values(model, s: Sample) -> Tensor:
         answer = Completion(content="", tokens=s.ids)
-        item = Item(tokens=Numbers().tokenise(Group(prompt=Prompt(content=" ".join(map(str, s.prompt))), completions=(answer,))))
+        item = Example(
+            tokens=Numbers().tokenise(Group(prompt=Prompt(content=" ".join(map(str, s.prompt))), completions=(answer,)))
+        )
         return model(assemble([item]), frozenset({Head.VALUE}), temperature=TEMPERATURE).value[0].double()
 
     scored, aims = [s for s in done.samples if s.reward == s.reward], {}

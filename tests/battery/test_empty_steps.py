@@ -29,7 +29,7 @@ def test_all_groups_flat():
 
 def test_all_rows_counted_only():
     method = methods.build("rloo", {"kl": 0.0}, steps=5, max_tokens=8)
-    items = [replace(i, counted_only=True) for i in items_for(method)]
+    items = [replace(i, denominator_only=True) for i in items_for(method)]
     model = network(method)
     loss, metrics = loop.accumulate(model, method.objective, micro_batches(items, 100))
     assert loss == 0

@@ -10,8 +10,11 @@ import torch
 from evenhand import methods
 from evenhand.errors import UserError
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Item, with_pairs
-from evenhand.train.rollouts import RolloutSource
+from evenhand.train.examples import Example, with_pairs
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.shaping import spread
+from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import Prompt, Sampling, Scores
 from tests.battery.test_bandit import ANSWERS, REWARD, start
 from tests.battery.tree import Table, TableEngine, group_of, logps, tokenise
@@ -30,18 +33,22 @@ def source(policy: Table, other: Table | None = None, offline=(), **parameters) 
     method = methods.build("iterative_dpo", {"completions_per_prompt": 4, **parameters}, steps=6, max_tokens=8)
     score = lambda groups: [Scores(tuple(REWARD[c.tokens] for c in g.completions)) for g in groups]  # noqa: E731
     return RolloutSource(
-        plan=method.rollouts, prompts=[Prompt(content=str(n)) for n in range(4)], engine=TableEngine(policy), reward=score,
-        tokenise=tokenise, read=lambda heads, items: {h: logps(policy, items) for h in heads},
-        reference=lambda items: logps(start(), items), sampling=Sampling(), prompts_per_step=2, tokens_per_microbatch=1000,
-        seed=0, ledger=Ledger(), provides=method.provides, needs=method.objective.needs, skip_flat=False,
-        behaviour_is_exact=False, partner=None if other is None else TableEngine(other), offline=offline,
+        method=method, prompts=[Prompt(content=str(n)) for n in range(4)], reward=score,
+        sampler=Sampler(
+            engine=TableEngine(policy), sampling=Sampling(), partner=None if other is None else TableEngine(other)
+        ),
+        reader=Reader(
+            tokenise=tokenise, read=lambda heads, items: {h: logps(policy, items) for h in heads},
+            reference=lambda items: logps(start(), items),
+        ),
+        prompts_per_step=2, tokens_per_microbatch=1000, seed=0, ledger=Ledger(), fixed=offline,
     )  # fmt: skip
 
 
 def test_the_partner_writes_half_of_every_group():
     """Policy and start each know one answer: every group has both, and so every pair sets one against the other."""
     found = source(sharp(0), sharp(1), partner="start")
-    groups = found._scored([Prompt(content="x")], 0, 0)
+    groups = found.scored([Prompt(content="x")], 0)
     assert [c.tokens for c in groups[0].completions] == [ANSWERS[0]] * 2 + [ANSWERS[1]] * 2
     step = found.step(0)
     assert sum(len(b.pairs) for b in step.batches) > 0
@@ -53,7 +60,7 @@ def test_without_a_partner_there_is_nothing_to_compare():
 
 def test_partner_and_policy_draw_apart():
     """Equal weights do not say equal things: else the first round would have no pairs."""
-    groups = source(start(), start(), partner="start")._scored([Prompt(content=str(n)) for n in range(8)], 0, 0)
+    groups = source(start(), start(), partner="start").scored([Prompt(content=str(n)) for n in range(8)], 0)
     assert any(g.completions[:2] != g.completions[2:] for g in groups)
 
 
@@ -61,7 +68,7 @@ def test_partner_and_policy_share_the_temperatures():
     """Else an author would be known by its temperature."""
     found = source(start(), start(), partner="start")
     asked = []
-    for engine in (found.engine, found.partner):
+    for engine in (found.sampler.engine, found.sampler.partner):
         engine.generate = lambda prompts, n, each, real=engine.generate: (
             asked.append([s.temperature for s in each]) or real(prompts, n, each)
         )
@@ -71,12 +78,12 @@ def test_partner_and_policy_share_the_temperatures():
 
 def test_hybrid_rounds_hold_the_data_s_pairs_once_an_epoch():
     rows = [group_of((ANSWERS[3], ANSWERS[2]), (1.0, 0.0), f"offline {n}") for n in range(5)]
-    items = [with_pairs(Item(tokens=tokenise(g))) for g in rows]
+    items = [with_pairs(Example(tokens=tokenise(g))) for g in rows]
     items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, logps(start(), items), strict=True)]
     alone, mixed = source(start(), epochs=1), source(start(), offline=items, epochs=1, hybrid=True)
     count = lambda s: sum(len(b.pairs) for index in (0, 1) for b in s.step(index).batches)  # noqa: E731 - one round of two updates
     assert count(mixed) == count(alone) + 5
-    assert len(mixed.state_dict()["items"]) == len(alone.state_dict()["items"]), "a checkpoint need not repeat the data"
+    assert len(mixed.state_dict()["examples"]) == len(alone.state_dict()["examples"]), "a checkpoint need not repeat the data"
 
 
 def test_misspelt_coordinates_are_faults():
@@ -93,7 +100,7 @@ def test_misspelt_coordinates_are_faults():
     [
         ("iterative_dpo", {"partner": "previus"}, "did you mean 'previous'"),
         ("iterative_dpo", {"pairs": "rejections"}, "did you mean 'rejection'"),
-        ("iterative_dpo", {"pairs": "best"}, "unknown value 'best'"),
+        ("iterative_dpo", {"pairs": "best"}, "unknown pairs 'best'"),
         ("iterative_dpo", {"initialise": "strat"}, "did you mean 'start'"),
         ("iterative_dpo", {"reference": "generatr"}, "did you mean 'generator'"),
         ("iterative_dpo", {"rejection_temperature": 0.0}, "rejection_temperature is 0.0"),
@@ -119,10 +126,8 @@ def test_what_cannot_be_is_said(name, parameters, message):
 
 def test_refill_looks_at_the_reward_before_length_penalties():
     """DAPO draws again where all answers are equally good, even if their lengths are fined differently."""
-    from evenhand.train import credit_assignment
-
     group = group_of(ANSWERS, (0.9, 1.0, 1.0, 0.8))
     fined = replace(group, parts={"unshaped": (1.0, 1.0, 1.0, 1.0)})
-    assert credit_assignment.spread(fined) == pytest.approx(0.2)
-    assert credit_assignment.spread(fined, unshaped=True) == 0.0
-    assert credit_assignment.spread(group, unshaped=True) == pytest.approx(0.2)
+    assert spread(fined) == pytest.approx(0.2)
+    assert spread(fined, unshaped=True) == 0.0
+    assert spread(group, unshaped=True) == pytest.approx(0.2)

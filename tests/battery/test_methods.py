@@ -82,7 +82,7 @@ def test_ranks_change_nothing(method):
     for rank in (0, 1):
         model = network(method)
         for batch in batches[rank::2]:
-            if not batch.counted_only:
+            if not batch.denominator_only:
                 terms = method.objective(model(batch, method.objective.reads), batch)
                 loop.weighted_loss(terms, totals).backward()
         parts.append(
@@ -99,7 +99,7 @@ def test_uncounted_tokens_have_no_gradient(method):
         with torch.no_grad():
             batches = loop.with_statistics(model, method.objective, batches, 1.0)
     totals = loop.denominators(method.objective, batches)
-    live = next(b for b in batches if not b.counted_only)
+    live = next(b for b in batches if not b.denominator_only)
     with torch.no_grad():
         out = model(live, method.objective.reads)
     if out.logp is None:
@@ -115,7 +115,7 @@ def test_uncounted_tokens_have_no_gradient(method):
 def test_finite_at_extreme_log_probs(method, level):
     batches = micro_batches(items_for(method), 10_000)
     model = network(method)
-    live = next(b for b in batches if not b.counted_only)
+    live = next(b for b in batches if not b.denominator_only)
     with torch.no_grad():
         out = model(live, method.objective.reads)
     if out.logp is None:
@@ -128,7 +128,7 @@ def test_finite_at_extreme_log_probs(method, level):
         outs = [replace(out, logp=torch.full(b.completion_mask.shape, level)) for b in batches]
         with torch.no_grad():
             batches = method.objective.prepare(batches, outs)
-        live = next(b for b in batches if not b.counted_only)
+        live = next(b for b in batches if not b.denominator_only)
     loss = loop.weighted_loss(method.objective(extreme, live), loop.denominators(method.objective, batches))
     loss.backward()
     assert torch.isfinite(loss)

@@ -23,9 +23,11 @@ from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import generator
 from evenhand.train import loop
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Item, assemble
+from evenhand.train.examples import Example, assemble
 from evenhand.train.logprobs import read
-from evenhand.train.rollouts import RolloutSource
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import Completion, Group, Head, Prompt, Sampling
 from tests.battery.world import logps_of, network
 from tests.golden.runs import Numbers
@@ -76,7 +78,7 @@ def world(method: Method) -> World:
     if method.compares_exactly:
         model.compared_to(frozen)
     groups = [Group(prompt=p, completions=tuple(Completion(content=str(a), tokens=a) for a in ANSWERS)) for p in PROMPTS]
-    batch = assemble([Item(tokens=Numbers().tokenise(g)) for g in groups])
+    batch = assemble([Example(tokens=Numbers().tokenise(g)) for g in groups])
     heads = frozenset({Head.LOGP} | ({Head.VALUE} if method.network == "value" else set()))
     out = model(batch, heads)
     shape = (len(PROMPTS), len(ANSWERS), -1)
@@ -97,14 +99,16 @@ def world(method: Method) -> World:
 def sampled_gradients(method: Method, w: World) -> Tensor:
     """[STEPS, parameters]: one gradient per independent rollout, at weights that never move."""
 
-    def own(heads: frozenset[Head], items: list[Item]) -> dict:
+    def own(heads: frozenset[Head], items: list[Example]) -> dict:
         return read(w.model, items, heads, tokens_per_microbatch=2000, temperature=1.0, device="cpu")
 
     source = RolloutSource(
-        plan=method.rollouts, prompts=PROMPTS, engine=LocalEngine(w.model, Numbers()), reward=pointwise(reward_of),
-        tokenise=Numbers().tokenise, read=own, reference=partial(logps_of, w.frozen) if method.reference == "start" else None,
-        sampling=Sampling(max_tokens=2), prompts_per_step=PROMPTS_PER_STEP, tokens_per_microbatch=2000, seed=5, ledger=Ledger(),
-        provides=method.provides, needs=method.objective.needs, skip_flat=method.skips_zero_advantage,
+        method=method, prompts=PROMPTS, reward=pointwise(reward_of),
+        sampler=Sampler(engine=LocalEngine(w.model, Numbers()), sampling=Sampling(max_tokens=2)),
+        reader=Reader(
+            tokenise=Numbers().tokenise, read=own, reference=partial(logps_of, w.frozen) if method.reference == "start" else None
+        ),
+        prompts_per_step=PROMPTS_PER_STEP, tokens_per_microbatch=2000, seed=5, ledger=Ledger(),
     )  # fmt: skip
     rows = []
     for index in range(STEPS):

@@ -12,7 +12,7 @@ from evenhand import methods
 from evenhand.core import credit, kl_control
 from evenhand.objectives import Combined, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.stages.offline import labelled
-from evenhand.train.examples import Item, micro_batches, split_dead
+from evenhand.train.examples import Example, micro_batches, split_zero_advantage
 from evenhand.types import Tokens
 from tests.battery.world import gradients, items_for, logps_of, network, same
 
@@ -32,7 +32,7 @@ def with_objective(method, **changes):
     return replace(method, objective=replace(method.objective, **changes))
 
 
-def one_token(items: list[Item]) -> list[Item]:
+def one_token(items: list[Example]) -> list[Example]:
     """The items with every completion cut to its first token, which counts."""
     return [
         replace(
@@ -44,12 +44,12 @@ def one_token(items: list[Item]) -> list[Item]:
     ]
 
 
-def on_policy(items: list[Item]) -> list[Item]:
+def on_policy(items: list[Example]) -> list[Example]:
     """The items without old log-probs: the objective then takes the policy's own, ratio 1."""
     return [replace(i, per_token={k: v for k, v in i.per_token.items() if k != "old_logp"}) for i in items]
 
 
-def uncut(items: list[Item]) -> list[Item]:
+def uncut(items: list[Example]) -> list[Example]:
     """The items with every token counted."""
     return [
         replace(
@@ -217,7 +217,7 @@ def test_reinforce_with_a_value_is_ppo_without_clip_and_lam():
     assert (step(value, items)[1] - step(with_objective(value, value=0.2), items)[1]).abs().max() > 1e-4
 
 
-def scaled_behaviour(items: list[Item], shift: float) -> list[Item]:
+def scaled_behaviour(items: list[Example], shift: float) -> list[Example]:
     """The items as if every token had been sampled with log-prob old - shift."""
     return [
         replace(i, per_token={**i.per_token, "behaviour_logp": tuple(row - shift for row in i.per_token["old_logp"])})
@@ -335,8 +335,8 @@ def test_skipping_zero_advantages_is_exact(name):
     run_all = [
         replace(i, per_completion={"advantage": (0.0, *i.per_completion["advantage"][1:])}) for i in items_for(built("grpo"))
     ]
-    skipped = [piece for i in run_all for piece in split_dead(i)]
-    assert sum(i.counted_only for i in skipped) == len(run_all)
+    skipped = [piece for i in run_all for piece in split_zero_advantage(i)]
+    assert sum(i.denominator_only for i in skipped) == len(run_all)
     same(step(method, skipped), step(method, run_all))
 
 
@@ -355,7 +355,7 @@ def test_grpo_ignores_shift_and_scale_of_rewards():
 # ---- TOPR -----------------------------------------------------------------------------------------------------------------
 
 
-def topr_items(advantage: float, behaviour_shift: float) -> list[Item]:
+def topr_items(advantage: float, behaviour_shift: float) -> list[Example]:
     """Completions whose behaviour log-prob is the policy's own plus a shift."""
     method = built("topr_online")
     items = uncut(items_for(built("grpo")))

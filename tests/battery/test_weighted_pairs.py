@@ -9,7 +9,7 @@ import torch
 
 from evenhand import methods
 from evenhand.data.convert import SOFT
-from evenhand.train.examples import Item, micro_batches, with_pairs
+from evenhand.train.examples import Example, micro_batches, with_pairs
 from evenhand.types import Need
 from tests.battery import variants
 from tests.battery.world import gradients, items_for
@@ -21,7 +21,7 @@ def built(name: str):
     return variants.build(name, steps=6, max_tokens=8)
 
 
-def step(method, items: list[Item]):
+def step(method, items: list[Example]):
     return gradients(method, micro_batches(items, 60))
 
 
@@ -32,13 +32,13 @@ def same(a, b) -> None:
     torch.testing.assert_close(a[1], b[1], rtol=0, atol=1e-5 * scale)
 
 
-def soft(item: Item, p: float) -> Item:
+def soft(item: Example, p: float) -> Example:
     """The item's two answers, the first of which is the better one with probability p."""
     group = replace(item.tokens.group, scores=(p, 1 - p), parts={SOFT: (p, 1 - p)})
     return with_pairs(replace(item, tokens=replace(item.tokens, group=group)))
 
 
-def hard(item: Item, first: bool) -> Item:
+def hard(item: Example, first: bool) -> Example:
     group = replace(item.tokens.group, scores=(1.0, 0.0) if first else (0.0, 1.0))
     return with_pairs(replace(item, tokens=replace(item.tokens, group=group)))
 
@@ -59,7 +59,7 @@ def test_a_certain_label_is_a_hard_one(name):
     same(step(method, [soft(i, 1.0) for i in items]), step(method, [hard(i, True) for i in items]))
 
 
-def ranking(item: Item, order: tuple[float, ...], of: Item) -> Item:
+def ranking(item: Example, order: tuple[float, ...], of: Example) -> Example:
     """The item's prompt with the answers of both items, scored."""
     answers = (*item.tokens.completions, *of.tokens.completions)[: len(order)]
     texts = (*item.tokens.group.completions, *of.tokens.group.completions)[: len(order)]

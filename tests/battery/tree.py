@@ -17,11 +17,14 @@ from evenhand.stages.offline import labelled
 from evenhand.stages.online import copy_weights
 from evenhand.train import optim
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Item, with_pairs
+from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
 from evenhand.train.offline import FixedSource
-from evenhand.train.rollouts import RolloutSource
+from evenhand.train.policies import INITIAL_POLICY, NONE, PREVIOUS
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import (
     Batch,
     Completion,
@@ -142,7 +145,7 @@ def tokenise(group: Group) -> TokenGroup:
     return TokenGroup(prompt=(0,), completions=tuple(tokens), group=group)
 
 
-def logps(table: Table, items: Sequence[Item]) -> list:
+def logps(table: Table, items: Sequence[Example]) -> list:
     return read(table, items, frozenset({Head.LOGP}), tokens_per_microbatch=10_000, temperature=1.0, device="cpu")[Head.LOGP]
 
 
@@ -161,12 +164,12 @@ def train(table: Table, method: Method, source, *, steps: int, rate: float) -> T
 def fit_fixed(method: Method, groups: Sequence[Group], start: Table, *, steps: int = 400, rate: float = 0.1) -> Table:
     """Train on fixed groups, all of them in every step; the reference is the start."""
     frozen = Table(start.answers, start.logits.detach())
-    items = [Item(tokens=tokenise(g)) for g in groups]
+    items = [Example(tokens=tokenise(g)) for g in groups]
     items = [with_pairs(i) for i in items] if method.data == PREFERENCES else items
     items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, logps(frozen, items), strict=True)]
     source = FixedSource(
         items=[labelled(i, method) for i in items], prompts_per_step=len(items), tokens_per_microbatch=100_000, seed=0,
-        ledger=Ledger(), provides=method.provides,
+        ledger=Ledger(),
         reference=partial(logps, frozen) if Need.MISMATCHED in method.objective.needs else None,
     )  # fmt: skip
     return train(Table(start.answers, start.logits.detach()), method, _Repeated(source), steps=steps, rate=rate)
@@ -190,16 +193,14 @@ def fit_online(
     score = lambda groups: [Scores(tuple(reward[c.tokens] for c in g.completions)) for g in groups]  # noqa: E731
     table.frozen = (frozen,) if method.compares_exactly else ()  # in a tuple: no submodule, and so not trained
     own = lambda heads, items: read(table, items, heads, tokens_per_microbatch=10_000, temperature=1.0, device="cpu")  # noqa: E731
+    partner, other = method.rollouts.exploration.partner, Table(start.answers, start.logits.detach())
+    reference = partial(logps, frozen) if method.reference == INITIAL_POLICY else None
     source = RolloutSource(
-        plan=method.rollouts, prompts=[Prompt(content=str(n)) for n in range(prompts)], engine=TableEngine(table), reward=score,
-        tokenise=tokenise, read=own, reference=partial(logps, frozen) if method.reference == "start" else None,
-        sampling=Sampling(), prompts_per_step=prompts, tokens_per_microbatch=10_000, seed=0, ledger=Ledger(),
-        provides=method.provides, needs=method.objective.needs, skip_flat=method.skips_zero_advantage,
-        ref_is_generator=method.reference == "generator",
-        behaviour_is_exact=set(method.rollouts.temperatures) <= {1.0},
+        method=method, prompts=[Prompt(content=str(n)) for n in range(prompts)], reward=score,
+        sampler=Sampler(
+            engine=TableEngine(table), sampling=Sampling(), partner=None if partner == NONE else TableEngine(other)
+        ),
+        reader=Reader(tokenise=tokenise, read=own, reference=reference), prompts_per_step=prompts, tokens_per_microbatch=10_000,
+        seed=0, ledger=Ledger(), collected=lambda _: copy_weights(table, other) if partner == PREVIOUS else None,
     )  # fmt: skip
-    if method.rollouts.partner != "none":
-        other = Table(start.answers, start.logits.detach())
-        source.partner = TableEngine(other)
-        source.collected = lambda _: copy_weights(table, other) if method.rollouts.partner == "previous" else None
     return train(table, method, source, steps=steps, rate=rate)

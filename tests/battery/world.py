@@ -16,10 +16,9 @@ from evenhand.models.load import new_policy
 from evenhand.seeding import generator, rng
 from evenhand.stages.offline import labelled
 from evenhand.train import loop
-from evenhand.train.examples import Item, split_dead, with_pairs
+from evenhand.train.examples import Example, split_zero_advantage, with_pairs
 from evenhand.train.logprobs import Rows, read
 from evenhand.train.offline import mismatched_items
-from evenhand.train.rollouts import PAIRINGS, TOKEN_CREDITS
 from evenhand.types import Batch, Completion, Group, Head, Need, Prompt, TokenGroup, Tokens
 
 VOCABULARY = 24
@@ -66,11 +65,11 @@ def same(a, b) -> None:
     torch.testing.assert_close(a[1], b[1], rtol=1e-5, atol=1e-7, check_dtype=False)
 
 
-def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
+def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Example]:
     """Items as the method's source would make them: labels, pairs or credited rollouts, with reference and old log-probs."""
     draw = rng("battery", seed)
-    online = method.rollouts is not None and method.rollouts.select == "none"
-    k = 3 if online else 2 if method.data == PREFERENCES or (method.rollouts and method.rollouts.select in PAIRINGS) else 1
+    online = method.rollouts is not None and Need.ADVANTAGE in method.provides
+    k = 3 if online else 2 if method.data == PREFERENCES or (method.rollouts and Need.PAIRS in method.provides) else 1
     items = [drawn_item(draw, k, i) for i in range(prompts)]
     items = [_with_fields(i, method, draw, online) for i in items]
     if Need.PAIRS in method.objective.needs or method.data == PREFERENCES:
@@ -80,7 +79,7 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Item]:
     if Need.MISMATCHED in method.objective.needs:
         items += mismatched_items(items, reference_of(method))
     if method.skips_zero_advantage:
-        items = [piece for item in items for piece in split_dead(item)]
+        items = [piece for item in items for piece in split_zero_advantage(item)]
     return items
 
 
@@ -90,13 +89,13 @@ def reference_of(method: Method):
     return partial(logps_of, frozen)
 
 
-def logps_of(model: Trunk, items: list[Item], *, temperature: float = 1.0) -> Rows:
+def logps_of(model: Trunk, items: list[Example], *, temperature: float = 1.0) -> Rows:
     """A model's log-prob of every token of the items."""
     heads = frozenset({Head.LOGP})
     return read(model, items, heads, tokens_per_microbatch=1000, temperature=temperature, device="cpu")[Head.LOGP]
 
 
-def drawn_item(draw, k: int, number: int) -> Item:
+def drawn_item(draw, k: int, number: int) -> Example:
     prompt = tuple(int(t) for t in draw.integers(1, VOCABULARY, size=draw.integers(1, 7)))
     completions = []
     for _ in range(k):
@@ -107,17 +106,17 @@ def drawn_item(draw, k: int, number: int) -> Item:
     scores = tuple(float(s) for s in draw.permutation(k)) if k > 1 else (float(number % 2),)
     texts = tuple(Completion(content=str(c.ids)) for c in completions)
     group = Group(prompt=Prompt(content=f"prompt {number}"), completions=texts, scores=scores)
-    return Item(tokens=TokenGroup(prompt=prompt, completions=tuple(completions), group=group))
+    return Example(tokens=TokenGroup(prompt=prompt, completions=tuple(completions), group=group))
 
 
-def _with_fields(item: Item, method: Method, draw, online: bool) -> Item:
+def _with_fields(item: Example, method: Method, draw, online: bool) -> Example:
     lengths = [len(c.ids) for c in item.tokens.completions]
     rows = lambda scale: tuple(torch.tensor(draw.normal(-2.0, scale, size=n), dtype=torch.float32) for n in lengths)  # noqa: E731
     per_token = {"ref_logp": rows(0.5)}
     if not online:
         return replace(item, per_token=per_token)
     per_token |= {"old_logp": rows(0.5), "behaviour_logp": rows(0.5), "value": rows(1.0), "returns": rows(1.0)}
-    if method.rollouts.credit in TOKEN_CREDITS:
+    if not method.rollouts.credit.per_completion:
         return replace(item, per_token={**per_token, "token_advantage": rows(1.0)})
     advantage = tuple(float(a) for a in draw.normal(size=len(lengths)))
     advantage = (0.0, *advantage[1:])  # one completion without a gradient

@@ -45,10 +45,9 @@ def test_a_penalty_too_strong_is_found(tmp_path: Path) -> None:
 
 
 def test_credit_with_its_sign_lost_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evenhand.core import credit
-    from evenhand.train import rollouts
+    from evenhand.train.rollouts import CompletionCredit
 
-    monkeypatch.setitem(rollouts.CREDITS, "leave_one_out", lambda reward: -credit.leave_one_out(reward))
+    monkeypatch.setattr(CompletionCredit, "__call__", lambda self, rollout: rollout.credited(-self.function(rollout.reward)))
     result = looked(tmp_path, "G6", arm={"method": "rloo", "reward": "fair"})
     assert severities(result) == [Severity.FAIL]
 

@@ -17,11 +17,14 @@ from evenhand.stages.offline import labelled
 from evenhand.stages.online import copy_weights
 from evenhand.train import optim
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Item, with_pairs
+from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
 from evenhand.train.offline import FixedSource
-from evenhand.train.rollouts import RolloutSource
+from evenhand.train.policies import INITIAL_POLICY, PREVIOUS
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import Completion, Group, Head, Need, Prompt, Sampling, TokenGroup, Tokens
 from tests.battery import variants
 from tests.battery.world import VOCABULARY, drawn_item, logps_of, network
@@ -75,10 +78,8 @@ def run(name: str) -> Iterator[dict[str, float]]:
     frozen = copy.deepcopy(model).requires_grad_(False)
     if method.compares_exactly:
         model.compared_to(frozen)
-    source = rollouts(method, model, frozen) if method.online else fixed(method, frozen)
     optimizer = optim.AdamW(model, learning_rate=5e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0)
-    if method.online:
-        source.collected = between_rounds(source, model, frozen, optimizer)
+    source = rollouts(method, model, frozen, optimizer) if method.online else fixed(method, frozen)
     factor = optim.schedule("cosine", warmup=3, steps=STEPS)
     loop = Loop(
         model=model, objective=method.objective, source=source, optimizer=optimizer, factor=factor,
@@ -106,56 +107,51 @@ def fixed(method: Method, frozen: torch.nn.Module) -> FixedSource:
         tokens_per_microbatch=MICROBATCH,
         seed=0,
         ledger=Ledger(),
-        provides=method.provides,
         reference=partial(logps_of, frozen) if Need.MISMATCHED in method.objective.needs else None,
     )
 
 
-def rollouts(method: Method, model: torch.nn.Module, frozen: torch.nn.Module) -> RolloutSource:
+def rollouts(method: Method, model: torch.nn.Module, frozen: torch.nn.Module, optimizer: optim.AdamW) -> RolloutSource:
     """Samples of the tiny network itself for a dozen prompts, scored by a program."""
     assert method.rollouts is not None
     draw = rng("golden prompts")
     prompts = [Prompt(content=" ".join(map(str, draw.integers(1, VOCABULARY, size=draw.integers(1, 5))))) for _ in range(12)]
     temperature = method.logit_temperature(1.0)
 
-    def own(heads: frozenset[Head], items: list[Item]) -> dict:
+    def own(heads: frozenset[Head], items: list[Example]) -> dict:
         return read(model, items, heads, tokens_per_microbatch=MICROBATCH, temperature=temperature, device="cpu")
 
-    previous = copy.deepcopy(frozen) if method.rollouts.partner == "previous" else None
+    previous = copy.deepcopy(frozen) if method.rollouts.exploration.partner == PREVIOUS else None
+
+    def collected(rollout: int) -> None:
+        """As the stage does it: the last round's policy catches up, and the policy starts anew where the method says so."""
+        if previous is not None:
+            copy_weights(model, previous)
+        if method.rollouts.schedule.initialise == INITIAL_POLICY:
+            copy_weights(frozen, model)
+            optimizer.restart()
+
     return RolloutSource(
-        plan=method.rollouts,
+        method=method,
         prompts=prompts,
-        engine=LocalEngine(model, Numbers()),
+        sampler=Sampler(
+            engine=LocalEngine(model, Numbers()),
+            sampling=Sampling(max_tokens=MAX_TOKENS),
+            partner=None if previous is None else LocalEngine(previous, Numbers()),
+        ),
         reward=pointwise(even_share),
-        tokenise=Numbers().tokenise,
-        read=own,
-        reference=partial(logps_of, frozen) if method.reference == "start" else None,
-        sampling=Sampling(max_tokens=MAX_TOKENS),
+        reader=Reader(
+            tokenise=Numbers().tokenise,
+            read=own,
+            reference=partial(logps_of, frozen) if method.reference == INITIAL_POLICY else None,
+        ),
         prompts_per_step=PROMPTS_PER_STEP,
         tokens_per_microbatch=MICROBATCH,
         seed=0,
         ledger=Ledger(),
-        provides=method.provides,
-        needs=method.objective.needs,
-        skip_flat=method.skips_zero_advantage,
-        ref_is_generator=method.reference == "generator",
-        behaviour_is_exact=set(method.rollouts.temperatures) <= {temperature},
-        partner=None if previous is None else LocalEngine(previous, Numbers()),
+        collected=collected,
         carried={} if previous is None else {"previous": previous},
     )
-
-
-def between_rounds(source: RolloutSource, model: torch.nn.Module, frozen: torch.nn.Module, optimizer: optim.AdamW):
-    """As the stage does it: the last round's policy catches up, and the policy starts anew where the method says so."""
-
-    def collected(rollout: int) -> None:
-        if "previous" in source.carried:
-            copy_weights(model, source.carried["previous"])
-        if source.plan.restart == "start":
-            copy_weights(frozen, model)
-            optimizer.restart()
-
-    return collected
 
 
 def table(rows: list[dict[str, float]]) -> str:

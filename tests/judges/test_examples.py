@@ -17,7 +17,7 @@ from evenhand.judges.preference_model_prompts import TEMPLATE, check_letters, ex
 from evenhand.models.load import new_policy
 from evenhand.seeding import rng
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Item, micro_batches
+from evenhand.train.examples import Example, micro_batches
 from evenhand.train.loop import Loop, evaluate
 from evenhand.train.offline import FixedSource
 from evenhand.train.optim import AdamW
@@ -38,10 +38,10 @@ def renderer() -> Renderer:
     return Renderer(character_tokenizer(more=("[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]")))
 
 
-def items(groups, r: Renderer, seed: int = 0) -> list[Item]:
+def items(groups, r: Renderer, seed: int = 0) -> list[Example]:
     tokens = [r.tokenise(g, max_prompt=None, max_completion=None) for g in examples(groups, r, seed=seed)]
     check_letters(tokens)
-    return [Item(tokens=letter_only(t)) for t in tokens]
+    return [Example(tokens=letter_only(t)) for t in tokens]
 
 
 def test_the_letter_names_the_place_of_the_better_answer():
@@ -96,9 +96,7 @@ def test_it_learns_and_both_orders_agree():
     }  # fmt: skip
     policy = new_policy(config, r.tokenizer, seed=0, device="cpu")
     rows = items([pair(n) for n in range(64)], r)
-    source = FixedSource(
-        items=rows, prompts_per_step=16, tokens_per_microbatch=2000, seed=0, ledger=Ledger(), provides=METHOD.provides
-    )
+    source = FixedSource(items=rows, prompts_per_step=16, tokens_per_microbatch=2000, seed=0, ledger=Ledger())
     optimizer = AdamW(policy, learning_rate=1e-2, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0)
     before = evaluate(policy, METHOD.objective, micro_batches(rows, 4000))["loss"]
     for _ in Loop(model=policy, objective=METHOD.objective, source=source, optimizer=optimizer, factor=lambda i: 1.0).run(0, 40):

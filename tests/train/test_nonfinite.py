@@ -12,12 +12,12 @@ from evenhand import methods
 from evenhand.errors import UserError
 from evenhand.protocols import Step
 from evenhand.rewards.pointwise import pointwise
-from evenhand.train.credit_assignment import checked, watched
 from evenhand.train.examples import micro_batches
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
 from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, NotFinite
 from evenhand.train.optim import AdamW
+from evenhand.train.rollouts.metrics import checked, watched
 from evenhand.types import Completion, Group, Head, Prompt, Scores, Term, Terms
 from tests.battery.world import items_for, network
 

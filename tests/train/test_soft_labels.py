@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from evenhand.objectives.reward_model import BradleyTerry
-from evenhand.train.examples import Item, assemble, with_pairs
+from evenhand.train.examples import Example, assemble, with_pairs
 from evenhand.types import Completion, Group, ModelOut, Prompt, TokenGroup, Tokens
 
 
-def item(p: float, **parts) -> Item:
+def item(p: float, **parts) -> Example:
     answers = (Completion(content="a"), Completion(content="b"))
     group = Group(prompt=Prompt(content="?"), completions=answers, scores=(p, 1 - p), parts=parts)
     tokens = tuple(Tokens(ids=(i,), mask=(True,)) for i in (4, 5))
-    return with_pairs(Item(tokens=TokenGroup(prompt=(1,), completions=tokens, group=group)))
+    return with_pairs(Example(tokens=TokenGroup(prompt=(1,), completions=tokens, group=group)))
 
 
 @pytest.mark.parametrize(("p", "difference"), [(0.7, 1.3), (0.2, 1.3), (1.0, -0.4)])

@@ -13,7 +13,7 @@ from torch import Tensor
 from evenhand.data.batch import pack
 from evenhand.objectives import Likelihood
 from evenhand.train import loop
-from evenhand.train.examples import Item, assemble, with_pairs
+from evenhand.train.examples import Example, assemble, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.types import Batch, Head, TokenGroup
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def logps(policy: Policy, rows: Sequence[TokenGroup]) -> list[Tensor]:
     """Log-probs of every completion of the rows, one tensor each."""
-    items = [Item(tokens=t) for t in rows]
+    items = [Example(tokens=t) for t in rows]
     found = read(policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=4096, temperature=1.0, device=policy.device)
     return [row for group in found[Head.LOGP] for row in group]
 
@@ -44,7 +44,9 @@ def pair_batch(policy: Policy, rows: Sequence[TokenGroup]) -> Batch:
     items, at = [], 0
     for row in rows:
         count = len(row.completions)
-        item = Item(tokens=row, per_token={"ref_logp": tuple(found[at : at + count])}, per_completion={"score": row.group.scores})
+        item = Example(
+            tokens=row, per_token={"ref_logp": tuple(found[at : at + count])}, per_completion={"score": row.group.scores}
+        )
         items.append(with_pairs(item))
         at += count
     return assemble([i for i in items if i.pairs]).to(policy.device)

@@ -11,8 +11,6 @@ from evenhand.doctor.registry import Finding, Severity, check, fail, info, share
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Group, Head, Sampling
 
-RELATIVE = ("leave_one_out", "standardise", "centre", "rank")
-"""Credit that compares the answers of one group."""
 MISMATCH = 0.05
 """Nats per token between sampler and trainer above which they are not one model."""
 
@@ -124,12 +122,11 @@ def group_size(patient: Patient) -> Iterator[Finding]:
     for name, arm in patient.online.items():
         plan = patient.methods[name].rollouts
         assert plan is not None
-        compares = plan.credit in RELATIVE or plan.select != "none"
-        if compares and plan.completions_per_prompt < 2:
+        if plan.credit.compares and plan.completions_per_prompt < 2:
             yield fail(f"{name} compares the answers to a prompt, and samples {plan.completions_per_prompt}")
-        if arm.sampling.temperature == 0 and not plan.temperatures:
+        if arm.sampling.temperature == 0 and not plan.exploration.temperatures:
             yield fail(f"{name} samples greedily: all answers to a prompt are one and the same")
-        elif arm.sampling.temperature < 0.3 and not plan.temperatures:
+        elif arm.sampling.temperature < 0.3 and not plan.exploration.temperatures:
             yield warn(f"{name} samples at temperature {arm.sampling.temperature:g}; most groups will have nothing to compare")
 
 
@@ -146,14 +143,14 @@ def rollouts(patient: Patient, *, prompts: int, n: int) -> list[Group]:
 
 def gap(patient: Patient, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
     """Per token: the trainer's log-prob minus the sampler's, and the ratio of probabilities."""
-    from evenhand.train.examples import Item
+    from evenhand.train.examples import Example
     from evenhand.train.logprobs import read
 
     online = list(patient.online.values())
     temperature = (online[0].sampling.temperature if online else 1.0) or 1.0
     tokens = [patient.renderer.tokenise(g, max_prompt=patient.experiment.lengths.prompt, max_completion=None) for g in groups]
     rows = read(
-        patient.policy, [Item(tokens=t) for t in tokens], frozenset({Head.LOGP}), tokens_per_microbatch=4096,
+        patient.policy, [Example(tokens=t) for t in tokens], frozenset({Head.LOGP}), tokens_per_microbatch=4096,
         temperature=temperature, device=patient.policy.device,
     )[Head.LOGP]  # fmt: skip
     ours = np.concatenate([r.numpy() for row in rows for r in row])

@@ -22,11 +22,11 @@ def log_probs(
     """log pi(answer | prompt) in nats, summed over the answer's tokens (its stop token too); `per_token` is the mean."""
 
     def score(groups: Sequence[Group]) -> list[Scores]:
-        from evenhand.train.examples import Item
+        from evenhand.train.examples import Example
         from evenhand.train.logprobs import read, total
 
         cut = partial(renderer.tokenise, max_prompt=max_prompt, max_completion=max_completion)
-        items = [Item(tokens=cut(group)) for group in groups]
+        items = [Example(tokens=cut(group)) for group in groups]
         rows = read(
             policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=tokens_per_microbatch, temperature=1.0,
             device=policy.device,

@@ -238,10 +238,10 @@ def _run_policy(subject: Subject, device: str) -> Policy:
 def _logps(policy: Policy, tokens: Sequence[TokenGroup], device: str) -> list[torch.Tensor]:
     """Log-probs [tokens] of each group's first completion by evenhand's own packed forward pass."""
     from evenhand.models.load import resolve_device
-    from evenhand.train.examples import Item
+    from evenhand.train.examples import Example
     from evenhand.train.logprobs import read
 
-    items = [Item(tokens=t) for t in tokens]
+    items = [Example(tokens=t) for t in tokens]
     rows = read(
         policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=TOKENS_PER_MICROBATCH, temperature=1.0,
         device=resolve_device(device),

@@ -74,13 +74,13 @@ class LocalChat:
         return Reply(text=answer.text, finish="length" if answer.finish is Finish.LENGTH else "stop", usage=usage)
 
     def _score(self, requests: Sequence[Request]) -> list[Reply]:
-        from evenhand.train.examples import Item
+        from evenhand.train.examples import Example
         from evenhand.train.logprobs import read
 
         spelt = self._spelt(requests[0].labels) if requests else {}
         answers = tuple(Completion(content=label, tokens=ids) for label, ids in spelt.items())
         groups = [Group(prompt=p, completions=answers) for p in self._prompts(requests)]
-        items = [Item(tokens=self.renderer.tokenise(g, max_prompt=None, max_completion=None)) for g in groups]
+        items = [Example(tokens=self.renderer.tokenise(g, max_prompt=None, max_completion=None)) for g in groups]
         logp = frozenset({Head.LOGP})
         rows = read(self.policy, items, logp, tokens_per_microbatch=self._tokens, temperature=1.0, device=self.policy.device)[
             Head.LOGP

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evenhand.core import credit, kto, policy, preference
+from evenhand.core import kto, policy, preference
 from evenhand.methods import METHODS, Method, build
 from evenhand.objectives import (
     PAIR_LOSSES,
@@ -23,6 +22,7 @@ from evenhand.objectives import (
     Transport,
 )
 from evenhand.spec.arms import BEST_OF_N, INJECTED, START, best_of_n
+from evenhand.train.rollouts.experience import stated
 from evenhand.types import Need
 
 HEAD = """# Methods
@@ -51,24 +51,6 @@ REDUCTIONS = {
     "sequence_sum": "each completion's sum, then their mean",
 }
 
-SELECTED = {
-    "best": "the best of each group",
-    "best_vs_worst": "best against worst of each group",
-    "best_vs_random": "best against any other of each group",
-    "rejection": "two of each group, resampled by their reward",
-}
-
-
-def formula(function: Any) -> str:
-    """The formula that a docstring of `evenhand.core` states: its first line that begins with one, up to the explanation.
-
-    >>> formula(preference.dpo), formula(credit.centre)
-    ('`nls(beta D)`', '`A_i = r_i - mean(r)` within each group')
-    """
-    lines = (inspect.getdoc(function) or "").split("\n")
-    stated = next((line for line in lines if line.startswith("`")), lines[0])
-    return re.split(r": |\.(?=\s+[A-Z`]|$)", stated)[0]
-
 
 def paragraphs(function: Any) -> tuple[str, str]:
     """A docstring as (what it is, what it reduces to), either on one line."""
@@ -83,13 +65,13 @@ def equations(objective: Any) -> Iterator[str]:
         for part, coefficient in zip(objective.objectives, objective.coefficients, strict=True):
             yield from (f"{coefficient:g} x {line}" for line in equations(part))
     elif isinstance(objective, Pairwise):
-        yield formula(PAIR_LOSSES[objective.loss].function)
+        yield stated(PAIR_LOSSES[objective.loss].function)
     elif isinstance(objective, Transport):
-        yield formula(getattr(preference, f"aot_{objective.form}"))
+        yield stated(getattr(preference, f"aot_{objective.form}"))
     elif isinstance(objective, Kto):
-        yield formula(kto.kto)
+        yield stated(kto.kto)
     elif isinstance(objective, BradleyTerry):
-        yield formula(preference.bradley_terry)
+        yield stated(preference.bradley_terry)
     elif isinstance(objective, Likelihood):
         on = "chosen answers" if objective.on == "chosen" else "answers"
         yield f"`-logp` of {on}; {reduced(objective.reduce)}"
@@ -100,11 +82,11 @@ def equations(objective: Any) -> Iterator[str]:
 def gradient_equations(objective: PolicyGradient) -> Iterator[str]:
     whole = SURROGATES[objective.surrogate].per_sequence
     how = "mean over completions" if whole else reduced(objective.reduce)
-    yield f"{formula(getattr(policy, objective.surrogate))}; {how}"
+    yield f"{stated(getattr(policy, objective.surrogate))}; {how}"
     if objective.kl:
         yield f"{objective.kl:g} x the mean of `{objective.kl_estimator}` per token, under the same reduction"
     if objective.value:
-        yield f"{objective.value:g} x {formula(policy.value_loss)}"
+        yield f"{objective.value:g} x {stated(policy.value_loss)}"
 
 
 def reduced(name: str) -> str:
@@ -121,10 +103,12 @@ def coordinates(method: Method) -> Iterator[tuple[str, str]]:
         yield "signal", "the data's own labels" if method.data != "demonstrations" else "none"
         yield "credit", fixed_credit(method)
     else:
-        every = "every step" if plan.updates == 1 else f"every {plan.updates} steps"
+        kl = plan.kl
+        every = "every step" if plan.schedule.updates == 1 else f"every {plan.schedule.updates} steps"
         yield "source", f"{plan.completions_per_prompt} completions per prompt, sampled anew {every}"
-        yield "signal", "any reward" + (f"; KL ({plan.kl_estimator}) in the reward, x {plan.kl:g}" if plan.kl else "")
-        yield "credit", rollout_credit(method)
+        yield "signal", "any reward" + (f"; KL ({kl.estimator}) in the reward, x {kl.coefficient:g}" if kl.coefficient else "")
+        about = plan.credit.about()
+        yield "credit", about[0].lower() + about[1:]
     yield "objective", " + ".join(equations(method.objective))
     references = {"none": "none", "start": "the policy every arm starts from, frozen", "generator": "the policy that sampled"}
     yield "reference", references[method.reference]
@@ -136,15 +120,6 @@ def fixed_credit(method: Method) -> str:
     if method.data == "preferences":
         return "all pairs of a group, each group weighing 1"
     return "label as it is" if method.data == "binary" else "every answer alike"
-
-
-def rollout_credit(method: Method) -> str:
-    plan = method.rollouts
-    assert plan is not None
-    if plan.select != "none":
-        return SELECTED[plan.select]
-    functions = {"none": credit.fixed_baseline, "gae": credit.gae, "value": credit.gae}
-    return f"{plan.credit}: {formula(functions.get(plan.credit) or getattr(credit, plan.credit))}"
 
 
 def defaults(function: Any) -> str:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import PROMPTS, Method, method
-from evenhand.train.rollouts import Rollouts
+from evenhand.train.policies import INITIAL_POLICY, NONE
+from evenhand.train.rollouts import KlPenalty, Rollouts, Schedule, credits
+from evenhand.types import Head
 
 
 def gradient(
@@ -23,13 +25,11 @@ def gradient(
     network: str = "policy",
 ) -> Method:
     """The method with its KL in its place: off the reward before the credit, or beside the surrogate in the loss."""
-    if kl_in not in ("reward", "loss"):
-        raise UserError(f"unknown place '{kl_in}'", where="kl_in", fix=did_you_mean(kl_in, ("reward", "loss")))
-    if kl_in == "reward":
-        rollouts = replace(rollouts, kl=kl, kl_estimator=kl_estimator)
+    if one_of("place", kl_in, ("reward", "loss"), where="kl_in") == "reward":
+        rollouts = replace(rollouts, kl=replace(rollouts.kl, coefficient=kl, estimator=kl_estimator))
     else:
         objective = replace(objective, kl=kl, kl_estimator=kl_estimator)
-    frozen = "start" if kl else "none"
+    frozen = INITIAL_POLICY if kl else NONE
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=frozen, network=network, learning_rate=1e-6)
 
 
@@ -64,9 +64,9 @@ def reinforce(
     `baseline` is `batch_baseline`, `running_baseline`, `none`, or `value`: the reward-to-go of every token less a value head's
     estimate, which learns it by regression weighted `value` (Sutton and Barto, section 13.4).
     Reduces to `ppo` at lam = 1 and ratio 1, but for whitening and reduction, with `baseline: value`."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=baseline)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credits.CREDITS.find(baseline, where="reinforce"))
     objective = PolicyGradient(surrogate="reinforce", reduce="sequence_sum", entropy=entropy, importance=importance)
-    if baseline != "value":
+    if Head.VALUE not in rollouts.credit.reads:
         return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
     learning = replace(objective, value=_learning("reinforce", value), value_clip=inf)
     return gradient(learning, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in, network="value")
@@ -104,21 +104,21 @@ def ppo(
     `critic` is a head on the policy or a `separate` network; `dual_clip` 3 bounds what a bad token may cost (Ye et al. 2020);
     with `bootstrap_truncated` an answer cut by the limit is worth its last value instead of ending there.
     Reduces to `reinforce` with the reward-to-go at lam = 1, no clip, value 0 and one update, but for the whitening."""
-    if critic not in (known := {"head": "value", "separate": "critic"}):
-        raise UserError(f"unknown critic '{critic}'", where="ppo", fix=did_you_mean(critic, known))
+    networks = {"head": "value", "separate": "critic"}
+    network = networks[one_of("critic", critic, networks, where="ppo")]
     if kl_target and not kl:
         why = "the coefficient is multiplied step by step, and 0 stays 0"
         raise UserError("an adaptive KL needs a coefficient to begin with", where="ppo", why=why, fix="set `kl`, say 0.05")
     whole_epochs("ppo", updates, epochs)
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="gae", updates=updates, epochs=epochs, kl_target=kl_target,
-        gamma=gamma, lam=lam, bootstrap_truncated=bootstrap_truncated,
+        completions_per_prompt=completions_per_prompt, schedule=Schedule(updates, epochs), kl=KlPenalty(target=kl_target),
+        credit=credits.Gae(gamma=gamma, lam=lam, bootstrap_truncated=bootstrap_truncated),
     )  # fmt: skip
     objective = PolicyGradient(
         **clip_surrogate(clip, clip, dual_clip), reduce="token_mean", value=_learning("ppo", value), value_clip=value_clip,
         entropy=entropy, importance=importance,
     )  # fmt: skip
-    return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, network=known[critic])
+    return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, network=network)
 
 
 @method(space=strengths.KL)
@@ -138,7 +138,7 @@ def rloo(
     rollout clip the ratio of the whole answer at 1 +- `clip`, which long answers leave at once, and `importance` then weighs
     whole answers too: prefer one."""
     whole_epochs("rloo", updates, epochs)
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="leave_one_out", updates=updates, epochs=epochs)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, schedule=Schedule(updates, epochs))
     again = {"surrogate": "sequence_clipped", "parameters": {"low": clip, "high": clip}}
     once = {"surrogate": "reinforce"}
     objective = PolicyGradient(**(again if updates > 1 else once), reduce="sequence_sum", entropy=entropy, importance=importance)
@@ -157,7 +157,7 @@ def rank_advantage(
 ) -> Method:
     """RLOO with rank advantages: the mean sign against the others of the group (Shenoy and Zander 2026, eq. 7). They put it into
     GRPO's surrogate and call it RLOO: that is `grpo` with `advantage: rank`; their text describes `advantage: leave_one_out`."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="rank")
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credits.rank)
     objective = PolicyGradient(surrogate="reinforce", reduce="sequence_sum", entropy=entropy, importance=importance)
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
@@ -166,5 +166,7 @@ def rank_advantage(
 def topr_online(*, completions_per_prompt: int = 8, baseline: float = 0.0, updates: int = 4) -> Method:
     """Tapered off-policy REINFORCE on its own earlier samples, reward minus a constant (Le Roux et al. 2025, eq. 3).
     Reduces to `reinforce` with a constant baseline on its own fresh samples."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit="none", baseline=baseline, updates=updates)
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit=credits.FixedBaseline(baseline), schedule=Schedule(updates)
+    )
     return gradient(PolicyGradient(surrogate="topr"), rollouts)

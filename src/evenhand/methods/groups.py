@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.methods.gradients import clip_surrogate, gradient, whole_epochs
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import Method, method
-from evenhand.train.rollouts import GROUP_CREDITS, Rollouts
+from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, credits
 
 
 def _group(objective: PolicyGradient, rollouts: Rollouts, *, kl: float, kl_estimator: str, kl_in: str) -> Method:
@@ -43,12 +43,11 @@ def grpo(
     `standardise_population` (the deviation over G, not G - 1), `centre`, `leave_one_out`, `rank`. `kl_in: reward` takes the KL
     (`kl_estimator: k1`) off the reward.
     Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
-    if advantage not in GROUP_CREDITS:
-        raise UserError(f"unknown advantage '{advantage}'", where="grpo", fix=did_you_mean(advantage, GROUP_CREDITS))
+    known = {name: credit for name, credit in credits.CREDITS.items() if credit.compares}
     whole_epochs("grpo", updates, epochs)
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit=advantage, updates=updates, epochs=epochs,
-        mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
+        completions_per_prompt=completions_per_prompt, credit=known[one_of("advantage", advantage, known, where="grpo")],
+        schedule=Schedule(updates, epochs), truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     surrogate = clip_surrogate(low, high, dual_clip)
     objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance)
@@ -74,8 +73,8 @@ def dr_grpo(
     """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783).
     Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="centre", updates=updates, mask_truncated=mask_truncated,
-        truncated_in_baseline=truncated_in_baseline,
+        completions_per_prompt=completions_per_prompt, credit=credits.centre, schedule=Schedule(updates),
+        truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
@@ -105,9 +104,9 @@ def dapo(
     """Clip-higher, token mean, flat groups refilled, soft penalty over the last `overlong` share of the limit
     (Yu et al. 2025, arXiv:2503.14476)."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, refill=refill,
-        mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline, overlong_limit=max_tokens,
-        overlong_buffer=round(overlong * max_tokens),
+        completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
+        exploration=Exploration(refill=refill), shaping=LengthPenalty(limit=max_tokens, buffer=round(overlong * max_tokens)),
+        truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
@@ -136,8 +135,8 @@ def gspo(
     weights would vanish with its length, and its geometric mean is no importance weight.
     Reduces to `grpo` without KL for answers of one token."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated,
-        truncated_in_baseline=truncated_in_baseline,
+        completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
+        truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     objective = PolicyGradient(
         surrogate="gspo", parameters={"low": low, "high": high}, reduce="sequence_mean", entropy=entropy, importance=importance
@@ -165,8 +164,8 @@ def cispo(
     That weight corrects for the updates since the rollout; `importance` multiplies it with the sampler's own, capped.
     Reduces to the gradient of `dapo` on-policy."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit="standardise", updates=updates, mask_truncated=mask_truncated,
-        truncated_in_baseline=truncated_in_baseline,
+        completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
+        truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     objective = PolicyGradient(
         surrogate="cispo", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.objectives import Combined, Likelihood, Pairwise
 from evenhand.train.method import PROMPTS, Method, method
-from evenhand.train.rollouts import PAIRINGS, Rollouts
+from evenhand.train.policies import GENERATOR, INITIAL_POLICY
+from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, selections
+from evenhand.types import Need
 
 
 def _selected(loss: str, rollouts: Rollouts, *, reference: str, **parameters: float) -> Method:
@@ -19,16 +21,16 @@ def _selected(loss: str, rollouts: Rollouts, *, reference: str, **parameters: fl
 @method(space=strengths.BETA)
 def online_dpo(*, completions_per_prompt: int = 2, beta: float = 0.1) -> Method:
     """DPO on fresh pairs, best against worst of the group, reference the start (Guo et al. 2024, arXiv:2402.04792)."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, select="best_vs_worst")
-    return _selected("dpo", rollouts, reference="start", beta=beta)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=selections.best_vs_worst)
+    return _selected("dpo", rollouts, reference=INITIAL_POLICY, beta=beta)
 
 
 @method(space=strengths.BETA)
 def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: float = 0.05) -> Method:
     """All pairs sampled once from the start, which is the reference; logits scaled by 1/T
     ("All Roads Lead to Likelihood", section 3)."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, select="best_vs_worst", updates=steps)
-    return replace(_selected("dpo", rollouts, reference="generator", beta=beta), learning_rate=3e-7)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=selections.best_vs_worst, schedule=Schedule(steps))
+    return replace(_selected("dpo", rollouts, reference=GENERATOR, beta=beta), learning_rate=3e-7)
 
 
 @method(space=strengths.BETA)
@@ -60,17 +62,16 @@ def iterative_dpo(
     Exploration (section 3.3): `temperatures`; `partner: start | previous` lets the frozen start or the last round's policy write
     the second half of every group; `pairs: best_vs_random` sets a plain sample against the best of n, and `pairs: rejection`
     resamples two by exp(reward / rejection_temperature) (RSO, Liu et al. 2023, algorithm 1)."""
-    choices = ((pairs, PAIRINGS), (initialise, ("last", "start")), (reference, ("start", "generator")))
-    for value, known in choices:
-        if value not in known:
-            raise UserError(f"unknown value '{value}'", where="iterative_dpo", fix=did_you_mean(value, known))
-    if hybrid and reference != "start":
+    known = {name: s for name, s in selections.SELECTIONS.items() if Need.PAIRS in s.provides}
+    known["rejection"] = selections.rejection(rejection_temperature)
+    one_of("reference", reference, (INITIAL_POLICY, GENERATOR), where="iterative_dpo")
+    if hybrid and reference != INITIAL_POLICY:
         raise UserError("hybrid data need a fixed reference", where="iterative_dpo", fix="use `reference: start`")
     updates = -(-steps // rounds)
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, select=pairs, updates=updates, epochs=min(epochs, updates),
-        temperatures=temperatures, accumulate=accumulate, length_penalty=length_penalty, hybrid=hybrid, partner=partner,
-        restart="start" if initialise == "start" else "none", rejection_temperature=rejection_temperature,
+        completions_per_prompt=completions_per_prompt, exploration=Exploration(temperatures=temperatures, partner=partner),
+        shaping=LengthPenalty(per_character=length_penalty), credit=known[one_of("pairs", pairs, known, where="iterative_dpo")],
+        schedule=Schedule(updates, min(epochs, updates), accumulate=accumulate, hybrid=hybrid, initialise=initialise),
     )  # fmt: skip
     pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen")
     objective = Combined(objectives=(pair, nll), coefficients=(1.0, likelihood)) if likelihood else pair
@@ -83,6 +84,7 @@ def raft(*, completions_per_prompt: int = 8, updates: int = 1, mask_truncated: b
     `mask_truncated` a best answer that the limit cut is not imitated.
     Reduces to `sft` on the answers that were kept."""
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, select="best", updates=updates, mask_truncated=mask_truncated
-    )
+        completions_per_prompt=completions_per_prompt, credit=selections.best, schedule=Schedule(updates),
+        truncation=Truncation(mask_truncated),
+    )  # fmt: skip
     return Method(objective=Likelihood(), data=PROMPTS, rollouts=rollouts, temperature=1.0, learning_rate=1e-6)

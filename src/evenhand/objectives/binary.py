@@ -21,7 +21,7 @@ class Kto:
     """Kahneman-Tversky optimisation: w * (1 - sigmoid(+-beta * (log-ratio - z0))), averaged over completions.
 
     Label: score > 0 is desirable. z0 = max(0, mean log-ratio of mismatched prompt-completion pairs of the whole step),
-    without gradient; the source adds the mismatched pairs as counted-only rows with NaN score.
+    without gradient; the source adds the mismatched pairs as denominator-only rows with NaN score.
     Source: Ethayarajh et al. 2024, eqs. 7-8. At policy == reference every loss is half its weight.
     """
 

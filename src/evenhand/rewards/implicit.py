@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evenhand.train.examples import Item
+from evenhand.train.examples import Example
 from evenhand.train.logprobs import Rows, read, total
 from evenhand.types import Group, Head, Scores
 
@@ -36,7 +36,7 @@ class PolicyReward:
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         cut = partial(self.renderer.tokenise, max_prompt=self.max_prompt, max_completion=self.max_completion)
-        items = [Item(tokens=cut(g)) for g in groups]
+        items = [Example(tokens=cut(g)) for g in groups]
         own = self._sums(self.policy, items)
         ref = self._sums(self.reference, items) if self.reference is not None else None
         return [self._scores(own[n], ref[n] if ref else None) for n in range(len(items))]
@@ -47,7 +47,7 @@ class PolicyReward:
         values = tuple(self.beta * (s - r) for s, r in zip(own, ref, strict=True))
         return Scores(values, {"logp": own, "ref_logp": ref})
 
-    def _sums(self, policy: Policy, items: Sequence[Item]) -> list[tuple[float, ...]]:
+    def _sums(self, policy: Policy, items: Sequence[Example]) -> list[tuple[float, ...]]:
         rows: Rows = read(
             policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=self.tokens_per_microbatch,
             temperature=self.temperature, device=policy.device,

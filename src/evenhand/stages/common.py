@@ -18,7 +18,7 @@ from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.stages.setup import Compute, Setup
 from evenhand.train.config import Lengths
-from evenhand.train.examples import Item
+from evenhand.train.examples import Example
 from evenhand.types import Group
 
 POINTER = "model.json"
@@ -56,7 +56,9 @@ def open_renderer(artifact: Path, template: str | None) -> Renderer:
     return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
 
 
-def to_items(groups: Sequence[Group], renderer: Renderer, lengths: Lengths | None, supervise: str = "completion") -> list[Item]:
+def to_items(
+    groups: Sequence[Group], renderer: Renderer, lengths: Lengths | None, supervise: str = "completion"
+) -> list[Example]:
     """Tokenised items of a split, cut to `lengths` if any; rows without a supervised token are left out, and said."""
     limits = (lengths.prompt, lengths.completion) if lengths is not None else (None, None)
     done = renderer.tokenise_all(groups, max_prompt=limits[0], max_completion=limits[1], supervise=supervise)
@@ -64,7 +66,7 @@ def to_items(groups: Sequence[Group], renderer: Renderer, lengths: Lengths | Non
         _log.warning("%d of %d rows left out; first: %s", len(done.dropped), len(groups), done.dropped[0][1])
     if not done.groups:
         raise UserError("no row is left after tokenising", where="data", why=done.dropped[0][1] if done.dropped else "no rows")
-    return [Item(tokens=t) for t in done.groups]
+    return [Example(tokens=t) for t in done.groups]
 
 
 def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], setup: Setup, device: str) -> Reward:

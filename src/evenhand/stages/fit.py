@@ -24,6 +24,7 @@ from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import logged, of_samples
 from evenhand.train.optim import AdamW, schedule
+from evenhand.train.policies import INITIAL_POLICY
 
 __all__ = ["FitSpec", "from_scratch", "open_run", "run"]
 
@@ -62,7 +63,8 @@ def assemble(run: TrainingRun) -> Training:
         run.model, learning_rate=train.learning_rate, betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
     )
     source = online.source(run, optimizer) if plan is not None else offline.source(run)
-    length = plan.updates if plan is not None and plan.restart != "none" else run.steps  # a round that starts anew has its own
+    anew = plan is not None and plan.schedule.initialise == INITIAL_POLICY
+    length = plan.schedule.updates if plan is not None and anew else run.steps  # a round that starts anew has its own
     of_round = schedule(train.schedule, warmup=round(train.warmup * length), steps=length, **train.schedule_parameters)
     trainer = loop.Loop(
         model=run.model, objective=run.method.objective, source=source, optimizer=optimizer, clip=train.clip,

@@ -23,7 +23,7 @@ from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.stats.bestofn import kl_bound
 from evenhand.train.config import SamplingConfig
-from evenhand.train.examples import Item
+from evenhand.train.examples import Example
 from evenhand.train.logprobs import read, total
 from evenhand.types import Finish, Group, Head
 
@@ -55,7 +55,7 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
         assert spec.reward is not None
         groups = best_ones(groups, build_reward(spec.reward, inputs, setup, device), context.seed)
     write_groups(context.out / "generations.jsonl", groups)
-    items = [Item(tokens=renderer.tokenise(g, max_prompt=setup.lengths.prompt, max_completion=None)) for g in groups]
+    items = [Example(tokens=renderer.tokenise(g, max_prompt=setup.lengths.prompt, max_completion=None)) for g in groups]
     same = model_path(inputs["policy"]) == model_path(inputs["start"])
     start = policy if same else open_policy(inputs["start"], setup.compute, device)
     kl = kl_per_answer(items, policy, start, setup.tokens_per_microbatch, device)
@@ -73,7 +73,7 @@ def best_ones(groups: Sequence[Group], reward: Reward, seed: int) -> list[Group]
     return kept
 
 
-def kl_per_answer(items: list[Item], policy: Policy, start: Policy, tokens_per_microbatch: int, device: str) -> list[float]:
+def kl_per_answer(items: list[Example], policy: Policy, start: Policy, tokens_per_microbatch: int, device: str) -> list[float]:
     """sum_t log pi - log start of each answer, nats, at temperature 1; for samples at 1 its mean estimates KL(pi || start)."""
     heads = frozenset({Head.LOGP})
     logps = [

@@ -17,15 +17,13 @@ from evenhand.models.load import save
 from evenhand.protocols import Source
 from evenhand.stages.common import write_json
 from evenhand.stages.training_run import TrainingRun
-from evenhand.train.examples import Item
 from evenhand.train.monitor import STOPPED, WARNINGS, Monitor, Remark
 from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, Diagnosis, NotFinite, Row
 from evenhand.train.rules import RULES
+from evenhand.types import TokenGroup
 
 LAST_GOOD = "last_good"
 """In the unfinished artifact of a stage that diverged: the weights before the step that failed, in transformers' format."""
-WITHIN_GROUPS = ("centre", "standardise", "leave_one_out", "rank")
-"""Credits that compare an answer with the others to its prompt alone."""
 SHOWN = 3
 """Rows named in a message."""
 _log = logging.getLogger(__name__)
@@ -39,8 +37,7 @@ def monitor(run: TrainingRun) -> Monitor:
 def silent(method: Method) -> frozenset[str]:
     """Rules that mean nothing for a method: a flat group costs one that compares answers across prompts nothing."""
     plan = method.rollouts
-    within = plan is None or plan.select != "none" or plan.credit in WITHIN_GROUPS
-    return frozenset() if within else frozenset({"flat"})
+    return frozenset() if plan is None or plan.credit.compares else frozenset({"flat"})
 
 
 def see(watching: Monitor, step: int, metrics: Mapping[str, float]) -> bool:
@@ -76,17 +73,17 @@ def explained(run: TrainingRun, source: Source, out: Path) -> Iterator[None]:
     except NotFinite as error:
         if error.step > 1:
             save(run.model, run.renderer.tokenizer, out / LAST_GOOD, stop_ids=run.renderer.stop_ids)
-        raise diverged(error, run, source.items, out) from error
+        raise diverged(error, run, source.groups, out) from error
 
 
-def diverged(error: NotFinite, run: TrainingRun, items: Sequence[Item], out: Path) -> UserError:
+def diverged(error: NotFinite, run: TrainingRun, groups: Sequence[TokenGroup], out: Path) -> UserError:
     """What, where, why and how to fix, with the numbers at hand."""
     where = f"{run.spec.method}, seed {run.seed}, step {error.step} of {run.steps}"
     kept = f"; the weights before this step are in {out / LAST_GOOD}" if error.step > 1 else ""
     return UserError(
         f"the {error.quantity} is {error.value}: training ended before the weights were moved",
         where=where,
-        why=f"{_cause(error.diagnosis)}{_rows(error.diagnosis, run, items)} ({_numbers(error.diagnosis, run, items)})",
+        why=f"{_cause(error.diagnosis)}{_rows(error.diagnosis, run, groups)} ({_numbers(error.diagnosis, run, groups)})",
         fix=f"{_fix(error.diagnosis, run)}; the way there is in {out / 'metrics.jsonl'}{kept}",
     )
 
@@ -108,26 +105,26 @@ def _cause(found: Diagnosis) -> str:
     return _CAUSES.get(found.first, known)
 
 
-def _rows(found: Diagnosis, run: TrainingRun, items: Sequence[Item]) -> str:
+def _rows(found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
     """Where in the step: micro-batch, row, and the prompts by their ids and last words."""
     if not found.rows:
         return ""
     more = f" and {len(found.rows) - SHOWN} more rows" if len(found.rows) > SHOWN else ""
-    return ", in " + "; ".join(_row(r, found, run, items) for r in found.rows[:SHOWN]) + more
+    return ", in " + "; ".join(_row(r, found, run, groups) for r in found.rows[:SHOWN]) + more
 
 
-def _row(row: Row, found: Diagnosis, run: TrainingRun, items: Sequence[Item]) -> str:
+def _row(row: Row, found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
     text = run.renderer.tokenizer.decode(list(row.prompt))
-    name = next((f" {i.tokens.group.prompt.id}" for i in items if i.tokens.prompt == row.prompt), "")
+    name = next((f" {g.group.prompt.id}" for g in groups if g.prompt == row.prompt), "")
     return f"micro-batch {row.microbatch + 1} of {found.microbatches}, row {row.row + 1}, prompt{name} ending {text[-50:]!r}"
 
 
-def _numbers(found: Diagnosis, run: TrainingRun, items: Sequence[Item]) -> str:
+def _numbers(found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
     train = run.spec.train
     parts = [f"train.learning_rate {train.learning_rate:g}, the method's default is {run.method.learning_rate:g}"]
     parts += [f"clip {train.clip:g}", f"weights in {_precision(run)}"]
     parts += [f"largest finite {name} {value:.4g}" for name, value in found.largest.items()]
-    scores = [s for i in items for s in i.tokens.group.scores if math.isfinite(s)] if run.method.online else []
+    scores = [s for g in groups for s in g.group.scores if math.isfinite(s)] if run.method.online else []
     ends = (min(scores), max(scores)) if scores else found.reward
     if ends is not None:
         parts.append(f"{'rewards' if scores else 'scores'} from {ends[0]:.4g} to {ends[1]:.4g}")

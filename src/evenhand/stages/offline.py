@@ -14,7 +14,7 @@ from evenhand.stages.common import open_policy, to_items
 from evenhand.stages.reference import read_rows
 from evenhand.stages.splits import groups_of
 from evenhand.stages.training_run import FitSpec, TrainingRun
-from evenhand.train.examples import Item, with_pairs
+from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows, read
 from evenhand.train.offline import FixedSource, mismatched_items
 from evenhand.types import Group, Head, Need
@@ -33,7 +33,6 @@ def source(run: TrainingRun) -> FixedSource:
         tokens_per_microbatch=run.spec.train.tokens_per_microbatch,
         seed=run.seed,
         ledger=run.ledger,
-        provides=run.method.provides,
         reference=reference_reader(run) if needs_reference else None,
     )
 
@@ -50,7 +49,7 @@ def comparing(run: TrainingRun) -> frozenset[str]:
     return run.held if run.method.data == COMPARISONS else frozenset()
 
 
-def split_items(run: TrainingRun, groups: Sequence[Group]) -> list[Item]:
+def split_items(run: TrainingRun, groups: Sequence[Group]) -> list[Example]:
     """Groups of the method's split as its items."""
     if run.method.data == COMPARISONS:
         return comparisons(groups, run)
@@ -58,7 +57,7 @@ def split_items(run: TrainingRun, groups: Sequence[Group]) -> list[Item]:
     return [i for i in map(with_pairs, items) if i.pairs] if run.method.data == PREFERENCES else items
 
 
-def comparisons(groups: Sequence[Group], run: TrainingRun) -> list[Item]:
+def comparisons(groups: Sequence[Group], run: TrainingRun) -> list[Example]:
     """Pairs as questions with the loss on the letter alone; never cut, since a question without its beginning is another one."""
     from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
 
@@ -67,19 +66,19 @@ def comparisons(groups: Sequence[Group], run: TrainingRun) -> list[Item]:
     return [replace(i, tokens=letter_only(i.tokens)) for i in items]
 
 
-def heldout_items(run: TrainingRun) -> list[Item]:
+def heldout_items(run: TrainingRun) -> list[Example]:
     """Held-out rows for a validation loss, with everything that the method's loss reads; none for demonstrations."""
     if run.method.data == DEMONSTRATIONS:
         return []
     return _complete(run, learned_from(run.spec, run.inputs, run.method, "heldout_"))
 
 
-def held_items(run: TrainingRun) -> list[Item]:
+def held_items(run: TrainingRun) -> list[Example]:
     """The rows of the validation prompts, with everything that the method's loss reads."""
     return _complete(run, [g for g in learned_from(run.spec, run.inputs, run.method) if g.prompt.id in run.held])
 
 
-def _complete(run: TrainingRun, groups: Sequence[Group]) -> list[Item]:
+def _complete(run: TrainingRun, groups: Sequence[Group]) -> list[Example]:
     """Groups as items with everything that the method's loss reads, KTO's mismatched rows included."""
     items = split_items(run, groups)
     if run.method.reference == "none":
@@ -89,7 +88,7 @@ def _complete(run: TrainingRun, groups: Sequence[Group]) -> list[Item]:
     return items + mismatched_items(items, reader) if Need.MISMATCHED in run.method.objective.needs else items
 
 
-def joined(items: Sequence[Item], rows: Rows) -> list[Item]:
+def joined(items: Sequence[Example], rows: Rows) -> list[Example]:
     """Items with their reference log-probs, matched by position and checked by length."""
     out = []
     for item, logps in zip(items, rows, strict=True):
@@ -100,7 +99,7 @@ def joined(items: Sequence[Item], rows: Rows) -> list[Item]:
     return out
 
 
-def labelled(item: Item, method: Method) -> Item:
+def labelled(item: Example, method: Method) -> Example:
     """Scores as a field; for labels also the advantage +-1 - c, and the reference, if any, as the behaviour policy."""
     scores = item.tokens.group.scores
     fields = {"score": scores} if method.data != DEMONSTRATIONS else {}
@@ -126,17 +125,17 @@ def reference_network(run: TrainingRun) -> torch.nn.Module:
     return Start(run.model) if alone else frozen_start(run)
 
 
-def reference_reader(run: TrainingRun, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Item]], Rows]:
+def reference_reader(run: TrainingRun, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Example]], Rows]:
     """Log-probs under the frozen start, for rows that no cache can know in advance."""
     network = reference_network(run) if frozen is None else frozen
 
-    def logps(items: Sequence[Item]) -> Rows:
+    def logps(items: Sequence[Example]) -> Rows:
         return reading(run, network, frozenset({Head.LOGP}), items)[Head.LOGP]
 
     return logps
 
 
-def reading(run: TrainingRun, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Item]) -> dict[Head, Rows]:
+def reading(run: TrainingRun, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Example]) -> dict[Head, Rows]:
     """What `model` says of items, at this run's temperature."""
     budget = run.spec.train.tokens_per_microbatch
     return read(model, items, heads, tokens_per_microbatch=budget, temperature=run.temperature, device=run.device)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from evenhand.engines.local import LocalEngine
-from evenhand.methods import PREFERENCES
+from evenhand.methods import PREFERENCES, PROMPTS
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
@@ -19,10 +19,14 @@ from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.stages.splits import read_split
 from evenhand.stages.training_run import TrainingRun
 from evenhand.train.config import SamplingConfig
-from evenhand.train.credit_assignment import weighted
-from evenhand.train.examples import Item, with_pairs
+from evenhand.train.examples import Example, with_pairs
+from evenhand.train.logprobs import Rows
 from evenhand.train.optim import AdamW
-from evenhand.train.rollouts import RolloutSource
+from evenhand.train.policies import INITIAL_POLICY, PREVIOUS
+from evenhand.train.rollouts import Truncation
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import Completion, Group, Prompt, Sampling
 
 WATCHED = 4
@@ -34,53 +38,53 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
     method, train, plan = run.method, run.spec.train, run.method.rollouts
     assert plan is not None
     assert run.reward is not None
+    partner, initialise = plan.exploration.partner, plan.schedule.initialise
+    initial = frozen_start(run) if INITIAL_POLICY in (partner, initialise) else None
+    previous = twin(run) if partner == PREVIOUS else None
+    author = {INITIAL_POLICY: initial, PREVIOUS: previous}.get(partner)
+    reference = reference_reader(run, initial) if method.reference == INITIAL_POLICY else None
     max_prompt = run.spec.setup.lengths.prompt
-    config = run.spec.sampler()
-    frozen = frozen_start(run) if "start" in {plan.partner, plan.restart} else None
-    previous = twin(run) if plan.partner == "previous" else None
-    partner = {"start": frozen, "previous": previous}.get(plan.partner)
-    reference = reference_reader(run, frozen) if method.reference == "start" else None
     return RolloutSource(
-        plan=plan,
-        prompts=[g.prompt for g in read_split(run.inputs, "prompts") if g.prompt.id not in run.held],
-        engine=engine(run),
+        method=method,
+        prompts=[g.prompt for g in read_split(run.inputs, PROMPTS) if g.prompt.id not in run.held],
+        sampler=Sampler(
+            engine=engine(run),
+            sampling=run.spec.sampler(),
+            partner=None if author is None else LimitedPrompts(LocalEngine(author, run.renderer), max_prompt),
+        ),
         reward=run.reward,
-        tokenise=lambda g: run.renderer.tokenise(g, max_prompt=max_prompt, max_completion=None),
-        read=lambda heads, items: reading(run, run.model, heads, items),
-        reference=reference,
-        sampling=config,
+        reader=Reader(
+            tokenise=lambda g: run.renderer.tokenise(g, max_prompt=max_prompt, max_completion=None),
+            read=lambda heads, examples: reading(run, run.model, heads, examples),
+            reference=reference,
+        ),
         prompts_per_step=train.prompts_per_step,
         tokens_per_microbatch=train.tokens_per_microbatch,
         seed=run.seed,
         ledger=run.ledger,
-        provides=method.provides,
-        needs=method.objective.needs,
-        skip_flat=method.skips_zero_advantage,
-        ref_is_generator=method.reference == "generator",
-        behaviour_is_exact=exact_behaviour(run, config),
-        partner=None if partner is None else LimitedPrompts(LocalEngine(partner, run.renderer), max_prompt),
-        collected=between_rounds(run, previous, optimizer),
+        collected=between_rounds(run, previous, initial if initialise == INITIAL_POLICY else None, optimizer),
         carried={} if previous is None else {"previous": previous},
-        offline=own_pairs(run, reference) if plan.hybrid else (),
+        fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),
     )
 
 
 def twin(run: TrainingRun) -> Policy:
-    """The start once more, with the same adapter if there is one, so that weights go from one to the other by name."""
+    """The initial policy once more, with the same adapter if there is one, so that weights go from one to the other by name."""
     start = open_policy(run.inputs["start"], run.spec.setup.compute, run.device)
     return with_adapter(start, run.spec.train.adapter, run.seed)
 
 
-def between_rounds(run: TrainingRun, previous: Policy | None, optimizer: AdamW) -> Callable[[int], None]:
-    """What happens after a rollout was sampled: the last round's policy catches up, the policy starts anew."""
-    again = twin if run.model.adapter is not None else frozen_start
-    start = again(run) if run.method.rollouts is not None and run.method.rollouts.restart == "start" else None
+def between_rounds(
+    run: TrainingRun, previous: Policy | None, initial: torch.nn.Module | None, optimizer: AdamW
+) -> Callable[[int], None]:
+    """What happens after a rollout was sampled: the last round's policy catches up, the policy starts anew from `initial`."""
+    again = twin(run) if initial is not None and run.model.adapter is not None else initial
 
     def collected(rollout: int) -> None:
         if previous is not None:
             copy_weights(run.model, previous)
-        if start is not None:
-            copy_weights(start, run.model)
+        if again is not None:
+            copy_weights(again, run.model)
             optimizer.restart()
 
     return collected
@@ -95,22 +99,13 @@ def copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
             parameter.copy_(known[name])
 
 
-def own_pairs(run: TrainingRun, reference: Any) -> list[Item]:
+def own_pairs(run: TrainingRun, reference: Callable[[Sequence[Example]], Rows]) -> list[Example]:
     """The data's own preference pairs, for a method that mixes them with its rollouts; none of a validation prompt."""
     groups = [g for g in read_split(run.inputs, PREFERENCES) if g.prompt.id not in run.held]
     tokenised = to_items(groups, run.renderer, run.spec.setup.lengths, run.spec.supervise)
     items = [i for i in map(with_pairs, tokenised) if i.pairs]
     items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, reference(items), strict=True)]
-    return [weighted(i, mask_truncated=False) for i in items]
-
-
-def exact_behaviour(run: TrainingRun, config: Sampling) -> bool:
-    """True when the sampler's log-probs are the trainer's own: nothing truncated, one temperature, that of training."""
-    assert run.method.rollouts is not None
-    if run.method.rollouts.partner != "none":
-        return False
-    temperatures = set(run.method.rollouts.temperatures) or {config.temperature}
-    return config.top_p == 1.0 and config.top_k == 0 and temperatures == {run.temperature}
+    return [Truncation().weighted(i) for i in items]
 
 
 def engine(run: TrainingRun) -> LimitedPrompts:

@@ -17,7 +17,6 @@ from evenhand.stages.splits import read_split
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train import loop
 from evenhand.train.best_checkpoint import Best
-from evenhand.train.credit_assignment import shaped
 from evenhand.train.examples import micro_batches
 from evenhand.types import Prompt
 
@@ -65,7 +64,7 @@ def keeper(run: TrainingRun) -> Keeper | None:
     if not run.held:
         return None
     rollouts = run.method.rollouts
-    every = run.spec.train.validate_every or (rollouts.updates if rollouts is not None else run.steps)
+    every = run.spec.train.validate_every or (rollouts.schedule.updates if rollouts is not None else run.steps)
     if run.reward is None:
         return Keeper(best=Best(rule="loss"), measure=heldout_loss(run), every=every, prompts=len(run.held))
     prompts = [g.prompt for g in read_split(run.inputs, PROMPTS) if g.prompt.id in run.held]
@@ -105,7 +104,7 @@ def mean_reward(run: TrainingRun, reward: Reward, prompts: Sequence[Prompt]) -> 
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, reward(groups), strict=True)]
         run.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         run.ledger.reward_calls += len(groups)
-        finals = [(shaped(g, plan) if plan is not None else g).scores[0] for g in scored]
+        finals = [(plan.shaping(g) if plan is not None else g).scores[0] for g in scored]
         known = [value for value in finals if value == value]
         if not known:
             raise UserError(

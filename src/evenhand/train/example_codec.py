@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from evenhand.data.jsonl import group_from_json, group_to_json
-from evenhand.train.examples import Item
+from evenhand.train.examples import Example
 from evenhand.types import TokenGroup, Tokens
 
 
-def to_json(item: Item) -> dict[str, Any]:
+def to_json(item: Example) -> dict[str, Any]:
     """Every field; fp32 values survive the trip through Python floats bit by bit."""
     return {
         "group": group_to_json(item.tokens.group),
@@ -23,23 +23,23 @@ def to_json(item: Item) -> dict[str, Any]:
         "pairs": [list(p) for p in item.pairs],
         "margin": list(item.margin),
         "pair_weight": list(item.pair_weight),
-        "counted_only": item.counted_only,
+        "denominator_only": item.denominator_only,
     }
 
 
-def from_json(data: Mapping[str, Any]) -> Item:
+def from_json(data: Mapping[str, Any]) -> Example:
     """The inverse of `to_json`."""
     completions = tuple(
         Tokens(ids=tuple(ids), mask=tuple(mask), behaviour_logp=None if logp is None else tuple(logp), truncated=cut)
         for ids, mask, logp, cut in data["completions"]
     )
     tokens = TokenGroup(prompt=tuple(data["prompt"]), completions=completions, group=group_from_json(data["group"]))
-    return Item(
+    return Example(
         tokens=tokens,
         per_token={k: tuple(torch.tensor(row, dtype=torch.float32) for row in rows) for k, rows in data["per_token"].items()},
         per_completion={k: tuple(v) for k, v in data["per_completion"].items()},
         pairs=tuple((i, j) for i, j in data["pairs"]),
         margin=tuple(data["margin"]),
         pair_weight=tuple(data["pair_weight"]),
-        counted_only=data["counted_only"],
+        denominator_only=data["denominator_only"],
     )

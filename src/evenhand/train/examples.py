@@ -1,4 +1,4 @@
-"""Items: tokenised groups with the per-completion fields an objective needs, and how items become micro-batches."""
+"""Training examples: tokenised groups with the per-completion fields an objective needs, and how they become micro-batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCALAR_FIELDS = ("advantage", "score", "weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Example:
     """A tokenised group and its fields: `per_token[name][i]` [len(completion i)], `per_completion[name][i]` a float.
 
     `pairs` index this group's completions as (chosen, rejected), with a rating gap and a weight each.
@@ -34,9 +34,9 @@ class Item:
     pairs: tuple[tuple[int, int], ...] = ()
     margin: tuple[float, ...] = ()
     pair_weight: tuple[float, ...] = ()
-    counted_only: bool = False
+    denominator_only: bool = False
 
-    def only(self, keep: Sequence[int], **changes: Any) -> Item:
+    def only(self, keep: Sequence[int], **changes: Any) -> Example:
         """The item with the completions `keep`, in that order, its group cut alike; pairs would point elsewhere, and go."""
         tokens = replace(
             self.tokens,
@@ -59,7 +59,7 @@ def cut_group(group: Group, keep: Sequence[int]) -> Group:
     )
 
 
-def with_pairs(item: Item) -> Item:
+def with_pairs(item: Example) -> Example:
     """The item with all pairs of its group's scores, each weighted 1 / (number of pairs); ties give none.
 
     A pair with a soft label (p, 1 - p) counts both ways, weighted p and 1 - p: its loss is the cross-entropy with the label.
@@ -74,30 +74,30 @@ def with_pairs(item: Item) -> Item:
     return replace(item, pairs=named, margin=tuple(gap.tolist()), pair_weight=tuple(weight.tolist()))
 
 
-def split_dead(item: Item) -> list[Item]:
-    """The completions with a non-zero advantage, and those with zero advantage as a counted-only item. An exact saving."""
+def split_zero_advantage(item: Example) -> list[Example]:
+    """The completions with a non-zero advantage, and those with zero advantage as a denominator-only item. An exact saving."""
     advantage = item.per_completion["advantage"]
     live = [i for i, a in enumerate(advantage) if a != 0.0]
     dead = [i for i, a in enumerate(advantage) if a == 0.0]
     parts = [item.only(live)] if live else []
-    return parts + ([item.only(dead, counted_only=True)] if dead else [])
+    return parts + ([item.only(dead, denominator_only=True)] if dead else [])
 
 
-def micro_batches(items: Sequence[Item], tokens_per_microbatch: int) -> list[Batch]:
-    """Pack the items of one step into micro-batches under a token budget, live items and counted-only ones apart."""
+def micro_batches(items: Sequence[Example], tokens_per_microbatch: int) -> list[Batch]:
+    """Pack the items of one step into micro-batches under a token budget, live items and denominator-only ones apart."""
     batches = []
-    for counted_only in (False, True):
-        chosen = [i for i in items if i.counted_only == counted_only]
+    for denominator_only in (False, True):
+        chosen = [i for i in items if i.denominator_only == denominator_only]
         for indices in split_by_tokens([i.tokens.size for i in chosen], tokens_per_microbatch):
             batches.append(assemble([chosen[i] for i in indices]))
     return batches
 
 
-def assemble(items: Sequence[Item]) -> Batch:
+def assemble(items: Sequence[Example]) -> Batch:
     """One packed batch of items, with every field that all of them have."""
     batch = pack([i.tokens for i in items])
     width = batch.completion_mask.shape[1]
-    fields: dict[str, Any] = {"counted_only": items[0].counted_only}
+    fields: dict[str, Any] = {"denominator_only": items[0].denominator_only}
     for name in TOKEN_FIELDS:
         if all(name in i.per_token for i in items):
             rows = [row for i in items for row in i.per_token[name]]
@@ -116,7 +116,7 @@ def _pad(rows: Sequence[Tensor], width: int) -> Tensor:
     return torch.nn.functional.pad(padded, (0, width - padded.shape[1]))
 
 
-def _pairs(items: Sequence[Item]) -> dict[str, Tensor]:
+def _pairs(items: Sequence[Example]) -> dict[str, Tensor]:
     pairs, offset = [], 0
     for item in items:
         pairs += [(offset + i, offset + j) for i, j in item.pairs]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evenhand.data.batch import split_by_tokens
 from evenhand.errors import UserError
-from evenhand.train.examples import Item, assemble, unpad
+from evenhand.train.examples import Example, assemble, unpad
 from evenhand.types import Head
 
 Rows = list[tuple[Tensor, ...]]
@@ -23,7 +23,7 @@ NAMES = {
 @torch.no_grad()
 def read(
     model: nn.Module,
-    items: Sequence[Item],
+    items: Sequence[Example],
     heads: frozenset[Head],
     *,
     tokens_per_microbatch: int,
@@ -48,7 +48,7 @@ def read(
     return out
 
 
-def _check(model: nn.Module, item: Item, head: Head, rows: tuple[Tensor, ...]) -> None:
+def _check(model: nn.Module, item: Example, head: Head, rows: tuple[Tensor, ...]) -> None:
     """One value that is not finite would spread over its whole step, and every prompt after it."""
     if all(bool(row.isfinite().all()) for row in rows):
         return

@@ -71,7 +71,7 @@ def accumulate(
     loss = torch.zeros((), device=totals.device)
     metrics: dict[str, Weighted] = {}
     for batch in batches:
-        if batch.counted_only:
+        if batch.denominator_only:
             continue
         terms = objective(model(batch, objective.reads, temperature=temperature), batch)
         share = weighted_loss(terms, totals)

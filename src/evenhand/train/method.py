@@ -10,7 +10,8 @@ from typing import Any
 from evenhand.objectives import Pairwise
 from evenhand.protocols import Objective
 from evenhand.registry import Registry
-from evenhand.train.rollouts import PAIRINGS, TOKEN_CREDITS, Rollouts
+from evenhand.train.policies import INITIAL_POLICY, NONE
+from evenhand.train.rollouts import Rollouts
 from evenhand.types import Head, Need
 
 DEMONSTRATIONS, PREFERENCES, BINARY, PROMPTS = "demonstrations", "preferences", "binary", "prompts"
@@ -22,7 +23,7 @@ COMPARISONS = "comparisons"
 class Method:
     """Five coordinates. `data` names the split it learns from; `rollouts` is None for a fixed dataset.
 
-    `reference`: none, start (the policy every arm starts from, frozen) or generator (the policy that sampled the rollout).
+    `reference` is a name of `train.policies`: none, start (the initial policy, frozen) or generator (what sampled the rollout).
     `network`: policy, reward (a scalar head), value (a policy with a value head) or critic (a policy and a value network of its
     own). `label_baseline` turns binary labels into advantages +-1 - c (TOPR). `temperature` divides the logits in training; None
     is the sampler's for rollouts and 1 for fixed data. `learning_rate` is the default where the experiment names none.
@@ -31,7 +32,7 @@ class Method:
     objective: Objective
     data: str
     rollouts: Rollouts | None = None
-    reference: str = "none"
+    reference: str = NONE
     network: str = "policy"
     label_baseline: float | None = None
     temperature: float | None = None
@@ -55,20 +56,20 @@ class Method:
     @property
     def skips_zero_advantage(self) -> bool:
         """True when a completion with zero advantage has exactly zero gradient, so that the loop need not run it."""
-        plan = self.rollouts
-        per_completion = plan is not None and plan.select == "none" and plan.credit not in TOKEN_CREDITS
+        per_completion = self.rollouts is not None and self.rollouts.credit.per_completion
         return per_completion and getattr(self.objective, "skips_zero_advantage", False)
 
     @property
     def compares_exactly(self) -> bool:
-        """True when the policy is asked for its exact KL to the frozen start."""
-        in_reward = self.rollouts is not None and self.rollouts.kl and self.rollouts.kl_estimator == "exact"
-        return Head.KL in self.objective.reads or bool(in_reward)
+        """True when the policy is asked for its exact KL to the initial policy."""
+        in_reward = self.rollouts is not None and Head.KL in self.rollouts.kl.reads
+        return Head.KL in self.objective.reads or in_reward
 
     @property
     def rounds(self) -> bool:
         """True where training falls into rounds: a selection from many rollouts, trained on for many steps."""
-        return self.rollouts is not None and self.rollouts.select in PAIRINGS and self.rollouts.updates > 1
+        plan = self.rollouts
+        return plan is not None and Need.PAIRS in plan.credit.provides and plan.schedule.updates > 1
 
     @property
     def implied_reward(self) -> dict[str, Any] | None:
@@ -83,15 +84,14 @@ class Method:
             return {"kind": "preference"}
         if isinstance(self.objective, Pairwise) and self.objective.loss in ("dpo", "local") and not self.online:
             scaled = {} if self.temperature is None else {"temperature": self.temperature}
-            return {
-                "kind": "policy", "beta": self.objective.parameters["beta"], "reference": self.reference == "start", **scaled
-            }  # fmt: skip
+            beta, against = self.objective.parameters["beta"], self.reference == INITIAL_POLICY
+            return {"kind": "policy", "beta": beta, "reference": against, **scaled}
         return None
 
     @property
     def provides(self) -> frozenset[Need]:
         """What this method's source puts into its batches; `objective.needs` must be within it."""
-        reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != "none" else set()
+        reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != NONE else set()
         always = {Need.STATISTICS, Need.SCORE}
         if self.rollouts is None:
             credit = {Need.PAIRS} if self.data == PREFERENCES else {Need.SCORE}
@@ -99,10 +99,8 @@ class Method:
             if labels and reference:
                 labels.add(Need.BEHAVIOUR_LOGP)
             return frozenset(always | reference | credit | labels)
-        pairs: dict[str, set[Need]] = {name: {Need.PAIRS} for name in PAIRINGS}
-        selected = {**pairs, "best": set()}.get(self.rollouts.select, {Need.ADVANTAGE})
         value = {Need.VALUE} if self.network in ("value", "critic") else set()
-        return frozenset(always | reference | selected | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
+        return frozenset(always | reference | self.rollouts.credit.provides | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
 
 
 METHODS = Registry[Callable[..., Method]]("method", facts=("space",))

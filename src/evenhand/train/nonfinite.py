@@ -70,7 +70,7 @@ def first_not_finite(metrics: Mapping[str, float]) -> tuple[str, float] | None:
 @torch.no_grad()
 def diagnose(model: nn.Module, objective: Objective, batches: Sequence[Batch], temperature: float) -> Diagnosis:
     """Looks again at a step that failed, from its beginning. `batches` hold their whole-step statistics, if there are any."""
-    run = [(n, b) for n, b in enumerate(batches) if not b.counted_only]
+    run = [(n, b) for n, b in enumerate(batches) if not b.denominator_only]
     largest = _largest("weight", list(model.parameters())) | _largest("advantage", [b.advantage for _, b in run])
     diagnosis = partial(Diagnosis, microbatches=len(batches), reward=_range([b.score for _, b in run]))
     if not all(bool(p.isfinite().all()) for p in model.parameters()):

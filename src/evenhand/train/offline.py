@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from evenhand.core.kto import mismatched
 from evenhand.protocols import Step
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Item, micro_batches
+from evenhand.train.examples import Example, micro_batches
 from evenhand.train.shuffling import window
-from evenhand.types import Need
+from evenhand.types import TokenGroup
 
-Reference = Callable[[Sequence[Item]], list[tuple[Tensor, ...]]]
+Reference = Callable[[Sequence[Example]], list[tuple[Tensor, ...]]]
 """Log-probs of items under the frozen reference."""
 
 
@@ -24,24 +24,27 @@ Reference = Callable[[Sequence[Item]], list[tuple[Tensor, ...]]]
 class FixedSource:
     """Items in a keyed order, `prompts_per_step` of them in each optimizer step. It has no state: step i is a function of i.
 
-    With `reference`, each step also carries counted-only rows that pair its prompts with other prompts' completions (KTO).
+    With `reference`, each step also carries denominator-only rows that pair its prompts with other prompts' completions (KTO).
     """
 
-    items: Sequence[Item]
+    items: Sequence[Example]
     prompts_per_step: int
     tokens_per_microbatch: int
     seed: int
     ledger: Ledger
-    provides: frozenset[Need]
     reference: Reference | None = None
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> Sequence[TokenGroup]:
+        return [e.tokens for e in self.items]
 
     def step(self, index: int) -> Step:
         rows = window(self.seed, "rows", len(self.items), index * self.prompts_per_step, self.prompts_per_step)
         chosen = [self.items[i] for i in rows]
         if self.reference is not None:
             chosen = chosen + mismatched_items(chosen, self.reference)
-        self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.counted_only)
+        self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.denominator_only)
         return Step(micro_batches(chosen, self.tokens_per_microbatch))
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,8 +54,8 @@ class FixedSource:
         return None
 
 
-def mismatched_items(items: Sequence[Item], reference: Reference) -> list[Item]:
-    """Each prompt with a completion of another prompt, each completion used once, as counted-only rows with NaN score."""
+def mismatched_items(items: Sequence[Example], reference: Reference) -> list[Example]:
+    """Each prompt with a completion of another prompt, each completion used once, as denominator-only rows with NaN score."""
     names = {item.tokens.group.prompt.id: n for n, item in enumerate(items)}
     prompts = torch.tensor([names[item.tokens.group.prompt.id] for item in items])
     partners = mismatched(prompts).tolist()
@@ -62,6 +65,6 @@ def mismatched_items(items: Sequence[Item], reference: Reference) -> list[Item]:
             continue
         other = items[partner].tokens.completions[:1]
         tokens = replace(item.tokens, completions=other)
-        out.append(Item(tokens=tokens, per_completion={"score": (float("nan"),)}, counted_only=True))
+        out.append(Example(tokens=tokens, per_completion={"score": (float("nan"),)}, denominator_only=True))
     logp = reference(out)
     return [replace(i, per_token={"ref_logp": row}) for i, row in zip(out, logp, strict=True)]

@@ -1,0 +1,11 @@
+"""Which policy is meant, in the words of an experiment file."""
+
+NONE = "none"
+INITIAL_POLICY = "start"
+"""The policy that every arm starts from, frozen."""
+PREVIOUS = "previous"
+"""The policy as it was one rollout ago."""
+LAST = "last"
+"""The policy as it is, at the end of the last rollout."""
+GENERATOR = "generator"
+"""The policy that sampled the rollout."""

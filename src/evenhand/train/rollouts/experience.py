@@ -1,0 +1,106 @@
+"""A scored rollout as a credit sees it, and what a credit is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from evenhand.seeding import rng
+from evenhand.train.examples import Example
+from evenhand.train.rollouts.kl import ESTIMATORS, sequence_kl
+from evenhand.types import Head, Need
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """One rollout: P groups of G completions, tokenised, scored and read.
+
+    `reward` [P, G]: length penalties taken off, a KL not; NaN counts nowhere. `memory` holds numbers that a credit keeps from one
+    rollout to the next; it is JSON and part of every checkpoint.
+    """
+
+    examples: Sequence[Example]
+    reward: Tensor
+    kl_coefficient: float
+    kl_estimator: str
+    memory: dict[str, float]
+    seed: int
+    rollout: int
+
+    @property
+    def completion_reward(self) -> Tensor:
+        """The reward [P, G] less the coefficient times the KL of each whole completion."""
+        if not self.kl_coefficient:
+            return self.reward
+        return self.reward - self.kl_coefficient * sequence_kl(self.examples, self.kl_estimator)
+
+    def token_kl(self) -> list[Tensor]:
+        """The KL at every token: a row per completion [P G]."""
+        return [row for e in self.examples for row in ESTIMATORS[self.kl_estimator](e)]
+
+    @property
+    def scores(self) -> Tensor:
+        """The scores [P, G] in float64, for comparing them."""
+        return torch.tensor([e.tokens.group.scores for e in self.examples], dtype=torch.float64)
+
+    def uniform(self, name: str) -> Tensor:
+        """Random numbers [P, G] in [0, 1), keyed by seed, rollout and `name`."""
+        return torch.from_numpy(rng(self.seed, name, self.rollout).random(self.reward.shape))
+
+    def credited(self, advantage: Tensor) -> list[Example]:
+        """The examples with an advantage [P, G] per completion."""
+        return [
+            replace(e, per_completion={"advantage": tuple(a)}) for e, a in zip(self.examples, advantage.tolist(), strict=True)
+        ]
+
+    def credited_tokens(self, advantage: Tensor, returns: Tensor) -> list[Example]:
+        """The examples with an advantage and a return per token, [P G, C] each, right-padded."""
+        out, at = [], 0
+        for e in self.examples:
+            rows = [(n, len(c.ids)) for n, c in enumerate(e.tokens.completions, at)]
+            at += len(rows)
+            fields = {
+                "returns": tuple(returns[n, :length].clone() for n, length in rows),
+                "token_advantage": tuple(advantage[n, :length].clone() for n, length in rows),
+            }
+            out.append(replace(e, per_token={**e.per_token, **fields}))
+        return out
+
+
+class Credit(Protocol):
+    """From a rollout to what is trained on: its examples with advantages, or those that a selection keeps.
+
+    A frozen dataclass without state of its own: what it remembers is in `Experience.memory`.
+    """
+
+    provides: ClassVar[frozenset[Need]] = frozenset({Need.ADVANTAGE})
+    reads: ClassVar[frozenset[Head]] = frozenset()
+    """What the policy must be asked for first; `Head.VALUE` needs a method with a value network."""
+    per_completion: ClassVar[bool] = True
+    """One advantage for all tokens of a completion: where it is zero, nothing is learned from it."""
+    compares: ClassVar[bool] = False
+    """Compares the completions of one prompt with each other: a flat group then teaches nothing."""
+
+    def __call__(self, experience: Experience) -> list[Example]: ...
+
+    def about(self) -> str:
+        """One line for the manual: the formula of the class's docstring, or its first line."""
+        return stated(type(self))
+
+
+def stated(function: Any) -> str:
+    """The formula that a docstring states: its first line that begins with one, up to the explanation; else its first sentence.
+
+    >>> from evenhand.core import credit
+    >>> stated(credit.centre)
+    '`A_i = r_i - mean(r)` within each group'
+    """
+    lines = (inspect.getdoc(function) or "").split("\n")
+    line = next((line for line in lines if line.startswith("`")), lines[0])
+    return re.split(r": |\.(?=\s+[A-Z`]|$)", line)[0]

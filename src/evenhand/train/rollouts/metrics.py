@@ -1,0 +1,54 @@
+"""What a rollout shows of itself, and the check that its rewards are numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from evenhand.core.credit import FLAT
+from evenhand.errors import UserError
+from evenhand.train.examples import Example
+from evenhand.train.rollouts.kl import completion_kl
+from evenhand.train.rollouts.shaping import spread
+from evenhand.types import Finish, Group, Scores
+
+
+def summary(groups: Sequence[Group], examples: Sequence[Example]) -> dict[str, float]:
+    """Reward, length, truncation, entropy and KL of a rollout, as plain means over completions."""
+    completions = [c for g in groups for c in g.completions]
+    scores = [s for g in groups for s in g.scores if s == s]
+    tokens = sum(len(c.tokens or ()) for c in completions)
+    out = {
+        "reward": sum(scores) / max(1, len(scores)),
+        "length": tokens / len(completions),
+        "truncated": sum(c.finish is Finish.LENGTH for c in completions) / len(completions),
+        "entropy": -sum(float(r.sum()) for e in examples for r in e.per_token["old_logp"]) / max(1, tokens),
+        "flat": sum(spread(g) <= FLAT for g in groups) / len(groups),
+    }
+    if "ref_logp" in examples[0].per_token:
+        out["kl"] = sum(sum(completion_kl(e)) for e in examples) / len(completions)
+    for name in groups[0].parts:
+        values = [v for g in groups for v in g.parts[name] if v == v]
+        out[f"reward/{name}"] = sum(values) / max(1, len(values))
+    return out
+
+
+def watched(groups: Sequence[Group]) -> dict[str, float]:
+    """For the monitor alone: shares of the completions that repeat an earlier one of their group, and that have no score."""
+    count = sum(len(g.completions) for g in groups)
+    different = sum(len({c.tokens or c.text for c in g.completions}) for g in groups)
+    unscored = sum(s != s for g in groups for s in g.scores)
+    return {"watched/duplicates": 1 - different / count, "watched/unscored": unscored / count}
+
+
+def checked(groups: Sequence[Group], scores: Sequence[Scores]) -> Sequence[Scores]:
+    """The scores, none of them infinite. NaN is an answer that could not be scored, and counts nowhere."""
+    for group, found in zip(groups, scores, strict=True):
+        for completion, value in zip(group.completions, found.values, strict=True):
+            if math.isinf(value):
+                raise UserError(
+                    f"the reward is {value}", where=f"prompt {group.prompt.id}, answer {completion.text[:60]!r}",
+                    why="one infinite reward makes every advantage of its group, and so the weights, not a number",
+                    fix="return a large finite number, or None (not scored) for an answer that the reward cannot judge",
+                )  # fmt: skip
+    return scores

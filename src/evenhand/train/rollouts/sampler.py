@@ -1,0 +1,63 @@
+"""Who writes the completions of a group, at which temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from evenhand.engines.checks import per_completion
+from evenhand.errors import one_of
+from evenhand.protocols import Engine
+from evenhand.seeding import keyed
+from evenhand.train.policies import INITIAL_POLICY, NONE, PREVIOUS
+from evenhand.types import Group, Prompt, Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploration:
+    """How groups are made to differ, and what happens to those that do not.
+
+    Completion i is sampled at temperatures[i mod len] (empty: the experiment's). `partner` lets the frozen initial policy, or the
+    policy as it was one rollout ago, write the second half of every group. `refill` draws up to that many further times for
+    prompts whose group is flat (DAPO).
+    """
+
+    temperatures: tuple[float, ...] = ()
+    partner: str = NONE
+    refill: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("partner", self.partner, (NONE, INITIAL_POLICY, PREVIOUS), where="rollouts")
+
+    def settings(self, n: int, sampling: Sampling) -> Sampling | list[Sampling]:
+        """The sampling parameters of a group: of all its completions, or of each."""
+        mixed = self.temperatures
+        return [replace(sampling, temperature=mixed[i % len(mixed)]) for i in range(n)] if mixed else sampling
+
+    def sampler_matches_trainer(self, sampling: Sampling, temperature: float) -> bool:
+        """True when the sampler's log-probs are the trainer's own: nothing cut off, one author, and training's temperature.
+
+        >>> Exploration().sampler_matches_trainer(Sampling(top_k=5), 1.0)
+        False
+        """
+        used = set(self.temperatures) or {sampling.temperature}
+        return self.partner == NONE and sampling.top_p == 1.0 and sampling.top_k == 0 and used == {temperature}
+
+
+@dataclass(kw_only=True)
+class Sampler:
+    """A group per prompt; with a partner, the second half of its completions are the partner's, at the same temperatures."""
+
+    engine: Engine
+    sampling: Sampling
+    partner: Engine | None = None
+
+    def __call__(self, prompts: Sequence[Prompt], n: int, exploration: Exploration, *, seed: int) -> list[Group]:
+        settings = exploration.settings(n, replace(self.sampling, seed=seed))
+        if self.partner is None:
+            return self.engine.generate(prompts, n, settings)
+        each, half = per_completion(n, settings), -(-n // 2)
+        others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[half:]]  # else equal weights would say equal things
+        own = self.engine.generate(prompts, half, each[:half])
+        theirs = self.partner.generate(prompts, len(others), others)
+        return [replace(a, completions=a.completions + b.completions, scores=()) for a, b in zip(own, theirs, strict=True)]

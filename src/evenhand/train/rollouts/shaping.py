@@ -1,0 +1,75 @@
+"""What is taken off a reward before anything is credited: length penalties, and what becomes of answers that the limit cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from evenhand.core import kl_control
+from evenhand.train.examples import Example
+from evenhand.types import Finish, Group
+
+UNSHAPED = "unshaped"
+"""The part of a group's scores that holds the reward as it was."""
+
+
+class Shaping(Protocol):
+    """A scored group with other scores; the reward as it was goes into the part UNSHAPED."""
+
+    def __call__(self, group: Group) -> Group: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthPenalty:
+    """`per_character` off the reward for each character, and DAPO's soft penalty in the last `buffer` tokens before `limit`."""
+
+    per_character: float = 0.0
+    limit: int = 0
+    buffer: int = 0
+
+    def __call__(self, group: Group) -> Group:
+        if not (self.per_character or self.buffer):
+            return group
+        penalty = torch.tensor([self.per_character * len(c.text) for c in group.completions])
+        if self.buffer:
+            length = torch.tensor([float(len(c.tokens or ())) for c in group.completions])
+            penalty = penalty - kl_control.overlong_penalty(length, limit=self.limit, buffer=self.buffer)
+        scores = tuple(s - p for s, p in zip(group.scores, penalty.tolist(), strict=True))
+        return replace(group, scores=scores, parts={**group.parts, UNSHAPED: group.scores})
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """`mask`: no loss on an answer that the limit cut, whose reward counts in the credit of the others if `in_baseline`."""
+
+    mask: bool = False
+    in_baseline: bool = True
+
+    def rewards(self, examples: Sequence[Example]) -> Tensor:
+        """The rewards [P, G] that are credited, NaN where one counts nowhere."""
+        reward = torch.tensor([e.tokens.group.scores for e in examples], dtype=torch.float32)
+        if self.mask and not self.in_baseline:
+            reward = torch.where(torch.tensor([truncated(e) for e in examples]), torch.nan, reward)
+        return reward
+
+    def weighted(self, example: Example) -> Example:
+        """Weight 0 for a completion that could not be scored, and for a masked one; nothing changes if all count."""
+        scores = example.tokens.group.scores
+        counts = [score == score and not (self.mask and cut) for score, cut in zip(scores, truncated(example), strict=True)]
+        return replace(example, per_completion={**example.per_completion, "weight": tuple(map(float, counts))})
+
+
+def truncated(example: Example) -> list[bool]:
+    """Which completions the limit cut."""
+    return [c.finish is Finish.LENGTH for c in example.tokens.group.completions]
+
+
+def spread(group: Group, *, unshaped: bool = False) -> float:
+    """Range of a group's known scores, or of the rewards before length penalties; 0 when fewer than two are known."""
+    scores = group.parts.get(UNSHAPED, group.scores) if unshaped else group.scores
+    known = [s for s in scores if s == s]
+    return max(known) - min(known) if len(known) > 1 else 0.0

@@ -1,0 +1,149 @@
+"""A source over rollouts: sample, score, shape, read, credit, train on. Every online method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from evenhand.core.credit import FLAT
+from evenhand.protocols import Reward, Step
+from evenhand.seeding import keyed
+from evenhand.train import example_codec
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Example, micro_batches, split_zero_advantage
+from evenhand.train.method import Method
+from evenhand.train.policies import GENERATOR
+from evenhand.train.rollouts.experience import Experience
+from evenhand.train.rollouts.kl import sequence_kl
+from evenhand.train.rollouts.metrics import checked, summary, watched
+from evenhand.train.rollouts.plan import Rollouts
+from evenhand.train.rollouts.reader import Reader
+from evenhand.train.rollouts.sampler import Sampler
+from evenhand.train.rollouts.schedule import Buffer
+from evenhand.train.rollouts.shaping import spread
+from evenhand.train.shuffling import window
+from evenhand.types import Group, Head, Need, Prompt, TokenGroup
+
+
+@dataclass(kw_only=True)
+class RolloutSource:
+    """Optimizer steps over rollouts of the current policy, as the method's `Rollouts` say.
+
+    `collected(rollout)` is called after a rollout was sampled and read, before the first update on it: where a partner catches
+    up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of the
+    data that every rollout is trained with. State: the buffer of a rollout that is still being trained on, and what credits and
+    the KL coefficient remember.
+    """
+
+    method: Method
+    prompts: Sequence[Prompt]
+    sampler: Sampler
+    reward: Reward
+    reader: Reader
+    prompts_per_step: int
+    tokens_per_microbatch: int
+    seed: int
+    ledger: Ledger
+    collected: Callable[[int], None] = lambda rollout: None
+    carried: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    fixed: Sequence[Example] = ()
+    memory: dict[str, float] = field(default_factory=dict, init=False)
+    metrics: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.buffer = Buffer(schedule=self.plan.schedule, seed=self.seed, fixed=self.fixed)
+
+    @property
+    def plan(self) -> Rollouts:
+        assert self.method.rollouts is not None, "an offline method has no rollouts"
+        return self.method.rollouts
+
+    @property
+    def groups(self) -> Sequence[TokenGroup]:
+        return [e.tokens for e in self.buffer.examples]
+
+    def step(self, index: int) -> Step:
+        rollout, update = divmod(index, self.plan.schedule.updates)
+        if update == 0:
+            fresh, self.metrics = self.collect(rollout)
+            self.buffer.add(fresh)
+            self.collected(rollout)
+        chosen = self.buffer.share(rollout, update)
+        if self.method.skips_zero_advantage:
+            chosen = [piece for example in chosen for piece in split_zero_advantage(example)]
+        self.ledger.tokens_trained += sum(e.tokens.size for e in chosen if not e.denominator_only)
+        return Step(micro_batches(chosen, self.tokens_per_microbatch), self.metrics)
+
+    def collect(self, rollout: int) -> tuple[list[Example], dict[str, float]]:
+        """One rollout: sampled, scored, read, credited."""
+        plan, groups = self.plan, self._scored_groups(rollout)
+        examples = [Example(tokens=self.reader.tokenise(g)) for g in groups]
+        with self.ledger.phase("score"):
+            examples = self.reader(examples, self._heads(), generator_is_reference=self.method.reference == GENERATOR)
+        metrics = summary(groups, examples) | watched(groups)
+        compared = "ref_logp" in examples[0].per_token
+        learned = plan.credit(
+            Experience(
+                examples=examples, reward=plan.truncation.rewards(examples), memory=self.memory, seed=self.seed, rollout=rollout,
+                kl_coefficient=plan.kl.current(self.memory) if compared else 0.0, kl_estimator=plan.kl.estimator,
+            )
+        )  # fmt: skip
+        if plan.kl.target and compared:
+            plan.kl.adapt(self.memory, sequence_kl(examples))
+            metrics["kl_coefficient"] = plan.kl.current(self.memory)
+        return [self._finished(e) for e in learned], metrics
+
+    def _scored_groups(self, rollout: int) -> list[Group]:
+        """Groups of this rollout's prompts; flat ones are replaced by further prompts while `refill` allows."""
+        count, tries = self.plan.schedule.prompts(self.prompts_per_step), self.plan.exploration.refill + 1
+        kept: list[Group] = []
+        for attempt in range(tries):
+            if (wanted := count - len(kept)) == 0:
+                break
+            rows = window(self.seed, "prompts", len(self.prompts), (rollout * tries + attempt) * count, wanted)
+            groups = self.scored([self.prompts[i] for i in rows], keyed(self.seed, "rollout", rollout, attempt))
+            last = attempt == tries - 1
+            kept += groups if last else [g for g in groups if spread(g, unshaped=True) > FLAT]
+        return kept
+
+    def scored(self, prompts: Sequence[Prompt], seed: int) -> list[Group]:
+        """A group per prompt with its shaped scores; `seed` keys the sampling."""
+        n = self.plan.completions_per_prompt
+        with self.ledger.phase("generate"):
+            groups = self.sampler(prompts, n, self.plan.exploration, seed=seed)
+        with self.ledger.phase("score"):
+            scores = checked(groups, self.reward(groups))
+        self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        self.ledger.reward_calls += len(groups) * n
+        scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
+        return [self.plan.shaping(g) for g in scored]
+
+    def _heads(self) -> frozenset[Head]:
+        """What the trainer must be asked for: log-probs only where later updates or the way of sampling need its own."""
+        plan, needs, sampling = self.plan, self.method.objective.needs, self.sampler.sampling
+        heads = plan.credit.reads | plan.kl.reads | ({Head.VALUE} if Need.VALUE in needs else set())
+        off_policy = plan.schedule.updates > 1 and Need.OLD_LOGP in needs
+        temperature = self.method.logit_temperature(sampling.temperature)
+        own = off_policy or not plan.exploration.sampler_matches_trainer(sampling, temperature)
+        return heads | {Head.LOGP} if own else heads
+
+    def _finished(self, example: Example) -> Example:
+        """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""
+        drop = {"exact_kl"}
+        if self.plan.schedule.updates == 1:
+            drop.add("old_logp")
+        if Need.REF_LOGP not in self.method.objective.needs:
+            drop.add("ref_logp")
+        example = replace(example, per_token={k: v for k, v in example.per_token.items() if k not in drop})
+        return self.plan.truncation.weighted(example)
+
+    def state_dict(self) -> dict[str, Any]:
+        examples = [example_codec.to_json(e) for e in self.buffer.examples]
+        return {"examples": examples, "metrics": self.metrics, "memory": self.memory}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.buffer.examples = [example_codec.from_json(e) for e in state["examples"]]
+        self.metrics, self.memory = dict(state["metrics"]), dict(state["memory"])
