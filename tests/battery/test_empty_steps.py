@@ -27,7 +27,7 @@ def test_all_groups_flat():
     torch.testing.assert_close(found.distribution().detach(), REF)
 
 
-def test_all_rows_counted_only():
+def test_all_rows_denominator_only():
     method = methods.build("rloo", {"kl": 0.0}, steps=5, max_tokens=8)
     items = [replace(i, denominator_only=True) for i in items_for(method)]
     model = network(method)
