@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from evenhand.spec.tuning import MeanReward, Tune
-from evenhand.tuning.measure import DONE, FAILED, Outcome, behind, best, worst
+from evenhand.tuning.measure import DONE, FAILED, TrialOutcome, behind, best, worst
 from evenhand.tuning.trials import Trial
 
 
 def outcome(number, row):
     trial = Trial(arm="dpo", number=number, settings={}, fits={}, verdicts={})
     if row is None:
-        return Outcome(trial=trial, status=FAILED)
-    return Outcome(trial=trial, status=DONE, value=float(np.mean(row)), ci95=(0.0, 1.0), table=np.array([row], dtype=float))
+        return TrialOutcome(trial=trial, status=FAILED)
+    return TrialOutcome(trial=trial, status=DONE, value=float(np.mean(row)), ci95=(0.0, 1.0), table=np.array([row], dtype=float))
 
 
 def test_the_best_is_the_highest_and_the_earliest_among_equals():

@@ -12,13 +12,11 @@ from evenhand.errors import UserError
 from evenhand.report.figures import PlotFigure, csv_text, data_link
 from evenhand.report.formatting import amount, fixed
 from evenhand.report.page import assets, environment
-from evenhand.report.plots.settings import settings_figures
+from evenhand.report.plots.settings import TuneEntry, settings_figures
 from evenhand.report.style import ArmStyle, arm_styles
 from evenhand.report.text import listed
 from evenhand.report.tuned import setting_text
 from evenhand.results.files import read_json
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def section(name: str, raw: Row, style: ArmStyle, found: Mapping[str, Any]) -> ArmSection:
+def section(name: str, raw: TuneEntry, style: ArmStyle, found: Mapping[str, Any]) -> ArmSection:
     """One arm."""
     ranked = sorted(raw["trials"], key=lambda t: (t["value"] is None, -(t["value"] or 0.0), t["trial"]))
     return ArmSection(
@@ -99,7 +97,7 @@ def section(name: str, raw: Row, style: ArmStyle, found: Mapping[str, Any]) -> A
     )  # fmt: skip
 
 
-def _sentence(raw: Row) -> str:
+def _sentence(raw: TuneEntry) -> str:
     """What was chosen, and how far it can be told from the others."""
     if raw["chosen"] is None:
         return "Every trial failed, so the settings stay as they were given."
@@ -115,14 +113,14 @@ def _sentence(raw: Row) -> str:
     return sentence + "It can be told from every other trial."
 
 
-def _warnings(raw: Row) -> list[str]:
+def _warnings(raw: TuneEntry) -> list[str]:
     found = [f"{edge}: a wider space may hold a better one." for edge in raw["edges"]]
     if failed := [t for t in raw["trials"] if t["status"] == "failed"]:
         found.append(f"{len(failed)} of {len(raw['trials'])} trials failed; they count as the worst.")
     return found
 
 
-def _row(trial: Row, raw: Row) -> TrialRow:
+def _row(trial: TuneEntry, raw: TuneEntry) -> TrialRow:
     lag, ledger = trial["behind"], trial["ledger"] or {}
     alike = trial["trial"] in raw["alike"]
     mark = "failed" if trial["value"] is None else "chosen" if trial["trial"] == raw["chosen"] else "alike" if alike else "behind"

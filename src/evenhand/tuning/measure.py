@@ -21,7 +21,7 @@ DONE, FAILED, OPEN = "done", "failed", "open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TrialOutcome:
     """A finished trial: `value` (higher is better) with its 95% interval, None where it failed; `table` [seeds, prompts]."""
 
     trial: Trial
@@ -33,7 +33,7 @@ class Outcome:
     ledger: Mapping[str, float] | None = None
 
 
-def measured(trial: Trial, tune: Tune, nodes: Mapping[str, Node], store: Store) -> Outcome:
+def measured(trial: Trial, tune: Tune, nodes: Mapping[str, Node], store: Store) -> TrialOutcome:
     """A trial whose verdicts are in the store. A reward that gives no number for an answer fails the trial."""
     field = "gold" if isinstance(tune.objective, MeanReward) else "outcome"
     rows = [_load(store, nodes[name], "verdicts.json")[field] for name in trial.verdicts.values()]
@@ -41,7 +41,7 @@ def measured(trial: Trial, tune: Tune, nodes: Mapping[str, Node], store: Store) 
     ledger = _ledger(trial, nodes, store)
     if missing := int((~np.isfinite(table)).sum()):
         error = f"{tune.measure}: no number for {missing} of {table.size} answers"
-        return Outcome(trial=trial, status=FAILED, error=error, ledger=ledger)
+        return TrialOutcome(trial=trial, status=FAILED, error=error, ledger=ledger)
     if isinstance(tune.objective, MeanReward):
         mean = paired_difference(table, np.zeros_like(table))
         value, interval = mean.estimate, mean.ci95
@@ -49,16 +49,16 @@ def measured(trial: Trial, tune: Tune, nodes: Mapping[str, Node], store: Store) 
         rate = win_rate(table)
         value, interval = rate.estimate, rate.ci95
     low, high = interval
-    return Outcome(trial=trial, status=DONE, value=value, ci95=(float(low), float(high)), table=table, ledger=ledger)
+    return TrialOutcome(trial=trial, status=DONE, value=value, ci95=(float(low), float(high)), table=table, ledger=ledger)
 
 
-def worst(outcomes: Sequence[Outcome], tune: Tune) -> float:
+def worst(outcomes: Sequence[TrialOutcome], tune: Tune) -> float:
     """The value that a failed trial counts as: no win at all, or the lowest mean reward of any trial."""
     known = [o.value for o in outcomes if o.value is not None]
     return min(known, default=0.0) if isinstance(tune.objective, MeanReward) else 0.0
 
 
-def best(outcomes: Sequence[Outcome]) -> Outcome | None:
+def best(outcomes: Sequence[TrialOutcome]) -> TrialOutcome | None:
     """The trial with the highest value, the earliest among equals; None where all failed."""
     done = [o for o in outcomes if o.value is not None]
     return max(done, key=lambda o: (o.value, -o.trial.number)) if done else None
@@ -77,7 +77,7 @@ class Behind:
         return self.p_holm < 0.05
 
 
-def behind(outcomes: Sequence[Outcome], chosen: Outcome) -> dict[int, Behind]:
+def behind(outcomes: Sequence[TrialOutcome], chosen: TrialOutcome) -> dict[int, Behind]:
     """Every other finished trial against the chosen one, on the same prompts and seeds, by its number."""
     others = [o for o in outcomes if o.table is not None and o.trial.number != chosen.trial.number]
     found = [paired_difference(o.table, chosen.table) for o in others]

@@ -13,7 +13,7 @@ from evenhand.spec import search_spaces
 from evenhand.spec.tuning import Tuned, TunedArm
 from evenhand.stages.validation_split import FILE
 from evenhand.store.fingerprint import digest
-from evenhand.tuning.measure import Behind, Outcome, behind, best
+from evenhand.tuning.measure import Behind, TrialOutcome, behind, best
 from evenhand.tuning.study import Study
 
 
@@ -40,7 +40,7 @@ def record(study: Study, board: Board, loaded: Loaded[Any]) -> dict[str, Any]:
     }
 
 
-def arm_record(study: Study, arm: str, outcomes: list[Outcome]) -> dict[str, Any]:
+def arm_record(study: Study, arm: str, outcomes: list[TrialOutcome]) -> dict[str, Any]:
     """One arm's trials. `chosen` is the best trial's number, None where every trial failed."""
     space, chosen = study.spaces[arm], best(outcomes)
     given = search_spaces.given(study.arms[arm], study.experiment, space)
@@ -62,7 +62,7 @@ def arm_record(study: Study, arm: str, outcomes: list[Outcome]) -> dict[str, Any
     }
 
 
-def trial_record(study: Study, outcome: Outcome, against_best: Behind | None) -> dict[str, Any]:
+def trial_record(study: Study, outcome: TrialOutcome, against_best: Behind | None) -> dict[str, Any]:
     """One trial, counted from 1. `behind` is its distance from the chosen one, None for that one and for a failed one."""
     lag = None
     if against_best is not None:

@@ -13,7 +13,7 @@ from evenhand.spec import search_spaces
 from evenhand.spec.experiment import Experiment
 from evenhand.store.store import Store
 from evenhand.tuning.ask import ask, blind
-from evenhand.tuning.measure import DONE, FAILED, OPEN, Outcome, best, measured, worst
+from evenhand.tuning.measure import DONE, FAILED, OPEN, TrialOutcome, best, measured, worst
 from evenhand.tuning.trials import Nodes, Settings, Trial, planned
 
 KINDS = ("fit", "generate", "judge")
@@ -34,7 +34,7 @@ class Study:
         self.spaces = {name: found for name, arm in self.arms.items() if (found := search_spaces.space_of(arm, experiment))}
         self.nodes = Nodes()
         self.trials: dict[str, list[Trial]] = {name: [] for name in self.spaces}
-        self._ended: dict[tuple[str, int], Outcome] = {}
+        self._ended: dict[tuple[str, int], TrialOutcome] = {}
 
     def __call__(self, board: Board) -> list[Node]:
         new: list[Node] = []
@@ -52,7 +52,7 @@ class Study:
             trial, new = planned(self.experiment, arm, number, settings, chosen, self.nodes)
         except UserError as error:
             trial, new = Trial(arm=arm, number=number, settings=settings, fits={}, verdicts={}), []
-            self._ended[arm, number] = Outcome(trial=trial, status=FAILED, error=error.what)
+            self._ended[arm, number] = TrialOutcome(trial=trial, status=FAILED, error=error.what)
         self.trials[arm].append(trial)
         return new
 
@@ -80,21 +80,21 @@ class Study:
         given = search_spaces.given(self.arms[arm], self.experiment, self.spaces[arm])
         return given if all(search_spaces.inside(value, self.spaces[arm][name]) for name, value in given.items()) else None
 
-    def outcome(self, trial: Trial, board: Board) -> Outcome:
+    def outcome(self, trial: Trial, board: Board) -> TrialOutcome:
         """How a trial ended, if it did."""
         known = (trial.arm, trial.number)
         if known not in self._ended:
             cells = [board.cells[name] for name in trial.verdicts.values() if name in board.cells]
             lost = [c for c in cells if c.status in (Status.FAILED, Status.BLOCKED)]
             if lost:
-                self._ended[known] = Outcome(trial=trial, status=FAILED, error=_cause(board, lost[0].node.name))
+                self._ended[known] = TrialOutcome(trial=trial, status=FAILED, error=_cause(board, lost[0].node.name))
             elif len(cells) == len(trial.verdicts) and all(c.status.good for c in cells):
                 self._ended[known] = measured(trial, self.tune, self.nodes.by_name, self.store)
             else:
-                return Outcome(trial=trial, status=OPEN)
+                return TrialOutcome(trial=trial, status=OPEN)
         return self._ended[known]
 
-    def outcomes(self, arm: str, board: Board) -> list[Outcome] | None:
+    def outcomes(self, arm: str, board: Board) -> list[TrialOutcome] | None:
         """Every trial of an arm; None before all have ended."""
         ended = [self.outcome(t, board) for t in self.trials[arm]]
         return ended if len(ended) == self.tune.trials and all(o.status in (DONE, FAILED) for o in ended) else None

@@ -14,10 +14,11 @@ from evenhand.report.svg import Drawing, Margins, canvas, render
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Row = Mapping[str, Any]
+TuneEntry = Mapping[str, Any]
+"""An arm or a trial of tune.json."""
 
 
-def settings_figures(arm: str, raw: Row, style: ArmStyle, measure: str) -> list[PlotFigure]:
+def settings_figures(arm: str, raw: TuneEntry, style: ArmStyle, measure: str) -> list[PlotFigure]:
     """A figure per setting of one arm's space; none where every trial failed."""
     done = [t for t in raw["trials"] if is_number(t["value"])]
     if not done:
@@ -39,14 +40,14 @@ def settings_figures(arm: str, raw: Row, style: ArmStyle, measure: str) -> list[
     return found
 
 
-def _caption(measure: str, failed: Sequence[Row]) -> str:
+def _caption(measure: str, failed: Sequence[TuneEntry]) -> str:
     crosses = "; crosses below are trials that failed" if failed else ""
     return f"The {measure} of every trial with its 95% interval; a ring marks the chosen one{crosses}. Other settings vary too."
 
 
 def _draw(
-    said: str, name: str, dimension: Any, trials: tuple[Sequence[Row], Sequence[Row]], chosen: int, style: ArmStyle, label: str,
-    even: bool,
+    said: str, name: str, dimension: Any, trials: tuple[Sequence[TuneEntry], Sequence[TuneEntry]], chosen: int, style: ArmStyle,
+    label: str, even: bool,
 ) -> Drawing:  # fmt: skip
     done, failed = trials
     with canvas(310, 214, Margins(left=50, right=10, top=10, bottom=42)) as (figure, axes):
@@ -64,7 +65,7 @@ def _draw(
         return render(figure, label, f"Value of every trial against {said}: {told}")
 
 
-def _places(axes: Axes, dimension: Any, trials: Sequence[Row], name: str) -> dict[int, float]:
+def _places(axes: Axes, dimension: Any, trials: Sequence[TuneEntry], name: str) -> dict[int, float]:
     """Where each trial stands along the axis, by its number: on the range's own scale, or at the place of its choice."""
     if isinstance(dimension, Mapping):
         ends = dimension["log"] or dimension["linear"]
@@ -98,7 +99,7 @@ def decades(low: float, high: float) -> list[float]:
     return powers if len(powers) > 1 else [low, float(f"{math.sqrt(low * high):.2g}"), high]
 
 
-def _point(axes: Axes, x: float, trial: Row, style: ArmStyle, *, ringed: bool) -> None:
+def _point(axes: Axes, x: float, trial: TuneEntry, style: ArmStyle, *, ringed: bool) -> None:
     if trial["ci95"]:
         axes.plot([x, x], trial["ci95"], color=style.ink.light if ringed else FAINT.light, linewidth=1.6, zorder=2)
     axes.plot([x], [trial["value"]], marker=style.marker, color=style.ink.light, markersize=6, linestyle="none", zorder=3)
