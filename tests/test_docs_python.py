@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -98,6 +99,15 @@ def test_what_is_not_there_is_refused_with_a_way_out(run: Path) -> None:
         results.plot("win_rates").save("x.png")
     with pytest.raises(UserError, match="unknown key 'stpes'"):
         evenhand.run(run, {"train.stpes": 3}, workers=0, quiet=True)
+
+
+def test_checks_come_first_and_a_worker_that_imports_the_script_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So small a run is full of warnings, which are warnings of Python's too; nothing in it is computed anew."""
+    with pytest.warns(UserWarning, match=r"^D\d+: "):
+        assert evenhand.run(run, out=run, workers=0, quiet=True) == evenhand.load(run)
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(UserError, match="by a worker that was importing the script"):
+        evenhand.run(run)
 
 
 def test_importing_evenhand_imports_nothing_else() -> None:

@@ -22,8 +22,8 @@ def _from_0(data: dict[str, Any]) -> dict[str, Any]:
     failed = kept.get("failed")
     if failed is not None:
         kept["failed"] = [{**entry, "error": without_folders(str(entry["error"]))} for entry in failed]
-    judge = kept.get("judge") or {}
-    kept["judge"] = {**judge, **{key: without_folders(str(judge[key])) for key in ("name",) if judge.get(key)}}
+    if (judge := kept.get("judge") or {}).get("name"):
+        kept["judge"] = {**judge, "name": without_folders(str(judge["name"]))}
     return {**kept, "version": 1, "arms": {name: _arm_from_0(arm or {}) for name, arm in data["arms"].items()}}
 
 
