@@ -82,10 +82,12 @@ def test_the_head_is_read_only_where_it_is_asked_for(policy):
     from evenhand.types import Head, Layout, Span
 
     layout = Layout(prompts=(Span(0, 3),), completions=(Span(3, 2), Span(5, 2)), owner=(0, 0))
-    logp, nothing = (flops.of_pass(policy, layout, frozenset(reads), learns=False) for reads in ({Head.LOGP}, set()))
-    assert logp - nothing == 2 * 4 * 40 * 32
-    assert flops.of_pass(policy, layout, frozenset({Head.KL}), learns=False) == 2 * logp, "the reference runs too"
-    learned = flops.of_pass(policy, layout, frozenset({Head.LOGP}), learns=True)
-    assert learned == 3 * logp
+
+    def of(*reads: Head, learns: bool = False) -> int:
+        return flops.of_pass(policy, shape_of(policy), layout, frozenset(reads), learns=learns)
+
+    assert of(Head.LOGP) - of() == 2 * 4 * 40 * 32
+    assert of(Head.KL) == 2 * of(Head.LOGP), "the reference runs too"
+    assert of(Head.LOGP, learns=True) == 3 * of(Head.LOGP)
     policy.checkpointing = True
-    assert flops.of_pass(policy, layout, frozenset({Head.LOGP}), learns=True) == 4 * logp
+    assert of(Head.LOGP, learns=True) == 4 * of(Head.LOGP)

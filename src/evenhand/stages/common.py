@@ -18,6 +18,7 @@ from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.stages.setup import Compute, Setup
 from evenhand.train.config import Lengths
+from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example
 from evenhand.types import Group
 
@@ -41,14 +42,17 @@ def model_path(artifact: Path) -> Path:
     return Path(json.loads(pointer.read_text())["path"]) if pointer.exists() else artifact / "model"
 
 
-def open_policy(artifact: Path, compute: Compute, device: str) -> Policy:
-    return in_precision(load_policy(model_path(artifact), dtype=compute.dtype, device=device), compute)
+def open_policy(artifact: Path, compute: Compute, device: str, ledger: Ledger | None = None) -> Policy:
+    return in_precision(load_policy(model_path(artifact), dtype=compute.dtype, device=device), compute, ledger)
 
 
-def in_precision(model: _Model, compute: Compute) -> _Model:
-    """The model with matrix products in the experiment's `model.matmul`; every model a stage opens goes through here."""
+def in_precision(model: _Model, compute: Compute, ledger: Ledger | None = None) -> _Model:
+    """The model with matrix products in the experiment's `model.matmul`; every model a stage opens goes through here.
+
+    With a `ledger`, every pass of it is counted there.
+    """
     set_matmul(model, compute.matmul)
-    return model
+    return ledger.counts(model) if ledger is not None else model
 
 
 def open_renderer(artifact: Path, template: str | None) -> Renderer:
@@ -69,19 +73,23 @@ def to_items(
     return [Example(tokens=t) for t in done.groups]
 
 
-def build_reward(reward: Mapping[str, Any], inputs: Mapping[str, Path], setup: Setup, device: str) -> Reward:
+def build_reward(
+    reward: Mapping[str, Any], inputs: Mapping[str, Path], setup: Setup, device: str, ledger: Ledger | None = None
+) -> Reward:
     """A resolved reward; the reward models it names are opened from the inputs `reward_models/NAME`."""
     from evenhand import rewards
 
     names = [role.removeprefix("reward_models/") for role in inputs if role.startswith("reward_models/")]
     resources = {
-        name: open_model_reward(inputs[f"reward_models/{name}"], setup, device, inputs.get(f"reward_references/{name}"))
+        name: open_model_reward(inputs[f"reward_models/{name}"], setup, device, inputs.get(f"reward_references/{name}"), ledger)
         for name in names
     }
     return rewards.get(reward, resources=resources)
 
 
-def open_model_reward(artifact: Path, setup: Setup, device: str, reference: Path | None = None) -> Reward:
+def open_model_reward(
+    artifact: Path, setup: Setup, device: str, reference: Path | None = None, ledger: Ledger | None = None
+) -> Reward:
     """A trained model as a reward, the way its method says: its own tokenizer and template, its own shift or reference."""
     kept = artifact / REWARD
     how = json.loads(kept.read_text()) if kept.exists() else {"kind": "score"}
@@ -96,18 +104,18 @@ def open_model_reward(artifact: Path, setup: Setup, device: str, reference: Path
 
         if how["reference"] and reference is None:
             raise ValueError(f"the reward of {artifact} is relative to a reference, which is not among the inputs")
-        frozen = open_policy(reference, setup.compute, device) if how["reference"] and reference else None
-        policy = open_policy(artifact, setup.compute, device)
+        frozen = open_policy(reference, setup.compute, device, ledger) if how["reference"] and reference else None
+        policy = open_policy(artifact, setup.compute, device, ledger)
         temperature = how.get("temperature", 1.0)
         return PolicyReward(
             policy=policy, renderer=renderer, beta=how["beta"], reference=frozen, temperature=temperature, **limits
         )
     if how["kind"] == "preference":
-        return open_preference_model(artifact, renderer, setup.compute, device)
+        return open_preference_model(artifact, renderer, setup.compute, device, ledger)
     from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
 
     folder = model_path(artifact)
-    model = in_precision(load_reward_model(folder, dtype=setup.compute.dtype, device=device), setup.compute)
+    model = in_precision(load_reward_model(folder, dtype=setup.compute.dtype, device=device), setup.compute, ledger)
     normalisation = Normalisation.load(artifact if (artifact / NORMALISATION_FILE).exists() else folder)
     if how.get("reads") == "text":
         from evenhand.rewards.external import external
@@ -116,7 +124,9 @@ def open_model_reward(artifact: Path, setup: Setup, device: str, reference: Path
     return ModelReward(model, renderer, normalisation=normalisation, **limits)
 
 
-def open_preference_model(artifact: Path, renderer: Renderer, compute: Compute, device: str) -> Reward:
+def open_preference_model(
+    artifact: Path, renderer: Renderer, compute: Compute, device: str, ledger: Ledger | None = None
+) -> Reward:
     """A preference model: Borda scores of a group's answers against each other."""
     from evenhand.judges import LLMJudge
     from evenhand.judges import template as templates
@@ -124,7 +134,7 @@ def open_preference_model(artifact: Path, renderer: Renderer, compute: Compute, 
     from evenhand.judges.preference_model_prompts import TEMPLATE
     from evenhand.rewards.tournament import Tournament
 
-    chat = LocalChat(open_policy(artifact, compute, device), renderer, name=artifact.name)
+    chat = LocalChat(open_policy(artifact, compute, device, ledger), renderer, name=artifact.name)
     return Tournament(LLMJudge(chat, templates.get(TEMPLATE), form="logprobs", attempts=1))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
-from evenhand.models import adapters
 from evenhand.models.backbone import Trunk
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import new_policy, reward_model_from, save
@@ -121,13 +120,7 @@ def finish(run: TrainingRun, out: Path) -> None:
             normalise(run, run.model, out / "model")
         if run.method.implied_reward is not None:
             write_json(out / REWARD, run.method.implied_reward)
-    learning, parameters = adapters.counted(run.model)  # a weight that is frozen has no gradient of its own to compute
-    training = 4.0 * parameters + 2.0 * learning
-    run.ledger.flops = training * run.ledger.tokens_trained + 2.0 * parameters * run.ledger.tokens_generated
-    spent = run.ledger.as_dict()
-    inside = sum(v for k, v in spent["seconds"].items() if k in ("generate", "score"))
-    spent["seconds"]["train"] = round(spent["seconds"].pop("step", 0.0) - inside, 3)
-    write_json(out / LEDGER, spent)
+    write_json(out / LEDGER, run.ledger.closed())
     checkpoint.remove(out)
 
 
@@ -158,7 +151,8 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
         model = with_adapter(opened(inputs["start"], method, spec, context.seed, device), spec.train.adapter, context.seed)
     if spec.train.gradient_checkpointing:
         model.set_checkpointing()
-    reward = build_reward(spec.reward, inputs, setup, device) if spec.reward is not None else None
+    ledger.counts(model)
+    reward = build_reward(spec.reward, inputs, setup, device, ledger) if spec.reward is not None else None
     return TrainingRun(
         spec=spec, seed=context.seed, inputs=inputs, device=device, renderer=renderer, method=method, model=model,
         steps=steps, ledger=ledger, reward=reward, held=held,
@@ -199,7 +193,8 @@ def settled_steps(spec: FitSpec, inputs: Mapping[str, Path], held: frozenset[str
 def watcher(run: TrainingRun, samples: checkpoint.Log) -> Watch:
     """What is looked at during training: held-out loss every `evaluate_every` steps, sampled answers every `sample_every`."""
     train = run.spec.train
-    heldout = offline.heldout_items(run) if train.evaluate_every and not run.method.online else []
+    with run.ledger.passes("watch"):
+        heldout = offline.heldout_items(run) if train.evaluate_every and not run.method.online else []
     reward = run.reward if run.method.online else None
 
     def watch(step: int) -> dict[str, float]:

@@ -14,10 +14,14 @@ from evenhand.stages.common import open_policy, to_items
 from evenhand.stages.reference import read_rows
 from evenhand.stages.splits import groups_of
 from evenhand.stages.training_run import FitSpec, TrainingRun
+from evenhand.train import flops
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows, read
 from evenhand.train.offline import FixedSource, mismatched_items
 from evenhand.types import Group, Head, Need
+
+SHARED_REFERENCE = "shared reference"
+"""What the reference log-probs cost that arms and seeds share."""
 
 
 def source(run: TrainingRun) -> FixedSource:
@@ -25,6 +29,7 @@ def source(run: TrainingRun) -> FixedSource:
     items = split_items(run, learned_from(run.spec, run.inputs, run.method, without=comparing(run)))
     if "reference" in run.inputs:
         items = joined(items, read_rows(run.inputs["reference"]))
+        count_shared_reference(run, items)
     items = [labelled(i, run.method) for i in items if i.tokens.group.prompt.id not in run.held]
     needs_reference = Need.MISMATCHED in run.method.objective.needs
     return FixedSource(
@@ -35,6 +40,18 @@ def source(run: TrainingRun) -> FixedSource:
         ledger=run.ledger,
         reference=reference_reader(run) if needs_reference else None,
     )
+
+
+def count_shared_reference(run: TrainingRun, items: Sequence[Example]) -> None:
+    """The pass that every arm with a reference needs, as if it were this one's own; once, in a resumed run too."""
+    if SHARED_REFERENCE not in run.ledger.flops_by_phase:
+        shape = flops.shape_of(run.model)
+        run.ledger.flops_by_phase[SHARED_REFERENCE] = float(sum(flops.forward(shape, work_of(i)) for i in items))
+
+
+def work_of(item: Example) -> flops.Work:
+    completions = [len(c.ids) for c in item.tokens.completions]
+    return flops.work([len(item.tokens.prompt)], completions, [0] * len(completions))
 
 
 def learned_from(
@@ -115,7 +132,7 @@ def frozen_start(run: TrainingRun) -> torch.nn.Module:
     """The policy every arm starts from, without gradients; the one the policy is compared to exactly, if it is."""
     if (known := getattr(run.model, "frozen", None)) is not None:
         return known
-    return open_policy(run.inputs["start"], run.spec.setup.compute, run.device).requires_grad_(False)
+    return open_policy(run.inputs["start"], run.spec.setup.compute, run.device, run.ledger).requires_grad_(False)
 
 
 def reference_network(run: TrainingRun) -> torch.nn.Module:
@@ -130,7 +147,8 @@ def reference_reader(run: TrainingRun, frozen: torch.nn.Module | None = None) ->
     network = reference_network(run) if frozen is None else frozen
 
     def logps(items: Sequence[Example]) -> Rows:
-        return reading(run, network, frozenset({Head.LOGP}), items)[Head.LOGP]
+        with run.ledger.passes("reference"):
+            return reading(run, network, frozenset({Head.LOGP}), items)[Head.LOGP]
 
     return logps
 

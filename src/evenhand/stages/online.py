@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from evenhand.engines.local import LocalEngine
 from evenhand.methods import PREFERENCES, PROMPTS
+from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
@@ -18,6 +19,7 @@ from evenhand.stages.common import open_policy, to_items
 from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.stages.splits import read_split
 from evenhand.stages.training_run import TrainingRun
+from evenhand.train import flops
 from evenhand.train.config import SamplingConfig
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows
@@ -27,7 +29,7 @@ from evenhand.train.rollouts import Truncation
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
-from evenhand.types import Completion, Group, Prompt, Sampling
+from evenhand.types import Completion, Group, Head, Prompt, Sampling
 
 WATCHED = 4
 """Fixed held-out prompts whose answers are shown over training."""
@@ -48,14 +50,14 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         method=method,
         prompts=[g.prompt for g in read_split(run.inputs, PROMPTS) if g.prompt.id not in run.held],
         sampler=Sampler(
-            engine=engine(run),
+            engine=counted_engine(run, run.model),
             sampling=run.spec.sampler(),
-            partner=None if author is None else LimitedPrompts(LocalEngine(author, run.renderer), max_prompt),
+            partner=None if author is None else counted_engine(run, author),
         ),
         reward=run.reward,
         reader=Reader(
             tokenise=lambda g: run.renderer.tokenise(g, max_prompt=max_prompt, max_completion=None),
-            read=lambda heads, examples: reading(run, run.model, heads, examples),
+            read=lambda heads, examples: recomputed(run, heads, examples),
             reference=reference,
         ),
         prompts_per_step=train.prompts_per_step,
@@ -108,25 +110,43 @@ def own_pairs(run: TrainingRun, reference: Callable[[Sequence[Example]], Rows]) 
     return [Truncation().weighted(i) for i in items]
 
 
-def engine(run: TrainingRun) -> LimitedPrompts:
-    """The policy as a sampler, under the run's limit of prompts."""
-    return LimitedPrompts(LocalEngine(run.model, run.renderer), run.spec.setup.lengths.prompt)
+def recomputed(run: TrainingRun, heads: frozenset[Head], items: Sequence[Example]) -> dict[Head, Rows]:
+    """The trainer's own log-probs and values of a rollout."""
+    with run.ledger.passes("recompute"):
+        return reading(run, run.model, heads, items)
 
 
+def counted_engine(run: TrainingRun, policy: Trunk) -> LimitedPrompts:
+    """A policy as an engine under the run's limit of prompts, its work counted."""
+    limit, shape = run.spec.setup.lengths.prompt, flops.shape_of(policy)
+
+    def spend(groups: Sequence[Group]) -> None:
+        for group in groups:
+            answers = [len(c.tokens or ()) for c in group.completions]
+            prompt = len(run.renderer.prompt_ids(group.prompt, limit))
+            run.ledger.spend(flops.forward(shape, flops.work([prompt], answers, [0] * len(answers))))
+
+    return LimitedPrompts(LocalEngine(policy, run.renderer), limit, spend)
+
+
+@dataclass
 class LimitedPrompts:
-    """An engine whose prompts keep their last `max_prompt` tokens."""
+    """An engine whose prompts keep their last `max_prompt` tokens; `sampled` is told of every group."""
 
-    def __init__(self, engine: LocalEngine, max_prompt: int) -> None:
-        self.engine, self.max_prompt = engine, max_prompt
+    engine: LocalEngine
+    max_prompt: int
+    sampled: Callable[[Sequence[Group]], None]
 
     def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
-        return self.engine.generate(prompts, n, sampling, max_prompt=self.max_prompt)
+        groups = self.engine.generate(prompts, n, sampling, max_prompt=self.max_prompt)
+        self.sampled(groups)
+        return groups
 
 
 def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, Any]]:
     """Answers to a few fixed held-out prompts, with the training reward where there is one. Sampling is keyed by prompt alone."""
     prompts = [g.prompt for g in read_split(run.inputs, "heldout_prompts")][:WATCHED]
-    groups = engine(run).generate(prompts, 1, run.spec.sampler(seed=keyed("watched")))
+    groups = counted_engine(run, run.model).generate(prompts, 1, run.spec.sampler(seed=keyed("watched")))
     scores = [s.values[0] for s in reward(groups)] if reward is not None else [None] * len(groups)
     return [
         {

@@ -95,7 +95,7 @@ def mean_reward(run: TrainingRun, reward: Reward, prompts: Sequence[Prompt]) -> 
 
     Every measurement draws the same random numbers, so that two differ by the policy alone.
     """
-    engine = online.engine(run)
+    engine = online.counted_engine(run, run.model)
     config = run.spec.sampler(seed=keyed(run.seed, "validation"))
     plan = run.method.rollouts
 

@@ -8,7 +8,7 @@ are sliding windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from torch import nn
@@ -84,10 +84,10 @@ def shape_of(model: Trunk) -> Shape:
     )
 
 
-def of_pass(model: Trunk, layout: Layout, reads: frozenset[Head], *, learns: bool) -> int:
+def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, learns: bool) -> int:
     """One pass of `model` over a batch, with its gradient if it `learns`; exact KL runs the frozen reference as well."""
     lengths = ([s.length for s in layout.prompts], [s.length for s in layout.completions])
-    done, shape = work(*lengths, layout.owner, shared=model.layout_mode == "tree"), shape_of(model)
+    done = work(*lengths, layout.owner, shared=model.layout_mode == "tree")
     if isinstance(model, RewardModel):
         done = Work(tokens=done.tokens, scored=len(layout.completions), pairs=done.pairs)
     elif not reads & _READS_VOCABULARY:
