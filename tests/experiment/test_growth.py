@@ -6,7 +6,7 @@ import pytest
 from fake_stages import Node, chain_result, plan
 
 from evenhand.runner.local import run
-from evenhand.runner.state import Board, Status
+from evenhand.runner.state import RunState, Status
 from evenhand.store.store import Store
 
 ALL = plan(
@@ -63,7 +63,7 @@ def test_a_node_that_becomes_known_after_its_input_failed_is_blocked(tmp_path):
 
 
 def test_nodes_to_come_count_in_the_time_left():
-    board = Board(ALL.nodes[:1], workers=1, usual={"chain": 10.0})
+    board = RunState(ALL.nodes[:1], workers=1, usual={"chain": 10.0})
     assert board.eta() == (10.0, True)
     board.coming = {"chain": 2}
     assert board.eta() == (30.0, True)

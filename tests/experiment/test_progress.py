@@ -7,7 +7,7 @@ from fake_stages import Node
 from rich.console import Console
 
 from evenhand.runner.progress import Lines, Matrix, Quiet, choose_view
-from evenhand.runner.state import Board, Status
+from evenhand.runner.state import RunState, Status
 from evenhand.runner.worker_protocol import one_line, plain
 
 
@@ -26,7 +26,7 @@ def clock():
 @pytest.fixture
 def board(clock):
     arms = [Node(name=f"{a}/{s}", kind="fit", row=a, column=f"seed {s}", cost="9 steps") for a in ("dpo", "ppo") for s in (0, 1)]
-    return Board([Node(name="sft", kind="sft"), *arms], workers=2, clock=clock)
+    return RunState([Node(name="sft", kind="sft"), *arms], workers=2, clock=clock)
 
 
 def test_time_left_follows_the_rate_since_the_first_report(board, clock):
@@ -76,7 +76,7 @@ def test_the_time_left_is_no_shorter_than_the_longest_node(board, clock):
 
 
 def test_earlier_runs_give_the_first_estimate(clock):
-    board = Board([Node(name="a", kind="fit"), Node(name="b", kind="fit")], workers=1, usual={"fit": 50.0}, clock=clock)
+    board = RunState([Node(name="a", kind="fit"), Node(name="b", kind="fit")], workers=1, usual={"fit": 50.0}, clock=clock)
     assert board.eta() == (100.0, True)
     board.set("a", Status.RUNNING)
     clock.now += 20

@@ -14,7 +14,7 @@ import pytest
 from fake_stages import Node, chain_plan, chain_result, plan
 
 from evenhand.runner.local import default_workers, run
-from evenhand.runner.state import Board, Cell, Status
+from evenhand.runner.state import RunState, StageState, Status
 from evenhand.store.store import Store
 
 SCRIPT = Path(__file__).parent / "run_forever.py"
@@ -27,13 +27,13 @@ class Watch:
         self.seen: list[tuple[str, str]] = []
         self.notes: list[str] = []
 
-    def start(self, board: Board) -> None:
+    def start(self, board: RunState) -> None:
         self.board = board
 
-    def changed(self, cell: Cell) -> None:
+    def changed(self, cell: StageState) -> None:
         self.seen.append((cell.node.name, str(cell.status)))
 
-    def noted(self, cell: Cell, text: str) -> None:
+    def noted(self, cell: StageState, text: str) -> None:
         self.notes.append(text)
 
     def tick(self) -> None: ...

@@ -12,7 +12,7 @@ import yaml
 
 from evenhand.configfile.schema import load
 from evenhand.runner.local import run
-from evenhand.runner.state import Board
+from evenhand.runner.state import RunState
 from evenhand.spec.experiment import Experiment
 from evenhand.tuning import launch
 
@@ -208,7 +208,7 @@ def test_tuned_yaml_is_an_experiment_with_the_chosen_settings_in_it(plain):
 def test_what_is_planned_is_what_is_run(plain):
     tuning = launch.prepare("t.yaml", [], Path("out"))
     board = launch.look(tuning)
-    assert isinstance(board, Board)
+    assert isinstance(board, RunState)
     known = {arm: [t.settings for t in trials] for arm, trials in tuning.study.trials.items()}
     assert {arm: len(s) for arm, s in known.items()} == {"dpo": 3, "ipo": 3}, "TPE draws half of the trials"
     assert sum(board.coming.values()) == 2 * 3 * 3, "a fit, answers and verdicts of each trial to come"

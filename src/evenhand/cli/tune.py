@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from evenhand.runner.state import Board
+    from evenhand.runner.state import RunState
     from evenhand.tuning.launch import Tuning
 
 FAILED_ARMS, STOPPED = 3, 130
@@ -101,7 +101,7 @@ def _left_out(tuning: Tuning) -> list[str]:
     return [f"Not tuned: {arm}, because {why}." for arm, why in left_out(tuning.experiment).items()]
 
 
-def plan_table(tuning: Tuning, board: Board) -> Table:
+def plan_table(tuning: Tuning, board: RunState) -> Table:
     """Every trial that is known: its settings, its state, and what it costs."""
     from rich.table import Table
     from rich.text import Text

@@ -15,16 +15,16 @@ from evenhand.doctor import (
     template,
     tokens,
 )  # fmt: skip
-from evenhand.doctor.context import Patient
+from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import Diagnosis, Result, examine
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity
 
 __all__ = [
     "CHECKS",
     "Check",
+    "CheckContext",
     "Diagnosis",
     "Finding",
-    "Patient",
     "Result",
     "Severity",
     "adapters",

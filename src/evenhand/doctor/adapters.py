@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.doctor.context import Patient, Unavailable
+from evenhand.doctor.context import CheckContext, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.errors import UserError
 
@@ -26,7 +26,7 @@ NARROW = 0.1
     why="a name that means no layer trains less than was meant, or nothing",
     fix="name layers as the model does: `targets: all_linear`, or ends of names such as q_proj",
 )
-def fitting(patient: Patient) -> Iterator[Finding]:
+def fitting(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.models.adapters import peft
     from evenhand.plan.parameter_count import adapted_arms, counted, skeleton
 
@@ -46,7 +46,7 @@ def fitting(patient: Patient) -> Iterator[Finding]:
             yield fail(f"{name}: {error.what}", why=error.why, fix=error.fix)
 
 
-def _rounded(patient: Patient) -> Iterator[Finding]:
+def _rounded(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.models.load import resolve_device, resolve_dtype
 
     e = patient.experiment
@@ -66,7 +66,7 @@ def _rounded(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the model's config",
     quick=False,
 )
-def learning(patient: Patient) -> Iterator[Finding]:
+def learning(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.models import adapters
     from evenhand.plan.parameter_count import adapted_arms
 
@@ -110,7 +110,7 @@ def _moves(gradient: Any) -> bool:
     return gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
 
 
-def _survives(policy: Policy, rows: list[Any], name: str, patient: Patient) -> Iterator[Finding]:
+def _survives(policy: Policy, rows: list[Any], name: str, patient: CheckContext) -> Iterator[Finding]:
     """With weights moved off the start: the network as it trains, the merged model loaded again, and the adapter on the start."""
     import torch
 

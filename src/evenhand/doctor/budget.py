@@ -11,7 +11,7 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
-from evenhand.doctor.context import Patient, Unavailable
+from evenhand.doctor.context import CheckContext, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.methods import METHODS
 from evenhand.models.adapter_config import RATE
@@ -33,7 +33,7 @@ SPREAD = 20.0
     fix="lower `train.tokens_per_microbatch` or `lengths`, or set `train.gradient_checkpointing`",
     quick=False,
 )
-def longest_step(patient: Patient) -> Iterator[Finding]:
+def longest_step(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor.forward_probe import longest_batch, peak_memory, step
 
     rows = patient.rows(limit=64)
@@ -54,7 +54,7 @@ def longest_step(patient: Patient) -> Iterator[Finding]:
     why="a full disk ends a run at its last step, when the model is written",
     fix="free some space, or point `runtime.store` to a larger disk",
 )
-def disk(patient: Patient) -> Iterator[Finding]:
+def disk(patient: CheckContext) -> Iterator[Finding]:
     run = patient.run
     size = _weights(patient)
     to_run = [n.spec for n in run.plan.nodes if isinstance(n.spec, FitSpec) and not run.store.has(n.key)]
@@ -71,7 +71,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
     why="a budget is best known before it is spent",
     fix="`evenhand run EXPERIMENT --plan` lists every stage",
 )
-def amount(patient: Patient) -> Iterator[Finding]:
+def amount(patient: CheckContext) -> Iterator[Finding]:
     seeds = len(patient.experiment.seeds)
     for name, arm in patient.arms.items():
         budget = f"{arm.train.steps} steps" if arm.train.steps is not None else f"{arm.train.epochs:g} epochs"
@@ -89,7 +89,7 @@ def amount(patient: Patient) -> Iterator[Finding]:
     why="other versions of these libraries compute other things under the same names",
     fix="install the versions that `evenhand env` shows in a fresh environment",
 )
-def versions(patient: Patient) -> Iterator[Finding]:
+def versions(patient: CheckContext) -> Iterator[Finding]:
     for name, oldest in TESTED.items():
         have = version(name)
         if tuple(int(p) for p in have.split("+")[0].split(".")[:2]) < oldest:
@@ -102,7 +102,7 @@ def versions(patient: Patient) -> Iterator[Finding]:
     why="a folder that cannot be written to is found out when there is something to lose",
     fix="choose another `--out` or `runtime.store`",
 )
-def writable(patient: Patient) -> Iterator[Finding]:
+def writable(patient: CheckContext) -> Iterator[Finding]:
     for path in {patient.run.out, patient.run.store.root}:
         there = _existing(path)
         try:
@@ -118,7 +118,7 @@ def writable(patient: Patient) -> Iterator[Finding]:
     why="a rate copied from another method ruins a model in a few steps: preference methods take a tenth to a hundredth of SFT's",
     fix="leave `learning_rate` out to use the method's own",
 )
-def rates(patient: Patient) -> Iterator[Finding]:
+def rates(patient: CheckContext) -> Iterator[Finding]:
     large = _parameters(patient) > LARGE
     for name, arm in patient.arms.items():
         rate, usual = arm.learning_rate, patient.methods[name].learning_rate
@@ -140,7 +140,7 @@ def rates(patient: Patient) -> Iterator[Finding]:
     why="without a penalty for leaving the start, a policy finds what a reward model is wrong about",
     fix="set `kl` above 0, or mean it and watch the judge's curve",
 )
-def leash(patient: Patient) -> Iterator[Finding]:
+def leash(patient: CheckContext) -> Iterator[Finding]:
     for name, arm in patient.online.items():
         learned = models_in(resolved_reward(arm.reward, patient.experiment))
         # a method whose paper has no KL (Dr.GRPO, DAPO, ...) is not asked why it has none
@@ -159,7 +159,7 @@ def leash(patient: Patient) -> Iterator[Finding]:
     why="more threads than cores wait for each other; a run can take several times as long",
     fix="lower `runtime.workers` or `runtime.threads`",
 )
-def cores(patient: Patient) -> Iterator[Finding]:
+def cores(patient: CheckContext) -> Iterator[Finding]:
     runtime = patient.experiment.runtime
     have = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     asked = (runtime.workers or 1) * runtime.threads
@@ -176,12 +176,12 @@ def _amount(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def _weights(patient: Patient) -> float:
+def _weights(patient: CheckContext) -> float:
     """Bytes of the model in float32, as it is trained and saved on a processor; 0 when unknown."""
     return 4 * _parameters(patient)
 
 
-def _parameters(patient: Patient) -> float:
+def _parameters(patient: CheckContext) -> float:
     """Parameters, from the sizes of the weight files or the shape in the config; 0 when neither is here."""
     if patient.experiment.model.path is not None and isinstance(patient.home, Path):
         from safetensors import safe_open

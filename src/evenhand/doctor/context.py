@@ -44,7 +44,7 @@ class Opened:
         return self.value
 
 
-class Patient:
+class CheckContext:
     """One experiment under examination. Parts that cannot be opened raise `Unavailable`; `data_error` and the like say why."""
 
     def __init__(self, run: Run, *, quick: bool) -> None:

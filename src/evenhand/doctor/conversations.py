@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from evenhand.doctor.context import Patient
+from evenhand.doctor.context import CheckContext
 from evenhand.doctor.registry import Finding, check, graded, share, shortened, warn
 from evenhand.types import Content
 
@@ -19,7 +19,7 @@ THINKING = re.compile(r"<(think|thinking|reasoning)>")
     why="a prompt that ends with the assistant asks the model to answer itself; an answer by the user trains it to be the user",
     fix="end prompts with the user and answers with the assistant; a wrong role name is a common cause",
 )
-def turns(patient: Patient) -> Iterator[Finding]:
+def turns(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         for what, rows in (
             ("prompts end with the assistant's turn", [g for g in groups if _role(g.prompt.content, -1) == "assistant"]),
@@ -38,7 +38,7 @@ def turns(patient: Patient) -> Iterator[Finding]:
     why="with thinking in some answers only, its presence is learned as a quality of its own, or at random",
     fix="give every answer the form, or take it from all",
 )
-def thinking(patient: Patient) -> Iterator[Finding]:
+def thinking(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         answers = [c.text for g in groups for c in g.completions]
         with_it = sum(bool(THINKING.search(t)) for t in answers)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from evenhand.data.clean import drop_exact
-from evenhand.doctor.context import Patient, last_turn
+from evenhand.doctor.context import CheckContext, last_turn
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
 from evenhand.synthesis.config import REVISED
@@ -30,7 +30,7 @@ MARKS = re.compile(
     why="a run cannot start without its rows, and a format that was guessed wrongly trains on the wrong columns",
     fix="correct the row or the source; `evenhand data describe FILE` shows what is recognised",
 )
-def readable(patient: Patient) -> Iterator[Finding]:
+def readable(patient: CheckContext) -> Iterator[Finding]:
     if patient.data_error is not None:
         yield from_error(patient.data_error)
         return
@@ -55,7 +55,7 @@ def readable(patient: Patient) -> Iterator[Finding]:
     why="an empty chosen answer teaches the model to say nothing; an empty prompt teaches it to speak unasked",
     fix="remove such rows from the file, or read with `on_bad_row: skip`",
 )
-def empty(patient: Patient) -> Iterator[Finding]:
+def empty(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         prompts = [g for g in groups if not g.prompt.text.strip()]
         if prompts and len(prompts) < len(groups):  # running text has no prompts at all, and means it
@@ -76,7 +76,7 @@ def empty(patient: Patient) -> Iterator[Finding]:
     why="rows that come often weigh more than they should, and make a held-out figure look more certain than it is",
     fix="`clean: {duplicates: exact}` in the source",
 )
-def duplicates(patient: Patient) -> Iterator[Finding]:
+def duplicates(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         removed = drop_exact(groups).removed
         severity = graded(len(removed) / max(len(groups), 1), warn_above=0.01, fail_above=0.5)
@@ -92,7 +92,7 @@ def duplicates(patient: Patient) -> Iterator[Finding]:
     why="a column that holds prompt and answer together teaches the model to repeat the question",
     fix="name the column that holds the answer alone: `columns: {completion: NAME}`, or cut the prompt off",
 )
-def repeated_prompt(patient: Patient) -> Iterator[Finding]:
+def repeated_prompt(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         asked = [(g, last_turn(g)) for g in groups]
         rows = [g for g, said in asked if len(said) > 20 and any(c.text.lstrip().startswith(said) for c in g.completions)]
@@ -108,7 +108,7 @@ def repeated_prompt(patient: Patient) -> Iterator[Finding]:
     why="a prompt that ends with its answer makes the loss small and teaches copying",
     fix="end the prompt where the answer is to begin",
 )
-def leaked_answer(patient: Patient) -> Iterator[Finding]:
+def leaked_answer(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         rows = [
             g for g in groups if any(_long(c.text) and g.prompt.text.rstrip().endswith(c.text.strip()) for c in g.completions)
@@ -125,7 +125,7 @@ def leaked_answer(patient: Patient) -> Iterator[Finding]:
     why="a template's marks inside the text are rendered a second time: the model then learns turns inside turns",
     fix="give turns as messages (role, content), or the text without marks",
 )
-def rendered_twice(patient: Patient) -> Iterator[Finding]:
+def rendered_twice(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         marked = [(g, m) for g in groups if not isinstance(g.prompt.content, str) and (m := _mark(g))]
         severity = graded(len(marked) / max(len(groups), 1), warn_above=0.01, fail_above=0.2)
@@ -141,7 +141,7 @@ def rendered_twice(patient: Patient) -> Iterator[Finding]:
     why="characters decoded with the wrong encoding become noise that the model learns to write",
     fix="name the file's `encoding:`",
 )
-def mangled(patient: Patient) -> Iterator[Finding]:
+def mangled(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         hits = [h for g in groups for t in (g.prompt.text, *(c.text for c in g.completions)) if (h := _around(MANGLED, t))]
         severity = graded(len(hits) / max(len(groups), 1), warn_above=0.02, fail_above=0.5)
@@ -155,7 +155,7 @@ def mangled(patient: Patient) -> Iterator[Finding]:
     why="one answer to everything is a constant column, or a refusal that will be learned for every prompt",
     fix="check that `columns` names the answers",
 )
-def constant_answer(patient: Patient) -> Iterator[Finding]:
+def constant_answer(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         if len(groups) < 20 or not split.endswith(("demonstrations", "preferences")):
             continue
@@ -174,7 +174,7 @@ def constant_answer(patient: Patient) -> Iterator[Finding]:
     why="a step that asks for more prompts than there are sees rows twice; few rows many times are learned by heart",
     fix="add rows, or lower `train.prompts_per_step`, `train.steps` or `train.epochs`",
 )
-def enough(patient: Patient) -> Iterator[Finding]:
+def enough(patient: CheckContext) -> Iterator[Finding]:
     sizes = _sizes(patient)
     for name, arm in patient.arms.items():
         rows = sizes.get(patient.split_of(arm))
@@ -193,7 +193,7 @@ def enough(patient: Patient) -> Iterator[Finding]:
     why="with few prompts every difference between arms is inconclusive",
     fix="raise `evaluation.prompts`, name `data.heldout_prompts:`, or raise `data.holdout`",
 )
-def heldout(patient: Patient) -> Iterator[Finding]:
+def heldout(patient: CheckContext) -> Iterator[Finding]:
     held, asked = patient.splits.get("heldout_prompts"), patient.experiment.evaluation.prompts
     if not held:
         yield fail(
@@ -208,7 +208,7 @@ def heldout(patient: Patient) -> Iterator[Finding]:
         yield warn(f"{there} held-out prompts: a win rate is known to about ±{worst:.0%} at best")
 
 
-def _sizes(patient: Patient) -> dict[str, int]:
+def _sizes(patient: CheckContext) -> dict[str, int]:
     """Rows per split as the run will have them; a world's are made to order."""
     sizes = {n: len(g) for n, g in patient.splits.items()}
     if patient.experiment.data.world:

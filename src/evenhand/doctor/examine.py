@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evenhand.doctor.context import Patient, Unavailable
+from evenhand.doctor.context import CheckContext, Unavailable
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity, fail
 from evenhand.errors import UserError, did_you_mean
 
@@ -39,7 +39,7 @@ class Diagnosis:
     """The results of every check that was run, in the order of their ids, and the patient they are about."""
 
     results: tuple[Result, ...]
-    patient: Patient
+    patient: CheckContext
 
     @property
     def ok(self) -> bool:
@@ -63,7 +63,7 @@ def examine(
     """
     waived = dict(run.loaded.value.doctor.waive)
     check_waivers(waived)
-    patient = Patient(run, quick=quick)
+    patient = CheckContext(run, quick=quick)
     chosen = [c for _, c in sorted(CHECKS.items(), key=order) if (c.quick or not quick) and (not only or c.id in set(only))]
     results = []
     for chosen_check in chosen:
@@ -72,7 +72,7 @@ def examine(
     return Diagnosis(results=tuple(results), patient=patient)
 
 
-def apply(check: Check, patient: Patient, waived: str = "") -> Result:
+def apply(check: Check, patient: CheckContext, waived: str = "") -> Result:
     """One check on a patient. A user's error that comes out of the look itself is a failure with the error's own words."""
     begun, skipped = time.perf_counter(), ""
     found: list[Finding] = []

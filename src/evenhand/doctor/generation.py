@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evenhand.doctor.context import Patient, Unavailable
+from evenhand.doctor.context import CheckContext, Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, info, share, shortened, warn
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Group, Head, Sampling
@@ -22,7 +22,7 @@ MISMATCH = 0.05
     fix="sample at the temperature that is trained at, without top-p and top-k; report it if they are off",
     quick=False,
 )
-def mismatch(patient: Patient) -> Iterator[Finding]:
+def mismatch(patient: CheckContext) -> Iterator[Finding]:
     groups = rollouts(patient, prompts=4, n=2)
     gaps, ratios = gap(patient, groups)
     mean, ratio = float(np.mean(np.abs(gaps))), float(np.mean(ratios))
@@ -38,7 +38,7 @@ def mismatch(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the output of `evenhand env`",
     quick=False,
 )
-def follows(patient: Patient) -> Iterator[Finding]:
+def follows(patient: CheckContext) -> Iterator[Finding]:
     import torch
 
     policy = patient.policy
@@ -66,7 +66,7 @@ def follows(patient: Patient) -> Iterator[Finding]:
     fix="raise `lengths.completion`, or teach the model to stop first (`start: sft`)",
     quick=False,
 )
-def cut(patient: Patient) -> Iterator[Finding]:
+def cut(patient: CheckContext) -> Iterator[Finding]:
     if patient.experiment.model.path is None or not patient.online:
         raise Unavailable("the policy that will be sampled is not trained yet, or nothing is sampled")
     groups = rollouts(patient, prompts=16, n=4)
@@ -91,7 +91,7 @@ def cut(patient: Patient) -> Iterator[Finding]:
     why="with top-p or top-k, the sampler draws from another distribution than the one whose gradient is taken",
     fix="remove `top_p` and `top_k` from `sampling`; they belong into `evaluation.sampling`",
 )
-def truncated_sampling(patient: Patient) -> Iterator[Finding]:
+def truncated_sampling(patient: CheckContext) -> Iterator[Finding]:
     for name, arm in patient.online.items():
         if arm.sampling.top_p < 1 or arm.sampling.top_k > 0:
             yield warn(f"{name} samples with top_p {arm.sampling.top_p:g}, top_k {arm.sampling.top_k}")
@@ -104,7 +104,7 @@ def truncated_sampling(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the output of `evenhand env`",
     quick=False,
 )
-def grouping(patient: Patient) -> Iterator[Finding]:
+def grouping(patient: CheckContext) -> Iterator[Finding]:
     asked = patient.prompts(4)
     groups = rollouts(patient, prompts=4, n=3)
     wrong = [g for g, p in zip(groups, asked, strict=True) if g.prompt.id != p.id or len(g.completions) != 3]
@@ -118,7 +118,7 @@ def grouping(patient: Patient) -> Iterator[Finding]:
     why="credit that compares a group's answers is zero when there is one of them, or when all are the same",
     fix="set `completions_per_prompt` to 2 or more, and `sampling.temperature` above 0",
 )
-def group_size(patient: Patient) -> Iterator[Finding]:
+def group_size(patient: CheckContext) -> Iterator[Finding]:
     for name, arm in patient.online.items():
         plan = patient.methods[name].rollouts
         assert plan is not None
@@ -130,7 +130,7 @@ def group_size(patient: Patient) -> Iterator[Finding]:
             yield warn(f"{name} samples at temperature {arm.sampling.temperature:g}; most groups will have nothing to compare")
 
 
-def rollouts(patient: Patient, *, prompts: int, n: int) -> list[Group]:
+def rollouts(patient: CheckContext, *, prompts: int, n: int) -> list[Group]:
     """Answers of the starting model to a few of its prompts, at the temperature of the first arm that samples."""
     from evenhand.engines.local import LocalEngine
 
@@ -141,7 +141,7 @@ def rollouts(patient: Patient, *, prompts: int, n: int) -> list[Group]:
     return engine.generate(patient.prompts(prompts), n, sampling, max_prompt=lengths.prompt)
 
 
-def gap(patient: Patient, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
+def gap(patient: CheckContext, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
     """Per token: the trainer's log-prob minus the sampler's, and the ratio of probabilities."""
     from evenhand.train.examples import Example
     from evenhand.train.logprobs import read
@@ -158,7 +158,7 @@ def gap(patient: Patient, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarr
     return ours - theirs, np.exp(ours - theirs)
 
 
-def _dead(patient: Patient, groups: Sequence[Group]) -> str:
+def _dead(patient: CheckContext, groups: Sequence[Group]) -> str:
     """A sentence when the rewards of most groups are all alike, for the first arm whose reward needs no trained model."""
     for name, arm in patient.online.items():
         if models_in(resolved_reward(arm.reward, patient.experiment)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evenhand.data.minhash import Grams
-from evenhand.doctor.context import Patient, last_turn, spaced
+from evenhand.doctor.context import CheckContext, last_turn, spaced
 from evenhand.doctor.registry import Finding, check, fail, graded, share, shortened
 from evenhand.types import Group
 
@@ -22,7 +22,7 @@ COMPARED = 5000
     why="an arm that has seen the questions is judged on its memory; every figure of the report is then too high",
     fix="take them out of the training source with `clean: {by: prompt, against: [...]}`, or name other held-out prompts",
 )
-def overlap(patient: Patient) -> Iterator[Finding]:
+def overlap(patient: CheckContext) -> Iterator[Finding]:
     for held, ids in _heldout(patient).items():
         for split, groups in _seen(patient).items():
             shared = {g.prompt.id: g for g in groups if g.prompt.id in ids and g.prompt.text.strip()}
@@ -37,7 +37,7 @@ def overlap(patient: Patient) -> Iterator[Finding]:
     why="a question inside another text is as good as the question",
     fix=f"`clean: {{against: HELD-OUT SOURCE, ngram: {NGRAM}}}` in the training source",
 )
-def quoted(patient: Patient) -> Iterator[Finding]:
+def quoted(patient: CheckContext) -> Iterator[Finding]:
     held = spaced([g for g in patient.splits.get("heldout_prompts", ()) if len(last_turn(g).split()) >= NGRAM], COMPARED)
     if not held or patient.experiment.data.world:  # a world's own splits are apart by construction
         return
@@ -53,14 +53,14 @@ def quoted(patient: Patient) -> Iterator[Finding]:
             yield Finding(severity=severity, seen=seen, examples=tuple(dict.fromkeys(map(shortened, hits)))[:3])
 
 
-def _heldout(patient: Patient) -> dict[str, set[str]]:
+def _heldout(patient: CheckContext) -> dict[str, set[str]]:
     """Ids of the held-out prompts that answers are asked for, and of held-out pairs."""
     asked = {"heldout_prompts": patient.splits.get("heldout_prompts", [])[: patient.experiment.evaluation.prompts]}
     asked["heldout_preferences"] = patient.splits.get("heldout_preferences", [])
     return {n: {g.prompt.id for g in groups} for n, groups in asked.items() if groups}
 
 
-def _seen(patient: Patient) -> dict[str, list[Group]]:
+def _seen(patient: CheckContext) -> dict[str, list[Group]]:
     """Every split that something is trained on, with or without answers."""
     used = {patient.split_of(arm) for arm in patient.arms.values()}
     if patient.experiment.annotate is not None:

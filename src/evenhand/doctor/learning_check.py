@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenhand.doctor import smoke_run
-from evenhand.doctor.context import Patient, Unavailable
+from evenhand.doctor.context import CheckContext, Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ BYTES = ("model/*.safetensors", "metrics.jsonl")
     fix="look at the arm's penalty (`kl`, `beta`), its clip and its credit; if they are usual, report it with `evenhand env`",
     quick=False,
 )
-def toy_reward(patient: Patient) -> Iterator[Finding]:
+def toy_reward(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.stats.tests import permutation_test
 
     arms = one_per_method(patient)
@@ -65,7 +65,7 @@ def toy_reward(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the output of `evenhand env`; until then do not resume: delete the unfinished stage's folder",
     quick=False,
 )
-def resume(patient: Patient) -> Iterator[Finding]:
+def resume(patient: CheckContext) -> Iterator[Finding]:
     arms = one_of_each_kind(patient)
     if not arms:
         raise Unavailable("nothing is trained")
@@ -89,7 +89,7 @@ def resume(patient: Patient) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def one_per_method(patient: Patient) -> dict[str, Arm]:
+def one_per_method(patient: CheckContext) -> dict[str, Arm]:
     """The first arm of every method that samples."""
     found: dict[str, tuple[str, Arm]] = {}
     for name, arm in patient.online.items():
@@ -97,7 +97,7 @@ def one_per_method(patient: Patient) -> dict[str, Arm]:
     return dict(found.values())
 
 
-def one_of_each_kind(patient: Patient) -> dict[str, Arm]:
+def one_of_each_kind(patient: CheckContext) -> dict[str, Arm]:
     """The first arm that learns from fixed data, and the first that samples."""
     arms = {n: a for n, a in patient.arms.items() if patient.split_of(a) in patient.splits or n in patient.online}
     arms = {n: a for n, a in arms.items() if n.startswith("arms.")} or arms

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.doctor.context import Patient, Unavailable
+from evenhand.doctor.context import CheckContext, Unavailable
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.types import TokenGroup
@@ -30,7 +30,7 @@ FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     fix="check `start:` of the arm; report it if the start is right",
     quick=False,
 )
-def first_loss(patient: Patient) -> Iterator[Finding]:
+def first_loss(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
     rows = patient.rows(pairs=True, limit=8)
@@ -54,7 +54,7 @@ def first_loss(patient: Patient) -> Iterator[Finding]:
     fix="check which parts are frozen, and gradient checkpointing",
     quick=False,
 )
-def gradients(patient: Patient) -> Iterator[Finding]:
+def gradients(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
@@ -78,7 +78,7 @@ def gradients(patient: Patient) -> Iterator[Finding]:
     why="float16 without loss scaling loses small gradients; a precision that the device lacks is emulated, slowly",
     fix="`model.dtype: auto`",
 )
-def precision(patient: Patient) -> Iterator[Finding]:
+def precision(patient: CheckContext) -> Iterator[Finding]:
     import torch
 
     from evenhand.models.load import resolve_device, resolve_dtype
@@ -101,7 +101,7 @@ def precision(patient: Patient) -> Iterator[Finding]:
     fix="set the dropout of the model's config to 0",
     quick=False,
 )
-def deterministic(patient: Patient) -> Iterator[Finding]:
+def deterministic(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
@@ -123,7 +123,7 @@ def deterministic(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the model's config",
     quick=False,
 )
-def reload(patient: Patient) -> Iterator[Finding]:
+def reload(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
     from evenhand.models.load import load_policy, save
 
@@ -143,7 +143,7 @@ def reload(patient: Patient) -> Iterator[Finding]:
     why="a weight that is missing is drawn at random, and the model only looks weak",
     fix="point `model.path` to a folder written by save_pretrained",
 )
-def complete(patient: Patient) -> Iterator[Finding]:
+def complete(patient: CheckContext) -> Iterator[Finding]:
     if patient.experiment.model.path is None:
         return
     if patient.config_error is not None:
@@ -165,7 +165,7 @@ def complete(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the model's config",
     quick=False,
 )
-def accumulation(patient: Patient) -> Iterator[Finding]:
+def accumulation(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
@@ -184,7 +184,7 @@ def accumulation(patient: Patient) -> Iterator[Finding]:
     fix="report it, with the model's config",
     quick=False,
 )
-def packing(patient: Patient) -> Iterator[Finding]:
+def packing(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
     rows = _rows(patient)
@@ -195,7 +195,7 @@ def packing(patient: Patient) -> Iterator[Finding]:
     yield (info if good else fail)(f"log-probs differ by at most {worst:.1e} nats")
 
 
-def _rows(patient: Patient) -> list[TokenGroup]:
+def _rows(patient: CheckContext) -> list[TokenGroup]:
     rows = patient.rows(limit=4)
     if not rows:
         raise Unavailable("there are no answers to look at yet")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evenhand.data.convert import pairs_of
-from evenhand.doctor.context import Patient
+from evenhand.doctor.context import CheckContext
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
 from evenhand.methods import BINARY
 from evenhand.types import Group
@@ -20,7 +20,7 @@ from evenhand.types import Group
     why="a pair of equal answers has no gradient and raises the floor of the loss; cutting makes long answers equal",
     fix="`clean: {identical: drop}` in the source; raise `lengths.completion` if the cut makes them equal",
 )
-def identical(patient: Patient) -> Iterator[Finding]:
+def identical(patient: CheckContext) -> Iterator[Finding]:
     for split, pairs in comparisons(patient).items():
         rows = [p for p in pairs if p.completions[0].text.strip() == p.completions[1].text.strip()]
         severity = graded(len(rows) / len(pairs), warn_above=0.0, fail_above=0.2)
@@ -43,7 +43,7 @@ def identical(patient: Patient) -> Iterator[Finding]:
     why="what is learned may be length alone, and a judge that likes length will agree",
     fix="compare at equal length in the report, or balance the pairs",
 )
-def length_bias(patient: Patient) -> Iterator[Finding]:
+def length_bias(patient: CheckContext) -> Iterator[Finding]:
     for split, pairs in comparisons(patient).items():
         lengths = [(len(p.completions[0].text), len(p.completions[1].text)) for p in pairs]
         longer = sum(a > b for a, b in lengths) + sum(a == b for a, b in lengths) / 2
@@ -61,7 +61,7 @@ def length_bias(patient: Patient) -> Iterator[Finding]:
     why="with one label there is nothing to learn; with few of one kind the other decides alone",
     fix="set `weight_desirable` and `weight_undesirable` so that weight x count are alike, or add rows of the rarer label",
 )
-def binary_balance(patient: Patient) -> Iterator[Finding]:
+def binary_balance(patient: CheckContext) -> Iterator[Finding]:
     for name, arm in patient.arms.items():
         if patient.methods[name].data != BINARY or not (groups := patient.splits.get(patient.split_of(arm))):
             continue
@@ -83,7 +83,7 @@ def binary_balance(patient: Patient) -> Iterator[Finding]:
     why="pairs preferred both ways pull against each other; many of them mean that labels are swapped somewhere",
     fix="keep the answer most annotators preferred, or give graded scores",
 )
-def contradictions(patient: Patient) -> Iterator[Finding]:
+def contradictions(patient: CheckContext) -> Iterator[Finding]:
     for split, pairs in comparisons(patient).items():
         seen = Counter((p.prompt.id, p.completions[0].text, p.completions[1].text) for p in pairs)
         rows = [p for p in pairs if seen[p.prompt.id, p.completions[1].text, p.completions[0].text]]
@@ -103,7 +103,7 @@ def contradictions(patient: Patient) -> Iterator[Finding]:
     why="rows whose answers all have one score, or none, are left out of training by every method that compares",
     fix="check the column of scores, and `margin:`",
 )
-def unscored(patient: Patient) -> Iterator[Finding]:
+def unscored(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         several = [g for g in groups if len(g.completions) > 1]
         if not several or not split.endswith("preferences"):
@@ -118,7 +118,7 @@ def unscored(patient: Patient) -> Iterator[Finding]:
             yield info(f"{share(len(flat), len(several))} rows of {split} are ties")
 
 
-def comparisons(patient: Patient) -> dict[str, list[Group]]:
+def comparisons(patient: CheckContext) -> dict[str, list[Group]]:
     """The pairs of every split with at least one, the better answer first; equal answers of unequal score included."""
     found = {n: [p for g in groups for p in pairs_of(g)] for n, groups in patient.answered.items()}
     return {n: p for n, p in found.items() if p}

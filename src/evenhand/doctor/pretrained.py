@@ -13,7 +13,7 @@ from evenhand.doctor.context import Opened, attempt
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
-    from evenhand.doctor.context import Patient
+    from evenhand.doctor.context import CheckContext
     from evenhand.protocols import Reward
     from evenhand.spec.pretrained import Adopted
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Existing:
     """Parts that cannot be opened raise `Unavailable`; the `Opened` beside them says why."""
 
-    def __init__(self, settings: Adopted, patient: Patient) -> None:
+    def __init__(self, settings: Adopted, patient: CheckContext) -> None:
         self.settings, self._patient = settings, patient
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evenhand.types import TokenGroup
 
 if TYPE_CHECKING:
-    from evenhand.doctor.context import Patient
+    from evenhand.doctor.context import CheckContext
 
 
 class Severity(StrEnum):
@@ -67,7 +67,7 @@ class Check:
     why: str
     fix: str
     quick: bool
-    look: Callable[[Patient], Iterable[Finding]]
+    look: Callable[[CheckContext], Iterable[Finding]]
 
     @property
     def section(self) -> Section:
@@ -79,10 +79,10 @@ CHECKS: dict[str, Check] = {}
 
 def check(
     id: str, title: str, *, why: str, fix: str, quick: bool = True
-) -> Callable[[Callable[[Patient], Iterator[Finding]]], Callable[[Patient], Iterator[Finding]]]:
+) -> Callable[[Callable[[CheckContext], Iterator[Finding]]], Callable[[CheckContext], Iterator[Finding]]]:
     """Registers a function as the check `id`; two checks of one id are a mistake."""
 
-    def register(look: Callable[[Patient], Iterator[Finding]]) -> Callable[[Patient], Iterator[Finding]]:
+    def register(look: Callable[[CheckContext], Iterator[Finding]]) -> Callable[[CheckContext], Iterator[Finding]]:
         if id in CHECKS:
             raise ValueError(f"two checks are called {id}")
         CHECKS[id] = Check(id=id, title=title, why=why, fix=fix, quick=quick, look=look)

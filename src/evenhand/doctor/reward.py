@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.data.convert import pairs_of
-from evenhand.doctor.context import Patient, Unavailable, spaced
+from evenhand.doctor.context import CheckContext, Unavailable, spaced
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
@@ -31,7 +31,7 @@ PROBES = {"thanks": " Thank you, thank you so much!", "itself once more": None, 
     why="a reward that misses a field, or is the same for all answers, gives no gradient; the loss sits near zero, as in health",
     fix="check the reward's field names (meta columns of the prompts), its form, and its range",
 )
-def scores(patient: Patient) -> Iterator[Finding]:
+def scores(patient: CheckContext) -> Iterator[Finding]:
     for where, reward in rewards(patient):
         groups = tried(patient)
         try:
@@ -64,7 +64,7 @@ def scores(patient: Patient) -> Iterator[Finding]:
     why="a reward with its sign flipped trains the opposite of what is wanted, with a healthy curve",
     fix="turn the sign in the reward's own function, or swap the columns of the pairs if those are wrong",
 )
-def sign(patient: Patient) -> Iterator[Finding]:
+def sign(patient: CheckContext) -> Iterator[Finding]:
     for where, reward in rewards(patient):
         yield from _against_labels(patient, where, reward)
         good = [g for g in _written(patient) if len(g.completions) == 1][:32]
@@ -84,7 +84,7 @@ def sign(patient: Patient) -> Iterator[Finding]:
     why="what a policy finds first is what is cheap: more words, thanks, repetition",
     fix="combine it with a length term, or with another reward (`{kind: weighted, parts: ...}`)",
 )
-def cheap(patient: Patient) -> Iterator[Finding]:
+def cheap(patient: CheckContext) -> Iterator[Finding]:
     for where, reward in rewards(patient):
         groups = _written(patient)[:TRIED]
         if len(groups) < 16:
@@ -120,7 +120,7 @@ def cheap(patient: Patient) -> Iterator[Finding]:
     fix="choose another judge, or a template for it; the run's own self-test says more",
     quick=False,
 )
-def judge(patient: Patient) -> Iterator[Finding]:
+def judge(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.judges import RewardJudge, self_test
 
     asked = patient.experiment.judge
@@ -146,7 +146,7 @@ def judge(patient: Patient) -> Iterator[Finding]:
     why="an arm trained on the judge's own model wins by finding its faults, not by being better",
     fix="judge by a program, another model, or people",
 )
-def own_judge(patient: Patient) -> Iterator[Finding]:
+def own_judge(patient: CheckContext) -> Iterator[Finding]:
     asked = patient.experiment.judge
     judging = models_in(resolved_reward(asked.reward, patient.experiment)) if isinstance(asked, Judge) else set()
     for name, arm in patient.online.items():
@@ -155,7 +155,7 @@ def own_judge(patient: Patient) -> Iterator[Finding]:
             yield warn(f"{name} is trained on {', '.join(sorted(shared))}, which also judges")
 
 
-def rewards(patient: Patient) -> list[tuple[str, Any]]:
+def rewards(patient: CheckContext) -> list[tuple[str, Any]]:
     """Every reward that needs no model trained by this run, once, by the place where it is asked for first.
 
     The full form opens reward models that exist; what cannot be opened is R8's to tell.
@@ -173,13 +173,13 @@ def rewards(patient: Patient) -> list[tuple[str, Any]]:
     return list(found.values())
 
 
-def tried(patient: Patient) -> list[Group]:
+def tried(patient: CheckContext) -> list[Group]:
     """Prompts with answers to try a reward on: the data's own, else the prompt's first words as a stand-in."""
     groups = _written(patient)[:TRIED]
     return groups or [Group(prompt=p, completions=(_stand_in(p),)) for p in patient.prompts(TRIED)]
 
 
-def _written(patient: Patient) -> list[Group]:
+def _written(patient: CheckContext) -> list[Group]:
     """Rows with an answer that someone wrote, demonstrations first."""
     names = sorted(patient.answered, key=lambda n: (not n.startswith("demonstrations"), n))
     return [g for n in names for g in spaced(patient.answered[n], TRIED)]
@@ -190,7 +190,7 @@ def _stand_in(prompt: Any) -> Completion:
     return Completion(content=text if isinstance(prompt.content, str) else (Message("assistant", text),))
 
 
-def _against_labels(patient: Patient, where: str, reward: Any) -> Iterator[Finding]:
+def _against_labels(patient: CheckContext, where: str, reward: Any) -> Iterator[Finding]:
     pairs = [p for n, groups in patient.answered.items() if n.endswith("preferences") for g in groups for p in pairs_of(g)[:1]]
     pairs = spaced(pairs, 100)
     if len(pairs) < 20:
@@ -231,6 +231,6 @@ def _mean(score: Any, groups: Sequence[Group]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def _asks_for_length(patient: Patient, reward: Any) -> bool:
+def _asks_for_length(patient: CheckContext, reward: Any) -> bool:
     """Whether length is part of the reward on purpose."""
     return "length" in repr(resolved_reward(reward, patient.experiment))

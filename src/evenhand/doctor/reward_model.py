@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.doctor.context import Patient, Unavailable, spaced
+from evenhand.doctor.context import CheckContext, Unavailable, spaced
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.pretrained import Existing, named
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
@@ -31,7 +31,7 @@ SCORED = 200
     fix="train it longer or on more pairs, use one that was trained for this kind of prompt, or check the labels of the pairs",
     quick=False,
 )
-def accuracy(patient: Patient) -> Iterator[Finding]:
+def accuracy(patient: CheckContext) -> Iterator[Finding]:
     found = held_out_scores(patient)
     if not found:
         raise Unavailable("no reward model exists yet, or there are no held-out pairs")
@@ -58,7 +58,7 @@ def _judged(name: str, told: PairMetrics, seen: str) -> Finding:
     return warn(f"{seen}: too few pairs to tell it from chance") if low <= 0.5 else info(seen)
 
 
-def held_out_scores(patient: Patient) -> dict[str, Mapping[str, Sequence[float]]]:
+def held_out_scores(patient: CheckContext) -> dict[str, Mapping[str, Sequence[float]]]:
     """Scores of held-out pairs by every reward model that exists: measured here, or by an earlier run in the same store."""
     pairs = [g for g in patient.splits.get("heldout_preferences", []) if len(g.scores) > 1 and max(g.scores) > min(g.scores)]
     found: dict[str, Mapping[str, Sequence[float]]] = {}
@@ -87,7 +87,7 @@ def pair_scores(model: Existing, groups: Sequence[Group]) -> dict[str, list[floa
     why="ids of another vocabulary, turns without its template's marks or a text that is cut give scores of another text",
     fix="name its chat template under `reward_models.NAME.template`, or give turns as messages",
 )
-def reads(patient: Patient) -> Iterator[Finding]:
+def reads(patient: CheckContext) -> Iterator[Finding]:
     if not patient.experiment.reward_models:
         raise Unavailable("there are no reward models")
     for name in patient.experiment.all_reward_models():
@@ -102,7 +102,7 @@ def reads(patient: Patient) -> Iterator[Finding]:
             yield from_error(named(error, name))
 
 
-def _read(patient: Patient, name: str, model: Existing) -> Iterator[Finding]:
+def _read(patient: CheckContext, name: str, model: Existing) -> Iterator[Finding]:
     rows = tried(patient)
     same = model.renderer.tokenizer.get_vocab() == patient.renderer.tokenizer.get_vocab()
     whose = "the policy's vocabulary" if same else "another vocabulary than the policy's"
@@ -135,7 +135,7 @@ def _read(patient: Patient, name: str, model: Existing) -> Iterator[Finding]:
     why="two labels are no score, and a model without its head gets one that is drawn at random, with curves that look healthy",
     fix="use an AutoModelForSequenceClassification saved with num_labels=1, with its head, as safetensors",
 )
-def is_one(patient: Patient) -> Iterator[Finding]:
+def is_one(patient: CheckContext) -> Iterator[Finding]:
     if not patient.adopted:
         raise Unavailable("every reward model is trained here")
     for name, model in patient.adopted.items():

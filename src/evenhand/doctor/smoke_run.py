@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.doctor.context import Patient, spaced
+from evenhand.doctor.context import CheckContext, spaced
 from evenhand.stages.context import StageContext
 from evenhand.train.config import Lengths
 from evenhand.types import Group
@@ -87,7 +87,9 @@ def unsaid() -> Iterator[None]:
 
 
 @contextmanager
-def rehearsed(patient: Patient, arm: Arm, place: Callable[[Patient, Path], dict[str, Path]], **train: Any) -> Iterator[Stage]:
+def rehearsed(
+    patient: CheckContext, arm: Arm, place: Callable[[CheckContext, Path], dict[str, Path]], **train: Any
+) -> Iterator[Stage]:
     """An arm's stage with its own method and settings, on the model and rows that `place` writes, as a stage takes them.
 
     Arms that sample get the toy reward; every other setting is the arm's but for `train`, and for lengths, which are short.
@@ -115,12 +117,12 @@ def rehearsal(spec: FitSpec, train: Mapping[str, Any], *, own_layers: bool) -> F
     return replace(spec, setup=replace(spec.setup, lengths=lengths), train=settings, reward=reward)
 
 
-def small(patient: Patient) -> bool:
+def small(patient: CheckContext) -> bool:
     """Whether the model itself is rehearsed with."""
     return sum(p.numel() for p in patient.policy.parameters()) <= LARGEST
 
 
-def at_home(patient: Patient, folder: Path) -> dict[str, Path]:
+def at_home(patient: CheckContext, folder: Path) -> dict[str, Path]:
     """The experiment's model, where it is small, and some of its own rows."""
     from evenhand.models.load import new_policy
 
@@ -130,7 +132,7 @@ def at_home(patient: Patient, folder: Path) -> dict[str, Path]:
     return {"start": written_model(policy, tokenizer, folder), "data": written_rows(patient.splits, folder)}
 
 
-def elsewhere(patient: Patient, folder: Path) -> dict[str, Path]:
+def elsewhere(patient: CheckContext, folder: Path) -> dict[str, Path]:
     """A small new model in a built-in world, with that world's rows."""
     from evenhand import worlds
     from evenhand.models.load import new_policy
@@ -164,7 +166,7 @@ def written_rows(splits: Mapping[str, list[Group]], folder: Path) -> Path:
     return folder / "data"
 
 
-def reference(patient: Patient, name: str, spec: FitSpec, inputs: Mapping[str, Path], folder: Path) -> Path:
+def reference(patient: CheckContext, name: str, spec: FitSpec, inputs: Mapping[str, Path], folder: Path) -> Path:
     """Reference log-probs of the few rows."""
     from evenhand.stages import reference as stage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evenhand.data.template import Renderer
-from evenhand.doctor.context import Patient
+from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
 from evenhand.errors import UserError
@@ -20,7 +20,7 @@ CONTENT = "The cat sat on the mat."
     why="turns joined in a way the model was not trained on, or in two ways in two stages, train and judge different models",
     fix="name a template (`model.template: plain`) for a tokenizer without one; take out roles it refuses",
 )
-def renders(patient: Patient) -> Iterator[Finding]:
+def renders(patient: CheckContext) -> Iterator[Finding]:
     if patient.renderer_error is not None:
         yield from_error(patient.renderer_error)
         return
@@ -49,7 +49,7 @@ def renders(patient: Patient) -> Iterator[Finding]:
     why="an empty mask trains on nothing, one that is too wide teaches the model to write prompts; the loss looks fine both ways",
     fix="check the {% generation %} marks of the template, the roles of the turns, and `data.supervise`",
 )
-def supervised(patient: Patient) -> Iterator[Finding]:
+def supervised(patient: CheckContext) -> Iterator[Finding]:
     for split, done in patient.tokenised.items():
         counted = sum(sum(c.mask) for t in done.groups for c in t.completions)
         total = sum(len(c.ids) for t in done.groups for c in t.completions)
@@ -67,7 +67,7 @@ def supervised(patient: Patient) -> Iterator[Finding]:
     why="a template that drops or adds thinking shows training, sampling and judging different text",
     fix="set the template's own option, or use one that keeps turns as they are",
 )
-def rewriting(patient: Patient) -> Iterator[Finding]:
+def rewriting(patient: CheckContext) -> Iterator[Finding]:
     renderer = patient.renderer
     template = renderer.tokenizer.chat_template
     if not isinstance(template, str):
@@ -92,7 +92,7 @@ def rewriting(patient: Patient) -> Iterator[Finding]:
     why="without a generation prompt the model must guess that it is its turn, and may write the user's",
     fix="write the assistant's mark under `{% if add_generation_prompt %}` at the end of the template",
 )
-def generation_prompt(patient: Patient) -> Iterator[Finding]:
+def generation_prompt(patient: CheckContext) -> Iterator[Finding]:
     renderer: Renderer = patient.renderer
     if not renderer.tokenizer.chat_template or not _chat(patient):
         return
@@ -107,17 +107,17 @@ def generation_prompt(patient: Patient) -> Iterator[Finding]:
         yield fail(f"the template puts {missing!r} before an answer, and a prompt does not end with it", shortened(asked, 150))
 
 
-def _ours(patient: Patient) -> bool:
+def _ours(patient: CheckContext) -> bool:
     """Whether the renderer's template is the one that the experiment names."""
     from evenhand.data.chat_templates import TEMPLATES
 
     return patient.renderer.tokenizer.chat_template.endswith(TEMPLATES.get(str(patient.experiment.model.template), "\0"))
 
 
-def _chat(patient: Patient) -> bool:
+def _chat(patient: CheckContext) -> bool:
     return any(not isinstance(g.prompt.content, str) for groups in patient.splits.values() for g in groups[:20])
 
 
-def _several_turns(patient: Patient) -> bool:
+def _several_turns(patient: CheckContext) -> bool:
     groups: list[Group] = [g for rows in patient.splits.values() for g in rows[:200]]
     return any(not isinstance(g.prompt.content, str) and any(m.role == "assistant" for m in g.prompt.content) for g in groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from evenhand.doctor.context import Patient, spaced
+from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.registry import Finding, check, fail, graded, info, share, shortened, warn
 from evenhand.types import Group, Prompt, TokenGroup
 
@@ -21,7 +21,7 @@ CUT = 0.1
     why="a row without a counted token is left out; a cut answer has no stop token, so the model is not taught to stop",
     fix="raise `lengths.completion` or `lengths.prompt` to the 99% figure, or drop the longest rows",
 )
-def cuts(patient: Patient) -> Iterator[Finding]:
+def cuts(patient: CheckContext) -> Iterator[Finding]:
     lengths = patient.experiment.lengths
     for split, done in patient.tokenised.items():
         total = len(done.groups) + len(done.dropped)
@@ -52,7 +52,7 @@ def cuts(patient: Patient) -> Iterator[Finding]:
     why="where masks are made from the pad token, pad = eos leaves the stop token out of the loss, and the model never stops",
     fix="nothing is to be done here: masks come from lengths; other tools that use this model may need a pad token of its own",
 )
-def pad_is_eos(patient: Patient) -> Iterator[Finding]:
+def pad_is_eos(patient: CheckContext) -> Iterator[Finding]:
     tokenizer = patient.renderer.tokenizer
     if tokenizer.pad_token_id is None:
         yield info(f"the tokenizer has no pad token; id {patient.renderer.pad_id} is used, and masks come from lengths")
@@ -66,7 +66,7 @@ def pad_is_eos(patient: Patient) -> Iterator[Finding]:
     why="a second bos, or none where the model always saw one, is text that the model has never seen",
     fix="take the bos token out of the text or of the template",
 )
-def bos(patient: Patient) -> Iterator[Finding]:
+def bos(patient: CheckContext) -> Iterator[Finding]:
     token, encoder = patient.renderer.tokenizer.bos_token_id, patient.renderer._encoder
     if token is None:
         return
@@ -90,7 +90,7 @@ def bos(patient: Patient) -> Iterator[Finding]:
     why="a model that was never taught to stop, or whose stop token sampling ignores, runs to the limit",
     fix="set the tokenizer's eos_token and the generation config's eos_token_id to what ends a turn",
 )
-def stops(patient: Patient) -> Iterator[Finding]:
+def stops(patient: CheckContext) -> Iterator[Finding]:
     renderer = patient.renderer
     names = {i: renderer.tokenizer.convert_ids_to_tokens(i) for i in sorted(renderer.stop_ids)}
     if not renderer.stop_ids:
@@ -121,7 +121,7 @@ def stops(patient: Patient) -> Iterator[Finding]:
     why="where the last word of a prompt and the first of the answer share a token, training and sampling see different prompts",
     fix="end verbatim prompts before a blank or at a line's end; here such rows are tokenised apart, as in sampling",
 )
-def merged(patient: Patient) -> Iterator[Finding]:
+def merged(patient: CheckContext) -> Iterator[Finding]:
     for split, done in patient.tokenised.items():
         count = done.counts.get("boundary_merged", 0)
         total = sum(len(t.completions) for t in done.groups)
@@ -135,7 +135,7 @@ def merged(patient: Patient) -> Iterator[Finding]:
     why="an id above the table is an error on a good day and another token's vector on a bad one",
     fix="use the tokenizer that was saved with the model, or resize the embeddings and train them",
 )
-def vocabulary(patient: Patient) -> Iterator[Finding]:
+def vocabulary(patient: CheckContext) -> Iterator[Finding]:
     size = getattr(patient.config.get_text_config(), "vocab_size", None)
     if size is None:
         return
@@ -159,7 +159,7 @@ def vocabulary(patient: Patient) -> Iterator[Finding]:
     why="unknown tokens are all alike: the model can neither read nor write what they stood for",
     fix="use another model, or data of the kind that its tokenizer was made for",
 )
-def unknown(patient: Patient) -> Iterator[Finding]:
+def unknown(patient: CheckContext) -> Iterator[Finding]:
     unk = patient.renderer.tokenizer.unk_token_id
     if unk is None or unk in patient.renderer.stop_ids:
         return
@@ -180,7 +180,7 @@ def unknown(patient: Patient) -> Iterator[Finding]:
     why="what decoding does not give back, such as case or line breaks, can be neither learned nor rewarded",
     fix="use the model's own tokenizer; a normaliser that lower-cases or strips accents belongs to another kind of model",
 )
-def round_trip(patient: Patient) -> Iterator[Finding]:
+def round_trip(patient: CheckContext) -> Iterator[Finding]:
     unk, renderer = patient.renderer.tokenizer.unk_token_id, patient.renderer
     for split, done in patient.tokenised.items():
         given = [pair for t in spaced(done.groups, 100) for pair in zip(t.completions, t.group.completions, strict=True)]
@@ -201,7 +201,7 @@ def round_trip(patient: Patient) -> Iterator[Finding]:
     why="positions beyond the context are an error, or positions that the model has never seen",
     fix="lower `lengths.prompt` or `lengths.completion`",
 )
-def context(patient: Patient) -> Iterator[Finding]:
+def context(patient: CheckContext) -> Iterator[Finding]:
     window = getattr(patient.config.get_text_config(), "max_position_embeddings", None)
     if not window:
         return
@@ -213,11 +213,11 @@ def context(patient: Patient) -> Iterator[Finding]:
         yield fail(f"a prompt of {longest} tokens and an answer of {lengths.completion} exceed the model's context of {window}")
 
 
-def _asked(patient: Patient) -> list[Prompt]:
+def _asked(patient: CheckContext) -> list[Prompt]:
     return [g.prompt for g in spaced(patient.splits.get("heldout_prompts", []), 100)]
 
 
-def _kept_end(group: TokenGroup, patient: Patient) -> bool:
+def _kept_end(group: TokenGroup, patient: CheckContext) -> bool:
     """Whether the prompt lost its beginning, bos and all."""
     return len(group.prompt) >= patient.experiment.lengths.prompt
 

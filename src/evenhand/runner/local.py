@@ -22,7 +22,7 @@ from evenhand.plugins import Plugin, activate
 from evenhand.runner import timings
 from evenhand.runner.job import as_job
 from evenhand.runner.progress import Quiet, View
-from evenhand.runner.state import Board, Status
+from evenhand.runner.state import RunState, Status
 from evenhand.runner.worker import THREADS, Setting, perform, work
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, one_line
 from evenhand.store.store import Store
@@ -41,7 +41,7 @@ _PATIENCE = 5.0
 class Growth(Protocol):
     """A plan that grows: what is run next depends on what came out."""
 
-    def __call__(self, board: Board) -> Sequence[Node]:
+    def __call__(self, board: RunState) -> Sequence[Node]:
         """The nodes that have become known since the last call, inputs first; called whenever a node has ended.
 
         `board.coming` is set to how many more there will be.
@@ -81,7 +81,7 @@ def run(
     Raises: KeyboardInterrupt when stopped, after its workers have ended.
     """
     workers = default_workers(threads) if workers is None else workers
-    board = Board(plan.nodes, workers=workers, usual=timings.usual(out))
+    board = RunState(plan.nodes, workers=workers, usual=timings.usual(out))
     scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more, plan.plugins)
     scheduler.run()
     timings.remember(board, out)
@@ -118,7 +118,7 @@ class _Worker:
 
 class _Scheduler:
     def __init__(
-        self, board: Board, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None,
+        self, board: RunState, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None,
         plugins: tuple[Plugin, ...],
     ) -> None:  # fmt: skip
         self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from evenhand.runner.state import Board, Cell, Status
+from evenhand.runner.state import RunState, StageState, Status
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -29,9 +29,9 @@ class View(Protocol):
     comes a few times a second.
     """
 
-    def start(self, board: Board) -> None: ...
-    def changed(self, cell: Cell) -> None: ...
-    def noted(self, cell: Cell, text: str) -> None: ...
+    def start(self, board: RunState) -> None: ...
+    def changed(self, cell: StageState) -> None: ...
+    def noted(self, cell: StageState, text: str) -> None: ...
     def tick(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -39,9 +39,9 @@ class View(Protocol):
 class Quiet:
     """Shows nothing."""
 
-    def start(self, board: Board) -> None: ...
-    def changed(self, cell: Cell) -> None: ...
-    def noted(self, cell: Cell, text: str) -> None: ...
+    def start(self, board: RunState) -> None: ...
+    def changed(self, cell: StageState) -> None: ...
+    def noted(self, cell: StageState, text: str) -> None: ...
     def tick(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -53,12 +53,12 @@ class Lines:
         self.console, self.every = console, every
         self.last: dict[str, float] = {}
 
-    def start(self, board: Board) -> None:
+    def start(self, board: RunState) -> None:
         self.board = board
         cached = board.count(Status.CACHED)
         self.line(f"{board.total} nodes, {cached} cached, {board.workers} at a time")
 
-    def changed(self, cell: Cell) -> None:
+    def changed(self, cell: StageState) -> None:
         now = self.board.clock()
         self.last[cell.node.name] = now
         text = f"{cell.node.name}: {'started' if cell.status is Status.RUNNING else cell.status}"
@@ -68,7 +68,7 @@ class Lines:
             text += f" ({cell.node.cost})"
         self.line(text + (f": {cell.error}" if cell.error else ""))
 
-    def noted(self, cell: Cell, text: str) -> None:
+    def noted(self, cell: StageState, text: str) -> None:
         self.line(f"{cell.node.name}: note: {text}")
 
     def tick(self) -> None:
@@ -90,20 +90,20 @@ class Matrix:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def start(self, board: Board) -> None:
+    def start(self, board: RunState) -> None:
         from rich.live import Live
 
         self.board = board
         self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self.render, transient=False)
         self.live.start()
 
-    def changed(self, cell: Cell) -> None:
+    def changed(self, cell: StageState) -> None:
         from rich.text import Text
 
         if cell.status is Status.FAILED:  # a Text: a `style=` given to print would colour the table below too
             self.live.console.print(Text(f"{cell.node.name} failed: {cell.error}", style="red"))
 
-    def noted(self, cell: Cell, text: str) -> None:
+    def noted(self, cell: StageState, text: str) -> None:
         from rich.text import Text
 
         self.live.console.print(Text(f"{cell.node.name}: {text}", style="yellow"))
@@ -127,12 +127,12 @@ def choose_view(console: Console, *, quiet: bool = False) -> View:
     return Matrix(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
-def matrix(board: Board) -> Table:
+def matrix(board: RunState) -> Table:
     """Rows (arms and shared work) by columns (seeds); a cell shows its most urgent node."""
     from rich.table import Table
     from rich.text import Text
 
-    places: dict[tuple[str, str], list[Cell]] = {}
+    places: dict[tuple[str, str], list[StageState]] = {}
     for cell in board.cells.values():
         places.setdefault((cell.node.row, cell.node.column), []).append(cell)
     rows = list(dict.fromkeys(row for row, _ in places))
@@ -147,7 +147,7 @@ def matrix(board: Board) -> Table:
     return table
 
 
-def running(board: Board) -> list[RenderableType]:
+def running(board: RunState) -> list[RenderableType]:
     """One line per running node: a bar, its phase and figures."""
     from rich.text import Text
 
@@ -156,7 +156,7 @@ def running(board: Board) -> list[RenderableType]:
     return [Text(f"▶ {c.node.name}  {_bar(c.share)} {_figures(c, now)}", overflow="ellipsis", no_wrap=True) for c in cells]
 
 
-def _shown(cells: list[Cell]) -> tuple[str, str]:
+def _shown(cells: list[StageState]) -> tuple[str, str]:
     if not cells:
         return "", ""
     status = min((c.status for c in cells), key=_ORDER.index)
@@ -174,7 +174,7 @@ def _bar(share: float, width: int = 20) -> str:
     return "━" * full + "┈" * (width - full)
 
 
-def _figures(cell: Cell, now: float) -> str:
+def _figures(cell: StageState, now: float) -> str:
     """ "policy 37% (44/120), 1m 20s left, reward 1.31"."""
     shown = dict(cell.shown)
     phase = f"{shown.pop('phase')} " if "phase" in shown else ""
@@ -185,13 +185,13 @@ def _figures(cell: Cell, now: float) -> str:
     return ", ".join(parts)
 
 
-def _foot(board: Board) -> str:
+def _foot(board: RunState) -> str:
     good, failed = board.count(Status.DONE, Status.CACHED), board.count(Status.FAILED)
     lost = f", {failed} failed" if failed else ""
     return f"{good} of {board.total} nodes{lost} · {duration(board.elapsed())} so far · {_eta(board)}"
 
 
-def _eta(board: Board) -> str:
+def _eta(board: RunState) -> str:
     seconds, certain = board.eta()
     if board.count(Status.QUEUED, Status.RUNNING) + sum(board.coming.values()) == 0:
         return "finished"

@@ -36,8 +36,8 @@ class Status(StrEnum):
 
 
 @dataclass(slots=True)
-class Cell:
-    """One node on the board. `done` of `total` units (steps, prompts) are finished; `shown` are its latest figures."""
+class StageState:
+    """One stage of the run. `done` of `total` units (steps, prompts) are finished; `shown` are its latest figures."""
 
     node: Node
     status: Status = Status.QUEUED
@@ -65,8 +65,8 @@ class Cell:
         return max(self.total - self.done, 0) / rate
 
 
-class Board:
-    """The cells of a plan by node name. `usual` gives the seconds a node of some kind took before (for the first estimates)."""
+class RunState:
+    """The states of a plan's stages by node name. `usual` gives the seconds a node of some kind took before, for first estimates."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Board:
         usual: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.cells = {n.name: Cell(n) for n in nodes}
+        self.cells = {n.name: StageState(n) for n in nodes}
         self.workers = max(workers, 1)
         self.usual = dict(usual or {})
         self.coming: dict[str, int] = {}
@@ -84,9 +84,9 @@ class Board:
         self.clock = clock
         self.began = clock()
 
-    def add(self, node: Node) -> Cell:
+    def add(self, node: Node) -> StageState:
         """A node that has become known."""
-        self.cells[node.name] = Cell(node)
+        self.cells[node.name] = StageState(node)
         return self.cells[node.name]
 
     @property
@@ -94,7 +94,7 @@ class Board:
         """How many nodes there will be."""
         return len(self.cells) + sum(self.coming.values())
 
-    def set(self, name: str, status: Status, error: str = "") -> Cell:
+    def set(self, name: str, status: Status, error: str = "") -> StageState:
         cell = self.cells[name]
         cell.status, cell.error = status, error
         if status is Status.RUNNING:
@@ -103,7 +103,7 @@ class Board:
             cell.ended = self.clock()
         return cell
 
-    def move(self, name: str, done: float, total: float, shown: Mapping[str, Any]) -> Cell:
+    def move(self, name: str, done: float, total: float, shown: Mapping[str, Any]) -> StageState:
         cell = self.cells[name]
         if cell.first is None or done < cell.done or total != cell.total:  # a new phase counts from zero again
             cell.first = (self.clock(), done)

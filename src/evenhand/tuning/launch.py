@@ -11,7 +11,7 @@ from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results.files import write_json
 from evenhand.runner import local
-from evenhand.runner.state import Board
+from evenhand.runner.state import RunState
 from evenhand.spec.experiment import Experiment
 from evenhand.store.store import locked
 from evenhand.tuning.record import record
@@ -50,12 +50,12 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
     return Tuning(prepared, study)
 
 
-def look(tuning: Tuning) -> Board:
+def look(tuning: Tuning) -> RunState:
     """The trials that are known by now, cached or to run; nothing is run."""
     return replayed(tuning.study, tuning.prepared.store)
 
 
-def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = None) -> tuple[Board, dict[str, Any]]:
+def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = None) -> tuple[RunState, dict[str, Any]]:
     """Runs the trials and writes what they gave; returns the board as it ended, and the content of `tune.json`."""
     out = tuning.prepared.out
     out.mkdir(parents=True, exist_ok=True)
@@ -68,11 +68,11 @@ def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = N
     return board, found
 
 
-def _run(tuning: Tuning, workers: int | None, view: View | None) -> Board:
+def _run(tuning: Tuning, workers: int | None, view: View | None) -> RunState:
     """The trials' nodes become known one by one, so the plan begins empty; the last board is the one that saw them all."""
     prepared, boards = tuning.prepared, []
 
-    def more(board: Board) -> list[Any]:
+    def more(board: RunState) -> list[Any]:
         boards.append(board)
         return tuning.study(board)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.configfile.schema import Loaded, to_json
 from evenhand.runner.job import versions
-from evenhand.runner.state import Board
+from evenhand.runner.state import RunState
 from evenhand.spec import search_spaces
 from evenhand.spec.tuning import Tuned, TunedArm
 from evenhand.stages.validation_split import FILE
@@ -17,7 +17,7 @@ from evenhand.tuning.measure import Behind, TrialOutcome, behind, best
 from evenhand.tuning.study import Study
 
 
-def record(study: Study, board: Board, loaded: Loaded[Any]) -> dict[str, Any]:
+def record(study: Study, board: RunState, loaded: Loaded[Any]) -> dict[str, Any]:
     """Everything a reader needs to judge the tuning, from a board on which every trial has ended."""
     e, tune = study.experiment, study.tune
     return {

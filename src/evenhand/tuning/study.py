@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.plan.graph import Node
-from evenhand.runner.state import Board, Status
+from evenhand.runner.state import RunState, Status
 from evenhand.spec import search_spaces
 from evenhand.spec.experiment import Experiment
 from evenhand.store.store import Store
@@ -36,7 +36,7 @@ class Study:
         self.trials: dict[str, list[Trial]] = {name: [] for name in self.spaces}
         self._ended: dict[tuple[str, int], TrialOutcome] = {}
 
-    def __call__(self, board: Board) -> list[Node]:
+    def __call__(self, board: RunState) -> list[Node]:
         new: list[Node] = []
         for arm in self.spaces:
             while (settings := self.next_settings(arm, board)) is not None:
@@ -56,7 +56,7 @@ class Study:
         self.trials[arm].append(trial)
         return new
 
-    def next_settings(self, arm: str, board: Board) -> Settings | None:
+    def next_settings(self, arm: str, board: RunState) -> Settings | None:
         """What the arm tries next; None while that is not known, or when it has had its trials."""
         trials, space = self.trials[arm], self.spaces[arm]
         start = self.arms[arm].start
@@ -80,7 +80,7 @@ class Study:
         given = search_spaces.given(self.arms[arm], self.experiment, self.spaces[arm])
         return given if all(search_spaces.inside(value, self.spaces[arm][name]) for name, value in given.items()) else None
 
-    def outcome(self, trial: Trial, board: Board) -> TrialOutcome:
+    def outcome(self, trial: Trial, board: RunState) -> TrialOutcome:
         """How a trial ended, if it did."""
         known = (trial.arm, trial.number)
         if known not in self._ended:
@@ -94,12 +94,12 @@ class Study:
                 return TrialOutcome(trial=trial, status=OPEN)
         return self._ended[known]
 
-    def outcomes(self, arm: str, board: Board) -> list[TrialOutcome] | None:
+    def outcomes(self, arm: str, board: RunState) -> list[TrialOutcome] | None:
         """Every trial of an arm; None before all have ended."""
         ended = [self.outcome(t, board) for t in self.trials[arm]]
         return ended if len(ended) == self.tune.trials and all(o.status in (DONE, FAILED) for o in ended) else None
 
-    def choices(self, board: Board) -> Mapping[str, Settings]:
+    def choices(self, board: RunState) -> Mapping[str, Settings]:
         """The chosen settings of the arms whose tuning is over."""
         found = {}
         for arm in self.spaces:
@@ -109,7 +109,7 @@ class Study:
         return found
 
 
-def _cause(board: Board, name: str) -> str:
+def _cause(board: RunState, name: str) -> str:
     """The error of the node that failed, for one that was blocked by it: what happened. The log has why, and where to look."""
     cell = board.cells[name]
     while cell.status is Status.BLOCKED:
@@ -121,9 +121,9 @@ def _cause(board: Board, name: str) -> str:
     return f"{cell.node.name}: {what}"
 
 
-def replayed(study: Study, store: Store) -> Board:
+def replayed(study: Study, store: Store) -> RunState:
     """The study as far as finished artifacts carry it; nothing is run."""
-    board = Board(())
+    board = RunState(())
     while new := study(board):
         for node in new:
             board.add(node)
