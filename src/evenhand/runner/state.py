@@ -66,7 +66,7 @@ class StageState:
 
 
 class RunState:
-    """The states of a plan's stages by node name. `usual` gives the seconds a node of some kind took before, for first estimates."""
+    """States of a plan's stages by node name. `usual` gives the seconds a node of some kind took before, for first estimates."""
 
     def __init__(
         self,
