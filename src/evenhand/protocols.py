@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,13 +10,15 @@ from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling,
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
 
 
 class Model(Protocol):
     """A trainable network seen through batches: a policy, a reward model, or a policy with a value head."""
 
     def __call__(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut: ...
+
+    def parameters(self) -> Iterator[Parameter]: ...
 
 
 class Engine(Protocol):

@@ -82,6 +82,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     from evenhand.spec.experiment import Experiment
     from evenhand.spec.user_code import with_plugins
 
+    source: Mapping[str, Any] | Path
     if isinstance(experiment, Mapping):
         source, name = experiment, str(experiment.get("name", "experiment"))
     else:

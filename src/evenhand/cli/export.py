@@ -53,13 +53,12 @@ def export(
 
     quiet()
     subject = find_arm(run, arm, seed) if arm else find_reward_model(run, reward_model, seed)
-    shared = {"prompts": check, "license": license, "device": device, "say": _say}
     if adapter:
         if dtype is not None:
             raise UserError("an adapter is copied as it is", where="--dtype", fix="leave it out")
-        made = export_adapter(subject, out, **shared)
+        made = export_adapter(subject, out, prompts=check, license=license, device=device, say=_say)
     else:
-        made = export_model(subject, out, dtype=dtype, **shared)
+        made = export_model(subject, out, dtype=dtype, prompts=check, license=license, device=device, say=_say)
     _say(f"written: {made.folder} (its account: {made.folder / 'README.md'})")
     missing = _gguf(subject, made, converter) if gguf else None
     if push:

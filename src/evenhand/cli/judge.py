@@ -143,7 +143,7 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
 def _language_model(spec: dict[str, Any], cache: Path) -> Judge:
     from evenhand.configfile.document import Document
     from evenhand.configfile.schema import check
-    from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, build
+    from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, Settings, build
 
     kind = {"llm": LLM, "local": LocalLLM, "preference_model": PreferenceModel}[spec["kind"]]
     if kind is not LLM:
@@ -153,7 +153,7 @@ def _language_model(spec: dict[str, Any], cache: Path) -> Judge:
             spec["path"] = spec.pop("model")
     if kind is PreferenceModel and spec.get("template") == "helpfulness":
         del spec["template"]
-    settings = check(kind, Document(spec))
+    settings: Settings = check(kind, Document(spec))
     if isinstance(settings, LLM):
         return build(settings, cache=cache)
     from evenhand.cli.models import model_path, open_policy

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,11 @@ class Pairs(StrEnum):
     random = "random"
     best_worst = "best-worst"
     all = "all"
+
+
+_CHOOSE: dict[Pairs, Literal["random", "best_worst", "all"]] = {
+    Pairs.random: "random", Pairs.best_worst: "best_worst", Pairs.all: "all",
+}  # fmt: skip
 
 
 class Label(StrEnum):
@@ -90,7 +95,7 @@ def label(
     else:
         groups = several(loaded(file).groups[:limit], file)
     found = labelled_by(
-        groups, with_memory(judge, by, Cache(kept)), choose="best_worst" if pairs is Pairs.best_worst else pairs.value,
+        groups, with_memory(judge, by, Cache(kept)), choose=_CHOOSE[pairs],
         labels=labels.value, margin=margin, annotator=Annotator(temperature=temperature), seed=seed, progress=Progress("judged"),
     )  # fmt: skip
     for line in summary(groups, found, judge):

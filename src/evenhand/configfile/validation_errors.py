@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from evenhand.configfile.document import Document, KeyPath
@@ -95,10 +96,15 @@ def _one_branch(located: Sequence[tuple[KeyPath, KeyPath, str, Error]]) -> list[
         every = list(branches.values())
         fitting = [found for found in every if all(path != union for path, _ in found)]
         if fitting or len(every) == 1:
-            chosen += min(fitting or every, key=lambda found: (_other_kind(found, union), len(found)))
+            chosen += min(fitting or every, key=partial(_unfit, union))
         else:
             chosen.append((union, {**every[0][0][1], "type": "union"}))
     return chosen
+
+
+def _unfit(union: KeyPath, found: Sequence[Found]) -> tuple[bool, int]:
+    """How little the data are meant for a branch: those that refuse the word for it come last, then those with more faults."""
+    return _other_kind(found, union), len(found)
 
 
 def _other_kind(found: Sequence[Found], union: KeyPath) -> bool:

@@ -115,7 +115,7 @@ class Renderer:
         return self._encoder.decode(ids)
 
     def tokenise(
-        self, group: Group, *, max_prompt: int | None, max_completion: int | None, supervise: Supervise = "completion"
+        self, group: Group, *, max_prompt: int | None, max_completion: int | None, supervise: str = "completion"
     ) -> TokenGroup:
         """One group as tokens; see `tokenise_all`. Raises UserError where that would drop the group."""
         result = self.tokenise_all([group], max_prompt=max_prompt, max_completion=max_completion, supervise=supervise)
@@ -129,7 +129,7 @@ class Renderer:
         *,
         max_prompt: int | None,
         max_completion: int | None,
-        supervise: Supervise = "completion",
+        supervise: str = "completion",
     ) -> Tokenised:
         """Groups as tokens, tokenised in one batch.
 

@@ -78,11 +78,13 @@ def learning(patient: CheckContext) -> Iterator[Finding]:
         raise Unavailable("there are no answers to look at yet")
     seen = set()
     for name, arm in arms.items():
-        if (key := (arm.train.adapter, arm.train.gradient_checkpointing)) in seen:
+        adapter = arm.train.adapter
+        assert adapter is not None, "only arms that have one are looked at"
+        if (key := (adapter, arm.train.gradient_checkpointing)) in seen:
             continue
         seen.add(key)
         policy = patient.policy
-        adapters.attach(policy, arm.train.adapter, seed=0)
+        adapters.attach(policy, adapter, seed=0)
         policy.set_checkpointing(arm.train.gradient_checkpointing)
         try:
             yield from _learns(policy, rows, name)

@@ -11,7 +11,7 @@ from evenhand.doctor.context import CheckContext, last_turn
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
 from evenhand.synthesis.config import REVISED
-from evenhand.types import Group, content_text
+from evenhand.types import Content, Group, content_text
 
 FEW = 3
 """Rows that make a habit: one row that is about templates is not one that was rendered by one."""
@@ -218,7 +218,7 @@ def _sizes(patient: CheckContext) -> dict[str, int]:
     return sizes
 
 
-def _best(group: Group) -> object:
+def _best(group: Group) -> Content:
     scores = [(-1.0 if s != s else s) for s in group.scores]
     return group.completions[scores.index(max(scores))].content
 

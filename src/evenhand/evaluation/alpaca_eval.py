@@ -52,7 +52,7 @@ def read_outputs(path: str | Path) -> tuple[str, list[Group]]:
     return str(generators.pop()), groups
 
 
-def annotations(
+def annotated(
     comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, model: str, baseline: str, annotator: str
 ) -> list[Row]:
     """Verdicts as AlpacaEval's annotations: output_1 is the baseline's, output_2 the model's, preference = 1 + outcome."""

@@ -96,7 +96,7 @@ def _sides(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> list[
 def _alpaca_eval(
     out: Path, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], judge: Judge, names: Mapping[str, str]
 ) -> list[Path]:
-    rows = alpaca_eval.annotations(comparisons, verdicts, model=names["a"], baseline=names["b"], annotator=judge.name)
+    rows = alpaca_eval.annotated(comparisons, verdicts, model=names["a"], baseline=names["b"], annotator=judge.name)
     files = {k: out / f"{k}.json" for k in ("model_outputs", "reference_outputs", "annotations")}
     for (name, groups), key in zip(_sides(comparisons, names), files, strict=False):
         alpaca_eval.write_outputs(files[key], groups, name)

@@ -79,7 +79,7 @@ def on_base(base: str, folder: Path, device: str) -> Any:
         raise UserError("the adapter's base is gone", where=base, why="the copy could not be checked", fix="leave --adapter out")
     with quietly():
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        model = PeftModel.from_pretrained(plain, str(folder)).to(resolve_device(device)).eval()
+        model: Any = PeftModel.from_pretrained(plain, str(folder)).to(resolve_device(device)).eval()
         model.generation_config = GenerationConfig.from_pretrained(folder)
         model.base_model.model.generation_config = model.generation_config
     return model

@@ -132,7 +132,8 @@ def same_rendering(renderer: Renderer, folder: Path, prompts: Sequence[Prompt]) 
             ids = plain(prompt.content)["input_ids"]
         else:
             turns = [{"role": m.role, "content": m.content} for m in prompt.content]
-            ids = plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **today)["input_ids"]
+            rendered: Any = plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **today)
+            ids = rendered["input_ids"]
         if tuple(ids) != renderer.prompt_ids(prompt):
             raise differs(f"prompt {prompt.id} has other ids", "the tokenizer or its template changed on the way")
     if (folder / "generation_config.json").is_file():  # a classifier has none
@@ -160,7 +161,8 @@ def plain_model(folder: Path, computes: str, device: str) -> Any:
     from evenhand.models.load import DTYPES, resolve_device
 
     with quietly():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[computes]).to(resolve_device(device)).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[computes])
+        return model.to(resolve_device(device)).eval()
 
 
 @torch.no_grad()

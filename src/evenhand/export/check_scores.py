@@ -50,7 +50,7 @@ def ends_in_padding(group: Group, renderer: Renderer) -> bool:
     Classifiers of transformers look for the last token that is not padding, so no folder could give such an answer its score.
     """
     tokens = group.completions[0].tokens
-    return bool(tokens) and tokens[-1] == renderer.tokenizer.pad_token_id
+    return tokens is not None and len(tokens) > 0 and tokens[-1] == renderer.tokenizer.pad_token_id
 
 
 @torch.no_grad()

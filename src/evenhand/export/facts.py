@@ -229,7 +229,7 @@ def described(subject: Subject) -> tuple[Markdown, list[tuple[str, Markdown]]]:
     from evenhand.manual.methods import coordinates, paragraphs
     from evenhand.methods import METHODS, build
 
-    name = subject.spec.get("method")
+    name = str(subject.spec.get("method"))
     if name not in METHODS:
         return Markdown(), []
     steps = subject.spec["train"].get("steps") or _steps(subject) or 1

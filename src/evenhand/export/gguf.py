@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def verified(path: Path, folder: Path) -> str:
     return "its chat template and eos token are the model's"
 
 
-def modelfile(stops: tuple[str, ...], sampling: dict[str, Any]) -> str:
+def modelfile(stops: tuple[str, ...], sampling: Mapping[str, Any]) -> str:
     """An Ollama Modelfile: the file, the stop tokens, the judged sampler. Ollama derives its own template from GGUF's."""
     quoted = [f'PARAMETER stop "{stop}"' for stop in stops if '"' not in stop and "\n" not in stop]
     drawn = [f"PARAMETER temperature {sampling['temperature']:g}", f"PARAMETER top_p {sampling['top_p']:g}"]

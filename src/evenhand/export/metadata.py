@@ -26,7 +26,7 @@ def metadata(subject: Subject, license: str | None, *, library: str = "transform
         base_model=base, base_model_relation=("adapter" if adapter else "finetune") if base else None,
         datasets=origin.datasets(subject.run) or None, license=license, library_name=library, pipeline_tag=task,
         tags=[*tags, "reward-model"] if subject.is_reward_model else tags,
-        **({"model_name": subject.title, "eval_results": found} if found else {}),
+        model_name=subject.title if found else None, eval_results=found or None,
     )  # fmt: skip
 
 

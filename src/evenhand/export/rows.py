@@ -52,7 +52,11 @@ def pairs(groups: Iterable[Group], lost: Counter[str]) -> Iterator[dict[str, Any
                 lost["left out: an answer is empty"] += 1
                 continue
             lost["an answer was cut at the limit, which text does not show"] += Finish.LENGTH in (chosen.finish, rejected.finish)
-            row = {"prompt": side(group.prompt.content), "chosen": answer(group, chosen), "rejected": answer(group, rejected)}
+            row: dict[str, Any] = {
+                "prompt": side(group.prompt.content),
+                "chosen": answer(group, chosen),
+                "rejected": answer(group, rejected),
+            }
             row |= columns(group, lost)
             if SOFT in pair.parts:
                 lost["soft labels: other tools take them for certain (column chosen_probability)"] += 1
@@ -82,7 +86,7 @@ def samples(
             if not completion.text.strip():
                 lost["left out: an answer is empty"] += 1
                 continue
-            row = {"prompt": side(group.prompt.content), "completion": answer(group, completion)}
+            row: dict[str, Any] = {"prompt": side(group.prompt.content), "completion": answer(group, completion)}
             row |= {"arm": arm, "seed": seed, "prompt_id": group.prompt.id, "finish": completion.finish.value}
             for name, key in (("judge_score", "gold"), ("outcome", "outcome")):
                 value = (verdicts.get(key) or [None] * (i + 1))[i]

@@ -97,3 +97,6 @@ class Start:
     def __call__(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut:
         with removed(self.policy.hf):
             return self.policy(batch, reads, temperature=temperature)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.policy.parameters()

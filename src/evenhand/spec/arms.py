@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +78,7 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
     kind = METHODS.canonical(kind) if isinstance(kind, str) else kind
     if kind is None:
         raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
-    signatures = {**METHODS, BEST_OF_N: best_of_n}
+    signatures: dict[str, Callable[..., Any]] = {**METHODS, BEST_OF_N: best_of_n}
     if kind != START and kind not in signatures:
         raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*signatures, START]))
     own = {k: v for k, v in raw.items() if k in ARM_KEYS} | {"method": kind}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evenhand.configfile.schema import from_signature
 from evenhand.errors import UserError
 
-KINDS = {"reward_model": "score", "preference_model": "preference"}
+KINDS: dict[str, Literal["score", "preference"]] = {"reward_model": "score", "preference_model": "preference"}
 """Method that a model was trained by -> how it serves as a reward, in the words of `Method.implied_reward`."""
 
 
@@ -29,7 +29,7 @@ class Adopted:
     normalise: bool = False
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["score", "preference"]:
         return KINDS[self.method]
 
 

@@ -209,7 +209,7 @@ def _arm_problems(arm: Arm, experiment: Experiment, tune: Tune, name: str) -> It
             "an arm that is trained once for all seeds cannot be tuned under others", where=f"arms.{name}.per_seed",
             fix=f"remove `per_seed: false`, or `tune: {{arms: {{{name}: {{}}}}}}`",
         )  # fmt: skip
-    faults = []
+    faults: list[UserError] = []
     for setting, dimension in space.items():
         where = f"tune.arms.{name}.{setting}" if setting in own else f"tune.space.{setting}"
         faults += _dimension_problems(arm, setting, dimension, where)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
-from evenhand.judges import RewardJudge, account
+from evenhand.judges import Judge, RewardJudge, account
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
@@ -18,6 +18,7 @@ from evenhand.stages.judge import JudgedBy, open_judge
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.synthesis import Labelled
+from evenhand.synthesis.annotation import Labels
 from evenhand.synthesis.config import Annotate
 from evenhand.types import Group, Prompt, Sampling
 from evenhand.worlds.labels import Annotator
@@ -100,6 +101,8 @@ def compared(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
     from evenhand.synthesis import flip_labels, label
 
     section = spec.section
+    usual: Labels
+    judge: Judge
     if spec.judge is not None:
         judge, usual, flip = open_judge(spec.judge, context, spec.setup, device), "hard", section.flip
     else:  # the annotator that sees the reward does its own flipping

@@ -106,9 +106,9 @@ def open_model_reward(
             raise ValueError(f"the reward of {artifact} is relative to a reference, which is not among the inputs")
         frozen = open_policy(reference, setup.compute, device, ledger) if how["reference"] and reference else None
         policy = open_policy(artifact, setup.compute, device, ledger)
-        temperature = how.get("temperature", 1.0)
+        temperature = float(how.get("temperature", 1.0))
         return PolicyReward(
-            policy=policy, renderer=renderer, beta=how["beta"], reference=frozen, temperature=temperature, **limits
+            policy=policy, renderer=renderer, beta=float(how["beta"]), reference=frozen, temperature=temperature, **limits
         )
     if how["kind"] == "preference":
         return open_preference_model(artifact, renderer, setup.compute, device, ledger)

@@ -144,6 +144,7 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
     steps = settled_steps(spec, inputs, held)
     method = spec.build(steps=steps)
     if spec.world is not None:
+        model: Trunk
         model, renderer = from_scratch(spec.world, context.seed, device)
         in_precision(model, setup.compute)
     else:

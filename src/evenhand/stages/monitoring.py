@@ -141,6 +141,7 @@ def _fix(found: Diagnosis, run: TrainingRun) -> str:
     if found.first.startswith("batch"):
         return "look at these rows and the model that scored them with `evenhand doctor`"
     rate = run.spec.train.learning_rate
+    assert rate is not None, "the plan settles it"
     lower = f"lower train.learning_rate (try {min(rate / 10, run.method.learning_rate):.2g})"
     if _precision(run) == "float16":
         lower += ", or set model.dtype to bfloat16"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
 from evenhand.models.adapter_layers import Start
+from evenhand.models.policy import Policy
+from evenhand.protocols import Model
 from evenhand.stages.common import open_policy, to_items
 from evenhand.stages.reference import read_rows
 from evenhand.stages.splits import groups_of
@@ -128,21 +128,21 @@ def labelled(item: Example, method: Method) -> Example:
     return replace(item, per_completion=per_completion, per_token={**item.per_token, **author})
 
 
-def frozen_start(run: TrainingRun) -> torch.nn.Module:
+def frozen_start(run: TrainingRun) -> Policy:
     """The policy every arm starts from, without gradients; the one the policy is compared to exactly, if it is."""
     if (known := getattr(run.model, "frozen", None)) is not None:
         return known
     return open_policy(run.inputs["start"], run.spec.setup.compute, run.device, run.ledger).requires_grad_(False)
 
 
-def reference_network(run: TrainingRun) -> torch.nn.Module:
+def reference_network(run: TrainingRun) -> Model:
     """What says the start's log-probs: the policy itself with its adapter taken off, or a frozen copy."""
     adapter = run.model.adapter
     alone = adapter is not None and not adapter.modules_to_save and getattr(run.model, "frozen", None) is None
     return Start(run.model) if alone else frozen_start(run)
 
 
-def reference_reader(run: TrainingRun, frozen: torch.nn.Module | None = None) -> Callable[[Sequence[Example]], Rows]:
+def reference_reader(run: TrainingRun, frozen: Model | None = None) -> Callable[[Sequence[Example]], Rows]:
     """Log-probs under the frozen start, for rows that no cache can know in advance."""
     network = reference_network(run) if frozen is None else frozen
 
@@ -153,7 +153,7 @@ def reference_reader(run: TrainingRun, frozen: torch.nn.Module | None = None) ->
     return logps
 
 
-def reading(run: TrainingRun, model: torch.nn.Module, heads: frozenset[Head], items: Sequence[Example]) -> dict[Head, Rows]:
+def reading(run: TrainingRun, model: Model, heads: frozenset[Head], items: Sequence[Example]) -> dict[Head, Rows]:
     """What `model` says of items, at this run's temperature."""
     budget = run.spec.train.tokens_per_microbatch
     return read(model, items, heads, tokens_per_microbatch=budget, temperature=run.temperature, device=run.device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from evenhand.errors import UserError
-from evenhand.rewards.external import check_against_transformers
+from evenhand.rewards.external import TextReward, check_against_transformers
 from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
 from evenhand.stages import base
 from evenhand.stages.base import ModelSource
@@ -46,7 +46,7 @@ def run(spec: PretrainedRewardModelSpec, context: StageContext) -> None:
     reads = reading(folder, renderer.fingerprint, policy.fingerprint)
     write_json(out / REWARD, {"kind": spec.kind, "reads": reads, "template": spec.own_template})
     reward = open_model_reward(out, spec.setup, device)
-    if reads == "text" and spec.kind == "score":
+    if isinstance(reward, TextReward) and spec.kind == "score":
         check_against_transformers(reward, probe(chat=bool(renderer.tokenizer.chat_template)))
     if spec.normalise:
         context.report(0, NORMALISED)

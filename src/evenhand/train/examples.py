@@ -45,8 +45,8 @@ class Example:
         )
         per_token = {k: tuple(v[i] for i in keep) for k, v in self.per_token.items()}
         per_completion = {k: tuple(v[i] for i in keep) for k, v in self.per_completion.items()}
-        fields = {"per_token": per_token, "per_completion": per_completion, "pairs": (), "margin": (), "pair_weight": ()}
-        return replace(self, tokens=tokens, **fields, **changes)
+        cut = replace(self, tokens=tokens, per_token=per_token, per_completion=per_completion)
+        return replace(cut, pairs=(), margin=(), pair_weight=(), **changes)
 
 
 def cut_group(group: Group, keep: Sequence[int]) -> Group:

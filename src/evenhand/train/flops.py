@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from evenhand.models.adapters import networks
 from evenhand.models.backbone import Trunk
@@ -97,7 +97,7 @@ def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, lea
     return once + again + (backward(shape, done) if learns else 0)
 
 
-def _linear(network: nn.Module) -> list[nn.Parameter]:
+def _linear(network: nn.Module) -> list[Tensor]:
     from transformers.pytorch_utils import Conv1D
 
     return [m.weight for m in network.modules() if isinstance(m, nn.Linear | Conv1D)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evenhand.data.batch import split_by_tokens
 from evenhand.errors import UserError
+from evenhand.protocols import Model
 from evenhand.train.examples import Example, assemble, unpad
 from evenhand.types import Head
 
@@ -22,7 +23,7 @@ NAMES = {
 
 @torch.no_grad()
 def read(
-    model: nn.Module,
+    model: Model,
     items: Sequence[Example],
     heads: frozenset[Head],
     *,
@@ -48,7 +49,7 @@ def read(
     return out
 
 
-def _check(model: nn.Module, item: Example, head: Head, rows: tuple[Tensor, ...]) -> None:
+def _check(model: Model, item: Example, head: Head, rows: tuple[Tensor, ...]) -> None:
     """One value that is not finite would spread over its whole step, and every prompt after it."""
     if all(bool(row.isfinite().all()) for row in rows):
         return

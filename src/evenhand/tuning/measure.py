@@ -79,12 +79,13 @@ class Behind:
 
 def behind(outcomes: Sequence[TrialOutcome], chosen: TrialOutcome) -> dict[int, Behind]:
     """Every other finished trial against the chosen one, on the same prompts and seeds, by its number."""
-    others = [o for o in outcomes if o.table is not None and o.trial.number != chosen.trial.number]
-    found = [paired_difference(o.table, chosen.table) for o in others]
+    assert chosen.table is not None, "what was chosen has finished"
+    others = [(o, o.table) for o in outcomes if o.table is not None and o.trial.number != chosen.trial.number]
+    found = [paired_difference(table, chosen.table) for _, table in others]
     adjusted = holm([d.p for d in found])
     return {
         o.trial.number: Behind(difference=d.estimate, ci95=(float(d.ci95[0]), float(d.ci95[1])), p_holm=p)
-        for o, d, p in zip(others, found, adjusted, strict=True)
+        for (o, _), d, p in zip(others, found, adjusted, strict=True)
     }
 
 

@@ -92,15 +92,16 @@ def tuned(found: Mapping[str, Any], study_spaces: Mapping[str, Any]) -> Tuned:
 def _arm(raw: Mapping[str, Any], space: Any) -> TunedArm:
     return TunedArm(
         trials=len(raw["trials"]), failed=sum(t["status"] == "failed" for t in raw["trials"]), trial=raw["chosen"],
-        settings=raw["settings"], space=space, value=_short(raw["value"]), ci95=(_short(raw["ci95"][0]), _short(raw["ci95"][1])),
-        as_given=_short(raw["trials"][0]["value"]) if raw["given_tried"] else None, alike=len(raw["alike"]),
+        settings=raw["settings"], space=space, value=_short(raw["value"]),
+        ci95=(_short(raw["ci95"][0]), _short(raw["ci95"][1])),
+        as_given=_short(given) if raw["given_tried"] and (given := raw["trials"][0]["value"]) is not None else None, alike=len(raw["alike"]),
         edges=tuple(raw["edges"]),
     )  # fmt: skip
 
 
-def _short(value: float | None) -> float | None:
+def _short(value: float) -> float:
     """Four digits for the experiment file; `tune.json` has them all."""
-    return None if value is None else float(f"{value:.4g}")
+    return float(f"{value:.4g}")
 
 
 def _validation(study: Study) -> str:

@@ -36,7 +36,8 @@ class Nodes:
 
     def add(self, nodes: Iterable[Node]) -> tuple[list[Node], dict[str, str]]:
         """The nodes that are new, inputs first, and what every one of `nodes` is called here."""
-        new, called = [], {}
+        new: list[Node] = []
+        called: dict[str, str] = {}
         for node in nodes:
             if node.key not in self._by_key:
                 name = node.name if node.name not in self.by_name else f"{node.name}-{node.key[:8]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.worlds.arithmetic import Arithmetic, ArithmeticGold
@@ -67,7 +67,7 @@ def get(name: str, **options: Any) -> World:
     if name not in WORLDS:
         raise UserError(f"unknown world '{name}'", where="world", fix=did_you_mean(name, WORLDS))
     build, task = WORLDS[name]
-    known = [f.name for f in fields(task)]
+    known = [f.name for f in fields(cast(Any, task))]  # every task is a dataclass, which a protocol cannot say
     for option in options:
         if option not in known:
             raise UserError(f"unknown option '{option}'", where=f"world {name}", fix=did_you_mean(option, known))
