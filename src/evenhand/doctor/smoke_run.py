@@ -94,8 +94,9 @@ def rehearsed(
 
     Arms that sample get the toy reward; every other setting is the arm's but for `train`, and for lengths, which are short.
     """
-    node = next(n for n in patient.run.plan.nodes if n.kind == "fit" and n.row == arm.name)
-    spec = rehearsal(node.spec, train, own_layers=place is at_home and small(patient))
+    fits = ((n, n.spec) for n in patient.run.plan.nodes if isinstance(n.spec, FitSpec) and n.row == arm.name)
+    node, planned = next(fits)
+    spec = rehearsal(planned, train, own_layers=place is at_home and small(patient))
     with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
         folder = Path(scratch)
         inputs = place(patient, folder)

@@ -52,11 +52,8 @@ def pairs(groups: Iterable[Group], lost: Counter[str]) -> Iterator[dict[str, Any
                 lost["left out: an answer is empty"] += 1
                 continue
             lost["an answer was cut at the limit, which text does not show"] += Finish.LENGTH in (chosen.finish, rejected.finish)
-            row: dict[str, Any] = {
-                "prompt": side(group.prompt.content),
-                "chosen": answer(group, chosen),
-                "rejected": answer(group, rejected),
-            }
+            row: dict[str, Any] = {"prompt": side(group.prompt.content)}
+            row |= {"chosen": answer(group, chosen), "rejected": answer(group, rejected)}
             row |= columns(group, lost)
             if SOFT in pair.parts:
                 lost["soft labels: other tools take them for certain (column chosen_probability)"] += 1

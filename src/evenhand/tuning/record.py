@@ -90,12 +90,12 @@ def tuned(found: Mapping[str, Any], study_spaces: Mapping[str, Any]) -> Tuned:
 
 
 def _arm(raw: Mapping[str, Any], space: Any) -> TunedArm:
+    low, high = raw["ci95"]
+    given = raw["trials"][0]["value"] if raw["given_tried"] else None
     return TunedArm(
         trials=len(raw["trials"]), failed=sum(t["status"] == "failed" for t in raw["trials"]), trial=raw["chosen"],
-        settings=raw["settings"], space=space, value=_short(raw["value"]),
-        ci95=(_short(raw["ci95"][0]), _short(raw["ci95"][1])),
-        as_given=_short(given) if raw["given_tried"] and (given := raw["trials"][0]["value"]) is not None else None, alike=len(raw["alike"]),
-        edges=tuple(raw["edges"]),
+        settings=raw["settings"], space=space, value=_short(raw["value"]), ci95=(_short(low), _short(high)),
+        as_given=None if given is None else _short(given), alike=len(raw["alike"]), edges=tuple(raw["edges"]),
     )  # fmt: skip
 
 
