@@ -226,9 +226,11 @@ def test_single_grades_are_asked_once_per_answer():
     assert server.calls == 4 + 2  # four different answers; the grade out of range is asked three times
 
 
-def test_not_a_chat_completion_is_said():
-    with pytest.raises(UserError, match="not a chat completion"):
-        judge(FakeServer(lambda *_: httpx.Response(200, text="<html>")))(PAIRS)
+def test_a_server_that_never_sends_a_chat_completion_is_said():
+    server = FakeServer(lambda *_: httpx.Response(200, text="<html>"))
+    with pytest.raises(UserError, match="none of 12 questions got an answer: not a chat completion: not JSON: '<html>'"):
+        judge(server)(PAIRS)
+    assert server.calls == 3 * 12  # asked again, not for ever
 
 
 def one_order(server, **options):

@@ -1,12 +1,14 @@
 """What judging models answered, in an append-only JSONL file: a finished run is scored again without one call.
 
-A line is written with one system call, so that processes may share a file and a kill can spoil at most the last line, which
-is ignored. What is stored is what the model said, never how it was read: a better reading of old answers costs nothing.
+A line is written with one system call, so that processes may share a file and a kill can spoil at most the last line, whose
+question is asked again. What is stored is what the model said, never how it was read: a better reading of old answers costs
+nothing. What is no answer (a server's error page, a question that was too long) is not stored.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -14,7 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evenhand.errors import UserError
 from evenhand.judges.chat import Chat, Reply, Request
+
+_log = logging.getLogger(__name__)
 
 
 class Cache:
@@ -23,7 +28,9 @@ class Cache:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._replies: dict[str, Reply] = {}
-        if path is not None and path.is_file():
+        if path is not None and path.exists():
+            if not path.is_file():
+                raise UserError("is not a file", where=str(path), fix="name another file for the judge's answers")
             self._replies = dict(_read(path))
 
     def __len__(self) -> int:
@@ -49,14 +56,25 @@ class Cache:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Reply]]:
-    for line in path.read_bytes().split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            yield row["key"], Reply.from_json(row)
-        except (ValueError, KeyError, TypeError):
-            continue  # the torn line of a killed process; its question is asked again
+    """The replies of a file. Lines that are none (the torn line of a killed process) are counted: their questions are asked
+    again."""
+    spoilt = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                key = row["key"]
+                reply = Reply.from_json(row)
+                if not isinstance(key, str):
+                    raise TypeError("a key is a text")
+            except (ValueError, KeyError, TypeError, RecursionError):
+                spoilt += 1
+                continue
+            yield key, reply
+    if spoilt:
+        _log.warning("%s: %d lines cannot be read; what they answered is asked again", path, spoilt)
 
 
 class CachedChat:
@@ -93,7 +111,8 @@ class CachedChat:
         return found
 
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
-        """Known replies first; the others as they arrive, each kept before it is handed on. Equal requests are asked once."""
+        """Known replies first; the others as they arrive, each kept once the caller has read it and asks for the next: a reply
+        that could not be understood is not kept. Equal requests are asked once."""
         keys = [r.key(self.identity) for r in requests]
         fresh: dict[str, list[int]] = {}
         for index, key in enumerate(keys):
@@ -109,6 +128,7 @@ class CachedChat:
             key = keys[order[place]]
             self.calls += 1
             self._used[key] = reply
-            self.cache.put(key, reply, {"model": self.identity, "attempt": requests[order[place]].attempt})
             for index in fresh[key]:
                 yield index, reply
+            if reply.usable:
+                self.cache.put(key, reply, {"model": self.identity, "attempt": requests[order[place]].attempt})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -44,9 +45,16 @@ class Usage:
     cached: int = 0
 
 
+UNUSABLE = "unusable"
+"""The server sent something that is no answer, every time it was asked."""
+TOO_LONG = "too_long"
+"""The question does not fit into the model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A model's answer. `finish` is the server's word ("stop", "length", "content_filter").
+    """A model's answer. `finish` is the server's word ("stop", "length", "content_filter"), or `UNUSABLE` or `TOO_LONG`: then
+    there is no answer, and `note` says why.
 
     `seconds` is what a model on this machine took for it, its share of a batch; None from a server.
     `tokens` (only with log-probs) pairs each token's text with the log-probs, in nats, of the likeliest texts at its place.
@@ -57,16 +65,37 @@ class Reply:
     usage: Usage | None = None
     tokens: tuple[tuple[str, Mapping[str, float]], ...] = field(default=())
     seconds: float | None = None
+    note: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a model answered at all."""
+        return self.finish not in (UNUSABLE, TOO_LONG)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if k != "note"}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Reply:
-        usage = row.get("usage")
-        tokens = tuple((text, dict(alternatives)) for text, alternatives in row.get("tokens", ()))
-        usage = Usage(**usage) if usage else None
-        return cls(text=row["text"], finish=row["finish"], usage=usage, tokens=tokens, seconds=row.get("seconds"))
+        """The inverse of `to_json`. Raises ValueError, TypeError or KeyError for anything else."""
+        text, finish, usage, seconds = row["text"], row["finish"], row.get("usage"), row.get("seconds")
+        if not (isinstance(text, str) and isinstance(finish, str)):
+            raise TypeError("text and finish are texts")
+        if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds)):
+            raise TypeError("seconds are a number")
+        counted = Usage(**usage) if usage is not None else None
+        if counted is not None and any(type(n) is not int or not 0 <= n < 2**53 for n in asdict(counted).values()):
+            raise TypeError("tokens are counts")
+        return cls(text=text, finish=finish, usage=counted, tokens=_tokens(row.get("tokens") or ()), seconds=seconds)
+
+
+def _tokens(raw: Any) -> tuple[tuple[str, Mapping[str, float]], ...]:
+    found = tuple((text, dict(alternatives)) for text, alternatives in raw)
+    for text, alternatives in found:
+        numbers = all(isinstance(k, str) and type(v) in (int, float) and v <= 1 for k, v in alternatives.items())
+        if not (isinstance(text, str) and numbers):
+            raise TypeError("tokens are texts with log-probs")
+    return found
 
 
 class Chat(Protocol):

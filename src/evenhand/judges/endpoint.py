@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from evenhand.display import hidden
 from evenhand.errors import UserError
-from evenhand.judges.chat import Reply, Request, Usage
+from evenhand.judges.address import check_address, check_extra, filled, joined
+from evenhand.judges.chat import TOO_LONG, UNUSABLE, Reply, Request
+from evenhand.judges.completion import Odd, parse
 from evenhand.judges.prices import Budget, Price
 
 if TYPE_CHECKING:
     import httpx
 
-RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""HTTP answers that may be different next time."""
 LONGEST_WAIT = 60.0
+LONGEST_BODY = 32 << 20
+"""Bytes of one answer that are read, unpacked; more is no answer."""
+ODD_ATTEMPTS = 3
+"""How often a reply that is none is asked for again before it counts as unusable."""
 TOP_LOGPROBS = 20
+_TOO_LONG = ("context length", "context_length", "context window", "maximum context", "too many tokens", "max_model_len",
+             "prompt is too long", "input is too long", "reduce the length", "string_above_max_length", "exceeds the available context")  # fmt: skip
+_FILTERED = ("content_filter", "content management", "content policy")
 
 
 class Busy(Exception):
@@ -79,6 +88,10 @@ class Endpoint:
         self._rate = RateLimit(self.requests_per_minute, self.sleep, self.clock)
         self._jitter = random.Random(0)  # only spaces retries out; nothing that is reported depends on it
 
+        check_address(self.url)
+        check_extra(self.extra, self._key())
+        self._url, self._secrets = self.url, [self._key()]
+
     @property
     def identity(self) -> Mapping[str, Any]:
         return {"model": self.model, "revision": self.revision, "extra": dict(self.extra)}
@@ -112,57 +125,100 @@ class Endpoint:
             if failure is not None:
                 raise failure
 
+    def _key(self) -> str:
+        key = os.environ.get(self.key_env, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise UserError("holds characters that no key has", where=f"${self.key_env}", fix=f"set {self.key_env} anew")
+        return key
+
     def _client(self) -> httpx.Client:
         import httpx
 
-        key = os.environ.get(self.key_env, "")
+        key, used = self._key(), [self._key()]
+        self._url = joined(filled(self.url, used), "chat/completions")
+        filled(self.extra, used)
+        self._secrets = used
+        _hide_in_logs(used)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(timeout=self.timeout, headers=headers, transport=self.transport)
+        try:
+            return httpx.Client(timeout=self.timeout, headers=headers, transport=self.transport)
+        except ValueError as error:
+            fix = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            raise UserError("the proxies of the environment are no addresses", where=self.url, fix=fix) from error
+
+    def _hidden(self, text: str) -> str:
+        return hidden(text, self._secrets)
 
     def _one(self, client: httpx.Client, request: Request, reserved: float) -> Reply:
-        from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
+        from tenacity import RetryError, Retrying, retry_if_exception_type
 
         reply: Reply | None = None
         try:
-            retrying = Retrying(
-                stop=stop_after_attempt(self.attempts), wait=self._pause, sleep=self.sleep,
-                retry=retry_if_exception_type(Busy),
-            )  # fmt: skip
+            retrying = Retrying(stop=self._enough, wait=self._pause, sleep=self.sleep, retry=retry_if_exception_type((Busy, Odd)))
             for attempt in retrying:
                 with attempt:
                     self._rate.wait()
                     reply = self._post(client, request)
         except RetryError as error:
-            raise UserError(
-                f"no answer after {self.attempts} attempts: {error.last_attempt.exception()}",
-                where=self.url,
-                why="answers so far are kept",
-                fix="check that the server runs and is not overloaded, then run again; or lower `concurrency`",
-            ) from error
+            last = error.last_attempt.exception()
+            if not isinstance(last, Odd):
+                raise UserError(
+                    f"no answer after {self.attempts} attempts: {self._hidden(str(last))}",
+                    where=self.url,
+                    why="answers so far are kept",
+                    fix="check that the server runs and is not overloaded, then run again; or lower `concurrency`",
+                ) from None  # what the library says may hold the key
+            reply = Reply(text="", finish=UNUSABLE, note=f"not a chat completion: {last}")
         finally:
             self.budget.settle(reserved, reply)
         assert reply is not None
-        return reply
+        return self._without_secrets(reply)
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        """What is kept, shown and written: a server may echo the key it was sent."""
+        tokens = tuple((self._hidden(t), {self._hidden(k): v for k, v in top.items()}) for t, top in reply.tokens)
+        return replace(reply, text=self._hidden(reply.text), note=self._hidden(reply.note), tokens=tokens)
+
+    def _enough(self, state: Any) -> bool:
+        odd = isinstance(state.outcome.exception(), Odd)
+        return state.attempt_number >= (min(ODD_ATTEMPTS, self.attempts) if odd else self.attempts)
 
     def _pause(self, state: Any) -> float:
-        """What the server asked for, else 1, 2, 4, ... seconds with a random tenth more; a minute at the most."""
+        """1, 2, 4, ... seconds with a random tenth more, or what the server asked for if that is longer; a minute at the most."""
         error = state.outcome.exception()
-        if isinstance(error, Busy) and error.after is not None:
-            return min(error.after, LONGEST_WAIT)
-        return min(2.0 ** (state.attempt_number - 1), LONGEST_WAIT) * (1 + 0.1 * self._jitter.random())
+        own = 2.0 ** min(state.attempt_number - 1, 10) * (1 + 0.1 * self._jitter.random())
+        asked = error.after if isinstance(error, Busy) and error.after is not None else 0.0
+        return min(max(own, asked), LONGEST_WAIT)
 
     def _post(self, client: httpx.Client, request: Request) -> Reply:
         import httpx
 
         try:
-            response = client.post(f"{self.url.rstrip('/')}/chat/completions", json=self._body(request))
+            with client.stream("POST", self._url, json=self._body(request)) as response:
+                status, headers, body = response.status_code, response.headers, self._read(response)
         except httpx.TransportError as error:
-            raise Busy(f"{type(error).__name__}: {error}") from error
-        if response.status_code in RETRIED:
-            raise Busy(f"HTTP {response.status_code}", _retry_after(response.headers.get("retry-after")))
-        if response.status_code != 200:
-            return self._refused(response)
-        return _reply(response, self.url)
+            raise Busy(f"{type(error).__name__}: {error}") from None
+        except (httpx.RequestError, httpx.StreamError) as error:  # what it sent is not packed as it says
+            raise Odd(f"{type(error).__name__}: {error}") from None
+        except httpx.InvalidURL as error:
+            raise UserError("the address cannot be used", where=self.url, fix="check `endpoint`") from error
+        if status in (408, 409, 425, 429) or (status >= 500 and status not in (501, 505)):
+            raise Busy(f"HTTP {status}", _retry_after(headers.get("retry-after")))
+        if status != 200:
+            return self._refused(status, self._hidden(body.decode("utf-8", "replace")))
+        return parse(body)
+
+    def _read(self, response: httpx.Response) -> bytes:
+        """The body, as far as an answer may be long and may take; a packed one is unpacked piece by piece."""
+        parts, size, end = [], 0, self.clock() + 2 * self.timeout
+        for part in response.iter_bytes(1 << 16):
+            parts.append(part)
+            size += len(part)
+            if size > LONGEST_BODY:
+                raise Odd(f"more than {LONGEST_BODY >> 20} MiB")
+            if self.clock() > end:
+                raise Odd(f"not complete after {2 * self.timeout:g} seconds")
+        return b"".join(parts)
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -170,25 +226,24 @@ class Endpoint:
             "messages": [{"role": m.role, "content": m.content} for m in request.messages],
             "temperature": request.temperature,
             self.tokens_field: request.max_tokens,
-            **self.extra,
+            **filled(self.extra, []),
         }
         return body | ({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if request.logprobs else {})
 
-    def _refused(self, response: httpx.Response) -> Reply:
-        """A refusal of content is an answer (an unusable one); everything else is for the user to mend."""
-        said = response.text[:300]
-        if response.status_code in (400, 403) and any(
-            w in said.lower() for w in ("content_filter", "content management", "content policy")
-        ):
+    def _refused(self, status: int, said: str) -> Reply:
+        """A refused question is an unusable answer; everything else is for the user to mend."""
+        lower = said.lower()
+        if status in (400, 403) and any(w in lower for w in _FILTERED):
             return Reply(text="", finish="content_filter")
-        key = os.environ.get(self.key_env, "")
-        if response.status_code in (401, 403):
-            state = "was not accepted" if key else "is not set"
-            raise UserError(
-                f"HTTP {response.status_code}: the key in ${self.key_env} {state}", where=self.url, fix=f"set {self.key_env}"
-            )
-        said = said.replace(key, "***") if key else said
-        raise UserError(f"HTTP {response.status_code}: {said}", where=self.url, fix="check the address and the model's name")
+        if status in (400, 413, 422) and any(w in lower for w in _TOO_LONG):
+            return Reply(text="", finish=TOO_LONG, note=f"HTTP {status}: {said[:300]}")
+        if status in (401, 403):
+            state = "was not accepted" if self._key() else "is not set"
+            raise UserError(f"HTTP {status}: the key in ${self.key_env} {state}", where=self.url, fix=f"set {self.key_env}")
+        raise UserError(
+            f"HTTP {status}: {said[:300]}", where=self.url,
+            fix="check the model's name and the address: it usually ends in /v1",
+        )  # fmt: skip
 
 
 def _retry_after(header: str | None) -> float | None:
@@ -196,29 +251,31 @@ def _retry_after(header: str | None) -> float | None:
     if not header:
         return None
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
+        return seconds if seconds >= 0 else None  # and None for NaN
     except ValueError:
         pass  # not a number: then it is a date
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
         return None  # neither; the usual backoff then
 
 
-def _reply(response: httpx.Response, where: str) -> Reply:
-    try:
-        data = response.json()
-        choice = data["choices"][0]
-        text = choice["message"].get("content") or ""
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"not a chat completion: {response.text[:200]!r}", where=where, fix="give the address that ends in /v1"
-        ) from error
-    usage = data.get("usage") or {}
-    counted = None
-    if "prompt_tokens" in usage:
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        counted = Usage(prompt=usage["prompt_tokens"], completion=usage.get("completion_tokens") or 0, cached=cached)
-    content = (choice.get("logprobs") or {}).get("content") or ()
-    tokens = tuple((t["token"], {o["token"]: o["logprob"] for o in t.get("top_logprobs") or ()}) for t in content)
-    return Reply(text=text, finish=choice.get("finish_reason") or "stop", usage=counted, tokens=tokens)
+class _Hiding(logging.Filter):
+    """Strikes secrets out of what the HTTP library logs: it logs addresses."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self.secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = hidden(record.getMessage(), self.secrets), ()
+        return True
+
+
+def _hide_in_logs(secrets: Sequence[str]) -> None:
+    for name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
+        logger = logging.getLogger(name)
+        for old in [f for f in logger.filters if isinstance(f, _Hiding) and set(f.secrets) <= set(secrets)]:
+            logger.removeFilter(old)
+        logger.addFilter(_Hiding(secrets))

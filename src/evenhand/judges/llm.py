@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
+from evenhand.display import shown
+from evenhand.errors import UserError
 from evenhand.judges.cache import Cache, CachedChat
-from evenhand.judges.chat import Chat, Reply, Request
-from evenhand.judges.parse_verdict import Form, Reading, read, spellings
+from evenhand.judges.chat import UNUSABLE, Chat, Reply, Request
+from evenhand.judges.parse_verdict import Form, Reading, Unread, read, spellings
 from evenhand.judges.template import Template
 from evenhand.judges.verdict import Comparison, Order, Progress, Status, Verdict, settled
 from evenhand.seeding import rng
@@ -27,10 +30,19 @@ RETRY_TEMPERATURE = 0.7
 class _Asked:
     """The last reading of one question, and what it took."""
 
-    reading: Reading | None
+    found: Reading | Unread
     raw: str
     attempts: int
     cost: float | None
+
+    @property
+    def reading(self) -> Reading | None:
+        return self.found if isinstance(self.found, Reading) else None
+
+    @property
+    def why(self) -> str:
+        """Why there is no reading; empty where there is one."""
+        return self.found.why if isinstance(self.found, Unread) else ""
 
 
 class LLMJudge:
@@ -40,7 +52,7 @@ class LLMJudge:
     answer gives a tie. `orders` "one" asks each pair once, in an order drawn by the prompt's id (the same for every arm): half
     the calls, but a preference for a place stays in the verdicts and cannot be measured on them. A single template grades each
     answer by itself and the higher grade wins; the baseline's grades are asked once for all arms. An order without a readable
-    verdict counts 1/2 and is marked invalid.
+    verdict counts 1/2 and is marked invalid, with the reason. Raises UserError when nothing that came back was an answer.
     """
 
     def __init__(
@@ -103,7 +115,7 @@ class LLMJudge:
     def _order(self, asked: _Asked, a_first: bool) -> Order:
         about = {"a_first": a_first, "raw": asked.raw, "attempts": asked.attempts, "cost": asked.cost}
         if asked.reading is None:
-            return Order(outcome=0.5, status=Status.INVALID, **about)
+            return Order(outcome=0.5, status=Status.INVALID, why=asked.why, **about)
         value = asked.reading.value if a_first else 1.0 - asked.reading.value
         status = Status.LOGPROBS if self.form == "logprobs" else Status.READ
         return Order(outcome=value, status=status, label=asked.reading.label, mass=asked.reading.mass, **about)
@@ -114,25 +126,38 @@ class LLMJudge:
         return [_by_grades(a, b) for a, b in zip(asked[::2], asked[1::2], strict=True)]
 
     def _ask(self, messages: Sequence[tuple[Message, ...]], progress: Progress | None) -> list[_Asked]:
-        """Every question until it can be read or `attempts` are used up; questions that can be read are asked once."""
-        asked: list[_Asked] = [_Asked(None, "", 0, 0.0)] * len(messages)
+        """Every question until it can be read or `attempts` are used up; questions that can be read are asked once, and so are
+        questions that got no answer: the chat model has asked again already."""
+        asked: list[_Asked] = [_Asked(Unread("not asked"), "", 0, 0.0)] * len(messages)
         pending = list(range(len(messages)))
+        answered = False
         for attempt in range(self.attempts):
             requests = [self._request(messages[i], attempt) for i in pending]
-            unread = set(pending)
+            again = set(pending)
             for place, reply in self.chat.complete(requests):
                 index = pending[place]
                 asked[index] = self._merged(asked[index], reply)
-                if asked[index].reading is not None:
-                    unread.discard(index)
+                answered |= reply.finish != UNUSABLE and not (self.form == "logprobs" and reply.text and not reply.tokens)
+                if asked[index].reading is not None or not reply.usable:
+                    again.discard(index)
                 if progress is not None:
-                    progress(len(messages) - len(unread), len(messages))
-            pending = sorted(unread)
+                    progress(len(messages) - len(again), len(messages))
+            pending = sorted(again)
             if not pending:
                 break
-        if pending:
-            _log.warning("%d of %d judgements could not be read after %d attempts", len(pending), len(messages), self.attempts)
+        if unread := [a.why for a in asked if a.reading is None]:
+            self._say_unread(unread, len(messages), answered)
         return asked
+
+    def _say_unread(self, reasons: Sequence[str], questions: int, answered: bool) -> None:
+        commonest, times = Counter(reasons).most_common(1)[0]
+        if not answered:
+            raise UserError(
+                f"none of {questions} questions got an answer: {commonest}",
+                where=self.name,
+                fix="give an OpenAI-compatible address (it ends in /v1), and check the model's name and what it can do",
+            )
+        _log.warning("%d of %d judgements could not be read, %d of them: %s", len(reasons), questions, times, shown(commonest))
 
     def _request(self, messages: tuple[Message, ...], attempt: int) -> Request:
         return Request(
@@ -162,7 +187,7 @@ def _by_grades(a: _Asked, b: _Asked) -> Verdict:
         "cost": None if None in costs else sum(c for c in costs if c is not None),
     }  # fmt: skip
     if a.reading is None or b.reading is None:
-        order = Order(outcome=0.5, status=Status.INVALID, **about)
+        order = Order(outcome=0.5, status=Status.INVALID, why=a.why or b.why, **about)
         return Verdict(outcome=0.5, orders=(order,), score_a=_value(a), score_b=_value(b))
     outcome = 0.5 if a.reading.value == b.reading.value else float(a.reading.value > b.reading.value)
     order = Order(outcome=outcome, status=Status.SCORED, label=f"{a.reading.label} : {b.reading.label}", **about)

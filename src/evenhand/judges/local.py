@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import UserError
-from evenhand.judges.chat import Reply, Request, Usage
+from evenhand.judges.chat import TOO_LONG, Reply, Request, Usage
 from evenhand.types import Completion, Finish, Group, Head, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -46,14 +46,26 @@ class LocalChat:
         return 0.0
 
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
-        """See `Chat.complete`."""
-        scored = [i for i, r in enumerate(requests) if r.logprobs]
-        sampled = [i for i, r in enumerate(requests) if not r.logprobs]
+        """See `Chat.complete`. A question that does not fit into the model's window is answered by saying so."""
+        notes = [self._too_long(r) for r in requests]
+        yield from ((i, Reply(text="", finish=TOO_LONG, note=note)) for i, note in enumerate(notes) if note)
+        scored = [i for i, r in enumerate(requests) if r.logprobs and not notes[i]]
+        sampled = [i for i, r in enumerate(requests) if not r.logprobs and not notes[i]]
         for part in _portions(scored):
             yield from zip(part, _timed(self._score, [requests[i] for i in part]), strict=True)
         for alike in _alike(requests, sampled):
             for part in _portions(alike):
                 yield from zip(part, _timed(self._sample, [requests[i] for i in part]), strict=True)
+
+    def _too_long(self, request: Request) -> str:
+        window = getattr(self.policy.hf.config.get_text_config(), "max_position_embeddings", None)
+        if window is None:
+            return ""
+        length = len(self.renderer.prompt_ids(asked(request.messages, self.renderer)))
+        new = max(map(len, self._spelt(request.labels).values())) if request.logprobs else request.max_tokens
+        if length + new <= window:
+            return ""
+        return f"too long for the judge: {new} tokens behind long answers do not fit its window of {window}"
 
     def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
         return [asked(r.messages, self.renderer) for r in requests]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from evenhand.errors import UserError
 from evenhand.judges.chat import Reply
 from evenhand.judges.template import Template
+from evenhand.judges.thoughts import speech_start
 
 Form = Literal["text", "logprobs"]
 
@@ -23,14 +23,42 @@ class Reading:
     mass: float = math.nan
 
 
-def read(template: Template, reply: Reply, form: Form) -> Reading | None:
-    """What a reply says, or None when that cannot be known: cut off before a verdict, refused, or not in the asked form."""
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Why a reply holds no verdict, in words that many replies share."""
+
+    why: str
+
+
+FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed")
+"""What servers call an answer that came to its end."""
+
+
+def read(template: Template, reply: Reply, form: Form) -> Reading | Unread:
+    """What a finished reply says behind its thoughts, or why that cannot be known."""
+    if not reply.usable:
+        return Unread(reply.note or "no answer")
     if reply.finish == "content_filter":
-        return None
+        return Unread("refused by the server's content filter")
     if form == "logprobs":
         return _from_logprobs(template, reply)
-    found = template.read(reply.text)
-    return Reading(*found) if found is not None else None
+    cut = _cut(template, reply)
+    if cut is not None:
+        return cut
+    start = speech_start(reply.text)
+    if start is None:
+        return Unread("its thoughts do not end")
+    found = template.read(reply.text[start:])
+    return Reading(*found) if found is not None else Unread("no verdict in its words")
+
+
+def _cut(template: Template, reply: Reply) -> Unread | None:
+    """Whether the reply broke off. Where the template asks for one token, that token is the whole reply."""
+    if reply.finish.lower() in FINISHED or (template.max_tokens == 1 and reply.finish == "length"):
+        return None
+    if reply.finish in ("length", "max_tokens"):
+        return Unread("cut off by the limit of tokens (raise `max_tokens`)")
+    return Unread(f"not finished: finish_reason is '{reply.finish:.40}'")
 
 
 def variants(template: Template) -> dict[str, str]:
@@ -44,40 +72,38 @@ def variants(template: Template) -> dict[str, str]:
     return {text: label for label, texts in template.variants.items() for text in texts}
 
 
-def _from_logprobs(template: Template, reply: Reply) -> Reading | None:
+def _from_logprobs(template: Template, reply: Reply) -> Reading | Unread:
     """value = sum over labels of p(label) value(label), p normalised over the labels' spellings at the verdict's token."""
     if not reply.tokens:
-        if not reply.text:
-            return None
-        raise UserError(
-            "the server sent no log-probs", where="judge.verdict", why="verdicts of two kinds must not be mixed",
-            fix="use `verdict: text`, or a server that gives `logprobs` with `top_logprobs`",
-        )  # fmt: skip
+        return Unread("the server sent no log-probs (use `verdict: text`, or a server that gives `top_logprobs`)")
+    if len(reply.tokens) > 1 and (cut := _cut(template, reply)) is not None:
+        return cut
     spelt, place = variants(template), _verdict_token(template, reply)
     if place is None:
-        return None
+        return Unread("no verdict in its words")
     mass = dict.fromkeys(template.labels, 0.0)
     for token, logp in reply.tokens[place][1].items():
         label = spelt.get(token)
         if label is not None:
-            mass[label] += math.exp(logp)
+            mass[label] += math.exp(min(logp, 0.0))
     total = sum(mass.values())
     if total == 0.0:
-        return None
+        return Unread("none of the verdict's words is among the likeliest tokens")
     best = max(mass, key=lambda label: mass[label])
-    return Reading(best, sum(p * template.labels[label] for label, p in mass.items()) / total, total)
+    value = sum(p * template.labels[label] for label, p in mass.items()) / total
+    return Reading(best, value, min(total, 1.0))
 
 
 def _verdict_token(template: Template, reply: Reply) -> int | None:
-    """The token at which the label begins: where the template's patterns find it, or the only token there is."""
+    """The token at which the label begins: where the template's patterns find it behind all thoughts, or the only token."""
+    text = "".join(token for token, _ in reply.tokens)
+    start = speech_start(text)
+    if start is None:
+        return None
     if len(reply.tokens) == 1:
         return 0
-    text = "".join(token for token, _ in reply.tokens)
-    for pattern in template.patterns:
-        matches = list(re.finditer(pattern, text))
-        if matches:
-            return _token_at([len(token) for token, _ in reply.tokens], matches[-1].start(1))
-    return None
+    at = template.label_at(text[start:])
+    return None if at is None else _token_at([len(token) for token, _ in reply.tokens], start + at)
 
 
 def _token_at(lengths: list[int], character: int) -> int | None:

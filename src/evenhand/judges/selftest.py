@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evenhand.errors import UserError
 from evenhand.judges.agreement import account
 from evenhand.judges.llm import LLMJudge
-from evenhand.judges.verdict import Comparison, Judge, Progress
+from evenhand.judges.reward import RewardJudge
+from evenhand.judges.verdict import ASKED, Comparison, Judge, Progress, Status, Verdict
 from evenhand.seeding import rng
 from evenhand.stats.text import words
 from evenhand.types import Completion, Prompt
@@ -17,33 +20,100 @@ _log = logging.getLogger(__name__)
 PLANTED_FLOOR = 0.7
 """A judge that prefers a real answer to a ruined one less often than this cannot be trusted with finer differences."""
 IDENTICAL_BAND = 0.1
+FEWEST = 4
+"""Pairs that must agree before a preference for a place is called one."""
+NO_SENSE = "it does not tell a ruined answer from a real one: right for a judge of form (length, tone), wrong for one of content"
 
 
 def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progress: Progress | None = None) -> dict[str, Any]:
     """What a judge makes of pairs whose verdict is known, from real prompts and answers.
 
-    `identical`: mean outcome of an answer against the same answer with one blank more at its end (so that it is really
-    asked): 1/2 by an even-handed judge. `planted`: share won by the answer against its own words in random order, and against
+    `identical`: mean outcome of an answer against itself: 1/2 by an even-handed judge. A judge that is asked about pairs sees
+    one blank more at the end of one of them, so that it is really asked; a judge that scores sees the very same text, which
+    must get the very same score. `planted`: share won by the answer against its own words in random order, and against
     the answer to another prompt. `consistency` as in `account`, over the planted pairs (a judge that must choose cannot be
-    consistent about the same answer twice); `p_first` and `invalid` over all. `passed` says whether
-    identical is within 0.1 of 1/2 and planted is at least 0.7; `n` counts prompts. A judge that is asked in one
-    order is tested in both. Needs two prompts with an answer.
+    consistent about the same answer twice); `p_first` and `invalid` over all. `passed` says whether identical is within 0.1 of
+    1/2 and planted is at least 0.7; a judge that scores passes when it repeats itself, tells answers apart, and does not prefer
+    what is ruined (planted at least 0.3): length or tone are no worse for shuffled words, and `note` says so. `failed` says
+    what went wrong. `n` counts prompts. A judge that is asked in one order is tested in both. Needs two prompts with an answer.
     """
     kept = [(p, c) for p, c in answers if len(words(c.text)) >= 2]
     if len(kept) < 2:
         return {"n": len(kept), "passed": None, "note": "too few answers of two words or more to test the judge with"}
     asked = judge.in_both_orders() if isinstance(judge, LLMJudge) else judge
-    same = [Comparison(prompt=p, a=c, b=Completion(content=f"{c.text} ")) for p, c in kept]
+    scores = isinstance(judge, RewardJudge) or (isinstance(judge, LLMJudge) and judge.template.kind == "single")
+    same = [Comparison(prompt=p, a=c, b=c if scores else Completion(content=f"{c.text} ")) for p, c in kept]
     planted = [Comparison(prompt=p, a=c, b=Completion(content=bad)) for p, c, bad in _ruined(kept)]
     verdicts = asked([*same, *planted], progress)
-    identical = sum(v.outcome for v in verdicts[: len(same)]) / len(same)
-    won = sum(v.outcome for v in verdicts[len(same) :]) / len(planted)
-    behaviour = account(verdicts) | {"consistency": account(verdicts[len(same) :]).get("consistency")}
-    passed = abs(identical - 0.5) <= IDENTICAL_BAND and won >= PLANTED_FLOOR
-    if not passed:
-        _log.warning("the judge failed its self-test: identical answers %.2f, planted bad answers lose in %.2f", identical, won)
+    on_same, on_planted = verdicts[: len(same)], verdicts[len(same) :]
+    identical = sum(v.outcome for v in on_same) / len(same)
+    won = sum(v.outcome for v in on_planted) / len(planted)
+    behaviour = account(verdicts) | {"consistency": account(on_planted).get("consistency")}
+    failed = broken(on_planted) or (_failed_scores if scores else _failed_pairs)(on_same, on_planted, identical, won)
+    if failed:
+        _log.warning("the judge failed its self-test: %s", failed)
     shown = {k: behaviour[k] for k in ("consistency", "p_first", "invalid") if behaviour.get(k) is not None}
-    return {"n": len(kept), "identical": identical, "planted": won, "passed": passed, **shown}
+    found = {"n": len(kept), "identical": identical, "planted": won, "passed": not failed, **shown}
+    if failed:
+        return found | {"failed": failed}
+    return found | ({"note": NO_SENSE} if won < PLANTED_FLOOR else {})
+
+
+def broken(verdicts: Sequence[Verdict]) -> str:
+    """What makes verdicts worthless whatever they say: none could be read, or all name the same place. Empty where neither.
+
+    >>> from evenhand.judges.verdict import Order, Status
+    >>> unread = Order(a_first=True, outcome=0.5, status=Status.INVALID, why="no verdict in its words")
+    >>> broken([Verdict(outcome=0.5, orders=(unread,))])
+    'not one of its 1 verdicts could be read (no verdict in its words)'
+    """
+    orders = [o for v in verdicts for o in v.orders if o.status in ASKED]
+    if orders and all(o.status is Status.INVALID for o in orders):
+        reasons = Counter(o.why for o in orders if o.why).most_common(1)
+        return f"not one of its {len(orders)} verdicts could be read" + (f" ({reasons[0][0]})" if reasons else "")
+    both = [v.orders for v in verdicts if len(v.orders) == 2 and all(o.status in (Status.READ, Status.LOGPROBS) for o in v.orders)]
+    firsts = [o.outcome if o.a_first else 1 - o.outcome for pair in both for o in pair]
+    for place, said in (("first", 1.0), ("second", 0.0)):
+        if len(both) >= FEWEST and all(x == said for x in firsts):
+            return f"it prefers the answer shown {place} in both orders, every time ({len(both)} pairs)"
+    return ""
+
+
+def refuse_broken(verdicts: Sequence[Verdict], name: str) -> None:
+    """Raises UserError, before any number is shown, for verdicts that are `broken`."""
+    if what := broken(verdicts):
+        raise UserError(
+            f"the judge is broken: {what}", where=name, why="a rate made of these verdicts says nothing about the answers",
+            fix="use another judge, another template, or more `max_tokens`; the verdicts are kept to be read",
+        )  # fmt: skip
+
+
+def refuse_failed(test: Mapping[str, Any], name: str) -> None:
+    """Raises UserError for a judge that failed its self-test."""
+    if test.get("passed") is False:
+        raise UserError(
+            f"the judge failed its self-test: {test['failed']}", where=name,
+            why="a judge that cannot tell a ruined answer from a real one cannot tell finer differences",
+            fix="use another judge or template; with `--self-test 0` it judges all the same",
+        )  # fmt: skip
+
+
+def _failed_pairs(same: Sequence[Verdict], planted: Sequence[Verdict], identical: float, won: float) -> str:
+    if abs(identical - 0.5) <= IDENTICAL_BAND and won >= PLANTED_FLOOR:
+        return ""
+    found = account([*same, *planted])
+    words = f"identical answers {identical:.2f} (0.50 is fair), a ruined answer loses in {won:.0%} (50% is chance)"
+    return words + (f", {found['invalid']:.0%} of the pairs unreadable" if found["invalid"] else "")
+
+
+def _failed_scores(same: Sequence[Verdict], planted: Sequence[Verdict], identical: float, won: float) -> str:
+    if any(v.outcome != 0.5 for v in same):
+        return "the very same text gets different scores"
+    if all(v.outcome == 0.5 for v in planted):
+        return "it gives every answer the same score"
+    if won < 1 - PLANTED_FLOOR:
+        return f"it prefers a ruined answer in {1 - won:.0%}"
+    return ""
 
 
 def _ruined(kept: Sequence[tuple[Prompt, Completion]]) -> list[tuple[Prompt, Completion, str]]:

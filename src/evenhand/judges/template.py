@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+import regex
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.judges.template_file import LONGEST, fields
 from evenhand.types import Message, Prompt
 
 FOLDER = Path(__file__).parent / "templates"
 _PLACES = {"pair": ("question", "answer_a", "answer_b", "reference"), "single": ("question", "answer", "reference")}
+PATTERN_SECONDS = 1.0
+READING = 2
+"""The rules by which replies are read: 2 reads finished replies behind their thoughts only."""
 _PLACE = re.compile(r"\{(question|answer_a|answer_b|answer|reference)\}")
 
 
@@ -49,7 +53,7 @@ class Template:
         """16 hex digits of everything that can change a verdict."""
         parts = [
             self.kind, self.system, self.user, self.patterns, dict(self.labels),
-            {k: list(v) for k, v in self.variants.items()}, self.scale, self.max_tokens, self.reference,
+            {k: list(v) for k, v in self.variants.items()}, self.scale, self.max_tokens, self.reference, READING,
         ]  # fmt: skip
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -84,10 +88,29 @@ class Template:
         ('B', 0.0)
         >>> get("helpfulness").read("I cannot compare these.")
         """
+        found = self._last_match(text)
+        return None if found is None else self._value(found.group(1) or "")
+
+    def label_at(self, text: str) -> int | None:
+        """The character at which the label begins, or None."""
+        found = self._last_match(text)
+        return None if found is None else found.start(1)
+
+    def _last_match(self, text: str) -> Any:
+        """The last match of the first pattern that matches. UserError when a pattern takes too long: some never end."""
         for pattern in self.patterns:
-            found = re.findall(pattern, text)
-            if found:
-                return self._value(str(found[-1]))
+            last = None
+            try:
+                for last in regex.finditer(pattern, text, timeout=PATTERN_SECONDS):
+                    pass
+            except TimeoutError:
+                raise UserError(
+                    f"pattern {pattern!r:.80} takes too long on an answer of {len(text)} characters",
+                    where=f"judge template {self.name}",
+                    fix="write it without repetitions inside of repetitions",
+                ) from None
+            if last is not None:
+                return last
         return None
 
     def _value(self, said: str) -> tuple[str, float] | None:
@@ -95,7 +118,10 @@ class Template:
             by_case = {k.lower(): k for k in self.labels}
             label = by_case.get(said.strip().lower()) if said not in self.labels else said
             return (label, float(self.labels[label])) if label is not None else None
-        value = float(said)
+        try:
+            value = float(said)
+        except ValueError:  # the pattern found something that is no number
+            return None
         return (said, value) if self.scale[0] <= value <= self.scale[1] else None
 
 
@@ -117,36 +143,29 @@ def builtin() -> list[str]:
 
 def get(name: str, *, where: str = "judge.template") -> Template:
     """A built-in template by name, or one from a YAML file by path."""
-    path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"no template '{name}'", where=where, fix=f"{did_you_mean(name, builtin())} Or give the path of a YAML file"
-        )
-    return parse(path.read_text(encoding="utf-8"), where=str(path) if path.parent != FOLDER else f"template {name}")
+    if name in builtin():
+        return parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), where=f"template {name}")
+    try:
+        text = _text_of(Path(name).expanduser())
+    except (OSError, ValueError, RuntimeError) as error:  # not there, a name no file can have, not UTF-8, no home folder
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        fix = f"{did_you_mean(name[:80], builtin())} Or give the path of a YAML file"
+        raise UserError(f"no template '{name:.200}'", where=where, why=why, fix=fix) from None
+    return parse(text, where=str(name))
+
+
+def _text_of(path: Path) -> str:
+    """A regular file's text, no more than a template may have: a pipe is not waited for, a device not read to its end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        return file.read(4 * LONGEST + 1).decode("utf-8")
 
 
 def parse(text: str, *, where: str) -> Template:
-    """A template from YAML text, checked: known keys, patterns that compile, the places its kind needs, labels with values."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"not YAML: {error}", where=where) from error
-    if not isinstance(raw, Mapping):
-        raise UserError("a template is a mapping", where=where, fix="give `kind:`, `user:`, `patterns:` and `labels:`")
-    known = set(Template.__dataclass_fields__)
-    for key in raw:
-        if key not in known:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
-    for key in ("name", "kind", "user", "patterns"):
-        if key not in raw:
-            raise UserError(f"'{key}' is missing", where=where, fix=f"add `{key}:`")
-    given: dict[str, Any] = dict(raw)
-    given["patterns"] = tuple(given["patterns"])
-    given["variants"] = {k: tuple(v) for k, v in given.get("variants", {}).items()}
-    given["scale"] = tuple(given.get("scale", (0.0, 1.0)))
-    return _checked(Template(**given), where)
+    """A template from YAML text, checked: known keys, their types, patterns that compile, the places its kind needs, labels
+    with values."""
+    return _checked(Template(**fields(text, where=where)), where)
 
 
 def _checked(template: Template, where: str) -> Template:
@@ -154,11 +173,11 @@ def _checked(template: Template, where: str) -> Template:
         raise UserError(f"unknown kind '{template.kind}'", where=where, fix="pair or single")
     for pattern in template.patterns:
         try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise UserError(f"pattern {pattern!r} is no regular expression: {error}", where=where) from error
+            groups = regex.compile(pattern).groups
+        except (regex.error, RecursionError, OverflowError, ValueError) as error:
+            raise UserError(f"pattern {pattern!r:.80} is no regular expression: {error}", where=where) from None
         if groups != 1:
-            raise UserError(f"pattern {pattern!r} has {groups} groups", where=where, fix="one group, around the label")
+            raise UserError(f"pattern {pattern!r:.80} has {groups} groups", where=where, fix="one group, around the label")
     allowed, needed = _PLACES[template.kind], [p for p in _PLACES[template.kind] if p.startswith("answer")]
     used = set(_PLACE.findall(template.user + template.system))
     if missing := [p for p in needed if p not in used]:
@@ -167,6 +186,12 @@ def _checked(template: Template, where: str) -> Template:
         raise UserError(f"a {template.kind} template knows no {{{min(wrong)}}}", where=where, fix=f"known: {', '.join(allowed)}")
     if template.kind == "pair" and not template.labels:
         raise UserError("a pair template needs `labels`", where=where, fix="e.g. `labels: {A: 1, B: 0}`")
+    if template.kind == "pair" and (odd := [k for k, v in template.labels.items() if not 0 <= v <= 1]):
+        fix = "1 where the answer shown first is better, 0 where the other is, 0.5 for a tie"
+        raise UserError(f"label '{odd[0]}' has the value {template.labels[odd[0]]:g}", where=where, fix=fix)
+    spelt = [text for texts in template.variants.values() for text in texts]
+    if len(set(spelt)) < len(spelt):
+        raise UserError("one token spells two labels", where=where, fix="give each spelling under `variants` once")
     if unknown := set(template.variants) - set(template.labels):
         raise UserError(
             f"variants of an unknown label '{min(unknown)}'", where=where, fix=f"labels: {', '.join(template.labels)}"

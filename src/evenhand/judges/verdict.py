@@ -48,7 +48,8 @@ class Order:
     """The verdict in one order of presentation. `outcome` in [0, 1] is on `a`, wherever `a` stood.
 
     `label` is what the judge said ("A", "[[B>A]]"); `mass` the probability it gave to all labels together (log-probs only);
-    `raw` its words; `attempts` how often it was asked; `cost` in dollars, None when the price is unknown.
+    `raw` its words; `attempts` how often it was asked; `cost` in dollars, None when the price is unknown; `why` a verdict
+    could not be read, for `Status.INVALID`.
     """
 
     a_first: bool
@@ -59,6 +60,7 @@ class Order:
     raw: str = ""
     attempts: int = 0
     cost: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
         row = asdict(self)
-        row["orders"] = [{k: _finite(v) for k, v in o.items()} for o in row["orders"]]
+        row["orders"] = [{k: _finite(v) for k, v in o.items() if k != "why" or v} for o in row["orders"]]
         return {k: _finite(v) for k, v in row.items()}
 
 

@@ -1,0 +1,68 @@
+"""What may be shown to a person: control characters spelled out, secrets struck out.
+
+Texts of models and data, and errors that quote them, may hold escape sequences that move a terminal's cursor, change its title
+or turn the reading direction; servers echo keys. Everything that is printed passes through here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_SHORTEST = 8
+"""Fewer characters are no secret: striking them out would only spoil the text. A cut secret shows at least so many."""
+STRUCK = "***"
+
+
+def spelled_out(text: str) -> str:
+    r"""`text` with control characters, marks of the reading direction and lone surrogates as escapes; lines and tabs stay.
+
+    >>> spelled_out("red \x1b[31m, \u202ereversed\r\n") == r"red \x1b[31m, \u202ereversed" + "\n"
+    True
+    """
+    return _CONTROL.sub(lambda m: _escape(ord(m.group())), text.replace("\r\n", "\n"))
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """`text` without the secrets: whole, escaped as in JSON or a URL, and cut short (their first 8 characters or more).
+
+    >>> hidden("Bearer sk-12345678 was refused (sk-1234567", ["sk-12345678"])
+    'Bearer *** was refused (***'
+    """
+    for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
+        for form in dict.fromkeys((secret, json.dumps(secret)[1:-1], quote(secret, safe=""))):
+            text = text.replace(form, STRUCK)
+            if len(form) > _SHORTEST:
+                text = _without_beginnings(text, form)
+    return text
+
+
+def _without_beginnings(text: str, secret: str) -> str:
+    head, parts, start = secret[:_SHORTEST], [], 0
+    while (at := text.find(head, start)) >= 0:
+        end = at + _SHORTEST
+        while end < len(text) and end - at < len(secret) and text[end] == secret[end - at]:
+            end += 1
+        parts.append(text[start:at] + STRUCK)
+        start = end
+    return "".join([*parts, text[start:]])
+
+
+def environment_secrets() -> list[str]:
+    """Values of environment variables whose names end like a secret's (..._KEY, ..._TOKEN, ...); paths are none."""
+    values = [v.strip() for name, v in os.environ.items() if _SECRET_NAME.search(name)]
+    return [v for v in values if len(v) >= _SHORTEST and v[0] not in "/~." and not re.search(r"\s", v)]
+
+
+def shown(text: str) -> str:
+    """Text as it may be printed: nothing that acts on a terminal, no secret of this environment."""
+    return spelled_out(hidden(text, environment_secrets()))
