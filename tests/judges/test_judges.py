@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -52,9 +53,20 @@ def test_self_test_passes_a_fair_judge_and_fails_a_random_or_placebound_one():
     assert (blind["planted"], blind["passed"]) == (0.5, False)
     wrong = self_test(RewardJudge(pointwise(lambda p, c: -right(p, c)), name="wrong"), answers())
     assert wrong["planted"] == 0.0
-    trailing = self_test(RewardJudge(pointwise(lambda p, c: float(c.text.endswith(" "))), name="blank"), answers())
-    assert (trailing["identical"], trailing["passed"]) == (0.0, False)
+    assert (wrong["passed"], wrong["failed"]) == (False, "it prefers an answer's shuffled words in 100%")
+    numbers = itertools.count()
+    moody = self_test(RewardJudge(pointwise(lambda p, c: float(next(numbers))), name="moody"), answers())
+    assert (moody["passed"], moody["failed"]) == (False, "the very same text gets different scores")
     assert self_test(RewardJudge(LENGTH, name="length"), answers(1))["passed"] is None
+
+
+def test_a_judge_of_length_passes_its_self_test_and_is_called_a_judge_of_form():
+    """Shuffled words are as long as before, and of two answers one is longer as often as the other."""
+    rows = [(Prompt(content=f"q{i}"), Completion(content=" ".join(f"{j:03}" for j in range(i + 6)))) for i in range(6)]
+    found = self_test(RewardJudge(LENGTH, name="length"), rows)
+    assert (found["identical"], found["passed"]) == (0.5, True)
+    assert found["planted"] == (6 * 0.5 + 1) / 12  # six ties, and five answers shorter than the next, one longer
+    assert "a judge of form" in found["note"]
 
 
 def test_accounts_add_up():

@@ -14,7 +14,7 @@ from evenhand.errors import UserError
 
 if TYPE_CHECKING:
     from evenhand.judges import Judge
-    from evenhand.types import Group
+    from evenhand.types import Completion, Group, Prompt
 
 
 class FileForm(StrEnum):
@@ -81,14 +81,14 @@ def judge(
         sides = [answers_of(side, prompts, max_tokens, temperature, limit) for side in (a, b)]
         _judge_sides(sides, f"{a.name} and {b.name}", opened, out, self_test, limit, form.value)
     elif is_run(a):
-        _judge_run(a, opened, out, limit)
+        _judge_run(a, opened, out, self_test, limit)
     elif not a.is_file():
         what = "is not a run directory" if a.is_dir() else "there is no such file or folder"
         raise UserError(
             what, where=str(a), fix="give a second side to compare with, a run directory, or a file of labelled pairs"
         )
     else:
-        _judge_labels(a, opened, out, limit)
+        _judge_labels(a, opened, out, self_test, limit)
 
 
 def answers_of(
@@ -171,31 +171,51 @@ def _judge_sides(
 ) -> None:
     from evenhand.evaluation import judging
     from evenhand.evaluation.answers import matched
-    from evenhand.judges import self_test
+    from evenhand.judges.selftest import refuse_broken
 
     (name_a, ours), (name_b, theirs) = sides
     pairs = matched(ours, theirs, where)[:limit]
-    test = self_test(judge, [(p.prompt, p.b) for p in pairs[:tested]]) if tested else None
+    test = _tested(judge, [(p.prompt, p.b) for p in pairs[:tested]], programs=True)
     verdicts = judge(pairs, _progress)
     found = {"a": name_a, "b": name_b, "judge": judge.name, "revision": judge.revision, **judging.summary(pairs, verdicts)}
     found |= ({"self_test": test} if test else {}) | _spent(judge)
     paths = judging.write(out, pairs, verdicts, judge, {"a": name_a, "b": name_b}, form)
+    refuse_broken(verdicts, judge.name)
     paths.append(_write(out / "summary.json", found))
     for line in _lines(found, judge):
         print(line)
     print("written: " + ", ".join(map(str, paths)))
 
 
-def _judge_labels(path: Path, judge: Judge, out: Path, limit: int | None) -> None:
+def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any] | None:
+    """The judge's self-test; UserError, before anything is judged or any number shown, when it fails.
+
+    A program is tested on two sides only: labels show what it is worth, and in a run it may find every answer alike.
+    """
+    from evenhand.judges import LLMJudge
+    from evenhand.judges.selftest import refuse_failed, self_test
+
+    if not answers or not (programs or isinstance(judge, LLMJudge)):
+        return None
+    found = self_test(judge, answers)
+    refuse_failed(found, judge.name)
+    return found
+
+
+def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
     from evenhand.evaluation.agreement import agreement, better_and_worse, labelled
     from evenhand.evaluation.judging import record
     from evenhand.evaluation.readers import write_jsonl
+    from evenhand.judges.selftest import refuse_broken
 
     groups = labelled(path)[:limit]
+    test = _tested(judge, [(c.prompt, c.a) for c in map(better_and_worse, groups[:tested])])
     found, verdicts = agreement(groups, judge, _progress)
     found = {"pairs": path.name, "judge": judge.name, "revision": judge.revision, **found, **_spent(judge)}
+    found |= {"self_test": test} if test else {}
     pairs = zip(groups, verdicts, strict=True)
     write_jsonl(out / "verdicts.jsonl", [record(better_and_worse(g), v, judge, "better", "worse") for g, v in pairs])
+    refuse_broken(verdicts, judge.name)
     low, high = found["ci95"]
     print(f"agrees with {found['agreement']:.1%} of {found['n']} labels (95% interval {low:.1%} to {high:.1%})")
     for name, row in found.get("categories", {}).items():
@@ -207,17 +227,21 @@ def _judge_labels(path: Path, judge: Judge, out: Path, limit: int | None) -> Non
     print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
 
 
-def _judge_run(folder: Path, judge: Judge, out: Path, limit: int | None) -> None:
+def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
     from evenhand.cli.tables import comparison_lines
     from evenhand.evaluation.judging import judge_run
     from evenhand.evaluation.readers import write_jsonl
+    from evenhand.judges.selftest import refuse_broken
     from evenhand.results.finished_run import open_run
 
     run = open_run(folder)
-    found, records = judge_run(run.answers, run.baseline, judge, _progress, limit)
-    found |= _spent(judge)
+    first = next(iter(run.answers[run.baseline].values()))
+    test = _tested(judge, [(g.prompt, g.completions[0]) for g in first[:tested]])
+    found, records, verdicts = judge_run(run.answers, run.baseline, judge, _progress, limit)
+    found |= _spent(judge) | ({"self_test": test} if test else {})
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "verdicts.jsonl", records)
+    refuse_broken(verdicts, judge.name)
     for line in [*comparison_lines(found), *_behaviour(found["judge"]), *_calls(judge)]:
         print(line)
     print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
@@ -242,13 +266,11 @@ def _behaviour(found: Mapping[str, Any]) -> list[str]:
     shares = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
     lines += ["judge: " + ", ".join(f"{text} {found[key]:.1%}" for key, text in shares.items() if found.get(key) is not None)]
     if test := found.get("self_test"):
-        if test.get("passed") is None:
-            lines.append(f"self-test: {test['note']}")
-        else:
-            word = "passed" if test["passed"] else "FAILED"
+        if test["passed"]:
             lines.append(
-                f"self-test {word}: identical answers {test['identical']:.2f}, a ruined answer loses {test['planted']:.1%}"
+                f"self-test passed: identical answers {test['identical']:.2f}, a ruined answer loses {test['planted']:.1%}"
             )
+        lines += [f"self-test: {test['note']}"] if test.get("note") else []
     if found.get("cost_usd"):  # a model on this machine costs no dollars, and its seconds stand below
         lines.append(f"cost of these judgements: ${found['cost_usd']:.4f}")
     return lines

@@ -14,7 +14,7 @@ from evenhand.doctor.context import CheckContext, Unavailable, spaced
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
-from evenhand.judges.selftest import shuffled
+from evenhand.judges.selftest import PLANTED_FLOOR, shuffled
 from evenhand.spec.experiment import Judge
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Completion, Group, Message
@@ -132,7 +132,7 @@ def judge(patient: CheckContext) -> Iterator[Finding]:
     told = self_test(
         RewardJudge(patient.reward(asked.reward), name="judge", tie=asked.tie), [(g.prompt, g.completions[0]) for g in groups]
     )
-    if told["passed"] is False:
+    if told["passed"] is False or told.get("planted", 1.0) < PLANTED_FLOOR:
         yield warn(
             f"identical answers {told['identical']:.2f} (0.5 is even-handed), ruined answers lose in {told['planted']:.0%}"
         )

@@ -54,13 +54,15 @@ def record(comparison: Comparison, verdict: Verdict, judge: Judge, policy: str, 
 def judge_run(
     answers: Mapping[str, Mapping[str, list[Group]]], baseline: str, judge: Judge, progress: Progress | None = None,
     limit: int | None = None,
-) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
-    """Every arm of a finished run against its baseline by another judge: win rates, contrasts, account; and all verdicts.
+) -> tuple[dict[str, Any], list[Row], list[Verdict]]:  # fmt: skip
+    """Every arm of a finished run against its baseline by another judge: win rates, contrasts, account; the verdicts as lines
+    of a file, and themselves.
 
     `answers` by arm and seed. `limit`: only the first so many prompts of every arm and seed.
     """
     outcomes: list[Row] = []
     records: list[Row] = []
+    every: list[Verdict] = []
     accounts = []
     for arm, seeds in answers.items():
         if arm == baseline:
@@ -69,11 +71,12 @@ def judge_run(
             pairs = matched(groups, answers[baseline][seed], f"{arm} seed {seed}")[:limit]
             verdicts = judge(pairs, progress)
             accounts.append(account(verdicts))
+            every += verdicts
             for pair, verdict in zip(pairs, verdicts, strict=True):
                 sizes = {"length": len(pair.a.text), "baseline_length": len(pair.b.text)}
                 outcomes.append({"arm": arm, "seed": seed, "prompt": pair.prompt.id, "outcome": verdict.outcome, **sizes})
                 records.append({"arm": arm, "seed": seed, **record(pair, verdict, judge, arm, baseline)})
-    return {**compare(outcomes), "judge": {"name": judge.name, **merged(accounts)}}, records
+    return {**compare(outcomes), "judge": {"name": judge.name, **merged(accounts)}}, records, every
 
 
 def write(

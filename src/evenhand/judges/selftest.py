@@ -34,7 +34,7 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
     the answer to another prompt. `consistency` as in `account`, over the planted pairs (a judge that must choose cannot be
     consistent about the same answer twice); `p_first` and `invalid` over all. `passed` says whether identical is within 0.1 of
     1/2 and planted is at least 0.7; a judge that scores passes when it repeats itself, tells answers apart, and does not prefer
-    what is ruined (planted at least 0.3): length or tone are no worse for shuffled words, and `note` says so. `failed` says
+    shuffled words (at most 0.7): length or tone are no worse for them, and `note` says so. `failed` says
     what went wrong. `n` counts prompts. A judge that is asked in one order is tested in both. Needs two prompts with an answer.
     """
     kept = [(p, c) for p, c in answers if len(words(c.text)) >= 2]
@@ -43,13 +43,18 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
     asked = judge.in_both_orders() if isinstance(judge, LLMJudge) else judge
     scores = isinstance(judge, RewardJudge) or (isinstance(judge, LLMJudge) and judge.template.kind == "single")
     same = [Comparison(prompt=p, a=c, b=c if scores else Completion(content=f"{c.text} ")) for p, c in kept]
-    planted = [Comparison(prompt=p, a=c, b=Completion(content=bad)) for p, c, bad in _ruined(kept)]
+    ruined = _ruined(kept)
+    planted = [Comparison(prompt=p, a=c, b=Completion(content=bad)) for p, c, bad, _ in ruined]
     verdicts = asked([*same, *planted], progress)
     on_same, on_planted = verdicts[: len(same)], verdicts[len(same) :]
     identical = sum(v.outcome for v in on_same) / len(same)
     won = sum(v.outcome for v in on_planted) / len(planted)
     behaviour = account(verdicts) | {"consistency": account(on_planted).get("consistency")}
-    failed = broken(on_planted) or (_failed_scores if scores else _failed_pairs)(on_same, on_planted, identical, won)
+    if scores:
+        shuffles = [v.outcome for v, (*_, own) in zip(on_planted, ruined, strict=True) if own]
+        failed = broken(on_planted) or _failed_scores(on_same, on_planted, shuffles)
+    else:
+        failed = broken(on_planted) or _failed_pairs(on_same, on_planted, identical, won)
     if failed:
         _log.warning("the judge failed its self-test: %s", failed)
     shown = {k: behaviour[k] for k in ("consistency", "p_first", "invalid") if behaviour.get(k) is not None}
@@ -71,7 +76,9 @@ def broken(verdicts: Sequence[Verdict]) -> str:
     if orders and all(o.status is Status.INVALID for o in orders):
         reasons = Counter(o.why for o in orders if o.why).most_common(1)
         return f"not one of its {len(orders)} verdicts could be read" + (f" ({reasons[0][0]})" if reasons else "")
-    both = [v.orders for v in verdicts if len(v.orders) == 2 and all(o.status in (Status.READ, Status.LOGPROBS) for o in v.orders)]
+    both = [
+        v.orders for v in verdicts if len(v.orders) == 2 and all(o.status in (Status.READ, Status.LOGPROBS) for o in v.orders)
+    ]
     firsts = [o.outcome if o.a_first else 1 - o.outcome for pair in both for o in pair]
     for place, said in (("first", 1.0), ("second", 0.0)):
         if len(both) >= FEWEST and all(x == said for x in firsts):
@@ -106,23 +113,24 @@ def _failed_pairs(same: Sequence[Verdict], planted: Sequence[Verdict], identical
     return words + (f", {found['invalid']:.0%} of the pairs unreadable" if found["invalid"] else "")
 
 
-def _failed_scores(same: Sequence[Verdict], planted: Sequence[Verdict], identical: float, won: float) -> str:
+def _failed_scores(same: Sequence[Verdict], planted: Sequence[Verdict], shuffles: Sequence[float]) -> str:
     if any(v.outcome != 0.5 for v in same):
         return "the very same text gets different scores"
     if all(v.outcome == 0.5 for v in planted):
         return "it gives every answer the same score"
+    won = sum(shuffles) / len(shuffles) if shuffles else 0.5
     if won < 1 - PLANTED_FLOOR:
-        return f"it prefers a ruined answer in {1 - won:.0%}"
+        return f"it prefers an answer's shuffled words in {1 - won:.0%}"
     return ""
 
 
-def _ruined(kept: Sequence[tuple[Prompt, Completion]]) -> list[tuple[Prompt, Completion, str]]:
-    """Each answer beside its own words shuffled and beside another prompt's answer; pairs that came out equal are left out."""
+def _ruined(kept: Sequence[tuple[Prompt, Completion]]) -> list[tuple[Prompt, Completion, str, bool]]:
+    """Each answer beside its own words shuffled (True) and beside another prompt's answer; equal texts are left out."""
     rows = []
     for index, (prompt, completion) in enumerate(kept):
-        rows.append((prompt, completion, shuffled(completion.text, prompt.id)))
-        rows.append((prompt, completion, kept[(index + 1) % len(kept)][1].text))
-    return [(p, c, bad) for p, c, bad in rows if bad != c.text]
+        rows.append((prompt, completion, shuffled(completion.text, prompt.id), True))
+        rows.append((prompt, completion, kept[(index + 1) % len(kept)][1].text, False))
+    return [row for row in rows if row[2] != row[1].text]
 
 
 def shuffled(text: str, key: str) -> str:

@@ -16,7 +16,7 @@ MOST = 256
 
 def fields(text: str, *, where: str) -> dict[str, Any]:
     """The fields of a `Template` from YAML text. Raises UserError for what is no mapping, unknown, missing, or of another type."""
-    from evenhand.experiment.document import parse  # noqa
+    from evenhand.experiment.document import parse
 
     if len(text) > LONGEST:
         raise UserError(f"is {len(text)} characters long", where=where, fix="give a judge template, not data")
