@@ -1,55 +1,67 @@
-"""Programs judged by their tests, in a process of their own. Off unless asked for by name: it runs a model's code."""
+"""Programs judged by their tests, in a cage of their own. Off unless asked for by name: it runs a model's code."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import json
 import os
 import re
+import select
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from evenhand.errors import UserError
+from evenhand.rewards.isolation import Isolation, Mode, command, mode_for, unused_user
 from evenhand.rewards.pointwise import Pointwise, meta_field, pointwise
 from evenhand.types import Completion, Prompt
 
 FENCE = re.compile(r"```(?:python|py)?\s*\n(.*?)```", re.DOTALL)
+STARTUP = 60.0
+"""Seconds that the two processes may take to shut themselves in; the limit on a program begins behind it."""
+READY = b"ready\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a program may use: wall and processor seconds, memory in MiB, and bytes per file that it writes."""
+    """What a program may use: wall and processor seconds, memory in MiB, bytes per file and of all files together."""
 
     seconds: float = 5.0
     memory: int = 512
     file_bytes: int = 1 << 20
+    total_bytes: int = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a program ended. `detail` is the end of what it wrote to its error stream, or "timeout"."""
+    """How a program ended. `detail` is what failed, or "timeout"."""
 
     passed: bool
     detail: str
 
 
-def unit_tests(*, field: str = "tests", limits: Limits | None = None) -> Pointwise:
-    """1 if the program in the answer runs through the tests in `meta[field]` (a text, or a list of assertions), else 0.
+def unit_tests(*, field: str = "tests", limits: Limits | None = None, isolation: Isolation = "auto") -> Pointwise:
+    """1 if the program in the answer holds the tests in `meta[field]` (a text, or a list of assertions), else 0.
 
-    The program is the last fenced block of the answer, or all of it. **This runs code that a model wrote.** It runs in a
-    fresh folder and process without the caller's environment, with limits on time, memory, files and processes, and
-    without sockets as far as Python goes; that stops accidents and lazy mischief, not a determined attacker: use a
-    container or a virtual machine for models that you do not trust.
+    The program is the last fenced block of the answer, or all of it. **This runs code that a model wrote.** The program and its
+    tests run in two processes, each shut in by bubblewrap or by the kernel's namespaces: no network, no other process, no file
+    of this machine but the standard library, limits on time, memory, files and processes. Tests reach the program by messages
+    and compare plain values on their own side, so that a program cannot say that it has passed. `isolation` none runs without
+    namespaces where the machine refuses them; docs/security.md says what holds then. UserError where it cannot be had.
     """
     if sys.platform == "win32":
         raise UserError("unit tests need resource limits, which Windows lacks", where="reward code", fix="use Linux or macOS")
-    limits = limits or Limits()
+    limits, mode = limits or Limits(), mode_for(isolation)
 
     def score(prompt: Prompt, completion: Completion) -> float:
         tests = meta_field(prompt, field, "code")
         text = tests if isinstance(tests, str) else "\n".join(tests)
-        return float(run_program(f"{program_in(completion.text)}\n\n{text}\n", limits).passed)
+        return float(run_program(program_in(completion.text), text, limits, mode).passed)
 
     return pointwise(score, name="code")
 
@@ -64,26 +76,89 @@ def program_in(text: str) -> str:
     return blocks[-1] if blocks else text
 
 
-def run_program(source: str, limits: Limits) -> Outcome:
-    """Run a program to its end under `limits`; it passes if it ends with status 0 after its very last line.
+def run_program(program: str, tests: str, limits: Limits, mode: Mode) -> Outcome:
+    """Run a program and its tests under `limits`; it passes if the tests run to their end without an error.
 
-    An early `sys.exit(0)` does not pass: only the last line, which the guard adds, prints the word that is looked for.
+    The verdict comes over a pipe that only the process of the tests has. When this returns, all that was started is dead.
     """
-    word = os.urandom(8).hex()
-    with tempfile.TemporaryDirectory(prefix="evenhand-code-") as folder:
-        Path(folder, "program.py").write_text(source)
-        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("sandbox.py"))]
-        command += [str(limits.seconds), str(limits.memory), str(limits.file_bytes), folder]
-        process = subprocess.Popen(
-            command, cwd=folder, env={"PATH": "/usr/bin:/bin", "HOME": folder}, text=True, errors="replace",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    told = {
+        "mode": mode, "user": unused_user(), "seconds": limits.seconds, "memory": limits.memory, "file_bytes": limits.file_bytes,
+        "total_bytes": limits.total_bytes,
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="evenhand-code-", ignore_cleanup_errors=True)) for _ in "pt"]
+        if mode == "none":
+            stack.enter_context(_unreadable())
         try:
-            out, error = process.communicate(word, timeout=limits.seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)  # its own session: children, if any, die with it
-            process.communicate()
-            return Outcome(False, "timeout")
-    if process.returncode < 0:
-        return Outcome(False, f"killed by signal {-process.returncode}: over a limit")
-    return Outcome(process.returncode == 0 and out.rstrip().endswith(word), error[-500:])
+            started = stack.enter_context(_started(told | {"role": "program", "folder": folders[0], "channel": theirs.fileno()}))
+            about = {"role": "tests", "folder": folders[1], "channel": ours.fileno(), "verdict": writer}
+            sources = json.dumps({"program": program, "tests": tests}).encode("utf-8", "replace")
+            tested = stack.enter_context(_started(told | about, sources))
+        finally:
+            for end in (ours, theirs):
+                end.close()
+            os.close(writer)
+        said = _verdict(reader, limits.seconds)
+        ended = started.poll()
+    if said is None:
+        return Outcome(False, "timeout")
+    if not said.startswith(READY):
+        raise UserError(
+            f"the tests could not be started: status {tested.returncode} and {started.returncode}", where="reward code",
+            fix="`isolation: none` runs without isolation; see docs/security.md",
+        )  # fmt: skip
+    text = said.removeprefix(READY).decode("utf-8", "replace")
+    over = f" (killed by signal {ended - 128 if ended > 128 else -ended}: over a limit)" if ended and not 0 < ended <= 128 else ""
+    return Outcome(text == "passed", "" if text == "passed" else (text or "the tests ended") + over)
+
+
+@contextlib.contextmanager
+def _started(told: dict[str, object], sources: bytes = b"") -> Iterator[subprocess.Popen]:
+    """One side, in a session of its own; killed and waited for at the end."""
+    passed = [int(str(told[name])) for name in ("channel", "verdict") if name in told]
+    process = subprocess.Popen(
+        command(told), env={"PATH": "/usr/bin:/bin"}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, pass_fds=passed,
+    )  # fmt: skip
+    try:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as given:
+            given.write(sources)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+
+
+def _verdict(reader: int, seconds: float) -> bytes | None:
+    """All that the tests' process says until it ends; None when it takes too long."""
+    said, end = b"", time.monotonic() + STARTUP
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        while True:
+            if not select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
+                return None if said else b""
+            part = pipe.read(4096)
+            if not part:
+                return said
+            if not said:
+                end = time.monotonic() + seconds
+            said += part
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
+    """Without namespaces a program is of the same user: this process's memory and environment are closed to it meanwhile."""
+    if sys.platform != "linux":
+        yield
+        return
+    get, put = 3, 4  # PR_GET_DUMPABLE, PR_SET_DUMPABLE
+    libc = ctypes.CDLL(None)
+    before = libc.prctl(get, 0, 0, 0, 0)
+    libc.prctl(put, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(put, before, 0, 0, 0)

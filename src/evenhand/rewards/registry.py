@@ -137,14 +137,18 @@ def _ifeval(context: Context) -> Reward:
 
 
 @reward("code")
-def _code(context: Context, run_untrusted_code: bool, field: str = "tests", seconds: float = 5.0, memory: int = 512) -> Reward:
+def _code(
+    context: Context, run_untrusted_code: bool, field: str = "tests", seconds: float = 5.0, memory: int = 512,
+    isolation: code.Isolation = "auto",
+) -> Reward:  # fmt: skip
+    """`isolation` none: without namespaces, where the machine has none and may be harmed; see docs/security.md."""
     if run_untrusted_code is not True:
         raise UserError(
             "the reward 'code' runs programs that a model wrote",
             where="reward.run_untrusted_code",
             fix="set run_untrusted_code: true if this machine may do that",
         )
-    return code.unit_tests(field=field, limits=code.Limits(seconds=seconds, memory=memory))
+    return code.unit_tests(field=field, limits=code.Limits(seconds=seconds, memory=memory), isolation=isolation)
 
 
 @reward("function")
