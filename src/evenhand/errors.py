@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from evenhand.display import spelled_out
+
 
 class UserError(Exception):
     """Bad input, said once and clearly.
 
     `what` is the finding, `where` the place (file:line, field, config key), `why` the consequence,
-    `fix` the way out. The command line prints the message and exits with 2; it never prints a traceback for it.
+    `fix` the way out. The command line prints the message and exits with 2; it never prints a traceback for it. Messages quote
+    data and models: control characters are spelled out.
 
     >>> print(UserError("learning_rate is -1.0", where="arms.dpo.train", fix="use a positive number"))
     arms.dpo.train: learning_rate is -1.0
@@ -22,7 +25,7 @@ class UserError(Exception):
         head = f"{where}: {what}" if where else what
         tail = [f"  why: {why}"] if why else []
         tail += [f"  fix: {fix}"] if fix else []
-        super().__init__("\n".join([head, *tail]))
+        super().__init__(spelled_out("\n".join([head, *tail])))
 
     def __reduce__(self) -> tuple:  # keyword-only fields survive the trip between worker processes
         return (_rebuild, (self.what, self.where, self.why, self.fix))
@@ -40,7 +43,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["steps", "seed"])
     "known: 'seed', 'steps'"
     """
-    names = sorted(set(known))
+    names, word = sorted(set(known)), word[:80]  # the comparison takes the square of the length
     close = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"

@@ -15,9 +15,9 @@ from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
 from evenhand.judges.chat import Reply, Usage
 from evenhand.judges.endpoint import Endpoint
-from evenhand.judges.reading import Reading, read
+from evenhand.judges.parse_verdict import Reading, read
 from evenhand.judges.selftest import broken, refuse_broken, refuse_failed
-from evenhand.judges.settings import problem
+from evenhand.judges.config import problem
 from evenhand.judges.thoughts import speech_start
 from tests.judges.fake_server import FakeServer, completion, longer, pair
 

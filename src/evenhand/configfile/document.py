@@ -6,13 +6,14 @@ The YAML is the 1.2 core schema, so that `1e-4` is a number and `no`, `on`, `010
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from evenhand.configfile.text_file import LONGEST, read_text
 from evenhand.errors import UserError
 
 KeyPath = tuple[str | int, ...]
@@ -21,6 +22,10 @@ COMMAND_LINE = "command line"
 _REPLACED_BY_TAG = ("kind", "method")
 _MERGE = "tag:yaml.org,2002:merge"
 _RESERVED = "x-"
+DEEPEST = 64
+"""Levels of nesting, and files that extend one another."""
+MOST = 50_000
+"""Values of a document with its anchors written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,19 @@ class _Loader(yaml.SafeLoader):
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(node.value.replace("_", ""), 0 if re.match(r"0[xo]", node.value) else 10)
+    text = node.value.replace("_", "")
+    value = int(text, 0 if re.match(r"0[xo]", text) else 10) if len(text) <= 64 else 1 << 64
+    if abs(value) >= 1 << 64:
+        raise ValueError(f"a whole number of {len(text)} digits is too large")
+    return value
 
 
 def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(node.value.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+    text = node.value.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")
+    value = float(text)
+    if value in (float("inf"), -float("inf")) and "inf" not in text:
+        raise ValueError("the number is too large")
+    return value
 
 
 _SCALARS: tuple[tuple[str, str, str, Callable | None], ...] = (
@@ -98,10 +111,17 @@ for _name, _pattern, _first, _construct in _SCALARS:
     _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), [*_first, ""] if _name == "null" else list(_first))
     if _construct is not None:
         _Loader.add_constructor(_tag, _construct)
+_READ = {f"tag:yaml.org,2002:{name}": re.compile(f"(?:{pattern})") for name, pattern, *_ in _SCALARS if name != "merge"}
+_KINDS = {yaml.MappingNode: "map", yaml.SequenceNode: "seq", yaml.ScalarNode: "str"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str, name: str) -> Document:
-    """YAML text (JSON is a subset) -> Document. Duplicate keys, cycles and unknown tags are UserErrors with their line."""
+    """YAML text (JSON is a subset) -> Document. Whatever cannot be read as that is a UserError with its line: duplicate keys,
+    cycles, other tags than the core's, numbers that no computer counts with, nesting and anchors without end."""
+    if len(text) > LONGEST:
+        raise UserError(f"is longer than {LONGEST >> 20} MiB", where=name, fix="give a file of settings, not of data")
+    loader = None
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -113,10 +133,14 @@ def parse(text: str, name: str) -> Document:
         raise _yaml_error(error, name) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        what = f"not readable as YAML: the character #x{error.character:04x} is not allowed"
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        what = f"not readable as YAML: the character #x{code:04x} is not allowed"
         raise UserError(what, where=f"{name}:{line}", fix="remove it") from None
     except RecursionError:
         raise UserError("not readable as YAML: it is nested without end", where=name, fix="write it flatter") from None
+    except (ValueError, OverflowError) as error:  # an escape that is no character
+        line = loader.line + 1 if loader is not None else 1
+        raise UserError(f"not readable as YAML: {error!s:.200}", where=f"{name}:{line}", fix="check the escapes") from None
     return Document(data, places)
 
 
@@ -136,15 +160,13 @@ class _Builder:
     name: str
     places: dict[KeyPath, str]
     open_nodes: list[yaml.Node] = field(default_factory=list)
+    count: list[int] = field(default_factory=lambda: [0])
 
     def at(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
-        if any(node is ancestor for ancestor in self.open_nodes):
-            raise UserError("an anchor contains itself", where=self.at(node), fix="write the value out")
-        if node.tag.startswith("!") or "python/" in node.tag:
-            raise UserError(f"the tag {node.tag} is not read here", where=self.at(node), fix="remove it")
+        self.check(node)
         self.places.setdefault(path, self.at(node))
         self.open_nodes.append(node)
         try:
@@ -152,31 +174,64 @@ class _Builder:
                 return self.mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
                 return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
-            return self.loader.construct_object(node)
+            return self.scalar(node)
         finally:
             self.open_nodes.pop()
+
+    def check(self, node: yaml.Node) -> None:
+        """That the node has a tag that is read here, and that the whole ends."""
+        if any(node is ancestor for ancestor in self.open_nodes):
+            raise UserError("an anchor contains itself", where=self.at(node), fix="write the value out")
+        if len(self.open_nodes) >= DEEPEST:
+            raise UserError(f"it is nested deeper than {DEEPEST} levels", where=self.at(node), fix="write it flatter")
+        self.count[0] += 1
+        if self.count[0] > MOST:
+            what = f"more than {MOST:,} values, anchors written out"
+            raise UserError(what, where=self.at(node), fix="use fewer anchors, or put data into a file of its own")
+        kind = _KINDS[type(node)]
+        if node.tag != f"tag:yaml.org,2002:{kind}" and not (kind == "str" and node.tag in _READ):
+            raise UserError(f"the tag {node.tag:.80} is not read here", where=self.at(node), fix="remove it")
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        if _SURROGATE.search(node.value):
+            raise UserError("half of a surrogate pair is no character", where=self.at(node), fix="write the character itself")
+        pattern = _READ.get(node.tag)
+        if pattern is None:
+            return node.value
+        if not pattern.fullmatch(node.value):  # a tag that was written out: !!int abc
+            raise UserError(f"{node.value!r:.60} is no {node.tag.rpartition(':')[2]}", where=self.at(node), fix="remove the tag")
+        try:
+            return self.loader.construct_object(node)
+        except ValueError as error:
+            raise UserError(f"{node.value:.40}{'...' * (len(node.value) > 40)}: {error}", where=self.at(node)) from None
+
+    def key(self, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise UserError("a key must be plain text", where=self.at(node))
+        self.check(node)
+        if _SURROGATE.search(node.value):
+            raise UserError("half of a surrogate pair is no character", where=self.at(node), fix="write the character itself")
+        return node.value
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         lines: dict[str, str] = {}
         result: dict[str, Any] = {}
         merged: list[yaml.Node] = []
-        for key, value in node.value:
-            if key.tag == _MERGE:
+        for key_node, value in node.value:
+            if key_node.tag == _MERGE:
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
                 continue
-            if not isinstance(key, yaml.ScalarNode):
-                raise UserError("a key must be plain text", where=self.at(key))
-            if key.value in lines:
-                first = lines[key.value]
+            key = self.key(key_node)
+            if key in lines:
                 raise UserError(
-                    f"key '{key_text((*path, key.value))}' is given twice (first at {first})",
-                    where=self.at(key),
+                    f"key '{key_text((*path, key)):.200}' is given twice (first at {lines[key]})",
+                    where=self.at(key_node),
                     why="one of the two values would be ignored",
                     fix="remove one of them",
                 )
-            lines[key.value] = self.at(key)
-            self.places[(*path, key.value)] = self.at(key)
-            result[key.value] = self.value(value, (*path, key.value))
+            lines[key] = self.at(key_node)
+            self.places[(*path, key)] = self.at(key_node)
+            result[key] = self.value(value, (*path, key))
         for source in merged:
             self.inherit(source, path, result)
         return result
@@ -186,54 +241,71 @@ class _Builder:
         if not isinstance(source, yaml.MappingNode):
             raise UserError("`<<` needs a mapping", where=self.at(source))
         places: dict[KeyPath, str] = {}
-        inherited = _Builder(self.loader, self.name, places, self.open_nodes).value(source, path)
-        for key in inherited.keys() - result.keys():
-            result[key] = inherited[key]
-            self.places.update({p: at for p, at in places.items() if p[: len(path) + 1] == (*path, key)})
+        inherited = _Builder(self.loader, self.name, places, self.open_nodes, self.count).value(source, path)
+        new = inherited.keys() - result.keys()
+        result.update({key: value for key, value in inherited.items() if key in new})
+        self.places.update({p: at for p, at in places.items() if len(p) > len(path) and p[len(path)] in new})
 
 
 # --- extends and overrides -------------------------------------------------------------------------------------------
 
 
-def read(path: Path, find: Callable[[str, Path], Path] | None = None, _chain: tuple[Path, ...] = ()) -> Document:
+def read(path: Path, find: Callable[[str, Path], Path] | None = None) -> Document:
     """The file with everything it `extends` merged beneath it. `find(name, folder)` says where an extended name lies."""
-    if path.resolve() in _chain:
-        cycle = " -> ".join(p.name for p in (*_chain, path))
-        raise UserError(f"`extends` goes in a circle: {cycle}", where=str(path), fix="remove one of the `extends`")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from None
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", where=str(path), fix="save the file as UTF-8") from None
-    return extended(parse(text, str(path)), path.parent, find, (*_chain, path.resolve()))
+    return _Extends(find).read(path, ())
 
 
-def extended(
-    document: Document, folder: Path, find: Callable[[str, Path], Path] | None = None, _chain: tuple[Path, ...] = ()
-) -> Document:
+def extended(document: Document, folder: Path, find: Callable[[str, Path], Path] | None = None) -> Document:
     """`document` merged over what it `extends` (a path relative to `folder`, or a list of them, later ones winning)."""
-    if not isinstance(document.data, dict):
-        raise UserError(
-            "the file must be a mapping of keys to values", where=document.place(()), fix="begin with `name: my-experiment`"
-        )
-    data = {k: v for k, v in document.data.items() if k != "extends" and not k.startswith(_RESERVED)}
-    document, bases = Document(data, document.places), document.data.get("extends", [])
-    names = [bases] if isinstance(bases, str) else bases
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise UserError("`extends` must be a path or a list of paths", where=document.where(("extends",)))
-    result = Document({})
-    for name in names:
-        base = find(name, folder) if find else folder / name
-        if not base.is_file():
+    return _Extends(find).extended(document, folder, ())
+
+
+@dataclass(slots=True)
+class _Extends:
+    """Files that extend one another, each read once."""
+
+    find: Callable[[str, Path], Path] | None
+    known: dict[Path, Document] = field(default_factory=dict)
+
+    def read(self, path: Path, chain: tuple[Path, ...]) -> Document:
+        text = read_text(path)
+        place = path.resolve()
+        if place in chain:
+            cycle = " -> ".join(p.name for p in (*chain, path))
+            raise UserError(f"`extends` goes in a circle: {cycle}", where=str(path), fix="remove one of the `extends`")
+        if len(chain) >= DEEPEST:
+            what = f"more than {DEEPEST} files extend one another"
+            raise UserError(what, where=str(path), fix="write some of them into one")
+        if place not in self.known:
+            self.known[place] = self.extended(parse(text, str(path)), path.parent, (*chain, place))
+        return self.known[place]
+
+    def extended(self, document: Document, folder: Path, chain: tuple[Path, ...]) -> Document:
+        if not isinstance(document.data, dict):
             raise UserError(
-                f"there is no '{name}' to extend",
-                where=document.where(("extends",)),
-                why=f"{base} is no file",
-                fix="check the path",
+                "the file must be a mapping of keys to values", where=document.place(()), fix="begin with `name: my-experiment`"
             )
-        result = merge(result, read(base, find, _chain))
-    return merge(result, document)
+        data = {k: v for k, v in document.data.items() if k != "extends" and not k.startswith(_RESERVED)}
+        bases = document.data.get("extends", [])
+        names = [bases] if isinstance(bases, str) else bases
+        where = document.where(("extends",))
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise UserError("`extends` must be a path or a list of paths", where=where)
+        result = Document({})
+        for name in names:
+            base = self.find(name, folder) if self.find else folder / name
+            if not _is_file(base):
+                why = f"{base!s:.300} is no file"
+                raise UserError(f"there is no '{name:.200}' to extend", where=where, why=why, fix="check the path")
+            result = merge(result, self.read(base, chain))
+        return merge(result, Document(data, document.places))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for a file
+        return False
 
 
 def merge(base: Document, over: Document) -> Document:
@@ -248,9 +320,9 @@ def merge(base: Document, over: Document) -> Document:
 
 def _merged(base: Any, over: Any, path: KeyPath, places: dict[KeyPath, str], over_places: Mapping[KeyPath, str]) -> Any:
     if not _mergeable(base, over):
-        for old in [p for p in places if p[: len(path)] == path]:
-            del places[old]
-        places.update({p: at for p, at in over_places.items() if p[: len(path)] == path})
+        for old in _paths(base, path):
+            places.pop(old, None)
+        places.update({p: over_places[p] for p in _paths(over, path) if p in over_places})
         return over
     if path in over_places:
         places[path] = over_places[path]
@@ -258,6 +330,14 @@ def _merged(base: Any, over: Any, path: KeyPath, places: dict[KeyPath, str], ove
     for key, value in over.items():
         result[key] = _merged(base.get(key), value, (*path, key), places, over_places)
     return result
+
+
+def _paths(data: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The key paths of a value and of everything in it."""
+    yield path
+    inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in inside:
+        yield from _paths(value, (*path, key))
 
 
 def _mergeable(base: Any, over: Any) -> bool:
@@ -272,8 +352,11 @@ def override(document: Document, settings: Iterable[str]) -> Document:
         text, equals, value = setting.partition("=")
         path = key_path(text.strip())
         if not equals or not path:
-            raise UserError(f"'{setting}' is not key.path=value", where=COMMAND_LINE, fix="for example train.steps=50")
-        given = parse(value, f"{COMMAND_LINE}: {setting}").data if value.strip() else None
+            raise UserError(f"'{setting:.200}' is not key.path=value", where=COMMAND_LINE, fix="for example train.steps=50")
+        if len(path) > DEEPEST:
+            what = f"'{setting:.80}...' names a key {len(path)} levels deep"
+            raise UserError(what, where=COMMAND_LINE, fix=f"the deepest key has {DEEPEST} levels")
+        given = parse(value, f"{COMMAND_LINE}: {text.strip():.200}").data if value.strip() else None
         data, path = _set(document.data, path, given, ())
         places = {p: at for p, at in document.places.items() if p[: len(path)] != path}
         for end in range(1, len(path)):  # mappings that the override brings into being
@@ -288,16 +371,18 @@ def _set(data: Any, path: Sequence[str | int], value: Any, done: KeyPath) -> tup
         return value, done
     key = path[0]
     if isinstance(data, list):
-        if not str(key).isdigit() or int(key) >= len(data):
+        number = str(key)
+        if not (number.isdecimal() and len(number) < 10 and int(number) < len(data)):
             raise UserError(
-                f"'{key_text(done)}' is a list of {len(data)}; '{key}' is not one of its entries",
+                f"'{key_text(done):.200}' is a list of {len(data)}; '{key:.80}' is not one of its entries",
                 where=COMMAND_LINE,
-                fix=f"use 0 to {len(data) - 1}, or give the whole list: {key_text(done)}=[...]",
+                fix=f"use 0 to {len(data) - 1}, or give the whole list: {key_text(done):.200}=[...]",
             )
-        index = int(key)
+        index = int(number)
         item, full = _set(data[index], path[1:], value, (*done, index))
         return [*data[:index], item, *data[index + 1 :]], full
     if data is not None and not isinstance(data, dict):
-        raise UserError(f"'{key_text(done)}' is {data!r}, it has no '{key}'", where=COMMAND_LINE, fix="check the key path")
+        what = f"'{key_text(done):.200}' is {data!r:.80}, it has no '{key:.80}'"
+        raise UserError(what, where=COMMAND_LINE, fix="check the key path")
     item, full = _set((data or {}).get(key), path[1:], value, (*done, key))
     return {**(data or {}), key: item}, full

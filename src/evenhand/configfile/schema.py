@@ -167,7 +167,11 @@ def _validated(tp: Any, data: Any) -> Any:
     from pydantic import ValidationError
 
     try:
-        return _adapter(tp).validate_json(json.dumps([data], default=to_json))[0]
+        text = json.dumps([data], default=to_json)
+    except (RecursionError, ValueError) as error:  # plain data of a caller; files are bounded when they are read
+        raise UserError(f"the data cannot be read: {error!s:.200}", fix="give numbers, texts, lists and mappings") from None
+    try:
+        return _adapter(tp).validate_json(text)[0]
     except ValidationError as error:
         raise _Invalid([{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]) from None
 

@@ -119,7 +119,7 @@ def _explain(path: KeyPath, error: Error, tp: Any, document: Document) -> UserEr
     if kind in _UNKNOWN:
         known = known_keys(tp, path[:-1], document.data)
         fix = did_you_mean(key, known) if known else "remove it"
-        return UserError(f"unknown key '{key}'", where=where, fix=fix)
+        return UserError(f"unknown key '{key:.80}'", where=where, fix=fix)
     if kind in _MISSING and isinstance(path[-1], int):
         need = type_at(tp, path[:-1], document.data)
         return UserError(f"{_shown(value)} is too short", where=document.where(path[:-1]), fix=f"give {words(need)}")
@@ -134,7 +134,7 @@ def _explain(path: KeyPath, error: Error, tp: Any, document: Document) -> UserEr
         tag = context["discriminator"].strip("'")
         known = context["expected_tags"].replace("'", "").split(", ")
         return UserError(
-            f"unknown {tag} '{context['tag']}'", where=document.where((*path, tag)), fix=did_you_mean(context["tag"], known)
+            f"unknown {tag} '{context['tag']:.80}'", where=document.where((*path, tag)), fix=did_you_mean(context["tag"], known)
         )
     if kind in ("literal_error", "enum"):
         return UserError(f"{_shown(value)} is not a choice here", where=where, fix=_choices(value, context["expected"]))

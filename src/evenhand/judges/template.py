@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import regex
 
+from evenhand.configfile.text_file import read_text
 from evenhand.errors import UserError, did_you_mean
-from evenhand.judges.template_file import LONGEST, fields
+from evenhand.judges.template_file import fields
 from evenhand.types import Message, Prompt
 
 FOLDER = Path(__file__).parent / "templates"
@@ -145,21 +146,16 @@ def get(name: str, *, where: str = "judge.template") -> Template:
     """A built-in template by name, or one from a YAML file by path."""
     if name in builtin():
         return parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), where=f"template {name}")
+    path = Path(name[:4096])
     try:
-        text = _text_of(Path(name).expanduser())
-    except (OSError, ValueError, RuntimeError) as error:  # not there, a name no file can have, not UTF-8, no home folder
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        fix = f"{did_you_mean(name[:80], builtin())} Or give the path of a YAML file"
-        raise UserError(f"no template '{name:.200}'", where=where, why=why, fix=fix) from None
-    return parse(text, where=str(name))
-
-
-def _text_of(path: Path) -> str:
-    """A regular file's text, no more than a template may have: a pipe is not waited for, a device not read to its end."""
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a file")
-    with path.open("rb") as file:
-        return file.read(4 * LONGEST + 1).decode("utf-8")
+        path = path.expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError):  # a name that no file can have, or no home folder
+        there = False
+    if not there:
+        fix = f"{did_you_mean(name, builtin())} Or give the path of a YAML file"
+        raise UserError(f"no template '{name:.200}'", where=where, fix=fix)
+    return parse(read_text(path), where=name)
 
 
 def parse(text: str, *, where: str) -> Template:

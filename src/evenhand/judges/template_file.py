@@ -6,26 +6,21 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evenhand.configfile.document import parse
 from evenhand.errors import UserError, did_you_mean
 
-LONGEST = 1 << 20
-"""Characters of a template; a judge reads no book."""
 MOST = 256
 """Patterns, labels, or spellings of one label."""
 
 
 def fields(text: str, *, where: str) -> dict[str, Any]:
-    """The fields of a `Template` from YAML text. Raises UserError for what is no mapping, unknown, missing, or of another type."""
-    from evenhand.experiment.document import parse
-
-    if len(text) > LONGEST:
-        raise UserError(f"is {len(text)} characters long", where=where, fix="give a judge template, not data")
+    """The fields of a `Template` from YAML text. UserError for what is no mapping, unknown, missing, or of another type."""
     raw = parse(text, where).data
     if not isinstance(raw, Mapping):
         raise UserError("a template is a mapping", where=where, fix="give `kind:`, `user:`, `patterns:` and `labels:`")
     for key in raw:
         if key not in _READ:
-            raise UserError(f"unknown key '{key:.80}'", where=where, fix=did_you_mean(key[:80], _READ))
+            raise UserError(f"unknown key '{key:.80}'", where=where, fix=did_you_mean(key, _READ))
     for key in ("name", "kind", "user", "patterns"):
         if key not in raw:
             raise UserError(f"'{key}' is missing", where=where, fix=f"add `{key}:`")
