@@ -77,6 +77,12 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (PyYAML's own protocol: a fresh table instead of the YAML 1.1 one)
 
+    def fetch_flow_collection_start(self, token: type) -> None:
+        """Brackets are bounded here already: the scanner's time goes with the square of their depth."""
+        if self.flow_level >= DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, f"nested deeper than {DEEPEST} levels", self.get_mark())
+        super().fetch_flow_collection_start(token)
+
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value.replace("_", "")
