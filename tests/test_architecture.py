@@ -11,7 +11,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
-    {"display", "errors", "seeding", "registry", "types", "core", "stats", "__init__"},
+    {"display", "errors", "hub", "seeding", "registry", "types", "core", "stats", "__init__"},
     {"configfile", "store", "plugins", "trackers", "protocols", "data", "worlds", "models", "theory"},
     {"objectives", "engines", "rewards", "judges", "train"},
     {"methods", "evaluation", "synthesis"},

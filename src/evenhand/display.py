@@ -66,3 +66,12 @@ def environment_secrets() -> list[str]:
 def shown(text: str) -> str:
     """Text as it may be printed: nothing that acts on a terminal, no secret of this environment."""
     return spelled_out(hidden(text, environment_secrets()))
+
+
+def csv_cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula behind an apostrophe, which shows it as it is; all else unchanged.
+
+    >>> csv_cell("=1+1"), csv_cell("dpo"), csv_cell(-0.5)
+    ("'=1+1", 'dpo', -0.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

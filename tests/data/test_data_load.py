@@ -100,7 +100,7 @@ def test_a_hub_name_that_cannot_be_reached_is_said_in_one_line(monkeypatch):
         raise ConnectionError("Couldn't reach 'org/none' on the Hub (offline mode)\nlong traceback")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(UserError, match=r"cannot load the data set 'org/none': Couldn't reach.*\(offline mode\)") as error:
+    with pytest.raises(UserError, match=r"cannot load the data set 'org/none': .*Couldn't reach.*\(offline mode\)") as error:
         load("org/none")
     assert "local file" in error.value.fix
     assert "traceback" not in str(error.value)

@@ -169,7 +169,10 @@ def test_an_empty_file_is_an_empty_mapping():
 
 @pytest.mark.parametrize(
     ("text", "where", "what"),
-    [("a: 1\nb: x\x07y", "f.yaml:2", "#x0007 is not allowed"), ("a: " + "[" * 5000 + "]" * 5000, "f.yaml", "nested without end")],
+    [
+        ("a: 1\nb: x\x07y", "f.yaml:2", "#x0007 is not allowed"),
+        ("a: " + "[" * 5000 + "]" * 5000, "f.yaml:1", "nested deeper than 64 levels"),
+    ],
 )
 def test_what_yaml_itself_gives_up_on(text, where, what):
     with pytest.raises(UserError) as error:

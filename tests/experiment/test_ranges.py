@@ -23,6 +23,8 @@ arms:
 """
 
 REFUSED = {
+    "arms.DPO={method: dpo}": "differ in case only",
+    "arms.-x={method: dpo}": "'-x' cannot be a name",
     "train.steps=0": "at least 1",
     "data.preferences={pth: x.jsonl}": "did you mean 'path'",
     "data.preferences={path: 3}": "expected a path",

@@ -1,6 +1,6 @@
 """Broken inputs by the thousand for the readers at the edges: each must give its value or its one message, within a second.
 
-    python -m tests.fuzz.drive [CASES] [READER ...]
+python -m tests.fuzz.drive [CASES] [READER ...]
 """
 
 from __future__ import annotations
@@ -65,7 +65,24 @@ def mutated(text: str, draw: random.Random) -> str:
 
 def replaced(value: Any, draw: random.Random) -> Any:
     """The JSON value with one of its parts replaced by something odd."""
-    odd = (None, True, [], {}, "", 0, -1, 1.5, 10**30, float("nan"), float("inf"), "\ud800", "x" * 2000, [[[[]]]], {"a": {"b": []}}, [1, "a"])
+    odd = (
+        None,
+        True,
+        [],
+        {},
+        "",
+        0,
+        -1,
+        1.5,
+        10**30,
+        float("nan"),
+        float("inf"),
+        "\ud800",
+        "x" * 2000,
+        [[[[]]]],
+        {"a": {"b": []}},
+        [1, "a"],
+    )
     if isinstance(value, dict) and value and draw.random() < 0.85:
         key = draw.choice(list(value))
         return {**value, key: replaced(value[key], draw)}
@@ -80,7 +97,16 @@ REPLY = {
     "logprobs": {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": [{"token": "A", "logprob": -0.1}, {"token": "B", "logprob": -2.0}]}]}}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 1}},
 }  # fmt: skip
-TEXTS = ("<think>[[A]]</think>[[B]]", "[[A>>B]]", "Rating: [[7.5]]", "[[" + "9" * 400 + "]]", "<think>", "m", "Preferred: B", "[[A]]" * 300)
+TEXTS = (
+    "<think>[[A]]</think>[[B]]",
+    "[[A>>B]]",
+    "Rating: [[7.5]]",
+    "[[" + "9" * 400 + "]]",
+    "<think>",
+    "m",
+    "Preferred: B",
+    "[[A]]" * 300,
+)
 ROW = {"key": "k", "model": {"model": "m"}, "attempt": 0, "text": "Preferred: A", "finish": "stop", "usage": {"prompt": 1, "completion": 2,
        "cached": 0}, "tokens": [["A", {"A": -0.1}]], "seconds": None, "time": 1.5}  # fmt: skip
 EXPERIMENT = """
@@ -98,7 +124,15 @@ judge: {kind: llm, model: m, template: tldr, extra: {a: [1, 2.5, "x"]}}
 x-note: |
   text
 """
-SETTINGS = ("train.steps=50", 'arms."dpo-0.1".beta=0.2', "seeds.0=3", "arms.sft.train={steps: 3}", "judge.extra.a.2=[1, 2]", "name=x", "seeds=")
+SETTINGS = (
+    "train.steps=50",
+    'arms."dpo-0.1".beta=0.2',
+    "seeds.0=3",
+    "arms.sft.train={steps: 3}",
+    "judge.extra.a.2=[1, 2]",
+    "name=x",
+    "seeds=",
+)
 QUICKSTART = Path(evenhand.__file__).with_name("builtin").joinpath("quickstart.yaml").read_text(encoding="utf-8")
 TEMPLATES = [path.read_text(encoding="utf-8") for path in sorted(template.FOLDER.glob("*.yaml"))]
 BUILT_IN = [template.get(name) for name in template.builtin()]
@@ -154,7 +188,10 @@ def experiment(draw: random.Random) -> None:
 
 
 def overrides(draw: random.Random) -> None:
-    given = [mutated(draw.choice(SETTINGS), draw) if draw.random() < 0.8 else draw.choice(SETTINGS) for _ in range(draw.choice((1, 2, 5)))]
+    given = [
+        mutated(draw.choice(SETTINGS), draw) if draw.random() < 0.8 else draw.choice(SETTINGS)
+        for _ in range(draw.choice((1, 2, 5)))
+    ]
     if draw.random() < 0.02:
         given.append(".".join("a" * 5000) + "=1")
     json.dumps(override(_BASE, given).data)

@@ -142,7 +142,7 @@ FORGERIES = {
     "builtins of its own": "len = abs = sum = all = any = isinstance = lambda *a: True\ndef add(a, b): return 0",
     "the pipe of the verdict": "import os\nfor d in range(3, 64):\n    try: os.write(d, b'passed')\n    except OSError: pass\n"
     "os._exit(0)",
-    "messages by hand": "import os, json\nfor d in range(3, 64):\n    try: os.write(d, b'[\"value\", 3, \"\"]\\n' * 50)\n"
+    "messages by hand": 'import os, json\nfor d in range(3, 64):\n    try: os.write(d, b\'["value", 3, ""]\\n\' * 50)\n'
     "    except OSError: pass\nos._exit(0)",
     "a message that is none": "import os\nfor d in range(3, 64):\n    try: os.write(d, b'[' * 100000 + b'\\n')\n"
     "    except OSError: pass\ndef add(a, b): return 3",

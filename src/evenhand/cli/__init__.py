@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import evenhand
+from evenhand.display import shown
 from evenhand.cli import data, doctor, evaluate, experiments, export, inference, info, judge, label, statistics, synthesize, tune
 from evenhand.errors import UserError
 
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -69,5 +70,5 @@ def main() -> None:
 
 
 def _say_bug() -> None:
-    traceback.print_exc()
+    print(shown(traceback.format_exc()), end="", file=sys.stderr)
     print("\nThis is a bug in evenhand, not in your input. Please report it with the output of `evenhand env`.", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.cli.describe import Template, describe, renderer_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def explore(
     explored = explored_of(texts, topics=topics)
     out.write_text(page(texts, names, explored), encoding="utf-8")
     for number, words in enumerate(explored.names):
-        print(f"{(explored.topic == number).sum():6d}  {', '.join(words)}")
+        print(f"{(explored.topic == number).sum():6d}  {spelled_out(', '.join(words))}")
     print(f"{len(texts)} prompts: {out}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def describe(
         if data is None:
             continue
         for line in [data.description, *bad_rows(data), *noteworthy(data.groups)]:
-            print(line)
+            print(spelled_out(line))
         for line in lengths(data.groups, renderer, max_prompt, max_completion):
-            print(line)
+            print(spelled_out(line))
         rows.append(row_of(source, data, renderer))
     _together(rows, "tokens" if model else "words", csv, plot, many=len(sources) > 1)
 
@@ -81,7 +82,7 @@ def looked_at(source: str) -> Dataset | None:
         return load(source, where=source)
     given, note = guessed(Path(source))
     if note:
-        print(note)
+        print(spelled_out(note))
     try:
         return load({**given, "on_bad_row": "skip"}, where=source)
     except UserError:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 FILES = (".json", ".jsonl", ".csv", ".tsv", ".gz")
@@ -69,7 +70,7 @@ def evaluate(
     else:
         found = _policy(target, prompts, n, temperature, max_tokens, limit, device)
     for line in _shown(found):
-        print(line)
+        print(spelled_out(line))
     if out is not None:
         from evenhand.cli.tables import written
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def chat(
             history = opening(system)
             continue
         history = [*history, _message("user", text)]
-        answer = speaker.say(history, lambda piece: console.print(piece, end="", markup=False, highlight=False, soft_wrap=True))
+        answer = speaker.say(
+            history, lambda piece: console.print(spelled_out(piece), end="", markup=False, highlight=False, soft_wrap=True)
+        )
         console.print()
         history = [*history, _message("assistant", answer)]
 
@@ -111,7 +114,7 @@ def score(
     for name, given in sources.items():
         scored = score_all(given)
         for line in summary(given, scored):
-            print(f"{name}: {line}" if name else line)
+            print(spelled_out(f"{name}: {line}" if name else line))
         if out is not None:
             path = out / f"{name}.jsonl" if name else out
             write_groups(path, [replace(g, scores=s.values, parts=s.parts) for g, s in zip(given, scored, strict=True)])
@@ -166,10 +169,10 @@ def _print_groups(groups: Sequence[Group]) -> None:
 
     console = Console()
     for group in groups:
-        console.print(Text(group.prompt.text, style="dim"), soft_wrap=True)
+        console.print(Text(spelled_out(group.prompt.text), style="dim"), soft_wrap=True)
         for completion in group.completions:
             end = f"  [{completion.finish}, {len(completion.tokens or ())} tokens]"
-            console.print(Text.assemble(completion.text, (end, "dim")), soft_wrap=True)
+            console.print(Text.assemble(spelled_out(completion.text), (end, "dim")), soft_wrap=True)
         console.print()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _judge_sides(
     refuse_broken(verdicts, judge.name)
     paths.append(_write(out / "summary.json", found))
     for line in _lines(found, judge):
-        print(line)
+        print(spelled_out(line))
     print("written: " + ", ".join(map(str, paths)))
 
 
@@ -219,11 +220,11 @@ def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int |
     low, high = found["ci95"]
     print(f"agrees with {found['agreement']:.1%} of {found['n']} labels (95% interval {low:.1%} to {high:.1%})")
     for name, row in found.get("categories", {}).items():
-        print(f"  {name}: {row['agreement']:.1%} of {row['n']}")
+        print(f"  {spelled_out(name)}: {row['agreement']:.1%} of {row['n']}")
     for name, share in found.get("sections", {}).items():
         print(f"  RewardBench {name}: {share:.1%}")
     for line in [*_behaviour(found), *_calls(judge)]:
-        print(line)
+        print(spelled_out(line))
     print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
 
 
@@ -243,7 +244,7 @@ def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | 
     write_jsonl(out / "verdicts.jsonl", records)
     refuse_broken(verdicts, judge.name)
     for line in [*comparison_lines(found), *_behaviour(found["judge"]), *_calls(judge)]:
-        print(line)
+        print(spelled_out(line))
     print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
 
 

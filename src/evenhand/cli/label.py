@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.cli.judge import open_judge
 from evenhand.cli.progress import Progress
 from evenhand.errors import UserError
@@ -99,7 +100,7 @@ def label(
         labels=labels.value, margin=margin, annotator=Annotator(temperature=temperature), seed=seed, progress=Progress("judged"),
     )  # fmt: skip
     for line in summary(groups, found, judge):
-        print(line)
+        print(spelled_out(line))
     if not found.pairs:
         raise UserError("no pair is left", where=str(file), fix="lower --margin, or give more, and more different, answers")
     write_groups(out, flip_labels(found.pairs, flip, seed=seed) if flip else found.pairs)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 app = typer.Typer(
@@ -154,7 +155,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _show(lines: Sequence[str], found: Mapping[str, Any], out: Path | None) -> None:
     for line in lines:
-        print(line)
+        print(spelled_out(line))
     if out is not None:
         from evenhand.cli.tables import written
 

@@ -198,14 +198,18 @@ class _Builder:
         if node.tag != f"tag:yaml.org,2002:{kind}" and not (kind == "str" and node.tag in _READ):
             raise UserError(f"the tag {node.tag:.80} is not read here", where=self.at(node), fix="remove it")
 
-    def scalar(self, node: yaml.ScalarNode) -> Any:
+    def text(self, node: yaml.ScalarNode) -> str:
+        """The text of a scalar, checked against its tag: `!!int abc` was written out, plain scalars have the tag they look like."""
         if _SURROGATE.search(node.value):
             raise UserError("half of a surrogate pair is no character", where=self.at(node), fix="write the character itself")
-        pattern = _READ.get(node.tag)
-        if pattern is None:
-            return node.value
-        if not pattern.fullmatch(node.value):  # a tag that was written out: !!int abc
+        if node.tag in _READ and not _READ[node.tag].fullmatch(node.value):
             raise UserError(f"{node.value!r:.60} is no {node.tag.rpartition(':')[2]}", where=self.at(node), fix="remove the tag")
+        return node.value
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        text = self.text(node)
+        if node.tag not in _READ:
+            return text
         try:
             return self.loader.construct_object(node)
         except ValueError as error:
@@ -215,9 +219,7 @@ class _Builder:
         if not isinstance(node, yaml.ScalarNode):
             raise UserError("a key must be plain text", where=self.at(node))
         self.check(node)
-        if _SURROGATE.search(node.value):
-            raise UserError("half of a surrogate pair is no character", where=self.at(node), fix="write the character itself")
-        return node.value
+        return self.text(node)
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         lines: dict[str, str] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.display import csv_cell
 from evenhand.data.clean import drop_exact, drop_identical
 from evenhand.data.convert import pairs
 from evenhand.types import Content, Group, content_text
@@ -82,7 +83,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: csv_cell(v) for k, v in row.items()} for row in rows)
     return out.getvalue()
 
 

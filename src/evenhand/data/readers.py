@@ -12,6 +12,7 @@ from typing import Any
 from evenhand.data.decode import parse_json, read_text, text_lines, unique
 from evenhand.data.rows import shown
 from evenhand.errors import UserError, did_you_mean
+from evenhand.hub import hub_error
 
 Placed = tuple[str, Mapping[str, Any]]
 """A row and its place: file and line, or file and position in a list."""
@@ -183,14 +184,21 @@ def hub_rows(name: str, *, config: str, split: str, revision: str, streaming: bo
     import datasets
 
     options = {"revision": revision or None, "streaming": streaming, "data_files": files or None}
+    what, where = f"cannot load the data set '{name}'", f"hub {name}"
     try:
         data = datasets.load_dataset(name, config or None, split=split or None, **options)
-    except Exception as error:  # the library raises its own, requests', and plain ValueErrors for one and the same cause
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot load the data set '{name}': {first}", where=f"hub {name}", fix=_HUB_HELP) from error
+    except Exception as error:  # the library raises its own, its HTTP library's, and plain ValueErrors for one and the same cause
+        raise hub_error(error, what, where=where, fix=_HUB_HELP) from error
     if isinstance(data, dict):
         data = data[_pick_split(list(data), split, name)]
-    for index, row in enumerate(data):
+    rows = enumerate(data)
+    while True:
+        try:
+            index, row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # a stream that breaks off
+            raise hub_error(error, f"{what} to its end", where=where, fix=_HUB_HELP) from error
         yield f"{name}[{index}]", row
 
 

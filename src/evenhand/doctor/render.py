@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from evenhand.display import spelled_out
 from evenhand.doctor.examine import Diagnosis, Result
 from evenhand.doctor.registry import Finding, Severity
 from evenhand.types import TokenGroup
@@ -53,14 +54,16 @@ def summary(diagnosis: Diagnosis) -> Text:
 
 def _show(result: Result, finding: Finding, diagnosis: Diagnosis, console: Console) -> None:
     check = result.check
-    head = Text.assemble((f"{finding.severity:<4} ", STYLES[finding.severity]), (f"{check.id:<3} ", "bold"), finding.seen)
+    head = Text.assemble(
+        (f"{finding.severity:<4} ", STYLES[finding.severity]), (f"{check.id:<3} ", "bold"), spelled_out(finding.seen)
+    )
     console.print(head, soft_wrap=True)
     lines: list[Any] = []
     for example in finding.examples:
         if isinstance(example, TokenGroup):
             lines += list(coloured(_cut(example), diagnosis.patient.renderer))
         else:
-            lines.append(Text(example, style="dim"))
+            lines.append(Text(spelled_out(example), style="dim"))
     if finding.severity is not Severity.INFO:
         lines.append(Text.assemble(("why ", "italic"), finding.why or check.why))
         lines.append(Text.assemble(("fix ", "italic"), finding.fix or check.fix))
@@ -113,7 +116,7 @@ def visible(text: str) -> str:
         10: "⏎\n",
         **dict.fromkeys(range(128, 160), "\ufffd"),
     }
-    return text.translate(signs)
+    return spelled_out(text.translate(signs))
 
 
 def _tokens(count: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evenhand.display import csv_cell
 from evenhand.errors import UserError
 from evenhand.evaluation.readers import Row, column, read_rows, write_json_list
 from evenhand.judges.verdict import Comparison, Verdict
@@ -122,4 +123,4 @@ def write_leaderboard(path: str | Path, lines: Mapping[str, Mapping[str, Any]]) 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(LEADERBOARD)
         for model, line in lines.items():
-            writer.writerow([model, *(line[name] for name in LEADERBOARD[1:])])
+            writer.writerow([csv_cell(model), *(line[name] for name in LEADERBOARD[1:])])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.hub import hub_error
 
 
 def push(folder: Path, name: str, *, public: bool = False, api: Any = None) -> str:
@@ -14,8 +15,7 @@ def push(folder: Path, name: str, *, public: bool = False, api: Any = None) -> s
     A new repository is private unless `public`; one that exists keeps its visibility, and a public one is refused by default.
     `api` stands in for `huggingface_hub.HfApi()`. Raises UserError for what the Hub refuses.
     """
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import HfApi
 
     api = HfApi() if api is None else api
     try:
@@ -29,21 +29,14 @@ def push(folder: Path, name: str, *, public: bool = False, api: Any = None) -> s
         api.upload_folder(
             repo_id=repository, folder_path=folder, repo_type="model", commit_message="Model and card, exported by evenhand"
         )
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            without(said[0], get_token()),
+    except UserError:
+        raise
+    except Exception as error:  # the Hub's own, the HTTP library's, the uploader's
+        raise hub_error(
+            error,
+            "not uploaded",
             where=f"--push {name}",
             why=f"the folder itself is complete: {folder}",
             fix=f"`hf auth login`, check the name, or by hand: hf upload {name} {folder}",
-        ) from None  # the library's own error may quote the request
+        ) from None  # fmt: skip  (the library's own error may quote the request)
     return str(address)
-
-
-def without(text: str, secret: str | None) -> str:
-    """`text` with a secret struck out.
-
-    >>> without("bad token hf_abc", "hf_abc")
-    'bad token ***'
-    """
-    return text.replace(secret, "***") if secret else text

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.display import csv_cell
 from evenhand.errors import UserError
 from evenhand.report.svg import Drawing
 
@@ -52,10 +53,10 @@ def data_link(text: str, kind: str) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A CSV file as text; None becomes an empty field, floats keep six significant digits."""
+    """A CSV file as text; None becomes an empty field, floats keep six significant digits, nothing is taken for a formula."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([csv_cell(name) for name in header])
     writer.writerows([_field(value) for value in row] for row in rows)
     return buffer.getvalue()
 
@@ -63,4 +64,4 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _field(value: Any) -> Any:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return f"{value:.6g}" if isinstance(value, float) else csv_cell(value)

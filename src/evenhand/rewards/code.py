@@ -88,7 +88,9 @@ def run_program(program: str, tests: str, limits: Limits, mode: Mode) -> Outcome
         "total_bytes": limits.total_bytes,
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="evenhand-code-", ignore_cleanup_errors=True)) for _ in "pt"]
+        folders = [
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="evenhand-code-", ignore_cleanup_errors=True)) for _ in "pt"
+        ]
         if mode == "none":
             stack.enter_context(_unreadable())
         try:

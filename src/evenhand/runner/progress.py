@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from evenhand.display import spelled_out
 from evenhand.runner.state import RunState, StageState, Status
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Lines:
     def stop(self) -> None: ...
 
     def line(self, text: str) -> None:
-        self.console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"{time.strftime('%H:%M:%S')} {spelled_out(text)}", markup=False, highlight=False, soft_wrap=True)
 
 
 class Matrix:
@@ -106,7 +107,7 @@ class Matrix:
     def noted(self, cell: StageState, text: str) -> None:
         from rich.text import Text
 
-        self.live.console.print(Text(f"{cell.node.name}: {text}", style="yellow"))
+        self.live.console.print(Text(spelled_out(f"{cell.node.name}: {text}"), style="yellow"))
 
     def tick(self) -> None: ...
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import evenhand
+from evenhand.display import shown
 from evenhand.errors import UserError
 
 _EVERY = 0.1
@@ -108,8 +109,8 @@ def plain(value: Any) -> Any:
 def one_line(error: BaseException) -> str:
     """An exception in one line: a user's error as it is, any other with its type."""
     if isinstance(error, UserError):
-        return "; ".join(line.strip() for line in str(error).splitlines())
-    text = " ".join(str(error).split())
+        return shown("; ".join(line.strip() for line in str(error).splitlines()))
+    text = shown(" ".join(str(error).split()))
     if os.strerror(errno.ENOSPC) in text:  # from Python, or from a library that writes for us
         return f"the disk is full; fix: free some space and give the same command again, it goes on ({type(error).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

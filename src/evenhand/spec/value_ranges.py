@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ SECTIONS: Mapping[str, Mapping[str, Range]] = {
     "judge": {"tie": MAYBE, "self_test": MAYBE},
     "model.pretrain": {"documents": COUNT},
 }  # fmt: skip
-NAME = re.compile(r"[\w+=,-][\w .+=,-]*")
+NAME = re.compile(r"[\w+=,][\w .+=,-]*")
 LONGEST = 100
 """Bytes of a name: it becomes part of longer names of folders and files, which end at 255."""
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
@@ -134,8 +135,10 @@ def name_problems(experiment: Experiment) -> Iterator[UserError]:
         for name in getattr(experiment, section):
             if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
                 why, fix = "results lie in a folder of this name", "use letters, digits, blanks, and any of . _ + = , -"
+                fix += ", not in the first place" if name.startswith(("-", ".", " ")) else ""
                 fix += f"; at most {LONGEST} of them" if len(name.encode()) > LONGEST else ""
                 yield UserError(f"'{name[:LONGEST]}' cannot be a name", where=section, why=why, fix=fix)
+        yield from _twins(getattr(experiment, section), section)
     starts = {name: raw.get("start", experiment.start) for name, raw in experiment.arms.items()}
     for name in starts:
         way = [name]
@@ -145,6 +148,16 @@ def name_problems(experiment: Experiment) -> Iterator[UserError]:
             circle = " -> ".join([*way, name])
             fix = "let one of them start from `sft` or `base`"
             yield UserError("the arms start from each other", where=f"arms.{name}.start", why=circle, fix=fix)
+
+
+def _twins(names: Iterable[str], section: str) -> Iterator[UserError]:
+    """Names that some file systems take for one: they differ in case only, or in how a letter is written."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            why = "results lie in folders of these names, which some file systems take for one"
+            yield UserError(f"'{name}' and '{other}' differ in case only", where=section, why=why, fix="rename one of them")
 
 
 def section_problems(experiment: Experiment) -> Iterator[UserError]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from evenhand.errors import UserError
+from evenhand.hub import hub_error
 from evenhand.models import adapter_files
 from evenhand.stages.common import POINTER, write_json
 from evenhand.stages.context import StageContext
@@ -59,14 +60,10 @@ def settle(folder: Path, out: Path, *, base: str | None = None) -> None:
 def download(name: str, revision: str | None, *, where: str) -> Path:
     """A hub model's files, safetensors and tokenizer only; from the local cache when offline."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
-        raise UserError(
-            f"cannot find '{name}' here or on the hub ({type(error).__name__})",
-            where=where,
-            fix="give a local folder, check the name, or log in for a gated model",
-        ) from error
+    except Exception as error:  # the Hub's own, the HTTP library's, the downloader's: all of them mean that it is not here
+        fix = "give a local folder, check the name, or log in for a gated model"
+        raise hub_error(error, f"cannot find '{name}' here or on the hub", where=where, fix=fix) from None

@@ -54,7 +54,9 @@ def root(folder, visible, size):
     _tmpfs(f"{folder}/box", size)
     os.chmod(f"{folder}/box", 0o777)
     os.makedirs(f"{folder}/proc", exist_ok=True)
-    LIBC.mount(b"proc", f"{folder}/proc".encode(), b"proc", NOSUID | NODEV | NOEXEC, None)  # refused in some containers: then none
+    LIBC.mount(
+        b"proc", f"{folder}/proc".encode(), b"proc", NOSUID | NODEV | NOEXEC, None
+    )  # refused in some containers: then none
     check(LIBC.mount(None, folder.encode(), None, REMOUNT | BIND | RDONLY | NOSUID | NODEV, None))
     os.chroot(folder)
     os.chdir("/box")
