@@ -123,7 +123,7 @@ def test_files_that_are_none_are_not_waited_for(tmp_path):
         with pytest.raises(UserError, match=words):
             read(tmp_path / name)
     (tmp_path / "a.yaml").write_text("extends: pipe.yaml\nname: a")
-    with pytest.raises(UserError, match="there is no 'pipe.yaml' to extend"):
+    with pytest.raises(UserError, match=r"there is no 'pipe\.yaml' to extend"):
         read(tmp_path / "a.yaml")
 
 

@@ -14,14 +14,15 @@ from evenhand.judges import LLM, LLMJudge, Status, account, self_test
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
 from evenhand.judges.chat import Reply, Usage
+from evenhand.judges.config import problem
 from evenhand.judges.endpoint import Endpoint
 from evenhand.judges.parse_verdict import Reading, read
 from evenhand.judges.selftest import broken, refuse_broken, refuse_failed
-from evenhand.judges.config import problem
 from evenhand.judges.thoughts import speech_start
 from tests.judges.fake_server import FakeServer, completion, longer, pair
 
 PAIRS = [pair(f"question {i}", "x" * (i + 2), "yyyy") for i in range(6)]
+ANALYSIS = "<|channel|>analysis<|message|>"
 SECRET = "sk-very-secret-0123456789"
 
 
@@ -34,7 +35,7 @@ def judge(server, *, template="helpfulness", cache=None, form="text", **options)
 @pytest.mark.parametrize(
     ("template", "finish", "text", "right"),
     [
-        ("mt_bench_pair", "length", "<think>I must end with [[A]] if the first is better, [[B]] if the second is. Let me read it", None),
+        ("mt_bench_pair", "length", "<think>I must end with [[A]] if the first is better, [[B]] if not. Let me read", None),
         ("arena_hard", "length", "<think>Options: [[A>>B]], [[A>B]], [[A=B]], [[B>A]], [[B>>A]]. The first one", None),
         ("mt_bench_single", "length", "A mark such as [[5]] is the form. I start with", None),
         ("mt_bench_pair", "stop", "<think>Is it [[A]]? No.</think>\nAssistant B is better. [[B]]", "B"),
@@ -43,8 +44,8 @@ def judge(server, *, template="helpfulness", cache=None, form="text", **options)
         ("mt_bench_pair", "stop", "[[A]]? No.</think>[[B]]", "B"),  # the template opened the block
         ("mt_bench_pair", "stop", "<think>[[A]] it is", None),
         ("mt_bench_pair", "stop", "[THINK]Is it [[A]]?[/THINK][[C]]", "C"),
-        ("mt_bench_pair", "stop", "<|channel|>analysis<|message|>[[A]]?<|end|><|start|>assistant<|channel|>final<|message|>[[B]]", "B"),
-        ("mt_bench_pair", "stop", "<|channel|>analysis<|message|>Perhaps [[A]]", None),
+        ("mt_bench_pair", "stop", f"{ANALYSIS}[[A]]?<|end|><|start|>assistant<|channel|>final<|message|>[[B]]", "B"),
+        ("mt_bench_pair", "stop", f"{ANALYSIS}Perhaps [[A]]", None),
         ("mt_bench_pair", "stop", "analysisMaybe [[A]].assistantfinalB wins. [[B]]", "B"),
         ("mt_bench_pair", "stop", "A shows its <think> block, B does not. [[B]]", "B"),  # spoken of, not opened
         ("mt_bench_pair", "content_filter", "[[A]]", None),
@@ -354,7 +355,8 @@ def test_a_named_secret_that_is_not_set_is_said(monkeypatch):
         b"not json", b"[]", b"3", b'"text"', b"null", b"[" * 50_000, b"\xff\xfe", b'{"key": 1, "text": "a", "finish": "stop"}',
         b'{"key": "k", "text": ["a"], "finish": "stop"}', b'{"key": "k", "text": "a", "finish": null}',
         b'{"key": "k", "text": "a", "finish": "stop", "usage": {"prompt": "1", "completion": 2}}',
-        b'{"key": "k", "text": "a", "finish": "stop", "usage": "no"}', b'{"key": "k", "text": "a", "finish": "stop", "tokens": 7}',
+        b'{"key": "k", "text": "a", "finish": "stop", "usage": "no"}',
+        b'{"key": "k", "text": "a", "finish": "stop", "tokens": 7}',
         b'{"key": "k", "text": "a", "finish": "stop", "tokens": [["a", {"b": "c"}]]}',
         b'{"key": "k", "text": "a", "finish": "stop", "seconds": NaN}', b'{"key": "k", "text": ' + b"9" * 5000 + b"}",
     ],

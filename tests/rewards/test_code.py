@@ -30,7 +30,7 @@ def mode(request):
     return request.param
 
 
-@pytest.fixture()
+@pytest.fixture
 def shut_in(mode):
     if mode == "none":
         pytest.skip("not promised without isolation")
@@ -81,7 +81,7 @@ RIGHT = {
                             "assert f() == {'a': 2, 'b': 1}\nassert P(1, 2) == (1, 2) and P(1, 2).y == 2"),
     "its own imports": ("import math\ndef f(): return 2.0", "assert math.isclose(f(), 2.0)"),
     "constants": ("N = 3\ndef f(): global N; N += 1", "f()\nassert N == 4"),
-    "ordinary imports": ("import math, re, collections, itertools, heapq, functools, typing, json, random, threading, asyncio, decimal",
+    "ordinary imports": ("import math, re, collections, itertools, heapq, functools, typing, json, random, threading, asyncio",
                          "pass"),
     "threads": ("import threading\nout = []\nt = threading.Thread(target=out.append, args=(1,)); t.start(); t.join()",
                 "assert out == [1]"),
@@ -135,7 +135,7 @@ FORGERIES = {
     "leaving early": "import os; os._exit(0)",
     "exit": "import sys; sys.exit(0)",
     "raise SystemExit": "raise SystemExit",
-    "equal to everything": "class E:\n    def __eq__(s, o): return True\n    __ne__ = lambda s, o: False\ndef add(a, b): return E()",
+    "equal to all": "class E:\n    def __eq__(s, o): return True\n    __ne__ = lambda *a: False\ndef add(a, b): return E()",
     "an int equal to everything": "class E(int):\n    def __eq__(s, o): return True\ndef add(a, b): return E(0)",
     "a difference of nothing": "class E:\n    def __sub__(s, o): return 0\n    __rsub__ = __sub__\ndef add(a, b): return E()",
     "an assert that does not": "import builtins\nbuiltins.AssertionError = Warning\ndef add(a, b): return 0",

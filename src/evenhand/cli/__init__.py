@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 import evenhand
-from evenhand.display import shown
 from evenhand.cli import data, doctor, evaluate, experiments, export, inference, info, judge, label, statistics, synthesize, tune
+from evenhand.display import shown
 from evenhand.errors import UserError
 
 BUG, WRONG_INPUT = 1, 2

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evenhand.display import spelled_out
 from evenhand.cli.describe import Template, describe, renderer_of
+from evenhand.display import spelled_out
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer

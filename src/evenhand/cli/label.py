@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from evenhand.display import spelled_out
 from evenhand.cli.judge import open_judge
 from evenhand.cli.progress import Progress
+from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:

@@ -199,7 +199,7 @@ class _Builder:
             raise UserError(f"the tag {node.tag:.80} is not read here", where=self.at(node), fix="remove it")
 
     def text(self, node: yaml.ScalarNode) -> str:
-        """The text of a scalar, checked against its tag: `!!int abc` was written out, plain scalars have the tag they look like."""
+        """The text of a scalar, checked against its tag: plain scalars have the one that they look like."""
         if _SURROGATE.search(node.value):
             raise UserError("half of a surrogate pair is no character", where=self.at(node), fix="write the character itself")
         if node.tag in _READ and not _READ[node.tag].fullmatch(node.value):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.display import csv_cell
 from evenhand.data.clean import drop_exact, drop_identical
 from evenhand.data.convert import pairs
+from evenhand.display import csv_cell
 from evenhand.types import Content, Group, content_text
 
 Measure = Callable[[Content], int]

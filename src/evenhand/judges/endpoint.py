@@ -30,7 +30,8 @@ ODD_ATTEMPTS = 3
 """How often a reply that is none is asked for again before it counts as unusable."""
 TOP_LOGPROBS = 20
 _TOO_LONG = ("context length", "context_length", "context window", "maximum context", "too many tokens", "max_model_len",
-             "prompt is too long", "input is too long", "reduce the length", "string_above_max_length", "exceeds the available context")  # fmt: skip
+             "prompt is too long", "input is too long", "reduce the length",
+             "string_above_max_length", "exceeds the available context")  # fmt: skip
 _FILTERED = ("content_filter", "content management", "content policy")
 
 

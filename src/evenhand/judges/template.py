@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from evenhand.types import Message, Prompt
 
 FOLDER = Path(__file__).parent / "templates"
 _PLACES = {"pair": ("question", "answer_a", "answer_b", "reference"), "single": ("question", "answer", "reference")}
-PATTERN_SECONDS = 1.0
+PATTERN_SECONDS = 0.5
 READING = 2
 """The rules by which replies are read: 2 reads finished replies behind their thoughts only."""
 _PLACE = re.compile(r"\{(question|answer_a|answer_b|answer|reference)\}")
@@ -99,19 +101,19 @@ class Template:
 
     def _last_match(self, text: str) -> Any:
         """The last match of the first pattern that matches. UserError when a pattern takes too long: some never end."""
+        end = time.monotonic() + PATTERN_SECONDS
         for pattern in self.patterns:
-            last = None
             try:
-                for last in regex.finditer(pattern, text, timeout=PATTERN_SECONDS):
-                    pass
+                left = max(end - time.monotonic(), 0.01)
+                found = deque(regex.finditer(pattern, text, timeout=left), maxlen=1)
             except TimeoutError:
                 raise UserError(
                     f"pattern {pattern!r:.80} takes too long on an answer of {len(text)} characters",
                     where=f"judge template {self.name}",
                     fix="write it without repetitions inside of repetitions",
                 ) from None
-            if last is not None:
-                return last
+            if found:
+                return found[0]
         return None
 
     def _value(self, said: str) -> tuple[str, float] | None:

@@ -80,7 +80,8 @@ def command(told: Mapping[str, Any]) -> list[str]:
         return [*python, argument]
     binds = [part for path in [*visible, str(START.parent)] for part in _bound(path)]
     return [
-        shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL", *binds,
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL", *binds,
         "--proc", "/proc", "--dev", "/dev", "--size", str(told["total_bytes"]), "--tmpfs", "/box", "--chdir", "/box",
         "--remount-ro", "/", "--", *python, argument,
     ]  # fmt: skip

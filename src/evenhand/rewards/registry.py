@@ -12,6 +12,7 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Reward
 from evenhand.registry import Registry, check_keys
 from evenhand.rewards import code, combine, constraints, function, shaping, verifiable
+from evenhand.rewards.time_limit import TimeLimited
 from evenhand.rewards.tournament import Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
 from evenhand.worlds.countdown import CountdownGold
@@ -152,10 +153,12 @@ def _code(
 
 
 @reward("function")
-def _function(context: Context, path: str, sees: str = "completion") -> Reward:
+def _function(context: Context, path: str, sees: str = "completion", seconds: float = 600.0) -> Reward:
+    """`seconds`: how long the function may take for the answers to one prompt."""
     if sees not in function.SEES:
         raise UserError(f"unknown value '{sees}'", where="reward.sees", fix=did_you_mean(sees, function.SEES))
-    return function.SEES[sees](function.load_function(path, base=context.base), name=path)
+    scored = function.SEES[sees](function.load_function(path, base=context.base), name=path)
+    return TimeLimited(scored, seconds=seconds, name=path)
 
 
 @reward("length")

@@ -9,9 +9,9 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import confine  # noqa: E402
-import examiner  # noqa: E402
-import program  # noqa: E402
+import confine
+import examiner
+import program
 
 
 def confined(told):

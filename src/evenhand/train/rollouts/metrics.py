@@ -42,7 +42,14 @@ def watched(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def checked(groups: Sequence[Group], scores: Sequence[Scores]) -> Sequence[Scores]:
-    """The scores, none of them infinite. NaN is an answer that could not be scored, and counts nowhere."""
+    """The scores, none of them infinite. NaN is an answer that could not be scored, and counts nowhere; UserError when that is
+    every answer of a step, from which nothing can be learned."""
+    if scores and all(math.isnan(v) for found in scores for v in found.values):
+        raise UserError(
+            f"not one of {sum(len(g.completions) for g in groups)} answers could be scored: every reward is NaN",
+            where=f"prompt {groups[0].prompt.id} and {len(groups) - 1} more", why="a step without a score changes nothing",
+            fix="check what the reward returns, and that the prompts have the fields it needs; `evenhand score` tries it alone",
+        )  # fmt: skip
     for group, found in zip(groups, scores, strict=True):
         for completion, value in zip(group.completions, found.values, strict=True):
             if math.isinf(value):

@@ -1,0 +1,82 @@
+"""A reward that answers in time, or ends its arm; while it does not, somebody says what is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from evenhand.errors import UserError
+from evenhand.protocols import Reward
+from evenhand.types import Group, Scores
+
+_log = logging.getLogger(__name__)
+SAY_EVERY = 30.0
+"""Seconds between two lines that say what is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimited:
+    """`inner`, which may take `seconds` for the answers to one prompt. UserError when it takes longer.
+
+    Python code and what waits in the operating system are interrupted; a loop inside a compiled library is only named.
+    """
+
+    inner: Reward
+    seconds: float
+    name: str
+
+    def __call__(self, groups: Sequence[Group]) -> list[Scores]:
+        return [scores for group in groups for scores in self._one(group)]
+
+    def _one(self, group: Group) -> list[Scores]:
+        with waiting_for(f"reward {self.name}, prompt {group.prompt.id}", self.seconds):
+            return self.inner([group])
+
+
+@contextlib.contextmanager
+def waiting_for(what: str, seconds: float, *, say_every: float = SAY_EVERY) -> Iterator[None]:
+    """Says what is waited for, again and again, and raises UserError after `seconds`: in the main thread, where that can be."""
+    done = threading.Event()
+
+    def say() -> None:
+        start = time.monotonic()
+        while not done.wait(say_every):
+            _log.warning("waiting for %s: %.0f of %g seconds", what, time.monotonic() - start, seconds)
+
+    speaker = threading.Thread(target=say, daemon=True, name="waiting-for")
+    speaker.start()
+    try:
+        with _alarm(what, seconds):
+            yield
+    finally:
+        done.set()
+        speaker.join()
+
+
+@contextlib.contextmanager
+def _alarm(what: str, seconds: float) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise UserError(
+            f"no score after {seconds:g} seconds", where=what,
+            fix="make the reward faster, or give it more time: `seconds: ...`",
+        )  # fmt: skip
+
+    before, start = signal.signal(signal.SIGALRM, ring), time.monotonic()
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again: the function may catch the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if left:  # somebody else's alarm, which goes on
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 0.001), interval)
