@@ -69,3 +69,66 @@ def test_a_judge_that_is_none_is_said_before_any_number(cli, says, labelled, two
     assert words in err
     assert (tmp_path / "o" / "verdicts.jsonl").exists() == (tested == 0)
     assert not (tmp_path / "o" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "words"),
+    [
+        ("arena", {"uid": 0, "model": "m", "judge": "j", "games": [{"score": "A>B"}, {"score": "A>>B"}]}, "shown first"),
+        ("arena", {"uid": 0, "model": "m", "judge": "j", "games": [{"score": "B>A"}, {"score": "B>A"}]}, "shown second"),
+        ("arena", {"uid": 0, "model": "m", "judge": "j", "games": [{"score": None}, {"score": None}]}, "no row has two verdicts"),
+        (
+            "mt",
+            {
+                "question_id": 0,
+                "model_1": "m",
+                "model_2": "n",
+                "g1_winner": "model_1",
+                "g2_winner": "model_2",
+                "judge": ["j", "t"],
+                "turn": 1,
+            },
+            "shown first",
+        ),
+        (
+            "mt",
+            {
+                "question_id": 0,
+                "model_1": "m",
+                "model_2": "n",
+                "g1_winner": "error",
+                "g2_winner": "error",
+                "judge": ["j", "t"],
+                "turn": 1,
+            },
+            "every judgment is an error",
+        ),
+    ],
+)
+def test_judgements_of_a_judge_that_is_none_are_refused_too(cli, tmp_path, name, row, words):  # noqa: F811
+    key = "uid" if "uid" in row else "question_id"
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row | {key: str(i)}) + "\n" for i in range(6)))
+    code, out, err = cli("evaluate", path)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+@pytest.mark.parametrize(("decision", "words"), [("A>B", "shown first"), (None, "not one decision could be read")])
+def test_judge_benchs_judgements_likewise(decision, words):
+    from evenhand.errors import UserError
+    from evenhand.evaluation.reward_benchmarks import judge_bench_judgments
+
+    row = {"label": "A>B", "source": "x", "judgments": [{"decision": decision}, {"decision": decision}]}
+    with pytest.raises(UserError, match=words):
+        judge_bench_judgments([(f"f:{i}", row) for i in range(6)])
+
+
+def test_labels_of_a_judge_that_is_none_are_not_written(cli, says, tmp_path):  # noqa: F811
+    says(lambda first, second: "I would rather not.")
+    given = tmp_path / "answers.jsonl"
+    given.write_text("".join(json.dumps({"prompt": f"p{i}", "completions": ["white", "red red"]}) + "\n" for i in range(5)))
+    code, _, err = cli("label", given, "--model", "m", "--endpoint", "http://localhost:1/v1", "--out", tmp_path / "o.jsonl")
+    assert code == 2
+    assert "could be read" in err
+    assert not (tmp_path / "o.jsonl").exists()

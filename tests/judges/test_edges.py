@@ -378,3 +378,13 @@ def test_a_cache_that_is_no_file_is_said(tmp_path):
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(UserError, match="is not a file"):
             Cache(path)
+
+
+def test_a_model_that_writes_data_does_not_write_nothing_instead():
+    """An unusable reply is counted by a judge; where texts are asked for, an empty one would be a silent loss."""
+    from evenhand.synthesis import chat_asker
+
+    server = FakeServer(lambda *_: httpx.Response(200, text="<html>"))
+    endpoint = Endpoint(url="http://judge/v1", model="m", transport=server.transport, sleep=lambda seconds: None)
+    with pytest.raises(UserError, match="no answer: not a chat completion: not JSON"):
+        chat_asker(endpoint, max_tokens=8)(["Write a poem."])

@@ -160,3 +160,12 @@ def test_a_local_judge_says_what_it_took_and_new_weights_are_asked_anew(model, t
     assert again.calls == 0
     assert again.spent()["seconds"] == pytest.approx(first["seconds"])  # what the answers took when they were made
     assert judged("w2").calls == 4
+
+
+@pytest.mark.parametrize("form", ["text", "logprobs"])
+def test_an_answer_too_long_for_a_model_on_this_machine_costs_that_pair(model, form):
+    judge = LLMJudge(LocalChat(*model, name="small"), templates.get("preference_model"), form=form, attempts=1)
+    verdicts = judge([pair("red", "green", "blue"), pair("red", "green " * 600, "blue"), pair("red", "blue", "green")])
+    assert [any(o.why.startswith("too long for the judge") for o in v.orders) for v in verdicts] == [False, True, False]
+    assert verdicts[1].invalid
+    assert len(judge.chat.cache) == 4

@@ -79,6 +79,7 @@ def label(
     cache: Annotated[Path | None, typer.Option(help="What was said so far, to go on from (default: OUT.kept).")] = None,
 ) -> None:
     """Label answers by a program, a reward model or a language model; stopped, it goes on where it was."""
+    from evenhand.judges.selftest import refuse_broken
     from evenhand.data.jsonl import write_groups
     from evenhand.judges.cache import Cache
     from evenhand.synthesis import flip_labels
@@ -99,6 +100,7 @@ def label(
         groups, with_memory(judge, by, Cache(kept)), choose=_CHOOSE[pairs],
         labels=labels.value, margin=margin, annotator=Annotator(temperature=temperature), seed=seed, progress=Progress("judged"),
     )  # fmt: skip
+    refuse_broken(found.verdicts, judge.name)
     for line in summary(groups, found, judge):
         print(spelled_out(line))
     if not found.pairs:

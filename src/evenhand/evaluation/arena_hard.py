@@ -118,6 +118,12 @@ def battles(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
     return found
 
 
+def first_preferred(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """How far the answer shown first was preferred in either game, for every row with two verdicts."""
+    labels = [[g.get("score") if g else None for g in row["games"]] for row in rows if len(row["games"]) == 2]
+    return [(arena_hard_outcome(a)[0], arena_hard_outcome(b)[0]) for a, b in labels if a is not None and b is not None]
+
+
 def score(rows: Sequence[Row]) -> dict[str, Any]:
     """The headline without style control: the weighted mean over games, its interval over resampled *prompts*."""
     return {**_controlled(rows, None), "dropped": len(rows) - len({uid for uid, _, _ in battles(rows)})}

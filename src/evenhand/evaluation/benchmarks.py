@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
+from evenhand.evaluation.place_bound import refuse_place_bound
 from evenhand.evaluation.reward_benchmarks import Located, judge_bench_judgments
 from evenhand.registry import Registry
 
@@ -52,6 +53,7 @@ def _arena_hard(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
     by_model: dict[str, list[Mapping[str, Any]]] = {}
     for _, row in rows:
         by_model.setdefault(str(row["model"]), []).append(row)
+    refuse_place_bound(arena_hard.first_preferred([row for own in by_model.values() for row in own]), "Arena-Hard judgments")
     return {"scores": {model: arena_hard.score([dict(r) for r in own]) for model, own in by_model.items()}}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from evenhand.errors import UserError
 from evenhand.evaluation.pairwise_files import ratings
+from evenhand.evaluation.place_bound import refuse_place_bound
 from evenhand.evaluation.readers import Row, field, read_located, write_jsonl
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
 from evenhand.stats import clustered_se, percentile_interval
@@ -178,6 +179,7 @@ def pair_results(rows: Sequence[tuple[str, Row]]) -> dict[str, Any]:
     """Pair judgments: wins, losses and ties of every model, win_rate_adjusted = (W + T/2)/n, position bias, and ratings."""
     counts: dict[str, dict[str, int]] = {}
     battles, disagree, first, dropped = [], 0, 0.0, 0
+    places: list[tuple[float, float]] = []
     for where, row in rows:
         games = [field(row, f"g{i}_winner", where) for i in (1, 2)]
         if wrong := [g for g in games if g not in (*_WINNERS, "error")]:
@@ -194,9 +196,11 @@ def pair_results(rows: Sequence[tuple[str, Row]]) -> dict[str, Any]:
             {"first": names[0], "second": names[1], "outcome": outcome, "prompt": str(row["question_id"]), "where": where}
         )
         disagree += games[0] != games[1]
-        first += (_WINNERS[games[0]] + 1.0 - _WINNERS[games[1]]) / 2  # game 2 shows model_2 first
+        places.append((_WINNERS[games[0]], 1.0 - _WINNERS[games[1]]))  # game 2 shows model_2 first
+        first += sum(places[-1]) / 2
     if not battles:
         raise UserError("every judgment is an error", where="MT-Bench judgments")
+    refuse_place_bound(places, "MT-Bench judgments")
     models = {name: {**c, "win_rate_adjusted": (c["win"] + c["tie"] / 2) / sum(c.values())} for name, c in counts.items()}
     n = len(battles)
     about = {"n": n, "dropped": dropped, "consistency": 1 - disagree / n, "p_first": first / n}

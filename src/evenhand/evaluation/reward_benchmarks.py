@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
+from evenhand.evaluation.place_bound import refuse_place_bound
 from evenhand.evaluation.readers import Row, field
 from evenhand.stats import reward_bench_2, rm_bench, ties_score, wilson
 from evenhand.stats.reward_bench import FOUR_WAY, TiesPrompt, four_way_correct
@@ -163,6 +164,7 @@ def judge_bench_judgments(rows: Located) -> dict[str, Any]:
     `consistency`: both orders decide for the same answer.
     """
     right, same, unread, both = [], 0, 0, 0
+    places: list[tuple[float, float]] = []
     for where, row in rows:
         label, said = _label(row, where), field(row, "judgments", where)
         if not isinstance(said, list) or len(said) not in (1, 2):
@@ -173,6 +175,11 @@ def judge_bench_judgments(rows: Located) -> dict[str, Any]:
         right.append((category(str(row.get("source", ""))), float(total > 0)))
         if len(signs) == 2:
             both, same = both + 1, same + (signs[0] == signs[1] and signs[0] is not None)
+            if None not in signs:
+                places.append(((1 + (signs[0] or 0)) / 2, (1 - (signs[1] or 0)) / 2))
+    if unread == len(right):
+        raise UserError("not one decision could be read", where="JudgeBench judgments", fix="use another judge or template")
+    refuse_place_bound(places, "JudgeBench judgments")
     return {**_by_category(right), "unread": unread / len(right), "consistency": same / both if both else None}
 
 

@@ -23,7 +23,7 @@ class JudgeSelfTestSpec:
     """`judge` on pairs made of `prompts` known answers."""
 
     KIND: ClassVar[str] = "judge_self_test"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     judge: JudgedBy
     prompts: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from evenhand.errors import UserError
 from evenhand.judges.chat import Chat, Request
 from evenhand.protocols import Engine
 from evenhand.seeding import keyed
@@ -53,6 +54,9 @@ def chat_asker(
         asked = [Request(messages=_turns(q), max_tokens=max_tokens, temperature=temperature, attempt=attempt) for q in questions]
         answers = [""] * len(asked)
         for done, (place, reply) in enumerate(chat.complete(asked), start=1):
+            if not reply.usable:
+                where = str(chat.identity.get("model", ""))
+                raise UserError(f"no answer: {reply.note}", where=where, fix="check the server, then give the same command again")
             answers[place] = reply.text.strip()
             if progress is not None:
                 progress(done, len(asked))
