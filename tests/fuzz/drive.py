@@ -28,6 +28,8 @@ from evenhand.types import Prompt
 
 SLOW = 1.0
 """Seconds that no case may take."""
+CHUNK = 5000
+"""Cases between two lines of figures."""
 LONG = 20_000
 """Characters that no message may have."""
 ODD = (
@@ -235,7 +237,7 @@ SETTINGS = (
     "seeds=",
 )
 QUICKSTART = Path(evenhand.__file__).with_name("builtin").joinpath("quickstart.yaml").read_text(encoding="utf-8")
-TEMPLATES = [path.read_text(encoding="utf-8") for path in sorted(template.FOLDER.glob("*.yaml"))]
+TEMPLATES = sorted((path.read_text(encoding="utf-8") for path in template.FOLDER.glob("*.yaml")), key=len)[:4]  # the short ones
 BUILT_IN = [template.get(name) for name in template.builtin()]
 
 
@@ -324,6 +326,19 @@ class Tally:
     def fine(self) -> bool:
         return not self.uncaught and not self.slow
 
+    def add(self, other: Tally) -> None:
+        self.read, self.refused = self.read + other.read, self.refused + other.refused
+        self.uncaught += other.uncaught
+        self.slow += other.slow
+        self.longest = max(self.longest, other.longest)
+
+    def __str__(self) -> str:
+        cases = self.read + self.refused + len(self.uncaught)
+        return (
+            f"{cases} cases, {self.read} read, {self.refused} refused, {len(self.uncaught)} uncaught, "
+            f"{len(self.slow)} over a second, longest {self.longest:.2f} s"
+        )
+
 
 def drive(name: str, cases: Sequence[int]) -> Tally:
     """Cases by number."""
@@ -334,9 +349,10 @@ def drive(name: str, cases: Sequence[int]) -> Tally:
             reader(draw)
             tally.read += 1
         except UserError as error:
-            tally.refused += 1
             if len(str(error)) > LONG:
                 tally.uncaught.append((case, f"a message of {len(str(error))} characters"))
+            else:
+                tally.refused += 1
         except BaseException as error:
             tally.uncaught.append((case, f"{type(error).__name__}: {error!s:.200}"))
         took = time.process_time() - start
@@ -351,15 +367,13 @@ def main() -> None:
     cases, names = int(sys.argv[1]) if len(sys.argv) > 1 else 1000, sys.argv[2:] or list(READERS)
     fine = True
     for name in names:
-        found = drive(name, range(cases))
-        fine &= found.fine
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            f"{name}: {cases} cases, {found.read} read, {found.refused} refused, {len(found.uncaught)} uncaught, "
-            f"{len(found.slow)} over a second, longest {found.longest:.2f} s, peak memory so far {peak:.0f} MiB",
-            flush=True,
-        )
-        for row in [*found.uncaught[:10], *found.slow[:10]]:
+        total = Tally()
+        for start in range(0, cases, CHUNK):
+            total.add(drive(name, range(start, min(start + CHUNK, cases))))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"{name}: {total}, peak memory so far {peak:.0f} MiB", flush=True)
+        fine &= total.fine
+        for row in [*total.uncaught[:10], *total.slow[:10]]:
             print("   ", *row)
     raise SystemExit(not fine)
 

@@ -79,9 +79,9 @@ def label(
     cache: Annotated[Path | None, typer.Option(help="What was said so far, to go on from (default: OUT.kept).")] = None,
 ) -> None:
     """Label answers by a program, a reward model or a language model; stopped, it goes on where it was."""
-    from evenhand.judges.selftest import refuse_broken
     from evenhand.data.jsonl import write_groups
     from evenhand.judges.cache import Cache
+    from evenhand.judges.selftest import refuse_broken
     from evenhand.synthesis import flip_labels
     from evenhand.synthesis import label as labelled_by
     from evenhand.types import Sampling
