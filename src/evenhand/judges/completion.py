@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from evenhand.judges.chat import Reply, Usage
 
@@ -81,11 +81,13 @@ def usage_of(raw: Any) -> Usage | None:
         return None
     details = raw.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    counts = (raw.get("prompt_tokens"), raw.get("completion_tokens") or 0, cached or 0)
-    return Usage(prompt=counts[0], completion=counts[1], cached=counts[2]) if all(map(is_count, counts)) else None
+    prompt, completion, cached = raw.get("prompt_tokens"), raw.get("completion_tokens") or 0, cached or 0
+    if not (_is_count(prompt) and _is_count(completion) and _is_count(cached)):
+        return None
+    return Usage(prompt=prompt, completion=completion, cached=cached)
 
 
-def is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
 
 

@@ -140,7 +140,7 @@ def system_calls():
     if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
         raise OSError(f"no filter of system calls for {machine}")
     architecture, column = _ARCHITECTURES[machine]
-    refused = sorted(numbers[column] for numbers in _CALLS.values() if numbers[column] is not None)
+    refused = sorted(number for numbers in _CALLS.values() if (number := numbers[column]) is not None)
     load = lambda offset: (0x20, 0, 0, offset)  # noqa: E731
     answer = lambda value: (0x06, 0, 0, value)  # noqa: E731
     code = [load(4), (0x15, 1, 0, architecture), answer(_KILL), load(0)]

@@ -39,7 +39,7 @@ class Remote:
 
     def error(self, line):
         """The class of an error by its line of descent, the eldest first: builtin classes are themselves."""
-        found = Exception
+        found: type[BaseException] = Exception
         for name in line:
             known = getattr(builtins, name, None)
             if isinstance(known, type) and issubclass(known, BaseException):

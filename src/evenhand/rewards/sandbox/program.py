@@ -41,7 +41,7 @@ class Program:
     def done(self, message):
         try:
             what, *rest = message
-            return ["value", *DO[what](self, *rest)]
+            return ["value", *_DO[what](self, *rest)]
         except BaseException as error:
             return raised(error)
 
@@ -83,16 +83,21 @@ def _call(program, number, arguments, options):
     return [program.out(result), [program.out(a) if type(a) in (list, dict, set, bytearray) else None for a in given]]
 
 
+def _set(program, number, name, value):
+    setattr(program.objects[number], name, program.given(value))
+    return [None]
+
+
 def _operate(program, name, left, right):
     return [program.out(getattr(operator, name)(program.given(left), program.given(right)))]
 
 
-DO = {
+_DO: dict = {
     "name": _name,
     "call": _call,
     "operate": _operate,
     "attribute": lambda p, n, name: [p.out(getattr(p.objects[n], name))],
-    "set": lambda p, n, name, value: [p.out(setattr(p.objects[n], name, p.given(value)))],
+    "set": _set,
     "item": lambda p, n, key: [p.out(p.objects[n][p.given(key)])],
     "set_item": lambda p, n, key, value: [p.out(operator.setitem(p.objects[n], p.given(key), p.given(value)))],
     "contains": lambda p, n, item: [p.given(item) in p.objects[n]],

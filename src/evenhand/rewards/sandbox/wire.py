@@ -104,7 +104,13 @@ _READ = {
 
 def plain_view(value):
     """The plain value that an object of a subclass holds (a Counter is a dict, an IntEnum an int), or the object itself."""
-    for base in (bool, int, float, str, bytes, list, tuple, dict, set, frozenset):
+    for base, made in _BASES:
         if isinstance(value, base):
-            return dict(value.items()) if base is dict else base(value)
+            return made(value)
     return value
+
+
+_BASES = (
+    (bool, bool), (int, int), (float, float), (str, str), (bytes, bytes), (list, list), (tuple, tuple),
+    (dict, lambda value: dict(value.items())), (set, set), (frozenset, frozenset),
+)  # fmt: skip
