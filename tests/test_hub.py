@@ -60,7 +60,7 @@ def test_a_model_that_cannot_be_loaded(fault, monkeypatch):
     error, words = fault
     monkeypatch.setattr("huggingface_hub.snapshot_download", fails(error))
     with pytest.raises(UserError) as said:
-        download("org/model", None)
+        download("org/model", None, where="model.path")
     assert words in said.value.what
     assert said.value.fix
     assert TOKEN[:12] not in str(said.value)
