@@ -132,3 +132,21 @@ def test_labels_of_a_judge_that_is_none_are_not_written(cli, says, tmp_path):  #
     assert code == 2
     assert "could be read" in err
     assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_a_program_is_warned_about_and_refused_only_when_it_is_random(cli, two_sides, tmp_path):  # noqa: F811
+    (tmp_path / "mine.py").write_text(
+        "import itertools\nn = itertools.count()\n"
+        "def moody(prompt, completion):\n    return next(n)\n"
+        "def blind(prompt, completion):\n    return 1.0\n"
+    )
+    for name, code, words in (
+        ("moody", 2, "the very same text gets different scores"),
+        ("blind", 0, "every answer the same score"),
+    ):
+        spec = f"{{kind: function, path: '{tmp_path}/mine.py:{name}'}}"
+        found, out, err = cli("judge", *two_sides, "--judge", spec, "--out", tmp_path / name)
+        assert found == code, err
+        said = err if code else out
+        assert words in said
+        assert code or said.index("FAILED") < said.index("wins")

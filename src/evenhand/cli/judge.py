@@ -191,15 +191,19 @@ def _judge_sides(
 def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any] | None:
     """The judge's self-test; UserError, before anything is judged or any number shown, when it fails.
 
-    A program is tested on two sides only: labels show what it is worth, and in a run it may find every answer alike.
+    A program is tested on two sides only: labels show what it is worth, and in a run it may find every answer alike. It may like
+    shuffled words (a judge of tone does) and is then warned about; one that scores the same text differently is refused.
     """
     from evenhand.judges import LLMJudge
-    from evenhand.judges.selftest import refuse_failed, self_test
+    from evenhand.judges.selftest import MOODY, refuse_failed, self_test
 
     if not answers or not (programs or isinstance(judge, LLMJudge)):
         return None
     found = self_test(judge, answers)
-    refuse_failed(found, judge.name)
+    if isinstance(judge, LLMJudge) or found.get("failed") == MOODY:
+        refuse_failed(found, judge.name)
+    elif found["passed"] is False:
+        print(f"self-test FAILED: {found['failed']}")
     return found
 
 

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 PLANTED_FLOOR = 0.7
 """A judge that prefers a real answer to a ruined one less often than this cannot be trusted with finer differences."""
 IDENTICAL_BAND = 0.1
+MOODY = "the very same text gets different scores"
 FEWEST = 4
 """Pairs that must agree before a preference for a place is called one."""
 NO_SENSE = "it does not tell a ruined answer from a real one: right for a judge of form (length, tone), wrong for one of content"
@@ -115,7 +116,7 @@ def _failed_pairs(same: Sequence[Verdict], planted: Sequence[Verdict], identical
 
 def _failed_scores(same: Sequence[Verdict], planted: Sequence[Verdict], shuffles: Sequence[float]) -> str:
     if any(v.outcome != 0.5 for v in same):
-        return "the very same text gets different scores"
+        return MOODY
     if all(v.outcome == 0.5 for v in planted):
         return "it gives every answer the same score"
     won = sum(shuffles) / len(shuffles) if shuffles else 0.5
