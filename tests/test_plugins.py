@@ -14,6 +14,8 @@ import pytest
 
 from evenhand import plugins
 from evenhand.errors import UserError
+from evenhand.methods import build
+from evenhand.objectives.pairwise import PairLoss
 from evenhand.rewards import REWARDS, get
 from evenhand.run_experiment import Run, prepare
 
@@ -77,8 +79,8 @@ def test_a_file_registers_and_goes_again(tmp_path: Path) -> None:
     (plugin,) = loaded(tmp_path, "my_rewards.py")
     assert get({"kind": "brevity", "limit": 3}).name == "brevity"
     assert REWARDS.entries["brevity"].where == f"{tmp_path / 'my_rewards.py'}:5"
-    assert plugins.owner(REWARDS.entries["brevity"]) == plugin
-    assert plugins.owner(REWARDS.entries["length"]) is None
+    assert plugins.owner(REWARDS.entries["brevity"].source) == plugin
+    assert plugins.owner(REWARDS.entries["length"].source) is None
     plugins.activate(())
     assert "brevity" not in REWARDS
     assert "my_rewards" not in sys.modules
@@ -92,6 +94,17 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     assert "terse12" in REWARDS
     assert "brevity" not in REWARDS
     assert before.digest != after.digest
+
+
+def test_what_a_value_names_and_what_it_is_made_of_are_both_used(tmp_path: Path) -> None:
+    reward_file(tmp_path)
+    (tmp_path / "parts.py").write_text("def loss(chosen, rejected):\n    return rejected - chosen\n")
+    first, second = loaded(tmp_path, "my_rewards.py", "parts.py")
+    nested = {"parts": [{"reward": {"kind": "brevity"}, "weight": 1.0}]}
+    assert plugins.used(nested) == {"my_rewards": first.digest}
+    assert plugins.used({"name": "brevity", "kind": "length"}) == {}
+    assert plugins.used([None, PairLoss(sys.modules["parts"].loss)]) == {"parts": second.digest}
+    assert plugins.used(build("dpo", {}, steps=1, max_tokens=8)) == {}
 
 
 def test_a_file_changed_under_a_run_is_refused(tmp_path: Path) -> None:
@@ -222,3 +235,56 @@ def test_the_command_says_it_in_one_message(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"{tmp_path / 'my_rewards.py'}:1: the plugin cannot be loaded: ModuleNotFoundError")
     assert "Traceback" not in done.stderr
+
+
+JUDGE = """
+from evenhand.judges import judge
+
+@judge("mine")
+class Mine:
+    name, revision = "mine", "1"
+
+    def __init__(self, context, tie: int = 0):
+        self.tie = tie
+"""
+
+
+def test_a_judge_s_source_and_settings_are_in_the_verdicts_alone(tmp_path: Path) -> None:
+    (tmp_path / "my_judge.py").write_text(JUDGE)
+    text = EXPERIMENT.format(plugins="[my_judge.py]", reward="gold").replace("{reward: gold, self_test: 0}", "{kind: mine, TIE}")
+    path = tmp_path / "judged.yaml"
+    path.write_text(text.replace("TIE", "self_test: 0"))
+    first = keys(prepare(str(path)))
+    (tmp_path / "my_judge.py").write_text(JUDGE + "# a remark\n")
+    second = keys(prepare(str(path)))
+    path.write_text(text.replace("TIE", "self_test: 0, tie: 3"))
+    third = keys(prepare(str(path)))
+    verdicts = {"verdicts/short/seed-0", "verdicts/dpo/seed-0"}
+    assert {n for n in first if first[n] != second[n]} == verdicts
+    assert {n for n in second if second[n] != third[n]} == verdicts
+    path.write_text(text.replace("TIE", "ties: 3"))
+    with pytest.raises(UserError, match=r"judged.yaml:\d+: judge.*unknown key 'ties' for 'mine'\n.*did you mean 'tie'"):
+        prepare(str(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("engine: lcal", r"unknown engine 'lcal'\n.*did you mean 'local'"),
+        ("engine: {kind: local, rows: 3}", "unknown key 'rows'"),
+        ("tracker: line", r"unknown tracker 'line'\n.*did you mean 'lines'"),
+        ("tracker: {kind: lines, pth: x}", r"unknown key 'pth' for 'lines'\n.*did you mean 'path'"),
+    ],
+)
+def test_engines_and_trackers_are_checked_before_anything_runs(line: str, message: str, tmp_path: Path) -> None:
+    path = experiment(tmp_path, "[]", "gold")
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(UserError, match=r"plugged.yaml:\d+: " + line.partition(":")[0] + ".*" + message):
+        prepare(str(path))
+
+
+def test_the_local_engine_by_name_is_the_default(tmp_path: Path) -> None:
+    path = experiment(tmp_path, "[]", "gold")
+    default = keys(prepare(str(path)))
+    path.write_text(path.read_text() + "engine: {kind: local}\n")
+    assert keys(prepare(str(path))) == default

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.registry import REGISTRIES, Entry, forget
+from evenhand.registry import REGISTRIES, forget
 from evenhand.store.fingerprint import digest, file_fingerprint
 
 GROUP = "evenhand.plugins"
@@ -95,40 +95,43 @@ def active() -> tuple[Plugin, ...]:
     return tuple(_active.values())
 
 
-def owner(entry: Entry[Any]) -> Plugin | None:
-    """The active plugin that registered an entry; None for evenhand's own."""
-    source = entry.source.resolve()
+def owner(source: Path) -> Plugin | None:
+    """The active plugin that a file belongs to; None for evenhand's own and for what is merely installed."""
+    source = source.resolve()
     return next((p for p in _active.values() if source in p.files), None)
 
 
 def used(value: Any) -> dict[str, str]:
-    """Module and digest of every active plugin of which `value` (JSON, or dataclasses) names something, at any depth."""
-    return _sources(_named(value))
+    """Module and digest of every active plugin that `value` (JSON, dataclasses, functions) names or is made of, at any depth."""
+    return _digests(_code(value)) if _active else {}
 
 
 def bringing(kind: str) -> dict[str, str]:
     """Module and digest of every active plugin that registered something of this kind."""
-    return _sources(REGISTRIES[kind].entries.values()) if kind in REGISTRIES else {}
+    return _digests(entry.source for entry in REGISTRIES[kind].entries.values()) if kind in REGISTRIES else {}
 
 
-def _sources(entries: Iterable[Entry[Any]]) -> dict[str, str]:
-    owners = filter(None, map(owner, entries))
+def _digests(sources: Iterable[Path]) -> dict[str, str]:
+    owners = filter(None, map(owner, sources))
     return {plugin.module: plugin.digest for plugin in owners}
 
 
-def _named(value: Any) -> Iterator[Entry[Any]]:
-    """The entries that a value names: under each registry's own key, as `kind: length` names a reward."""
+def _code(value: Any) -> Iterator[Path]:
+    """The files in which stand what a value names (under a registry's own key, as `kind: length` names a reward) and its type."""
+    file = getattr(sys.modules.get(getattr(value, "__module__", None) or ""), "__file__", None)
+    if file is not None:
+        yield Path(file)
     if is_dataclass(value) and not isinstance(value, type):
-        value = {"kind": getattr(value, "kind", None), **{field.name: getattr(value, field.name) for field in fields(value)}}
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
         for key, name in value.items():
             if isinstance(name, str):
                 entries = (r.entries.get(name) for r in REGISTRIES.values() if key in r.named_by)
-                yield from filter(None, entries)
+                yield from (entry.source for entry in entries if entry is not None)
         value = list(value.values())
     if isinstance(value, list | tuple):
         for part in value:
-            yield from _named(part)
+            yield from _code(part)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +24,19 @@ class Model(Protocol):
 class Engine(Protocol):
     """Samples. Keeps the order of prompts; returns token ids and behaviour log-probs, never a text round trip."""
 
-    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
-        """One group of `n` completions per prompt. A sequence gives sampling parameters per completion index (length n)."""
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling | Sequence[Sampling],
+        *,
+        max_prompt: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Group]:
+        """One group of `n` completions per prompt. A sequence gives sampling parameters per completion index (length n).
+
+        Prompts keep their last `max_prompt` tokens; `progress(done, total)` counts completions.
+        """
         ...
 
 

@@ -128,7 +128,7 @@ class Registry(Mapping[str, T]):
         if name is None:
             raise UserError(f"the {self.kind} has no kind", where=f"{where}.kind", fix=did_you_mean("", self.entries))
         builder: Any = self.find(name, where=f"{where}.kind")
-        check_keys(builder, given, f"{where} ({name})")
+        check_keys(builder, given, where, f" for '{name}'")
         return builder, given
 
     def build(self, settings: Mapping[str, Any] | str, context: Any, *, where: str) -> Any:
@@ -137,16 +137,18 @@ class Registry(Mapping[str, T]):
         return builder(context, **given)
 
 
-def check_keys(builder: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+def check_keys(builder: Callable[..., Any], given: Mapping[str, Any], where: str, whose: str = "") -> None:
     """Every given key is a parameter of the builder after its first, and every parameter without a default is given."""
     parameters = list(inspect.signature(builder).parameters.values())[1:]
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)  # checked where they go, e.g. by worlds.get
     known = {p.name: p.default is inspect.Parameter.empty for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
     for key in given:
         if key not in known and not open_ended:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(key, known) if known else "it has no keys")
+            raise UserError(
+                f"unknown key '{key}'{whose}", where=where, fix=did_you_mean(key, known) if known else "it has no keys"
+            )
     if missing := [key for key, required in known.items() if required and key not in given]:
-        raise UserError(f"missing {' and '.join(map(repr, missing))}", where=where, fix="add it")
+        raise UserError(f"missing {' and '.join(map(repr, missing))}{whose}", where=where, fix="add it")
 
 
 def forget(sources: Iterable[Path]) -> None:

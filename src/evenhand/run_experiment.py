@@ -125,18 +125,22 @@ def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Out
 def track(prepared: Run) -> None:
     """Tells the experiment's tracker what every arm and seed that is finished has recorded."""
     experiment = prepared.loaded.value
-    if (tracker := getattr(experiment, "tracker", None)) is not None:
-        from evenhand.trackers import TrackedRun, replay
+    if (tracker := getattr(experiment, "tracker", None)) is None:
+        return
+    from evenhand.trackers import TrackedRun, replay
 
-        places = {
-            (arm, seed): prepared.out / f"arms/{arm}/seed-{seed}/metrics.jsonl"
-            for arm, s in prepared.plan.arms.items()
-            for seed in s
-        }
-        replay(tracker, [
-            TrackedRun(experiment=experiment.name, arm=arm, seed=seed, metrics=path, out=prepared.out)
-            for (arm, seed), path in places.items() if path.is_file()
-        ])  # fmt: skip
+    cells = [(arm, seed) for arm, seeds in prepared.plan.arms.items() for seed in seeds]
+    paths = {cell: prepared.out / f"arms/{cell[0]}/seed-{cell[1]}/metrics.jsonl" for cell in cells}
+    replay(tracker, [
+        TrackedRun(experiment=experiment.name, arm=arm, seed=seed, metrics=path, out=prepared.out)
+        for (arm, seed), path in paths.items() if path.is_file()
+    ])  # fmt: skip
+
+
+def plugged(plan: Plan) -> dict[str, Any]:
+    """The user's code that the plan may run, as results and page name it; nothing where there is none."""
+    rows = [{"name": p.name, "source": str(p.source), "digest": p.digest} for p in plan.plugins]
+    return {"plugins": rows} if rows else {}
 
 
 def waived(prepared: Run) -> tuple[Waived, ...]:
@@ -159,6 +163,7 @@ def record(prepared: Run) -> dict[str, Any]:
         "effective": loaded.effective,
         "hashes": {"given": digest(loaded.given), "effective": digest(loaded.effective)},
         "versions": versions(),
+        **plugged(prepared.plan),
         "threads": prepared.threads,
         "accelerators": cuda_devices(),
         "waived": waived(prepared),

@@ -12,6 +12,7 @@ from evenhand.errors import UserError
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
 from evenhand.judges.llm import LLMJudge, Orders
+from evenhand.judges.registry import JUDGES
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
@@ -84,12 +85,30 @@ class PreferenceModel:
     self_test: int = _how(default=20)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnJudge:
+    """A judge of the user's: `judge: {kind: NAME, ...}` stands for this, the rest being its settings."""
+
+    kind: Literal["own"]
+    judge: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    self_test: int = _how(default=20)
+
+    @property
+    def builder(self) -> dict[str, Any]:
+        """The settings as the registry takes them."""
+        return {"kind": self.judge, **self.settings}
+
+
 Settings = LLM | LocalLLM | PreferenceModel
 
 
-def problem(settings: Settings) -> UserError | None:
+def problem(settings: Settings | OwnJudge) -> UserError | None:
     """What is wrong with the settings, as far as it can be known before anything runs."""
     try:
+        if isinstance(settings, OwnJudge):
+            JUDGES.check(settings.builder, where="judge")
+            return None
         template = templates.get(settings.template)
         if getattr(settings, "verdict", "logprobs") == "logprobs":
             from evenhand.judges.parse_verdict import variants

@@ -77,12 +77,14 @@ def equations(objective: Any) -> Iterator[str]:
         yield f"`-logp` of {on}; {reduced(objective.reduce)}"
     elif isinstance(objective, PolicyGradient):
         yield from gradient_equations(objective)
+    else:
+        yield stated(type(objective))
 
 
 def gradient_equations(objective: PolicyGradient) -> Iterator[str]:
     whole = SURROGATES[objective.surrogate].per_sequence
     how = "mean over completions" if whole else reduced(objective.reduce)
-    yield f"{stated(getattr(policy, objective.surrogate))}; {how}"
+    yield f"{stated(getattr(policy, objective.surrogate, SURROGATES[objective.surrogate].function))}; {how}"
     if objective.kl:
         yield f"{objective.kl:g} x the mean of `{objective.kl_estimator}` per token, under the same reduction"
     if objective.value:

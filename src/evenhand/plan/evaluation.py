@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evenhand.judges.config import OwnJudge
 from evenhand.plan.graph import HELDOUT, Graph, judged_by
 from evenhand.spec.experiment import Judge
 from evenhand.stages.frontier import FrontierSpec
@@ -179,4 +180,6 @@ def _judge_cost(graph: Graph) -> str:
     pairs = graph.questions.count
     if isinstance(graph.e.judge, Judge):
         return "score both answers"
+    if isinstance(graph.e.judge, OwnJudge):
+        return f"{pairs} pairs"
     return f"{pairs} pairs in " + ("one order" if getattr(graph.e.judge, "orders", "both") == "one" else "both orders")

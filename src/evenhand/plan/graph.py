@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.judges import template
-from evenhand.judges.config import LLM, Settings
+from evenhand.judges.config import LLM, OwnJudge, Settings
 from evenhand.models.load import resolve_device
 from evenhand.plugins import used
 from evenhand.rewards.function import source_of
@@ -139,11 +139,16 @@ def compute(experiment: Experiment) -> Compute:
     kind = (resolve_device(device) if device == "auto" else device).split(":")[0]
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    return Compute(device=kind, dtype=dtype, threads=experiment.runtime.threads, matmul=experiment.model.matmul)
+    given = experiment.engine
+    engine = given["kind"] if not isinstance(given, str) and given.keys() == {"kind"} else given
+    threads, matmul = experiment.runtime.threads, experiment.model.matmul
+    return Compute(device=kind, dtype=dtype, threads=threads, matmul=matmul, engine=engine)
 
 
-def judged_by(settings: Settings) -> JudgedBy:
-    """A judging model, its template and weights named by their content."""
+def judged_by(settings: Settings | OwnJudge) -> JudgedBy:
+    """A judging model, its template and weights named by their content; a judge of the user's by its code (see `Graph.add`)."""
+    if isinstance(settings, OwnJudge):
+        return JudgedBy(settings=settings)
     path = None if isinstance(settings, LLM) else settings.path
     return JudgedBy(settings=settings, template_sha=template.get(settings.template).sha, fingerprint=model_bytes(path))
 

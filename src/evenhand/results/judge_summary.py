@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.judges.agreement import merged
-from evenhand.judges.config import LLM
+from evenhand.judges.config import LLM, OwnJudge
 from evenhand.results.files import parsed
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ControlledWinRate
@@ -33,6 +33,8 @@ def judge_summary(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseli
         kind = str(asked.reward["kind"])
         reward = settings.reward  # as the experiment calls it, which says more than its outermost kind
         name, rules = reward if isinstance(reward, str) and reward != kind else asked.name, {"tie": asked.tie}
+    elif isinstance(asked, OwnJudge):
+        name, kind, rules = asked.judge, "own", {}
     else:
         name, kind = asked.model if isinstance(asked, LLM) else asked.path, asked.kind
         given = {"template_sha": judged_by.template_sha, **asdict(asked)}

@@ -9,10 +9,12 @@ from typing import Any, Literal
 from evenhand.configfile.schema import from_signature
 from evenhand.data.config import SPLITS, DataConfig
 from evenhand.data.source import check_source
+from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges import config as judging
-from evenhand.judges.config import LLM, LocalLLM, PreferenceModel
+from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel
 from evenhand.methods import Method
+from evenhand.registry import Registry
 from evenhand.spec import search_spaces, tuning, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm, parse_arm
 from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
@@ -126,10 +128,11 @@ class Experiment:
     train: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Any]]
-    judge: Judge | LLM | LocalLLM | PreferenceModel = Judge()
+    judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge = Judge()
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
     doctor: Doctor = Doctor()
+    engine: str | Mapping[str, Any] = "local"
     tracker: str | Mapping[str, Any] | None = None
     tune: Tune | None = None
     tuned: Tuned | None = None
@@ -251,9 +254,13 @@ class Experiment:
             yield from reward_problem(self.judge.reward, self, "judge.reward")
         elif fault := judging.problem(self.judge):
             yield fault
-        if self.tracker is not None:
+        named: tuple[tuple[Registry[Any], Any, str], ...] = (
+            (ENGINES, self.engine, "engine"),
+            (TRACKERS, self.tracker, "tracker"),
+        )
+        for registry, settings, where in named:
             try:
-                TRACKERS.check(self.tracker, where="tracker")
+                _ = None if settings is None else registry.check(settings, where=where)
             except UserError as error:
                 yield error
         for section in (self.annotate, self.revise):

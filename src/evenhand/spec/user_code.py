@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evenhand import plugins
 from evenhand.configfile.document import COMMAND_LINE, Document
 from evenhand.errors import UserError
+from evenhand.judges.registry import JUDGES
 
 
 def with_plugins(document: Document) -> Document:
@@ -27,7 +30,17 @@ def with_plugins(document: Document) -> Document:
         ) from None
     plugins.activate(found)
     full = [str(p.source) if p.name.endswith(".py") else p.name for p in found if p.name in names]
-    return Document({**document.data, "plugins": full}, document.places) if names else document
+    data = {**document.data, "plugins": full} if names else document.data
+    return Document({**data, "judge": own_judge(data["judge"])} if "judge" in data else data, document.places)
+
+
+def own_judge(given: Any) -> Any:
+    """`{kind: NAME, ...}` of a registered judge in the form that the schema has for all of them."""
+    if not isinstance(given, Mapping) or given.get("kind") not in JUDGES:
+        return given
+    rest = {key: value for key, value in given.items() if key not in ("kind", "self_test")}
+    shared = {key: given[key] for key in ("self_test",) if key in given}
+    return {"kind": "own", "judge": given["kind"], "settings": rest, **shared}
 
 
 def _folder(place: str) -> Path:

@@ -13,7 +13,7 @@ import torch
 
 from evenhand.core.selection import best_of
 from evenhand.data.jsonl import write_groups
-from evenhand.engines.local import LocalEngine
+from evenhand.engines.registry import open_engine
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
@@ -48,7 +48,7 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
     policy, renderer = open_policy(inputs["policy"], setup.compute, device), open_renderer(inputs["policy"], setup.template)
     prompts = [g.prompt for g in read_split(inputs, spec.split)][: spec.prompts]
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
-    groups = LocalEngine(policy, renderer).generate(
+    groups = open_engine(setup.compute.engine, policy, renderer).generate(
         prompts, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )
     if spec.best_of > 1:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
-from evenhand.judges import Judge, RewardJudge, Verdict, account, paired
+from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
-from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, build
+from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel, build
 from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
@@ -41,7 +41,7 @@ class ScoredBy:
 class JudgedBy:
     """Who compares answers, and what was found of it when the run was planned: its template, its weights."""
 
-    settings: ScoredBy | LLM | LocalLLM | PreferenceModel
+    settings: ScoredBy | LLM | LocalLLM | PreferenceModel | OwnJudge
     template_sha: str = ""
     fingerprint: str | None = None
 
@@ -90,6 +90,9 @@ def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -
         if isinstance(reward, Tournament):
             return reward.judge  # which compares the two answers themselves
         return RewardJudge(reward, name=settings.name, tie=settings.tie)
+    if isinstance(settings, OwnJudge):
+        own: Judge = JUDGES.build(settings.builder, JudgeContext(device=device, folder=context.out.parent), where="judge")
+        return own
     opened = None if isinstance(settings, LLM) else _opened(settings.path, setup.compute, device)
     return build(settings, cache=context.out.parent / CACHE, opened=opened, weights=by.fingerprint or "")
 

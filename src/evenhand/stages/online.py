@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from evenhand.engines.local import LocalEngine
+from evenhand.engines.registry import open_engine
 from evenhand.methods import PREFERENCES, PROMPTS
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
-from evenhand.protocols import Reward
+from evenhand.protocols import Engine, Reward
 from evenhand.seeding import keyed
 from evenhand.stages.adapter import with_adapter
 from evenhand.stages.common import open_policy, to_items
@@ -118,7 +118,8 @@ def recomputed(run: TrainingRun, heads: frozenset[Head], items: Sequence[Example
 
 def counted_engine(run: TrainingRun, policy: Trunk) -> LimitedPrompts:
     """A policy as an engine under the run's limit of prompts, its work counted."""
-    limit, shape = run.spec.setup.lengths.prompt, flops.shape_of(policy)
+    setup = run.spec.setup
+    limit, shape = setup.lengths.prompt, flops.shape_of(policy)
 
     def spend(groups: Sequence[Group]) -> None:
         for group in groups:
@@ -126,19 +127,28 @@ def counted_engine(run: TrainingRun, policy: Trunk) -> LimitedPrompts:
             prompt = len(run.renderer.prompt_ids(group.prompt, limit))
             run.ledger.spend(flops.forward(shape, flops.work([prompt], answers, [0] * len(answers))))
 
-    return LimitedPrompts(LocalEngine(policy, run.renderer), limit, spend)
+    return LimitedPrompts(open_engine(setup.compute.engine, policy, run.renderer), limit, spend)
 
 
 @dataclass
 class LimitedPrompts:
     """An engine whose prompts keep their last `max_prompt` tokens; `sampled` is told of every group."""
 
-    engine: LocalEngine
+    engine: Engine
     max_prompt: int
     sampled: Callable[[Sequence[Group]], None]
 
-    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
-        groups = self.engine.generate(prompts, n, sampling, max_prompt=self.max_prompt)
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling | Sequence[Sampling],
+        *,
+        max_prompt: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Group]:
+        limit = self.max_prompt if max_prompt is None else min(max_prompt, self.max_prompt)
+        groups = self.engine.generate(prompts, n, sampling, max_prompt=limit, progress=progress)
         self.sampled(groups)
         return groups
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from evenhand.data.jsonl import write_groups
-from evenhand.engines.local import LocalEngine
+from evenhand.engines.registry import open_engine
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
@@ -42,7 +42,7 @@ def run(spec: SampleRewardsSpec, context: StageContext) -> None:
     policy, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
     prompts = [g.prompt for g in read_split(inputs, "heldout_prompts")][: spec.prompts]
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "best of n"))
-    groups = LocalEngine(policy, renderer).generate(
+    groups = open_engine(setup.compute.engine, policy, renderer).generate(
         prompts, spec.completions_per_prompt, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )
     write_groups(context.out / "samples.jsonl", groups)

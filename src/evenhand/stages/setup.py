@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from evenhand.train.config import Lengths
 
@@ -18,7 +19,7 @@ class Compute:
     threads: int = 1
     matmul: Literal["float32", "bfloat16"] | None = None
     world_size: int = 1
-    engine: str = "local"
+    engine: str | Mapping[str, Any] = "local"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

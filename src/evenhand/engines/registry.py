@@ -1,0 +1,37 @@
+"""Engines by name: `engine: {kind: local}` in an experiment, and one function that opens it wherever something is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.engines.checks import Renders
+from evenhand.engines.local import HasModel, LocalEngine
+from evenhand.protocols import Engine
+from evenhand.registry import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What an engine samples from: the policy as it is at the moment of the call, and its renderer (template and tokenizer)."""
+
+    policy: HasModel
+    renderer: Renders
+
+
+ENGINES = Registry[Callable[..., Engine]]("engine", named_by=("engine", "kind"))
+"""Kind -> `builder(opened, **settings)`; the builder's signature is the schema."""
+engine = ENGINES.register
+"""Decorator: the builder below makes the engine of that kind."""
+
+
+@engine("local")
+def _local(opened: Opened) -> LocalEngine:
+    return LocalEngine(opened.policy, opened.renderer)
+
+
+def open_engine(settings: str | Mapping[str, Any], policy: HasModel, renderer: Renders) -> Engine:
+    """The engine of those settings on a policy. Raises: UserError for an unknown name or setting."""
+    made: Engine = ENGINES.build(settings, Opened(policy=policy, renderer=renderer), where="engine")
+    return made
