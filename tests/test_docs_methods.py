@@ -37,7 +37,7 @@ def test_what_the_kl_page_says_of_the_reward_side():
     build = lambda name, **p: methods.build(name, p, steps=10, max_tokens=8)  # noqa: E731
     for name in ("rloo", "reinforce", "rank_advantage", "ppo"):
         made = build(name, kl=0.3)
-        assert made.rollouts.kl == 0.3
+        assert made.rollouts.kl.coefficient == 0.3
         assert made.objective.kl == 0.0
     assert (build("grpo").objective.kl_estimator, build("grpo", kl_estimator="k2").objective.kl_estimator) == ("k3", "k2")
-    assert build("grpo").rollouts.kl == 0.0
+    assert build("grpo").rollouts.kl.coefficient == 0.0
