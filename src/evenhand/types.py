@@ -277,13 +277,19 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to sample one row. `temperature` 0 is greedy. `top_p` 1 and `top_k` 0 mean off. Lengths in tokens."""
+    """How to sample one row. `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 mean off. Lengths in tokens."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_tokens: int = 128
     seed: int = 0
+    min_p: float = 0.0
+
+    @property
+    def truncates(self) -> bool:
+        """Whether unlikely tokens are cut off, so that tokens are not drawn from the model's own distribution."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,3 +135,35 @@ def test_uniforms_differ_by_every_part_of_their_key():
     first = uniforms(0, "a", 0, 4)
     for other in (uniforms(1, "a", 0, 4), uniforms(0, "b", 0, 4), uniforms(0, "a", 1, 4)):
         assert not np.isin(other, first).any()
+
+
+PROBABILITIES = torch.tensor([[0.5, 0.24, 0.16, 0.06, 0.04]])
+MIN_P = {
+    "off": ({}, [0.5, 0.24, 0.16, 0.06, 0.04]),
+    "a tenth of the likeliest": ({"min_p": 0.1}, [0.5, 0.24, 0.16, 0.06, 0.0]),  # 0.05 and more: 0.04 goes
+    "a third": ({"min_p": 1 / 3}, [0.5, 0.24, 0.0, 0.0, 0.0]),
+    "with top-k": ({"min_p": 0.1, "top_k": 2}, [0.5, 0.24, 0.0, 0.0, 0.0]),
+    "with top-p": ({"min_p": 0.1, "top_p": 0.8}, [0.5, 0.24, 0.16, 0.0, 0.0]),
+    "of the tempered distribution": ({"min_p": 0.3, "temperature": 0.5}, [0.25, 0.0, 0.0, 0.0, 0.0]),  # 0.0576 / 0.25 < 0.3
+}
+
+
+@pytest.mark.parametrize("case", MIN_P)
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest(case):
+    named, kept = MIN_P[case]
+    expected = torch.tensor(kept) / sum(kept)
+    uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    tokens, logp = Draw([Sampling(**named)] * 1000, CPU)(PROBABILITIES.log().expand(1000, -1), uniform)
+    torch.testing.assert_close(torch.bincount(tokens, minlength=5) / 1000, expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(logp.exp(), expected[tokens], atol=1e-6, rtol=1e-5)
+
+
+def test_min_p_looks_no_further_than_it_must_and_leaves_other_rows_alone():
+    logits = torch.linspace(8, 0, 2000).repeat(3, 1)
+    uniform = torch.tensor([0.1, 0.5, 0.99], dtype=torch.float64)
+    each = [Sampling(min_p=0.01), Sampling(), Sampling(top_p=0.9)]
+    tokens, logp = Draw(each, CPU)(logits, uniform)
+    others = Draw([each[1]] * 3, CPU)(logits, uniform), Draw([each[2]] * 3, CPU)(logits, uniform)
+    assert (tokens[1], logp[1]) == (others[0][0][1], others[0][1][1])
+    assert (tokens[2], logp[2]) == (others[1][0][2], others[1][1][2])
+    assert tokens[0] < 1151  # 8 - log 100 = 3.39 is the logit of the 1,151st

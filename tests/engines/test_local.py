@@ -110,10 +110,20 @@ def test_other_architectures_say_once_that_they_are_slower(name, caplog):
     assert len([r for r in caplog.records if "slower" in r.message]) == 1
 
 
-def test_a_model_whose_steps_disagree_with_its_forward_pass_is_refused():
+def test_a_model_whose_steps_disagree_with_its_forward_pass_is_refused(monkeypatch):
+    """One that answers differently every time it is asked, whatever its cache."""
     config = AutoConfig.for_model("mamba", vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    calm = model.forward
+
+    def restless(**named):
+        out = calm(**named)
+        out.logits = out.logits + torch.randn_like(out.logits)
+        return out
+
+    monkeypatch.setattr(model, "forward", restless)
     with pytest.raises(UserError, match="MambaForCausalLM cannot be sampled"):
-        decoder_for(AutoModelForCausalLM.from_config(config).eval())
+        decoder_for(model)
 
 
 def test_a_window_that_only_the_masks_know_keeps_a_model_off_shared_prefixes(monkeypatch):

@@ -163,13 +163,6 @@ def test_a_policy_is_not_a_reward_model(saved):
         load_reward_model(saved)
 
 
-@pytest.mark.filterwarnings("ignore:.*padded rows")
-def test_a_base_without_a_classifier_class_says_so(tmp_path):
-    save(Policy(network("granite")), None, tmp_path / "granite")
-    with pytest.raises(UserError, match="no granite class for sequence classification"):
-        reward_model_from(tmp_path / "granite", seed=0)
-
-
 def test_an_unknown_architecture_gets_a_hint():
     with pytest.raises(UserError, match="'llama'"):
         new_policy({"model_type": "lama"}, None, seed=0)

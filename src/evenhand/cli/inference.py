@@ -22,6 +22,7 @@ Model = Annotated[str, typer.Argument(help="A model folder, an arm's folder (DIR
 Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(min=0, max=1)]
 TopK = Annotated[int, typer.Option(min=0, help="0 is off.")]
+MinP = Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this share of the likeliest's probability; 0 is off.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the text as it is, without the chat template.")]
@@ -35,6 +36,7 @@ def generate(
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     top_k: TopK = 0,
+    min_p: MinP = 0.0,
     max_tokens: MaxTokens = 128,
     seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write groups as JSONL here instead of printing.")] = None,
@@ -52,7 +54,7 @@ def generate(
     policy, renderer = open_policy(model, device)
     asked = [as_prompt(text, renderer, raw=raw) for text in prompt or []]
     asked += read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=raw)) if prompts else []
-    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, seed=seed)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
     groups = LocalEngine(policy, renderer).generate(asked, n, sampling)
     if out is None:
         _print_groups(groups)

@@ -88,13 +88,13 @@ def cut(patient: CheckContext) -> Iterator[Finding]:
 @check(
     "G4",
     "training samples from the whole distribution",
-    why="with top-p or top-k, the sampler draws from another distribution than the one whose gradient is taken",
-    fix="remove `top_p` and `top_k` from `sampling`; they belong into `evaluation.sampling`",
+    why="with top-p, top-k or min-p, the sampler draws from another distribution than the one whose gradient is taken",
+    fix="remove `top_p`, `top_k` and `min_p` from `sampling`; they belong into `evaluation.sampling`",
 )
 def truncated_sampling(patient: CheckContext) -> Iterator[Finding]:
     for name, arm in patient.online.items():
-        if arm.sampling.top_p < 1 or arm.sampling.top_k > 0:
-            yield warn(f"{name} samples with top_p {arm.sampling.top_p:g}, top_k {arm.sampling.top_k}")
+        if arm.sampling.cuts:
+            yield warn(f"{name} samples with {arm.sampling.cuts}")
 
 
 @check(

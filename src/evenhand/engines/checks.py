@@ -55,6 +55,7 @@ def check_sampling(sampling: Sampling) -> None:
         "temperature": (s.temperature >= 0 and s.temperature < float("inf"), "0 (greedy) or a positive number"),
         "top_p": (0 < s.top_p <= 1, "above 0 and at most 1 (1 is off)"),
         "top_k": (s.top_k >= 0, "0 (off) or more"),
+        "min_p": (0 <= s.min_p < 1, "at least 0 (off) and below 1"),
         "max_tokens": (s.max_tokens >= 1, "at least 1"),
     }
     for name, (fine, rule) in problems.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evenhand.engines.draw import Draw, uniforms
 from evenhand.models.decode import Decoder
+from evenhand.models.rope_length import Sides
 from evenhand.types import Finish, Sampling
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def plan(
 ) -> Iterator[list[int]]:
     """Cuts row indices into waves: prompts of similar length together, longest first, rows of a prompt side by side.
 
-    A wave holds at most `max_rows` rows and, by estimate, `cache_bytes` of keys, values and logits (but at least one row).
+    A wave holds at most `max_rows` rows and, by estimate, `cache_bytes` of keys, values and logits (but at least one row). Rows
+    whose rotary frequencies differ are in different waves.
     """
+    sides = Sides(hf.config)
     token_bytes, row_bytes = _bytes_per_token(hf), 3 * 4 * hf.config.get_text_config().vocab_size
     budget = _default_bytes(hf.device) if cache_bytes is None else cache_bytes
     order = sorted(range(len(rows)), key=lambda i: (-len(prompts[rows[i].prompt]), rows[i].prompt))
@@ -64,7 +67,8 @@ def plan(
         need = row.sampling.max_tokens * token_bytes + row_bytes
         prompt_need = len(prompts[row.prompt]) * token_bytes
         held += need + (prompt_need if row.prompt != last_prompt else 0)
-        if wave and (len(wave) == max_rows or held > budget):
+        side = sides.of(len(prompts[row.prompt]))
+        if wave and (len(wave) == max_rows or held > budget or side != sides.of(len(prompts[rows[wave[0]].prompt]))):
             yield wave
             wave, held = [], need + prompt_need
         wave.append(index)
@@ -74,12 +78,17 @@ def plan(
 
 
 def _bytes_per_token(hf: PreTrainedModel) -> int:
-    """Keys and values of one token over all layers, from the config (an upper bound where layers differ)."""
+    """Keys and values of one token over all layers, from the config (an upper bound where layers differ and it does not say)."""
     config = hf.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    size = getattr(config, "head_dim", None) or math.ceil(config.hidden_size / heads)
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * config.num_hidden_layers * kv_heads * size * hf.dtype.itemsize
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config] * config.num_hidden_layers
+    return 2 * sum(map(_key_size, layers)) * hf.dtype.itemsize
+
+
+def _key_size(layer: Any) -> int:
+    """Numbers in the keys of one token in one layer."""
+    heads = getattr(layer, "num_attention_heads", None) or 1
+    size = getattr(layer, "head_dim", None) or math.ceil(layer.hidden_size / heads)
+    return (getattr(layer, "num_key_value_heads", None) or heads) * size
 
 
 def _default_bytes(device: torch.device) -> int:

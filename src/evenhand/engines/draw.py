@@ -36,24 +36,26 @@ class Draw:
 
     `draw(logits [R, V], uniform [R]) -> (tokens [R], logp [R])`. With z the logits and T the temperature, logp is
 
-        log softmax(z / T)[token]                      top_p = 1, top_k = 0
+        log softmax(z / T)[token]                      top_p = 1, top_k = 0, min_p = 0
         the same, renormalised over the tokens kept    otherwise: first the top_k most likely tokens, then of these the fewest
-                                                       whose probability reaches top_p (the order transformers and vLLM use)
+                                                       whose probability reaches top_p, then of these the ones at least min_p
+                                                       times as likely as the likeliest (the order transformers uses)
         0                                              T = 0 (greedy: the sampled distribution is a point mass)
 
-    Ties at the edge of top_k or top_p are cut, so exactly k tokens are kept.
+    Ties at the edge of top_k or top_p are cut, so exactly k tokens are kept. Source of min_p: Nguyen et al. 2024, equation 2.
     """
 
     def __init__(self, sampling: Sequence[Sampling], device: torch.device) -> None:
         self._temperature = torch.tensor([s.temperature for s in sampling], device=device)
         self._top_p = torch.tensor([s.top_p for s in sampling], device=device)
         self._top_k = torch.tensor([s.top_k for s in sampling], device=device)
+        self._min_p = torch.tensor([s.min_p for s in sampling], device=device)
         # Which code paths are needed is fixed for a whole run of steps: no host synchronisation per token.
         self._refresh()
 
     def _refresh(self) -> None:
         self._greedy = self._temperature == 0
-        self._cut = ((self._top_p < 1) | (self._top_k > 0)) & ~self._greedy
+        self._cut = ((self._top_p < 1) | (self._top_k > 0) | (self._min_p > 0)) & ~self._greedy
         self._cut_rows = self._cut.nonzero().squeeze(1)
         self._scale = self._temperature.where(~self._greedy, 1.0)[:, None]
         self._any_greedy, self._all_greedy = bool(self._greedy.any()), bool(self._greedy.all())
@@ -63,7 +65,8 @@ class Draw:
 
     def select(self, order: Tensor) -> None:
         """Keeps the rows `order`, in that order."""
-        self._temperature, self._top_p, self._top_k = self._temperature[order], self._top_p[order], self._top_k[order]
+        self._temperature, self._min_p = self._temperature[order], self._min_p[order]
+        self._top_p, self._top_k = self._top_p[order], self._top_k[order]
         self._refresh()
 
     def __call__(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,11 +85,12 @@ class Draw:
         return tokens, logp
 
     def _draw_cut(self, scaled: Tensor, uniform: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        top_p, top_k = self._top_p[rows, None], self._top_k[rows, None]
+        top_p, top_k, min_p = self._top_p[rows, None], self._top_k[rows, None], self._min_p[rows, None]
         vocabulary = scaled.shape[1]
         widest = min(self._largest_k, vocabulary) if self._all_top_k else vocabulary
         top_k = top_k.where((top_k > 0) & (top_k < vocabulary), vocabulary)
-        return draw_cut(scaled, uniform, top_p, top_k, min(max(NUCLEUS_GUESS, self._largest_k), widest), widest)
+        width = min(max(NUCLEUS_GUESS, self._largest_k), widest)
+        return draw_cut(scaled, uniform, top_p, top_k, min_p, width=width, widest=widest)
 
 
 def _greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +118,10 @@ def draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return which * block + within, chosen.gather(1, within[:, None]).squeeze(1).log()
 
 
-def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, width: int, widest: int) -> tuple[Tensor, Tensor]:
-    """Inverse CDF over the tokens that top-k and top-p [R, 1] keep: at most `widest`.
+def draw_cut(
+    scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor, *, width: int, widest: int
+) -> tuple[Tensor, Tensor]:
+    """Inverse CDF over the tokens that top-k, top-p and min-p [R, 1] keep: at most `widest`.
 
     The `width` largest are looked at first; only rows whose nucleus is wider are drawn again, with eight times as many.
     """
@@ -126,14 +132,16 @@ def draw_cut(scaled: Tensor, uniform: Tensor, top_p: Tensor, top_k: Tensor, widt
     total = value.logsumexp(1, keepdim=True).where(top_k <= width, scaled.logsumexp(1, keepdim=True))
     probability = (value - total).exp()
     reached = probability.cumsum(1)
-    kept = torch.log_softmax(value.masked_fill((reached - probability >= top_p) & (rank > 0), -torch.inf), dim=1)
+    unlikely = value < value[:, :1] + min_p.log()  # never where min_p is 0
+    kept = torch.log_softmax(value.masked_fill((reached - probability >= top_p) & (rank > 0) | unlikely, -torch.inf), dim=1)
     index = _invert(kept.exp(), uniform)[0][:, None]
     tokens, logp = token.gather(1, index).squeeze(1), kept.gather(1, index).squeeze(1)
     if width < widest:
-        again = ((reached[:, -1:] < top_p) & (top_k > width)).squeeze(1).nonzero().squeeze(1)
+        wider = (reached[:, -1:] < top_p) & (top_k > width) & ~unlikely[:, -1:]
+        again = wider.squeeze(1).nonzero().squeeze(1)
         if again.numel():
-            more = scaled[again], uniform[again], top_p[again], top_k[again]
-            tokens[again], logp[again] = draw_cut(*more, min(8 * width, widest), widest)
+            more = scaled[again], uniform[again], top_p[again], top_k[again], min_p[again]
+            tokens[again], logp[again] = draw_cut(*more, width=min(8 * width, widest), widest=widest)
     return tokens, logp
 
 

@@ -14,6 +14,7 @@ from evenhand.engines.checks import Renders, check_sampling, per_completion, pro
 from evenhand.engines.decode_batch import Row, Sampled, plan, run
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
+from evenhand.models.rope_length import Sides, start_over
 from evenhand.types import Completion, Group, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class LocalEngine:
         decoder, stop = self._ready_decoder(), sorted(self._renderer.stop_ids)
         results: list[Sampled | None] = [None] * len(rows)
         done = 0
+        start_over(decoder.hf)
 
         def report(ended: int) -> None:
             if progress is not None:
@@ -100,17 +102,20 @@ class LocalEngine:
         return self._decoder
 
     def _check_window(self, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> None:
-        limit = getattr(self._policy.hf.config.get_text_config(), "max_position_embeddings", None)
-        if limit is None or not rows:
-            return
-        longest = max(rows, key=lambda r: len(prompts[r.prompt]) + r.sampling.max_tokens)
-        length, new = len(prompts[longest.prompt]), longest.sampling.max_tokens
-        if length + new > limit:
-            raise UserError(
-                f"a prompt of {length} tokens and {new} new ones do not fit the model's window of {limit}",
-                where=f"prompt {longest.key[0]}",
-                fix=f"lower max_tokens, or set max_prompt to {limit - new}" if new < limit else f"lower max_tokens below {limit}",
-            )
+        """Every row fits the model's window, and keeps its rotary frequencies while it grows."""
+        config = self._policy.hf.config
+        sides, limit = Sides(config), getattr(config.get_text_config(), "max_position_embeddings", None)
+        for row in sorted(rows, key=lambda r: -(len(prompts[r.prompt]) + r.sampling.max_tokens)):
+            length, new = len(prompts[row.prompt]), row.sampling.max_tokens
+            if limit is not None and length + new > limit:
+                raise UserError(
+                    f"a prompt of {length} tokens and {new} new ones do not fit the model's window of {limit}",
+                    where=f"prompt {row.key[0]}",
+                    fix=f"lower max_tokens, or set max_prompt to {limit - new}"
+                    if new < limit
+                    else f"lower max_tokens below {limit}",
+                )
+            sides.refuse_crossing(length, new, where=f"prompt {row.key[0]}")
 
     def _completion(self, sampled: Sampled) -> Completion:
         return Completion(

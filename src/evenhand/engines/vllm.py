@@ -59,6 +59,7 @@ class VLLMEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k or -1,
+            min_p=sampling.min_p,
             max_tokens=sampling.max_tokens,
             seed=keyed(sampling.seed, "sample", prompt_id, completion) % 2**31,
             stop_token_ids=sorted(self._renderer.stop_ids),

@@ -44,10 +44,16 @@ def write_model(subject: Subject, renderer: Renderer, folder: Path, dtype: torch
 
     `dtype` None keeps the run's own. Raises UserError where a weight does not fit into the range of `dtype`.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    from evenhand.models.classifiers import known_to_transformers
     from evenhand.models.library_logging import quietly
 
+    if subject.is_reward_model and not known_to_transformers(config := AutoConfig.from_pretrained(subject.model)):
+        raise UserError(
+            f"transformers has no class for a {config.model_type} reward model", where=str(subject.model),
+            why="the exported folder would not load elsewhere", fix="use the run's own folder here (`evenhand score`)",
+        )  # fmt: skip
     auto = AutoModelForSequenceClassification if subject.is_reward_model else AutoModelForCausalLM
     with quietly():
         model = auto.from_pretrained(subject.model, dtype="auto" if dtype is None else dtype, use_safetensors=True)
@@ -64,7 +70,8 @@ def write_model(subject: Subject, renderer: Renderer, folder: Path, dtype: torch
 
 def sampling(subject: Subject) -> Mapping[str, Any]:
     """How the run sampled the answers it judged."""
-    return {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **((subject.effective.get("evaluation") or {}).get("sampling") or {})}
+    judged = (subject.effective.get("evaluation") or {}).get("sampling") or {}
+    return {"temperature": 1.0, "top_p": 1.0, "top_k": 0} | {k: v for k, v in judged.items() if k != "min_p" or v}
 
 
 def generation_config(renderer: Renderer, judged: Mapping[str, Any]) -> Any:
@@ -76,7 +83,7 @@ def generation_config(renderer: Renderer, judged: Mapping[str, Any]) -> Any:
     from transformers import GenerationConfig
 
     drawn = judged["temperature"] > 0
-    how = {k: judged[k] for k in ("temperature", "top_p", "top_k")} if drawn else {}
+    how = dict(judged) if drawn else {}
     return GenerationConfig(
         do_sample=drawn, bos_token_id=renderer.tokenizer.bos_token_id, pad_token_id=renderer.pad_id,
         eos_token_id=as_eos(renderer.stop_ids), **how,

@@ -73,6 +73,7 @@ def modelfile(stops: tuple[str, ...], sampling: Mapping[str, Any]) -> str:
     """An Ollama Modelfile: the file, the stop tokens, the judged sampler. Ollama derives its own template from GGUF's."""
     quoted = [f'PARAMETER stop "{stop}"' for stop in stops if '"' not in stop and "\n" not in stop]
     drawn = [f"PARAMETER temperature {sampling['temperature']:g}", f"PARAMETER top_p {sampling['top_p']:g}"]
+    drawn += [f"PARAMETER min_p {sampling['min_p']:g}"] if sampling.get("min_p") else []
     warning = "# Ollama guesses a template from the file's; compare `ollama show --template` with chat_template.jinja."
     return "\n".join([warning, f"FROM ./{FILE}", *quoted, *drawn, f"PARAMETER top_k {sampling['top_k']}", ""])
 

@@ -10,6 +10,7 @@ from evenhand.export import origin
 from evenhand.export.folder import sampling
 from evenhand.export.markdown import Markdown, code
 from evenhand.export.subject import Subject
+from evenhand.train.config import SamplingConfig
 
 if TYPE_CHECKING:
     from evenhand.export.about import About
@@ -58,7 +59,7 @@ def snippet(about: About) -> str:
         ids = (_SCORED_TURNS if chat else _SCORED_TEXT).format(stop=about.stops[0] if about.stops else "")
         return _SCORE.format(ids=ids)
     judged = sampling(subject)
-    drawn = ", ".join(f"{k}={judged[k]}" for k in ("temperature", "top_p", "top_k"))
+    drawn = ", ".join(f"{k}={v}" for k, v in judged.items())
     how = f", do_sample=True, {drawn}" if judged["temperature"] > 0 else ", do_sample=False"
     return _CHAT.format(ids=_TURNS if chat else _TEXT, limit=subject.lengths["completion"], how=how)
 
@@ -77,7 +78,7 @@ def notes(about: About) -> list[Markdown]:
             )
         return [Markdown(line) for line in found]
     greedy = "greedy" if judged["temperature"] == 0 else f"temperature {judged['temperature']:g}"
-    truncated = "" if judged["top_p"] == 1 and judged["top_k"] == 0 else f", top-p {judged['top_p']:g}, top-k {judged['top_k']}"
+    truncated = f", {cuts}" if (cuts := SamplingConfig(**judged).cuts) else ""
     start = origin.start_in_words(about.subject.run, str(about.subject.meta.get("name") or ""))
     belongs = [f"It belongs on {start or 'the model it was trained from'}, and on no other."] if about.adapter else []
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from evenhand.errors import UserError
 from evenhand.models import adapters
 from evenhand.models.adapter_layers import NAME, adapted
+from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.library_logging import quietly
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FOLDER = "adapter"
 """Where a stage leaves what it trained, beside the merged `model/`."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MERGE_ELSEWHERE = "merge it with the tool that made it, and give the merged model's folder"
 _PREFIX = "base_model.model."
 _HUB_CACHE = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$")
 
@@ -66,7 +69,7 @@ def _whole(model: Trunk) -> dict[str, nn.Module]:
 
 def _tied(hf: Any) -> bool:
     head = hf.get_output_embeddings()
-    return head is not None and head.weight is hf.get_input_embeddings().weight
+    return getattr(head, "weight", None) is not None and head.weight is hf.get_input_embeddings().weight
 
 
 def _scores(model: Trunk) -> bool:
@@ -123,11 +126,11 @@ def no_base(folder: str | Path, why: str) -> UserError:
     )  # fmt: skip
 
 
-def apply(hf: Any, folder: str | Path) -> Any:
-    """The base `hf` with an adapter's change merged into its weights, in their precision (give it float32).
+def apply(hf: Any, folder: str | Path, dtype: torch.dtype | None = None) -> Any:
+    """The base `hf` with an adapter's change merged into its weights, in their precision (give it float32), then as `dtype`.
 
     Raises UserError when weights of the adapter are missing, fit nowhere, or the tokenizer beside it has tokens that the
-    embeddings lack.
+    embeddings lack; and when the merged network computes something else than the live adapter on its base.
     """
     from safetensors import safe_open
 
@@ -137,28 +140,77 @@ def apply(hf: Any, folder: str | Path) -> Any:
     with safe_open(str(folder / WEIGHTS), "pt") as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a mapping)
     _fit_embeddings(hf, shapes, folder)
-    library = adapters.peft()
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is missing is found below
-        try:
-            wrapped = library.PeftModel.from_pretrained(hf, str(folder))
-        except KeyError as error:  # of a module trained whole
-            raise _missing([str(error.args[0])], folder) from error
-        except (RuntimeError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise UserError("the adapter does not fit its base", where=str(folder), why=line, fix="check `model.base`") from error
-        _complete(set(library.get_peft_model_state_dict(wrapped, save_embedding_layers=False)), set(shapes), hf, folder)
-        plain = wrapped.merge_and_unload(safe_merge=True)
-    if hasattr(plain, "peft_config"):
-        del plain.peft_config
-    _settle_ties(plain)
+        wrapped = _live(hf, shapes, folder)
+        original = Original.of(wrapped, hf.config.get_text_config().vocab_size, tokens=_trained_tokens(wrapped))
+        plain = _merged(wrapped, folder)
+    original.compare(plain, what="merging the adapter", where=str(folder), fix=MERGE_ELSEWHERE)
+    if dtype is not None and dtype != plain.dtype:
+        name, fix = str(dtype).removeprefix("torch."), "set `dtype` to bfloat16 or float32"
+        original.compare(plain.to(dtype), what=f"rounding to {name}", where=str(folder), fix=fix, allowed=ROUNDED)
     return plain.requires_grad_(True)
 
 
-def _fit_embeddings(hf: Any, shapes: dict[str, Any], folder: Path) -> None:
+def _live(hf: Any, shapes: Mapping[str, Any], folder: Path) -> Any:
+    """peft's own model of an adapter on its base, complete."""
+    library = adapters.peft()
+    try:
+        wrapped = library.PeftModel.from_pretrained(hf, str(folder))
+    except KeyError as error:  # of a module trained whole
+        raise _missing([str(error.args[0])], folder) from error
+    except (RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError("the adapter does not fit its base", where=str(folder), why=line, fix="check `model.base`") from error
+    _complete(set(library.get_peft_model_state_dict(wrapped, save_embedding_layers=False)), set(shapes), hf, folder)
+    return wrapped.eval()
+
+
+def _trained_tokens(wrapped: Any) -> list[int]:
+    """The tokens whose vectors alone an adapter trained; any few tokens might miss them."""
+    given = getattr(wrapped.peft_config[wrapped.active_adapter], "trainable_token_indices", None) or ()
+    lists = given.values() if isinstance(given, Mapping) else [given]
+    return sorted({int(i) for indices in lists for i in indices})
+
+
+def _merged(wrapped: Any, folder: Path) -> Any:
+    tied = _tied(wrapped.get_base_model())
+    _take_apart(wrapped)
+    try:
+        plain = wrapped.merge_and_unload(safe_merge=True)
+    except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError("this adapter cannot be merged", where=str(folder), why=line, fix=MERGE_ELSEWHERE) from error
+    if hasattr(plain, "peft_config"):
+        del plain.peft_config
+    _settle_ties(plain, tied)
+    return plain
+
+
+def _take_apart(wrapped: Any) -> None:
+    """Give embeddings and head that are one weight a copy each: an adapter on either must not move the other when merged."""
+    network = wrapped.get_base_model()
+    owners = [m for end in (network.get_input_embeddings(), network.get_output_embeddings()) for m in _weights(end)]
+    seen: set[int] = set()
+    for module in owners:
+        if id(module.weight) in seen:
+            module.weight = nn.Parameter(module.weight.detach().clone(), requires_grad=module.weight.requires_grad)
+        seen.add(id(module.weight))
+
+
+def _weights(end: nn.Module | None) -> Iterator[Any]:
+    """The layers below an end of the network, wrapped or not, that have its weight (embeddings and linear layers alone)."""
+    for module in () if end is None else end.modules():
+        if isinstance(module, nn.Embedding | nn.Linear) and "lora_" not in type(module).__name__.lower():
+            yield module
+
+
+def _fit_embeddings(hf: Any, shapes: Mapping[str, Any], folder: Path) -> None:
     """Make room for the tokens that an adapter brings; the rows themselves are in its file."""
-    rows = hf.get_input_embeddings().weight.shape[0]
-    brought = [s[0] for key, s in shapes.items() if key.endswith(("embed_tokens.weight", "wte.weight", "embed_in.weight"))]
+    embeddings = hf.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
+    name = next(n for n, m in hf.named_modules() if m is embeddings)
+    brought = [shapes[k][0] for part in ("", ".base_layer") if (k := f"{_PREFIX}{name}{part}.weight") in shapes]
     if brought and max(brought) != rows:
         hf.resize_token_embeddings(max(brought))
         return
@@ -197,13 +249,17 @@ def _missing(names: list[str], folder: Path) -> UserError:
 
 
 @torch.no_grad()
-def _settle_ties(hf: Any) -> None:
-    """Embeddings and head that peft took apart are one again where they are equal, and stay two where training made them so."""
+def _settle_ties(hf: Any, tied: bool) -> None:
+    """Embeddings and head that were taken apart are one again where they are equal, and stay two where training made them so.
+
+    `tied`: they were one before the merge, after which peft may have changed the config.
+    """
     text = hf.config.get_text_config()
     head = hf.get_output_embeddings()
-    if not getattr(text, "tie_word_embeddings", False) or head is None or _tied(hf):
+    if not (tied or getattr(text, "tie_word_embeddings", False)) or head is None or _tied(hf):
         return
     if torch.equal(head.weight, hf.get_input_embeddings().weight):
         head.weight = hf.get_input_embeddings().weight
+        text.tie_word_embeddings = hf.config.tie_word_embeddings = True
     else:
         text.tie_word_embeddings = hf.config.tie_word_embeddings = False

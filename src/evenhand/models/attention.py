@@ -48,11 +48,13 @@ def attention_forward(
     """The function transformers calls: q [B, h, T, d], k and v [B, h_kv, T, d] -> [B, T, h, d]."""
     if tree is None:
         if (seen := _watching.get()) is not None:
-            seen.masked.append(seen.windows.get(id(attention_mask), UNKNOWN))
+            seen.masked.append(seen.windows.get(_memory(attention_mask), UNKNOWN))
         return _without_tree(module, query, key, value, attention_mask, **named)
     unknown = sorted(k for k, v in named.items() if v is not None and k not in KNOWN | HARMLESS)
     if unknown or named.get("is_causal") is False:
         raise Unsupported(f"{type(module).__name__} uses {', '.join(unknown) or 'attention that is not causal'}")
+    if attention_mask is not None and attention_mask.numel() != 1:  # one cell: what `tree_states` gave, passed on
+        raise Unsupported(f"{type(module).__name__} makes a mask of its own")
     rule = Rule(scale=named.get("scaling"), window=named.get("sliding_window"), softcap=named.get("softcap"))
     if (seen := _watching.get()) is not None:
         seen.attended.append(rule.window)
@@ -115,9 +117,14 @@ def _mask(*args: Any, local_size: int | None = None, **named: Any) -> Tensor | N
         return sdpa_mask(*args, **named)
     mask = sdpa_mask(*args, **{**named, "allow_is_causal_skip": False})
     assert mask is not None, "only a mask that may be skipped can be absent"
-    seen.masks.append(mask)  # kept alive, so that its id stays its own
-    seen.windows[id(mask)] = local_size
+    seen.masks.append(mask)  # kept alive, so that its memory stays its own
+    seen.windows[_memory(mask)] = local_size
     return mask
+
+
+def _memory(mask: Tensor | None) -> int:
+    """Where a mask lies: the same for a slice of it, which some models pass on."""
+    return 0 if mask is None else mask.untyped_storage().data_ptr()
 
 
 def register() -> None:

@@ -1,8 +1,9 @@
 """Decoding with a causal LM: prefill prompts once, then one token per row and step.
 
-`decoder_for(hf)` picks the way: `SharedPrefixDecoder` (decode_cache.py) where a self-check proves it, else `PlainDecoder`
-(decode_plain.py: transformers' own cache and attention). Both have one interface: open a `Session` on some prompts and rows,
-feed it one token per row, drop rows that ended.
+`decoder_for(hf)` picks the first way that a check proves: `SharedPrefixDecoder` (decode_cache.py), `PlainDecoder`
+(decode_plain.py: transformers' own cache and attention), `OwnCacheDecoder` and `RereadDecoder` (decode_own_cache.py: the model's
+own cache, or none). All have one interface: open a `Session` on some prompts and rows, feed it one token per row, drop rows that
+ended.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from evenhand.errors import UserError
 from evenhand.models import decode_attention, decode_products
 from evenhand.models.decode_cache import SharedPrefixCache
+from evenhand.models.decode_own_cache import OwnCacheDecoder, RereadDecoder
 from evenhand.models.decode_plain import PlainDecoder
 
 if TYPE_CHECKING:
@@ -134,6 +136,13 @@ def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
     yield first, len(prompts)
 
 
+WAYS: dict[type[Any], str] = {
+    SharedPrefixDecoder: "",
+    PlainDecoder: "uses transformers' own cache (correct but slower)",
+    OwnCacheDecoder: "uses the model's own cache, prompts of one length together (correct but slower)",
+    RereadDecoder: "reads every row again from its start at each token (correct, slow for long answers)",
+}
+"""Decoders in the order they are tried, and what is said when it comes to one."""
 _CHOSEN: WeakKeyDictionary[PreTrainedModel, type[Decoder]] = WeakKeyDictionary()
 
 
@@ -148,18 +157,19 @@ def decoder_for(hf: PreTrainedModel) -> Decoder:
 
 
 def _choose(hf: PreTrainedModel) -> type[Decoder]:
-    problem = problem_with(SharedPrefixDecoder(hf))
-    if problem is None:
-        return SharedPrefixDecoder
-    if (broken := problem_with(PlainDecoder(hf))) is not None:
-        raise UserError(
-            f"{type(hf).__name__} cannot be sampled",
-            where="model",
-            why=broken,
-            fix="use an attention-only architecture, for example one of llama, qwen2, gemma2, gpt_neox",
-        )
-    log.warning("%s: sampling uses transformers' own cache (correct but slower): %s", type(hf).__name__, problem)
-    return PlainDecoder
+    problem = None
+    for kind, how in WAYS.items():
+        before, problem = problem, problem_with(kind(hf))
+        if problem is None:
+            if before is not None:
+                log.warning("%s: sampling %s: %s", type(hf).__name__, how, before)
+            return kind
+    raise UserError(
+        f"{type(hf).__name__} cannot be sampled",
+        where="model",
+        why=problem or "",
+        fix="use another architecture, for example one of llama, qwen2, gemma2, gpt_neox",
+    )
 
 
 def not_a_number() -> UserError:
@@ -190,10 +200,14 @@ def problem_with(decoder: Decoder) -> str | None:
 
 def relative_error(decoder: Decoder) -> float:
     """Norm of the difference of centred logits, single steps against plain forward passes on random tokens, over their norm."""
-    vocabulary = decoder.hf.get_input_embeddings().num_embeddings
+    vocabulary, pad = (
+        decoder.hf.get_input_embeddings().num_embeddings,
+        getattr(decoder.hf.config.get_text_config(), "pad_token_id", None),
+    )
     draw = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (7, 4)]
-    tokens = torch.randint(vocabulary, (3, 4), generator=draw)
+    prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (19, 4)]
+    tokens = torch.randint(vocabulary, (3, 7), generator=draw)
+    tokens[:, 1] = pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0  # a token like others: an answer may end with it
     shared, single = [0, 0, 1], [0, 1]  # rows per prompt decide how keys are kept
     sums = torch.stack([_errors(decoder, prompts, owner, tokens[: len(owner)]) for owner in (shared, single)])
     difference, size = sums.sum(0).tolist()

@@ -86,6 +86,7 @@ def problem_with(hf: Any) -> str | None:
     def watch(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **named: Any) -> tuple[Tensor, None]:
         window = named.pop("sliding_window", None)
         seen.calls += 1
+        seen.unknown |= set() if mask is None else {"a mask of its own"}
         seen.attended |= set() if window is None else {window}
         seen.unknown |= {k for k, v in named.items() if v is not None} - HARMLESS - {"scaling", "softcap"}
         return value.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None

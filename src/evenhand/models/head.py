@@ -33,7 +33,7 @@ class FusedHead:
 
     def __init__(self, hf: PreTrainedModel) -> None:
         self._module = hf.get_output_embeddings()
-        self._softcap = getattr(hf.config, "final_logit_softcapping", None)
+        self._softcap = logit_softcap(hf.config)
         self._scale = logit_scale(hf.config)
         self._before = vars(self._module).get("forward")
         self._module.forward = MethodType(_forward, self._module)
@@ -75,6 +75,13 @@ class LogitsHead:
     def log_probs(self, logits: Tensor, *, temperature: float) -> Tensor:
         """The whole distribution, [M, V] -> [M, V], nats."""
         return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, dim=-1)
+
+
+def logit_softcap(config: Any) -> float | None:
+    """What the logits are capped at, by tanh: the name differs between Gemma, RecurrentGemma and xLSTM."""
+    text = config.get_text_config()
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((float(value) for name in names if (value := getattr(text, name, None))), None)
 
 
 def logit_scale(config: Any) -> float:

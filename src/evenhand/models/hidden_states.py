@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from evenhand.data.batch import predictor_index, token_index
+from evenhand.models.rope_length import Sides, start_over
 from evenhand.models.tree_attention import Tree
-from evenhand.types import Batch, Layout
+from evenhand.types import Batch, Layout, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,6 +35,18 @@ class States:
 
 def tree_states(hf: PreTrainedModel, batch: Batch) -> States:
     """One forward pass over the flat sequence; every prompt is computed once."""
+    return _by_side(hf, batch, partial(_on_tree, hf))
+
+
+def padded_states(hf: PreTrainedModel, batch: Batch, *, logits: bool = False) -> States:
+    """One row per completion: prompt, completion, padding on the right. Correct for every causal model; prompts are repeated.
+
+    With `logits`, the states are the model's own logits [R, V] instead of its hidden states.
+    """
+    return _by_side(hf, batch, partial(_on_rows, hf, logits=logits))
+
+
+def _on_tree(hf: PreTrainedModel, batch: Batch) -> States:
     tree = Tree(batch.layout, batch.positions)
     # A mask of four dimensions stops transformers from building one.
     unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=batch.ids.device)
@@ -46,25 +60,66 @@ def tree_states(hf: PreTrainedModel, batch: Batch) -> States:
     return States(hidden, *_tree_index(batch.layout))
 
 
-def padded_states(hf: PreTrainedModel, batch: Batch, *, logits: bool = False) -> States:
-    """One row per completion: prompt, completion, padding on the right. Correct for every causal model; prompts are repeated.
-
-    With `logits`, the states are the model's own logits [R, V] instead of its hidden states.
-    """
+def _on_rows(hf: PreTrainedModel, batch: Batch, *, logits: bool) -> States:
     source, predictor, last = _padded_index(batch.layout)
     source = source.to(batch.ids.device)
     mask = source >= 0
     ids = torch.where(mask, batch.ids[source.clamp(min=0)], 0)
     network = hf if logits else backbone(hf)
-    named = {"use_cache": False} if _accepts(type(network), "use_cache") else {}
-    out = network(input_ids=ids, attention_mask=mask.long(), **named)
+    out = network(input_ids=ids, attention_mask=mask.long(), **without_cache(network))
     return States((out.logits if logits else out.last_hidden_state).flatten(0, 1), predictor, last)
+
+
+def _by_side(hf: PreTrainedModel, batch: Batch, run: Callable[[Batch], States]) -> States:
+    """`run` on all of a batch; where rotary frequencies depend on the length, on the rows of each side apart."""
+    rule = Sides(hf.config)
+    if rule.switch is None:
+        return run(batch)
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for i, (completion, g) in enumerate(zip(batch.layout.completions, batch.layout.owner, strict=True)):
+        rows.setdefault(rule.of(batch.layout.prompts[g].length + completion.length), []).append(i)
+    hidden, held = [], 0
+    predictor = torch.full(tuple(token_index(batch.layout).shape), -1)
+    last = torch.empty(batch.completions, dtype=torch.long)
+    for chosen in rows.values():
+        start_over(hf)
+        part = run(batch if len(rows) == 1 else part_of(batch, chosen))
+        width = part.predictor.shape[1]
+        predictor[torch.tensor(chosen), :width] = torch.where(part.predictor >= 0, part.predictor + held, -1)
+        last[torch.tensor(chosen)] = part.last + held
+        hidden.append(part.hidden)
+        held += len(part.hidden)
+    return States(torch.cat(hidden), predictor, last)
+
+
+def part_of(batch: Batch, rows: list[int]) -> Batch:
+    """The completions `rows` of a batch and their prompts: tokens, positions and layout alone."""
+    layout, index, prompts, spans, owner = batch.layout, list[int](), list[Span](), list[Span](), list[int]()
+    place: dict[int, int] = {}
+    for i in rows:
+        group, completion = layout.owner[i], layout.completions[i]
+        if group not in place:
+            place[group] = len(prompts)
+            prompts.append(Span(len(index), layout.prompts[group].length))
+            index += range(layout.prompts[group].start, layout.prompts[group].stop)
+        owner.append(place[group])
+        spans.append(Span(len(index), completion.length))
+        index += range(completion.start, completion.stop)
+    flat = torch.tensor(index, device=batch.ids.device)
+    mask = batch.completion_mask[torch.tensor(rows, device=batch.completion_mask.device)]
+    part = Layout(tuple(prompts), tuple(spans), tuple(owner))
+    return Batch(ids=batch.ids[flat], positions=batch.positions[flat], layout=part, completion_mask=mask)
 
 
 def backbone(hf: PreTrainedModel) -> nn.Module:
     """The network below the head."""
     body = hf.base_model
     return body if body is not hf else getattr(hf, "model", hf)  # some classes misname their own backbone
+
+
+def without_cache(network: nn.Module) -> dict[str, bool]:
+    """What tells a network to make no cache, where it can be told."""
+    return {"use_cache": False} if _accepts(type(network), "use_cache") else {}
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ from torch import Tensor
 from evenhand.data.batch import completion_ids, pack
 from evenhand.models import attention
 from evenhand.models.head import FusedHead, LogitsHead
-from evenhand.models.hidden_states import backbone, padded_states, tree_states
+from evenhand.models.hidden_states import backbone, padded_states, tree_states, without_cache
+from evenhand.models.rope_length import Sides, start_over
 from evenhand.seeding import rng
 from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
 
@@ -19,12 +22,22 @@ if TYPE_CHECKING:
 
 SHAPES = ((9, (5, 2, 3)), (7, (4,)), (8, (6, 6)), (1, (1, 4)))
 """(prompt length, completion lengths) of the groups compared."""
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Largest relative difference, per precision."""
+LONG = (30, (18, 5))
+"""One more group, beside which short rows must stay what they are: what a model does by length (buckets, blocks, windows, rotary
+frequencies) is seen only there. Where frequencies change within `WITHIN` tokens, the longer row goes past that."""
+WITHIN = 256
+FAILURES = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+"""A model may dislike rows that it was not written for in any of these ways."""
+RESERVED = 4
+"""Rows of a table of positions that may not be positions: some tables keep their first for padding."""
+LOUD = 20.0
+"""Size of the logits at which heads are compared: a soft cap does nothing to those of a network that was just made."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest relative difference, per precision. (In float64 norms and rotations still compute in float32.)"""
 
 
-def probe(vocabulary: int) -> Batch:
-    """A few random groups, the same every time."""
+def probe(vocabulary: int, shapes: Sequence[tuple[int, Sequence[int]]] = SHAPES, special: Sequence[int] = ()) -> Batch:
+    """A few random groups, the same every time; tokens of `special` (padding, say) are among those of every completion."""
     draw = rng("selfcheck", vocabulary)
     group = Group(prompt=Prompt(content=""), completions=(Completion(content=""),))
 
@@ -32,28 +45,60 @@ def probe(vocabulary: int) -> Batch:
         return tuple(int(i) for i in draw.integers(0, vocabulary, n))
 
     def tokens(n: int) -> Tokens:
-        return Tokens(ids=ids(n), mask=(True,) * n)
+        drawn = ids(n)
+        return Tokens(ids=(drawn[0], *special, *drawn[1 + len(special) :])[:n], mask=(True,) * n)
 
-    return pack([TokenGroup(prompt=ids(p), completions=tuple(map(tokens, c)), group=group) for p, c in SHAPES])
+    return pack([TokenGroup(prompt=ids(p), completions=tuple(map(tokens, c)), group=group) for p, c in shapes])
 
 
 @torch.no_grad()
 def padding_problem(hf: PreTrainedModel) -> str | None:
     """Why `hf` cannot even run on padded rows (it is not causal, or has no backbone to call), or None when it can."""
-    batch = _probe_for(hf)
     body = backbone(hf)
     if body is hf:
         return "it has no backbone apart from its head"
-    both = padded_states(hf, batch)
+    try:
+        return _rows_problem(hf, _probe_for(hf)) or _rows_problem(hf, _probe_for(hf, long_shapes(hf.config)))
+    except FAILURES as error:
+        return f"its forward pass fails on padded rows ({type(error).__name__}: {error})"
+
+
+@torch.no_grad()
+def logits_problem(hf: PreTrainedModel) -> str | None:
+    """The same of the logits that `hf` computes itself, where its head is more than a linear layer."""
+    shapes = long_shapes(hf.config)
+    return _rows_problem(hf, _probe_for(hf), logits=True) or _rows_problem(hf, _probe_for(hf, shapes), logits=True)
+
+
+def _rows_problem(hf: PreTrainedModel, batch: Batch, *, logits: bool = False) -> str | None:
+    """The shortest and the longest row beside others, alone, and without their last token."""
+    both, rule = padded_states(hf, batch, logits=logits), Sides(hf.config)
+
+    def alone(ids: Tensor) -> Tensor:
+        start_over(hf)
+        out = (hf if logits else backbone(hf))(input_ids=ids[None], **without_cache(hf if logits else backbone(hf)))
+        return out.logits[0] if logits else out.last_hidden_state[0]
+
     for row, ids in probe_rows(batch):
-        alone = body(input_ids=ids[None]).last_hidden_state[0]
-        sooner = body(input_ids=ids[None, :-1]).last_hidden_state[0]
-        if _difference("a row and its beginning", alone[:-1], sooner):
+        whole = alone(ids)
+        same = rule.of(len(ids)) == rule.of(len(ids) - 1)
+        if same and _difference("a row and its beginning", whole[:-1], alone(ids[:-1])):
             return "it is not causal, what comes later changes earlier states"
-        start = row * (len(both.hidden) // len(batch.layout.completions))
-        if (problem := _difference("padded and single rows", alone, both.hidden[start : start + len(ids)])) is not None:
+        at = int(both.last[row]) + 1
+        if (problem := _difference("padded and single rows", whole, both.hidden[at - len(ids) : at])) is not None:
             return problem
     return None
+
+
+def long_shapes(config: Any) -> tuple[tuple[int, Sequence[int]], ...]:
+    """A long group beside a short one, within the positions that the model has."""
+    prompt, completions = LONG
+    switch = Sides(config).switch
+    if switch is not None and switch <= WITHIN:
+        prompt = max(prompt, switch)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    room = switch is not None or not isinstance(limit, int) or limit >= prompt + max(completions) + RESERVED
+    return ((prompt, completions), SHAPES[0]) if room else SHAPES
 
 
 def probe_rows(batch: Batch) -> list[tuple[int, Tensor]]:
@@ -67,13 +112,16 @@ def probe_rows(batch: Batch) -> list[tuple[int, Tensor]]:
 @torch.no_grad()
 def tree_problem(hf: PreTrainedModel) -> str | None:
     """Why `hf` cannot run on trees, or None when it can."""
-    batch = _probe_for(hf)
+    return _tree_problem(hf, _probe_for(hf)) or _tree_problem(hf, _probe_for(hf, long_shapes(hf.config)))
+
+
+def _tree_problem(hf: PreTrainedModel, batch: Batch) -> str | None:
     try:
         with attention.watch() as seen:
             plain, tree = padded_states(hf, batch), tree_states(hf, batch)
     except attention.Unsupported as reason:
         return str(reason)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:  # a model may dislike flat rows in any of these ways
+    except FAILURES as error:
         return f"its forward pass rejects a packed tree ({type(error).__name__}: {error})"
     if not seen.attended:
         return "its layers do not pass the tree on to their attention"
@@ -88,17 +136,32 @@ def tree_problem(hf: PreTrainedModel) -> str | None:
 def head_problem(hf: PreTrainedModel, head: FusedHead) -> str | None:
     """Why log-probs of `hf` cannot come from its head's weights, or None when they can."""
     batch = _probe_for(hf)
-    logits, states = padded_states(hf, batch, logits=True), padded_states(hf, batch)
-    real = states.predictor >= 0
+    real = (states := padded_states(hf, batch)).predictor >= 0
     ids = completion_ids(batch)[real.to(batch.ids.device)]
     rows = states.predictor[real]
-    expected, _ = LogitsHead()(logits.hidden[rows], ids, temperature=1.0, entropy=False)
-    fused, _ = head(states.hidden[rows], ids, temperature=1.0, entropy=False)
+    size = float(hf.get_output_embeddings()(states.hidden[rows]).float().std())
+    with _louder(hf.get_output_embeddings(), LOUD / size if 0 < size < LOUD else 1.0):
+        logits = padded_states(hf, batch, logits=True).hidden[rows]
+        expected, _ = LogitsHead()(logits, ids, temperature=1.0, entropy=False)
+        fused, _ = head(states.hidden[rows], ids, temperature=1.0, entropy=False)
     return _difference("fused and plain log-probs", expected, fused, hf.dtype)
 
 
-def _probe_for(hf: PreTrainedModel) -> Batch:
-    return probe(hf.config.get_text_config().vocab_size).to(next(hf.parameters()).device)
+@contextmanager
+def _louder(head: nn.Module, factor: float) -> Iterator[None]:
+    """Inside, the head reads states that are `factor` times as large, whoever calls it."""
+    hook = head.register_forward_pre_hook(lambda _, given: (given[0] * factor, *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _probe_for(hf: PreTrainedModel, shapes: Sequence[tuple[int, Sequence[int]]] = SHAPES) -> Batch:
+    text = hf.config.get_text_config()
+    named = (getattr(text, "pad_token_id", None), 0)
+    special = [i for i in dict.fromkeys(named) if isinstance(i, int) and 0 <= i < text.vocab_size]
+    return probe(text.vocab_size, shapes, special).to(next(hf.parameters()).device)
 
 
 def _difference(what: str, expected: Tensor, found: Tensor, dtype: torch.dtype | None = None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.models import adapter_files
+from evenhand.models import adapter_files, classifiers
 from evenhand.models.backbone import Trunk
 from evenhand.models.heads import RewardModel, ValuePolicy, scored
 from evenhand.models.library_logging import quietly
@@ -22,6 +23,7 @@ __all__ = [
     "save", "set_matmul",
 ]  # fmt: skip
 
+log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 MATMULS = ("float32", "bfloat16")
 """Precisions of matrix products: those whose range gradients fit into."""
@@ -82,24 +84,24 @@ def load_reward_model(
             where=str(path_or_name),
             fix="use a classifier trained with num_labels=1; for a causal language model use reward_model_from",
         )
-    hf = _network(AutoModelForSequenceClassification, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
+    auto = AutoModelForSequenceClassification if trust_remote_code else classifiers.auto_for(config)
+    hf = _network(auto, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
     return RewardModel(hf)
 
 
 def reward_model_from(path_or_name: str | Path, *, seed: int, dtype: str = "auto", device: str = "auto") -> RewardModel:
     """A reward model on the trunk of a causal language model; its score head starts from `seed` with std 1 / sqrt(H + 1)."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers import AutoConfig
 
-    config = guarded(AutoConfig.from_pretrained, path_or_name)
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(
-            f"transformers has no {config.model_type} class for sequence classification",
-            where=str(path_or_name),
-            why="a reward model must load with AutoModelForSequenceClassification",
-            fix="train the reward model from another base: llama, qwen2, mistral and gpt_neox are among those that have one",
-        )
-    hf = _network(AutoModelForSequenceClassification, path_or_name, dtype, device, fresh=("score",), num_labels=1)
+    given = adapter_files.base_of(path_or_name) if adapter_files.is_adapter(path_or_name) else path_or_name
+    config = guarded(AutoConfig.from_pretrained, given)
+    auto = classifiers.auto_for(config)
+    if not classifiers.known_to_transformers(config):
+        log.warning(
+            "transformers has no class of its own for a %s reward model: it loads here, and elsewhere through AutoModel and "
+            "`score.weight` (docs/models.md)", config.model_type,
+        )  # fmt: skip
+    hf = _network(auto, path_or_name, dtype, device, fresh=("score",), num_labels=1)
     return scored(hf, seed)
 
 
@@ -139,14 +141,14 @@ def merge_adapter(folder: str | Path, target: Path, *, base: str | None = None) 
     `base` is used in place of the one the adapter names. Weights keep the base's precision; the tokenizer is the adapter's, or
     the base's. An adapter of a sequence classifier gives a reward model, its score head taken from the adapter.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     base = adapter_files.base_of(folder, base)
     config = guarded(AutoConfig.from_pretrained, base)
     own = next((name for name, dtype in DTYPES.items() if dtype == getattr(config, "dtype", None)), "float32")
     if adapter_files.is_reward(folder):
         named: dict[str, Any] = {"fresh": ("score", "classifier"), "num_labels": 1}
-        hf = _merged(AutoModelForSequenceClassification, folder, base, own, "cpu", **named)
+        hf = _merged(classifiers.auto_for(config), folder, base, own, "cpu", **named)
         model: Trunk = RewardModel(hf)
     else:
         model = Policy(_merged(AutoModelForCausalLM, folder, base, own, "cpu"))
@@ -159,7 +161,7 @@ def _merged(auto: Any, folder: str | Path, base: str, dtype: str, device: str, *
         hf = _network(auto, base, "float64" if dtype == "float64" else "float32", device, **named)
     except UserError as error:
         raise adapter_files.no_base(folder, f"{base}: {error.what}") from error
-    return adapter_files.apply(hf, folder).to(resolve_dtype(dtype, resolve_device(device)))
+    return adapter_files.apply(hf, folder, resolve_dtype(dtype, resolve_device(device)))
 
 
 def resolve_device(device: str) -> str:

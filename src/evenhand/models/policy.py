@@ -5,21 +5,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Set
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from evenhand.errors import UserError
 from evenhand.models import divergence
 from evenhand.models.backbone import Trunk
 from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import States, padded_states
-from evenhand.models.layout_check import head_problem
+from evenhand.models.layout_check import head_problem, logits_problem
 from evenhand.models.token_positions import Cells
 from evenhand.types import Batch, Head, ModelOut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def router_loss_weight(config: Any) -> float | None:
+    """The weight of the load-balancing loss that transformers adds for a mixture of experts; None where it adds none."""
+    text = config.get_text_config()
+    weight = getattr(text, "router_aux_loss_coef", None)
+    return float(weight) if getattr(text, "output_router_logits", False) and weight else None
 
 
 class Policy(Trunk):
@@ -38,6 +46,12 @@ class Policy(Trunk):
         self.head_mode = "logits"
         self._head: LogitsHead | FusedHead = LogitsHead()
         self._settle_head()
+        if (weight := router_loss_weight(hf.config)) is not None:
+            warnings.warn(
+                f"the auxiliary loss of {type(hf).__name__}'s routers (weight {weight:g}, output_router_logits) is off here: the "
+                "objective alone is minimised",
+                stacklevel=2,
+            )
 
     def compared_to(self, frozen: Policy) -> Self:
         """The same policy, which from now on also gives `Head.KL`: its exact KL to `frozen`, a policy over the same tokens.
@@ -90,6 +104,10 @@ class Policy(Trunk):
                 self.head_mode, self._head = "fused", head
                 return
             head.remove()
+        if (broken := logits_problem(self.hf)) is not None:
+            raise UserError(
+                f"{type(self.hf).__name__} cannot be trained on completions: {broken}", fix="use another architecture"
+            )
         warnings.warn(f"{type(self.hf).__name__} computes full logits, correct but slower: {problem}", stacklevel=2)
 
     def refuse_unknown(self, reads: Set[Head]) -> None:

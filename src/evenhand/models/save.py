@@ -6,13 +6,15 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evenhand.models.adapter_layers import merged
+from evenhand.models.adapter_layers import adapted, merged
 from evenhand.models.artifacts import as_eos, readable_by_all
 from evenhand.models.backbone import Trunk
+from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.heads import RewardModel, ValuePolicy
 from evenhand.models.library_logging import quietly
 
@@ -31,7 +33,7 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collecti
     try:
         if tokenizer is not None and isinstance(model, RewardModel):
             tokenizer = _with_safe_padding(model, tokenizer)
-        with quietly(), merged(model.hf):
+        with quietly(), _merged(model):
             model.hf.save_pretrained(partial)
         if stop_ids and model.hf.can_generate():
             _ending_at(stop_ids, model.hf.generation_config).save_pretrained(partial)
@@ -43,6 +45,21 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collecti
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _merged(model: Trunk) -> Iterator[None]:
+    """Inside, adapters are merged into the weights, and the network computes what it did with them beside it."""
+    hf: Any = model.hf
+    if not adapted(hf):
+        yield
+        return
+    live = Original.of(hf, hf.config.get_text_config().vocab_size)
+    with merged(hf):
+        if live.finite:  # weights that have diverged are saved as they are
+            allowed = None if hf.dtype.itemsize >= 4 else ROUNDED
+            live.compare(hf, what="merging the adapter", where="save", fix="train with `adapter: null`", allowed=allowed)
+        yield
 
 
 def safe_pad_id(tokenizer: Any) -> int | None:

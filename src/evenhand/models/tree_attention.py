@@ -36,7 +36,8 @@ class Tree:
         window = None if rule.window is None or rule.window >= depth(self.layout) else rule.window
         if q.is_cuda and flex.works:
             return flex(self, q, k, v, window, rule)
-        groups = None if q.device.type != "cpu" or window or rule.softcap else tree_attention_flash.branches(self.layout)
+        plain = q.device.type == "cpu" and not window and not rule.softcap and q.shape[-1] == v.shape[-1]
+        groups = tree_attention_flash.branches(self.layout) if plain else None
         if groups is not None:
             return tree_attention_flash.TreeFlash.apply(q, k, v, groups, rule.scale).transpose(1, 2)
         return self.blocks.attend(q, k, v, scale=rule.scale, window=window, softcap=rule.softcap)

@@ -12,7 +12,7 @@ from evenhand.spec.experiment import Experiment
 def held_equal(experiment: Experiment) -> list[str]:
     """What every arm has in common, in words."""
     e, sampling = experiment, experiment.evaluation.sampling
-    truncated = "" if sampling.top_p == 1 and sampling.top_k == 0 else f", top-p {sampling.top_p:g}, top-k {sampling.top_k}"
+    truncated = f", {sampling.cuts}" if sampling.cuts else ""
     return [
         f"{_start(e)}, with one tokenizer and one template, and draws its training rows from one data set in the order of "
         "its seed.",

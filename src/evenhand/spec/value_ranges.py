@@ -61,6 +61,7 @@ SAMPLING: Mapping[str, Range] = {
     "temperature": STRENGTH,
     "top_p": NUCLEUS,
     "top_k": MAYBE,
+    "min_p": Range("it is a share of the likeliest token's probability", low=0, below=1),
 }
 PARAMETERS: Mapping[str, Range] = {
     **dict.fromkeys(("low", "high", "clip", "dual_clip", "value_clip", "importance", "refill", "kl_target"), MAYBE),

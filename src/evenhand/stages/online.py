@@ -174,5 +174,5 @@ def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, A
 
 def log_prob(completion: Completion, sampled: SamplingConfig) -> float | None:
     """Nats of the whole answer under the policy; None when it was sampled from another distribution than the policy's own."""
-    plain = sampled.temperature == 1.0 and sampled.top_p == 1.0 and sampled.top_k == 0
+    plain = sampled.temperature == 1.0 and not sampled.cuts
     return sum(completion.behaviour_logp) if plain and completion.behaviour_logp is not None else None

@@ -45,15 +45,23 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 are off."""
+    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1, `top_k` 0 and `min_p` 0 are off."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+
+    @property
+    def cuts(self) -> str:
+        """How unlikely tokens are cut off, in words; empty where none are."""
+        common = f"top-p {self.top_p:g}, top-k {self.top_k}" if self.top_p < 1 or self.top_k > 0 else ""
+        return ", ".join(filter(None, [common, f"min-p {self.min_p:g}" if self.min_p else ""]))
 
     def sampler(self, max_tokens: int, *, seed: int = 0) -> Sampling:
         """What an engine is asked for."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=max_tokens, seed=seed)
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "min_p": self.min_p}
+        return Sampling(**drawn, max_tokens=max_tokens, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

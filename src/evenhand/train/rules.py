@@ -249,8 +249,8 @@ _ALL = (
         measures="distance from 1 of the mean probability ratio to the sampled policy, mean of 5 steps",
         seen="the mean probability ratio is {value} away from 1 (limit {limit})",
         means="trainer and sampler disagree about the sampled tokens: the gradient is that of another policy",
-        normal="with top_p or top_k below their full range, and after many updates on one rollout",
-        fix="sample with top_p 1 and top_k 0, set `importance: 2`, or use fewer `updates`; check the precision of the sampler",
+        normal="with top_p, top_k or min_p cutting tokens off, and after many updates on one rollout",
+        fix="sample without top_p, top_k, min_p, set `importance: 2`, or use fewer `updates`; check the precision of the sampler",
     ),
     Rule(
         name="grad_spike", value=_spike, limit=20.0,

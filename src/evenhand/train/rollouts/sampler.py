@@ -41,7 +41,7 @@ class Exploration:
         False
         """
         used = set(self.temperatures) or {sampling.temperature}
-        return self.partner == NONE and sampling.top_p == 1.0 and sampling.top_k == 0 and used == {temperature}
+        return self.partner == NONE and not sampling.truncates and used == {temperature}
 
 
 @dataclass(kw_only=True)
