@@ -55,12 +55,10 @@ def test_padded_rows_are_scored_at_their_last_token() -> None:
 
 
 def test_transformers_own_classes_are_used_where_there_are_any() -> None:
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, ViTConfig
 
     assert classifiers.auto_for(tiny_config("llama")) is AutoModelForSequenceClassification
     assert classifiers.known_to_transformers(tiny_config("llama"))
     assert not classifiers.known_to_transformers(tiny_config("granite"))
     with pytest.raises(UserError, match="no language model of the kind vit"):
-        from transformers import ViTConfig
-
         classifiers._classifier(ViTConfig())

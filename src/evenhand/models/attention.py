@@ -116,8 +116,8 @@ def _mask(*args: Any, local_size: int | None = None, **named: Any) -> Tensor | N
     if seen is None:
         return sdpa_mask(*args, **named)
     mask = sdpa_mask(*args, **{**named, "allow_is_causal_skip": False})
-    assert mask is not None, "only a mask that may be skipped can be absent"
-    seen.masks.append(mask)  # kept alive, so that its memory stays its own
+    if mask is not None:
+        seen.masks.append(mask)  # kept alive, so that its memory stays its own
     seen.windows[_memory(mask)] = local_size
     return mask
 
