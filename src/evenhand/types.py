@@ -21,10 +21,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. `role` is system, user, assistant or tool."""
+    """One turn of a conversation. `role` is system, user, assistant or tool.
+
+    `extra`: what the turn says beside its text, as JSON under the names that chat templates read: `reasoning_content` (thoughts),
+    `tool_calls`, `tool_call_id`, `name`. `train`: False takes a turn of the assistant out of what is learned. `prefill`: True on
+    the last turn of a prompt that the answer continues, inside the same turn.
+    """
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    train: bool = True
+    prefill: bool = False
+
+    @property
+    def text(self) -> str:
+        """Thoughts, text and tool calls, for people and for text metrics.
+
+        >>> Message("assistant", "Noon.", {"reasoning_content": "I look at the clock."}).text
+        'I look at the clock.\\nNoon.'
+        """
+        if not self.extra:
+            return self.content
+        calls = [json.dumps(call, ensure_ascii=False, sort_keys=True) for call in self.extra.get("tool_calls", ())]
+        return "\n".join(filter(None, (self.extra.get("reasoning_content"), self.content, *calls)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The turn as a chat template takes it."""
+        return {"role": self.role, "content": self.content, **self.extra}
 
 
 Content = str | tuple[Message, ...]
@@ -33,26 +57,37 @@ Content = str | tuple[Message, ...]
 
 def content_text(content: Content) -> str:
     """Readable text of either form; for showing and for text metrics, never for tokenising."""
-    return content if isinstance(content, str) else "\n".join(m.content for m in content)
+    return content if isinstance(content, str) else "\n".join(m.text for m in content)
 
 
-def content_id(content: Content) -> str:
-    """A stable 16-hex-digit name of a prompt's content."""
-    plain = content if isinstance(content, str) else [[m.role, m.content] for m in content]
-    return hashlib.blake2b(json.dumps(plain, ensure_ascii=False).encode(), digest_size=8).hexdigest()
+def content_id(content: Content, options: Mapping[str, Any] | None = None) -> str:
+    """A stable 16-hex-digit name of a prompt's content, and of the template's arguments that go with it."""
+    plain: Any = content if isinstance(content, str) else [_named(m) for m in content]
+    plain = [plain, options] if options else plain
+    return hashlib.blake2b(json.dumps(plain, ensure_ascii=False, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _named(message: Message) -> list[Any]:
+    """What tells a turn from others."""
+    more = [*([message.extra] if message.extra else []), *(["prefill"] if message.prefill else [])]
+    return [message.role, message.content, *more]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What the model is asked. `meta` carries JSON values a reward may need (an answer, a topic, a source)."""
+    """What the model is asked. `meta` carries JSON values a reward may need (an answer, a topic, a source).
+
+    `options`: arguments of the chat template that belong to this prompt: `tools` (schemas), `enable_thinking` and the like.
+    """
 
     content: Content
     id: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.id:
-            object.__setattr__(self, "id", content_id(self.content))
+            object.__setattr__(self, "id", content_id(self.content, self.options))
 
     @property
     def text(self) -> str:

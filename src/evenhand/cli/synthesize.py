@@ -208,11 +208,11 @@ def open_chat(
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file as they are."""
-    from evenhand.data.readers import read_rows
+    from evenhand.data.readers import good_rows
 
     if not path.is_file():
         raise UserError("there is no such file", where=str(path))
-    return (dict(row) for _, row in read_rows(path))
+    return (dict(row) for _, row in good_rows(path))
 
 
 def _share(text: str) -> list[str] | float:

@@ -14,6 +14,9 @@ from evenhand.types import Group, Prompt
 SOFT = "soft"
 """The part in which a pair carries (p, 1 - p), the chances of its answers to be preferred, as a label to learn from."""
 
+MARGIN = "margin"
+"""The part in which a pair carries the margin that the data ask of its scores (TRL's column `margin`), the same for both."""
+
 
 def prompts(groups: Iterable[Group]) -> list[Group]:
     """Each distinct prompt once, in order of first appearance, without completions."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.data import chat_cleaning
 from evenhand.data.formats import FORMATS, WEIGHT, Format, Kind
-from evenhand.data.rows import look
+from evenhand.data.values import listed, look
 from evenhand.errors import UserError
 from evenhand.types import Group
 
@@ -19,6 +20,10 @@ _USUAL = (
 )  # fmt: skip
 _TELLING = ("chosen", "rejected", "completion", "completions", "response", "messages", "conversations", "label", "scores")
 """Columns whose presence says that a dataset is meant to hold more than prompts."""
+
+
+_COMPARED, _LONGEST_NAME = 50, 40
+"""How many columns are looked at for misspellings, and the longest name of one."""
 
 
 def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[str, str] | None = None) -> Format:
@@ -39,7 +44,7 @@ def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[
         raise UserError(
             f"the columns fit more than one format: {', '.join(f.name for f in best)}",
             where=where,
-            why=f"the columns are {', '.join(seen)}",
+            why=f"the columns are {listed(seen)}",
             fix=f"say which: format: {best[0].name}",
         )
     _refuse_repeated_prompt(best[0], renamed, where)
@@ -62,8 +67,8 @@ def _unknown(seen: Mapping[str, int], where: str) -> UserError:
     fields = frozenset(field for f in FORMATS.values() for field in (*f.fields, *f.optional))
     near = {
         c: difflib.get_close_matches(c.lower(), fields, n=1, cutoff=0.75)
-        for c in seen
-        if c not in fields and not c.endswith("_id")
+        for c in itertools.islice(seen, _COMPARED)
+        if c not in fields and not c.endswith("_id") and len(c) <= _LONGEST_NAME
     }
     renames = {names[0]: column for column, names in near.items() if names}
     fix = "name the columns, for example columns: {prompt: question, completion: answer}"
@@ -71,7 +76,7 @@ def _unknown(seen: Mapping[str, int], where: str) -> UserError:
         said = " and ".join(f"'{field}' by '{column}'" for field, column in renames.items())
         fix = f"did you mean {said}? Then columns: {{{', '.join(f'{f}: {c}' for f, c in renames.items())}}}"
     return UserError(
-        f"no known format has the columns {', '.join(seen) or '(none)'}",
+        f"no known format has the columns {listed(seen) or '(none)'}",
         where=where,
         why=f"known are {', '.join(_USUAL)}, and others like them ({len(FORMATS)} in all)",
         fix=fix,
@@ -96,7 +101,8 @@ def _refuse_repeated_prompt(format_: Format, rows: Sequence[Mapping[str, Any]], 
 
 def _refuse_near_miss(format_: Format, seen: Mapping[str, int], where: str) -> None:
     """A misspelt column must not turn preference pairs into bare prompts."""
-    for column in (c for c in seen if c not in (*format_.fields, *format_.optional)):
+    known_fields = {*format_.fields, *format_.optional}
+    for column in itertools.islice((c for c in seen if c not in known_fields and len(c) <= _LONGEST_NAME), _COMPARED):
         near = difflib.get_close_matches(column.lower(), _TELLING, n=1, cutoff=0.8)
         if near and (near[0] != column or format_.kind is Kind.PROMPTS) and near[0] not in format_.fields:
             known = "has no partner" if seen[column] else "is empty"

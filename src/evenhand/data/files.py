@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.decode import check_regular
 from evenhand.data.recipes import recipe, with_recipe
 
 
@@ -28,4 +29,7 @@ def local_files(source: Mapping[str, Any] | str) -> list[Path]:
 
 
 def _existing(names: Any) -> list[Path]:
-    return [path for path in (Path(str(name)).expanduser() for name in names) if path.exists()]
+    found = [path for path in (Path(str(name)).expanduser() for name in names) if path.exists()]
+    for path in found:
+        check_regular(path)
+    return found

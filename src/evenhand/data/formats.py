@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from evenhand.data import parsers
+from evenhand.data.columns import COLUMNS, with_columns
+from evenhand.data.convert import MARGIN
 from evenhand.data.rows import Row
 from evenhand.registry import Registry
 from evenhand.types import Group
@@ -48,7 +50,8 @@ class Format:
 
     def groups(self, row: Row) -> list[Group]:
         """The groups of one row; raises BadRow."""
-        return self.parse(row, meta=row.meta((*self.fields, *self.optional)))
+        made = self.parse(row, meta=row.meta((*self.fields, *self.optional)))
+        return made if self.kind is Kind.GROUPS else with_columns(row, made)
 
 
 # what values decide -----------------------------------------------------------------------------------------------------
@@ -110,6 +113,12 @@ def _prompt_formats() -> list[Format]:
         table.append(
             Format(f"open {name}", Kind.PROMPTS, (name,), parse, "waiting for an answer", ("system",), _ends(name, False))
         )
+    context = partial(parsers.prompt_only, name="context_messages")
+    table.append(Format("context_messages", Kind.PROMPTS, ("context_messages",), context, "waiting for an answer"))
+    for name in ("input", "context_messages"):
+        parse = partial(parsers.referenced, name=name)
+        fields = (name, "label")
+        table.append(Format("/".join(fields), Kind.PROMPTS, fields, parse, "with a reference answer", (), _no_instruction))
     return table
 
 
@@ -148,7 +157,7 @@ def _binary_formats(demonstrations: Sequence[Format]) -> list[Format]:
 
 
 def _comparison_formats() -> list[Format]:
-    both, graded = ("chosen", "rejected"), _GRADES
+    both, graded = ("chosen", "rejected"), (*_GRADES, MARGIN)
     table = [
         Format("prompt/chosen/rejected", Kind.PAIRS, ("prompt", *both), parsers.pair, _EXPLICIT, graded),
         Format("chosen/rejected", Kind.PAIRS, both, parsers.pair_implicit, "prompt is the shared prefix", graded),
@@ -165,13 +174,20 @@ def _comparison_formats() -> list[Format]:
         table.append(
             Format("/".join(fields), Kind.PAIRS, fields, parse, "conversation explicit", (*graded, "system"), _ends(name, False))
         )
+    context = partial(parsers.pair, prompt_name="context_messages")
+    fields = ("context_messages", *both)
+    table.append(Format("/".join(fields), Kind.PAIRS, fields, context, _EXPLICIT, graded))
+    fields = ("instruction", "generations", "ratings")
+    table.append(
+        Format("/".join(fields), Kind.RANKINGS, fields, parsers.instruction_ranking, "rated", _BELOW, lambda r: "chosen" not in r)
+    )
     for scores, note in (("scores", "scored"), ("ranks", "ranked, 1 is best")):
         fields = ("prompt", "completions", scores)
         table.append(Format("/".join(fields), Kind.RANKINGS, fields, parsers.ranking, note))
     table += [
         Format("prompt/completions", Kind.RANKINGS, ("prompt", "completions"), parsers.ranking, "unscored"),
         Format("evenhand", Kind.GROUPS, ("prompt", "id", "meta", "completions", "scores", "parts"), parsers.canonical,
-               "written by evenhand", (), _is_canonical),
+               "written by evenhand", ("options",), _is_canonical),
     ]  # fmt: skip
     return table
 
@@ -179,7 +195,7 @@ def _comparison_formats() -> list[Format]:
 def _table() -> dict[str, Format]:
     demonstrations = _demonstration_formats()
     rows = [*_comparison_formats(), *_binary_formats(demonstrations), *demonstrations, *_prompt_formats()]
-    return {f.name: f for f in rows}
+    return {f.name: f if f.kind is Kind.GROUPS else replace(f, optional=(*f.optional, *COLUMNS)) for f in rows}
 
 
 FORMATS = Registry[Format]("data format", named_by=("format",))

@@ -14,10 +14,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.decode import byte_lines, check_regular
+from evenhand.data.values import shown
 from evenhand.errors import UserError
 from evenhand.types import Completion, Content, Finish, Group, Message, Prompt
 
@@ -34,20 +36,56 @@ def group_to_json(group: Group) -> dict[str, Any]:
         "prompt": _content_to_json(group.prompt.content),
         "id": group.prompt.id,
         "meta": dict(group.prompt.meta),
+        **({"options": dict(group.prompt.options)} if group.prompt.options else {}),
         "completions": [_completion_to_json(c) for c in group.completions],
         "scores": [_number_to_json(s) for s in group.scores],
         "parts": {name: [_number_to_json(v) for v in values] for name, values in group.parts.items()},
     }
 
 
+class NotCanonical(ValueError):
+    """A row that `group_to_json` does not write; `key` is the place in it."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(f"'{key}' {what}")
+        self.key = key
+
+
 def group_from_json(row: Mapping[str, Any]) -> Group:
-    """The inverse of `group_to_json`; raises KeyError, TypeError or ValueError on a row of another form."""
-    return Group(
-        prompt=Prompt(content=_content_from_json(row["prompt"]), id=row["id"], meta=row["meta"]),
-        completions=tuple(_completion_from_json(c) for c in row["completions"]),
-        scores=tuple(_number_from_json(s) for s in row["scores"]),
-        parts={name: tuple(_number_from_json(v) for v in values) for name, values in row["parts"].items()},
-    )
+    """The inverse of `group_to_json`; raises NotCanonical on a row of another form."""
+    if not isinstance(row, Mapping):
+        raise NotCanonical("row", f"is {shown(row)}, not an object")
+    if missing := [key for key in FIELDS if key not in row]:
+        raise NotCanonical(missing[0], "is missing")
+    text, lists, objects = (str, "text"), (list | tuple, "a list"), (Mapping, "an object")
+    answers, parts = _kind(row["completions"], lists, "completions"), _kind(row["parts"], objects, "parts")
+    try:
+        return Group(
+            prompt=Prompt(
+                content=_content_from_json(row["prompt"], "prompt"),
+                id=_kind(row["id"], text, "id"),
+                meta=_kind(row["meta"], objects, "meta"),
+                options=_kind(row.get("options", {}), objects, "options"),
+            ),
+            completions=tuple(_completion_from_json(c, f"completions[{i}]") for i, c in enumerate(answers)),
+            scores=_numbers(row["scores"], "scores"),
+            parts={name: _numbers(values, f"parts.{name}") for name, values in parts.items()},
+        )
+    except NotCanonical:
+        raise
+    except ValueError as error:  # lengths that differ, or text that no encoding holds
+        raise NotCanonical("completions", str(error)) from None
+
+
+def _kind(value: Any, kind: tuple[Any, str], key: str) -> Any:
+    """The value, which must be of a kind: a type and what to call it; true and false are no numbers."""
+    if not isinstance(value, kind[0]) or (isinstance(value, bool) and kind[0] is not bool):
+        raise NotCanonical(key, f"is {shown(value)}, not {kind[1]}")
+    return value
+
+
+def _numbers(values: Any, key: str) -> tuple[float, ...]:
+    return tuple(_number_from_json(v, key) for v in _kind(values, (list | tuple, "a list"), key))
 
 
 def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
@@ -83,19 +121,19 @@ def read_groups(path: str | Path) -> list[Group]:
 def iter_groups(path: str | Path) -> Iterator[Group]:
     """`read_groups` one at a time, for files larger than memory."""
     path = Path(path)
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    check_regular(path)
     if not path.is_file():
         raise UserError("no such file", where=str(path), fix="give a file written by write_groups")
-    with opener(path, "rb") as lines:  # bytes: a line ends at "\n" only, never at U+2028 or "\r"
-        for number, line in enumerate(lines, 1):
-            try:
-                yield group_from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"not a canonical group ({type(error).__name__}: {error})",
-                    where=f"{path.name}:{number}",
-                    fix=f"each line needs {', '.join(FIELDS)}; load other files with evenhand.data.load",
-                ) from error
+    for number, line in byte_lines(path):  # bytes: a line ends at "\n" only, never at U+2028 or "\r"
+        try:
+            group = group_from_json(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"not a canonical group ({type(error).__name__}: {error})",
+                where=f"{path.name}:{number}",
+                fix=f"each line needs {', '.join(FIELDS)}; load other files with evenhand.data.load",
+            ) from error
+        yield group
 
 
 def _compressor(path: Path, raw: io.BufferedWriter) -> Any:
@@ -114,12 +152,49 @@ def _line(row: Mapping[str, Any]) -> bytes:
         return json.dumps(row).encode() + b"\n"
 
 
-def _content_to_json(content: Content) -> str | list[dict[str, str]]:
-    return content if isinstance(content, str) else [{"role": m.role, "content": m.content} for m in content]
+def _content_to_json(content: Content) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [_message_to_json(m) for m in content]
 
 
-def _content_from_json(value: str | list[dict[str, str]]) -> Content:
-    return value if isinstance(value, str) else tuple(Message(m["role"], m["content"]) for m in value)
+def _message_to_json(message: Message) -> dict[str, Any]:
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.extra:
+        row["extra"] = dict(message.extra)
+    if not message.train:
+        row["train"] = False
+    if message.prefill:
+        row["prefill"] = True
+    return row
+
+
+def _content_from_json(value: Any, key: str) -> Content:
+    if isinstance(value, str):
+        return value
+    turns = _kind(value, (list | tuple, "text or a list of messages"), key)
+    return tuple(_message_from_json(m, f"{key}[{i}]") for i, m in enumerate(turns))
+
+
+def _message_from_json(value: Any, key: str) -> Message:
+    row = _kind(value, (Mapping, "an object"), key)
+    text, boolean = (str, "text"), (bool, "true or false")
+    return Message(
+        _kind(row.get("role"), text, f"{key}.role"),
+        _kind(row.get("content"), text, f"{key}.content"),
+        _extra_from_json(row.get("extra", {}), f"{key}.extra"),
+        _kind(row.get("train", True), boolean, f"{key}.train"),
+        _kind(row.get("prefill", False), boolean, f"{key}.prefill"),
+    )
+
+
+def _extra_from_json(value: Any, key: str) -> Mapping[str, Any]:
+    row = _kind(value, (Mapping, "an object"), key)
+    for name, said in row.items():
+        if name == "tool_calls":
+            for call in _kind(said, (list | tuple, "a list"), f"{key}.{name}"):
+                _kind(call, (Mapping, "an object"), f"{key}.{name}")
+        else:
+            _kind(said, (str, "text"), f"{key}.{name}")
+    return row
 
 
 def _completion_to_json(completion: Completion) -> dict[str, Any]:
@@ -133,13 +208,22 @@ def _completion_to_json(completion: Completion) -> dict[str, Any]:
     return row
 
 
-def _completion_from_json(row: Mapping[str, Any]) -> Completion:
+def _completion_from_json(value: Any, key: str) -> Completion:
+    row = _kind(value, (Mapping, "an object"), key)
     tokens, logp = row.get("tokens"), row.get("behaviour_logp")
+    finish = row.get("finish", Finish.GIVEN.value)
+    ids = _kind(() if tokens is None else tokens, (list | tuple, "a list"), f"{key}.tokens")
+    if not all(type(t) is int and 0 <= t < 1 << 31 for t in ids):
+        raise NotCanonical(f"{key}.tokens", "holds what is no token id")
+    if logp is not None and (tokens is None or not isinstance(logp, list | tuple) or len(logp) != len(tokens)):
+        raise NotCanonical(f"{key}.behaviour_logp", "has not one value per token")
+    if not isinstance(finish, str) or finish not in set(Finish):
+        raise NotCanonical(f"{key}.finish", f"is {shown(finish)}, not {' or '.join(Finish)}")
     return Completion(
-        content=_content_from_json(row["content"]),
+        content=_content_from_json(row.get("content"), f"{key}.content"),
         tokens=None if tokens is None else tuple(tokens),
-        behaviour_logp=None if logp is None else tuple(_number_from_json(v) for v in logp),
-        finish=Finish(row.get("finish", Finish.GIVEN)),
+        behaviour_logp=None if logp is None else _numbers(logp, f"{key}.behaviour_logp"),
+        finish=Finish(finish),
     )
 
 
@@ -149,5 +233,12 @@ def _number_to_json(value: float) -> float | str | None:
     return ("inf" if value > 0 else "-inf") if math.isinf(value) else value
 
 
-def _number_from_json(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)
+def _number_from_json(value: Any, key: str) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf")):
+        raise NotCanonical(key, f"holds {shown(value)}, which is no number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise NotCanonical(key, "holds a number of hundreds of digits") from None

@@ -21,9 +21,10 @@ from evenhand.data.jsonl import group_to_json
 from evenhand.data.mix import Part, mix
 from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows
 from evenhand.data.recipes import with_recipe
-from evenhand.data.rows import BadRow, Row, look
+from evenhand.data.rows import BadRow, Row
 from evenhand.data.source import DataSource, Mixture, is_text, parse_mixture, parse_source
 from evenhand.data.steps import Stepped, run_steps
+from evenhand.data.values import look
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Group, Prompt
 
@@ -163,11 +164,13 @@ def recognise(spec: DataSource, sample: Sequence[Stepped], where: str) -> Format
     rows = [row for _, row in sample if not isinstance(row, BadRow)]
     for name, column in spec.columns.items():
         if rows and all(look(row, column) is None for row in rows):
-            seen = list(dict.fromkeys(c for row in rows for c in row))
+            seen = list(itertools.islice(dict.fromkeys(c for row in rows for c in row), SAMPLE))
             raise UserError(f"no column '{column}'", where=f"{where}.columns.{name}", fix=did_you_mean(column, seen))
     if spec.format:
         return FORMATS[spec.format]
     if not rows:
+        if spec.on_bad_row == "error" and (bad := [row for _, row in sample if isinstance(row, BadRow)]):
+            raise bad[0]
         raise _nothing(spec, where, [f"{row.where}: {row.what}" for _, row in sample if isinstance(row, BadRow)])
     return detect(rows, where=spec.label, columns=spec.columns)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.decode import parse_json, read_text
-from evenhand.data.readers import read_rows, type_of
+from evenhand.data.readers import good_rows, type_of
 from evenhand.errors import UserError
 
 KNOWN: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -30,7 +30,7 @@ def foreign(path: Path) -> str | None:
     if kind == "json" and (found := _table_by_name(path)):
         return found
     try:
-        rows = [row for _, row in read_rows(path)]
+        rows = [row for _, row in good_rows(path)]
     except UserError:
         return _numbers(path) if kind == "csv" else None
     if kind in ("csv", "tsv"):

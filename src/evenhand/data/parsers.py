@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evenhand.data import chat_cleaning
-from evenhand.data.jsonl import group_from_json
+from evenhand.data import chat_cleaning, rules
+from evenhand.data.convert import MARGIN
+from evenhand.data.jsonl import NotCanonical, group_from_json
 from evenhand.data.rows import Row
+from evenhand.data.values import shown
 from evenhand.types import Completion, Content, Group, Message, Prompt
 
 GRADES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"))
@@ -18,10 +20,21 @@ GRADES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")
 # building blocks --------------------------------------------------------------------------------------------------------
 
 
-def answered(prompt: Content, answers: Sequence[Content], scores: Sequence[float], meta: Mapping[str, Any]) -> Group:
-    """A group from contents."""
-    completions = tuple(Completion(content=a) for a in answers)
-    return Group(prompt=Prompt(content=prompt, meta=dict(meta)), completions=completions, scores=tuple(scores))
+def answered(
+    row: Row,
+    prompt: Content,
+    answers: Mapping[str, Content],
+    scores: Sequence[float],
+    meta: Mapping[str, Any],
+    *,
+    prompt_name: str = "prompt",
+    parts: Mapping[str, tuple[float, ...]] | None = None,
+) -> Group:
+    """A group from contents, each answer under the name of its field; raises BadRow for what no group may hold."""
+    if found := rules.broken(prompt, answers):
+        raise row.bad(found[0] or prompt_name, found[1])
+    completions = tuple(Completion(content=a) for a in answers.values())
+    return Group(prompt=Prompt(content=prompt, meta=dict(meta)), completions=completions, scores=tuple(scores), parts=parts or {})
 
 
 def _prompt_content(row: Row, name: str, *, chat: bool) -> Content:
@@ -37,11 +50,12 @@ def _prompt_content(row: Row, name: str, *, chat: bool) -> Content:
 
 
 def _without_open_turn(row: Row, name: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A prompt's transcript ends with an open "Assistant:"; the answer is to fill it."""
-    if turns[-1].role != "assistant" or turns[-1].content:
+    """A prompt's transcript ends with an open "Assistant:", which the answer is to fill, or to continue where words follow."""
+    if turns[-1].role != "assistant":
         raise row.bad(name, "the transcript does not end with an open 'Assistant:'", fix="set transcripts: verbatim")
-    _refuse_empty(row, name, turns[:-1])
-    return turns[:-1]
+    turns = turns if turns[-1].content else turns[:-1]
+    _refuse_empty(row, name, turns)
+    return turns
 
 
 def _refuse_empty(row: Row, name: str, turns: Sequence[Message]) -> None:
@@ -50,22 +64,22 @@ def _refuse_empty(row: Row, name: str, turns: Sequence[Message]) -> None:
         raise row.bad(name, f"turn {empty} of {len(turns)} ({turns[empty - 1].role}) is empty")
 
 
-def _continue(row: Row, prompt: Content, answers: Mapping[str, Content]) -> tuple[Content, list[Content]]:
+def _continue(row: Row, prompt: Content, answers: Mapping[str, Content]) -> tuple[Content, Mapping[str, Content]]:
     """Prompt and answers in one form: all text, or all turns with the prompt's own turns taken off the answers."""
     if isinstance(prompt, str) and all(isinstance(a, str) for a in answers.values()):
-        return prompt, list(answers.values())
+        return prompt, answers
     turns = {n: (Message("assistant", a),) if isinstance(a, str) else a for n, a in answers.items()}
     if isinstance(prompt, str):
         return _continue_text(row, prompt, turns)
     rest = {n: t[len(prompt) :] if t[: len(prompt)] == prompt else t for n, t in turns.items()}
     _refuse_strange(row, rest)
-    return prompt, list(rest.values())
+    return rules.opened(prompt), rest
 
 
-def _continue_text(row: Row, prompt: str, turns: Mapping[str, tuple[Message, ...]]) -> tuple[Content, list[Content]]:
+def _continue_text(row: Row, prompt: str, turns: Mapping[str, tuple[Message, ...]]) -> tuple[Content, Mapping[str, Content]]:
     """A prompt given as text beside conversations: it is the user's turn, or it repeats one of their shared turns."""
     if all(t[0].role == "assistant" for t in turns.values()):
-        return (Message("user", prompt),), list(turns.values())
+        return (Message("user", prompt),), turns
     shared = chat_cleaning.shared_turns(list(turns.values()))
     start = next(iter(turns.values()))[:shared]
     if not any(m.role == "user" and m.content.strip() == prompt.strip() for m in start):
@@ -74,7 +88,7 @@ def _continue_text(row: Row, prompt: str, turns: Mapping[str, tuple[Message, ...
         )
     rest = {n: t[shared:] for n, t in turns.items()}
     _refuse_strange(row, rest)
-    return start, list(rest.values())
+    return start, rest
 
 
 def _refuse_strange(row: Row, answers: Mapping[str, tuple[Message, ...]]) -> None:
@@ -104,11 +118,18 @@ def _grades(row: Row) -> tuple[float, float]:
     return chosen, rejected
 
 
+def _compared(row: Row, prompt: Content, answers: Mapping[str, Content], meta: Mapping[str, Any]) -> Group:
+    """A pair with its scores, and the margin that the data ask of their difference, if they do (TRL's column `margin`)."""
+    given = row.has("margin") and row.reading.grades != "ignore"
+    parts = {MARGIN: (row.number("margin"),) * 2} if given else {}
+    return answered(row, prompt, answers, _grades(row), meta, parts=parts)
+
+
 def pair(row: Row, prompt_name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
     """A preference pair with its prompt in a column of its own."""
     prompt = _prompt_content(row, prompt_name, chat=chat)
     prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
-    return [answered(prompt, answers, _grades(row), meta)]
+    return [_compared(row, prompt, answers, meta)]
 
 
 def pair_implicit(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
@@ -120,10 +141,10 @@ def pair_implicit(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     if len(kinds) != 1:
         raise row.bad("rejected", "chosen and rejected differ in form (text against turns)")
     prompt, answers = _split_text(row, sides) if kinds == {True} else _split_turns(row, sides)
-    return [answered(prompt, answers, _grades(row), meta)]
+    return [_compared(row, prompt, answers, meta)]
 
 
-def _split_turns(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Content]]:
+def _split_turns(row: Row, sides: Mapping[str, Any]) -> tuple[Content, Mapping[str, Content]]:
     shared = chat_cleaning.shared_turns(list(sides.values()))
     if not shared:
         raise row.bad("rejected", "shares no first turn with chosen, so there is no prompt", fix="add a prompt column")
@@ -131,10 +152,10 @@ def _split_turns(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Cont
     _refuse_empty(row, "chosen", prompt)
     rest = {n: t[shared:] for n, t in sides.items()}
     _refuse_strange(row, rest)
-    return prompt, list(rest.values())
+    return prompt, rest
 
 
-def _split_text(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Content]]:
+def _split_text(row: Row, sides: Mapping[str, Any]) -> tuple[Content, Mapping[str, Content]]:
     for name in sides:
         row.text(name)  # says which side is empty
     if sides["chosen"] == sides["rejected"]:
@@ -146,7 +167,7 @@ def _split_text(row: Row, sides: Mapping[str, Any]) -> tuple[Content, list[Conte
     for name, text in rest.items():
         if not text.strip():
             raise row.bad(name, "is nothing but the prompt that both sides share")
-    return shared, list(rest.values())
+    return shared, rest
 
 
 # demonstrations, binary feedback ----------------------------------------------------------------------------------------
@@ -158,7 +179,7 @@ def demonstration(
     """A prompt and one answer; `chat` makes strings turns of a conversation unless the reading says verbatim."""
     prompt = _prompt_content(row, prompt_name, chat=chat)
     prompt, answers = _continue(row, prompt, {answer_name: row.content(answer_name)})
-    return [answered(prompt, answers, (math.nan,), {**meta, **_final_answer(row, answer_name)})]
+    return [answered(row, prompt, answers, (math.nan,), {**meta, **_final_answer(row, answer_name)}, prompt_name=prompt_name)]
 
 
 def _final_answer(row: Row, name: str) -> dict[str, str]:
@@ -172,19 +193,19 @@ def _final_answer(row: Row, name: str) -> dict[str, str]:
 def instruction(row: Row, answer_name: str = "output", *, meta: Mapping[str, Any]) -> list[Group]:
     """Alpaca and Dolly rows: instruction, optional input or context below it, optional system and history, an answer."""
     prompt = _instruction_prompt(row, row.text("instruction"), _below(row))
-    return [answered(prompt, [_as_turn(prompt, row.text(answer_name))], (math.nan,), meta)]
+    return [answered(row, prompt, {answer_name: _as_turn(prompt, row.text(answer_name))}, (math.nan,), meta)]
 
 
 def instruction_prompt(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """An instruction without an answer."""
-    return [answered(_instruction_prompt(row, row.text("instruction"), _below(row)), (), (), meta)]
+    return [answered(row, _instruction_prompt(row, row.text("instruction"), _below(row)), {}, (), meta)]
 
 
 def instruction_pair(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """An instruction with a chosen and a rejected answer."""
     prompt = _instruction_prompt(row, row.text("instruction"), _below(row))
     prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
-    return [answered(prompt, answers, _grades(row), meta)]
+    return [_compared(row, prompt, answers, meta)]
 
 
 def _below(row: Row) -> str:
@@ -200,7 +221,7 @@ def instances(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
         if not isinstance(output, str) or not output.strip():
             raise row.bad("instances", f"instance {index} has no output text")
         prompt = _instruction_prompt(row, row.text("instruction"), str(item.get("input") or ""))
-        groups.append(answered(prompt, [_as_turn(prompt, output)], (math.nan,), meta))
+        groups.append(answered(row, prompt, {"instances": _as_turn(prompt, output)}, (math.nan,), meta))
     return groups
 
 
@@ -214,7 +235,7 @@ def _instruction_prompt(row: Row, text: str, more: str) -> Content:
 def _history(row: Row) -> tuple[Message, ...]:
     """Earlier turns as [[question, answer], ...]."""
     turns: list[Message] = []
-    for item in row.get("history") if row.has("history") else ():
+    for item in row.get("history") if row.has("history") else ():  # an empty list says nothing
         if not isinstance(item, list | tuple) or len(item) != 2 or not all(isinstance(t, str) for t in item):
             raise row.bad("history", "expected [[question, answer], ...]")
         turns += [Message("user", item[0]), Message("assistant", item[1])]
@@ -239,17 +260,22 @@ def conversation(row: Row, name: str = "messages", *, meta: Mapping[str, Any]) -
     turns = _with_system(row, row.messages(name))
     if turns[-1].role != "assistant":
         raise row.bad(name, f"ends with a turn of the {turns[-1].role}, not with an answer", fix="add the answer")
+    learned = [i for i, m in enumerate(turns) if m.role == "assistant" and m.train]
+    if not learned:
+        raise row.bad(name, "every turn of the assistant has weight 0, so that nothing would be learned")
+    turns = turns[: learned[-1] + 1]  # what comes after the last learned turn changes nothing about it
     if len(turns) < 2:
         raise row.bad(name, "has an answer but nothing before it")
-    return [answered(turns[:-1], [turns[-1:]], (math.nan,), meta)]
+    return [answered(row, turns[:-1], {name: turns[-1:]}, (math.nan,), meta, prompt_name=name)]
 
 
 def open_conversation(row: Row, name: str = "messages", *, meta: Mapping[str, Any]) -> list[Group]:
     """A conversation that waits for an answer."""
     turns = _with_system(row, row.messages(name))
-    if turns[-1].role == "assistant":
-        raise row.bad(name, "ends with an answer, but the others are prompts", fix="take the answer off")
-    return [answered(turns, (), (), meta)]
+    if turns[-1].role == "assistant" and not turns[-1].prefill:
+        fix = "take the answer off, or mark it as begun: prefix: true"
+        raise row.bad(name, "ends with an answer, but the others are prompts", fix=fix)
+    return [answered(row, turns, {}, (), meta, prompt_name=name)]
 
 
 def _with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -260,7 +286,7 @@ def conversation_pair(row: Row, name: str = "conversations", *, meta: Mapping[st
     """ShareGPT pairs: a conversation up to the question, and two answers to it."""
     prompt = _with_system(row, row.messages(name))
     prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
-    return [answered(prompt, answers, _grades(row), meta)]
+    return [_compared(row, prompt, answers, meta)]
 
 
 def labelled(groups: Sequence[Group], label: float) -> list[Group]:
@@ -271,35 +297,55 @@ def labelled(groups: Sequence[Group], label: float) -> list[Group]:
 # several answers, prompts, text -----------------------------------------------------------------------------------------
 
 
-def ranking(row: Row, prompt_name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
+def ranking(
+    row: Row, prompt_name: str = "prompt", answers_name: str = "completions", *, chat: bool = False, meta: Mapping[str, Any]
+) -> list[Group]:
     """Several answers with scores (null = unscored) or ranks (1 = best, turned into k - rank), or with neither."""
-    prompt = _prompt_content(row, prompt_name, chat=chat)
-    answers = {f"completions[{i}]": _answer(row, i, a) for i, a in enumerate(row.items("completions"))}
+    return [_ranked(row, _prompt_content(row, prompt_name, chat=chat), answers_name, meta)]
+
+
+def instruction_ranking(row: Row, answers_name: str = "generations", *, meta: Mapping[str, Any]) -> list[Group]:
+    """An instruction with several answers and their ratings, as distilabel writes them."""
+    return [_ranked(row, _instruction_prompt(row, row.text("instruction"), _below(row)), answers_name, meta)]
+
+
+def _ranked(row: Row, prompt: Content, name: str, meta: Mapping[str, Any]) -> Group:
+    answers = {f"{name}[{i}]": _answer(row, name, i, a) for i, a in enumerate(row.items(name))}
     prompt, contents = _continue(row, prompt, answers)
-    return [answered(prompt, contents, _ranking_scores(row, len(contents)), meta)]
+    return answered(row, prompt, contents, _ranking_scores(row, len(contents)), meta)
 
 
-def _answer(row: Row, index: int, value: Any) -> Content:
+def _answer(row: Row, name: str, index: int, value: Any) -> Content:
     if not isinstance(value, str):
-        return row.messages("completions", value)
+        return row.messages(name, value)
     if not value.strip():
-        raise row.bad("completions", f"answer {index + 1} is empty")
-    return value
+        raise row.bad(name, f"answer {index + 1} is empty")
+    return row.whole(name, value)
 
 
 def _ranking_scores(row: Row, count: int) -> tuple[float, ...]:
-    name = next((n for n in ("scores", "ranks") if row.has(n)), None)
+    name = next((n for n in ("scores", "ratings", "ranks") if row.has(n)), None)
     if name is None:
         return (math.nan,) * count
     values = row.items(name)
     if len(values) != count:
         raise row.bad(name, f"{len(values)} values for {count} completions", fix="give one per completion (null = unscored)")
     numbers = tuple(math.nan if v is None else row.as_number(name, v) for v in values)
-    return numbers if name == "scores" else tuple(count - n for n in numbers)
+    return tuple(count - n for n in numbers) if name == "ranks" else numbers
 
 
 def prompt_only(row: Row, name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
-    return [answered(_prompt_content(row, name, chat=chat), (), (), meta)]
+    prompt = rules.opened(_prompt_content(row, name, chat=chat))
+    return [answered(row, prompt, {}, (), meta, prompt_name=name)]
+
+
+def referenced(row: Row, name: str, *, meta: Mapping[str, Any]) -> list[Group]:
+    """A question and its reference answer in `label`, as OpenRLHF writes prompts for a checker: it is `answer` in meta."""
+    label = row.get("label")
+    if not isinstance(label, str | bool | int | float):
+        raise row.bad("label", f"expected a reference answer, found {shown(label)}")
+    prompt = rules.opened(_prompt_content(row, name, chat=True))
+    return [answered(row, prompt, {}, (), {**meta, "answer": label}, prompt_name=name)]
 
 
 def first_turn(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
@@ -307,17 +353,22 @@ def first_turn(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     questions = row.items("turns")
     if not all(isinstance(q, str) and q.strip() for q in questions):
         raise row.bad("turns", "expected a list of questions as text")
-    return [answered((Message("user", questions[0]),), (), (), {**meta, "turns": questions})]
+    asked = row.whole("turns", questions[0])
+    return [answered(row, (Message("user", asked),), {}, (), {**meta, "turns": questions})]
 
 
 def document(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """Running text: a demonstration with an empty prompt (load.py can take openings off it)."""
-    return [answered("", [row.text("text")], (math.nan,), meta)]
+    return [answered(row, "", {"text": row.text("text")}, (math.nan,), meta)]
 
 
 def canonical(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """A line that `write_groups` wrote."""
     try:
-        return [group_from_json(row.data)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise row.bad("completions", f"not a canonical group ({type(error).__name__}: {error})") from error
+        group = group_from_json(row.data)
+    except NotCanonical as error:
+        raise row.bad(error.key, f"not a group as evenhand writes it: {error}") from None
+    row.whole("prompt", group.prompt.text)
+    for completion in group.completions:
+        row.whole("completions", completion.text)
+    return [group]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.decode import parse_json, read_text, text_lines, unique
-from evenhand.data.rows import shown
+from evenhand.data.decode import LONGEST, byte_lines, check_regular, decode_line, parse_json, read_text, text_lines
+from evenhand.data.rows import BadRow
+from evenhand.data.values import listed, shown, shown_name
 from evenhand.errors import UserError, did_you_mean
 from evenhand.hub import hub_error
 
-Placed = tuple[str, Mapping[str, Any]]
-"""A row and its place: file and line, or file and position in a list."""
+Placed = tuple[str, Mapping[str, Any] | BadRow]
+"""A row, or the error of one that could not be read, and its place: file and line, or file and position in a list."""
 
 _HUB_HELP = "check the name and the network, or give the path of a local file"
 
@@ -23,14 +26,24 @@ _HUB_HELP = "check the name and the network, or give the path of a local file"
 def read_rows(path: Path, *, file_type: str = "", encoding: str = "utf-8", field: str = "") -> Iterator[Placed]:
     """The rows of a file of a known type, by its ending or by `file_type`.
 
-    `field` names the list inside a JSON object. Raises UserError with file and line when something cannot be read.
+    `field` names the list inside a JSON object. A row that cannot be read comes as its error, and the others follow; raises
+    UserError when the file as a whole cannot be read.
     """
+    check_regular(path)
     kind = file_type or type_of(path)
     if kind not in READERS:
         raise UserError(f"unknown file type '{kind}'", where=path.name, fix=did_you_mean(kind, READERS))
     if kind == "json":
         return _json(path, encoding, field)
     return READERS[kind](path, encoding)
+
+
+def good_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """`read_rows` for those who cannot go on after a bad row: its error is raised."""
+    for place, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise row
+        yield place, row
 
 
 def type_of(path: Path) -> str:
@@ -52,11 +65,15 @@ def type_of(path: Path) -> str:
 
 def _jsonl(path: Path, encoding: str) -> Iterator[Placed]:
     one = "each line must be one JSON object; a file that is one JSON list should end in .json"
-    for number, line in text_lines(path, encoding):
-        text = line.strip("\ufeff \t\r\n")
-        if text:
-            place = f"{path.name}:{number}"
-            yield place, _object(parse_json(text, path.name, line=number, fix=lambda error: one), place)
+    for number, line in text_lines(path, encoding, LONGEST):
+        place = f"{path.name}:{number}"
+        try:
+            if isinstance(line, UserError):
+                raise line
+            if text := line.strip("\ufeff \t\r\n"):
+                yield place, _object(parse_json(text, path.name, line=number, fix=lambda error: one), place)
+        except UserError as error:
+            yield place, BadRow.of(error)
 
 
 def _json(path: Path, encoding: str, field: str) -> Iterator[Placed]:
@@ -72,46 +89,68 @@ def _json(path: Path, encoding: str, field: str) -> Iterator[Placed]:
             )
         data = data[field]
     if not isinstance(data, list):
-        found = f"an object with {', '.join(list(data)[:8])}" if isinstance(data, Mapping) else shown(data)
+        found = f"an object with {listed(data, 8)}" if isinstance(data, Mapping) else shown(data)
         raise UserError(f"expected a list of objects, found {found}", where=path.name, fix="name the list in it: field: NAME")
     for index, row in enumerate(data):
         place = f"{path.name}[{index}]"
         yield place, _object(row, place)
 
 
-def _object(row: Any, place: str) -> Mapping[str, Any]:
+def _object(row: Any, place: str) -> Mapping[str, Any] | BadRow:
     if not isinstance(row, Mapping):
-        raise UserError(f"expected an object with named fields, found {shown(row)}", where=place)
+        return BadRow.of(UserError(f"expected an object with named fields, found {shown(row)}", where=place))
     return row
 
 
 def _csv(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Placed]:
+    """Cells under the names of the first line. A line that cannot be decoded spoils its own row alone."""
+    text, wrong = _csv_text(path, encoding)
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(read_text(path, encoding).lstrip("\ufeff"), newline=""), delimiter=delimiter)
-    header = next(reader, None)
-    if not header:
-        raise UserError("the file is empty", where=path.name, fix="the first line must name the columns")
-    _check_header(header, path.name)
-    line = reader.line_num
-    for cells in reader:
-        place, line = f"{path.name}:{line + 1}", reader.line_num
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise UserError(
-                f"{len(cells)} cells where the header names {len(header)}",
-                where=place,
-                fix="put cells with commas or line breaks in double quotes",
-            )
-        yield place, {name: _cell(value) for name, value in zip(header, cells, strict=True)}
+    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    try:
+        header = next(reader, None)
+        if not header:
+            raise UserError("the file is empty", where=path.name, fix="the first line must name the columns")
+        if 1 in wrong:
+            raise wrong[1]
+        _check_header(header, path.name)
+        line = reader.line_num
+        for cells in reader:
+            first, line = line + 1, reader.line_num
+            if cells:
+                error = next((wrong[n] for n in range(first, line + 1) if n in wrong), None) if wrong else None
+                yield f"{path.name}:{first}", BadRow.of(error) if error else _cells(header, cells, f"{path.name}:{first}")
+    except csv.Error as error:
+        raise UserError(f"not a table: {error}", where=f"{path.name}:{reader.line_num}", fix="check its quotes") from None
+
+
+def _csv_text(path: Path, encoding: str) -> tuple[str, dict[int, UserError]]:
+    """The text, and the errors of lines that cannot be decoded; those keep their commas and quotes."""
+    if "\n".encode(encoding) != b"\n":
+        return read_text(path, encoding), {}
+    lines, wrong = [], {}
+    for number, line in byte_lines(path):
+        try:
+            lines.append(decode_line(line, encoding, f"{path.name}:{number}"))
+        except UserError as error:
+            wrong[number] = error
+            lines.append(line.decode(encoding, errors="replace"))
+    return "".join(lines), wrong
+
+
+def _cells(header: list[str], cells: list[str], place: str) -> Mapping[str, Any] | BadRow:
+    if len(cells) != len(header):
+        what = f"{len(cells)} cells where the header names {len(header)}"
+        return BadRow.of(UserError(what, where=place, fix="put cells with commas or line breaks in double quotes"))
+    return {name: _cell(value) for name, value in zip(header, cells, strict=True)}
 
 
 def _check_header(header: list[str], name: str) -> None:
     """Every column has a name of its own, and the cells are cut where the file means them to be."""
-    twice = [column for column in header if column and header.count(column) > 1]
-    if twice:
+    twice = next((column for column, times in Counter(header).items() if column and times > 1), None)
+    if twice is not None:
         why = "which of the two is meant cannot be known"
-        raise UserError(f"two columns are named '{twice[0]}'", where=f"{name}:1", why=why, fix="rename one")
+        raise UserError(f"two columns are named '{shown_name(twice)}'", where=f"{name}:1", why=why, fix="rename one")
     other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), "")
     if other:
         fix = "say file_type: tsv" if other == "\t" else "save it with commas"
@@ -122,8 +161,8 @@ def _cell(value: str) -> Any:
     """A cell; one that holds a JSON list or object (messages, scores) is read as such, an empty one is missing."""
     if value[:1] in ("[", "{") and value[-1:] in ("]", "}"):
         try:
-            return json.loads(value, object_pairs_hook=unique)
-        except (ValueError, RecursionError):
+            return parse_json(value, "", fix=lambda error: "")
+        except UserError:
             return value  # text that happens to stand in brackets
     return value or None
 
@@ -137,7 +176,7 @@ def _parquet(path: Path, encoding: str) -> Iterator[Placed]:
         raise UserError(f"not a Parquet file: {error}", where=path.name) from error
     index = 0
     for batch in _batches(table, path):
-        for row in batch.to_pylist():
+        for row in _values(batch, path.name, index):
             yield f"{path.name}[{index}]", row
             index += 1
 
@@ -145,11 +184,25 @@ def _parquet(path: Path, encoding: str) -> Iterator[Placed]:
 def _batches(table: Any, path: Path) -> Iterator[Any]:
     names = table.schema_arrow.names
     if len(set(names)) < len(names):
-        raise UserError("two columns have one name", where=path.name, why=f"the columns are {', '.join(names)}", fix="rename one")
+        raise UserError("two columns have one name", where=path.name, why=f"the columns are {listed(names)}", fix="rename one")
     try:
         yield from table.iter_batches(batch_size=1024)
     except Exception as error:  # a page that cannot be read: again one of several unrelated types
         raise UserError(f"the Parquet file is damaged: {error}", where=path.name, fix="fetch it again") from error
+
+
+def _values(batch: Any, name: str, index: int) -> Iterator[Mapping[str, Any] | BadRow]:
+    """The rows of a batch; one by one where a value cannot be turned into Python's (no UTF-8, a date beyond year 9999)."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError, ArithmeticError):
+        pass
+    for i in range(len(batch)):
+        try:
+            yield from batch.slice(i, 1).to_pylist()
+        except (ValueError, OverflowError, ArithmeticError) as error:
+            yield BadRow.of(UserError(f"a value cannot be read: {error}", where=f"{name}[{index + i}]"))
 
 
 def _dataset(path: Path, encoding: str) -> Iterator[Placed]:
@@ -175,8 +228,22 @@ def dataset_rows(path: Path, split: str) -> Iterator[Placed]:
         data = data[_pick_split(list(data), split, str(path))]
     elif split and str(data.split or "") != split:
         raise UserError(f"there is no split '{split}': the folder holds one data set", where=str(path), fix="leave split out")
-    for index, row in enumerate(data):
+    for index, row in _whole(data, str(path)):
         yield f"{path.name}[{index}]", row
+
+
+def _whole(data: Any, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The numbered rows of a data set of the library; a UserError for whatever it raises while it reads them."""
+    rows = iter(data)
+    for index in itertools.count():
+        try:
+            row = next(rows, None)
+        except Exception as error:  # pyarrow's, an image decoder's, the network's: for one and the same cause
+            what = f"row {index} cannot be read"
+            raise hub_error(error, what, where=where, fix="check the data set by itself") from error
+        if row is None:
+            return
+        yield index, row
 
 
 def hub_rows(name: str, *, config: str, split: str, revision: str, streaming: bool, files: str = "") -> Iterator[Placed]:
@@ -191,14 +258,7 @@ def hub_rows(name: str, *, config: str, split: str, revision: str, streaming: bo
         raise hub_error(error, what, where=where, fix=_HUB_HELP) from error
     if isinstance(data, dict):
         data = data[_pick_split(list(data), split, name)]
-    rows = enumerate(data)
-    while True:
-        try:
-            index, row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:  # a stream that breaks off
-            raise hub_error(error, f"{what} to its end", where=where, fix=_HUB_HELP) from error
+    for index, row in _whole(data, f"hub {name}"):
         yield f"{name}[{index}]", row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def guessed(path: Path) -> tuple[dict[str, Any], str]:
         kind = type_of(path)
     except UserError:
         kind = ""
-    lines = [line for number, line in byte_lines(path) if number <= LOOKED_AT] if kind in ("", "text") else []
+    lines = [line for _, line in itertools.islice(byte_lines(path), LOOKED_AT)] if kind in ("", "text") else []
     if not _is_utf8(lines):
         source["encoding"] = "latin-1"
         notes.append("it is not UTF-8")

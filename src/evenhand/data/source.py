@@ -12,7 +12,7 @@ from typing import Any
 
 from evenhand.data.clean import check_options as check_clean
 from evenhand.data.convert import CONVERSIONS
-from evenhand.data.decode import check_encoding
+from evenhand.data.decode import check_encoding, check_regular
 from evenhand.data.documents import Cutting
 from evenhand.data.formats import FORMATS
 from evenhand.data.readers import READERS, type_of
@@ -280,7 +280,7 @@ def _is_hub_name(text: str) -> bool:
 
 def _must_exist(path: Path, where: str) -> None:
     if path.exists():
-        return
+        return check_regular(path)
     near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
     hint = near if near.startswith("did you") else "check the path (it is taken from the folder where the command runs)"
     raise UserError(f"no such file: {path}", where=where, fix=hint)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evenhand.data.readers import Placed
-from evenhand.data.rows import BadRow, Row, look, shown
+from evenhand.data.rows import BadRow, Row
+from evenhand.data.values import look, shown
 from evenhand.errors import UserError, did_you_mean
 
 RowStep = Callable[[Row, Mapping[str, Any]], Mapping[str, Any] | None]
