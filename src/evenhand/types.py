@@ -233,7 +233,8 @@ class Batch:
     `ids`, `positions` [T]; `completion_mask` [N, C] True on tokens that count (right-padded per completion).
     Optional fields, all float unless said: `ref_logp`, `old_logp`, `behaviour_logp`, `value`, `returns` [N, C];
     `advantage` [N, C] or [N, 1]; `score`, `weight` [N]; `pairs` [B, 2] int (chosen, rejected: indices into N) with
-    `margin`, `pair_weight` [B]; `statistics` named tensors computed over the whole optimizer step (KTO's z0, AOT's weights).
+    `margin`, `pair_weight` [B] and, where the data ask for it, `pair_margin` [B], the least difference of their scores;
+    `statistics` named tensors computed over the whole optimizer step (KTO's z0, AOT's weights).
     """
 
     ids: Tensor
@@ -251,6 +252,7 @@ class Batch:
     pairs: Tensor | None = None
     margin: Tensor | None = None
     pair_weight: Tensor | None = None
+    pair_margin: Tensor | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     denominator_only: bool = False
     """True when every row has a zero gradient: it counts in denominators and step statistics, and is never run for a gradient."""

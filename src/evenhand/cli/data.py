@@ -42,13 +42,16 @@ def preview(
     renderer, console = renderer_of(model, template), Console()
     console.print(stops(renderer), style="dim", markup=False, highlight=False, soft_wrap=True)
     for group in groups:
-        tokens = renderer.tokenise(group, max_prompt=max_prompt, max_completion=max_completion, supervise=supervise)
-        if supervise == "completion" and (lost := len(renderer.prompt_ids(group.prompt)) - len(tokens.prompt)):
-            console.print(f"the prompt is cut: its first {lost} tokens are lost", style="yellow")
-        for line in coloured(tokens, renderer):
-            console.print(line, soft_wrap=True)
-        for text in numbered(tokens) if ids else ():
-            console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+        done = renderer.tokenise_all([group], max_prompt=max_prompt, max_completion=max_completion, supervise=supervise)
+        for _, reason in done.dropped:
+            console.print(f"left out: {reason}", style="yellow", markup=False)
+        for tokens in done.groups:
+            if supervise == "completion" and (lost := len(renderer.prompt_ids(group.prompt)) - len(tokens.prompt)):
+                console.print(f"the prompt is cut: its first {lost} tokens are lost", style="yellow")
+            for line in coloured(tokens, renderer):
+                console.print(line, soft_wrap=True)
+            for text in numbered(tokens) if ids else ():
+                console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
         console.print()
 
 

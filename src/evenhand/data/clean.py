@@ -5,7 +5,6 @@ Every function keeps the order and says which groups went and why.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -102,7 +101,10 @@ def drop_crooked(groups: Sequence[Group]) -> Cleaned:
 
 
 def merge_turns(groups: Sequence[Group]) -> Cleaned:
-    """Join neighbouring turns of one speaker by a blank line; then drop what still does not alternate."""
+    """Join neighbouring turns of one speaker by a blank line; then drop what still does not alternate.
+
+    Turns that say more than text (thoughts, tool calls), and one that is learned beside one that is not, are not joined.
+    """
     joined = [
         replace(
             group,
@@ -121,7 +123,7 @@ def _crooked(group: Group) -> str:
     for completion in group.completions or (None,):
         turns = () if isinstance(prompt, str) else prompt
         if completion is not None and not isinstance(completion.content, str):
-            turns = (*turns, *completion.content)
+            turns = (*(turns[:-1] if turns and turns[-1].prefill else turns), *completion.content)
         roles = [m.role for m in turns]
         said = roles[1:] if roles[:1] == ["system"] else roles
         if "tool" not in said and said != [("user", "assistant")[i % 2] for i in range(len(said))]:
@@ -132,8 +134,14 @@ def _crooked(group: Group) -> str:
 def _joined(content: Content) -> Content:
     if isinstance(content, str):
         return content
-    turns = [(role, [m.content for m in run]) for role, run in itertools.groupby(content, key=lambda m: m.role)]
-    return tuple(Message(role, "\n\n".join(said)) for role, said in turns)
+    made: list[Message] = []
+    for turn in content:
+        last = made[-1] if made else None
+        if last and last.role == turn.role and last.train == turn.train and not (last.extra or turn.extra):
+            made[-1] = replace(turn, content=f"{last.content}\n\n{turn.content}")
+        else:
+            made.append(turn)
+    return tuple(made)
 
 
 def decontaminate(groups: Sequence[Group], against: Iterable[str], *, ngram: int = 13) -> Cleaned:

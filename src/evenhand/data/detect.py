@@ -47,7 +47,6 @@ def detect(sample: Sequence[Mapping[str, Any]], *, where: str, columns: Mapping[
             why=f"the columns are {listed(seen)}",
             fix=f"say which: format: {best[0].name}",
         )
-    _refuse_repeated_prompt(best[0], renamed, where)
     _refuse_near_miss(best[0], {name: seen[name] for row in renamed for name in row}, where)
     return best[0]
 
@@ -81,22 +80,6 @@ def _unknown(seen: Mapping[str, int], where: str) -> UserError:
         why=f"known are {', '.join(_USUAL)}, and others like them ({len(FORMATS)} in all)",
         fix=fix,
     )
-
-
-def _refuse_repeated_prompt(format_: Format, rows: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Answers that begin with the prompt would teach the model to repeat it."""
-    if format_.kind is not Kind.PAIRS or "prompt" not in format_.fields:
-        return
-    texts = [tuple(row.get(n) for n in ("prompt", "chosen", "rejected")) for row in rows]
-    if all(isinstance(t, str) and t.strip() for row in texts for t in row) and all(
-        chosen.startswith(prompt) and rejected.startswith(prompt) for prompt, chosen, rejected in texts
-    ):
-        raise UserError(
-            "chosen and rejected begin with the prompt in every row",
-            where=where,
-            why="the prompt would be learned as part of each answer",
-            fix="format: chosen/rejected takes the shared prefix as the prompt",
-        )
 
 
 def _refuse_near_miss(format_: Format, seen: Mapping[str, int], where: str) -> None:

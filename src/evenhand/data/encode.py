@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.chat_templates import adds_bos
+from evenhand.errors import UserError
 
 _ANCHORS = ("\n", ".", "a", "0")
 
@@ -75,12 +76,28 @@ class Encoder:
 
 
 def generation_stops(tokenizer: Any) -> frozenset[int]:
-    """The eos ids of the generation config lying beside the tokenizer, if the tokenizer came from a folder with one."""
-    path = Path(tokenizer.name_or_path or ".") / "generation_config.json"
-    if not tokenizer.name_or_path or not path.is_file():
+    """The eos ids of the generation config beside the tokenizer, or of the model's config where that alone has them."""
+    if not tokenizer.name_or_path:
         return frozenset()
-    eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
+    for name in ("generation_config.json", "config.json"):
+        path = Path(tokenizer.name_or_path) / name
+        if path.is_file() and (found := _eos_ids(path)):
+            return found
+    return frozenset()
+
+
+def _eos_ids(path: Path) -> frozenset[int]:
+    """The eos ids of a config, that of its text model where it has several; none where it says nothing."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"not valid JSON: {error}", where=str(path), fix="fetch the model's folder again") from None
+    inner = config.get("text_config") if isinstance(config, dict) else None
+    eos = next((c["eos_token_id"] for c in (config, inner) if isinstance(c, dict) and c.get("eos_token_id") is not None), None)
+    ids = [] if eos is None else eos if isinstance(eos, list) else [eos]
+    if not all(type(i) is int for i in ids):
+        raise UserError(f"eos_token_id is {eos!r}", where=str(path), fix="it is a token's id, or a list of them")
+    return frozenset(ids)
 
 
 def fingerprint(tokenizer: Any, *extra: Any) -> str:

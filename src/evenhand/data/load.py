@@ -25,6 +25,7 @@ from evenhand.data.rows import BadRow, Row
 from evenhand.data.source import DataSource, Mixture, is_text, parse_mixture, parse_source
 from evenhand.data.steps import Stepped, run_steps
 from evenhand.data.values import look
+from evenhand.data.watch import Watch, refuse_repeated_prompts
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Group, Prompt
 
@@ -182,11 +183,15 @@ def _load_rows(spec: DataSource, where: str) -> Dataset:
     form = recognise(spec, sample, where)
     later = (spec.use, spec.shuffle_seed, spec.margin, spec.per_prompt, spec.clean or None)
     enough = spec.limit if all(value in (None, "") for value in later) else None
-    groups, bad, count = _parse(spec, form, itertools.chain(sample, rows), enough)
+    refuse_repeated_prompts(form, sample, spec.reading, spec.label)
+    watch = Watch(form, spec.reading, spec.label)
+    groups, bad, count = _parse(spec, form, itertools.chain(sample, rows), enough, watch)
     if bad and spec.on_bad_row == "error":
         raise _all_bad(bad, count)
     shown = [row for _, row in sample if not isinstance(row, BadRow)]
     said = [describe(form, shown, groups, rows=count - len(bad), columns=spec.columns)]
+    if not spec.clean.get("turns"):
+        said += watch.said()
     if left_out:
         said.append(f"{left_out.total()} rows left out by {', '.join(left_out)}")
     if bad:
@@ -194,7 +199,9 @@ def _load_rows(spec: DataSource, where: str) -> Dataset:
     return Dataset(groups, "; ".join(said), form.kind, tuple(f"{b.where}: {b.what}" for b in bad))
 
 
-def _parse(spec: DataSource, form: Format, rows: Iterable[Stepped], enough: int | None) -> tuple[list[Group], list[BadRow], int]:
+def _parse(
+    spec: DataSource, form: Format, rows: Iterable[Stepped], enough: int | None, watch: Watch
+) -> tuple[list[Group], list[BadRow], int]:
     """Groups, bad rows, and how many rows were read; stops once there are `enough` groups."""
     groups: list[Group] = []
     bad: list[BadRow] = []
@@ -204,17 +211,19 @@ def _parse(spec: DataSource, form: Format, rows: Iterable[Stepped], enough: int 
             break
         count += 1
         try:
-            groups += parse_row(spec, form, place, data)
+            groups += parse_row(spec, form, place, data, watch)
         except BadRow as error:
             bad.append(error)
     return groups, bad, count
 
 
-def parse_row(spec: DataSource, form: Format, place: str, data: Mapping[str, Any] | BadRow) -> list[Group]:
+def parse_row(spec: DataSource, form: Format, place: str, data: Mapping[str, Any] | BadRow, watch: Watch) -> list[Group]:
     """The groups of one row; raises BadRow, also for one that a step could not read."""
     if isinstance(data, BadRow):
         raise data
-    return form.groups(Row(data, place, spec.reading))
+    groups = form.groups(Row(data, place, spec.reading))
+    watch.see(place, data, groups)
+    return groups
 
 
 def _all_bad(bad: list[BadRow], count: int) -> UserError:

@@ -11,6 +11,7 @@ from evenhand.types import Content
 def opened(prompt: Content) -> Content:
     """A prompt of its own column that ends with the assistant: that turn is not finished, and the answer continues it.
 
+    >>> from evenhand.types import Message
     >>> opened((Message("user", "2 + 2?"), Message("assistant", "It is")))[-1].prefill
     True
     """

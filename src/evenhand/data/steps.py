@@ -1,5 +1,5 @@
-"""Declarative steps that bring a source's own rows into a known format: `keep`, `rename`, `fill`, `split`, `remove`, `ending`,
-`pair`, `answers`, `collect`.
+"""Declarative steps that bring a source's own rows into a known format: `keep`, `rename`, `fill`, `split`, `remove`,
+`remove_prefix`, `ending`, `pair`, `answers`, `collect`.
 
 A step is one entry of `steps:` in a source or recipe, `{NAME: options}`. Steps see one row at a time (`collect` sees all),
 in the order written. Columns may be dotted paths into objects and lists: `info.post`, `summaries.0.text`.
@@ -182,6 +182,21 @@ def _remove(row: Row, options: Mapping[str, str]) -> Mapping[str, Any]:
     return {**row.data, options["column"]: re.sub(options["pattern"], "", row.text(options["column"]))}
 
 
+def _remove_prefix(row: Row, options: Mapping[str, str]) -> Mapping[str, Any]:
+    """`{column: completion, prefix: prompt}`: a text, or each of a list of texts, without another column's at its beginning.
+
+    Blanks around the prefix are no part of it; a text that does not begin with it is a bad row.
+    """
+    column, prefix = options["column"], row.text(options["prefix"]).strip()
+    value = row.get(column)
+    texts = value if isinstance(value, list) else [value]
+    for text in texts:
+        if not isinstance(text, str) or not text.lstrip().startswith(prefix):
+            raise row.bad(column, f"does not begin with the {options['prefix']}: {shown(text)}")
+    cut = [text.lstrip().removeprefix(prefix) for text in texts]
+    return {**row.data, column: cut if isinstance(value, list) else cut[0]}
+
+
 def _ending(row: Row, options: Mapping[str, str]) -> Mapping[str, Any]:
     """`{column: prompt, old: "TL;DR:", new: "Two-Word TL;DR:"}`: another ending of a text, which must end with the old one."""
     text = row.text(options["column"]).rstrip()
@@ -246,8 +261,8 @@ def _collect(rows: Iterator[Stepped], options: Mapping[str, Any]) -> Iterator[St
 
 
 STEPS: Mapping[str, RowStep] = {
-    "keep": _keep, "rename": _rename, "fill": _fill, "split": _split, "remove": _remove, "ending": _ending,
-    "pair": _pair, "answers": _answers,
+    "keep": _keep, "rename": _rename, "fill": _fill, "split": _split, "remove": _remove, "remove_prefix": _remove_prefix,
+    "ending": _ending, "pair": _pair, "answers": _answers,
 }  # fmt: skip
 OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keep": ((), ()),
@@ -255,6 +270,7 @@ OPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fill": ((), ()),
     "split": (("column", "at", "into"), ()),
     "remove": (("column", "pattern"), ()),
+    "remove_prefix": (("column", "prefix"), ()),
     "ending": (("column", "old", "new"), ()),
     "pair": (("first", "second", "winner", "first_is", "second_is"), ("ties",)),
     "answers": (("list", "text"), ("score", "rank", "join", "match", "unscored")),

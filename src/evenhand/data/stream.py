@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,9 +15,12 @@ from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import BadRow
 from evenhand.data.source import DataSource, parse_source
 from evenhand.data.steps import Stepped, run_steps
+from evenhand.data.watch import Watch, refuse_repeated_prompts
 from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.types import Group
+
+_log = logging.getLogger(__name__)
 
 
 class GroupStream:
@@ -43,6 +47,8 @@ class GroupStream:
         self._window, self._seed, self._epochs = window, seed, epochs
         sample = list(itertools.islice(run_steps(placed_rows(self._spec), self._spec.steps, Counter()), SAMPLE))
         self._format = recognise(self._spec, sample, where)
+        refuse_repeated_prompts(self._format, sample, self._spec.reading, self._spec.label)
+        self._watch = Watch(self._format, self._spec.reading, self._spec.label)
         self._epoch = self._row = self._given = 0
         self._groups = self._all()
         self.skipped = 0
@@ -73,16 +79,22 @@ class GroupStream:
                     self._given += 1
                     yield window[index]
                 self._row, self._given = self._row + rows.taken(), 0
+            self._say()
             if not found and self._row == 0:
                 raise UserError(f"{self._spec.label} holds no usable rows", fix="check the path, the split and the steps")
             self._epoch, self._row, self._given = self._epoch + 1, 0, 0
+
+    def _say(self) -> None:
+        """Once, at the end of the first pass: what a loaded source has in its description."""
+        for line in self._watch.said() if self._epoch == 0 else ():
+            _log.warning("%s: %s", self._spec.label, line)
 
     def _fill(self, rows: Iterator[Stepped]) -> list[Group]:
         """The next window: at least `window` groups unless the rows end."""
         groups: list[Group] = []
         for place, data in rows:
             try:
-                made = parse_row(self._spec, self._format, place, data)
+                made = parse_row(self._spec, self._format, place, data, self._watch)
             except BadRow:
                 if self._spec.on_bad_row == "error":
                     raise

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from evenhand.data.assistant_mask import assistant_mask
 from evenhand.data.chat_templates import with_template
 from evenhand.data.encode import Encoder, fingerprint, generation_stops
-from evenhand.data.render import Answer, ChatRenderer, Rendered
+from evenhand.data.render import Answer, ChatRenderer, Rendered, Rewritten, joined
+from evenhand.data.thinking import Unclosed
+from evenhand.data.assistant_mask import by_marks, by_spans, checked
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Completion, Finish, Group, Message, Prompt, TokenGroup, Tokens
 
@@ -35,7 +36,8 @@ class Tokenised:
     """What `Renderer.tokenise_all` returns.
 
     `groups` in order; `dropped` (index, reason) of those that cannot be learned from; `counts` of what was noteworthy:
-    prompts_cut, completions_cut, pairs_identical_after_cut, boundary_merged (prompt and completion tokenised apart).
+    prompts_cut, completions_cut, pairs_identical_after_cut, boundary_merged (prompt and completion tokenised apart),
+    conversations_split (each answer became a group of its own: the template rewrites turns once others follow).
     """
 
     groups: tuple[TokenGroup, ...]
@@ -74,7 +76,7 @@ class Renderer:
         self.stop_id: int | None = terminator if terminator is not None else eos
         pad = self.tokenizer.pad_token_id
         self.pad_id: int = pad if pad is not None else (eos if eos is not None else 0)
-        self._said_merged = False
+        self._said: set[str] = set()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -83,7 +85,7 @@ class Renderer:
 
     def prompt_text(self, prompt: Prompt) -> str:
         """The rendered prompt, exactly as the model sees it (a bos token that the tokenizer adds is not shown)."""
-        return self._render.prompt(prompt.content, prompt.id)
+        return self._render.prompt(prompt.content, prompt.id, prompt.options)
 
     def prompt_ids(self, prompt: Prompt, max_prompt: int | None = None) -> tuple[int, ...]:
         """The ids that an answer continues; with `max_prompt`, the last so many of them."""
@@ -121,6 +123,9 @@ class Renderer:
         result = self.tokenise_all([group], max_prompt=max_prompt, max_completion=max_completion, supervise=supervise)
         if result.dropped:
             raise UserError(result.dropped[0][1], where=f"prompt {group.prompt.id}", fix="correct or drop the row")
+        if len(result.groups) > 1:
+            what = "the template rewrites earlier turns, so that the conversation becomes several groups"
+            raise UserError(what, where=f"prompt {group.prompt.id}", fix="use tokenise_all, or supervise: completion")
         return result.groups[0]
 
     def tokenise_all(
@@ -140,12 +145,12 @@ class Renderer:
         """
         if supervise not in SUPERVISE:
             raise UserError(f"unknown value '{supervise}'", where="supervise", fix=did_you_mean(supervise, SUPERVISE))
-        rendered = [self._render.group(group, all_turns=supervise == "assistant") for group in groups]
-        ids = self._encoder.encode(text for r in rendered for text in r.texts)
         counts: Counter[str] = Counter()
         kept: list[TokenGroup] = []
         dropped: list[tuple[int, str]] = []
-        for index, (group, r) in enumerate(zip(groups, rendered, strict=True)):
+        rendered = list(self._rendered(groups, supervise, counts, dropped))
+        ids = self._encoder.encode(text for _, _, r in rendered for text in r.texts)
+        for index, group, r in rendered:
             whole = self._prompt(r.prompt, ids[r.prompt], r.chat, r.name)
             try:
                 done = tuple(self._completion(r, a, ids, counts, max_completion) for a in r.answers)
@@ -162,7 +167,32 @@ class Renderer:
                 continue
             token_group = TokenGroup(prompt=prompt, completions=done, group=group)
             kept.append(_all_supervised(token_group) if supervise == "full" else token_group)
-        return Tokenised(tuple(kept), tuple(dropped), dict(counts))
+        return Tokenised(tuple(kept), tuple(sorted(dropped)), dict(counts))
+
+    def _rendered(
+        self, groups: Sequence[Group], supervise: Supervise, counts: Counter[str], dropped: list[tuple[int, str]]
+    ) -> Iterator[tuple[int, Group, Rendered]]:
+        """Each group with its index and text; in pieces, a group for each answer, where the template rewrites earlier turns."""
+        for index, group in enumerate(groups):
+            if supervise == "full":
+                _refuse_weights(group)
+            try:
+                yield index, group, self._render.group(group, all_turns=supervise == "assistant")
+            except Unclosed as error:
+                dropped.append((index, error.what))
+            except Rewritten as error:
+                if supervise != "assistant" or len(group.completions) != 1:
+                    raise
+                counts["conversations_split"] += 1
+                self._say("split", f"{error.what}: each answer is learned behind the turns that it was given behind", group)
+                yield from self._pieces(index, group, dropped)
+
+    def _pieces(self, index: int, group: Group, dropped: list[tuple[int, str]]) -> Iterator[tuple[int, Group, Rendered]]:
+        for piece in _answers_apart(group):
+            try:
+                yield index, piece, self._render.group(piece, all_turns=False)
+            except Unclosed as error:
+                dropped.append((index, error.what))
 
     def _prompt(self, text: str, ids: tuple[int, ...], chat: bool, name: str) -> tuple[int, ...]:
         """Verbatim text starts with the bos token if the tokenizer says so, once; a template writes its own."""
@@ -185,7 +215,7 @@ class Renderer:
         merged = whole[: len(before)] != before
         if merged:
             counts["boundary_merged"] += 1
-            self._say_merged(r.name)
+            self._say("merged", "prompt and completion share a token; such rows are tokenised apart", r)
         tail = self._encoder.continuation(answer.text[len(r.prompt) :]) if merged else whole[len(before) :]
         mask = self._mask(r, answer, whole, tail, merged)
         if not tail or tail[-1] not in self.stop_ids:
@@ -199,22 +229,18 @@ class Renderer:
             if any(token in self.stop_ids for token in tail[:-1]):
                 names = ", ".join(repr(t) for t in self.tokenizer.convert_ids_to_tokens(sorted(self.stop_ids)))
                 raise StopInside(f"a completion contains a stop token ({names}) before its end", where=where)
-            return (True,) * len(tail)
+            return (answer.train,) * len(tail)
         if merged:
             raise UserError(
                 "prompt and completion merge into one token, so turns cannot be told apart",
                 where=where,
                 fix="use a template that separates turns by special tokens",
             )
-
-        def chat(messages: Sequence[Message], more: bool) -> str:
-            return self._render.prompt(tuple(messages), r.name) if more else self._render.closed(messages, r.name)
-
-        mask = assistant_mask(
-            self._encoder, answer.messages, answer.text, whole,
-            chat=chat, options=self._render.arguments, stop_ids=self.stop_ids, where=where,
-        )  # fmt: skip
-        return mask[len(whole) - len(tail) :]
+        if answer.spans is None:
+            mask = by_marks(self._render.chat.marked(answer.messages, r.name, r.options), whole, where)
+        else:
+            mask = by_spans(answer.spans, self._encoder.offsets(answer.text)[1])
+        return checked(mask, whole, self.stop_ids, where)[len(whole) - len(tail) :]
 
     def _stop(self, *, chat: bool) -> int:
         stop = self.stop_id if chat else self._text_stop
@@ -222,10 +248,34 @@ class Renderer:
             raise UserError("the tokenizer has no eos token", why="a model trained without one never stops", fix="set eos_token")
         return stop
 
-    def _say_merged(self, name: str) -> None:
-        if not self._said_merged:
-            self._said_merged = True
-            _log.warning("prompt and completion share a token (first: prompt %s); such rows are tokenised apart", name)
+    def _say(self, kind: str, what: str, group: Group | Rendered) -> None:
+        """A warning, once of each kind."""
+        if kind not in self._said:
+            self._said.add(kind)
+            _log.warning("%s (first: prompt %s)", what, group.prompt.id if isinstance(group, Group) else group.name)
+
+
+def _answers_apart(group: Group) -> list[Group]:
+    """A conversation as one group for each answer that is learned, its prompt all that was said before."""
+    content, (completion,) = group.prompt.content, group.completions
+    assert not isinstance(content, str)
+    said = completion.content
+    turns = joined(content, (Message("assistant", said),) if isinstance(said, str) else said)
+    return [
+        replace(
+            group, prompt=replace(group.prompt, content=turns[:i], id=""), completions=(Completion(content=turns[i : i + 1]),)
+        )
+        for i, turn in enumerate(turns)
+        if i and turn.role == "assistant" and turn.train
+    ]
+
+
+def _refuse_weights(group: Group) -> None:
+    """`supervise: full` learns every token, and so a turn that has weight 0."""
+    contents = (group.prompt.content, *(c.content for c in group.completions))
+    if any(not m.train for content in contents if not isinstance(content, str) for m in content):
+        fix = "use supervise: completion or assistant, or take the weight off"
+        raise UserError("supervise: full would learn a turn of weight 0", where=f"prompt {group.prompt.id}", fix=fix)
 
 
 def _sampled(completion: Completion, limit: int | None) -> Tokens:

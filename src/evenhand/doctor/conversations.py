@@ -22,7 +22,7 @@ THINKING = re.compile(r"<(think|thinking|reasoning)>")
 def turns(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         for what, rows in (
-            ("prompts end with the assistant's turn", [g for g in groups if _role(g.prompt.content, -1) == "assistant"]),
+            ("prompts end with the assistant's turn", [g for g in groups if _unfinished(g.prompt.content)]),
             ("answers are not the assistant's", [g for g in groups if any(_wrong_answer(c.content) for c in g.completions)]),
             ("prompts have one speaker twice in a row", [g for g in groups if _twice(g.prompt.content)]),
         ):
@@ -53,6 +53,11 @@ def thinking(patient: CheckContext) -> Iterator[Finding]:
 
 def _role(content: Content, index: int) -> str:
     return "" if isinstance(content, str) or not content else content[index].role
+
+
+def _unfinished(content: Content) -> bool:
+    """Whether a prompt ends with the assistant without leaving its turn open for the answer (a prefill)."""
+    return _role(content, -1) == "assistant" and not content[-1].prefill
 
 
 def _wrong_answer(content: Content) -> bool:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evenhand.data.dates import told_today
 from evenhand.data.jsonl import read_groups
-from evenhand.data.render import told_today
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.export.subject import Subject
@@ -126,13 +126,14 @@ def same_rendering(renderer: Renderer, folder: Path, prompts: Sequence[Prompt]) 
     plain = AutoTokenizer.from_pretrained(folder)
     if template_hash(plain) != template_hash(renderer.tokenizer):
         raise differs("the chat template differs", f"{template_hash(plain)} is not {template_hash(renderer.tokenizer)}")
-    today = told_today(plain.chat_template)
     for prompt in prompts:
         if isinstance(prompt.content, str):
             ids = plain(prompt.content)["input_ids"]
         else:
-            turns = [{"role": m.role, "content": m.content} for m in prompt.content]
-            rendered: Any = plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **today)
+            told = {**prompt.options, **told_today(plain.chat_template, tools=bool(prompt.options.get("tools")))}
+            begun = {"continue_final_message": True} if prompt.content[-1].prefill else {"add_generation_prompt": True}
+            turns = [m.as_dict() for m in prompt.content]
+            rendered: Any = plain.apply_chat_template(turns, return_dict=True, **begun, **told)
             ids = rendered["input_ids"]
         if tuple(ids) != renderer.prompt_ids(prompt):
             raise differs(f"prompt {prompt.id} has other ids", "the tokenizer or its template changed on the way")

@@ -92,7 +92,7 @@ def samples(
 
 
 def side(content: Content) -> str | list[dict[str, str]]:
-    return content if isinstance(content, str) else [{"role": m.role, "content": m.content} for m in content]
+    return content if isinstance(content, str) else [m.as_dict() for m in content]
 
 
 def answer(group: Group, completion: Completion) -> str | list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from evenhand.data.render import TODAY, told_today
+from evenhand.data.dates import TODAY, told_today
 from evenhand.export import origin
 from evenhand.export.folder import sampling
 from evenhand.export.markdown import Markdown, code

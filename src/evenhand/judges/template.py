@@ -136,7 +136,7 @@ def conversation(prompt: Prompt) -> str:
     if len(turns) == 1:
         return turns[0].content
     names = {"user": "User", "assistant": "Assistant", "system": "System"}
-    return "\n\n".join(f"{names.get(m.role, m.role)}: {m.content}" for m in turns)
+    return "\n\n".join(f"{names.get(m.role, m.role)}: {m.text}" for m in turns)
 
 
 def builtin() -> list[str]:

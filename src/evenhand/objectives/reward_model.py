@@ -20,7 +20,8 @@ from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 class BradleyTerry:
     """-log sigmoid(r_chosen - r_rejected - margin) + centring * (r_chosen + r_rejected)^2, averaged over pairs.
 
-    `margin_scale` multiplies the pair's rating gap (graded data); 0 ignores it. A ranking of k answers gives all its pairs,
+    `margin` is what the data ask of the pair (TRL's column `margin`; 0 without one), plus `margin_scale` times the pair's rating
+    gap (graded data); 0 ignores the gap. A ranking of k answers gives all its pairs,
     each weighted 1 / (number of pairs), in one forward pass. `centring` fixes the free additive constant (0.01 is usual).
     Sources: Ouyang et al. 2022 eq. 1; Llama 2 eq. 2 (margin). Gradient wrt r_chosen and r_rejected sums to 0 without centring.
     """
@@ -37,6 +38,8 @@ class BradleyTerry:
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         chosen, rejected = sides(present(out.score), batch)
         margin = self.margin_scale * batch.margin.to(chosen.dtype) if batch.margin is not None else 0.0
+        if batch.pair_margin is not None:
+            margin = margin + batch.pair_margin.to(chosen.dtype)
         weight = pair_weight(batch, chosen.dtype)
         value = preference.bradley_terry(chosen, rejected, margin=margin)
         gap = (chosen - rejected).detach()

@@ -110,7 +110,7 @@ def conversation(content: Content, answer: str) -> str:
     """Turns as lines with their speakers, the answer last."""
     turns = (Message("user", content),) if isinstance(content, str) else content
     names = {"user": "Human", "assistant": "Assistant", "system": "System", "tool": "Tool"}
-    return "\n\n".join([*(f"{names[m.role]}: {m.content}" for m in turns), f"Assistant: {answer}"])
+    return "\n\n".join([*(f"{names[m.role]}: {m.text}" for m in turns), f"Assistant: {answer}"])
 
 
 def _completion(prompt: Prompt, text: str) -> Completion:

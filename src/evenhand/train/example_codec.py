@@ -23,6 +23,7 @@ def to_json(item: Example) -> dict[str, Any]:
         "pairs": [list(p) for p in item.pairs],
         "margin": list(item.margin),
         "pair_weight": list(item.pair_weight),
+        **({"pair_margin": list(item.pair_margin)} if item.pair_margin else {}),
         "denominator_only": item.denominator_only,
     }
 
@@ -41,5 +42,6 @@ def from_json(data: Mapping[str, Any]) -> Example:
         pairs=tuple((i, j) for i, j in data["pairs"]),
         margin=tuple(data["margin"]),
         pair_weight=tuple(data["pair_weight"]),
+        pair_margin=tuple(data.get("pair_margin", ())),
         denominator_only=data["denominator_only"],
     )

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from evenhand.core import selection
 from evenhand.data.batch import pack, split_by_tokens
-from evenhand.data.convert import SOFT
+from evenhand.data.convert import MARGIN, SOFT
 from evenhand.types import Batch, Group, TokenGroup
 
 TOKEN_FIELDS = ("ref_logp", "old_logp", "behaviour_logp", "value", "returns", "token_advantage")
@@ -25,7 +25,8 @@ SCALAR_FIELDS = ("advantage", "score", "weight")
 class Example:
     """A tokenised group and its fields: `per_token[name][i]` [len(completion i)], `per_completion[name][i]` a float.
 
-    `pairs` index this group's completions as (chosen, rejected), with a rating gap and a weight each.
+    `pairs` index this group's completions as (chosen, rejected), with a rating gap and a weight each; `pair_margin` is what the
+    data ask of a pair's scores (TRL's column `margin`), if they do.
     """
 
     tokens: TokenGroup
@@ -34,6 +35,7 @@ class Example:
     pairs: tuple[tuple[int, int], ...] = ()
     margin: tuple[float, ...] = ()
     pair_weight: tuple[float, ...] = ()
+    pair_margin: tuple[float, ...] = ()
     denominator_only: bool = False
 
     def only(self, keep: Sequence[int], **changes: Any) -> Example:
@@ -46,7 +48,7 @@ class Example:
         per_token = {k: tuple(v[i] for i in keep) for k, v in self.per_token.items()}
         per_completion = {k: tuple(v[i] for i in keep) for k, v in self.per_completion.items()}
         cut = replace(self, tokens=tokens, per_token=per_token, per_completion=per_completion)
-        return replace(cut, pairs=(), margin=(), pair_weight=(), **changes)
+        return replace(cut, pairs=(), margin=(), pair_weight=(), pair_margin=(), **changes)
 
 
 def cut_group(group: Group, keep: Sequence[int]) -> Group:
@@ -71,7 +73,9 @@ def with_pairs(item: Example) -> Example:
     pairs, weight = selection.all_pairs(scores)
     gap = scores[0][pairs[:, 0]] - scores[0][pairs[:, 1]]
     named = tuple((i, j) for i, j in pairs.tolist())
-    return replace(item, pairs=named, margin=tuple(gap.tolist()), pair_weight=tuple(weight.tolist()))
+    asked = item.tokens.group.parts.get(MARGIN)
+    margins = tuple(asked[i] for i, _ in named) if asked else ()
+    return replace(item, pairs=named, margin=tuple(gap.tolist()), pair_weight=tuple(weight.tolist()), pair_margin=margins)
 
 
 def split_zero_advantage(item: Example) -> list[Example]:
@@ -121,10 +125,13 @@ def _pairs(items: Sequence[Example]) -> dict[str, Tensor]:
     for item in items:
         pairs += [(offset + i, offset + j) for i, j in item.pairs]
         offset += len(item.tokens.completions)
+    asked = [i.pair_margin or (0.0,) * len(i.pairs) for i in items]
+    fields = {"pair_margin": torch.tensor([m for row in asked for m in row])} if any(i.pair_margin for i in items) else {}
     return {
         "pairs": torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
         "margin": torch.tensor([m for i in items for m in i.margin]),
         "pair_weight": torch.tensor([w for i in items for w in i.pair_weight]),
+        **fields,
     }
 
 
