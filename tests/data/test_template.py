@@ -112,6 +112,36 @@ def test_stop_ids_are_the_union_of_eos_generation_config_and_terminator(tmp_path
     assert everything(renderer, group("text", "yes")).completions[0].ids[-1] == 2, "verbatim text ends with the eos"
 
 
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        (None, {"eos_token_id": [5, 6]}, {5, 6}),
+        ({}, {"eos_token_id": 5}, {5}),
+        ({"eos_token_id": None}, {"text_config": {"eos_token_id": [6]}}, {6}),
+        ({"eos_token_id": 6}, {"eos_token_id": 5}, {6}),
+        (None, {}, set()),
+    ],
+)
+def test_stop_ids_of_the_config_where_no_generation_config_has_them(tmp_path, generation, config, expected):
+    tok = character_tokenizer(more=(*CHATML, "<|end|>", "<|stop|>"), chat_template=CHATML_UNMARKED)
+    tok.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    from transformers import AutoTokenizer
+
+    assert Renderer(AutoTokenizer.from_pretrained(tmp_path)).stop_ids == {2, 4, *expected}
+
+
+@pytest.mark.parametrize("text", ['{"eos_token_id": "</s>"}', '{"eos_token_id": [true]}', "{"])
+def test_a_config_with_stops_that_are_no_ids_is_refused(tmp_path, text):
+    tok = character_tokenizer()
+    tok.name_or_path = str(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"eos_token_id is|not valid JSON"):
+        Renderer(tok)
+
+
 def test_a_template_without_a_terminator_gets_the_eos():
     template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
     template += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
@@ -180,7 +210,7 @@ def test_todays_date_is_the_same_every_day(marked):
     assert renderer.fingerprint == Renderer(tok).fingerprint
 
 
-def test_a_generation_prompt_that_opens_a_block_still_gives_the_answer():
+def test_a_generation_prompt_that_opens_a_block_has_it_closed_before_the_answer():
     """The shape of thinking templates: what is generated after is not a prefix of what is rendered with the answer."""
     template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -189,7 +219,7 @@ def test_a_generation_prompt_that_opens_a_block_still_gives_the_answer():
     tok = character_tokenizer(more=CHATML, chat_template=template)
     done = everything(Renderer(tok), group(chat("hi"), "yes"))
     assert tok.decode(done.prompt).endswith("<think>\n")
-    assert done.completions[0].ids == ids_of(tok, "yes", "<|im_end|>")
+    assert done.completions[0].ids == ids_of(tok, "\n</think>\n\nyes", "<|im_end|>")
 
 
 def test_named_templates_end_an_answer_with_one_stop_token_and_a_prompt_that_is_a_prefix():
@@ -270,15 +300,21 @@ def test_marks_that_cover_nothing_are_an_error():
         everything(renderer, group(chat("hi", "no", "why"), "so"), supervise="assistant")
 
 
-def test_a_template_that_rewrites_earlier_turns_is_an_error():
+def test_a_template_that_rewrites_earlier_turns_is_learned_answer_by_answer():
     template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
         "{% if loop.last or m.role == 'user' %}{{ m.content }}{% else %}{{ 'cut' }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
-    renderer = Renderer(character_tokenizer(more=CHATML, chat_template=template))
-    with pytest.raises(UserError, match="rewrites turn 2"):
-        everything(renderer, group(chat("hi", "no", "why"), "so"), supervise="assistant")
+    tok = character_tokenizer(more=CHATML, chat_template=template)
+    done = Renderer(tok).tokenise_all(
+        [group(chat("hi", "no", "why"), "so")], max_prompt=None, max_completion=None, supervise="assistant"
+    )
+    assert [c.completions[0].ids for c in done.groups] == [ids_of(tok, "no", "<|im_end|>"), ids_of(tok, "so", "<|im_end|>")]
+    assert "cut" in tok.decode(done.groups[1].prompt), "as the second answer is sampled"
+    assert done.counts["conversations_split"] == 1
+    with pytest.raises(UserError, match="becomes several groups"):
+        everything(Renderer(tok), group(chat("hi", "no", "why"), "so"), supervise="assistant")
 
 
 def test_supervise_full_learns_all_but_the_first_token():

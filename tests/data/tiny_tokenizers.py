@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,:!?<>|/_#'-"
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,:!?<>|/_#'-{}\"+=[]"
 
 
 def character_tokenizer(*, bos: bool = False, eos: str = "</s>", more: Sequence[str] = (), chat_template: str = "") -> Any:

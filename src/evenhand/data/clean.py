@@ -105,17 +105,21 @@ def merge_turns(groups: Sequence[Group]) -> Cleaned:
 
     Turns that say more than text (thoughts, tool calls), and one that is learned beside one that is not, are not joined.
     """
-    joined = [
-        replace(
-            group,
-            prompt=replace(group.prompt, content=_joined(group.prompt.content), id=""),
-            completions=tuple(replace(c, content=_joined(c.content)) for c in group.completions),
-        )
-        if _crooked(group)
-        else group
-        for group in groups
-    ]
-    return drop_crooked(joined)
+    return drop_crooked([_merged(group) if _crooked(group) else group for group in groups])
+
+
+def _merged(group: Group) -> Group:
+    """Neighbours joined; what the assistant said at the end of the prompt becomes the beginning of the answers."""
+    prompt, answers = group.prompt.content, [c.content for c in group.completions]
+    turns = all(not isinstance(a, str) and a[0].role == "assistant" for a in answers)
+    if answers and turns and not isinstance(prompt, str) and prompt[-1].role == "assistant" and not prompt[-1].prefill:
+        start = next((i for i in range(len(prompt), 0, -1) if prompt[i - 1].role != "assistant"), 0)
+        prompt, answers = prompt[:start], [(*prompt[start:], *a) for a in answers]
+    return replace(
+        group,
+        prompt=replace(group.prompt, content=_joined(prompt), id=""),
+        completions=tuple(replace(c, content=_joined(a)) for c, a in zip(group.completions, answers, strict=True)),
+    )
 
 
 def _crooked(group: Group) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evenhand.data import thinking
+from evenhand.data.assistant_mask import Spans, is_marked
 from evenhand.data.chat import MARK, Chat
 from evenhand.data.encode import Encoder
-from evenhand.data.assistant_mask import Spans, is_marked
 from evenhand.errors import UserError
 from evenhand.types import Completion, Content, Finish, Group, Message, Prompt
 

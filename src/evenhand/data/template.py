@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from evenhand.data.assistant_mask import by_marks, by_spans, checked
 from evenhand.data.chat_templates import with_template
 from evenhand.data.encode import Encoder, fingerprint, generation_stops
 from evenhand.data.render import Answer, ChatRenderer, Rendered, Rewritten, joined
 from evenhand.data.thinking import Unclosed
-from evenhand.data.assistant_mask import by_marks, by_spans, checked
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Completion, Finish, Group, Message, Prompt, TokenGroup, Tokens
 
