@@ -7,6 +7,7 @@ from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.types import Completion, Group, Message, Prompt
 from tests.data.templates_in_use import (
+    MARKED,
     OPENS,
     PLAIN,
     REWRITES,
