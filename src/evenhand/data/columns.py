@@ -37,7 +37,7 @@ def with_columns(row: Row, groups: Sequence[Group]) -> list[Group]:
 def _with_options(row: Row, group: Group) -> Group:
     prompt = group.prompt
     if isinstance(prompt.content, str):
-        kept = {name: as_json(row.get(name)) for name in COLUMNS if row.has(name) and not _speaks(row, name)}
+        kept = {name: row.json(name) for name in COLUMNS if row.has(name) and not _speaks(row, name)}
         return replace(group, prompt=replace(prompt, meta={**prompt.meta, **kept})) if kept else group
     options = _arguments(row)
     tools = schemas(row.get("tools"), partial(row.bad, "tools")) if row.has("tools") else []

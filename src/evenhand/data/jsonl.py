@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.decode import byte_lines, check_regular
-from evenhand.data.values import shown
+from evenhand.data.values import as_json, shown
 from evenhand.errors import UserError
 from evenhand.types import Completion, Content, Finish, Group, Message, Prompt
 
@@ -64,8 +64,8 @@ def group_from_json(row: Mapping[str, Any]) -> Group:
             prompt=Prompt(
                 content=_content_from_json(row["prompt"], "prompt"),
                 id=_kind(row["id"], text, "id"),
-                meta=_kind(row["meta"], objects, "meta"),
-                options=_kind(row.get("options", {}), objects, "options"),
+                meta=_json(row["meta"], "meta"),
+                options=_json(row.get("options", {}), "options"),
             ),
             completions=tuple(_completion_from_json(c, f"completions[{i}]") for i, c in enumerate(answers)),
             scores=_numbers(row["scores"], "scores"),
@@ -82,6 +82,14 @@ def _kind(value: Any, kind: tuple[Any, str], key: str) -> Any:
     if not isinstance(value, kind[0]) or (isinstance(value, bool) and kind[0] is not bool):
         raise NotCanonical(key, f"is {shown(value)}, not {kind[1]}")
     return value
+
+
+def _json(value: Any, key: str) -> Any:
+    """An object of which every value can be written again."""
+    try:
+        return as_json(_kind(value, (Mapping, "an object"), key))
+    except (TypeError, RecursionError) as error:
+        raise NotCanonical(key, str(error)) from None
 
 
 def _numbers(values: Any, key: str) -> tuple[float, ...]:
@@ -187,7 +195,7 @@ def _message_from_json(value: Any, key: str) -> Message:
 
 
 def _extra_from_json(value: Any, key: str) -> Mapping[str, Any]:
-    row = _kind(value, (Mapping, "an object"), key)
+    row = _json(value, key)
     for name, said in row.items():
         if name == "tool_calls":
             for call in _kind(said, (list | tuple, "a list"), f"{key}.{name}"):

@@ -220,7 +220,11 @@ def instances(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
         output = item.get("output") if isinstance(item, Mapping) else None
         if not isinstance(output, str) or not output.strip():
             raise row.bad("instances", f"instance {index} has no output text")
-        prompt = _instruction_prompt(row, row.text("instruction"), str(item.get("input") or ""))
+        asked = item.get("input") or ""
+        if not isinstance(asked, str):
+            raise row.bad("instances", f"instance {index}: expected its input as text, found {shown(asked)}")
+        row.whole("instances", asked + output)
+        prompt = _instruction_prompt(row, row.text("instruction"), asked)
         groups.append(answered(row, prompt, {"instances": _as_turn(prompt, output)}, (math.nan,), meta))
     return groups
 
@@ -235,10 +239,11 @@ def _instruction_prompt(row: Row, text: str, more: str) -> Content:
 def _history(row: Row) -> tuple[Message, ...]:
     """Earlier turns as [[question, answer], ...]."""
     turns: list[Message] = []
-    for item in row.get("history") if row.has("history") else ():  # an empty list says nothing
+    given = row.get("history") if row.has("history") else ()  # an empty list says nothing
+    for item in given if isinstance(given, list | tuple) else (given,):
         if not isinstance(item, list | tuple) or len(item) != 2 or not all(isinstance(t, str) for t in item):
             raise row.bad("history", "expected [[question, answer], ...]")
-        turns += [Message("user", item[0]), Message("assistant", item[1])]
+        turns += [Message("user", row.whole("history", item[0])), Message("assistant", row.whole("history", item[1]))]
     return tuple(turns)
 
 
@@ -342,7 +347,7 @@ def prompt_only(row: Row, name: str = "prompt", *, chat: bool = False, meta: Map
 def referenced(row: Row, name: str, *, meta: Mapping[str, Any]) -> list[Group]:
     """A question and its reference answer in `label`, as OpenRLHF writes prompts for a checker: it is `answer` in meta."""
     label = row.get("label")
-    if not isinstance(label, str | bool | int | float):
+    if not isinstance(label, str | bool | int | float) or (isinstance(label, float) and not math.isfinite(label)):
         raise row.bad("label", f"expected a reference answer, found {shown(label)}")
     prompt = rules.opened(_prompt_content(row, name, chat=True))
     return [answered(row, prompt, {}, (), {**meta, "answer": label}, prompt_name=name)]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from evenhand.data.messages import read_message
-from evenhand.data.values import as_json, half_character, listed, look, shown
+from evenhand.data.values import as_json, half_character, listed, look, shown, shown_name
 from evenhand.errors import UserError
 from evenhand.types import Content, Message
 
@@ -142,6 +142,17 @@ class Row:
         bad = partial(self.bad, name)
         return tuple(read_message(item, f"message {i}", bad, empty=empty) for i, item in enumerate(value, 1))
 
+    def json(self, name: str) -> Any:
+        """The field's value in JSON's types; a BadRow for what has no such form, such as bytes."""
+        return self._json(self.column(name), self.get(name))
+
+    def _json(self, column: str, value: Any) -> Any:
+        try:
+            return as_json(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            fix = f"leave the column out (keep: [columns to keep]), {_SKIP}"
+            raise BadRow(str(error), where=f"{self.place}, field '{shown_name(column)}'", fix=fix) from None
+
     def meta(self, used: Iterable[str]) -> dict[str, Any]:
         """The columns that the format did not use, as JSON values for rewards and reports; missing ones are left out.
 
@@ -153,9 +164,5 @@ class Row:
         for name, value in self.data.items():
             if name in taken if kept is None else name not in kept:
                 continue
-            try:
-                made[name] = as_json(value)
-            except (TypeError, ValueError, OverflowError, RecursionError) as error:
-                fix = f"leave the column out (keep: [columns to keep]), {_SKIP}"
-                raise BadRow(str(error), where=f"{self.place}, field '{name}'", fix=fix) from None
+            made[name] = self._json(name, value)
         return {name: value for name, value in made.items() if value is not None}

@@ -23,7 +23,7 @@ class DataSpec:
     """
 
     KIND: ClassVar[str] = "data"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     source: DataConfig
     corpus: int = 0
