@@ -7,96 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.data import chat_cleaning, rules
+from evenhand.data.contents import (
+    answered,
+    continued,
+    optional_text,
+    prompt_content,
+    refuse_empty,
+    refuse_strange,
+    system_turn,
+)  # fmt: skip
 from evenhand.data.convert import MARGIN
 from evenhand.data.jsonl import NotCanonical, group_from_json
 from evenhand.data.rows import Row
 from evenhand.data.values import shown
-from evenhand.types import Completion, Content, Group, Message, Prompt
+from evenhand.types import Content, Group, Message
 
 GRADES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"))
 """Columns in which public pairs carry ratings."""
-
-
-# building blocks --------------------------------------------------------------------------------------------------------
-
-
-def answered(
-    row: Row,
-    prompt: Content,
-    answers: Mapping[str, Content],
-    scores: Sequence[float],
-    meta: Mapping[str, Any],
-    *,
-    prompt_name: str = "prompt",
-    parts: Mapping[str, tuple[float, ...]] | None = None,
-) -> Group:
-    """A group from contents, each answer under the name of its field; raises BadRow for what no group may hold."""
-    if found := rules.broken(prompt, answers):
-        raise row.bad(found[0] or prompt_name, found[1])
-    completions = tuple(Completion(content=a) for a in answers.values())
-    return Group(prompt=Prompt(content=prompt, meta=dict(meta)), completions=completions, scores=tuple(scores), parts=parts or {})
-
-
-def _prompt_content(row: Row, name: str, *, chat: bool) -> Content:
-    """The prompt as the reading asks for it: verbatim (wrapped), as a user's turn, as a transcript's turns, or messages."""
-    content = row.content(name)
-    if not isinstance(content, str):
-        return content
-    if row.reading.transcripts == "turns" and chat_cleaning.is_transcript(content):
-        return _without_open_turn(row, name, chat_cleaning.turns(content))
-    if row.reading.style == "chat" or (chat and row.reading.style != "verbatim"):
-        return (*_system(row), Message("user", content))
-    return row.reading.wrap.replace("{prompt}", content) if row.reading.wrap else content
-
-
-def _without_open_turn(row: Row, name: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A prompt's transcript ends with an open "Assistant:", which the answer is to fill, or to continue where words follow."""
-    if turns[-1].role != "assistant":
-        raise row.bad(name, "the transcript does not end with an open 'Assistant:'", fix="set transcripts: verbatim")
-    turns = turns if turns[-1].content else turns[:-1]
-    _refuse_empty(row, name, turns)
-    return turns
-
-
-def _refuse_empty(row: Row, name: str, turns: Sequence[Message]) -> None:
-    empty = next((i for i, m in enumerate(turns, 1) if not m.content.strip()), None)
-    if empty:
-        raise row.bad(name, f"turn {empty} of {len(turns)} ({turns[empty - 1].role}) is empty")
-
-
-def _continue(row: Row, prompt: Content, answers: Mapping[str, Content]) -> tuple[Content, Mapping[str, Content]]:
-    """Prompt and answers in one form: all text, or all turns with the prompt's own turns taken off the answers."""
-    if isinstance(prompt, str) and all(isinstance(a, str) for a in answers.values()):
-        return prompt, answers
-    turns = {n: (Message("assistant", a),) if isinstance(a, str) else a for n, a in answers.items()}
-    if isinstance(prompt, str):
-        return _continue_text(row, prompt, turns)
-    rest = {n: t[len(prompt) :] if t[: len(prompt)] == prompt else t for n, t in turns.items()}
-    _refuse_strange(row, rest)
-    return rules.opened(prompt), rest
-
-
-def _continue_text(row: Row, prompt: str, turns: Mapping[str, tuple[Message, ...]]) -> tuple[Content, Mapping[str, Content]]:
-    """A prompt given as text beside conversations: it is the user's turn, or it repeats one of their shared turns."""
-    if all(t[0].role == "assistant" for t in turns.values()):
-        return (Message("user", prompt),), turns
-    shared = chat_cleaning.shared_turns(list(turns.values()))
-    start = next(iter(turns.values()))[:shared]
-    if not any(m.role == "user" and m.content.strip() == prompt.strip() for m in start):
-        raise row.bad(
-            "prompt", f"is no turn that {' and '.join(turns)} share", fix="remove the column, or make it the user's turn"
-        )
-    rest = {n: t[shared:] for n, t in turns.items()}
-    _refuse_strange(row, rest)
-    return start, rest
-
-
-def _refuse_strange(row: Row, answers: Mapping[str, tuple[Message, ...]]) -> None:
-    for name, turns in answers.items():
-        if not turns or turns[0].role != "assistant" or turns[-1].role != "assistant":
-            roles = ", ".join(m.role for m in turns) or "nothing"
-            raise row.bad(name, f"expected the assistant's answer after the prompt, found the turns: {roles}")
-        _refuse_empty(row, name, turns)
 
 
 # preference pairs -------------------------------------------------------------------------------------------------------
@@ -127,8 +54,8 @@ def _compared(row: Row, prompt: Content, answers: Mapping[str, Content], meta: M
 
 def pair(row: Row, prompt_name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
     """A preference pair with its prompt in a column of its own."""
-    prompt = _prompt_content(row, prompt_name, chat=chat)
-    prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    prompt = prompt_content(row, prompt_name, chat=chat)
+    prompt, answers = continued(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
     return [_compared(row, prompt, answers, meta)]
 
 
@@ -149,9 +76,9 @@ def _split_turns(row: Row, sides: Mapping[str, Any]) -> tuple[Content, Mapping[s
     if not shared:
         raise row.bad("rejected", "shares no first turn with chosen, so there is no prompt", fix="add a prompt column")
     prompt = sides["chosen"][:shared]
-    _refuse_empty(row, "chosen", prompt)
+    refuse_empty(row, "chosen", prompt)
     rest = {n: t[shared:] for n, t in sides.items()}
-    _refuse_strange(row, rest)
+    refuse_strange(row, rest)
     return prompt, rest
 
 
@@ -177,8 +104,8 @@ def demonstration(
     row: Row, prompt_name: str = "prompt", answer_name: str = "completion", *, chat: bool = False, meta: Mapping[str, Any]
 ) -> list[Group]:
     """A prompt and one answer; `chat` makes strings turns of a conversation unless the reading says verbatim."""
-    prompt = _prompt_content(row, prompt_name, chat=chat)
-    prompt, answers = _continue(row, prompt, {answer_name: row.content(answer_name)})
+    prompt = prompt_content(row, prompt_name, chat=chat)
+    prompt, answers = continued(row, prompt, {answer_name: row.content(answer_name)})
     return [answered(row, prompt, answers, (math.nan,), {**meta, **_final_answer(row, answer_name)}, prompt_name=prompt_name)]
 
 
@@ -204,13 +131,13 @@ def instruction_prompt(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
 def instruction_pair(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """An instruction with a chosen and a rejected answer."""
     prompt = _instruction_prompt(row, row.text("instruction"), _below(row))
-    prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    prompt, answers = continued(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
     return [_compared(row, prompt, answers, meta)]
 
 
 def _below(row: Row) -> str:
     """What the instruction is about: `input` (Alpaca) or `context` (Dolly)."""
-    return _optional(row, "input") or _optional(row, "context")
+    return optional_text(row, "input") or optional_text(row, "context")
 
 
 def instances(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
@@ -233,7 +160,7 @@ def _instruction_prompt(row: Row, text: str, more: str) -> Content:
     text = f"{text}\n\n{more}" if more.strip() else text
     if row.reading.style == "verbatim":
         return row.reading.wrap.replace("{prompt}", text) if row.reading.wrap else text
-    return (*_system(row), *_history(row), Message("user", text))
+    return (*system_turn(row), *_history(row), Message("user", text))
 
 
 def _history(row: Row) -> tuple[Message, ...]:
@@ -245,15 +172,6 @@ def _history(row: Row) -> tuple[Message, ...]:
             raise row.bad("history", "expected [[question, answer], ...]")
         turns += [Message("user", row.whole("history", item[0])), Message("assistant", row.whole("history", item[1]))]
     return tuple(turns)
-
-
-def _optional(row: Row, name: str) -> str:
-    return row.text(name, empty=True) if row.has(name) else ""
-
-
-def _system(row: Row) -> tuple[Message, ...]:
-    text = _optional(row, "system")
-    return (Message("system", text),) if text.strip() else ()
 
 
 def _as_turn(prompt: Content, answer: str) -> Content:
@@ -284,13 +202,13 @@ def open_conversation(row: Row, name: str = "messages", *, meta: Mapping[str, An
 
 
 def _with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    return turns if turns[0].role == "system" else (*_system(row), *turns)
+    return turns if turns[0].role == "system" else (*system_turn(row), *turns)
 
 
 def conversation_pair(row: Row, name: str = "conversations", *, meta: Mapping[str, Any]) -> list[Group]:
     """ShareGPT pairs: a conversation up to the question, and two answers to it."""
     prompt = _with_system(row, row.messages(name))
-    prompt, answers = _continue(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    prompt, answers = continued(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
     return [_compared(row, prompt, answers, meta)]
 
 
@@ -306,7 +224,7 @@ def ranking(
     row: Row, prompt_name: str = "prompt", answers_name: str = "completions", *, chat: bool = False, meta: Mapping[str, Any]
 ) -> list[Group]:
     """Several answers with scores (null = unscored) or ranks (1 = best, turned into k - rank), or with neither."""
-    return [_ranked(row, _prompt_content(row, prompt_name, chat=chat), answers_name, meta)]
+    return [_ranked(row, prompt_content(row, prompt_name, chat=chat), answers_name, meta)]
 
 
 def instruction_ranking(row: Row, answers_name: str = "generations", *, meta: Mapping[str, Any]) -> list[Group]:
@@ -316,7 +234,7 @@ def instruction_ranking(row: Row, answers_name: str = "generations", *, meta: Ma
 
 def _ranked(row: Row, prompt: Content, name: str, meta: Mapping[str, Any]) -> Group:
     answers = {f"{name}[{i}]": _answer(row, name, i, a) for i, a in enumerate(row.items(name))}
-    prompt, contents = _continue(row, prompt, answers)
+    prompt, contents = continued(row, prompt, answers)
     return answered(row, prompt, contents, _ranking_scores(row, len(contents)), meta)
 
 
@@ -340,7 +258,7 @@ def _ranking_scores(row: Row, count: int) -> tuple[float, ...]:
 
 
 def prompt_only(row: Row, name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:
-    prompt = rules.opened(_prompt_content(row, name, chat=chat))
+    prompt = rules.opened(prompt_content(row, name, chat=chat))
     return [answered(row, prompt, {}, (), meta, prompt_name=name)]
 
 
@@ -349,7 +267,7 @@ def referenced(row: Row, name: str, *, meta: Mapping[str, Any]) -> list[Group]:
     label = row.get("label")
     if not isinstance(label, str | bool | int | float) or (isinstance(label, float) and not math.isfinite(label)):
         raise row.bad("label", f"expected a reference answer, found {shown(label)}")
-    prompt = rules.opened(_prompt_content(row, name, chat=True))
+    prompt = rules.opened(prompt_content(row, name, chat=True))
     return [answered(row, prompt, {}, (), {**meta, "answer": label}, prompt_name=name)]
 
 
