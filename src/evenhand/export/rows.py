@@ -16,7 +16,7 @@ from typing import Any
 
 from evenhand.configfile.schema import from_json
 from evenhand.data import chat_cleaning
-from evenhand.data.convert import SOFT, pairs_of
+from evenhand.data.convert import MARGIN, SOFT, pairs_of
 from evenhand.data.formats import FORMATS
 from evenhand.data.jsonl import read_groups, write_rows
 from evenhand.errors import UserError, did_you_mean
@@ -58,6 +58,8 @@ def pairs(groups: Iterable[Group], lost: Counter[str]) -> Iterator[dict[str, Any
             if SOFT in pair.parts:
                 lost["soft labels: other tools take them for certain (column chosen_probability)"] += 1
                 row["chosen_probability"] = pair.parts[SOFT][0]
+            if MARGIN in pair.parts:
+                row["margin"] = pair.parts[MARGIN][0]
             if pair.scores != (1.0, 0.0):
                 row |= {"chosen_score": pair.scores[0], "rejected_score": pair.scores[1]}
             yield row
@@ -104,12 +106,15 @@ def answer(group: Group, completion: Completion) -> str | list[dict[str, str]]:
 
 
 def columns(group: Group, lost: Counter[str]) -> dict[str, Any]:
-    """What the data said of the prompt, a column each."""
+    """What the data said of the prompt, a column each, and what its template is given."""
     prompt = group.prompt.content
     lost["the prompt looks like a transcript: read it with `transcripts: verbatim`"] += isinstance(
         prompt, str
     ) and chat_cleaning.is_transcript(prompt)
-    return {f"meta_{k}" if k in RESERVED else k: v for k, v in group.prompt.meta.items() if v is not None}
+    told = {f"meta_{k}" if k in RESERVED else k: v for k, v in group.prompt.meta.items() if v is not None}
+    options = dict(group.prompt.options)
+    told |= {"tools": options.pop("tools")} if "tools" in options else {}
+    return told | ({"chat_template_kwargs": options} if options else {})
 
 
 def write_pairs(run: RunData, out: Path, arm: Subject | None = None) -> list[Written]:
