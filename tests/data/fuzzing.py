@@ -315,29 +315,35 @@ def cases(reader: str, count: int, start: int = 0) -> Iterator[tuple[int, str, f
     logging.disable(logging.NOTSET)
 
 
+def report(reader: str, count: int, start: int) -> None:
+    """Prints a line each tenth of the way: what came of the cases, how many took over a second, the slowest, peak memory."""
+    found: Counter[str] = Counter()
+    slowest = (0.0, 0)
+    for number, (seed, outcome, seconds) in enumerate(cases(reader, count, start), 1):
+        fine = outcome in ("groups", "refused")
+        found[outcome if fine else "uncaught"] += 1
+        found["over a second"] += seconds > 1
+        slowest = max(slowest, (seconds, seed))
+        if not fine:
+            print(f"  seed {seed}: {outcome}", flush=True)
+        if number % max(1, count // 10) == 0 or number == count:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            counted = ", ".join(f"{found[name]} {name}" for name in ("groups", "refused", "uncaught", "over a second"))
+            print(
+                f"{reader}: {number} cases: {counted}, slowest {slowest[0]:.3f} s (seed {slowest[1]}), peak {peak} MiB",
+                flush=True,
+            )
+
+
 def main() -> None:
-    """Prints a line a reader: cases, groups, refusals, uncaught exceptions, cases over a second, the slowest, peak memory."""
+    """Tries the readers that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("reader", nargs="*", default=list(MAKERS), choices=[*MAKERS, []])
+    parser.add_argument("reader", nargs="*", help=", ".join(MAKERS))
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--start", type=int, default=0, help="The first seed.")
     given = parser.parse_args()
     for reader in given.reader or list(MAKERS):
-        found: Counter[str] = Counter()
-        slowest, uncaught = (0.0, 0), []
-        for seed, outcome, seconds in cases(reader, given.cases, given.start):
-            found[outcome if outcome in ("groups", "refused") else "uncaught"] += 1
-            found["over a second"] += seconds > 1
-            slowest = max(slowest, (seconds, seed))
-            if outcome not in ("groups", "refused"):
-                uncaught.append((seed, outcome))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(
-            f"{reader}: {given.cases} cases, {dict(found)}, slowest {slowest[0]:.3f} s (seed {slowest[1]}), peak {peak} MiB",
-            flush=True,
-        )
-        for seed, trace in uncaught[:3]:
-            print(f"  seed {seed}: {trace}", flush=True)
+        report(reader, given.cases, given.start)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,16 @@ def test_an_answer_that_the_template_shortens_is_said_once(caplog):
     ]
 
 
+def test_words_of_others_that_the_template_leaves_out_are_said_once(caplog):
+    template = CHATML_UNMARKED.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+    renderer = Renderer(character_tokenizer(more=CHATML, chat_template=template))
+    everything(renderer, group(chat("hi"), "yes"))
+    assert not caplog.records
+    for _ in range(2):
+        everything(renderer, group((Message("system", "be kind"), *chat("hi")), "yes"))
+    assert [r.message.split(" (")[0] for r in caplog.records] == ["the chat template leaves out or changes what the system says"]
+
+
 @pytest.mark.parametrize("marked", [False, True], ids=["", "marked"])
 def test_todays_date_is_the_same_every_day(marked):
     template = CHATML_UNMARKED
