@@ -92,6 +92,17 @@ def test_a_call_without_text_in_every_form_of_it(tmp_path, turn):
     assert answer == "Noon.<|im_end|>"
 
 
+def test_a_shared_conversation_with_a_call_is_the_prompt_of_a_pair(tmp_path):
+    called = {"role": "assistant", "content": None, "tool_calls": [{"name": "clock"}]}
+    shared = [ASKED, called, {"role": "tool", "content": "12:00"}]
+    sides = {
+        side: [*shared, {"role": "assistant", "content": said}] for side, said in (("chosen", "Noon."), ("rejected", "One."))
+    }
+    (group,) = read(tmp_path, sides)
+    assert [m.role for m in group.prompt.content] == ["user", "assistant", "tool"]
+    assert [c.content for c in group.completions] == [(A("Noon."),), (A("One."),)]
+
+
 def test_a_template_that_joins_arguments_as_text_gets_text(tmp_path):
     (group,) = read(tmp_path, TOOL_ROW)
     template = TOOLS.replace("c.function.arguments | tojson", "c.function.arguments")

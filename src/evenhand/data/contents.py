@@ -49,7 +49,7 @@ def _without_open_turn(row: Row, name: str, turns: tuple[Message, ...]) -> tuple
 
 
 def refuse_empty(row: Row, name: str, turns: Sequence[Message]) -> None:
-    empty = next((i for i, m in enumerate(turns, 1) if not m.content.strip()), None)
+    empty = next((i for i, m in enumerate(turns, 1) if not (m.content.strip() or m.extra)), None)
     if empty:
         raise row.bad(name, f"turn {empty} of {len(turns)} ({turns[empty - 1].role}) is empty")
 
