@@ -208,7 +208,7 @@ def data_format(
     """Decorator: the function below, (row, *, meta) -> groups, reads rows that have these `fields`; see `Format`."""
 
     def add(parse: Parse) -> Parse:
-        FORMATS.register(name)(Format(name, kind, tuple(fields), parse, note or name, tuple(optional)))
+        FORMATS.register(name)(Format(name, kind, tuple(fields), parse, note or name, (*optional, *COLUMNS)))
         return parse
 
     return add
