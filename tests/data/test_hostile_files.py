@@ -139,6 +139,8 @@ WRONG = [
     ({"prompt": [{"role": "user"}]}, "prompt[0].content"),
     ({"prompt": [{"role": 3, "content": "q"}]}, "prompt[0].role"),
     ({"prompt": ["q"]}, "prompt[0]"),
+    ({"prompt": []}, "prompt"),
+    ({"completions": [{"content": []}]}, "completions[0].content"),
     ({"prompt": [{"role": "user", "content": "q", "train": 0}]}, "prompt[0].train"),
     ({"prompt": [{"role": "user", "content": "q", "extra": {"tool_calls": ["f"]}}]}, "prompt[0].extra.tool_calls"),
     ({"prompt": [{"role": "user", "content": "q", "extra": {"reasoning_content": 3}}]}, "prompt[0].extra.reasoning_content"),

@@ -179,6 +179,8 @@ def _content_from_json(value: Any, key: str) -> Content:
     if isinstance(value, str):
         return value
     turns = _kind(value, (list | tuple, "text or a list of messages"), key)
+    if not turns:
+        raise NotCanonical(key, "is an empty list of messages")
     return tuple(_message_from_json(m, f"{key}[{i}]") for i, m in enumerate(turns))
 
 
