@@ -247,14 +247,14 @@ def test_margins_of_the_data_are_margins_of_the_reward_model(tmp_path):
     import torch
 
     from evenhand.objectives.reward_model import BradleyTerry
-    from evenhand.train.examples import Item, assemble, with_pairs
+    from evenhand.train.examples import Example, assemble, with_pairs
     from evenhand.types import ModelOut
 
     rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": m} for m in (3.0, 0, None)]
     groups = read(tmp_path, *rows)
     assert [g.parts for g in groups] == [{"margin": (3.0, 3.0)}, {"margin": (0.0, 0.0)}, {}]
     renderer = Renderer(tokenizer(""))
-    items = [with_pairs(Item(tokens=renderer.tokenise(g, max_prompt=None, max_completion=None))) for g in groups]
+    items = [with_pairs(Example(tokens=renderer.tokenise(g, max_prompt=None, max_completion=None))) for g in groups]
     batch = assemble(items)
     terms = BradleyTerry()(ModelOut(score=torch.tensor([1.0, 0.5] * 3)), batch)
     expected = [torch.nn.functional.softplus(torch.tensor(-(0.5 - m))).item() for m in (3.0, 0.0, 0.0)]
