@@ -101,5 +101,5 @@ def test_a_data_set_that_cannot_be_loaded_or_breaks_off(fault, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **o: breaks_off())
     rows = hub_rows("org/data", **asked)
     assert next(rows) == ("org/data[0]", {"prompt": "a"})
-    with pytest.raises(UserError, match="to its end"):
+    with pytest.raises(UserError, match="row 1 cannot be read"):
         next(rows)
