@@ -28,7 +28,7 @@ def as_table(values: ArrayLike, where: str, *, at_least: int = 2) -> Array:
 
 def as_outcomes(values: ArrayLike, where: str) -> Array:
     """Outcomes in [0, 1] as [seeds, prompts]: 1 win, 0.5 tie, 0 loss, anything between for a soft judge."""
-    table = as_table(values, where)
+    table = as_table(values, where, at_least=1)
     if table.min() < 0.0 or table.max() > 1.0:
         span = f"[{table.min():g}, {table.max():g}]"
         raise UserError(f"outcomes lie in {span}, not in [0, 1]", where=where, fix="AlpacaEval preferences: subtract 1")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtrit
 
 from evenhand.errors import UserError
-from evenhand.stats.arrays import as_vector
+from evenhand.stats.arrays import Array, as_vector
 
 Interval = tuple[float, float]
 
 SMALLEST_P = 1e-300
 """p-values are not resolved below this."""
+EQUAL = 1e-12
+"""Shares this close to 0 or 1 differ from them by rounding alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,13 @@ def half_width(components: Sequence[Component], level: float = 0.95) -> float:
     1.96
     """
     _check_level(level)
-    return math.sqrt(sum(_t(c.df, level) ** 2 * c.variance for c in components))
+    return float(np.sqrt(_squared_reach(components, (1 - level) / 2)))
+
+
+def half_widths(components: Sequence[Component], level: float = 0.95) -> Array:
+    """`half_width` of many estimates at once, whose parts hold arrays: simulations."""
+    _check_level(level)
+    return np.asarray(np.sqrt(_squared_reach(components, (1 - level) / 2)))
 
 
 def two_sided_p(estimate: float, components: Sequence[Component], null: float = 0.0) -> float:
@@ -53,14 +62,15 @@ def two_sided_p(estimate: float, components: Sequence[Component], null: float = 
     low, high = math.log(SMALLEST_P), 0.0
     for _ in range(100):  # bisection on log p; the half-width falls as p rises
         middle = (low + high) / 2
-        tail = math.exp(middle) / 2
-        reach = math.sqrt(sum(_upper_t(c.df, tail) ** 2 * c.variance for c in components))
-        low, high = (middle, high) if reach > distance else (low, middle)
+        parts = (_upper_t(c.df, math.exp(middle) / 2) * math.sqrt(c.variance) for c in components)
+        low, high = (middle, high) if math.hypot(*parts) > distance else (low, middle)
     return math.exp((low + high) / 2)
 
 
 def satterthwaite(components: Sequence[Component]) -> float:
     """Effective degrees of freedom of a sum of variance parts: (sum v)^2 / sum(v^2 / df); the fewest when every part is zero."""
+    if any(math.isinf(c.variance) for c in components):
+        return float(min(c.df for c in components))
     below = sum(c.variance**2 / c.df for c in components)
     return sum(c.variance for c in components) ** 2 / below if below > 0.0 else float(min(c.df for c in components))
 
@@ -83,25 +93,56 @@ def wilson(share: float, n: float, level: float = 0.95) -> Interval:
     _check_level(level)
     if not 0.0 <= share <= 1.0 or not n > 0:
         raise UserError(f"share {share} of {n} trials is not a proportion", where="wilson")
-    return _wilson(share, float(ndtri((1 + level) / 2)) ** 2 / n)
+    return score_interval(share, float(ndtri((1 + level) / 2)) ** 2 / n)
 
 
 def soft_wilson(outcomes: ArrayLike, level: float = 0.95) -> Interval:
-    """Wilson interval of the mean of outcomes in [0, 1], ties and soft judgements included.
+    """Wilson interval of the mean of outcomes in [0, 1], ties and soft judgements included; see `score_part`.
 
-    Uses the effective size n_eff = w (1 - w) / (var(y) / n) with the population variance, so that plain 0/1 outcomes give
-    `wilson(w, n)` exactly, and ties, which carry less variance than wins and losses, count for more trials.
+    >>> [round(x, 3) for x in soft_wilson([0.5] * 20)]  # nothing but ties: not known to be exactly one half
+    [0.438, 0.562]
     """
     y = as_vector(outcomes, "soft_wilson")
-    share, spread = float(y.mean()), float(y.var())
-    if spread == 0.0:
-        return (share, share) if 0.0 < share < 1.0 else wilson(share, len(y), level)
-    return wilson(share, len(y) * share * (1 - share) / spread, level)
+    return score_interval(float(y.mean()), half_width([score_part(y)], level) ** 2)
 
 
-def score_interval(share: float, half: float) -> Interval:
-    """The Wilson-shaped interval of a proportion whose plain interval would be share +- half (0 < share < 1)."""
-    return _wilson(share, half**2 / (share * (1 - share)))
+def score_part(outcomes: Array) -> Component:
+    """The variance of the mean of outcomes [n] in [0, 1], in units of w (1 - w): 1 / n_eff, n_eff = w (1 - w) n / var(y).
+
+    With the population variance, so that plain 0/1 outcomes have n_eff = n and the normal quantile, Wilson's interval exactly.
+    Ties and soft judgements carry less variance and count for more trials; their variance is estimated, hence Student's
+    quantile, and never below that of two more outcomes, a win and a loss. Leading axes give arrays, as in `crossed`.
+    """
+    n, share = outcomes.shape[-1], outcomes.mean(axis=-1)
+    if n == 1:
+        return Component(math.inf, 1.0)
+    room = share * (1 - share)
+    spread = np.maximum(outcomes.var(axis=-1), 0.5 / (n + 2))
+    certain = room < EQUAL
+    if np.all(certain) or np.isin(outcomes, (0.0, 1.0)).all():
+        return Component(1.0 / n, math.inf)
+    variance = np.where(certain, 1.0, spread / np.where(certain, 1.0, room)) / n
+    return Component(cast(float, variance) if np.ndim(variance) else float(variance), n - 1)
+
+
+def score_interval(share: float, quotient: float) -> Interval:
+    """The Wilson-shaped interval of a share in [0, 1]: all p with (share - p)^2 <= quotient p (1 - p), quotient = t^2 v."""
+    low, high = score_limits(np.asarray(share), np.asarray(quotient))
+    return float(low), float(high)
+
+
+def score_limits(share: Array, quotient: Array) -> tuple[Array, Array]:
+    """`score_interval` of many shares at once; everything where the quotient is infinite."""
+    with np.errstate(invalid="ignore"):
+        centre, reach = share + quotient / 2, np.sqrt(quotient * (share * (1 - share) + quotient / 4))
+        low, high = (centre - reach) / (1 + quotient), (centre + reach) / (1 + quotient)
+    unknown = np.isinf(quotient)
+    return np.where(unknown | (share <= 0.0), 0.0, low), np.where(unknown | (share >= 1.0), 1.0, high)
+
+
+def score_p(share: float, part: Component) -> float:
+    """The p-value of a true share of one half that agrees with `score_interval`: where it touches, t^2 = 4 (share - 1/2)^2 / v."""
+    return two_sided_p(2.0 * share - 1.0, [part])
 
 
 def clustered_se(values: ArrayLike, clusters: Sequence[Hashable]) -> float:
@@ -124,12 +165,8 @@ def clustered_se(values: ArrayLike, clusters: Sequence[Hashable]) -> float:
     return float(math.sqrt(groups / (groups - 1) * (sums**2).sum()) / len(y))
 
 
-def _wilson(share: float, q: float) -> Interval:
-    """Wilson bounds for q = z^2 / n."""
-    centre, reach = share + q / 2, math.sqrt(q * (share * (1 - share) + q / 4))
-    low = (centre - reach) / (1 + q) if share > 0.0 else 0.0
-    high = (centre + reach) / (1 + q) if share < 1.0 else 1.0
-    return low, high
+def _squared_reach(components: Sequence[Component], tail: float) -> float:
+    return sum(_upper_t(c.df, tail) ** 2 * c.variance for c in components)
 
 
 def _t(df: float, level: float) -> float:
