@@ -4,13 +4,17 @@ The model is P(model wins on i) = sigma(phi tanh(z_i) + psi d_i + theta), with z
 rows (not centred) and d_i an optional fixed difficulty of the prompt. The length-controlled win rate sets the length term to
 zero: LC = mean_i sigma(psi d_i + theta). phi < 0 means that longer answers win. Dubois et al. 2024 (arXiv:2404.04475), eq. 2.
 
-AlpacaEval's published number also trains on its baseline's verbose and concise answers; without them this is their
+Without difficulties the fit takes prompts that are hard, and answered shortly, for the effect of length, and is further from the
+truth than the raw rate. So it then holds phi near 0 (`NEUTRAL`), which corrects less but in the right direction.
+
+AlpacaEval's published number also trains on its baseline's verbose and concise answers (`gamed`); without them this is their
 `length_controlled_noreg`, called `lc_noreg` here, and within about 1.5 points of theirs on average.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +25,7 @@ from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.stats.arrays import Array, as_table, as_vector, same_shape
 from evenhand.stats.intervals import Interval
-from evenhand.stats.logistic import l1_logistic, ridge_logistic
+from evenhand.stats.logistic import l1_logistic, ridge_logistic, separated
 
 RIDGE = 1e-3
 """Precision of the zero-centred prior that keeps separable data finite; it moved no LC by more than 0.01 points at n = 805."""
@@ -29,21 +33,45 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class LengthPrior:
-    """A Gaussian prior on the length effect phi: penalty 1/2 precision (phi - mean)^2. It stands in for gamed baselines."""
+    """A Gaussian prior on the length effect phi: penalty 1/2 precision (phi - mean)^2, `precision` for `PRIOR_ROWS` comparisons.
+
+    It grows with the number of comparisons, since what it guards against is no chance error: prompts that differ in difficulty.
+    """
 
     mean: float
     precision: float
 
 
+PRIOR_ROWS = 805
+"""Comparisons that a prior's precision is stated for: AlpacaEval's."""
+NEUTRAL = LengthPrior(mean=0.0, precision=15.0)
+"""The default without difficulties: towards no effect of length, for any judge. On public models 1.1 points from the leaderboard's
+number on average where the raw rate is 4.5 and no prior 7.4; without bias for a judge that does not care about length."""
+NO_PRIOR = LengthPrior(mean=0.0, precision=0.0)
+"""The plain fit, AlpacaEval's `length_controlled_minimal`."""
 GPT4_CLASS_JUDGE = LengthPrior(mean=-1.6, precision=15.0)
-"""For judges of the GPT-4 class: AlpacaEval's fitted phi (-1.58, -1.64) and the information of its 161 effective gamed rows."""
+"""For judges of the GPT-4 class, beside difficulties: AlpacaEval's fitted phi (-1.58, -1.64) and what its 161 effective gamed rows
+tell. It pulls a judge that does not care about length by 4 points, so it is no default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gamed:
+    """The baseline asked to be verbose, or concise, judged against itself on the same prompts: `preference`, lengths [n].
+
+    Such a pair differs in length alone, which ties phi (and psi) to what length does by itself. AlpacaEval weights a row 0.1.
+    """
+
+    preference: ArrayLike
+    length_model: ArrayLike
+    length_baseline: ArrayLike
+    weight: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthControlled:
     """A length-controlled win rate `estimate` in [0, 1]; NaN with the reason in `note` where the data cannot support one.
 
-    `ci95` comes from resampling prompts and refitting; it speaks of these checkpoints only. `length_effect` phi,
+    `ci95` comes from resampling prompts and refitting; it speaks of these checkpoints only (`scope`). `length_effect` phi,
     `difficulty_effect` psi (NaN without difficulty) and `ability` theta are logits. `win_rate` is the raw one.
     """
 
@@ -58,11 +86,35 @@ class LengthControlled:
     n: int
     form: str
     note: str
+    scope: str = "prompts"
+
+
+FORMS = {
+    "lc_noreg": "prompt difficulty known",
+    "lc_minimal": "no prompt difficulty and nothing in its place: often further from the truth than the raw rate",
+    "lc_shrunk": "no prompt difficulty: the effect of length is held near none",
+    "gamed": "with the baseline's own verbose and concise answers",
+    "prior": "a given prior on the effect of length",
+    "l1": "AlpacaEval's l1 fit",
+}
+
+
+def form_meaning(form: str) -> str:
+    """What a form's name stands for, in words.
+
+    >>> form_meaning("lc_noreg_gamed_l1")
+    "prompt difficulty known; with the baseline's own verbose and concise answers; AlpacaEval's l1 fit"
+    """
+    base, *more = form.removeprefix("lc_").split("_")
+    return "; ".join(FORMS[name] for name in (f"lc_{base}", *more))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Flattened comparisons: outcome, lengths, features [m, 2 or 3] (tanh z, difficulty, 1), and the prompt count n (m = k n)."""
+    """Flattened comparisons: outcome, lengths, features [m, 2 or 3] (tanh z, difficulty, 1), and the prompt count n (m = k n).
+
+    `gamed_x` [g, 2 or 3] (last feature 0), `gamed_y`, `gamed_weight`: rows that are fitted beside them, g a multiple of n.
+    """
 
     y: Array
     model: Array
@@ -70,6 +122,22 @@ class _Rows:
     x: Array
     n: int
     z_mean: float
+    gamed_x: Array
+    gamed_y: Array
+    gamed_weight: Array
+
+    @property
+    def features(self) -> Array:
+        return np.concatenate([self.x, self.gamed_x])
+
+    @property
+    def targets(self) -> Array:
+        return np.concatenate([self.y, self.gamed_y])
+
+    def weights(self, counts: Array) -> Array:
+        """[B, m + g] from how often each prompt counts [B, n]."""
+        gamed = np.tile(counts, (1, len(self.gamed_y) // self.n)) * self.gamed_weight
+        return np.concatenate([np.tile(counts, (1, len(self.y) // self.n)), gamed], axis=1)
 
 
 def length_controlled(
@@ -79,15 +147,18 @@ def length_controlled(
     difficulty: ArrayLike | None = None,
     *,
     prior: LengthPrior | None = None,
+    gamed: Sequence[Gamed] = (),
     draws: int = 1000,
     seed: int = 0,
 ) -> LengthControlled:
-    """The length-controlled win rate with a prompt-bootstrap interval (form `lc_noreg`; `lc_minimal` without difficulty).
+    """The length-controlled win rate with a prompt-bootstrap interval; `form` says how it was fitted (`form_meaning`).
 
     `preference` [n] or [seeds, n]: probability that the model beats the baseline in [0, 1], or AlpacaEval's coding in [1, 2]
     (recognised by values above 1); lengths of the same shape in one unit (AlpacaEval: characters), the baseline's may be [n];
-    `difficulty` [n]. `prior` shrinks phi towards a known judge's (use only for a judge it was measured on).
-    Refuses (NaN) when all length gaps are equal, |mean z| > 2 (no common support), or all outcomes are equal.
+    `difficulty` [n]. `prior` shrinks phi towards a known judge's (use only for a judge it was measured on); without it, none
+    where difficulties or gamed rows are known (`lc_noreg`), else `NEUTRAL` (`lc_shrunk`); `NO_PRIOR` gives `lc_minimal`.
+    Refuses (NaN) when all length gaps are equal, |mean z| > 2 (no common support), all outcomes are equal, or the features
+    separate wins from losses, so that no effect of length is too large.
     Equals the raw win rate in expectation when outcomes do not depend on length.
 
     >>> y, gap = [1, 1, 1, 0, 0, 0, 1, 0], np.array([90, 80, 70, -90, -80, -70, -60, 60])
@@ -95,7 +166,9 @@ def length_controlled(
     >>> lc.win_rate, round(lc.estimate, 2), lc.length_effect < 0
     (0.5, 0.5, True)
     """
-    return length_controlled_draws(preference, length_model, length_baseline, difficulty, prior=prior, draws=draws, seed=seed)[0]
+    return length_controlled_draws(
+        preference, length_model, length_baseline, difficulty, prior=prior, gamed=gamed, draws=draws, seed=seed
+    )[0]
 
 
 def length_controlled_draws(
@@ -105,6 +178,7 @@ def length_controlled_draws(
     difficulty: ArrayLike | None = None,
     *,
     prior: LengthPrior | None = None,
+    gamed: Sequence[Gamed] = (),
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[LengthControlled, Array]:
@@ -113,39 +187,54 @@ def length_controlled_draws(
     The draws depend on `seed` and the number of prompts alone: those of two policies on the same prompts are paired, so the
     spread of their differences is that of the difference. Arguments as in `length_controlled`, which says what it refuses.
     """
-    rows = _rows(preference, length_model, length_baseline, difficulty)
-    form = "lc_minimal" if difficulty is None else "lc_noreg"
-    form += "" if prior is None else "_prior"
+    rows = _rows(preference, length_model, length_baseline, difficulty, gamed)
+    form, used = _form(difficulty is not None, bool(gamed), prior)
     refusal = _refusal(rows)
     if refusal:
         unknown = np.full(rows.x.shape[1], math.nan)
         return _result(rows, unknown, (math.nan, math.nan), form, refusal), np.full(draws, math.nan)
     precision, mean = np.full(rows.x.shape[1], RIDGE), np.zeros(rows.x.shape[1])
-    if prior is not None:
-        precision[0], mean[0] = prior.precision, prior.mean
-    (fit,) = ridge_logistic(rows.x, rows.y, np.ones((1, len(rows.y))), precision=precision, mean=mean)
+    if used.precision > 0.0:
+        precision[0], mean[0] = used.precision * len(rows.y) / PRIOR_ROWS, used.mean
+    ones = rows.weights(np.ones((1, rows.n)))
+    (fit,) = ridge_logistic(rows.features, rows.targets, ones, precision=precision, mean=mean)
     drawn = _resampled(rows, precision, mean, fit, draws, seed)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return _result(rows, fit, (float(low), float(high)), form, _warning(rows, fit)), drawn
 
 
+def _form(difficulty: bool, gamed: bool, prior: LengthPrior | None) -> tuple[str, LengthPrior]:
+    """The name of a fit and the prior it uses."""
+    used = prior if prior is not None else (NO_PRIOR if difficulty or gamed else NEUTRAL)
+    form = "lc_noreg" if difficulty else "lc_shrunk" if used == NEUTRAL else "lc_minimal"
+    given = prior is not None and prior not in (NO_PRIOR, NEUTRAL)
+    return form + "_gamed" * gamed + "_prior" * given, used
+
+
 def length_controlled_l1(
-    preference: ArrayLike, length_model: ArrayLike, length_baseline: ArrayLike, difficulty: ArrayLike | None = None
+    preference: ArrayLike,
+    length_model: ArrayLike,
+    length_baseline: ArrayLike,
+    difficulty: ArrayLike | None = None,
+    *,
+    gamed: Sequence[Gamed] = (),
 ) -> LengthControlled:
-    """AlpacaEval's own estimator without gamed rows: l1 penalty, strength by 5-fold cross-validation over prompts.
+    """AlpacaEval's own estimator: l1 penalty, strength by 5-fold cross-validation over prompts.
+
+    With `gamed` (and their difficulty) it is their regularised form, the one that the leaderboard shows.
 
     Strengths are logspace(-4, 4, 10), the score is the soft log-loss, folds are prompt index mod 5 (theirs come from
     scikit-learn's GroupKFold; the estimate hardly depends on them). A point estimate: `ci95` is NaN.
     """
-    rows = _rows(preference, length_model, length_baseline, difficulty)
-    form, nothing = "lc_noreg_l1" if difficulty is not None else "lc_minimal_l1", (math.nan, math.nan)
+    rows, nothing = _rows(preference, length_model, length_baseline, difficulty, gamed), (math.nan, math.nan)
+    form = ("lc_noreg" if difficulty is not None else "lc_minimal") + "_gamed" * bool(gamed) + "_l1"
     refusal = _refusal(rows)
     if refusal:
         return _result(rows, np.full(rows.x.shape[1], math.nan), nothing, form, refusal)
-    fold = np.arange(len(rows.y)) % rows.n % 5
+    fold = np.arange(len(rows.targets)) % rows.n % 5
     strengths = np.logspace(-4, 4, 10)
     best = strengths[int(np.argmin(sum(_held_out_losses(rows, strengths, fold == left_out) for left_out in range(5))))]
-    fit = l1_logistic(rows.x, rows.y, np.ones(len(rows.y)), float(best))
+    fit = l1_logistic(rows.features, rows.targets, rows.weights(np.ones((1, rows.n)))[0], float(best))
     return _result(rows, fit, nothing, form, _warning(rows, fit))
 
 
@@ -166,25 +255,60 @@ def predicted_length_controlled(a: LeaderboardWeights, b: LeaderboardWeights, di
     return float(expit((a.ability - b.ability) + (a.difficulty_effect - b.difficulty_effect) * d).mean())
 
 
-def _rows(preference: ArrayLike, length_model: ArrayLike, length_baseline: ArrayLike, difficulty: ArrayLike | None) -> _Rows:
-    y, model = _preference(preference), as_table(length_model, "length_model")
-    baseline = as_table(length_baseline, "length_baseline")
+def _rows(
+    preference: ArrayLike,
+    length_model: ArrayLike,
+    length_baseline: ArrayLike,
+    difficulty: ArrayLike | None,
+    gamed: Sequence[Gamed],
+) -> _Rows:
+    y, model, baseline = _comparisons(preference, length_model, length_baseline, "length_controlled")
+    n = y.shape[1]
+    d = None if difficulty is None else as_vector(difficulty, "difficulty")
+    if d is not None and len(d) != n:
+        raise UserError(f"{len(d)} difficulties for {n} prompts", where="difficulty", fix="select the rows of the judged prompts")
+    z = _scaled_gap(model, baseline)
+    more = [_gamed_rows(g, n, d) for g in gamed]
+    width = 2 + (d is not None)
+    empty = (np.empty((0, width)), np.empty(0), np.empty(0))
+    gamed_x, gamed_y, weight = (np.concatenate(part) for part in zip(empty, *more, strict=True))
+    x = _features(z, d, 1.0)
+    return _Rows(y.ravel(), model.ravel(), baseline.ravel(), x, n, float(z.mean()), gamed_x, gamed_y, weight)
+
+
+def _comparisons(
+    preference: ArrayLike, length_model: ArrayLike, length_baseline: ArrayLike, where: str
+) -> tuple[Array, Array, Array]:
+    y, model, baseline = _preference(preference), as_table(length_model, "length_model"), as_table(length_baseline, "length_baseline")
     if len(baseline) == 1:
         baseline = np.repeat(baseline, len(model), axis=0)
-    same_shape("length_controlled", preference=y, length_model=model, length_baseline=baseline)
-    n, gap = y.shape[1], (baseline - model).ravel()
+    same_shape(where, preference=y, length_model=model, length_baseline=baseline)
+    return y, model, baseline
+
+
+def _scaled_gap(model: Array, baseline: Array) -> Array:
+    """z [k, n]; NaN where every gap is the same."""
+    gap = baseline - model
     spread = float(gap.std(ddof=1))
-    z = gap / spread if spread > 0.0 else np.zeros_like(gap)
-    columns = [np.tanh(z), np.ones_like(z)]
+    return gap / spread if spread > 0.0 else np.full_like(gap, math.nan)
+
+
+def _features(z: Array, difficulty: Array | None, own: float) -> Array:
+    """[m, 2 or 3]: tanh z, the difficulty, and `own`, 1 for the model's rows and 0 for gamed ones."""
+    columns = [np.tanh(z.ravel()), np.full(z.size, own)]
     if difficulty is not None:
-        d = as_vector(difficulty, "difficulty")
-        if len(d) != n:
-            raise UserError(
-                f"{len(d)} difficulties for {n} prompts", where="difficulty", fix="select the rows of the judged prompts"
-            )
-        columns.insert(1, np.tile(d, len(y)))
-    z_mean = float(z.mean()) if spread > 0.0 else math.nan
-    return _Rows(y.ravel(), model.ravel(), baseline.ravel(), np.stack(columns, axis=1), n, z_mean)
+        columns.insert(1, np.tile(difficulty, len(z)))
+    return np.stack(columns, axis=1)
+
+
+def _gamed_rows(gamed: Gamed, n: int, difficulty: Array | None) -> tuple[Array, Array, Array]:
+    y, model, baseline = _comparisons(gamed.preference, gamed.length_model, gamed.length_baseline, "gamed")
+    if y.shape[1] != n:
+        raise UserError(f"{y.shape[1]} gamed rows for {n} prompts", where="gamed", fix="give them on the judged prompts")
+    z = _scaled_gap(model, baseline)
+    if np.isnan(z).any():
+        raise UserError("every length difference is the same", where="gamed", fix="give verbose or concise answers")
+    return _features(z, difficulty, 0.0), y.ravel(), np.full(y.size, gamed.weight)
 
 
 def _preference(values: ArrayLike) -> Array:
@@ -203,6 +327,8 @@ def _refusal(rows: _Rows) -> str:
         return f"refused: the lengths hardly overlap (mean difference {-rows.z_mean:+.1f} standard deviations)"
     if np.ptp(rows.y) == 0.0:
         return "refused: every comparison has the same outcome"
+    if separated(rows.x, rows.y):
+        return "refused: the lengths alone tell wins from losses, so the effect of length has no estimate"
     return ""
 
 
@@ -219,20 +345,21 @@ def _controlled(rows: _Rows, fit: Array) -> float:
 
 def _resampled(rows: _Rows, precision: Array, mean: Array, fit: Array, draws: int, seed: int) -> Array:
     """[draws]: prompts resampled (all rows of a prompt together), each draw with its own fit; the scale of z is kept."""
-    counts = rng(seed, "length_controlled", rows.n).multinomial(rows.n, np.full(rows.n, 1 / rows.n), size=draws)
-    weights = np.tile(counts.astype(float), (1, len(rows.y) // rows.n))
-    fits = ridge_logistic(rows.x, rows.y, weights, precision=precision, mean=mean, start=fit)
-    return (weights * expit(fits[:, 1:] @ rows.x[:, 1:].T)).sum(axis=1) / weights.sum(axis=1)
+    counts = rng(seed, "length_controlled", rows.n).multinomial(rows.n, np.full(rows.n, 1 / rows.n), size=draws).astype(float)
+    fits = ridge_logistic(rows.features, rows.targets, rows.weights(counts), precision=precision, mean=mean, start=fit)
+    own = np.tile(counts, (1, len(rows.y) // rows.n))
+    return (own * expit(fits[:, 1:] @ rows.x[:, 1:].T)).sum(axis=1) / own.sum(axis=1)
 
 
 def _held_out_losses(rows: _Rows, strengths: Array, test: NDArray[np.bool_]) -> Array:
     """Mean soft log-loss on the `test` rows at each strength, every fit starting from the previous one; 0 without test rows."""
     losses, fit = np.zeros(len(strengths)), None
+    x, y, weight = rows.features, rows.targets, rows.weights(np.ones((1, rows.n)))[0]
     if test.any():
         for i, strength in enumerate(strengths):
-            fit = l1_logistic(rows.x[~test], rows.y[~test], np.ones(int((~test).sum())), float(strength), start=fit)
-            score = rows.x[test] @ fit
-            losses[i] = (np.logaddexp(0.0, score) - rows.y[test] * score).mean()
+            fit = l1_logistic(x[~test], y[~test], weight[~test], float(strength), start=fit)
+            score = x[test] @ fit
+            losses[i] = np.average(np.logaddexp(0.0, score) - y[test] * score, weights=weight[test])
     return losses
 
 

@@ -7,19 +7,23 @@
 
 V is the variance of LC_a - LC_b over resampled prompts, the same for both arms, and V_s that of seed s alone. The noise of single
 answers is in A already; its share of V, (mean_s V_s - V) / (k - 1), is taken out, as `twoway` does with MS_E. With one seed
-B = V, and the interval speaks of these checkpoints only.
+B = V, and the interval speaks of these checkpoints only. As in `twoway`, no interval is narrower, and no p smaller, than that of
+the prompts alone: sqrt(V) t_{n-1}, V never below what two imagined prompts would make it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evenhand.stats.arrays import Array, as_table
+from evenhand.stats.crossed import imagined_variance
 from evenhand.stats.intervals import Component, Interval, half_width, two_sided_p
-from evenhand.stats.length import LengthControlled, length_controlled_draws
+from evenhand.stats.length import Gamed, LengthControlled, LengthPrior, length_controlled_draws
 
 EVEN = 0.5
 """A baseline's length-controlled win rate against itself."""
@@ -50,25 +54,54 @@ class AtEqualLength:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthControlledDifference:
-    """Positive: the first is higher at equal length. Interval and p agree with each other."""
+    """Positive: the first is higher at equal length. Interval and p agree with each other; `scope` is what they speak of."""
 
     estimate: float
     ci95: Interval
     per_seed: tuple[float, ...]
     p: float
+    scope: str
+    components: tuple[Component, ...]
+    floor: Component
+
+    def interval(self, level: float) -> Interval:
+        """The interval at another level, within -1 to 1."""
+        h = max(half_width(self.components, level), half_width([self.floor], level))
+        return max(self.estimate - h, -1.0), min(self.estimate + h, 1.0)
 
 
 def at_equal_length(
-    preference: ArrayLike, length_model: ArrayLike, length_baseline: ArrayLike, difficulty: ArrayLike | None = None, *, draws: int
+    preference: ArrayLike,
+    length_model: ArrayLike,
+    length_baseline: ArrayLike,
+    difficulty: ArrayLike | None = None,
+    *,
+    prior: LengthPrior | None = None,
+    gamed: Sequence[Gamed] = (),
+    draws: int,
 ) -> AtEqualLength:
-    """One method's fits; arguments as in `length_controlled`, all [seeds, n], `difficulty` [n]."""
+    """One method's fits; arguments as in `length_controlled`, all [seeds, n], `difficulty` [n].
+
+    `overall` carries the one interval of the quantity, over seeds and prompts where there are several seeds, and its scope.
+    """
     y, model, baseline = (as_table(v, "at_equal_length") for v in (preference, length_model, length_baseline))
-    overall, together = length_controlled_draws(y, model, baseline, difficulty, draws=draws)
-    apart = [length_controlled_draws(y[s], model[s], baseline[s], difficulty, draws=draws) for s in range(len(y))]
+    baseline = np.repeat(baseline, len(y), axis=0) if len(baseline) == 1 else baseline
+    fit = partial(length_controlled_draws, prior=prior, gamed=gamed, draws=draws)
+    overall, together = fit(y, model, baseline, difficulty)
+    apart = [fit(y[s], model[s], baseline[s], difficulty) for s in range(len(y))]
     estimates, drawn = np.array([one.estimate for one, _ in apart]), np.stack([d for _, d in apart])
+    found = AtEqualLength(overall, estimates, together, drawn, y.shape[1])
     if np.isnan([overall.estimate, *estimates]).any():
-        together, drawn = np.full_like(together, np.nan), np.full_like(drawn, np.nan)
-    return AtEqualLength(overall, estimates, together, drawn, y.shape[1])
+        why = next((one.note for one, _ in apart if np.isnan(one.estimate)), "")
+        if len(y) > 1 and not np.isnan(overall.estimate):
+            why = "; ".join(filter(None, [overall.note, f"no interval over seeds: a seed by itself is {why}"]))
+            overall = replace(overall, note=why)
+        return replace(found, overall=overall, draws=np.full_like(together, np.nan), seed_draws=np.full_like(drawn, np.nan))
+    against = length_controlled_difference(found, the_baseline(len(y), y.shape[1], draws))
+    if against is None:
+        return found
+    low, high = against.ci95
+    return replace(found, overall=replace(overall, ci95=(max(low + EVEN, 0.0), min(high + EVEN, 1.0)), scope=against.scope))
 
 
 def the_baseline(seeds: int, n: int, draws: int) -> AtEqualLength:
@@ -88,8 +121,10 @@ def length_controlled_difference(a: AtEqualLength, b: AtEqualLength) -> LengthCo
         single = float((a.seed_draws - b.seed_draws).var(axis=1, ddof=1).mean())
         noise = max(single - variance, 0.0) / (k - 1)
         parts = [Component(float(per_seed.var(ddof=1)) / k, k - 1), Component(max(variance - noise, 0.0), a.n - 1)]
-    h = half_width(parts)
-    p = two_sided_p(estimate, parts) if h > 0.0 else float(estimate == 0.0)
-    return LengthControlledDifference(
-        estimate=estimate, ci95=(estimate - h, estimate + h), per_seed=tuple(per_seed.tolist()), p=p
-    )
+    floor = Component(max(variance, imagined_variance(a.n, EVEN)), a.n - 1)
+    p = max(two_sided_p(estimate, parts), two_sided_p(estimate, [floor]))
+    draft = LengthControlledDifference(
+        estimate=estimate, ci95=(0.0, 0.0), per_seed=tuple(per_seed.tolist()), p=p,
+        scope="seeds and prompts" if k > 1 else "prompts", components=tuple(parts), floor=floor,
+    )  # fmt: skip
+    return replace(draft, ci95=draft.interval(0.95))

@@ -59,6 +59,24 @@ def l1_logistic(x: Array, y: Array, weights: Array, strength: float, start: Arra
     raise UserError("the l1 fit does not settle", where="l1_logistic", why="the features are collinear")
 
 
+def separated(x: Array, y: Array) -> bool:
+    """Whether some direction b has x b >= 0 on all wins and <= 0 on all losses, not all 0: then no logistic fit is finite.
+
+    Outcomes strictly between 0 and 1 count as both, so that x b = 0 on them (Albert and Anderson, Biometrika 71 (1984) 1). By a
+    linear program over |b_j| <= 1.
+    """
+    from scipy.optimize import linprog
+
+    side = np.where(y >= 1.0, 1.0, np.where(y <= 0.0, -1.0, 0.0))
+    decided, soft = side != 0.0, side == 0.0
+    if not decided.any():
+        return False
+    margins = side[decided, None] * x[decided]
+    equal = {"A_eq": x[soft], "b_eq": np.zeros(int(soft.sum()))} if soft.any() else {}
+    found = linprog(-margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=[(-1.0, 1.0)] * x.shape[1], **equal)
+    return bool(found.status == 0 and -found.fun > 1e-7 * len(margins))
+
+
 def _coordinate_step(x: Array, y: Array, weights: Array, strength: float, b: Array, j: int) -> float:
     """The change of coordinate j that minimises a quadratic model plus |b_j|, halved until the objective falls."""
     score = x @ b

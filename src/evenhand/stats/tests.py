@@ -177,10 +177,14 @@ def verdict_of(ci95: Interval, per_seed: Sequence[float]) -> str:
         return INCONCLUSIVE
     sign = 1.0 if low > 0.0 else -1.0
     agreeing = sum(sign * d > 0.0 for d in per_seed)
-    needed = len(per_seed) if len(per_seed) <= 2 else len(per_seed) - 1
-    if agreeing < needed:
+    if agreeing < seeds_needed(len(per_seed)):
         return INCONCLUSIVE
     return BETTER if sign > 0 else WORSE
+
+
+def seeds_needed(k: int) -> int:
+    """Seeds of k whose sign a verdict needs: all of two, all but one of more."""
+    return k if k <= 2 else k - 1
 
 
 def _binomial_p(positive: int, negative: int) -> float:

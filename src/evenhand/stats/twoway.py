@@ -295,9 +295,18 @@ def _rate_interval(estimate: float, score: Component, parts: Sequence[Component]
 
 
 def rate_quotient(estimate: float, score: Component, parts: Sequence[Component], level: float) -> float:
-    """What `score_interval` takes: t^2 v in units of w (1 - w)."""
-    alone, room = half_width([score], level) ** 2, estimate * (1.0 - estimate)
-    return alone if room < EQUAL or len(parts) == 1 else max(alone, half_width(parts, level) ** 2 / room)
+    """What `score_interval` takes: t^2 v in units of w (1 - w), of the prompts alone or of seeds and prompts, the larger."""
+    alone = half_width([score], level) ** 2
+    return alone if len(parts) == 1 or is_certain(estimate) else max(alone, half_width(parts, level) ** 2 / _room(estimate))
+
+
+def is_certain(estimate: float) -> bool:
+    """Whether a share is 0 or 1 up to rounding."""
+    return _room(estimate) < EQUAL
+
+
+def _room(estimate: float) -> float:
+    return estimate * (1.0 - estimate)
 
 
 def _rate_p(estimate: float, score: Component, parts: Sequence[Component], by_prompt: Array) -> float:
@@ -306,9 +315,9 @@ def _rate_p(estimate: float, score: Component, parts: Sequence[Component], by_pr
     Seeds that differ much on the logit scale crowd near 0 or 1; there a t test on shares finds differences that are not: at a
     seed sd of 2 logits it is wrong 8 to 12 % of the time, this one 5.
     """
-    p, room = score_p(estimate, score), estimate * (1.0 - estimate)
-    if len(parts) > 1 and room > EQUAL:
-        p = max(p, two_sided_p(2.0 * math.sqrt(room) * (estimate - 0.5), parts))
+    p = score_p(estimate, score)
+    if len(parts) > 1 and not is_certain(estimate):
+        p = max(p, two_sided_p(2.0 * math.sqrt(_room(estimate)) * (estimate - 0.5), parts))
     return max(p, 2.0 ** (1 - len(by_prompt))) if _pinned(by_prompt, 0.5) else p
 
 
