@@ -140,7 +140,7 @@ def test_length_control_comes_in_both_forms(stats, tmp_path):
     assert row["win_rate"] > 0.57
     assert abs(controlled["win_rate"] - 0.5) < 0.06
     assert abs(controlled["alpaca_eval_form"]["win_rate"] - 0.5) < 0.08
-    assert (controlled["form"], controlled["alpaca_eval_form"]["form"]) == ("lc_minimal", "lc_minimal_l1")
+    assert (controlled["form"], controlled["alpaca_eval_form"]["form"]) == ("lc_shrunk", "lc_minimal_l1")
     hard = stats("rate", table(tmp_path / "h.csv", f"{head},difficulty", rows))[2]["arms"]["x"]["length_controlled"]
     assert (hard["form"], hard["alpaca_eval_form"]["form"]) == ("lc_noreg", "lc_noreg_l1")
 
@@ -177,13 +177,16 @@ def test_ratings_at_equal_length_and_without_prompts(stats, tmp_path):
 def test_plan_without_a_file(stats):
     code, said, found = stats("plan", "--difference", 0.05, "--sd", 0.6, "--seeds", 4, "--sd-seed", 0.02, "--prompts", 800)
     assert code == 0, said
-    z = 1.959963985 + 0.841621234
-    assert found["prompts_needed"] == math.ceil(0.36 / ((0.05 / z) ** 2 - 0.0004 / 4))
-    assert found["minimum_detectable_difference"] == pytest.approx(z * math.sqrt(0.0001 + 0.00045))
-    assert found["resolves"] > found["minimum_detectable_difference"]
+    z = 1.959963985 + 0.841621234  # the normal approximation, which four seeds do not reach
+    assert found["resolves"] > z * math.sqrt(0.0004 / 4 + 0.36 / (4 * 800))
+    assert 0.0 < found["power_for_difference"] < 1.0
+    assert (found["power_for_difference"] < 0.8) == (found["resolves"] > 0.05) == (found["prompts_needed"] > 800)
+    corrected = stats("plan", "--difference", 0.05, "--sd", 0.6, "--seeds", 4, "--sd-seed", 0.02, "--contrasts", 5)[2]
+    assert corrected["power_for_difference"] < found["power_for_difference"]
     code, said, found = stats("plan", "--difference", 0.01, "--sd-seed", 0.02)
     assert found["prompts_needed"] is None
-    assert "use at least 32 seeds" in said  # (z 0.02 / 0.01)^2 = 31.4
+    assert "no number of prompts resolves 0.01 with 3 seeds" in said
+    assert "it is a part of --sd" in stats("plan", "--sd", 0.3, "--sd-prompt", 0.5)[1]
 
 
 def test_plan_from_a_smaller_study(stats, tmp_path):
@@ -195,6 +198,7 @@ def test_plan_from_a_smaller_study(stats, tmp_path):
     assert code == 0, said
     assert found["sd_seed"] == pytest.approx(math.sqrt(0.02))
     assert found["sd_prompt"] == pytest.approx(0.1 * math.sqrt(10 / 9))
+    assert found["sd_noise"] == pytest.approx(0.0, abs=1e-9)
     table(path, "arm,prompt,outcome", [(a, p, 1) for a in "xyz" for p in range(3)])
     assert "--contrast A:B" in stats("plan", "--pilot", path)[1]
 

@@ -210,7 +210,7 @@ def test_a_judge_against_labels(tmp_path):
     found, verdicts = agreement(groups, RewardJudge(LENGTH, name="length"))
     assert [v.outcome for v in verdicts] == [1.0, 0.0, 0.5]
     assert (found["agreement"], found["strict"]) == (0.5, 1 / 3)
-    assert found["categories"]["Math"] == {"agreement": 0.5, "ci95": [0.5, 0.5], "strict": 0.0, "n": 1}
+    assert found["categories"]["Math"] == {"agreement": 0.5, "ci95": [0.0, 1.0], "strict": 0.0, "n": 1}
     assert found["win_rate_longer"] == 1.0
     assert judge_bench_groups([("x", rows[0])])[0].prompt.meta["category"] == "Knowledge"
     with pytest.raises(UserError, match="nothing to compare with"):

@@ -16,6 +16,8 @@ from evenhand.stats.intervals import (
     half_width,
     satterthwaite,
     score_interval,
+    score_p,
+    score_part,
     soft_wilson,
     t_interval,
     two_sided_p,
@@ -44,18 +46,29 @@ def test_soft_wilson_of_plain_outcomes_is_wilson():
 
 
 def test_ties_narrow_the_interval_by_their_smaller_variance():
-    # 5 wins, 10 ties, 5 losses: w = 1/2 and variance 1/8 instead of 1/4, so n_eff = 2 n.
-    assert soft_wilson([1] * 5 + [0.5] * 10 + [0] * 5) == pytest.approx(wilson(0.5, 40))
+    # 5 wins, 10 ties, 5 losses: w = 1/2 and variance 1/8 instead of 1/4, so n_eff = 2 n; Student's quantile for the normal one.
+    as_normal = 40 * (sps.norm.ppf(0.975) / sps.t.ppf(0.975, 19)) ** 2
+    assert soft_wilson([1] * 5 + [0.5] * 10 + [0] * 5) == pytest.approx(wilson(0.5, as_normal))
 
 
 def test_soft_wilson_without_spread():
-    assert soft_wilson([0.5] * 9) == (0.5, 0.5)
+    # the variance of nine ties is taken for that of two more outcomes, a win and a loss: 0.5 / 11
+    n_eff = 0.25 * 9 / (0.5 / 11) * (sps.norm.ppf(0.975) / sps.t.ppf(0.975, 8)) ** 2
+    assert soft_wilson([0.5] * 9) == pytest.approx(wilson(0.5, n_eff))
     assert soft_wilson([0.0] * 9) == pytest.approx(wilson(0.0, 9))
 
 
 def test_score_interval_of_a_z_interval_is_wilson():
     share, n, z = 0.3, 50, sps.norm.ppf(0.975)
-    assert score_interval(share, z * math.sqrt(share * (1 - share) / n)) == pytest.approx(wilson(share, n))
+    assert score_interval(share, z**2 / n) == pytest.approx(wilson(share, n))
+    assert score_interval(share, math.inf) == (0.0, 1.0)
+
+
+def test_score_p_is_where_wilson_touches_one_half():
+    part = score_part(np.array([1.0] * 60 + [0.0] * 40))
+    level = 1 - score_p(0.6, part)
+    assert score_interval(0.6, half_width([part], level) ** 2)[0] == pytest.approx(0.5, abs=1e-9)
+    assert score_p(0.6, part) == pytest.approx(2 * sps.norm.sf(2.0))  # (.6 - .5) / sqrt(.25 / 100)
 
 
 def test_t_interval_is_scipys():

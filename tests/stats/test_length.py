@@ -14,6 +14,9 @@ from scipy.special import expit
 from evenhand.errors import UserError
 from evenhand.stats.length import (
     GPT4_CLASS_JUDGE,
+    NEUTRAL,
+    NO_PRIOR,
+    Gamed,
     LeaderboardWeights,
     LengthPrior,
     length_controlled,
@@ -86,7 +89,7 @@ def simulated(phi, theta, shift, n=40_000, seed=0):
 
 def test_known_length_effect_is_removed():
     y, model, baseline = simulated(phi=-1.6, theta=-0.4, shift=250)
-    lc = length_controlled(y, model, baseline, draws=20)
+    lc = length_controlled(y, model, baseline, prior=NO_PRIOR, draws=20)
     assert lc.win_rate > 0.5 > lc.estimate  # longer and worse: the raw win rate is fooled
     assert lc.estimate == pytest.approx(expit(-0.4), abs=0.01)
     assert lc.length_effect == pytest.approx(-1.6, abs=0.08)
@@ -122,7 +125,7 @@ def test_strong_prior_fixes_the_length_effect():
     held = length_controlled(y, model, baseline, prior=LengthPrior(-1.6, 1e9), draws=5)
     assert held.length_effect == pytest.approx(-1.6, abs=1e-4)
     assert held.form == "lc_minimal_prior"
-    free = length_controlled(y, model, baseline, draws=5)
+    free = length_controlled(y, model, baseline, prior=NO_PRIOR, draws=5)
     assert length_controlled(y, model, baseline, prior=LengthPrior(9.9, 0.0), draws=5).estimate == pytest.approx(
         free.estimate, abs=1e-4
     )
@@ -205,6 +208,78 @@ def test_length_controlled_win_rates_are_near_the_leaderboards(leaderboard, esti
     assert max(errors) < 3.5
 
 
+def test_without_difficulties_the_length_effect_is_held_near_none() -> None:
+    y, model, baseline = simulated(phi=-1.6, theta=-0.4, shift=250, n=805)
+    shrunk = length_controlled(y, model, baseline, draws=5)
+    plain = length_controlled(y, model, baseline, prior=NO_PRIOR, draws=5)
+    assert (shrunk.form, plain.form) == ("lc_shrunk", "lc_minimal")
+    assert plain.length_effect < shrunk.length_effect < 0
+    assert plain.estimate < shrunk.estimate < shrunk.win_rate
+    assert length_controlled(y, model, baseline, prior=NEUTRAL, draws=5) == shrunk
+    twice = [np.tile(v, (2, 1)) for v in (y, model, baseline)]
+    assert length_controlled(*twice, draws=5).length_effect == pytest.approx(shrunk.length_effect, rel=1e-3)  # per row
+
+
+def test_a_judge_that_ignores_length_is_not_corrected_on_average() -> None:
+    gaps = []
+    for seed in range(40):
+        y, model, baseline = simulated(phi=0.0, theta=0.4, shift=250, n=400, seed=seed)
+        lc = length_controlled(y, model, baseline, draws=2)
+        gaps.append(lc.estimate - expit(0.4))
+    assert abs(np.mean(gaps)) < 3 * np.std(gaps) / math.sqrt(40)
+
+
+def test_gamed_rows_tie_the_length_effect_to_what_length_alone_does() -> None:
+    """The baseline against its verbose self: the judge pays 1.2 logits; the model's own rows are few and say nothing."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    base = rng.normal(300, 60, n)
+    rows = []
+    for longer in (150, -120):
+        game = base + longer + rng.normal(0, 60, n)
+        gap = base - game
+        rows.append(Gamed(rng.random(n) < expit(-1.2 * np.tanh(gap / gap.std(ddof=1))), game, base, weight=1.0))
+    model = base + rng.normal(0, 60, n)
+    y = (rng.random(n) < 0.6).astype(float)
+    free, held = length_controlled(y, model, base, draws=3), length_controlled(y, model, base, gamed=rows, draws=3)
+    assert abs(free.length_effect) < 0.2
+    assert held.form == "lc_minimal_gamed"
+    assert -1.2 < held.length_effect < -0.7
+    theirs = length_controlled_l1(y, model, base, np.zeros(n), gamed=rows)
+    assert theirs.form == "lc_noreg_gamed_l1"
+    assert theirs.length_effect == pytest.approx(held.length_effect, abs=0.05)
+    with pytest.raises(UserError, match="gamed rows for 5 prompts"):
+        length_controlled(y[:5], model[:5], base[:5], gamed=rows, draws=2)
+
+
+def test_separation_is_refused_and_overlap_is_not() -> None:
+    gap = np.array([-80.0, -60, -40, -20, 20, 40, 60, 80])
+    wins = (gap > 0).astype(float)
+    told = length_controlled(wins, 300 + gap, np.full(8, 300.0), draws=5)
+    assert math.isnan(told.estimate)
+    assert "tell wins from losses" in told.note
+    assert math.isnan(length_controlled_l1(wins, 300 + gap, np.full(8, 300.0)).estimate)
+    wins[0] = 1.0
+    assert math.isfinite(length_controlled(wins, 300 + gap, np.full(8, 300.0), draws=5).estimate)
+    soft = np.where(gap > 0, 0.9, 0.1)
+    assert math.isfinite(length_controlled(soft, 300 + gap, np.full(8, 300.0), draws=5).estimate)
+
+
+@pytest.mark.slow
+def test_the_default_without_difficulties_beats_the_raw_rate_on_public_models(real_data) -> None:
+    table = json.loads(gzip.decompress((real_data / "data" / "eval" / "alpaca_eval_judged.json.gz").read_bytes()))
+    errors, raw, plain = [], [], []
+    for row in table.values():
+        y = np.array(row["preference"], dtype=float)
+        y = np.where(y == 0, 1.5, y) - 1
+        known, lengths = row["leaderboard"]["length_controlled_winrate"], (row["len_model"], row["len_baseline"])
+        errors.append(abs(100 * length_controlled(y, *lengths, draws=2).estimate - known))
+        plain.append(abs(100 * length_controlled(y, *lengths, prior=NO_PRIOR, draws=2).estimate - known))
+        raw.append(abs(100 * y.mean() - known))
+    assert np.mean(errors) < 1.5 < 4 < np.mean(raw) < np.mean(plain)
+    assert max(errors) < 3.5 < max(raw)
+
+
 OFFICIAL = {
     "FuseChat-Gemma-2-9B-Instruct": (70.0658, 70.0788),
     "alpaca-7b": (6.6442, 19.5870),
@@ -233,4 +308,5 @@ def test_alpaca_evals_form_gives_the_official_numbers(real_data):
         difficulty = hard[row.get("prompt", range(len(y)))]
         for form, official in zip((difficulty, None), expected, strict=True):
             assert 100 * length_controlled_l1(y, *lengths, form).estimate == pytest.approx(official, abs=0.06)
-            assert 100 * length_controlled(y, *lengths, form, draws=2).estimate == pytest.approx(official, abs=0.25)
+            ours = length_controlled(y, *lengths, form, prior=NO_PRIOR, draws=2)
+            assert 100 * ours.estimate == pytest.approx(official, abs=0.25)

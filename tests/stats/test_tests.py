@@ -11,10 +11,9 @@ import pytest
 from scipy import stats as sps
 
 from evenhand.errors import UserError
-from evenhand.stats.intervals import Component
-from evenhand.stats.planning import minimum_detectable_difference, planned_resolution, power, prompts_needed, resolved_by
+from evenhand.stats.intervals import Component, two_sided_p
 from evenhand.stats.tests import equivalence_p, equivalent, holm, mcnemar, permutation_test, sign_test, verdict, verdict_of
-from evenhand.stats.twoway import paired_difference
+from evenhand.stats.twoway import Difference, paired_difference
 
 
 @pytest.mark.parametrize(("up", "down"), [(0, 0), (1, 0), (5, 5), (9, 2), (2, 9), (60, 41)])
@@ -106,9 +105,14 @@ def test_verdict_swaps_with_its_arguments():
     assert (verdict(paired_difference(a, b)), verdict(paired_difference(b, a))) == ("better", "worse")
 
 
+def known_difference(estimate: float, part: Component) -> Difference:
+    base = paired_difference([0.5, 0.4, 0.6, 0.5], [0.4, 0.5, 0.5, 0.6])
+    error, p = math.sqrt(part.variance), two_sided_p(estimate, [part])
+    return replace(base, estimate=estimate, standard_error=error, p=p, components=(part,), floor=part)
+
+
 def test_equivalence_uses_the_90_percent_interval():
-    base = paired_difference([0.5, 0.4, 0.6, 0.5], [0.5, 0.5, 0.5, 0.5])
-    d = replace(base, estimate=0.02, components=(Component(0.01**2, 1e9),))  # 90 %: .02 +- .01645; 95 %: +- .0196
+    d = known_difference(0.02, Component(0.01**2, 1e9))  # 90 %: .02 +- .01645; 95 %: +- .0196
     assert equivalent(d, 0.037)
     assert not equivalent(d, 0.036)
     assert not equivalent(replace(d, estimate=-0.02), 0.036)
@@ -118,52 +122,10 @@ def test_equivalence_uses_the_90_percent_interval():
 
 def test_equivalence_p_is_the_larger_one_sided_p():
     """Normal parts: estimate 0.02, error 0.01, margin 0.05: z = 3 against the upper bound, 7 against the lower."""
-    base = paired_difference([0.5, 0.4, 0.6, 0.5], [0.5, 0.5, 0.5, 0.5])
-    d = replace(base, estimate=0.02, standard_error=0.01, components=(Component(0.01**2, math.inf),))
+    d = known_difference(0.02, Component(0.01**2, math.inf))
     assert equivalence_p(d, 0.05) == pytest.approx(0.5 * math.erfc(3 / math.sqrt(2)), rel=1e-6)
     assert equivalence_p(d, 0.01) == pytest.approx(1 - 0.5 * math.erfc(1 / math.sqrt(2)), rel=1e-6)  # outside the margin
     for margin in (0.03, 0.036, 0.0365, 0.04):
         assert equivalent(d, margin) == (equivalence_p(d, margin) < 0.05)
     with pytest.raises(UserError, match="positive"):
         equivalence_p(d, 0.0)
-
-
-def test_prompts_needed_with_a_seed_effect():
-    z = 1.959963985 + 0.841621234
-    assert prompts_needed(0.05, sd_prompt=0.6, seeds=4, sd_seed=0.02) == math.ceil(0.36 / ((0.05 / z) ** 2 - 1e-4))
-    with pytest.raises(UserError, match="use at least 8 seeds"):  # (z 0.02 / 0.02)^2 = 7.85
-        prompts_needed(0.02, sd_prompt=0.6, seeds=7, sd_seed=0.02)
-    assert prompts_needed(0.02, sd_prompt=0.6, seeds=8, sd_seed=0.02) > 100_000
-    mdd = minimum_detectable_difference(1648, 4, sd_prompt=0.6, sd_seed=0.02)
-    assert mdd == pytest.approx(0.05, rel=1e-3)
-
-
-def test_planned_resolution_is_what_the_interval_will_say():
-    """A study whose two parts are exactly the planned ones: rows shifted by the seed effect, prompts by theirs, no noise."""
-    sd_seed, sd_prompt, k, n = 0.03, 0.4, 3, 50
-    u, v = np.array([-1.0, 0.0, 1.0]), np.linspace(-1, 1, n)
-    d = sd_seed * u[:, None] / u.std(ddof=1) + sd_prompt * v[None, :] / v.std(ddof=1)
-    found = resolved_by(paired_difference(d, np.zeros_like(d)))
-    assert planned_resolution(n, k, sd_prompt=sd_prompt, sd_seed=sd_seed) == pytest.approx(found, rel=1e-6)
-    many = planned_resolution(10**6, 1000, sd_prompt=sd_prompt, sd_seed=sd_seed)
-    assert many == pytest.approx(minimum_detectable_difference(10**6, 1000, sd_prompt=sd_prompt, sd_seed=sd_seed), rel=2e-3)
-
-
-def test_planning_figures_of_the_guide():
-    assert 1100 <= prompts_needed(0.05, sd_prompt=0.6) <= 1550
-    assert 1100 <= prompts_needed(0.05, sd_prompt=0.7) <= 1550
-    assert minimum_detectable_difference(10**9, 3, sd_prompt=0.6, sd_seed=0.02 * math.sqrt(2)) == pytest.approx(0.0457, abs=1e-4)
-
-
-def test_planning_inverts_power():
-    n = prompts_needed(0.05, sd_prompt=0.6, power=0.9)
-    assert power(0.05, n, 1, sd_prompt=0.6) == pytest.approx(0.9, abs=2e-3)
-    mdd = minimum_detectable_difference(300, 4, sd_prompt=0.5, sd_seed=0.03, power=0.7)
-    assert power(mdd, 300, 4, sd_prompt=0.5, sd_seed=0.03) == pytest.approx(0.7, abs=1e-4)
-    assert power(0.0, 300, 4, sd_prompt=0.5) == pytest.approx(0.05)
-
-
-def test_resolved_by_many_prompts_of_one_run_is_the_normal_formula():
-    d = np.random.default_rng(3).normal(size=5000)
-    expected = (1.959964 + 0.841621) * d.std(ddof=1) / math.sqrt(5000)
-    assert resolved_by(paired_difference(d, np.zeros(5000))) == pytest.approx(expected, rel=1e-3)

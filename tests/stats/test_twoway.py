@@ -27,7 +27,7 @@ def test_mean_squares_by_hand():
 
 def test_interval_by_hand():
     """Half-width from the definition, with t quantiles from scipy."""
-    d = np.array([[0.3, 0.1, 0.2, 0.6, 0.1], [0.1, 0.0, 0.3, 0.2, 0.2]])
+    d = np.array([[2.3, 1.1, 2.2, 4.6, 0.1], [0.4, 0.5, 3.3, 2.7, 0.9]])
     u, v = d.mean(axis=1), d.mean(axis=0)
     ms_s, ms_p = 5 * u.var(ddof=1), 2 * v.var(ddof=1)
     ms_e = sum((d[s, i] - u[s] - v[i] + d.mean()) ** 2 for s in range(2) for i in range(5)) / 4
@@ -36,7 +36,7 @@ def test_interval_by_hand():
     assert ms_p > ms_e
     assert result.ci95 == pytest.approx((d.mean() - math.sqrt(h2), d.mean() + math.sqrt(h2)))
     assert result.standard_error == pytest.approx(math.sqrt((ms_s + ms_p - ms_e) / 10))
-    assert result.per_seed == pytest.approx((0.26, 0.16))
+    assert result.per_seed == pytest.approx((2.06, 1.56))
 
 
 def test_one_seed_is_the_paired_t_test():
@@ -52,17 +52,16 @@ def test_one_seed_is_the_paired_t_test():
 
 
 def test_seed_effects_alone_give_the_t_test_over_seeds():
-    effects = np.array([0.05, 0.09, 0.01])
-    result = paired_difference(np.repeat(effects[:, None], 40, axis=1), np.zeros((3, 40)))
+    effects, both = np.array([5.0, 9.0, 1.0]), np.arange(40.0)
+    result = paired_difference(effects[:, None] + both, np.tile(both, (3, 1)))
     expected = sps.ttest_1samp(effects, 0.0)
     assert result.p == pytest.approx(expected.pvalue)
     assert result.ci95 == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert result.ci95_prompts_only == pytest.approx((0.05, 0.05))
 
 
 def test_identical_seeds_give_the_prompt_interval():
-    y = np.array([0.3, -0.1, 0.6, 0.2, 0.2])
-    result = paired_difference(np.tile(y, (4, 1)), np.zeros((4, 5)))
+    y = np.array([3.0, -1.0, 6.0, 2.0, 2.5, 0.5])
+    result = paired_difference(np.tile(y, (4, 1)), np.zeros((4, 6)))
     assert result.ci95 == pytest.approx(t_interval(y))
 
 
@@ -89,8 +88,10 @@ def test_p_below_five_percent_exactly_when_the_interval_excludes_zero():
 def test_a_method_against_itself():
     y = np.random.default_rng(2).integers(0, 3, (3, 30)) / 2
     result = paired_difference(y, y)
-    assert (result.estimate, result.p, result.ties, result.ci95) == (0.0, 1.0, 1.0, (0.0, 0.0))
-    assert "no width" in result.note
+    assert (result.estimate, result.p, result.ties) == (0.0, 1.0, 1.0)
+    half = sps.t.ppf(0.975, 29) * math.sqrt(2) / 32  # two more prompts, one won and one lost
+    assert result.ci95 == pytest.approx((-half, half))
+    assert "hardly any variation" in result.note
 
 
 def test_constant_difference_has_the_p_of_its_signs():
@@ -98,9 +99,9 @@ def test_constant_difference_has_the_p_of_its_signs():
 
 
 def test_two_seeds_are_flagged_and_three_are_not():
-    y = np.random.default_rng(3).random((3, 10))
+    y = np.random.default_rng(3).random((3, 40))
     assert "two seeds" in paired_difference(y[:2], y[1:]).note
-    assert paired_difference(y, y[::-1]).note == ""
+    assert paired_difference(y, y[:, ::-1]).note == ""
 
 
 def test_unmatched_by_hand():
@@ -156,7 +157,7 @@ def test_win_rate_of_only_wins():
     w = win_rate(np.ones((3, 10)))
     assert w.ci95 == pytest.approx(wilson(1.0, 10))
     assert w.ci95_prompts_only == pytest.approx(soft_wilson([1.0] * 10))
-    assert w.note == ""
+    assert "two prompts that were not seen" in w.note
 
 
 def test_variance_part_of_prompts_is_never_negative():
@@ -170,7 +171,8 @@ def test_variance_part_of_prompts_is_never_negative():
         (lambda: win_rate([1.7, 1.2]), r"\[1.2, 1.7\]"),
         (lambda: win_rate([1.0, math.nan]), "not finite"),
         (lambda: win_rate([[1, 0], [1]]), "rectangular"),
-        (lambda: win_rate([1.0]), "at least 2"),
+        (lambda: win_rate([]), "at least 1"),
+        (lambda: paired_difference([3.0], [1.5]), "at least 2"),
         (lambda: win_rate(np.zeros((2, 2, 2))), "shape"),
         (lambda: paired_difference([1, 0, 1], [1, 0]), "shapes differ"),
         (lambda: unmatched_difference([[1, 0, 1]] * 2, [[1, 0]] * 3), "3 and 2 prompts"),

@@ -253,13 +253,14 @@ def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | 
 
 
 def _lines(found: Mapping[str, Any], judge: Judge) -> list[str]:
+    from evenhand.cli.tables import equal_length_lines
+
     low, high = found["ci95"]
     lines = [
         f"{found['a']} wins {found['win_rate']:.1%} against {found['b']} (95% interval {low:.1%} to {high:.1%}, n = {found['n']})"
     ]
     if controlled := found.get("length_controlled"):
-        shown = f"{controlled['win_rate']:.1%}" if controlled["win_rate"] == controlled["win_rate"] else controlled["note"]
-        lines.append(f"at equal length: {shown} ({controlled['form']})")
+        lines += equal_length_lines(controlled)
     return [*lines, *_behaviour(found), *_calls(judge)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,12 +100,14 @@ def plan(
     prompts: Annotated[int, typer.Option(min=2)] = 500,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds per arm.")] = 3,
     sd: Annotated[
-        float | None, typer.Option(min=0, help="Sd over prompts of the paired difference (a judge's: 0.6 to 0.7).")
+        float | None, typer.Option(min=0, help="Sd over prompts of one seed's paired difference (a judge's: 0.6 to 0.7).")
     ] = None,
+    sd_prompt: Annotated[float | None, typer.Option(min=0, help="The part of it that all seeds share on a prompt.")] = None,
     sd_seed: Annotated[float | None, typer.Option(min=0, help="Sd of a seed's effect on the difference.")] = None,
+    contrasts: Annotated[int, typer.Option(min=1, help="Contrasts that the verdict is corrected for.")] = 1,
     power: Annotated[float, typer.Option(help="Probability of finding it.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Probability of finding what is not there.")] = 0.05,
-    pilot: Annotated[Path | None, typer.Option(help="Outcomes of a smaller study: take both sds from it.")] = None,
+    pilot: Annotated[Path | None, typer.Option(help="Outcomes of a smaller study: take the sds from it.")] = None,
     contrast: Annotated[str, typer.Option(help="A:B of the pilot, where it has more than two arms.")] = "",
     out: Out = None,
 ) -> None:
@@ -112,9 +115,9 @@ def plan(
     from evenhand.evaluation.planning import plan_study, spreads
 
     known = spreads(_outcomes(pilot, "outcome", "cluster"), _split(contrast) if contrast else None) if pilot else {}
-    sds = {"sd_prompt": sd if sd is not None else known.get("sd_prompt", 0.65)}
-    sds["sd_seed"] = sd_seed if sd_seed is not None else known.get("sd_seed", 0.0)
-    found = plan_study(difference, prompts, seeds, **sds, power=power, alpha=alpha)
+    found = plan_study(
+        difference, prompts, seeds, **_spreads(known, sd, sd_prompt, sd_seed), power=power, alpha=alpha, contrasts=contrasts
+    )
     _show(found["lines"], {k: v for k, v in found.items() if k != "lines"}, out)
 
 
@@ -125,6 +128,17 @@ def holm(p_values: Annotated[list[float], typer.Argument(help="The p-values of o
 
     for p, adjusted in zip(p_values, holm(p_values), strict=True):
         print(f"{p:.4g} -> {adjusted:.4g}")
+
+
+def _spreads(known: Mapping[str, float], sd: float | None, sd_prompt: float | None, sd_seed: float | None) -> dict[str, float]:
+    """The variance parts of a difference: what the options say, else the pilot, else a judge's usual spread."""
+    prompt = sd_prompt if sd_prompt is not None else known.get("sd_prompt", 0.0)
+    noise = known.get("sd_noise", 0.65)
+    if sd is not None:
+        if prompt > sd:
+            raise UserError(f"{prompt:g} of {sd:g}", where="--sd-prompt", why="it is a part of --sd", fix="give at most --sd")
+        noise = math.sqrt(sd**2 - prompt**2)
+    return {"sd_noise": noise, "sd_prompt": prompt, "sd_seed": sd_seed if sd_seed is not None else known.get("sd_seed", 0.0)}
 
 
 def _outcomes(file: Path, value: str, cluster: str) -> list[dict[str, Any]]:

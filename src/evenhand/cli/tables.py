@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from evenhand.stats.length import form_meaning
 
 
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:
@@ -14,9 +17,14 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
     for c in found["contrasts"]:
         unit, form, points = _unit(found["arms"][c["a"]])
         d, low, high, least = (unit * v for v in (c["difference"], *c["ci95"], c["minimum_detectable_difference"]))
+        joint = ""
+        if c["contrasts"] > 1:
+            below, above = (unit * v for v in c["ci95_simultaneous"])
+            joint = f"; of all {c['contrasts']} together {below:+{form}} to {above:+{form}}"
+        seen = f"differences under {least:{form}}{points} cannot be seen" if math.isfinite(least) else "no difference can be seen"
         lines.append(
-            f"{c['a']} - {c['b']}: {d:+{form}}{points} ({low:+{form}} to {high:+{form}}), Holm p {c['p_holm']:.3g}: "
-            f"{c['verdict']}; differences under {least:{form}}{points} cannot be seen"
+            f"{c['a']} - {c['b']}: {d:+{form}}{points} ({low:+{form}} to {high:+{form}}{joint}), Holm p {c['p_holm']:.3g}: "
+            f"{c['verdict']}; {seen}"
         )
         if "equivalent" in c:
             shown = "" if c["equivalent"] else "not shown to be "
@@ -30,18 +38,27 @@ def _unit(arm: Mapping[str, Any]) -> tuple[float, str, str]:
 
 
 def arm_lines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line per arm: its win rate or mean with the main interval."""
+    """Each arm's win rate or mean with the main interval, and what it is at equal length."""
     width = max((len(a) for a in arms), default=0)
-    lines = []
-    for arm, row in arms.items():
-        unit, form, _ = _unit(row)
-        sign = "%" if "win_rate" in row else ""
-        shown, low, high = (f"{unit * v:{form}}{sign}" for v in (row.get("win_rate", row.get("mean")), *row["ci95"]))
-        line = f"{arm:<{width}}  {shown}  (95% interval {low} to {high}; n = {row['n']}, seeds = {row['k']})"
-        if (lc := row.get("length_controlled")) and lc["win_rate"] == lc["win_rate"]:
-            line += f"  at equal length {lc['win_rate']:.1%} [{lc['form']}]"
-        lines.append(line)
-    return lines
+    return [line for arm, row in arms.items() for line in _arm_lines(arm, row, width)]
+
+
+def _arm_lines(arm: str, row: Mapping[str, Any], width: int) -> list[str]:
+    unit, form, _ = _unit(row)
+    sign = "%" if "win_rate" in row else ""
+    shown, low, high = (f"{unit * v:{form}}{sign}" for v in (row.get("win_rate", row.get("mean")), *row["ci95"]))
+    even = equal_length_lines(row["length_controlled"]) if "length_controlled" in row else []
+    head = f"{arm:<{width}}  {shown}  (95% interval {low} to {high}; n = {row['n']}, seeds = {row['k']})"
+    return [head, *(f"{'':<{width}}  {line}" for line in even)]
+
+
+def equal_length_lines(lc: Mapping[str, Any]) -> list[str]:
+    """A length-controlled win rate with its interval, what the interval is over, how it was fitted, and every note."""
+    if lc["win_rate"] is None or math.isnan(lc["win_rate"]):
+        return [f"at equal length: {lc['note']} [{lc['form']}]"]
+    low, high = lc["ci95"]
+    shown = f"at equal length {lc['win_rate']:.1%} ({low:.1%} to {high:.1%} over {lc['scope']}) [{lc['form']}: "
+    return [f"{shown}{form_meaning(lc['form'])}]", *([f"  {lc['note']}"] if lc["note"] else [])]
 
 
 _INTERVALS = {
@@ -52,19 +69,20 @@ _INTERVALS = {
 
 def rate_lines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Every interval of every arm."""
-    lines = []
-    for line, row in zip(arm_lines(arms), arms.values(), strict=True):
-        lines += [line, *_intervals(row, _unit(row)[0])]
+    lines, width = [], max((len(a) for a in arms), default=0)
+    for arm, row in arms.items():
+        lines += [*_arm_lines(arm, row, width), *_intervals(row, _unit(row)[0])]
         if len(row["per_seed"]) > 1:
             lines.append("  per seed: " + " ".join(f"{_unit(row)[0] * v:.4g}" for v in row["per_seed"]))
-        if lc := row.get("length_controlled"):
-            low, high = lc["ci95"]
-            other = lc.get("alpaca_eval_form") or {}
+        if other := (row.get("length_controlled") or {}).get("alpaca_eval_form"):
+            lines.append(f"  AlpacaEval's form {other['win_rate']:.1%} [{other['form']}: {form_meaning(other['form'])}]")
+        if fit := row.get("mixed_model"):
+            low, high = fit["ci95"]
+            why = "the interval above reaches as far" if fit["shown"] else "so few seeds: mostly its prior, and not shown above"
             lines.append(
-                f"  at equal length {lc['win_rate']:.1%} ({low:.1%} to {high:.1%}) [{lc['form']}]"
-                + (f"; AlpacaEval's form {other['win_rate']:.1%} [{other['form']}]" if other else "")
+                f"  binomial mixed model: {fit['win_rate']:.1%} ({low:.1%} to {high:.1%}), seeds differ by {fit['seed_sd']:.2g} "
+                f"logits ({why})"
             )
-            lines += [f"    {lc['note']}"] if lc["note"] else []
         lines += [f"  {row['note']}"] if row["note"] else []
     return lines
 
@@ -148,7 +166,11 @@ def leaderboard_table(lines: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if stated := row.get("stated"):
             known = ", ".join(f"{k} {v:.2f}" for k, v in stated.items())
             out.append(f"{'':<{width}}  stated by the leaderboard: {known}")
-    out.append(f"length control: {next(iter(lines.values()))['lc_form']} (without the public leaderboard's gamed baselines)")
+        if row.get("lc_note"):
+            out.append(f"{'':<{width}}  {row['lc_note']}")
+    form = next(iter(lines.values()))["lc_form"]
+    gamed = "" if "gamed" in form else ", without the public leaderboard's gamed baselines"
+    out.append(f"length control: {form} ({form_meaning(form)}{gamed}); intervals over prompts")
     return out
 
 

@@ -28,7 +28,9 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
     lengths = np.array([(len(c.a.text), len(c.b.text)) for c in comparisons], dtype=float)
     if len(outcome) > 1:
         lc = length_controlled(outcome, lengths[:, 0], lengths[:, 1])
-        row["length_controlled"] = {"win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note}
+        row["length_controlled"] = {
+            "win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note, "scope": lc.scope,
+        }  # fmt: skip
         row["style_controlled"] = _at_equal_style(outcome, comparisons)
     return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
 

@@ -23,8 +23,6 @@ from evenhand.stats import (
     crossed_interval,
     equivalence_p,
     equivalent,
-    holm,
-    length_controlled,
     length_controlled_l1,
     mcnemar,
     paired_difference,
@@ -32,10 +30,13 @@ from evenhand.stats import (
     permutation_test,
     resolved_by,
     sign_test,
-    verdict,
     win_rate,
 )
+from evenhand.stats.crossed import imagined_variance
+from evenhand.stats.family import Judged, judged
 from evenhand.stats.intervals import Component, half_width, two_sided_p
+from evenhand.stats.length_contrasts import at_equal_length
+from evenhand.stats.twoway import MIXED_FROM
 
 Estimator = Callable[[np.ndarray, np.ndarray], Difference]
 _COLUMNS = ("outcome", "length", "baseline_length")
@@ -171,7 +172,8 @@ def rate(table: Table, *, full: bool = False) -> dict[str, Any]:
     y = table.outcome
     by_prompt = y.mean(axis=0)
     if y.min() >= 0.0 and y.max() <= 1.0:
-        won = asdict(win_rate(y))
+        rate = win_rate(y)
+        won = asdict(rate)
         keys: tuple[str, ...] = (
             "ci95",
             "ci95_prompts_only",
@@ -185,11 +187,14 @@ def rate(table: Table, *, full: bool = False) -> dict[str, Any]:
             "note",
         )
         row = {"win_rate": won["estimate"], **{k: won[k] for k in keys}}
+        if rate.mixed is not None:
+            fit = {"win_rate": rate.mixed.estimate, "ci95": rate.mixed.interval(), "seed_sd": rate.mixed.seed_sd}
+            row |= {"mixed_model": {**fit, "shown": rate.k >= MIXED_FROM}, "ci95_two_way": rate.ci95_two_way}
     else:
         zero = asdict(paired_difference(y, np.zeros_like(y)))
         keys = ("ci95", "ci95_prompts_only", "per_seed", "standard_error", "n", "k", "note")
         row = {"mean": zero["estimate"], **{k: zero[k] for k in keys}}
-    if full:
+    if full and np.ptp(by_prompt) > 0.0:  # equal values have nothing to resample
         row["ci95_bootstrap"], row["ci95_bca"] = percentile_interval(by_prompt), bca_interval(by_prompt)
         if len(y) > 1:
             row["ci95_crossed_bootstrap"] = crossed_interval(y)
@@ -204,16 +209,19 @@ def rate(table: Table, *, full: bool = False) -> dict[str, Any]:
 def clustered(values: np.ndarray, clusters: Sequence[str]) -> dict[str, Any]:
     """Mean of values per prompt whose prompts come in clusters: clustered standard error, t interval with G - 1 df, p of 0."""
     se, groups, mean = clustered_se(values, clusters), len(set(clusters)), float(values.mean())
-    part = [Component(se**2, groups - 1)]
+    least = imagined_variance(groups, float(np.abs(values).max()) or 1.0)  # clusters that all agree are not certain to
+    part = [Component(se**2 or least, groups - 1)]
     half = half_width(part)
-    p = two_sided_p(mean, part) if se > 0.0 else float(mean == 0.0)
+    p = two_sided_p(mean, part)
     return {"standard_error": se, "ci95": (mean - half, mean + half), "p": p, "clusters": groups}
 
 
 def _controlled(y: np.ndarray, length: np.ndarray, baseline: np.ndarray, hard: np.ndarray | None, both: bool) -> dict[str, Any]:
-    ours = length_controlled(y, length, baseline, hard)
+    ours = at_equal_length(y, length, baseline, hard, draws=1000).overall
+    assert ours is not None  # only the baseline itself has no fit
     row: dict[str, Any] = {
         "win_rate": ours.estimate, "ci95": ours.ci95, "form": ours.form, "note": ours.note, "length_effect": ours.length_effect,
+        "scope": ours.scope,
     }  # fmt: skip
     if both:
         theirs = length_controlled_l1(y, length, baseline, hard)
@@ -233,8 +241,8 @@ def _contrasts(
 ) -> list[dict[str, Any]]:
     found = [difference(tables[a].outcome, tables[b].outcome) for a, b in pairs]
     rows = []
-    for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True):
-        row = {"a": a, "b": b, **_contrast(d, p), **_tests(tables[a], tables[b], full)}
+    for (a, b), d, j in zip(pairs, found, judged(found, [0] * len(found)), strict=True):
+        row = {"a": a, "b": b, **_contrast(d, j), **_tests(tables[a], tables[b], full)}
         if margin is not None:
             row |= {"equivalent": equivalent(d, margin), "margin": margin, "p_equivalence": equivalence_p(d, margin)}
             row["ci90"] = d.interval(0.90)
@@ -242,11 +250,12 @@ def _contrasts(
     return rows
 
 
-def _contrast(d: Difference, p_holm: float) -> dict[str, Any]:
+def _contrast(d: Difference, j: Judged) -> dict[str, Any]:
     return {
-        "difference": d.estimate, "ci95": d.ci95, "ci95_prompts_only": d.ci95_prompts_only, "per_seed": d.per_seed, "p": d.p,
-        "p_holm": p_holm, "minimum_detectable_difference": resolved_by(d), "n": d.n, "k": d.k, "note": d.note,
-        "verdict": verdict(d) if p_holm < 0.05 else "inconclusive",
+        "difference": d.estimate, "ci95": d.ci95, "ci95_prompts_only": d.ci95_prompts_only,
+        "ci95_simultaneous": j.ci95_simultaneous, "per_seed": d.per_seed, "p": d.p, "p_holm": j.p_holm, "contrasts": j.contrasts,
+        "minimum_detectable_difference": resolved_by(d, contrasts=j.contrasts), "n": d.n, "k": d.k, "note": d.note,
+        "verdict": j.verdict,
     }  # fmt: skip
 
 
@@ -262,7 +271,7 @@ def _tests(a: Table, b: Table, full: bool) -> dict[str, Any]:
         row["mcnemar"] = asdict(mcnemar(a.outcome[0], b.outcome[0]))
     if a.cluster is not None and a.cluster == b.cluster:
         row["clustered"] = clustered(gaps, a.cluster)
-    if full:
+    if full and np.ptp(gaps) > 0.0:
         row["ci95_bootstrap"] = percentile_interval(gaps)
         if a.seeds == b.seeds and len(a.seeds) > 1:
             row["ci95_crossed_bootstrap"] = crossed_interval(a.outcome - b.outcome)

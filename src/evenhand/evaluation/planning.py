@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.evaluation.outcomes import check_alike, tabulate
 from evenhand.evaluation.readers import Row
-from evenhand.stats import minimum_detectable_difference, planned_resolution, power, prompts_needed
-from evenhand.stats.twoway import mean_squares
+from evenhand.stats import paired_difference, planned_resolution, power, prompts_needed
 
 PROMPTS, SEEDS = (100, 200, 400, 800, 1600), (2, 3, 5, 8)
 """The designs of the table that goes with every plan."""
 
 
 def spreads(rows: Sequence[Row], contrast: tuple[str, str] | None = None) -> dict[str, float]:
-    """{sd_prompt, sd_seed} of the difference of two arms in a smaller study.
+    """{sd_noise, sd_prompt, sd_seed} of the difference of two arms in a smaller study: its variance parts (`crossed.spread`).
 
-    sd_prompt is over prompts, of the difference averaged over the study's seeds; sd_seed^2 = max(0, MS_S - MS_E) / n from the
-    two-way mean squares, and absent with one seed, which says nothing about seeds.
+    One seed tells nothing of seeds, nor prompts from noise: then only sd_noise, which holds both.
     """
     tables = tabulate(rows)
     names = contrast or tuple(tables)
@@ -28,26 +25,32 @@ def spreads(rows: Sequence[Row], contrast: tuple[str, str] | None = None) -> dic
         raise UserError(f"the pilot has the arms {', '.join(tables)}", where="pilot", fix="name two of them: --contrast A:B")
     pair = {name: tables[name] for name in names}
     check_alike(pair)
-    d = pair[names[0]].outcome - pair[names[1]].outcome
-    found = {"sd_prompt": float(d.mean(axis=0).std(ddof=1))}
-    if len(d) > 1:
-        ms = mean_squares(d)
-        found["sd_seed"] = math.sqrt(max(0.0, ms.seeds - ms.residual) / d.shape[1])
-    return found
+    found = paired_difference(pair[names[0]].outcome, pair[names[1]].outcome)
+    parts = {"sd_noise": found.spread.noise}
+    return parts if found.k == 1 else {**parts, "sd_prompt": found.spread.prompt, "sd_seed": found.spread.seed}
 
 
 def plan_study(
-    difference: float, prompts: int, seeds: int, *, sd_prompt: float, sd_seed: float, power: float = 0.8, alpha: float = 0.05
+    difference: float,
+    prompts: int,
+    seeds: int,
+    *,
+    sd_noise: float,
+    sd_prompt: float = 0.0,
+    sd_seed: float = 0.0,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    contrasts: int = 1,
 ) -> dict[str, Any]:
     """What a design of so many prompts and seeds finds, what the wished difference needs, and the same said in `lines`.
 
-    `resolves` has the t quantiles of few seeds; the others are the normal approximation.
+    All by simulation of the verdict that the report will give; see `stats.planning`.
     """
-    sds, odds = {"sd_prompt": sd_prompt, "sd_seed": sd_seed}, {"power": power, "alpha": alpha}
+    sds = {"sd_noise": sd_noise, "sd_prompt": sd_prompt, "sd_seed": sd_seed}
+    odds = {"power": power, "alpha": alpha, "contrasts": contrasts}
     found: dict[str, Any] = {
         "difference": difference, "prompts": prompts, "seeds": seeds, **sds, **odds,
-        "power_for_difference": _power(difference, prompts, seeds, sds, alpha),
-        "minimum_detectable_difference": minimum_detectable_difference(prompts, seeds, **sds, **odds),
+        "power_for_difference": _power(difference, prompts, seeds, sds, alpha, contrasts),
         "resolves": planned_resolution(prompts, seeds, **sds, **odds),
     }  # fmt: skip
     try:
@@ -60,22 +63,22 @@ def plan_study(
     return {**found, "designs": designs, "lines": [*_lines(found, needed, seeds), *_table(designs)]}
 
 
-def _power(difference: float, prompts: int, seeds: int, sds: dict[str, float], alpha: float) -> float:
+def _power(difference: float, prompts: int, seeds: int, sds: dict[str, float], alpha: float, contrasts: int) -> float:
     if not any(sds.values()):
         return float(difference != 0.0)
-    return power(difference, prompts, seeds, **sds, alpha=alpha)
+    return power(difference, prompts, seeds, **sds, alpha=alpha, contrasts=contrasts)
 
 
 def _lines(found: dict[str, Any], needed: str, seeds: int) -> list[str]:
-    keys = ("difference", "sd_prompt", "sd_seed", "minimum_detectable_difference", "resolves")
-    wished, spread, seed_spread, least, resolved = (f"{100 * found[k]:.1f} points" for k in keys)
-    limits = "Student quantiles of few seeds included" if seeds > 1 else "these very checkpoints: one seed tells nothing of seeds"
+    keys = ("difference", "sd_noise", "sd_prompt", "sd_seed", "resolves")
+    wished, noise, prompt, seed, resolved = (f"{100 * found[k]:.1f} points" for k in keys)
+    family = f", corrected for {found['contrasts']} contrasts" if found["contrasts"] > 1 else ""
+    limits = "of new seeds too" if seeds > 1 else "of these very checkpoints: one seed tells nothing of seeds"
     lines = [
-        f"spread of the paired difference over prompts {spread}, over seeds {seed_spread}",
+        f"spread of the paired difference: single answers {noise}, prompts in every seed {prompt}, seeds {seed}",
         f"to find {wished} with power {found['power']:.0%}, {seeds} seeds: {needed}",
-        f"{found['prompts']} prompts, {seeds} seeds: power {found['power_for_difference']:.0%} for that difference; the smallest "
-        f"found with power {found['power']:.0%} is {least} (normal approximation)",
-        f"the interval this design will print resolves {resolved} ({limits})",
+        f"{found['prompts']} prompts, {seeds} seeds: power {found['power_for_difference']:.0%} for that difference; with power "
+        f"{found['power']:.0%} the report will call {resolved} better ({limits}{family})",
     ]
     if not found["sd_seed"] and seeds > 1:
         lines.append("no seed effect was given (--sd-seed or --pilot with seeds): these numbers are too hopeful if there is one")
@@ -83,5 +86,5 @@ def _lines(found: dict[str, Any], needed: str, seeds: int) -> list[str]:
 
 
 def _table(designs: Mapping[int, Mapping[int, float]]) -> list[str]:
-    lines = ["what designs resolve, in points:", "  prompts " + "".join(f"{f'{k} seeds':>9}" for k in SEEDS)]
+    lines = ["what designs resolve with that power, in points:", "  prompts " + "".join(f"{f'{k} seeds':>9}" for k in SEEDS)]
     return lines + [f"  {n:7d} " + "".join(f"{100 * row[k]:9.1f}" for k in SEEDS) for n, row in designs.items()]

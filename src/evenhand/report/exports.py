@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from evenhand.report.figures import csv_text
 from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
+from evenhand.report.summaries import arm_notes
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.comparison import COUNTS
 from evenhand.results.record import Contrast, ControlledContrast, ControlledWinRate, Ledger, Verdict
@@ -40,8 +41,9 @@ def results_rows(summary: Summary, seconds: Mapping[str, float] | None = None) -
     `p_holm` is against the baseline; the budget is the mean of an arm's seeds, `seconds` their mean wall-clock time.
     """
     seeds = [f"win_rate_seed_{seed}" for seed in summary.seeds]
-    controlled = ["lc_win_rate", "lc_ci95_low", "lc_ci95_high", "lc_form"]
-    header = ["arm", "method", "verdict", "win_rate", "ci95_low", "ci95_high", "p_holm", *seeds, *controlled]
+    controlled = ["lc_win_rate", "lc_ci95_low", "lc_ci95_high", "lc_form", "lc_scope", "lc_note"]
+    joint = ["ci95_simultaneous_low", "ci95_simultaneous_high"]
+    header = ["arm", "method", "verdict", "win_rate", "ci95_low", "ci95_high", *joint, "p_holm", "note", *seeds, *controlled]
     header += [*MEASURES, *COUNTS, "seconds", "judge_cost_usd"]
     rows = [[*_identity(arm, summary), *_seed_cells(arm, summary), *_measures(arm, seconds or {})] for arm in summary.arms]
     return header, rows
@@ -50,7 +52,8 @@ def results_rows(summary: Summary, seconds: Mapping[str, float] | None = None) -
 def _identity(arm: ArmRow, summary: Summary) -> list[object]:
     contrast = summary.contrasts.get((arm.name, str(summary.baseline)))
     p = contrast.p_holm if contrast else None
-    return [arm.name, arm.result.method, arm.verdict.value, arm.win_rate, *(arm.ci95 or (None, None)), p]
+    intervals = [*(arm.ci95 or (None, None)), *(arm.ci95_simultaneous or arm.ci95 or (None, None))]
+    return [arm.name, arm.result.method, arm.verdict.value, arm.win_rate, *intervals, p, arm.result.note]
 
 
 def _seed_cells(arm: ArmRow, summary: Summary) -> list[float | None]:
@@ -61,7 +64,13 @@ def _seed_cells(arm: ArmRow, summary: Summary) -> list[float | None]:
 def _measures(arm: ArmRow, seconds: Mapping[str, float]) -> list[object]:
     found = arm.result
     controlled, ledger = found.length_controlled or ControlledWinRate(), found.ledger or Ledger()
-    at_equal_length = [controlled.win_rate, *(controlled.ci95 or (None, None)), controlled.form]
+    at_equal_length = [
+        controlled.win_rate,
+        *(controlled.ci95 or (None, None)),
+        controlled.form,
+        controlled.scope,
+        controlled.note,
+    ]
     spent = [*(getattr(ledger, key) for key in COUNTS), seconds.get(arm.name), found.judge_cost_usd]
     return [*at_equal_length, *(getattr(found, key) for key in MEASURES), *spent]
 
@@ -73,13 +82,15 @@ def contrasts_csv(summary: Summary) -> str:
 
 def contrasts_rows(summary: Summary) -> Rows:
     """One row per ordered pair of arms: a minus b, as shares."""
-    columns = ["difference", "ci95_low", "ci95_high", "p_holm", "verdict"]
+    columns = ["difference", "ci95_low", "ci95_high", "ci95_simultaneous_low", "ci95_simultaneous_high", "p_holm", "verdict"]
     header = ["a", "b", *columns, *(f"lc_{name}" for name in columns)]
     return header, [[c.a, c.b, *_finding(c), *_finding(c.length_controlled)] for c in summary.contrasts.values()]
 
 
 def _finding(c: Contrast | ControlledContrast | None) -> list[object]:
-    return [c.difference, *(c.ci95 or (None, None)), c.p_holm, c.verdict.value] if c is not None else [None] * 5
+    if c is None:
+        return [None] * 7
+    return [c.difference, *(c.ci95 or (None, None)), *(c.joint or c.ci95 or (None, None)), c.p_holm, c.verdict.value]
 
 
 TEX = (
@@ -95,24 +106,33 @@ def results_tex(summary: Summary) -> str:
     shown = [column for column in TEX if any(getattr(arm.result, column[1]) is not None for arm in summary.arms)]
     prompts, seeds = summary.n_prompts or "?", len(summary.seeds)
     controlled = any(_controlled(arm) is not None for arm in summary.arms)
-    head = ["Arm", "Win rate", r"95\% interval", *(["At equal length"] if controlled else []), *(c[0] for c in shown)]
+    joint = any(arm.ci95_simultaneous for arm in summary.arms)
+    intervals = [r"95\% interval", *([r"95\%, all arms"] if joint else [])]
+    head = ["Arm", "Win rate", *intervals, *(["At equal length"] if controlled else []), *(c[0] for c in shown)]
     head += ["FLOPs", "Verdict"]
-    rows = [_tex_row(arm, shown, controlled) for arm in summary.ranked]
+    rows = [_tex_row(arm, shown, controlled, joint) for arm in summary.ranked]
     note = f"% Win rate against {tex_escape(summary.reference)} on {prompts} held-out prompts, {seeds} seeds. FLOPs per seed."
     begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}"
-    return "\n".join(
-        [note, begin, r"\toprule", " & ".join(head) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""]
-    )
+    lines = [note, *_tex_notes(summary), begin, r"\toprule", " & ".join(head) + r" \\", r"\midrule", *rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _tex_notes(summary: Summary) -> list[str]:
+    """Comments that must travel with the numbers."""
+    notes = [f"% {arm}: {note}" for arm, note in arm_notes(summary)]
+    return [*notes, *([f"% {summary.looked}"] if summary.looked else [])]
 
 
 def _controlled(arm: ArmRow) -> float | None:
     return arm.result.length_controlled.win_rate if arm.result.length_controlled is not None else None
 
 
-def _tex_row(arm: ArmRow, shown: Sequence[tuple[str, str, int]], controlled: bool) -> str:
-    numbers = [percent(arm.win_rate), interval(arm.ci95)]
+def _tex_row(arm: ArmRow, shown: Sequence[tuple[str, str, int]], controlled: bool, joint: bool) -> str:
+    numbers = [percent(arm.win_rate), interval(arm.ci95), *([interval(arm.ci95_simultaneous or arm.ci95)] if joint else [])]
     if controlled:
-        numbers.append(percent(_controlled(arm)))
+        even = arm.result.length_controlled
+        ends = f" ({interval(even.ci95)})" if even is not None and even.ci95 is not None else ""
+        numbers.append(percent(_controlled(arm)) + ends)
     numbers += [fixed(getattr(arm.result, key), digits) for _, key, digits in shown]
     numbers.append(amount(arm.result.ledger.flops if arm.result.ledger is not None else None))
     verdict = arm.verdict.value

@@ -27,6 +27,7 @@ from evenhand.report.selection import chosen_rows, shared_prompts, validation_fi
 from evenhand.report.summaries import (
     ANSWER_COLUMNS,
     VERDICT_COLUMNS,
+    arm_notes,
     experiment_blocks,
     judge_facts,
     judge_warnings,
@@ -35,7 +36,7 @@ from evenhand.report.summaries import (
 )
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
-from evenhand.report.text import cautions, corrected, excluded, headline, held_equal, power
+from evenhand.report.text import cautions, corrected, excluded, headline, held_equal, looked, power
 from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.report.tuned import tuned_rows
 
@@ -87,6 +88,8 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "notes": _notes(summary),
         "headline": headline(summary),
         "power": power(summary),
+        "looked": looked(summary),
+        "joint": any(arm.ci95_simultaneous for arm in summary.arms),
         "corrected": corrected(summary),
         "cautions": cautions(results, judge),
         "excluded": excluded(results),
@@ -157,9 +160,8 @@ def _seconds(run: RunData) -> dict[str, float]:
 def _notes(summary: Summary) -> list[tuple[str, list[str]]]:
     """What the statistics say their intervals cannot say, with the arms that it is said of."""
     notes: dict[str, list[str]] = {}
-    for arm in summary.arms:
-        if arm.result.note:
-            notes.setdefault(arm.result.note, []).append(arm.name)
+    for arm, note in arm_notes(summary):
+        notes.setdefault(note, []).append(arm)
     return list(notes.items())
 
 

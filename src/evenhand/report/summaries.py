@@ -10,8 +10,9 @@ import yaml
 
 from evenhand.report.formatting import MISSING, amount, fixed, interval, is_number, percent, significant
 from evenhand.report.summary import Summary
-from evenhand.results.record import ControlledWinRate
+from evenhand.results.record import ControlledWinRate, MixedModel
 from evenhand.results.record_parts import JudgeSummary, RewardModelSummary
+from evenhand.stats.length import form_meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,34 @@ def _two(value: Any) -> str:
 
 
 def _length_controlled(value: ControlledWinRate | None) -> str:
-    rate = percent(value.win_rate) if value is not None else MISSING
-    return f"{rate} ({interval(value.ci95)})" if value is not None and value.ci95 is not None else rate
+    if value is None:
+        return MISSING
+    if value.win_rate is None:
+        return "refused"
+    return f"{percent(value.win_rate)} ({interval(value.ci95)})" if value.ci95 is not None else percent(value.win_rate)
+
+
+def arm_notes(summary: Summary) -> list[tuple[str, str]]:
+    """(arm, note) of everything the statistics say that a number cannot say, the length-controlled one's form included."""
+    found = []
+    for arm in summary.arms:
+        even = arm.result.length_controlled or ControlledWinRate()
+        form = f"at equal length {form_meaning(even.form)} ({even.form})" if even.form else ""
+        form += f", interval over {even.scope}" if form and even.scope else ""
+        note = f"at equal length: {even.note}" if even.note else ""
+        found += [(arm.name, text) for text in (arm.result.note, _mixed_note(arm.result.mixed_model), form, note) if text]
+    return found
+
+
+def _mixed_note(fit: MixedModel | None) -> str:
+    """Which of the two views of a win rate is shown."""
+    if fit is None:
+        return ""
+    other = f"{percent(fit.win_rate)} ({interval(fit.ci95)})"
+    if fit.shown:
+        seeds = f"seeds differ by {fixed(fit.seed_sd, 1)} logits"
+        return f"the interval reaches as far as the binomial mixed model's, {other}: {seeds}"
+    return f"a binomial mixed model has {other}, mostly by its prior at so few seeds; shown is the two-way interval"
 
 
 VERDICT_COLUMNS = (

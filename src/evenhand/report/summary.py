@@ -19,6 +19,8 @@ class ArmRow:
     verdict: Verdict
     win_rate: float | None
     ci95: Pair | None
+    ci95_simultaneous: Pair | None
+    """Of all arms' win rates together: it goes with the verdict. None where no other is compared."""
     per_seed: tuple[float | None, ...]
     result: ArmResult
     """All that the run found of the arm."""
@@ -43,6 +45,8 @@ class Summary:
     """The smallest difference (a share) that this run would usually have found between any two arms; None if not computed."""
     mde_median: float | None
     """The same for the middle one of all pairs of arms."""
+    looked: str = ""
+    """What looking at the comparison more than once does to its errors; empty where it was looked at once."""
 
     @property
     def reference(self) -> str:
@@ -88,6 +92,7 @@ def summarise(results: Results) -> Summary:
         right_or_wrong=results.judge is not None and results.judge.right_or_wrong,
         mde=power.minimum_detectable_difference,
         mde_median=power.median,
+        looked=results.looks.note if results.looks is not None else "",
     )
 
 
@@ -107,7 +112,11 @@ def _row(
         verdict = contrasts[name, str(baseline)].verdict
     else:
         verdict = _from_interval(ci95)
-    return ArmRow(name=name, style=style, verdict=verdict, win_rate=win_rate, ci95=ci95, per_seed=per_seed, result=found)
+    joint = found.ci95_simultaneous if name != baseline and (found.contrasts or 0) > 1 else None
+    return ArmRow(
+        name=name, style=style, verdict=verdict, win_rate=win_rate, ci95=ci95, ci95_simultaneous=joint, per_seed=per_seed,
+        result=found,
+    )  # fmt: skip
 
 
 def _from_interval(ci95: Pair | None) -> Verdict:

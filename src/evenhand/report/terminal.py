@@ -15,12 +15,15 @@ from evenhand.report.formatting import MISSING, fixed
 from evenhand.report.summary import ArmRow, Summary, summarise
 from evenhand.report.text import headline
 from evenhand.results.record import Results, Verdict
+from evenhand.results.record_parts import Pair
 
 _LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
 
 
-_LEFT_OUT = ((), ("per seed",), ("per seed", "KL"), ("per seed", "KL", "length"))
-"""What a line too short for everything does without, in this order; never the arm, its interval and the verdict."""
+_ALONE = "95% interval"
+_JOINT = "for all arms"
+_LEFT_OUT = ((), ("per seed",), ("per seed", "KL"), ("per seed", "KL", "length"), ("per seed", "KL", "length", _ALONE))
+"""What a line too short for everything does without, in this order; never the arm, the interval of its verdict, and that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ def _table(summary: Summary, without: Sequence[str]) -> Table:
     )
     table.add_column("arm", overflow="fold")
     solved = ("solved %",) if summary.right_or_wrong else ()
-    headings = [h for h in (*solved, "win %", "95% interval", "per seed", "length", "KL") if h not in without]
+    joint = (_JOINT,) if any(arm.ci95_simultaneous for arm in summary.arms) else ()
+    without = [h for h in without if joint or h != _ALONE]
+    headings = [h for h in (*solved, "win %", _ALONE, *joint, "per seed", "length", "KL") if h not in without]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=heading != "per seed")
     table.add_column("verdict", no_wrap=True)
@@ -69,11 +74,16 @@ def _cells(arm: ArmRow) -> dict[str, str]:
     return {
         "solved %": _percentage(arm.result.gold),
         "win %": _percentage(arm.win_rate),
-        "95% interval": " to ".join(_percentage(value) for value in arm.ci95) if arm.ci95 else MISSING,
+        _ALONE: _range(arm.ci95),
+        _JOINT: _range(arm.ci95_simultaneous or arm.ci95),
         "per seed": " ".join(_percentage(value) for value in arm.per_seed),
         "length": fixed(arm.result.mean_length, 0),
         "KL": fixed(arm.result.kl, 1),
     }
+
+
+def _range(pair: Pair | None) -> str:
+    return " to ".join(_percentage(value) for value in pair) if pair else MISSING
 
 
 def _percentage(share: float | None) -> str:
@@ -82,4 +92,7 @@ def _percentage(share: float | None) -> str:
 
 def _caption(summary: Summary) -> Text:
     prompts = f"{summary.n_prompts} held-out prompts" if summary.n_prompts else "held-out prompts"
-    return Text(f"win rate against {summary.reference} on {prompts}, ties count half; length in tokens, KL in nats per sequence")
+    joint = "; the verdict goes with the interval for all arms together" if any(a.ci95_simultaneous for a in summary.arms) else ""
+    looks = f"; {summary.looked}" if summary.looked else ""
+    about = f"win rate against {summary.reference} on {prompts}, ties count half; length in tokens, KL in nats per sequence"
+    return Text(about + joint + looks)

@@ -32,7 +32,7 @@ def headline(summary: Summary) -> Headline:
     sentences = [*opening.sentences]
     if claimed and len(summary.challengers) > 1:
         sentences += [_others(summary, claimed), _against_runner_up(summary, claimed[0])]
-    sentences += [_about_seeds(summary)]
+    sentences += [_about_seeds(summary), looked(summary)]
     return Headline(opening.title, tuple(s for s in sentences if s))
 
 
@@ -66,7 +66,7 @@ def _without_comparison(summary: Summary) -> Headline:
 
 def _winner(summary: Summary, best: ArmRow) -> Headline:
     """The title of a run with a winner."""
-    sure = f"95% interval {interval(best.ci95)}" if best.ci95 else "no interval was computed"
+    sure = f"95% interval {interval(best.ci95)}{_jointly(best)}" if best.ci95 else "no interval was computed"
     rate = f"{percent(best.win_rate)}, {sure}{_evidence(summary)}. Ties count half; 50% would mean no difference."
     if summary.right_or_wrong:
         return Headline(_solved(summary, best), (f"Win rate of {best.name}: {rate}",))
@@ -75,6 +75,11 @@ def _winner(summary: Summary, best: ArmRow) -> Headline:
     else:
         title = f"{best.name} beats {summary.reference} on {percent(best.win_rate, 0)} of held-out prompts"
     return Headline(title, (f"Exactly: {rate}",))
+
+
+def _jointly(arm: ArmRow) -> str:
+    """The interval that goes with the verdict, where other arms are judged beside this one."""
+    return f", {interval(arm.ci95_simultaneous)} for all arms together" if arm.ci95_simultaneous else ""
 
 
 def _solved(summary: Summary, best: ArmRow) -> str:
@@ -96,7 +101,7 @@ def _no_winner(summary: Summary) -> Headline:
         title = f"Inconclusive: {best.name} cannot be told apart from {summary.reference}"
     else:
         title = f"Inconclusive: no arm can be told apart from {summary.reference}"
-    size = f"{percent(best.win_rate)} (95% interval {interval(best.ci95)}{_evidence(summary)})"
+    size = f"{percent(best.win_rate)} (95% interval {interval(best.ci95)}{_jointly(best)}{_evidence(summary)})"
     rate = f"The highest win rate is {best.name}'s: {size}."
     split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not seeds_agree(arm)]
     disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
@@ -137,6 +142,8 @@ def _against_runner_up(summary: Summary, best: ArmRow) -> str:
     if contrast is None or contrast.difference is None:
         return ""
     size = f"{points(contrast.difference)} points, 95% interval {points_interval(contrast.ci95)}"
+    if contrast.joint is not None:
+        size += f", {points_interval(contrast.joint)} for all pairs together"
     if contrast.verdict is Verdict.BETTER:
         return f"{best.name} is also better than the next arm, {second.name} ({size})."
     excludes_zero = contrast.ci95 is not None and not contrast.ci95[0] <= 0.0 <= contrast.ci95[1]
@@ -152,6 +159,11 @@ def _about_seeds(summary: Summary) -> str:
     if count == 2:
         return "Two seeds say little about how much training runs vary; read the interval with care."
     return ""
+
+
+def looked(summary: Summary) -> str:
+    """A sentence for who looked more than once."""
+    return f"{summary.looked[0].upper()}{summary.looked[1:]}." if summary.looked else ""
 
 
 def power(summary: Summary) -> str:
@@ -177,7 +189,8 @@ def corrected(summary: Summary) -> str:
     count = sum(b == summary.baseline for _, b in summary.contrasts)
     return (
         f"The interval of {listed([a.name for a in held])} excludes 50% by itself. Among {count} comparisons with the baseline "
-        "that can happen by chance: after Holm's correction p is at least 0.05, so no claim is made."
+        "that can happen by chance: after Holm's correction p is at least 0.05, and the interval for all arms together holds "
+        "50%, so no claim is made."
     )
 
 

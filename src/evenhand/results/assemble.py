@@ -8,11 +8,12 @@ from pathlib import Path
 
 from evenhand.plan.plan import Plan
 from evenhand.results.best_checkpoint import selections
-from evenhand.results.comparison import Fits, arm_results, contrasts, differences, power
+from evenhand.results.comparison import Fits, arm_results, beside_verdicts, contrasts, differences, power
 from evenhand.results.fairness import deviations, held_equal
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import judge_summary
 from evenhand.results.length_grid import grid
+from evenhand.results.looks import looks
 from evenhand.results.paths import without_folders
 from evenhand.results.record import Excluded, FailedStage, PluginUsed, Results, Waived
 from evenhand.results.record_parts import FrontierPoint, JudgeSummary, Sample, SelfTest
@@ -35,8 +36,10 @@ def assemble(
     """
     experiment, done = plan.experiment, RunArtifacts.read(plan, store)
     seeds, fits = done.all_seeds, Fits()
-    found = differences(done, fits)
-    arms = with_warnings(arm_results(done, fits), done) if seeds else {}
+    prompts = len(done.verdicts[done.arms[0]][done.seeds(done.arms[0])[0]]["prompt_id"]) if done.arms else 0
+    looked = looks(plan, out, prompts)
+    found = contrasts(differences(done, fits), done.baseline, looked.alpha)
+    arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
     scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}
     return Results(
@@ -44,10 +47,11 @@ def assemble(
         description=experiment.description,
         baseline=done.baseline,
         judge=judge(done),
-        n_prompts=len(done.verdicts[done.arms[0]][done.seeds(done.arms[0])[0]]["prompt_id"]) if done.arms else 0,
+        n_prompts=prompts,
         seeds=seeds,
         arms=arms,
-        contrasts=contrasts(found, done.baseline),
+        contrasts=found,
+        looks=looked,
         power=power(found),
         excluded=excluded(done),
         reward_models={n: reward_model_summary(done, n) for n in plan.reward_models if finished_seeds(done, n)},

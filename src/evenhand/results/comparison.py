@@ -12,12 +12,12 @@ import numpy as np
 
 from evenhand.evaluation.policies import text_metrics
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
-from evenhand.results.record import ArmResult, Contrast, ControlledContrast, Ledger, Power, Verdict
+from evenhand.results.record import ArmResult, Contrast, ControlledContrast, Ledger, MixedModel, Power, Verdict
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.stats.family import Judged, judged
 from evenhand.stats.length_contrasts import AtEqualLength, LengthControlledDifference, length_controlled_difference
 from evenhand.stats.planning import resolved_by
-from evenhand.stats.tests import holm_by_family, verdict, verdict_of
-from evenhand.stats.twoway import Difference, paired_difference, win_rate
+from evenhand.stats.twoway import MIXED_FROM, Difference, WinRate, paired_difference, win_rate
 from evenhand.types import Group
 
 COUNTS = tuple(f.name for f in fields(Ledger))
@@ -92,7 +92,16 @@ def arm_result(done: RunArtifacts, arm: str) -> ArmResult:
     return replace(
         found, win_rate=won.estimate, ci95=won.ci95, ci95_prompts_only=won.ci95_prompts_only,
         per_seed=done.by_seed(dict(zip(seeds, won.per_seed, strict=True))), ties=won.ties, note=won.note,
+        mixed_model=_mixed(won), ci95_two_way=won.ci95_two_way if won.mixed is not None else None,
     )  # fmt: skip
+
+
+def _mixed(won: WinRate) -> MixedModel | None:
+    """The binomial mixed model's view of a win rate, where there is one."""
+    fit = won.mixed
+    if fit is None:
+        return None
+    return MixedModel(win_rate=fit.estimate, ci95=fit.interval(), seed_sd=fit.seed_sd, shown=won.k >= MIXED_FROM)
 
 
 def _lost(done: RunArtifacts, arm: str) -> ArmResult:
@@ -134,45 +143,56 @@ def differences(done: RunArtifacts, fits: Fits) -> list[PairDifference]:
     return found
 
 
-def contrasts(found: Sequence[PairDifference], baseline: str) -> tuple[Contrast, ...]:
-    """Contrasts with Holm's correction; "better" needs the corrected p as well as the interval.
+def contrasts(found: Sequence[PairDifference], baseline: str, alpha: float = 0.05) -> tuple[Contrast, ...]:
+    """Contrasts with Holm's correction, and the intervals that go with it; see `stats.family`.
 
     Those with the baseline, which the experiment declares, are one family; what is left, a search among the arms, is another.
+    `alpha`: what either family may err, less than 5 % where several looks share it.
     """
     declared = [baseline in (c.a, c.b) for c in found]
-    adjusted = holm_by_family([c.raw.p for c in found], declared)
-    known = [(c.controlled.p, family) for c, family in zip(found, declared, strict=True) if c.controlled is not None]
-    at_equal_length = iter(holm_by_family([p for p, _ in known], [family for _, family in known]))
+    raw = judged([c.raw for c in found], declared, alpha=alpha)
+    known = [(c.controlled, family) for c, family in zip(found, declared, strict=True) if c.controlled is not None]
+    even = iter(judged([d for d, _ in known], [family for _, family in known], alpha=alpha))
     return tuple(
         Contrast(
             a=c.a,
             b=c.b,
             difference=c.raw.estimate,
             ci95=c.raw.ci95,
+            ci95_simultaneous=j.ci95_simultaneous,
+            contrasts=j.contrasts,
             per_seed=c.raw.per_seed,
             seeds=c.seeds,
             p=c.raw.p,
-            p_holm=p,
-            minimum_detectable_difference=resolved_by(c.raw),
-            verdict=_verdict(verdict(c.raw), p),
-            length_controlled=_controlled(c.controlled, next(at_equal_length)) if c.controlled is not None else None,
+            p_holm=j.p_holm,
+            minimum_detectable_difference=min(resolved_by(c.raw, alpha=alpha, contrasts=j.contrasts), 1.0),
+            verdict=Verdict(j.verdict),
+            length_controlled=_controlled(c.controlled, next(even)) if c.controlled is not None else None,
         )
-        for c, p in zip(found, adjusted, strict=True)
+        for c, j in zip(found, raw, strict=True)
     )
 
 
-def _controlled(d: LengthControlledDifference, p: float) -> ControlledContrast:
-    word = _verdict(verdict_of(d.ci95, d.per_seed), p)
-    return ControlledContrast(difference=d.estimate, ci95=d.ci95, per_seed=d.per_seed, p_holm=p, verdict=word)
+def _controlled(d: LengthControlledDifference, j: Judged) -> ControlledContrast:
+    return ControlledContrast(
+        difference=d.estimate, ci95=d.ci95, ci95_simultaneous=j.ci95_simultaneous, contrasts=j.contrasts, scope=d.scope,
+        per_seed=d.per_seed, p_holm=j.p_holm, verdict=Verdict(j.verdict),
+    )  # fmt: skip
 
 
-def _verdict(word: str, p: float) -> Verdict:
-    return Verdict(word) if p < 0.05 else Verdict.INCONCLUSIVE
+def beside_verdicts(arms: Mapping[str, ArmResult], found: Sequence[Contrast], baseline: str) -> dict[str, ArmResult]:
+    """The arms, each with the interval of its win rate that goes with its verdict against the baseline, and how many share it."""
+    beside = dict(arms)
+    for c in found:
+        if c.b == baseline and c.ci95_simultaneous is not None and c.a in beside and beside[c.a].ci95 is not None:
+            low, high = c.ci95_simultaneous
+            beside[c.a] = replace(beside[c.a], ci95_simultaneous=(low + 0.5, high + 0.5), contrasts=c.contrasts)
+    return beside
 
 
-def power(found: Sequence[PairDifference]) -> Power:
+def power(found: Sequence[Contrast]) -> Power:
     """What this run would have found: for the noisiest pair, the middle one and the steadiest."""
-    reach = sorted(r for r in (resolved_by(c.raw) for c in found) if math.isfinite(r))
+    reach = sorted(c.minimum_detectable_difference for c in found if c.minimum_detectable_difference is not None)
     if not reach:
         return Power()
     return Power(minimum_detectable_difference=reach[-1], median=float(np.median(reach)), least=reach[0])

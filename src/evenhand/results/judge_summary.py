@@ -51,8 +51,8 @@ def judge_summary(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseli
 def equal_lengths(outcomes: Mapping[str, np.ndarray], chars: Mapping[str, np.ndarray], baseline: str) -> dict[str, AtEqualLength]:
     """Every arm at equal length, the baseline among them; both tables [seeds, prompts] by arm.
 
-    Prompt difficulty comes from the other arms where there are at least four (form `lc_noreg`), else it is left out
-    (`lc_minimal`).
+    Prompt difficulty comes from the other arms where there are at least four (form `lc_noreg`), else the effect of length is held
+    near none (`lc_shrunk`).
     """
     seeds, prompts = outcomes[baseline].shape
     found = {baseline: the_baseline(seeds, prompts, DRAWS)}
@@ -75,11 +75,15 @@ def _difficulty(
 
 
 def controlled_win_rate(found: AtEqualLength) -> ControlledWinRate | None:
-    """An arm's length-controlled win rate; None where the data cannot support one (`length_controlled` says when)."""
-    if found.overall is None or math.isnan(found.estimate):
-        return None
+    """An arm's length-controlled win rate with its one interval; no win rate but the reason where the data allow none."""
     o = found.overall
-    return ControlledWinRate(win_rate=o.estimate, ci95=o.ci95, form=o.form, note=o.note, length_effect=o.length_effect)
+    if o is None:
+        return None
+    if math.isnan(found.estimate):
+        return ControlledWinRate(form=o.form, note=o.note, scope=o.scope)
+    return ControlledWinRate(
+        win_rate=o.estimate, ci95=o.ci95, form=o.form, note=o.note, length_effect=o.length_effect, scope=o.scope
+    )
 
 
 def mean_or_none(values: Any) -> float | None:

@@ -7,9 +7,10 @@ Shares lie in [0, 1], KL is in nats per sequence, entropy in nats per token, len
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from evenhand.results.record_parts import (
     BestOfNPoint,
@@ -53,27 +54,39 @@ class ControlledContrast:
 
     difference: float | None = None
     ci95: Pair | None = None
+    ci95_simultaneous: Pair | None = None
+    contrasts: int | None = None
+    scope: str = ""
+    """What the intervals are over: "prompts", or "seeds and prompts"."""
     per_seed: tuple[float, ...] = ()
     p_holm: float | None = None
     verdict: Verdict = Verdict.NO_RESULT
 
+    @property
+    def joint(self) -> Pair | None:
+        """The interval that goes with the verdict; None where the contrast is judged by itself."""
+        return _joint(self)
+
     def mirrored(self) -> ControlledContrast:
         """The same finding seen from the other arm."""
-        difference, ci95, per_seed = _turned(self)
-        return replace(self, difference=difference, ci95=ci95, per_seed=per_seed, verdict=self.verdict.mirrored)
+        return replace(self, **_turned(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
     """Arm `a` minus arm `b` on the `seeds` of both: the difference of their win rates, its interval, and the verdict on `a`.
 
-    `p_holm` is Holm's p over the contrasts with the baseline, which the experiment declares, or over all the others.
+    `p_holm` is Holm's p over the contrasts with the baseline, which the experiment declares, or over all the others. `contrasts`
+    of them share its family, and hold the truth together with 95 % in `ci95_simultaneous`, which goes with the verdict; `ci95` is
+    the contrast's alone. A `minimum_detectable_difference` of 1 says that none is large enough.
     """
 
     a: str
     b: str
     difference: float | None = None
     ci95: Pair | None = None
+    ci95_simultaneous: Pair | None = None
+    contrasts: int | None = None
     per_seed: tuple[float, ...] = ()
     seeds: tuple[int, ...] = ()
     p: float | None = None
@@ -82,23 +95,32 @@ class Contrast:
     verdict: Verdict = Verdict.NO_RESULT
     length_controlled: ControlledContrast | None = None
 
+    @property
+    def joint(self) -> Pair | None:
+        """The interval that goes with the verdict; None where the contrast is judged by itself."""
+        return _joint(self)
+
     def mirrored(self) -> Contrast:
         """The same finding seen from `b`.
 
         >>> Contrast(a="dpo", b="sft", difference=0.1, ci95=(0.02, 0.18), verdict=Verdict.BETTER).mirrored().ci95
         (-0.18, -0.02)
         """
-        difference, ci95, per_seed = _turned(self)
         even = None if self.length_controlled is None else self.length_controlled.mirrored()
-        return replace(
-            self, a=self.b, b=self.a, difference=difference, ci95=ci95, per_seed=per_seed, verdict=self.verdict.mirrored,
-            length_controlled=even,
-        )  # fmt: skip
+        return replace(self, a=self.b, b=self.a, length_controlled=even, **_turned(self))
 
 
-def _turned(c: Contrast | ControlledContrast) -> tuple[float | None, Pair | None, tuple[float, ...]]:
-    ci95 = None if c.ci95 is None else (-c.ci95[1], -c.ci95[0])
-    return None if c.difference is None else -c.difference, ci95, tuple(-d for d in c.per_seed)
+def _joint(c: Contrast | ControlledContrast) -> Pair | None:
+    return c.ci95_simultaneous if (c.contrasts or 0) > 1 else None
+
+
+def _turned(c: Contrast | ControlledContrast) -> dict[str, Any]:
+    """The fields that turn with the sides."""
+    turn: Callable[[Pair | None], Pair | None] = lambda pair: None if pair is None else (-pair[1], -pair[0])  # noqa: E731
+    return {
+        "difference": None if c.difference is None else -c.difference, "ci95": turn(c.ci95),
+        "ci95_simultaneous": turn(c.ci95_simultaneous), "per_seed": tuple(-d for d in c.per_seed), "verdict": c.verdict.mirrored,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +132,18 @@ class ControlledWinRate:
     form: str | None = None
     note: str = ""
     length_effect: float | None = None
+    scope: str = ""
+    """What the interval is over: "prompts", or "seeds and prompts"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedModel:
+    """The binomial mixed model's win rate, its seeds' sd in logits, and whether the arm's interval reaches as far (`shown`)."""
+
+    win_rate: float
+    ci95: Pair
+    seed_sd: float
+    shown: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +166,12 @@ class ArmResult:
     win_rate: float | None = None
     ci95: Pair | None = None
     ci95_prompts_only: Pair | None = None
+    ci95_two_way: Pair | None = None
+    """Without the mixed model, where there is one."""
+    ci95_simultaneous: Pair | None = None
+    """Goes with the verdict: of all `contrasts` with the baseline together."""
+    contrasts: int | None = None
+    mixed_model: MixedModel | None = None
     per_seed: tuple[float | None, ...] = ()
     ties: float | None = None
     note: str = ""
@@ -171,6 +211,21 @@ class Power:
     minimum_detectable_difference: float | None = None
     median: float | None = None
     least: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """Every design (seeds, prompts) that this run directory has shown results of, in order, and what they do to errors.
+
+    `alpha` is what this look may err, `spent` all of them; `note` is empty where one look was taken at what was planned.
+    """
+
+    designs: tuple[tuple[int, int], ...] = ()
+    planned: tuple[int, int] | None = None
+    count: int = 1
+    alpha: float = 0.05
+    spent: float = 0.05
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +275,7 @@ class Results:
     seeds: tuple[int, ...] = ()
     arms: Mapping[str, ArmResult]
     contrasts: tuple[Contrast, ...] = ()
+    looks: Looks | None = None
     power: Power | None = None
     excluded: tuple[Excluded, ...] = ()
     reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)

@@ -66,6 +66,14 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """The seeds and held-out prompts that a study is meant to end with, before anyone looks."""
+
+    seeds: int
+    prompts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """The held-out comparison: how many prompts, sampled how.
 
@@ -73,12 +81,14 @@ class Evaluation:
     reward's leaning to length; 0 leaves both out. `frontier`: score the answers sampled in training (`train.sample_every`).
     `length_grid`: completion limits under which every arm answers and is judged again, each against the baseline's answers
     under the same limit; with arms trained under different `lengths` this is the grid of training by inference length.
+    `planned`: the design declared before looking; results shown before it is complete, or beyond it, then share one error of 5 %.
     """
 
     prompts: int = 200
     best_of_n: int = 0
     frontier: bool = True
     length_grid: tuple[int, ...] = ()
+    planned: Planned | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

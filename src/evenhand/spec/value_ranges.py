@@ -79,6 +79,7 @@ SECTIONS: Mapping[str, Mapping[str, Range]] = {
     "lengths": {"prompt": COUNT, "completion": COUNT},
     "data": {"holdout": Range("it is the share of prompts that is set apart", low=0, below=1)},
     "evaluation": {"prompts": COUNT, "best_of_n": MAYBE},
+    "evaluation.planned": {"seeds": COUNT, "prompts": COUNT},
     "evaluation.sampling": SAMPLING,
     "runtime": {"workers": MAYBE, "threads": COUNT},
     "annotate": {

@@ -4,15 +4,21 @@ from evenhand.stats.bestofn import BestOfN, best_of_n, exact_best_of_n, kl_bound
 from evenhand.stats.bootstrap import bca_interval, crossed_interval, percentile_interval
 from evenhand.stats.davidson import davidson_ratings
 from evenhand.stats.difficulty import prompt_difficulty
+from evenhand.stats.family import Judged, judged
 from evenhand.stats.intervals import clustered_se, soft_wilson, t_interval, wilson
 from evenhand.stats.length import (
     GPT4_CLASS_JUDGE,
+    NEUTRAL,
+    NO_PRIOR,
+    Gamed,
     LengthControlled,
     LengthPrior,
     length_controlled,
     length_controlled_l1,
     predicted_length_controlled,
 )
+from evenhand.stats.looks import Look, look, spending
+from evenhand.stats.mixed import MixedWinRate, mixed_win_rate
 from evenhand.stats.planning import minimum_detectable_difference, planned_resolution, power, prompts_needed, resolved_by
 from evenhand.stats.ratings import Rating, Ratings, bradley_terry_ratings
 from evenhand.stats.reward_bench import reward_bench, reward_bench_2, rm_bench, ties_score
@@ -24,10 +30,16 @@ from evenhand.stats.twoway import Difference, WinRate, paired_difference, unmatc
 
 __all__ = [
     "GPT4_CLASS_JUDGE",
+    "NEUTRAL",
+    "NO_PRIOR",
     "BestOfN",
     "Difference",
+    "Gamed",
+    "Judged",
     "LengthControlled",
     "LengthPrior",
+    "Look",
+    "MixedWinRate",
     "PairMetrics",
     "Rating",
     "Ratings",
@@ -46,14 +58,17 @@ __all__ = [
     "exact_best_of_n",
     "holm",
     "holm_by_family",
+    "judged",
     "kl_bound",
     "length_bias",
     "length_controlled",
     "length_controlled_l1",
     "length_entropy",
     "length_heatmap",
+    "look",
     "mcnemar",
     "minimum_detectable_difference",
+    "mixed_win_rate",
     "pair_metrics",
     "paired_difference",
     "percentile_interval",
@@ -71,6 +86,7 @@ __all__ = [
     "self_overlap",
     "sign_test",
     "soft_wilson",
+    "spending",
     "style_controlled",
     "style_gaps",
     "style_of",

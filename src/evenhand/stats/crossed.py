@@ -19,7 +19,6 @@ import numpy as np
 from evenhand.stats.arrays import Array
 from evenhand.stats.intervals import Component
 
-
 MOST_GRADES = 5
 """Outcomes with more values than this are taken for continuous."""
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, ndtri, stdtrit
 
 from evenhand.errors import UserError
 from evenhand.stats.arrays import Array, as_vector
@@ -141,8 +141,31 @@ def score_limits(share: Array, quotient: Array) -> tuple[Array, Array]:
 
 
 def score_p(share: float, part: Component) -> float:
-    """The p-value of a true share of one half that agrees with `score_interval`: where it touches, t^2 = 4 (share - 1/2)^2 / v."""
+    """The p-value of a true share of one half that agrees with `score_interval`: it touches at t^2 = 4 (share - 1/2)^2 / v."""
     return two_sided_p(2.0 * share - 1.0, [part])
+
+
+def sign_p(differences: Array) -> Array:
+    """The sign test's exact p of values [..., n] along the last axis, where all that are not 0 have one size; else 0.
+
+    A mean of such values is 0 just when both signs are as likely, so this test of a mean is exact, which t and score tests of few
+    prompts are not: of 50 wins and losses they reject a rate of one half 6.5 % of the time.
+    """
+    size = np.abs(differences)
+    largest = size.max(axis=-1, keepdims=True)
+    alike = ((size == 0.0) | (size == largest)).all(axis=-1)
+    return np.asarray(np.where(alike, binomial_ps((differences > 0).sum(axis=-1), (differences < 0).sum(axis=-1)), 0.0))
+
+
+def binomial_ps(positive: Array, negative: Array) -> Array:
+    """Two-sided exact p of equally likely signs, min(1, 2 P(Bin(n, 1/2) >= max)); 1 without any."""
+    n, fewest = np.asarray(positive + negative, dtype=float), np.minimum(positive, negative)
+    return np.asarray(np.where(n > 0, np.minimum(1.0, 2.0 * bdtr(fewest, np.maximum(n, 1), 0.5)), 1.0))
+
+
+def binomial_p(positive: int, negative: int) -> float:
+    """`binomial_ps` of one pair of counts."""
+    return float(binomial_ps(np.asarray(positive), np.asarray(negative)))
 
 
 def clustered_se(values: ArrayLike, clusters: Sequence[Hashable]) -> float:

@@ -45,13 +45,13 @@ class LengthPrior:
 PRIOR_ROWS = 805
 """Comparisons that a prior's precision is stated for: AlpacaEval's."""
 NEUTRAL = LengthPrior(mean=0.0, precision=15.0)
-"""The default without difficulties: towards no effect of length, for any judge. On public models 1.1 points from the leaderboard's
-number on average where the raw rate is 4.5 and no prior 7.4; without bias for a judge that does not care about length."""
+"""The default without difficulties: towards no effect of length, for any judge. On public models 1.1 points from the
+leaderboard's number on average, where the raw rate is 4.5 off and no prior 7.4; unbiased for a judge that ignores length."""
 NO_PRIOR = LengthPrior(mean=0.0, precision=0.0)
 """The plain fit, AlpacaEval's `length_controlled_minimal`."""
 GPT4_CLASS_JUDGE = LengthPrior(mean=-1.6, precision=15.0)
-"""For judges of the GPT-4 class, beside difficulties: AlpacaEval's fitted phi (-1.58, -1.64) and what its 161 effective gamed rows
-tell. It pulls a judge that does not care about length by 4 points, so it is no default."""
+"""For judges of the GPT-4 class, beside difficulties: AlpacaEval's fitted phi (-1.58, -1.64) and what its 161 effective gamed
+rows tell. It pulls a judge that does not care about length by 4 points, so it is no default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,11 @@ def _rows(
 def _comparisons(
     preference: ArrayLike, length_model: ArrayLike, length_baseline: ArrayLike, where: str
 ) -> tuple[Array, Array, Array]:
-    y, model, baseline = _preference(preference), as_table(length_model, "length_model"), as_table(length_baseline, "length_baseline")
+    y, model, baseline = (
+        _preference(preference),
+        as_table(length_model, "length_model"),
+        as_table(length_baseline, "length_baseline"),
+    )
     if len(baseline) == 1:
         baseline = np.repeat(baseline, len(model), axis=0)
     same_shape(where, preference=y, length_model=model, length_baseline=baseline)

@@ -63,11 +63,12 @@ class LengthControlledDifference:
     scope: str
     components: tuple[Component, ...]
     floor: Component
+    most: float
 
     def interval(self, level: float) -> Interval:
-        """The interval at another level, within -1 to 1."""
+        """The interval at another level, within what a difference of rates can be: 1, and 1/2 against one half."""
         h = max(half_width(self.components, level), half_width([self.floor], level))
-        return max(self.estimate - h, -1.0), min(self.estimate + h, 1.0)
+        return max(self.estimate - h, -self.most), min(self.estimate + h, self.most)
 
 
 def at_equal_length(
@@ -124,7 +125,13 @@ def length_controlled_difference(a: AtEqualLength, b: AtEqualLength) -> LengthCo
     floor = Component(max(variance, imagined_variance(a.n, EVEN)), a.n - 1)
     p = max(two_sided_p(estimate, parts), two_sided_p(estimate, [floor]))
     draft = LengthControlledDifference(
-        estimate=estimate, ci95=(0.0, 0.0), per_seed=tuple(per_seed.tolist()), p=p,
-        scope="seeds and prompts" if k > 1 else "prompts", components=tuple(parts), floor=floor,
-    )  # fmt: skip
+        estimate=estimate,
+        ci95=(0.0, 0.0),
+        per_seed=tuple(per_seed.tolist()),
+        p=p,
+        scope="seeds and prompts" if k > 1 else "prompts",
+        components=tuple(parts),
+        floor=floor,
+        most=EVEN if a.overall is None or b.overall is None else 1.0,
+    )
     return replace(draft, ci95=draft.interval(0.95))

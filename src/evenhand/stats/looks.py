@@ -1,12 +1,12 @@
-"""Looking more than once: what a study may still err, after it was looked at before it was finished, or enlarged after it was.
+"""Looking more than once: what a study may still err after it was looked at unfinished, or enlarged afterwards.
 
-A plan of K seeds and N prompts spends its error as it goes (Lan and DeMets, Biometrika 70 (1983) 659): at a share tau of the planned
-cells, alpha(tau) = 2 - 2 Phi(z_{1 - alpha/2} / sqrt(tau)) may have been spent (O'Brien and Fleming's form), and a look has what is new.
-Levels add up (a union bound), so the error over all looks stays below alpha whatever the looks have in common: seeds and prompts
-do not grow as the usual independent increments.
+A plan of K seeds and N prompts spends its error as it goes (Lan and DeMets, Biometrika 70 (1983) 659): at a share tau of the
+planned cells alpha(tau) = 2 - 2 Phi(z_{1 - alpha/2} / sqrt(tau)) may have been spent (O'Brien and Fleming's form), and a look has
+what is new. Levels add up (a union bound), so the error over all looks stays below alpha whatever the looks have in common: seeds
+and prompts do not grow as the usual independent increments.
 
-Without a plan, or beyond it, look j has alpha / (j (j + 1)), which adds up over any number of looks. Since the first look had all of
-alpha, the total is then more, and `spent` says how much.
+Without a plan, or beyond it, look j has alpha / (j (j + 1)), which adds up over any number of looks. Since the first look had all
+of alpha, the total is then more, and `spent` says how much.
 """
 
 from __future__ import annotations
@@ -85,10 +85,9 @@ def _note(seen: Sequence[Design], planned: Design | None, levels: Sequence[float
     times = "once" if count == 1 else f"{count} times"
     if total > alpha + 1e-12:
         before = "planned 1" if planned is None else f"beyond the plan of {planned[0]} seeds and {planned[1]} prompts"
-        return f"looked at {times}, {before}: over all looks a false verdict is up to {100 * total:.1f} % likely, not {100 * alpha:g} %"
+        risk = f"over all looks a false verdict is up to {100 * total:.1f} % likely, not {100 * alpha:g} %"
+        return f"looked at {times}, {before}: {risk}"
     if planned is not None and (count > 1 or levels[-1] < alpha):
-        return (
-            f"looked at {times}, planned {planned[0]} seeds and {planned[1]} prompts: this look may err {100 * levels[-1]:.2g} %, "
-            f"all so far {100 * total:.2g} %"
-        )
+        may = f"this look may err {100 * levels[-1]:.2g} %, all so far {100 * total:.2g} %"
+        return f"looked at {times}, planned {planned[0]} seeds and {planned[1]} prompts: {may}"
     return ""

@@ -4,9 +4,9 @@ On the logit scale a seed that fails pulls as far as one that shines; on the sca
 and the two-way interval of a mean of few such seeds is too narrow. The estimand is the same: the mean win rate over new seeds
 and new prompts, p = E sigma(eta + sigma_u u + sigma_v v).
 
-The fit is Bayesian and deterministic: a grid over (sigma_u, sigma_v), prompts integrated by Gauss-Hermite quadrature, and for each
-pair Laplace's approximation in (eta, u_1..u_k) (Breslow and Clayton, JASA 88 (1993) 9; Rue et al., J. R. Statist. Soc. B 71 (2009)
-319). Priors: sigma_u half-Cauchy of scale 1 logit, sigma_v flat on the grid, half a win and half a loss on eta.
+The fit is Bayesian and deterministic: a grid over (sigma_u, sigma_v), prompts integrated by Gauss-Hermite quadrature, and for
+each pair Laplace's approximation in (eta, u_1..u_k) (Breslow and Clayton, JASA 88 (1993) 9; Rue et al., J. R. Statist. Soc. B 71
+(2009) 319). Priors: sigma_u half-Cauchy of scale 1 logit, sigma_v flat on the grid, half a win and half a loss on eta.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evenhand.stats.intervals import Interval
 SEED_SDS = np.array([0.0, 0.15, 0.35, 0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0, 7.5])
 PROMPT_SDS = np.array([0.0, 0.7, 1.3, 2.0, 3.0, 4.5])
 SCALE = 1.0
-"""Of the half-Cauchy prior of a seed's effect, in logits: a seed that moves 50 % to 73 % is no surprise, to 95 % it is a rare one."""
+"""Of the half-Cauchy prior of a seed's effect, in logits: a seed that moves 50 % to 73 % is no surprise, to 95 % a rare one."""
 _NODES, _WEIGHTS = hermegauss(11)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _SPACED = np.linspace(-4.6, 4.6, 185)

@@ -1,17 +1,20 @@
 """Planning by simulation of the report's own verdict: what a design resolves, with what power, and how many prompts it takes.
 
-A paired difference has the variance parts of `crossed.Spread`: `sd_seed` of a seed's effect, `sd_prompt` of what a prompt has in every
-seed, `sd_noise` of single answers. One simulated study of k seeds and n prompts without a true difference is
+A paired difference has the variance parts of `crossed.Spread`: `sd_seed` of a seed's effect, `sd_prompt` of what a prompt has in
+every seed, `sd_noise` of single answers. One simulated study of k seeds and n prompts without a true difference is
     row_s ~ N(0, sd_seed^2 + sd_noise^2 / n),  v ~ N(0, sd_prompt^2 / n),  estimate = mean_s row_s + v,
     MS_S = n Var(row),  MS_P ~ (sd_noise^2 + k sd_prompt^2) chi^2_{n-1} / (n-1),  MS_E ~ sd_noise^2 chi^2 / df,
-all independent. Its interval does not depend on the truth, so each study has a threshold: the smallest true difference at which it
-would have said "better", seeds agreeing. Power is the share of thresholds below a difference, and what a design resolves is a
-quantile of them: both are of the very rule that the report applies.
+all independent. Its interval does not depend on the truth, so each study has a threshold: the smallest true difference at which
+it would have said "better", seeds agreeing. Power is the share of thresholds below a difference, and what a design resolves is a
+quantile of them: both are of the very rule that the report applies. Against a baseline of one half that is the score test of
+`twoway.win_rate`, which asks more of large differences (`Spread` as of the outcomes less one half).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from scipy.special import ndtri
@@ -27,6 +30,8 @@ from evenhand.stats.twoway import Difference
 DRAWS = 20_000
 """Simulated studies; a power near 80 % is then known to 0.3 points."""
 MOST_PROMPTS = 10_000_000
+MOST_SEEDS = 13
+"""More are no remedy: all but one of them must agree in sign."""
 
 
 def minimum_detectable_difference(
@@ -54,7 +59,8 @@ def resolved_by(difference: Difference, *, power: float = 0.8, alpha: float = 0.
     _check_design(difference.n, difference.k, power, alpha)
     if difference.n < 2:
         return math.inf
-    return _resolution(difference.n, difference.k, difference.spread, power, alpha / contrasts)
+    needed = _by_score if difference.rate is not None else None
+    return _resolution(difference.n, difference.k, difference.spread, power, alpha / contrasts, needed)
 
 
 def planned_resolution(
@@ -114,36 +120,56 @@ def prompts_needed(
     return high
 
 
-def thresholds(prompts: int, seeds: int, spread: Spread, alpha: float, draws: int = DRAWS) -> Array:
-    """[draws] the smallest true difference at which each simulated study says "better"; see the module."""
+def thresholds(
+    prompts: int, seeds: int, spread: Spread, alpha: float, needed: Callable[[Array], Array] | None = None, draws: int = DRAWS
+) -> Array:
+    """[draws] the smallest true difference at which each simulated study says "better"; see the module.
+
+    `needed`: the estimate that a half-width takes to exclude 0, itself by default.
+    """
     draw, n, k = rng(0, "planning", prompts, seeds), prompts, seeds
     rows = math.sqrt(spread.seed**2 + spread.noise**2 / n) * draw.standard_normal((draws, k))
     v = spread.prompt / math.sqrt(n) * draw.standard_normal(draws)
     by_prompt = (spread.noise**2 + k * spread.prompt**2) * draw.chisquare(n - 1, draws) / (n - 1)
-    floor = Component(by_prompt / (n * k), n - 1)
+    floor = _part(by_prompt / (n * k), n - 1)
     half = half_widths([floor], 1 - alpha)
     if k > 1:
         df = (k - 1) * (n - 1)
         residual = spread.noise**2 * draw.chisquare(df, draws) / df
-        parts = [Component(rows.var(axis=1, ddof=1) / k, k - 1), Component(np.maximum(by_prompt - residual, 0) / (n * k), n - 1)]
+        parts = [_part(rows.var(axis=1, ddof=1) / k, k - 1), _part(np.maximum(by_prompt - residual, 0) / (n * k), n - 1)]
         half = np.maximum(half, half_widths(parts, 1 - alpha))
     agreeing = np.sort(rows, axis=1)[:, k - seeds_needed(k)]
-    return np.asarray(np.maximum(half - rows.mean(axis=1) - v, -agreeing - v))
+    estimate = half if needed is None else needed(half)
+    return np.asarray(np.maximum(estimate - rows.mean(axis=1) - v, -agreeing - v))
 
 
-def _resolution(prompts: int, seeds: int, spread: Spread, power: float, alpha: float) -> float:
+def _part(variances: Array, df: float) -> Component:
+    """A part of many studies at once."""
+    return Component(cast(float, variances), df)
+
+
+def _by_score(half: Array) -> Array:
+    """The win rate less one half, e, at which the score test excludes one half: e sqrt(1 - 4 e^2) = half; none above 1/4."""
+    within = np.minimum(half, 0.25)
+    return np.where(half > 0.25, math.inf, np.sqrt((1 - np.sqrt(1 - 16 * within**2)) / 8))
+
+
+def _resolution(
+    prompts: int, seeds: int, spread: Spread, power: float, alpha: float, needed: Callable[[Array], Array] | None = None
+) -> float:
     if not all(map(math.isfinite, (spread.seed, spread.prompt, spread.noise))):
         return math.inf
-    return max(float(np.quantile(thresholds(prompts, seeds, spread, alpha), power)), 0.0)
+    reached = np.sort(thresholds(prompts, seeds, spread, alpha, needed))
+    return max(float(reached[math.ceil(power * (len(reached) - 1))]), 0.0)
 
 
 def _hopeless(wished: float, seeds: int, sd_seed: float, power: float, alpha: float) -> UserError:
-    for more in range(seeds + 1, 200):
+    for more in range(seeds + 1, MOST_SEEDS):
         if _resolution(MOST_PROMPTS, more, Spread(sd_seed, 0.0, 0.0), power, alpha) <= wished:
             fix = f"use at least {more} seeds"
             break
     else:
-        fix = "look for a larger difference"
+        fix = "look for a larger difference: with more seeds, all but one must still agree"
     return UserError(
         f"no number of prompts resolves {wished:g} with {seeds} seeds",
         where="prompts_needed",

@@ -13,7 +13,7 @@ from scipy.special import bdtr, chdtrc, ndtri
 from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.stats.arrays import as_vector
-from evenhand.stats.intervals import Interval, two_sided_p
+from evenhand.stats.intervals import Interval, binomial_p, two_sided_p
 from evenhand.stats.twoway import Difference
 
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
@@ -50,22 +50,23 @@ def sign_test(differences: ArrayLike) -> SignTest:
     """
     d = as_vector(differences, "sign_test")
     positive, negative = int((d > 0).sum()), int((d < 0).sum())
-    return SignTest(positive, negative, len(d) - positive - negative, _binomial_p(positive, negative))
+    return SignTest(positive, negative, len(d) - positive - negative, binomial_p(positive, negative))
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
     """McNemar's test for two right/wrong (1/0) judgements of the same items.
 
     exact: the sign test on the discordant pairs; mid-p = exact - P(X = max); large: (b - c)^2/(b + c) ~ chi^2_1;
-    interval of the difference of shares: Delta +- z sqrt((b + c) - (b - c)^2/n)/n. McNemar, Psychometrika 12 (1947) 153.
+    interval of the difference of shares: Delta +- z sqrt((b + c) - (b - c)^2/n)/n, never below that of two discordant pairs, one
+    each way. McNemar, Psychometrika 12 (1947) 153.
     """
     x, y = as_vector(a, "mcnemar a"), as_vector(b, "mcnemar b")
     if len(x) != len(y) or not (np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all()):
         raise UserError("needs two equally long vectors of 0 and 1", where="mcnemar", fix="soft outcomes: paired_difference")
     n, first, second = len(x), int(((x == 1) & (y == 0)).sum()), int(((x == 0) & (y == 1)).sum())
-    discordant, exact = first + second, _binomial_p(first, second)
+    discordant, exact = first + second, binomial_p(first, second)
     delta = (first - second) / n
-    reach = float(ndtri(0.975)) * math.sqrt(discordant - (first - second) ** 2 / n) / n
+    reach = float(ndtri(0.975)) * math.sqrt(max(discordant - (first - second) ** 2 / n, 2.0)) / n
     return McNemar(
         b=first,
         c=second,
@@ -185,11 +186,6 @@ def verdict_of(ci95: Interval, per_seed: Sequence[float]) -> str:
 def seeds_needed(k: int) -> int:
     """Seeds of k whose sign a verdict needs: all of two, all but one of more."""
     return k if k <= 2 else k - 1
-
-
-def _binomial_p(positive: int, negative: int) -> float:
-    n, most = positive + negative, max(positive, negative)
-    return min(1.0, 2.0 * float(bdtr(n - most, n, 0.5))) if n else 1.0
 
 
 def _binomial_mid_p(positive: int, negative: int) -> float:

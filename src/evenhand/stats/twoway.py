@@ -41,11 +41,11 @@ from evenhand.stats.intervals import (
     score_interval,
     score_p,
     score_part,
+    sign_p,
     soft_wilson,
     two_sided_p,
 )
 from evenhand.stats.mixed import MixedWinRate, mixed_win_rate
-
 
 MIXED_FROM = 4
 """Seeds from which on the mixed model widens a win rate's interval."""
@@ -210,7 +210,7 @@ def unmatched_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     parts, each = _unmatched_parts(left, right, p), [spread(left), spread(right)]
     together = Spread(  # as k matched seeds would have it; what both methods share on a prompt is in `prompt` alone
         seed=math.hypot(*(s.seed for s in each)), noise=math.hypot(*(s.noise for s in each)),
-        prompt=math.sqrt(max(float(p.var(ddof=1)) - sum(s.noise**2 / len(y) for s, y in zip(each, (left, right), strict=True)), 0)),
+        prompt=math.sqrt(max(float(p.var(ddof=1)) - each[0].noise**2 / len(left) - each[1].noise**2 / len(right), 0.0)),
     ) if len(p) > 1 else each[0]  # fmt: skip
     return _difference(p, per_seed, parts, together, p == 0, k, _reach(left, right, p, bounded), bounded)
 
@@ -259,9 +259,14 @@ def _against_even(left: Array, right: Array) -> Difference | None:
 
 
 def _reach(left: Array, right: Array, d: Array, bounded: bool) -> float:
-    """How far one more prompt's difference may plausibly lie: the largest seen; where none was seen, what the outcomes allow."""
+    """How far one more prompt's difference may plausibly lie: the largest seen; where none was seen, what the outcomes allow.
+
+    0 for rewards that vary: they have no bound, and their t interval needs no imagined prompts.
+    """
     pooled = np.concatenate([left.ravel(), right.ravel()])
     scale = 1.0 if bounded else float(np.ptp(pooled)) or float(np.abs(pooled).max())
+    if not bounded and np.ptp(d) > 1e-9 * scale:
+        return 0.0
     largest = float(np.abs(d).max())
     return largest if largest > 1e-9 * scale else scale
 
@@ -272,6 +277,8 @@ def _difference(
 ) -> Difference:  # fmt: skip
     estimate, n, floor = float(by_prompt.mean()), len(by_prompt), least_variance(by_prompt, reach)
     p = max(two_sided_p(estimate, parts), two_sided_p(estimate, [floor]))
+    if k == 1:
+        p = max(p, float(sign_p(by_prompt)))
     if pinned := _pinned(by_prompt, reach):
         p = max(p, 2.0 ** (1 - n) if estimate else 1.0)  # hardly any spread: at best, all signs agree
     bounds = (-1.0, 1.0) if bounded else (-math.inf, math.inf)
@@ -285,7 +292,9 @@ def _difference(
     return replace(draft, ci95=draft.interval(0.95), ci95_prompts_only=prompts_only)
 
 
-def _rate_interval(estimate: float, score: Component, parts: Sequence[Component], model: MixedWinRate | None, level: float) -> Interval:
+def _rate_interval(
+    estimate: float, score: Component, parts: Sequence[Component], model: MixedWinRate | None, level: float
+) -> Interval:
     """Wilson's shape over the larger of the two-way and the prompts-only variance, and as far as the mixed model's."""
     low, high = score_interval(estimate, rate_quotient(estimate, score, parts, level))
     if model is not None:
@@ -316,7 +325,9 @@ def _rate_p(estimate: float, score: Component, parts: Sequence[Component], by_pr
     seed sd of 2 logits it is wrong 8 to 12 % of the time, this one 5.
     """
     p = score_p(estimate, score)
-    if len(parts) > 1 and not is_certain(estimate):
+    if len(parts) == 1:
+        p = max(p, float(sign_p(by_prompt - 0.5)))
+    elif not is_certain(estimate):
         p = max(p, two_sided_p(2.0 * math.sqrt(_room(estimate)) * (estimate - 0.5), parts))
     return max(p, 2.0 ** (1 - len(by_prompt))) if _pinned(by_prompt, 0.5) else p
 

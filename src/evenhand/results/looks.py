@@ -1,0 +1,34 @@
+"""How often a comparison was looked at: the designs that this run directory showed results of, kept in `results.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evenhand.plan.plan import Plan
+from evenhand.results.record import Looks
+from evenhand.stats.looks import Design, look
+
+
+def looks(plan: Plan, out: Path, prompts: int) -> Looks:
+    """Every design (seeds, prompts) seen here, in order, and what this one may err; see `stats.looks`.
+
+    The seeds are those the experiment asks for: a cell that failed and is made good is no new look, more seeds or prompts are.
+    """
+    chosen = plan.experiment.evaluation.planned
+    planned = None if chosen is None else (chosen.seeds, chosen.prompts)
+    designs = [*past(out), (len(plan.experiment.seeds), prompts)]
+    found = look(designs, planned)
+    return Looks(
+        designs=tuple(dict.fromkeys(designs)), planned=planned, count=found.count, alpha=found.alpha, spent=found.spent,
+        note=found.note,
+    )  # fmt: skip
+
+
+def past(out: Path) -> list[Design]:
+    """What an earlier `results.json` in this folder has shown."""
+    path = out / "results.json"
+    if not path.is_file():
+        return []
+    told = json.loads(path.read_text()).get("looks") or {}
+    return [(int(seeds), int(prompts)) for seeds, prompts in told.get("designs", ())]
