@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from evenhand.configfile.schema import load
+from evenhand.errors import UserError
 from evenhand.plan.plan import build
 from evenhand.results.assemble import excluded
-from evenhand.results.comparison import Fits, arm_results, contrasts, differences, power
+from evenhand.results.comparison import Fits, arm_results, beside_verdicts, contrasts, differences, power
+from evenhand.results.looks import looks
 from evenhand.results.record import ArmResult, Power
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.run_experiment import _show_model, shown, untrained
@@ -96,6 +98,58 @@ def test_declared_contrasts_do_not_pay_for_the_search_among_the_arms() -> None:
     assert rows["dpo", "shared"].p_holm == rows["dpo", "shared"].p
 
 
+def test_the_interval_beside_a_verdict_goes_with_it() -> None:
+    """Two contrasts with the baseline share the 5 %: their joint intervals are wider, and the arm's win rate has the same one."""
+    done = finished({"sft": ALL, "dpo": {0: 0.65, 1: 0.62, 2: 0.64}, "shared": {0: 0.9, 1: 0.92, 2: 0.91}})
+    pairs = differences(done, Fits())
+    found = contrasts(pairs, "sft")
+    arms = beside_verdicts(arm_results(done, Fits()), found, "sft")
+    for c in (c for c in found if c.b == "sft"):
+        assert c.ci95 is not None
+        assert c.joint is not None
+        assert c.contrasts == 2
+        assert c.joint[0] <= c.ci95[0] < c.ci95[1] <= c.joint[1]
+        assert (c.verdict.value == "inconclusive") == (c.joint[0] <= 0 <= c.joint[1])
+        assert arms[c.a].ci95 == pytest.approx((c.ci95[0] + 0.5, c.ci95[1] + 0.5))
+        assert arms[c.a].ci95_simultaneous == pytest.approx((c.joint[0] + 0.5, c.joint[1] + 0.5))
+        assert c.mirrored().joint == (-c.joint[1], -c.joint[0])
+    assert {c.verdict.value for c in found} >= {"better"}
+    assert {c.verdict.value for c in contrasts(pairs, "sft", 1e-9)} == {"inconclusive"}
+
+
+def test_an_arm_at_equal_length_has_the_interval_of_its_contrast_and_says_its_scope() -> None:
+    done, fits = finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.7, 2: 0.9}}), Fits()
+    (c,) = contrasts(differences(done, fits), "sft")
+    even, pair = arm_results(done, fits)["dpo"].length_controlled, c.length_controlled
+    assert even is not None
+    assert pair is not None
+    assert even.ci95 is not None
+    assert pair.ci95 is not None
+    assert even.scope == pair.scope == "seeds and prompts"
+    assert even.form == "lc_shrunk"
+    assert even.ci95 == pytest.approx((pair.ci95[0] + 0.5, pair.ci95[1] + 0.5), abs=1e-9)
+
+
+def test_looks_are_counted_in_the_run_directory(tmp_path: Path) -> None:
+    plan = build(load(Experiment, TEXT).value)
+    first = looks(plan, tmp_path, 60)
+    assert (first.designs, first.count, first.alpha, first.note) == (((3, 60),), 1, 0.05, "")
+    (tmp_path / "results.json").write_text(json.dumps({"looks": {"designs": first.designs}}))
+    assert looks(plan, tmp_path, 60) == first  # the same design again is no new look
+    second = looks(plan, tmp_path, 120)
+    assert (second.designs, second.count) == (((3, 60), (3, 120)), 2)
+    assert "looked at 2 times, planned 1" in second.note
+
+
+def test_a_planned_study_spends_its_error_as_it_goes(tmp_path: Path) -> None:
+    plan = build(load(Experiment, TEXT + "evaluation: {planned: {seeds: 6, prompts: 60}}\n").value)
+    first = looks(plan, tmp_path, 60)
+    assert first.planned == (6, 60)
+    assert first.alpha == pytest.approx(0.00557, abs=1e-4)  # 2 - 2 Phi(1.96 / sqrt(1/2))
+    with pytest.raises(UserError, match=r"evaluation\.planned\.seeds"):
+        load(Experiment, TEXT + "evaluation: {planned: {seeds: 0, prompts: 60}}\n")
+
+
 def test_an_arm_without_any_verdict_keeps_its_place_with_nothing_in_it() -> None:
     done = finished({"sft": ALL, "dpo": ALL})
     rows = arm_results(done, Fits())
@@ -116,7 +170,7 @@ def test_without_the_baseline_nothing_is_at_equal_length() -> None:
 
 def test_the_resolution_of_a_run_is_told_from_its_contrasts() -> None:
     found = differences(finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.7, 2: 0.9}, "shared": {0: 0.6, 1: 0.6, 2: 0.6}}), Fits())
-    told = power(found)
+    told = power(contrasts(found, "sft"))
     assert told.least <= told.median <= told.minimum_detectable_difference
     assert power([]) == Power()
 

@@ -53,9 +53,11 @@ def test_equal_length_uses_difficulty_from_four_other_arms_and_never_its_own() -
     assert found.ci95[0] < found.win_rate < found.ci95[1]
     few = controlled_win_rate(equal_lengths({a: outcomes[a] for a in arms[:5]}, chars, "base")["v"])
     assert few is not None
-    assert few.form == "lc_minimal"
+    assert few.form == "lc_shrunk"
     same = {a: np.full((2, 80), 50.0) for a in arms}
-    assert controlled_win_rate(equal_lengths(outcomes, same, "base")["v"]) is None  # every length gap is the same
+    refused = controlled_win_rate(equal_lengths(outcomes, same, "base")["v"])
+    assert refused is not None
+    assert (refused.win_rate, refused.note) == (None, "refused: every length difference is the same")
 
 
 def test_a_card_of_scores_names_no_order() -> None:

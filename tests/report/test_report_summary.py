@@ -16,6 +16,7 @@ from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
 from evenhand.report.style import ALL, ARMS, BASELINE, arm_styles
 from evenhand.report.summaries import judge_warnings, reward_model_cards
+from evenhand.report.text import headline
 from evenhand.results.record import Verdict
 from evenhand.results.record_parts import JudgeSummary, RewardModelSummary, Sample
 from tests.report.given import parsed, read, summarise
@@ -74,8 +75,8 @@ def test_the_csv_has_a_column_per_seed_and_empty_fields_for_what_is_missing() ->
 
 def test_contrasts_go_out_in_both_directions() -> None:
     assert contrasts_csv(summarise(RESULTS)).splitlines()[1:] == [
-        "dpo_50%,sft,0.1,0.02,0.18,0.02,better,,,,,",
-        "sft,dpo_50%,-0.1,-0.18,-0.02,0.02,worse,,,,,",
+        "dpo_50%,sft,0.1,0.02,0.18,0.02,0.18,0.02,better,,,,,,,",
+        "sft,dpo_50%,-0.1,-0.18,-0.02,-0.18,-0.02,0.02,worse,,,,,,,",
     ]
 
 
@@ -83,9 +84,33 @@ def test_contrasts_at_equal_length_turn_their_signs_too() -> None:
     even = {"difference": -0.03, "ci95": [-0.1, 0.04], "p_holm": 0.4, "verdict": "inconclusive"}
     contrasts = [{**RESULTS["contrasts"][0], "length_controlled": even}]
     rows = contrasts_csv(summarise({**RESULTS, "contrasts": contrasts})).splitlines()
-    assert rows[0].endswith("verdict,lc_difference,lc_ci95_low,lc_ci95_high,lc_p_holm,lc_verdict")
-    assert rows[1].endswith("better,-0.03,-0.1,0.04,0.4,inconclusive")
-    assert rows[2].endswith("worse,0.03,-0.04,0.1,0.4,inconclusive")
+    joint = "lc_ci95_simultaneous_low,lc_ci95_simultaneous_high"
+    assert rows[0].endswith(f"verdict,lc_difference,lc_ci95_low,lc_ci95_high,{joint},lc_p_holm,lc_verdict")
+    assert rows[1].endswith("better,-0.03,-0.1,0.04,-0.1,0.04,0.4,inconclusive")
+    assert rows[2].endswith("worse,0.03,-0.04,0.1,-0.04,0.1,0.4,inconclusive")
+
+
+def test_the_interval_of_the_verdict_stands_beside_the_one_of_its_own() -> None:
+    """Three contrasts: the arm and the contrast carry both intervals, the CSV and LaTeX too; with one there is only one."""
+    arm = {**RESULTS["arms"]["dpo_50%"], "ci95_simultaneous": [0.49, 0.71], "contrasts": 3, "note": "two seeds: wide"}
+    contrast = {**RESULTS["contrasts"][0], "ci95_simultaneous": [-0.01, 0.21], "contrasts": 3, "verdict": "inconclusive"}
+    even = {"win_rate": 0.55, "ci95": [0.5, 0.6], "form": "lc_shrunk", "scope": "seeds and prompts", "note": "moved far"}
+    results = {**RESULTS, "arms": {**RESULTS["arms"], "dpo_50%": {**arm, "length_controlled": even}}, "contrasts": [contrast],
+               "looks": {"note": "looked at 3 times, planned 1: more"}}  # fmt: skip
+    found = summarise(results)
+    assert found.contrasts["dpo_50%", "sft"].joint == (-0.01, 0.21)
+    assert found.contrasts["sft", "dpo_50%"].joint == (-0.21, 0.01)
+    row = next(r for r in csv.DictReader(io.StringIO(results_csv(found))) if r["arm"] == "dpo_50%")
+    assert (row["ci95_low"], row["ci95_simultaneous_low"], row["ci95_simultaneous_high"]) == ("0.52", "0.49", "0.71")
+    assert (row["note"], row["lc_scope"], row["lc_note"]) == ("two seeds: wide", "seeds and prompts", "moved far")
+    text = results_tex(found)
+    assert r"52.0 to 68.0\% & 49.0 to 71.0\% & 55.0\% (50.0 to 60.0\%)" in text
+    assert "% looked at 3 times, planned 1: more" in text
+    assert "% dpo_50%: at equal length: moved far" in text
+    assert headline(found).sentences[-1] == "Looked at 3 times, planned 1: more."
+    assert any("49.0 to 71.0% for all arms together" in s for s in headline(found).sentences)
+    alone = {**results, "arms": {**RESULTS["arms"], "dpo_50%": {**arm, "contrasts": 1}}}
+    assert next(a for a in summarise(alone).arms if a.name == "dpo_50%").ci95_simultaneous is None
 
 
 @pytest.mark.parametrize(
@@ -114,11 +139,14 @@ def test_latex_has_escaped_names_and_balanced_rows() -> None:
     assert r"\begin{tabular}{lrrrrrl}" in text
 
 
+EVEN = {"win_rate": 0.55, "ci95": [0.5, 0.6]}
+
+
 def test_latex_has_a_column_for_what_was_measured_only() -> None:
-    arm = {**RESULTS["arms"]["dpo_50%"], "gold": 0.5, "length_controlled": {"win_rate": 0.55}, "ledger": {"flops": 2.5e13}}
+    arm = {**RESULTS["arms"]["dpo_50%"], "gold": 0.5, "length_controlled": EVEN, "ledger": {"flops": 2.5e13}}
     text = results_tex(summarise({**RESULTS, "arms": {"dpo": arm}, "contrasts": []}))
     assert r"Arm & Win rate & 95\% interval & At equal length & Gold & Length & KL & FLOPs & Verdict \\" in text
-    assert r"dpo & 60.0\% & 52.0 to 68.0\% & 55.0\% & 0.50 & 41 & 5.3 & 25.0 T & \textbf{better} \\" in text
+    assert r"dpo & 60.0\% & 52.0 to 68.0\% & 55.0\% (50.0 to 60.0\%) & 0.50 & 41 & 5.3 & 25.0 T & \textbf{better} \\" in text
 
 
 def test_the_csv_has_the_budget_and_the_measures_of_the_answers() -> None:

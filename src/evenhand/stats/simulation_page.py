@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator, Mapping
 from itertools import product
+
+import numpy as np
 
 from evenhand.stats.looks import look
 from evenhand.stats.simulate import KINDS, LEAST, MOST, PROMPTS, RATES, SEED_SDS, SEEDS, Cell, Measured, worst_error
@@ -17,7 +20,7 @@ INTRODUCTION = """# Coverage and error rates, simulated
 
 Made by `{command}` on one core (slow lane); [statistics.md](statistics.md) explains the
 methods. {cells} cells of {least_studies} to {most_studies} studies each: fewer where a study is large, more where a first look
-was near a limit. A share of 95 % has a standard error of 0.5 points at 2000 studies, 0.9 at 600 and 1.8 at 150.
+was near a limit ({machine}, numpy {numpy}). A share of 95 % has a standard error of 0.5 points at 2000 studies, 0.9 at 600 and 1.8 at 150.
 
 A study has 11 arms of k seeds that answer the same n prompts, x = eta + sd u[arm, seed] + v[prompt] + w[arm, prompt] / 2 in
 logits, all normal of sd 1. Win/loss: a win with probability sigma(x). Ties: a win, tie or loss as x plus logistic noise lies
@@ -43,7 +46,8 @@ def page(found: Mapping[Cell, Measured]) -> str:
     wrong = [(c, m) for c, m in found.items() if exceeds(c, m)]
     limits = {"least": 100 * LEAST, "most": 100 * MOST, "cells": len(found)}
     counts = [m.studies for m in found.values()]
-    studies = {"least_studies": min(counts), "most_studies": max(counts)}
+    made = {"machine": f"{platform.system()} {platform.machine()}", "numpy": np.__version__}
+    studies = {"least_studies": min(counts), "most_studies": max(counts), **made}
     lines = [
         INTRODUCTION.format(command=COMMAND, **limits, **studies),
         BEYOND.format(few=len(beyond), wrong=len(wrong), **limits),
