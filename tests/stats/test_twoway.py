@@ -139,7 +139,10 @@ def test_win_rate_counts():
 
 
 def test_win_rate_of_one_seed_is_wilson():
-    assert win_rate([1] * 60 + [0] * 40).ci95 == pytest.approx(wilson(0.6, 100))
+    assert win_rate([1] * 70 + [0] * 30).ci95 == pytest.approx(wilson(0.7, 100))
+    close = win_rate([1] * 60 + [0] * 40)  # Wilson's begins at 50.2 %, but 60 of 100 or more are 2.8 % likely by chance
+    assert close.p == pytest.approx(2 * sum(math.comb(100, i) for i in range(60, 101)) / 2**100)
+    assert close.ci95 == pytest.approx((0.5, wilson(0.6, 100)[1]))
 
 
 def test_win_rate_of_seeds_is_near_the_symmetric_interval_and_inside_the_unit():

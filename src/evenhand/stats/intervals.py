@@ -159,7 +159,7 @@ def sign_p(differences: Array) -> Array:
 
 def binomial_ps(positive: Array, negative: Array) -> Array:
     """Two-sided exact p of equally likely signs, min(1, 2 P(Bin(n, 1/2) >= max)); 1 without any."""
-    n, fewest = np.asarray(positive + negative, dtype=float), np.minimum(positive, negative)
+    n, fewest = np.asarray(positive + negative, dtype=np.int64), np.minimum(positive, negative).astype(float)
     return np.asarray(np.where(n > 0, np.minimum(1.0, 2.0 * bdtr(fewest, np.maximum(n, 1), 0.5)), 1.0))
 
 

@@ -96,7 +96,7 @@ def _chunk(cell: Cell, studies: int, draw: np.random.Generator, arms: Sequence[i
     d = y[:, 1:] - y[:, :1]
     estimate, agreed, half = d.mean(axis=(-2, -1)), agree(d.mean(axis=-1)), many_half_widths(d, GAPS[cell.kind])
     found["difference"] = (np.abs(estimate - truth[:, 1:] + truth[:, :1]) <= half(0.95))[:, 0]
-    sure = sign_p(d[:, :, 0]) if cell.k == 1 else np.zeros_like(estimate)
+    sure = sign_p(d[:, :, 0]) if cell.k == 1 else np.zeros_like(estimate)  # at two seeds it could only lower these errors
     for m in arms:
         excluded = (np.abs(estimate) > half(1 - 0.05 / m)) & (sure < 0.05 / m)
         found[f"arms {m}"] = np.asarray(np.logical_and(agreed, excluded)[:, :m].any(axis=1))

@@ -20,7 +20,8 @@ INTRODUCTION = """# Coverage and error rates, simulated
 
 Made by `{command}` on one core (slow lane); [statistics.md](statistics.md) explains the
 methods. {cells} cells of {least_studies} to {most_studies} studies each: fewer where a study is large, more where a first look
-was near a limit ({machine}, numpy {numpy}). A share of 95 % has a standard error of 0.5 points at 2000 studies, 0.9 at 600 and 1.8 at 150.
+was near a limit ({machine}, numpy {numpy}). A share of 95 % has a standard error of 0.5 points at 2000 studies, 0.9 at 600 and
+1.8 at 150.
 
 A study has 11 arms of k seeds that answer the same n prompts, x = eta + sd u[arm, seed] + v[prompt] + w[arm, prompt] / 2 in
 logits, all normal of sd 1. Win/loss: a win with probability sigma(x). Ties: a win, tie or loss as x plus logistic noise lies

@@ -277,8 +277,7 @@ def _difference(
 ) -> Difference:  # fmt: skip
     estimate, n, floor = float(by_prompt.mean()), len(by_prompt), least_variance(by_prompt, reach)
     p = max(two_sided_p(estimate, parts), two_sided_p(estimate, [floor]))
-    if k == 1:
-        p = max(p, float(sign_p(by_prompt)))
+    p = max(p, float(sign_p(by_prompt)))
     if pinned := _pinned(by_prompt, reach):
         p = max(p, 2.0 ** (1 - n) if estimate else 1.0)  # hardly any spread: at best, all signs agree
     bounds = (-1.0, 1.0) if bounded else (-math.inf, math.inf)
@@ -324,10 +323,8 @@ def _rate_p(estimate: float, score: Component, parts: Sequence[Component], by_pr
     Seeds that differ much on the logit scale crowd near 0 or 1; there a t test on shares finds differences that are not: at a
     seed sd of 2 logits it is wrong 8 to 12 % of the time, this one 5.
     """
-    p = score_p(estimate, score)
-    if len(parts) == 1:
-        p = max(p, float(sign_p(by_prompt - 0.5)))
-    elif not is_certain(estimate):
+    p = max(score_p(estimate, score), float(sign_p(by_prompt - 0.5)))
+    if len(parts) > 1 and not is_certain(estimate):
         p = max(p, two_sided_p(2.0 * math.sqrt(_room(estimate)) * (estimate - 0.5), parts))
     return max(p, 2.0 ** (1 - len(by_prompt))) if _pinned(by_prompt, 0.5) else p
 
