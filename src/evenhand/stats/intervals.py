@@ -100,7 +100,7 @@ def soft_wilson(outcomes: ArrayLike, level: float = 0.95) -> Interval:
     """Wilson interval of the mean of outcomes in [0, 1], ties and soft judgements included; see `score_part`.
 
     >>> [round(x, 3) for x in soft_wilson([0.5] * 20)]  # nothing but ties: not known to be exactly one half
-    [0.438, 0.562]
+    [0.43, 0.57]
     """
     y = as_vector(outcomes, "soft_wilson")
     return score_interval(float(y.mean()), half_width([score_part(y)], level) ** 2)

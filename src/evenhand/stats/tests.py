@@ -165,7 +165,7 @@ def verdict(difference: Difference) -> str:
     when k <= 2).
 
     >>> from evenhand.stats.twoway import paired_difference
-    >>> verdict(paired_difference([1, 1, 1, 1, 0.9], [0, 0.1, 0, 0.2, 0]))
+    >>> verdict(paired_difference([1, 1, 1, 1, 1, 1, 0.9], [0, 0.1, 0, 0.2, 0, 0, 0]))
     'better'
     """
     return verdict_of(difference.ci95, difference.per_seed)

@@ -141,7 +141,7 @@ def win_rate(outcomes: ArrayLike) -> WinRate:
 
     >>> w = win_rate([1, 1, 0.5, 0])
     >>> w.estimate, w.ties, [round(x, 3) for x in w.ci95]
-    (0.625, 0.25, [0.136, 0.945])
+    (0.625, 0.25, [0.145, 0.942])
     """
     y = as_outcomes(outcomes, "win_rate")
     k, n = y.shape
