@@ -50,7 +50,7 @@ def test_power_from_a_pilots_parts_holds_for_wins_and_losses(k: int, n: int) -> 
 
     a, b = arms(300, 3000)
     parts, true = spread(a - b), float((a - b).mean())
-    promised = power(true, n, k, sd_noise=parts.noise, sd_prompt=parts.prompt, sd_seed=parts.seed)
+    promised = power(true, n, k, sd_noise=parts.noise, sd_prompt=parts.prompt, sd_seed=parts.seed, gap=1.0)
     found = np.mean([verdict(paired_difference(*arms(k, n))) == "better" for _ in range(2000)])
     assert promised == pytest.approx(found, abs=0.03)
 
@@ -114,6 +114,6 @@ def test_against_one_half_the_score_test_asks_for_more() -> None:
     assert resolved_by(paired_difference(y, np.full_like(y, 0.5))) == math.inf
     many = (np.random.default_rng(4).random((5, 400)) < 0.5).astype(float)
     found = paired_difference(many, np.full_like(many, 0.5))
-    parts = {"sd_noise": found.spread.noise, "sd_prompt": found.spread.prompt, "sd_seed": found.spread.seed}
+    parts = {"sd_noise": found.spread.noise, "sd_prompt": found.spread.prompt, "sd_seed": found.spread.seed, "gap": 1.0}
     plain = planned_resolution(400, 5, **parts)
     assert plain <= resolved_by(found) == pytest.approx(plain, rel=0.05)

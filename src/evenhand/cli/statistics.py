@@ -115,9 +115,8 @@ def plan(
     from evenhand.evaluation.planning import plan_study, spreads
 
     known = spreads(_outcomes(pilot, "outcome", "cluster"), _split(contrast) if contrast else None) if pilot else {}
-    found = plan_study(
-        difference, prompts, seeds, **_spreads(known, sd, sd_prompt, sd_seed), power=power, alpha=alpha, contrasts=contrasts
-    )
+    sds = _spreads(known, sd, sd_prompt, sd_seed)
+    found = plan_study(difference, prompts, seeds, **sds, power=power, alpha=alpha, contrasts=contrasts)
     _show(found["lines"], {k: v for k, v in found.items() if k != "lines"}, out)
 
 
@@ -138,7 +137,8 @@ def _spreads(known: Mapping[str, float], sd: float | None, sd_prompt: float | No
         if prompt > sd:
             raise UserError(f"{prompt:g} of {sd:g}", where="--sd-prompt", why="it is a part of --sd", fix="give at most --sd")
         noise = math.sqrt(sd**2 - prompt**2)
-    return {"sd_noise": noise, "sd_prompt": prompt, "sd_seed": sd_seed if sd_seed is not None else known.get("sd_seed", 0.0)}
+    seed = sd_seed if sd_seed is not None else known.get("sd_seed", 0.0)
+    return {"sd_noise": noise, "sd_prompt": prompt, "sd_seed": seed, "gap": known.get("gap", 1.0)}
 
 
 def _outcomes(file: Path, value: str, cluster: str) -> list[dict[str, Any]]:

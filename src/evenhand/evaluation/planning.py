@@ -15,7 +15,7 @@ PROMPTS, SEEDS = (100, 200, 400, 800, 1600), (2, 3, 5, 8)
 
 
 def spreads(rows: Sequence[Row], contrast: tuple[str, str] | None = None) -> dict[str, float]:
-    """{sd_noise, sd_prompt, sd_seed} of the difference of two arms in a smaller study: its variance parts (`crossed.spread`).
+    """{sd_noise, gap, sd_prompt, sd_seed} of two arms' difference in a smaller study: its variance parts (`crossed.spread`).
 
     One seed tells nothing of seeds, nor prompts from noise: then only sd_noise, which holds both.
     """
@@ -26,7 +26,7 @@ def spreads(rows: Sequence[Row], contrast: tuple[str, str] | None = None) -> dic
     pair = {name: tables[name] for name in names}
     check_alike(pair)
     found = paired_difference(pair[names[0]].outcome, pair[names[1]].outcome)
-    parts = {"sd_noise": found.spread.noise}
+    parts = {"sd_noise": found.spread.noise, "gap": found.spread.gap}
     return parts if found.k == 1 else {**parts, "sd_prompt": found.spread.prompt, "sd_seed": found.spread.seed}
 
 
@@ -41,13 +41,15 @@ def plan_study(
     power: float = 0.8,
     alpha: float = 0.05,
     contrasts: int = 1,
+    gap: float = 1.0,
 ) -> dict[str, Any]:
     """What a design of so many prompts and seeds finds, what the wished difference needs, and the same said in `lines`.
 
-    All by simulation of the verdict that the report will give; see `stats.planning`.
+    All by simulation of the verdict that the report will give; see `stats.planning`. `gap`: between neighbouring outcomes, 1 for
+    wins and losses, 0 for rewards.
     """
-    sds = {"sd_noise": sd_noise, "sd_prompt": sd_prompt, "sd_seed": sd_seed}
-    odds = {"power": power, "alpha": alpha, "contrasts": contrasts}
+    sds: dict[str, Any] = {"sd_noise": sd_noise, "sd_prompt": sd_prompt, "sd_seed": sd_seed, "gap": gap}
+    odds: dict[str, Any] = {"power": power, "alpha": alpha, "contrasts": contrasts}
     found: dict[str, Any] = {
         "difference": difference, "prompts": prompts, "seeds": seeds, **sds, **odds,
         "power_for_difference": _power(difference, prompts, seeds, sds, alpha, contrasts),

@@ -26,9 +26,10 @@ def finding(summary: Summary, arm: ArmRow, seed: int | None) -> Markdown:
         return Markdown(f"**The baseline.** The run's other arms were compared with {against}; it has no win rate of its own.")
     if arm.win_rate is None:
         return Markdown("**Not judged.** The run holds no verdict on this model.")
+    joint = f", {interval(arm.ci95_simultaneous)} for all arms together" if arm.ci95_simultaneous else ""
     rate = (
-        f"win rate {percent(arm.win_rate)} against {against} (95% interval {interval(arm.ci95)}; ties count half, 50% is no "
-        f"difference), over {_counted(summary, arm)}."
+        f"win rate {percent(arm.win_rate)} against {against} (95% interval {interval(arm.ci95)}{joint}; ties count half, 50% is "
+        f"no difference), over {_counted(summary, arm)}."
     )
     if arm.verdict in (Verdict.BETTER, Verdict.WORSE) and seeds_agree(arm):
         head = f"**Judged {arm.verdict.value} than {against}**: {rate}"

@@ -39,6 +39,8 @@ class Spread:
     seed: float
     prompt: float
     noise: float
+    gap: float = 0.0
+    """Between neighbouring outcomes, which the interval pays for; see `lattice`."""
 
 
 def mean_squares(table: Array) -> MeanSquares:
@@ -57,7 +59,7 @@ def mean_squares(table: Array) -> MeanSquares:
     )
 
 
-def spread(table: Array) -> Spread:
+def spread(table: Array, gap: float = 0.0) -> Spread:
     """The variance parts of one difference: sigma_u^2 = (MS_S - MS_E) / n, sigma_v^2 = (MS_P - MS_E) / k, sigma_e^2 = MS_E.
 
     One seed: prompts and noise cannot be told apart, and all of it is called noise.
@@ -66,12 +68,13 @@ def spread(table: Array) -> Spread:
     if n < 2:
         return Spread(math.inf, math.inf, math.inf)
     if k == 1:
-        return Spread(0.0, 0.0, float(table[0].std(ddof=1)))
+        return Spread(0.0, 0.0, float(table[0].std(ddof=1)), gap)
     ms = mean_squares(table)
     return Spread(
         seed=math.sqrt(max(ms.seeds - ms.residual, 0.0) / n),
         prompt=math.sqrt(max(ms.prompts - ms.residual, 0.0) / k),
         noise=math.sqrt(ms.residual),
+        gap=gap,
     )
 
 

@@ -65,7 +65,7 @@ def resolved_by(difference: Difference, *, power: float = 0.8, alpha: float = 0.
 
 def planned_resolution(
     prompts: int, seeds: int, *, sd_noise: float, sd_prompt: float = 0.0, sd_seed: float = 0.0, power: float = 0.8,
-    alpha: float = 0.05, contrasts: int = 1,
+    alpha: float = 0.05, contrasts: int = 1, gap: float = 0.0,
 ) -> float:  # fmt: skip
     """The true difference that a design calls better with probability `power`; one seed: of these very checkpoints.
 
@@ -75,24 +75,24 @@ def planned_resolution(
     _check_design(prompts, seeds, power, alpha)
     if prompts < 2:
         raise UserError("one prompt is not a design", where="planned_resolution")
-    return _resolution(prompts, seeds, Spread(sd_seed, sd_prompt, sd_noise), power, alpha / contrasts)
+    return _resolution(prompts, seeds, Spread(sd_seed, sd_prompt, sd_noise, gap), power, alpha / contrasts)
 
 
 def power(
     difference: float, prompts: int, seeds: int, *, sd_noise: float, sd_prompt: float = 0.0, sd_seed: float = 0.0,
-    alpha: float = 0.05, contrasts: int = 1,
+    alpha: float = 0.05, contrasts: int = 1, gap: float = 0.0,
 ) -> float:  # fmt: skip
     """Probability that the report calls a true `difference` by its name, seeds agreeing; `contrasts` as in `resolved_by`."""
     _check_design(prompts, seeds, 0.8, alpha)
     if prompts < 2:
         return 0.0
-    reached = thresholds(prompts, seeds, Spread(sd_seed, sd_prompt, sd_noise), alpha / contrasts)
+    reached = thresholds(prompts, seeds, Spread(sd_seed, sd_prompt, sd_noise, gap), alpha / contrasts)
     return float((reached < abs(difference)).mean())
 
 
 def prompts_needed(
     difference: float, *, sd_noise: float, seeds: int = 1, sd_prompt: float = 0.0, sd_seed: float = 0.0, power: float = 0.8,
-    alpha: float = 0.05, contrasts: int = 1,
+    alpha: float = 0.05, contrasts: int = 1, gap: float = 0.0,
 ) -> int:  # fmt: skip
     """The fewest prompts at which `planned_resolution` is at most `difference` (to 1 %).
 
@@ -104,7 +104,7 @@ def prompts_needed(
     _check_design(2, seeds, power, alpha)
     if difference == 0.0:
         raise UserError("a difference of 0 needs infinitely many prompts", where="prompts_needed")
-    spread, wished, level = Spread(sd_seed, sd_prompt, sd_noise), abs(difference), alpha / contrasts
+    spread, wished, level = Spread(sd_seed, sd_prompt, sd_noise, gap), abs(difference), alpha / contrasts
 
     def enough(n: int) -> bool:
         return _resolution(n, seeds, spread, power, level) <= wished
@@ -136,7 +136,8 @@ def thresholds(
     if k > 1:
         df = (k - 1) * (n - 1)
         residual = spread.noise**2 * draw.chisquare(df, draws) / df
-        parts = [_part(rows.var(axis=1, ddof=1) / k, k - 1), _part(np.maximum(by_prompt - residual, 0) / (n * k), n - 1)]
+        seeds_sd = rows.std(axis=1, ddof=1) + spread.gap / (n * math.sqrt(8.0))
+        parts = [_part(seeds_sd**2 / k, k - 1), _part(np.maximum(by_prompt - residual, 0) / (n * k), n - 1)]
         half = np.maximum(half, half_widths(parts, 1 - alpha))
     agreeing = np.sort(rows, axis=1)[:, k - seeds_needed(k)]
     estimate = half if needed is None else needed(half)

@@ -167,7 +167,7 @@ def win_rate(outcomes: ArrayLike) -> WinRate:
         note=_note(k, n, _pinned(y.mean(axis=0), 0.5)),
         components=parts,
         score=score,
-        spread=spread(y),
+        spread=spread(y, lattice(y)),
         mixed=model,
     )
 
@@ -188,8 +188,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
         return against
     d = left - right
     reach = _reach(left, right, d, bounded)
-    parts = variance_components(d, lattice(left, right))
-    return _difference(d.mean(axis=0), _floats(d.mean(axis=1)), parts, spread(d), d == 0, len(d), reach, bounded)
+    gap = lattice(left, right)
+    parts = variance_components(d, gap)
+    return _difference(d.mean(axis=0), _floats(d.mean(axis=1)), parts, spread(d, gap), d == 0, len(d), reach, bounded)
 
 
 def unmatched_difference(a: ArrayLike, b: ArrayLike) -> Difference:
