@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.configfile.schema import Loaded, load, located
+from evenhand.configfile.schema import Loaded, located
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
 from evenhand.results.files import NAME, write_json
@@ -79,7 +79,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
     """
     from evenhand.plan.plan import build
-    from evenhand.spec.experiment import Experiment
+    from evenhand.spec.read import read_experiment
     from evenhand.spec.user_code import with_plugins
 
     source: Mapping[str, Any] | Path
@@ -88,7 +88,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     else:
         path = locate(str(experiment))
         source, name = _recorded(path) if path.suffix == ".json" else path, _name(path)
-    loaded = load(Experiment, source, overrides, find=find, before=with_plugins)
+    loaded = read_experiment(source, overrides, find=find, before=with_plugins)
     try:
         plan = build(loaded.value)
     except UserError as error:

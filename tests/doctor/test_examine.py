@@ -12,11 +12,12 @@ from rich.console import Console
 
 from evenhand import run_experiment
 from evenhand.doctor import CHECKS, Check, Finding, Severity, examine
-from evenhand.doctor.context import Unavailable
 from evenhand.doctor.examine import apply
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Section, check, fail
 from evenhand.doctor.render import coloured, show
 from evenhand.errors import UserError
+from evenhand.results.record import Waived
 from evenhand.run_experiment import prepare
 from tests.doctor.patients import Ward
 
@@ -58,7 +59,7 @@ def test_a_failure_blocks_unless_waived_with_a_reason(leaky: Ward) -> None:
     assert diagnosis.ok
     assert diagnosis["D17"].worst() is Severity.FAIL, "it is still said"
     assert "waived: a test of memory" in told(diagnosis)
-    assert run_experiment.waived(run) == [{"check": "D17", "reason": "a test of memory is what is wanted"}]
+    assert run_experiment.waived(run) == (Waived(check="D17", reason="a test of memory is what is wanted"),)
     assert run_experiment.record(run)["waived"] == run_experiment.waived(run)
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from evenhand.configfile.schema import load
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapters import size
 from evenhand.plan import parameter_count, plan
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from tests.conftest import ROOT
 from tests.stages.performed import perform
 
@@ -35,19 +34,19 @@ def test_the_example_means_what_its_comments_say():
     text = PAGE.split("```yaml\n")[1].split("```")[0]
     given = {**yaml.safe_load(text), "name": "x", "data": {"world": "quickstart"}, "start": "base"}
     given |= {"model": {"pretrain": {"train": {"steps": 1}}}}
-    arms = load(Experiment, given).value.all_arms()
+    arms = read_experiment(given).value.all_arms()
     assert arms["dpo"].train.adapter == Adapter(rank=16, alpha=32)
     assert arms["grpo"].train.adapter == Adapter(rank=8, alpha=32, targets=("q_proj", "v_proj"))
     assert arms["full"].train.adapter is None
-    assert load(Experiment, given).value.all_reward_models()["rm"].train.adapter == Adapter()
+    assert read_experiment(given).value.all_reward_models()["rm"].train.adapter == Adapter()
 
 
 def test_the_command_runs(tmp_path: Path):
     """Its overrides, on an experiment of the same arms that takes seconds: every stage up to the arm that names layers."""
     line = next(x for x in PAGE.splitlines() if x.startswith("evenhand run quickstart"))
     overrides = shlex.split(line)[3:]
-    assert load(Experiment, ROOT / "src/evenhand/builtin/quickstart.yaml", overrides)
-    experiment = load(Experiment, TINY, overrides).value
+    assert read_experiment(ROOT / "src/evenhand/builtin/quickstart.yaml", overrides)
+    experiment = read_experiment(TINY, overrides).value
     told = dict(x.split(": ", 1) for x in parameter_count.lines(experiment))
     assert set(told) == {"arms.dpo", "arms.rloo", "arms.grpo"}
     assert told["arms.grpo"].startswith("adapter of rank 8, alpha 32, on q_proj, v_proj: ")

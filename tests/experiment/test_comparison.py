@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan.plan import build
 from evenhand.results.assemble import excluded
@@ -18,7 +17,7 @@ from evenhand.results.looks import looks
 from evenhand.results.record import ArmResult, Power
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.run_experiment import _show_model, shown, untrained
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages.common import POINTER
 from evenhand.store.store import Store
 from evenhand.types import Completion, Group, Prompt
@@ -54,7 +53,7 @@ class Fake(RunArtifacts):
 def finished(rates: dict[str, dict[int, float]]) -> Fake:
     """Arm -> seed -> the share of prompts it wins; the others are lost."""
     rng = np.random.default_rng(0)
-    plan = build(load(Experiment, TEXT).value)
+    plan = build(read_experiment(TEXT).value)
     verdicts: dict[str, dict[int, Any]] = {a: {} for a in plan.arms}
     measured: dict[str, dict[int, Any]] = {a: {} for a in plan.arms}
     for arm, seeds in rates.items():
@@ -131,7 +130,7 @@ def test_an_arm_at_equal_length_has_the_interval_of_its_contrast_and_says_its_sc
 
 
 def test_looks_are_counted_in_the_run_directory(tmp_path: Path) -> None:
-    plan = build(load(Experiment, TEXT).value)
+    plan = build(read_experiment(TEXT).value)
     first = looks(plan, tmp_path, 60)
     assert (first.designs, first.count, first.alpha, first.note) == (((3, 60),), 1, 0.05, "")
     (tmp_path / "results.json").write_text(json.dumps({"looks": {"designs": first.designs}}))
@@ -142,12 +141,12 @@ def test_looks_are_counted_in_the_run_directory(tmp_path: Path) -> None:
 
 
 def test_a_planned_study_spends_its_error_as_it_goes(tmp_path: Path) -> None:
-    plan = build(load(Experiment, TEXT + "evaluation: {planned: {seeds: 6, prompts: 60}}\n").value)
+    plan = build(read_experiment(TEXT + "evaluation: {planned: {seeds: 6, prompts: 60}}\n").value)
     first = looks(plan, tmp_path, 60)
     assert first.planned == (6, 60)
     assert first.alpha == pytest.approx(0.00557, abs=1e-4)  # 2 - 2 Phi(1.96 / sqrt(1/2))
     with pytest.raises(UserError, match=r"evaluation\.planned\.seeds"):
-        load(Experiment, TEXT + "evaluation: {planned: {seeds: 0, prompts: 60}}\n")
+        read_experiment(TEXT + "evaluation: {planned: {seeds: 0, prompts: 60}}\n")
 
 
 def test_an_arm_without_any_verdict_keeps_its_place_with_nothing_in_it() -> None:
@@ -188,7 +187,7 @@ def test_an_untrained_arm_shows_its_model_alone(tmp_path: Path) -> None:
     (tmp_path / "named" / POINTER).write_text(json.dumps({"path": str(elsewhere)}))
     _show_model(tmp_path / "named", tmp_path / "other")
     assert (tmp_path / "other" / "model").resolve() == elsewhere
-    assert untrained(build(load(Experiment, TEXT).value))["arms/sft/seed-1"]
+    assert untrained(build(read_experiment(TEXT).value))["arms/sft/seed-1"]
 
 
 def test_two_names_of_one_stage_are_two_arms_with_their_own_files() -> None:

@@ -6,11 +6,10 @@ import copy
 
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan import plan as planner
 from evenhand.results.fairness import deviations
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 
 GOOD = {
@@ -64,14 +63,14 @@ BAD = [
 @pytest.mark.parametrize(("path", "value", "what", "fix"), BAD, ids=[b[0] + "=" + str(b[1])[:20] for b in BAD])
 def test_bad_experiments_say_what_and_how(path, value, what, fix):
     with pytest.raises(UserError) as caught:
-        load(Experiment, changed(path, value))
+        read_experiment(changed(path, value))
     message = str(caught.value)
     assert what in message
     assert fix in message
 
 
 def built(data=GOOD):
-    return planner.build(load(Experiment, data).value)
+    return planner.build(read_experiment(data).value)
 
 
 def test_shared_stages_are_one_node():
@@ -111,7 +110,7 @@ def test_an_arm_may_start_from_another():
 
 
 def test_rewards_resolve_at_any_depth():
-    experiment = load(Experiment, GOOD).value
+    experiment = read_experiment(GOOD).value
     reward = resolved_reward({"kind": "weighted", "parts": [{"reward": "stopped", "weight": 1.0}]}, experiment)
     inner = reward["parts"][0]["reward"]
     assert inner["kind"] == "unfinished"
@@ -121,8 +120,8 @@ def test_rewards_resolve_at_any_depth():
 
 
 def test_deviations_are_named():
-    assert deviations(load(Experiment, GOOD).value) == []
-    said = deviations(load(Experiment, changed("arms.dpo.train", {"learning_rate": 1e-3})).value)
+    assert deviations(read_experiment(GOOD).value) == []
+    said = deviations(read_experiment(changed("arms.dpo.train", {"learning_rate": 1e-3})).value)
     assert said == ["train.learning_rate: 0.001 (dpo); 0.0001 (rloo)"]
 
 
@@ -142,13 +141,13 @@ def test_signals_that_cannot_be(path, value, what, fix):
     if path.startswith("rewards."):
         data["arms"]["rloo"]["reward"] = path.split(".")[1]
     with pytest.raises(UserError) as caught:
-        load(Experiment, data)
+        read_experiment(data)
     assert what in str(caught.value)
     assert fix in str(caught.value)
 
 
 def test_a_worlds_options_reach_its_gold_and_are_checked() -> None:
-    experiment = load(Experiment, changed("data", {"world": "countdown", "options": {"numbers": 2, "reasoning": True}})).value
+    experiment = read_experiment(changed("data", {"world": "countdown", "options": {"numbers": 2, "reasoning": True}})).value
     assert resolved_reward("gold", experiment) == {"kind": "gold", "world": "countdown", "numbers": 2, "reasoning": True}
 
 
@@ -162,4 +161,4 @@ def test_a_worlds_options_reach_its_gold_and_are_checked() -> None:
 )
 def test_a_worlds_options_are_its_own(data: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        load(Experiment, changed("data", data))
+        read_experiment(changed("data", data))

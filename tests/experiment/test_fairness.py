@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.results.fairness import held_equal
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 
 GIVEN = {
     "name": "t",
@@ -28,4 +27,4 @@ GIVEN = {
     ],
 )
 def test_a_start_that_all_seeds_share_is_said_to_be_one_draw(override: str, said: str) -> None:
-    assert held_equal(load(Experiment, GIVEN, [override]).value)[0].startswith(said)
+    assert held_equal(read_experiment(GIVEN, [override]).value)[0].startswith(said)

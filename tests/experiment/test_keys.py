@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 import evenhand
-from evenhand.configfile.schema import from_json, load, to_json
+from evenhand.configfile.schema import from_json, to_json
 from evenhand.plan import first_defaults
 from evenhand.plan.plan import Plan, build
 from evenhand.run_experiment import BUILTIN
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages import SPECS, spec_class
 from evenhand.store import fingerprint
 from evenhand.store.fingerprint import canonical, decisive, stage_key
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def planned(folder: Path, *overrides: str) -> Plan:
     text = EVERYTHING % {"model": folder / "model", "code": folder / "score.py"}
-    return build(load(Experiment, yaml.safe_load(text), overrides).value)
+    return build(read_experiment(yaml.safe_load(text), overrides).value)
 
 
 def keys(plan: Plan) -> dict[str, str]:
@@ -174,7 +174,7 @@ def test_what_a_user_wrote_is_in_the_keys_of_what_runs_it(plan, folder) -> None:
 
 
 def test_every_spec_survives_json(plan: Plan) -> None:
-    base = build(load(Experiment, {"name": "b", "model": {"path": "org/m"}, "data": {"world": "quickstart"}, "start": "base",
+    base = build(read_experiment({"name": "b", "model": {"path": "org/m"}, "data": {"world": "quickstart"}, "start": "base",
                                    "arms": {"a": {"method": "start"}}}).value)["base"]  # fmt: skip
     for node in (*plan.nodes, base):
         back = from_json(spec_class(node.kind), to_json(node.spec))
@@ -185,7 +185,7 @@ def test_every_spec_survives_json(plan: Plan) -> None:
 
 def test_the_quickstart_can_be_planned_twice() -> None:
     raw = yaml.safe_load((BUILTIN / "quickstart.yaml").read_text())
-    assert keys(build(load(Experiment, raw).value)) == keys(build(load(Experiment, raw).value))
+    assert keys(build(read_experiment(raw).value)) == keys(build(read_experiment(raw).value))
 
 
 def test_no_setting_is_read_by_a_string_key() -> None:

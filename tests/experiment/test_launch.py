@@ -13,6 +13,7 @@ import pytest
 from fake_stages import Node, chain_result, plan
 
 from evenhand import run_experiment
+from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.results.record import ArmResult, FailedStage, Results
 from evenhand.runner.local import run
@@ -33,6 +34,10 @@ class Experiment:
     runtime: Runtime = Runtime()
 
 
+def read_experiment(source, overrides=(), *, find=None, before=lambda document: document):
+    return load(Experiment, source, overrides, find=find, before=before)
+
+
 def build(experiment):
     if experiment.steps == 13:
         raise UserError("13 is unlucky", where="steps", fix="use 12")
@@ -50,7 +55,7 @@ def assemble(made, store, out, *, errors, waived):
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
-    for name, content in {"spec.experiment": Experiment, "plan.plan": build, "results.assemble": assemble}.items():
+    for name, content in {"spec.read": read_experiment, "plan.plan": build, "results.assemble": assemble}.items():
         module = ModuleType(name)
         setattr(module, content.__name__, content)
         monkeypatch.setitem(sys.modules, f"evenhand.{name}", module)

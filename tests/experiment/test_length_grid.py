@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan.plan import Plan, build
 from evenhand.results.fairness import deviations, held_equal
 from evenhand.results.length_grid import grid
 from evenhand.results.record_parts import MethodGrid
 from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.store.store import Store
 from evenhand.train.config import Lengths
 
@@ -35,7 +34,7 @@ evaluation: {prompts: 4, length_grid: [16, 8, 8]}
 
 
 def plan(*overrides: str) -> Plan:
-    return build(load(Experiment, TEXT, overrides).value)
+    return build(read_experiment(TEXT, overrides).value)
 
 
 def test_every_arm_answers_under_every_limit_and_the_experiments_own_limit_costs_nothing() -> None:

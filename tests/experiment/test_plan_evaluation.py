@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evenhand.configfile.schema import load
 from evenhand.plan.plan import Plan, build
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 
 TEXT = """
 name: evaluated
@@ -22,7 +21,7 @@ evaluation: {best_of_n: 4, prompts: 7}
 
 
 def plan(*overrides: str) -> Plan:
-    return build(load(Experiment, TEXT, overrides).value)
+    return build(read_experiment(TEXT, overrides).value)
 
 
 def kinds(plan: Plan) -> list[str]:

@@ -12,6 +12,7 @@ from evenhand.methods import METHODS
 from evenhand.plan.plan import build
 from evenhand.spec import search_spaces, value_ranges
 from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.spec.tuning import Span
 from evenhand.train.config import Train
 from tests.conftest import ROOT
@@ -30,7 +31,7 @@ GIVEN = {
 
 def told(*overrides):
     with pytest.raises(UserError) as caught:
-        load(Experiment, GIVEN, overrides)
+        read_experiment(GIVEN, overrides)
     return str(caught.value)
 
 
@@ -63,7 +64,7 @@ def test_a_space_for_all_and_more_or_less_for_one():
         "tune.space={learning_rate: {log: [1e-5, 1e-3]}}",
         "tune.arms={dpo: {beta: [0.1, 0.3]}, grpo: {learning_rate: null}}",
     ]
-    e = load(Experiment, GIVEN, given).value
+    e = read_experiment(GIVEN, given).value
     found = {name: search_spaces.space_of(arm, e) for name, arm in e.all_arms().items()}
     assert found == {"sft": {}, "dpo": {"learning_rate": Span(log=(1e-5, 1e-3)), "beta": (0.1, 0.3)}, "grpo": {}}
     assert search_spaces.left_out(e) == {"sft": "it is not trained", "grpo": "its space is empty"}
@@ -113,7 +114,7 @@ def test_a_fault_in_the_space_of_all_is_told_once():
 
 def test_grids_are_equally_large():
     rates = "tune.space={learning_rate: {log: [1e-5, 1e-3], points: 4}}"
-    assert load(Experiment, GIVEN, ["tune.sampler=grid", rates, "tune.trials=4"]).value
+    assert read_experiment(GIVEN, ["tune.sampler=grid", rates, "tune.trials=4"]).value
     assert "the grid of dpo has 8 points, but there are 4 trials" in told(
         "tune.sampler=grid", rates, "tune.trials=4", "tune.arms={dpo: {beta: [0.1, 0.2]}}"
     )
@@ -147,8 +148,8 @@ def test_edges(settings, end):
 
 def test_without_the_section_a_plan_is_what_it_was():
     given = {k: v for k, v in GIVEN.items() if k != "tune"}
-    nodes = build(load(Experiment, given).value).nodes
+    nodes = build(read_experiment(given).value).nodes
     assert "data set apart" not in [n.name for n in nodes]
-    assert all("split" not in n.spec for n in nodes if n.kind == "generate")
-    tuned = build(load(Experiment, GIVEN).value).nodes
+    assert {n.spec.split for n in nodes if n.kind == "generate"} == {"heldout_prompts"}
+    tuned = build(read_experiment(GIVEN).value).nodes
     assert {n.key for n in nodes} & {n.key for n in tuned} == {n.key for n in tuned if n.name in ("data", "base")}

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.data.jsonl import write_groups
 from evenhand.results.tuning import tuned_alike, tuning, untuned
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.types import Group, Prompt
 
 ARM = {
@@ -52,7 +51,7 @@ def done(tmp_path):
         name = "name"
 
         def __call__(self, *overrides):
-            self.plan = SimpleNamespace(experiment=load(Experiment, GIVEN, overrides).value)
+            self.plan = SimpleNamespace(experiment=read_experiment(GIVEN, overrides).value)
             self.plan = type(
                 "Plan", (), {"experiment": self.plan.experiment, "__getitem__": lambda s, n: SimpleNamespace(key="")}
             )()

@@ -19,11 +19,10 @@ from typing import Any
 
 import evenhand
 from evenhand.configfile.document import Document, override, parse
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.judges import completion, parse_verdict, template
 from evenhand.judges.cache import Cache
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.types import Prompt
 
 SLOW = 1.0
@@ -287,7 +286,7 @@ def yaml(draw: random.Random) -> None:
 
 
 def experiment(draw: random.Random) -> None:
-    load(Experiment, (mutated(QUICKSTART, draw) if draw.random() < 0.9 else EXPERIMENT) + "\n")
+    read_experiment((mutated(QUICKSTART, draw) if draw.random() < 0.9 else EXPERIMENT) + "\n")
 
 
 def overrides(draw: random.Random) -> None:

@@ -24,7 +24,8 @@ def test_curve_is_as_it_was(name: str) -> None:
     known, found = runs.parsed((FOLDER / f"{name}.txt").read_text()), runs.parsed(runs.table(list(runs.run(name))))
     assert list(known) == list(found)
     for column, values in known.items():
-        assert found[column] == pytest.approx(values, rel=1e-6, abs=1e-7), column
+        # layer norms run in float32, and another make of processor rounds them otherwise: seen up to 1e-6 in a loss
+        assert found[column] == pytest.approx(values, rel=1e-6, abs=3e-6), column
 
 
 def test_no_file_without_a_method() -> None:

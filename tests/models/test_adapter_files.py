@@ -18,6 +18,7 @@ from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapters import attach
 from evenhand.models.load import load_policy, load_tokenizer, merge_adapter, save
 from evenhand.models.policy import Policy
+from evenhand.spec.read import read_experiment
 from evenhand.stages.base import BaseSpec, ModelSource
 from evenhand.stages.common import model_path
 from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
@@ -197,16 +198,14 @@ def test_the_base_stage_leaves_a_whole_model(tmp_path):
 
 
 def test_a_key_knows_the_bytes_of_the_base(tmp_path):
-    from evenhand.configfile.schema import load
     from evenhand.plan import plan
-    from evenhand.spec.experiment import Experiment
 
     written(tmp_path)
 
     def key(*overrides: str) -> str:
         given = {"name": "x", "start": "base", "data": {"world": "quickstart"}, "arms": {"start": {"method": "start"}}}
         model = {"model": {"path": str(tmp_path / "adapter")}}
-        return plan.build(load(Experiment, given | model, overrides).value)["base"].key
+        return plan.build(read_experiment(given | model, overrides).value)["base"].key
 
     before = key()
     assert key() == before

@@ -11,13 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evenhand.configfile.schema import load
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
 from evenhand.models.adapter_layers import Start
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
 from evenhand.plan import plan
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages import fit, offline
 from evenhand.stages.common import model_path, to_items
 from evenhand.stages.context import StageContext
@@ -68,7 +67,7 @@ class Graph:
 
     def __init__(self, folder: Path, text: str = EXPERIMENT) -> None:
         torch.set_num_threads(1)
-        self.plan = plan.build(load(Experiment, text).value)
+        self.plan = plan.build(read_experiment(text).value)
         self.folder = folder
         self.done: dict[str, Path] = {}
 
@@ -296,7 +295,7 @@ def test_an_arm_without_adapter_is_what_it_was(graph):
     assert not (graph.arm("whole") / "adapter").exists()
     before = EXPERIMENT.replace(", adapter: {rank: 4, alpha: 8}}\narms", "}\narms").replace(", train: {adapter: null}", "")
     assert "null" not in before
-    old = plan.build(load(Experiment, before).value)
+    old = plan.build(read_experiment(before).value)
     name = graph.plan.arms["whole"][0]
     assert graph.plan[name].key == old[old.arms["whole"][0]].key
     assert graph.plan[name].spec.train.adapter is None
@@ -306,7 +305,7 @@ def test_an_arm_without_adapter_is_what_it_was(graph):
 
 def test_a_learning_rate_that_is_not_named_is_ten_times_the_method_s():
     text = EXPERIMENT.replace(" learning_rate: 1.0e-2, schedule", " schedule")
-    found = plan.build(load(Experiment, text).value)
+    found = plan.build(read_experiment(text).value)
     rate = {name: found[found.arms[name][0]].spec.train.learning_rate for name in ("dpo", "whole")}
     assert rate == {"dpo": pytest.approx(5e-6), "whole": 5e-7}
 
@@ -326,7 +325,7 @@ def test_a_learning_rate_that_is_not_named_is_ten_times_the_method_s():
 def test_what_cannot_be_meant_is_said_before_anything_runs(old, new, message):
     assert old in EXPERIMENT
     with pytest.raises(UserError, match=message):
-        load(Experiment, EXPERIMENT.replace(old, new))
+        read_experiment(EXPERIMENT.replace(old, new))
 
 
 def test_a_change_that_merging_loses_is_said(graph, tmp_path, caplog):

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from evenhand import worlds
-from evenhand.configfile.schema import load
 from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
@@ -19,7 +18,8 @@ from evenhand.models.load import new_policy, reward_model_from, save
 from evenhand.plan import plan as planner
 from evenhand.rewards.external import TextReward
 from evenhand.rewards.model import ModelReward, Normalisation
-from evenhand.spec.experiment import Experiment
+from evenhand.spec import checks
+from evenhand.spec.read import read_experiment
 from evenhand.stages.base import ModelSource
 from evenhand.stages.common import open_model_reward
 from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
@@ -80,7 +80,7 @@ def logit(folder: Path, prompt: str, answer: str, *, closed: bool) -> float:
 
 
 def test_it_is_opened_once_for_all_and_never_trained(foreign):
-    plan = planner.build(load(Experiment, experiment(foreign, seeds=[0, 1])).value)
+    plan = planner.build(read_experiment(experiment(foreign, seeds=[0, 1])).value)
     about = [n for n in plan.nodes if n.name.startswith("reward_models/")]
     assert [n.kind for n in about] == ["pretrained_reward_model", "evaluate_reward_model"]
     assert {n.inputs["reward_models/rm"] for n in plan.nodes if n.name.startswith("arms/rloo")} == {"reward_models/rm"}
@@ -202,8 +202,8 @@ def test_only_a_model_that_exists_can_label_the_pairs(foreign):
 
 
 def _planned(raw: dict):
-    loaded = load(Experiment, raw).value
-    for problem in loaded.problems():
+    loaded = read_experiment(raw).value
+    for problem in checks.problems(loaded):
         raise problem
     return planner.build(loaded)
 

@@ -15,13 +15,12 @@ import pytest
 from safetensors.torch import load_file
 
 from evenhand import methods
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan import plan
 from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import EarlyEnd, Fired
 from evenhand.results.training_warnings import by_rule, early_ends, remarks
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages import monitoring
 from evenhand.store.fingerprint import decisive
 from evenhand.train.monitor import Remark
@@ -213,7 +212,7 @@ def test_a_stage_is_named_by_its_limits_only_where_it_has_some(graph):
 def test_a_limit_must_name_a_rule():
     given = EXPERIMENT.replace("{kl: 1}", "{kll: 1}")
     with pytest.raises(UserError, match=r"arms.wrong.train.stop_when.kll.*unknown limit 'kll'\n  fix: did you mean 'kl'"):
-        plan.build(load(Experiment, given).value)
+        plan.build(read_experiment(given).value)
 
 
 def test_one_entry_per_rule_with_every_seed():

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from evenhand.configfile.schema import load, to_json
+from evenhand.configfile.schema import to_json
 from evenhand.data.jsonl import write_groups
 from evenhand.plan.plan import build
 from evenhand.results.files import plain
 from evenhand.results.judge_summary import judge_summary, mean_or_none
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages.judge import JudgedBy, JudgeSpec, ScoredBy
 from evenhand.types import Completion, Group, Prompt
 from tests.stages.performed import perform, setup
@@ -110,7 +110,7 @@ judge: {kind: llm, model: m, endpoint: "http://127.0.0.1:1/v1", price: {input: 1
 
 
 def judge_node(text: str = EXPERIMENT, *overrides: str) -> Any:
-    plan = build(load(Experiment, text, overrides).value)
+    plan = build(read_experiment(text, overrides).value)
     return plan["verdicts/dpo/seed-0"], plan
 
 
@@ -170,4 +170,4 @@ def test_a_wrong_judge_is_refused_before_anything_runs(change: tuple[str, ...], 
     from evenhand.errors import UserError
 
     with pytest.raises(UserError, match=message):
-        load(Experiment, EXPERIMENT, change)
+        read_experiment(EXPERIMENT, change)

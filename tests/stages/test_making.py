@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.data.jsonl import read_groups
 from evenhand.errors import UserError
 from evenhand.models.load import new_policy, save
 from evenhand.plan import plan as planner
 from evenhand.rewards import get
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from tests.data.tiny_tokenizers import character_tokenizer
 from tests.stages.performed import perform
 from tests.stages.test_signals import carried_out, numbered
@@ -138,7 +137,7 @@ def stop(*_):
 def test_a_stopped_stage_samples_nothing_twice(base, tmp_path, monkeypatch):
     from evenhand.engines.local import LocalEngine
 
-    plan = planner.build(load(Experiment, experiment(base, annotate={"reward": LENGTH, "choose": "all", "prompts": 8})).value)
+    plan = planner.build(read_experiment(experiment(base, annotate={"reward": LENGTH, "choose": "all", "prompts": 8})).value)
     folders: dict[str, Path] = {}
     for node in plan.nodes:
         folders[node.name] = tmp_path / node.name.replace("/", "-")
@@ -196,7 +195,7 @@ def test_the_example_at_a_tiny_size(tmp_path):
         "annotate.prompts=16", "annotate.heldout_prompts=8", "annotate.margin=0.0", "lengths.completion=12",
         "train={steps: 2, prompts_per_step: 2}", "evaluation.prompts=4", "seeds=[0]", "runtime.device=cpu",
     ]  # fmt: skip
-    example = load(Experiment, EXAMPLES / "on_policy_pairs.yaml", small).effective
+    example = read_experiment(EXAMPLES / "on_policy_pairs.yaml", small).effective
     plan, folders = carried_out(example, numbered(tmp_path))
     gold = get({"kind": "gold", "world": "quickstart"})
     for pair in read_groups(folders["preferences"] / "preferences.jsonl"):
@@ -218,4 +217,4 @@ def test_the_example_at_a_tiny_size(tmp_path):
 )
 def test_faults_are_found_before_anything_runs(base, sections, said):
     with pytest.raises(UserError, match=said):
-        load(Experiment, experiment(base, **sections))
+        read_experiment(experiment(base, **sections))

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.models import load as loading
 from evenhand.models.backbone import Trunk
 from evenhand.plan import plan as planner
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from tests.models.tiny_networks import network
 from tests.stages.performed import perform
 
@@ -40,7 +39,7 @@ SMALL = {
 def performed(folder: Path, *overrides: str) -> dict[str, Path]:
     """Every stage of the experiment, in this process; the artifacts by node."""
     done: dict[str, Path] = {}
-    for number, node in enumerate(planner.build(load(Experiment, SMALL, overrides).value).nodes):
+    for number, node in enumerate(planner.build(read_experiment(SMALL, overrides).value).nodes):
         out = folder / str(number)
         inputs = {role: done[name] for role, name in node.inputs.items()}
         done[node.name] = perform(node.kind, node.spec, inputs, out, seed=node.seed)
@@ -84,7 +83,7 @@ def test_checkpointing_gives_the_same_weights(plain, tmp_path, monkeypatch):
 
 def test_only_a_precision_that_was_set_enters_a_key():
     def keys(*overrides: str) -> list[str]:
-        return [n.key for n in planner.build(load(Experiment, SMALL, overrides).value).nodes]
+        return [n.key for n in planner.build(read_experiment(SMALL, overrides).value).nodes]
 
     before, after = keys(), keys("model.matmul=bfloat16")
     assert keys("model.matmul=null") == before
@@ -93,9 +92,9 @@ def test_only_a_precision_that_was_set_enters_a_key():
 
 def test_a_precision_that_is_none_is_refused_with_a_hint():
     with pytest.raises(UserError, match="did you mean 'bfloat16'"):
-        load(Experiment, SMALL, ["model.matmul=bfloat61"])
+        read_experiment(SMALL, ["model.matmul=bfloat61"])
     with pytest.raises(UserError, match="did you mean 'matmul'"):
-        load(Experiment, SMALL, ["model.matmull=bfloat16"])
+        read_experiment(SMALL, ["model.matmull=bfloat16"])
 
 
 def test_products_wider_than_weights_are_refused():

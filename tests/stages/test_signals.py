@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evenhand.configfile.schema import load
 from evenhand.data.jsonl import read_groups
 from evenhand.errors import UserError
 from evenhand.models.load import new_policy, save
 from evenhand.plan import plan as planner
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages.common import build_reward, open_model_reward
 from tests.data.tiny_tokenizers import character_tokenizer
 from tests.stages.performed import perform
@@ -53,7 +52,7 @@ Done = tuple[planner.Plan, dict[str, Path]]
 
 def carried_out(experiment: dict, new_folder: Callable[[str], Path]) -> Done:
     """Every node run in order, in this process."""
-    plan = planner.build(load(Experiment, experiment).value)
+    plan = planner.build(read_experiment(experiment).value)
     folders: dict[str, Path] = {}
     for node in plan.nodes:
         folders[node.name] = new_folder("node")

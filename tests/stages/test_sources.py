@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from evenhand.configfile.schema import load
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages.data import from_sources
 from evenhand.types import Group
 
@@ -18,7 +17,7 @@ def splits_of(**data: Any) -> dict[str, list[Group]]:
     """The splits of an experiment that says so of its data."""
     given = {"name": "s", "model": {"path": "m"}, "start": "base", "data": data, "arms": {"base": {"method": "start"}}}
     given["judge"] = {"reward": "vader"}
-    return from_sources(load(Experiment, given).value.data, 0)[0]
+    return from_sources(read_experiment(given).value.data, 0)[0]
 
 
 def rows(path: Path, *made: dict) -> str:

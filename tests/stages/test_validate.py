@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.plan import plan
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages import fit, offline, validate
 from evenhand.stages.context import StageContext
 from evenhand.stages.splits import read_split
@@ -65,7 +64,7 @@ class Graph:
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
-        self.plan = plan.build(load(Experiment, self.text).value)
+        self.plan = plan.build(read_experiment(self.text).value)
         self.folder = folder
         self.done: dict[str, Path] = {}
 
@@ -239,12 +238,12 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
 def test_what_cannot_be_meant_is_said_before_anything_runs(line, message):
     text = EXPERIMENT.split("arms:")[0] + f"arms:\n  start: {{method: start}}\n  {line}\nevaluation: {{prompts: 4}}\n"
     with pytest.raises(UserError, match=message):
-        load(Experiment, text)
+        read_experiment(text)
 
 
 def test_settings_that_decide_nothing_are_not_in_the_key():
     """So that results stored before these settings existed are found."""
-    nodes = plan.build(load(Experiment, EXPERIMENT).value)
+    nodes = plan.build(read_experiment(EXPERIMENT).value)
     anew, online = (decisive(nodes[nodes.arms[name][0]].spec.train) for name in ("anew", "online"))
     assert not {"keep", "validate_every", "validation_prompts"} & anew.keys()
     assert online["keep"] == "best"

@@ -10,10 +10,9 @@ import fake_tuning_stages as fakes
 import pytest
 import yaml
 
-from evenhand.configfile.schema import load
 from evenhand.runner.local import run
 from evenhand.runner.state import RunState
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.tuning import launch
 
 FILE = """
@@ -194,7 +193,7 @@ def test_the_mean_of_a_reward():
 def test_tuned_yaml_is_an_experiment_with_the_chosen_settings_in_it(plain):
     found, out = plain
     text = (out / "tuned.yaml").read_text()
-    made = load(Experiment, out / "tuned.yaml").value
+    made = read_experiment(out / "tuned.yaml").value
     for arm, raw in found["arms"].items():
         assert made.all_arms()[arm].train.learning_rate == raw["settings"]["learning_rate"]
         assert f"# Trial {raw['chosen']} of 6: " in text

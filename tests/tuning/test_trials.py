@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from evenhand.configfile.document import parse
-from evenhand.configfile.schema import load
 from evenhand.plan.graph import Node
 from evenhand.plan.plan import build
-from evenhand.spec.experiment import Experiment
+from evenhand.spec.read import read_experiment
 from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.tuning.trials import Nodes, needed, of_trial, planned
 from evenhand.tuning.write import commented, dumped
@@ -33,7 +32,7 @@ GIVEN = {
 
 @pytest.fixture(scope="module")
 def experiment():
-    return load(Experiment, GIVEN).value
+    return read_experiment(GIVEN).value
 
 
 def node(name, key, **inputs):

@@ -45,22 +45,23 @@ def load(
     *,
     find: Callable[[str, Path], Path] | None = None,
     before: Callable[[Document], Document] = lambda document: document,
+    problems: Callable[[T], Iterable[UserError]] = lambda value: (),
 ) -> Loaded[T]:
     """Read, merge, override and check an experiment.
 
     `source` is a path, YAML text (a string with a line break) or plain data. `find(name, folder)` resolves `extends`.
     `before` sees the whole document before it is checked.
-    If the value has a method `problems() -> Iterable[UserError]`, it is called too; a `where` there is a key path.
+    `problems` finds faults beyond types; a `where` there is a key path.
 
     Raises: UserError for one fault, Faults (a UserError) for several.
     """
     document, name = _document(source, find)
     document = before(override(document, overrides))
-    value = check(cls, document)
+    value = check(cls, document, problems)
     return Loaded(value, document.data, to_json(value), name, document)
 
 
-def check(cls: type[T], document: Document) -> T:
+def check(cls: type[T], document: Document, problems: Callable[[T], Iterable[UserError]] = lambda value: ()) -> T:
     """The document as a `cls`; raises all its faults together."""
     try:
         value = _validated(cls, document.data)
@@ -68,8 +69,7 @@ def check(cls: type[T], document: Document) -> T:
         raise Faults.of(explain(invalid.errors, cls, document)) from None
     except UserError as error:  # from a __post_init__
         raise Faults.of(located(error, document)) from None
-    problems = getattr(value, "problems", None)
-    Faults.raise_any(fault for error in (problems() if problems else ()) for fault in located(error, document))
+    Faults.raise_any(fault for error in problems(value) for fault in located(error, document))
     return value
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.doctor.context import CheckContext, Unavailable
+from evenhand.doctor.context import CheckContext
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.errors import UserError
 

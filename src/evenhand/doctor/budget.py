@@ -11,7 +11,8 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
-from evenhand.doctor.context import CheckContext, Unavailable
+from evenhand.doctor.context import CheckContext
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.methods import METHODS
 from evenhand.models.adapter_config import RATE

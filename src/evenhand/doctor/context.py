@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from evenhand.data.template import Renderer, Tokenised
+from evenhand.doctor.opened import Opened, Unavailable, attempt
 from evenhand.errors import UserError
 from evenhand.methods import Method
 from evenhand.models import adapter_files
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 QUICK_ROWS, FULL_ROWS = 256, 2000
 """Rows of a split that are tokenised; counts of whole splits are exact."""
-
-
-class Unavailable(Exception):
-    """A check needs a part that could not be opened, or that the experiment does not have. The part's own check says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A part that was opened, or the reason why it could not be."""
-
-    value: Any = None
-    error: UserError | None = None
-
-    def get(self) -> Any:
-        if self.error is not None:
-            raise Unavailable(str(self.error).splitlines()[0])
-        return self.value
 
 
 class CheckContext:
@@ -290,14 +274,6 @@ class Guarded:
             return self.reward(groups)
         except Exception as error:
             raise Unavailable(f"the reward raised {type(error).__name__}: {error}") from error
-
-
-def attempt(make: Callable[[], Any]) -> Opened:
-    """What `make` returns, or the user's error it raised."""
-    try:
-        return Opened(make())
-    except UserError as error:
-        return Opened(error=error)
 
 
 def spaced(rows: Sequence[T], limit: int) -> list[T]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evenhand.doctor.context import CheckContext, Unavailable
+from evenhand.doctor.context import CheckContext
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity, fail
 from evenhand.errors import UserError, did_you_mean
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evenhand.doctor.context import CheckContext, Unavailable
+from evenhand.doctor.context import CheckContext
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, info, share, shortened, warn
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Group, Head, Sampling

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.doctor.context import CheckContext, Unavailable
+from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.types import TokenGroup
 

@@ -6,22 +6,36 @@ import tempfile
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.data.template import Renderer
-from evenhand.doctor.context import Opened, attempt
+from evenhand.doctor.opened import Opened, attempt
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
-    from evenhand.doctor.context import CheckContext
     from evenhand.protocols import Reward
+    from evenhand.run_experiment import Run
+    from evenhand.spec.experiment import Experiment
     from evenhand.spec.pretrained import Adopted
+
+
+class Beside(Protocol):
+    """What a reward model is opened beside: the run, its experiment, the model's folder and its renderer."""
+
+    run: Run
+    experiment: Experiment
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def renderer(self) -> Renderer: ...
 
 
 class Existing:
     """Parts that cannot be opened raise `Unavailable`; the `Opened` beside them says why."""
 
-    def __init__(self, settings: Adopted, patient: CheckContext) -> None:
+    def __init__(self, settings: Adopted, patient: Beside) -> None:
         self.settings, self._patient = settings, patient
 
     @property

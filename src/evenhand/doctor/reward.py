@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from evenhand.data.convert import pairs_of
-from evenhand.doctor.context import CheckContext, Unavailable, spaced
+from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.examine import from_error
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
 from evenhand.judges.selftest import PLANTED_FLOOR, shuffled

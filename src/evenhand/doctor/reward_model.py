@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.doctor.context import CheckContext, Unavailable, spaced
+from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.examine import from_error
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.pretrained import Existing, named
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
 from evenhand.doctor.reward import tried

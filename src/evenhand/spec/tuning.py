@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-from evenhand.errors import UserError, did_you_mean
-from evenhand.spec.reward_resolution import reward_problem
-
-if TYPE_CHECKING:
-    from evenhand.spec.experiment import Experiment
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,28 +92,3 @@ class Tuned:
     steps: float = 1.0
     validation: str = ""
     arms: Mapping[str, TunedArm] = field(default_factory=dict)
-
-
-def problems(experiment: Experiment) -> Iterator[UserError]:
-    """Faults of the sections `tune` and `tuned` that need no arm to be seen."""
-    e, tune = experiment, experiment.tune
-    for where, seeds in (("tune.seeds", tune.seeds if tune else ()), ("tuned.seeds", e.tuned.seeds if e.tuned else ())):
-        if shared := sorted(set(seeds) & set(e.seeds)):
-            yield UserError(
-                f"seed {shared[0]} is one of the comparison's", where=where,
-                why="settings chosen on a run that is compared make that arm look better than it is",
-                fix="use seeds that `seeds:` does not have",
-            )  # fmt: skip
-    if tune is None:
-        return
-    if not tune.seeds or len(set(tune.seeds)) != len(tune.seeds):
-        yield UserError(f"seeds must be different and at least one, got {list(tune.seeds)}", where="tune.seeds")
-    for key, least in (("trials", 2), ("prompts", 2)):
-        if (value := getattr(tune, key)) < least:
-            yield UserError(f"{value} {key}", where=f"tune.{key}", fix=f"use at least {least}")
-    if not 0 < tune.steps <= 1:
-        yield UserError(f"{tune.steps:g} is out of range", where="tune.steps", fix="give a share of the budget, at most 1")
-    for name in tune.arms.keys() - e.arms.keys():
-        yield UserError(f"no arm is called '{name}'", where=f"tune.arms.{name}", fix=did_you_mean(name, e.arms))
-    if isinstance(tune.objective, MeanReward):
-        yield from reward_problem(tune.objective.reward, e, "tune.objective.reward")

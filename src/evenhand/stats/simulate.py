@@ -9,11 +9,9 @@ alike, so every verdict between two of them is false, and so is every verdict ag
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -207,18 +205,3 @@ def surveyed(cell: Cell) -> Measured:
     error = worst_error(cell, first)
     near = min(first.rate, first.difference) < LEAST + 0.015 or (error or 0.0) > MOST - 0.01
     return measure(cell, 4 * budget(cell), seed=1, fits=25) if near else first
-
-
-def main() -> None:
-    """Writes the page to the path given, or prints it."""
-    from evenhand.stats.simulation_page import page
-
-    text = page({cell: surveyed(cell) for cell in grid()})
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text)
-    else:
-        print(text)
-
-
-if __name__ == "__main__":
-    main()

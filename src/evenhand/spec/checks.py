@@ -1,0 +1,197 @@
+"""Every fault of an experiment that needs no device to find: each with the key path it was set at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from evenhand.configfile.schema import from_signature
+from evenhand.data.config import SPLITS
+from evenhand.data.source import check_source
+from evenhand.engines.registry import ENGINES
+from evenhand.errors import UserError, did_you_mean
+from evenhand.judges import config as judging
+from evenhand.methods import Method
+from evenhand.registry import Registry
+from evenhand.spec import search_spaces, value_ranges
+from evenhand.spec.arms import BEST_OF_N, Arm
+from evenhand.spec.experiment import Experiment, Judge
+from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
+from evenhand.spec.tuning import MeanReward
+from evenhand.synthesis.config import REVISED
+from evenhand.trackers import TRACKERS
+from evenhand.train.config import SamplingConfig, Train
+
+
+def problems(e: Experiment) -> Iterator[UserError]:
+    """Every fault that needs no device to find."""
+    yield from _structure(e)
+    if shared := list(_shared(e)):
+        yield from shared  # said once here rather than again by every arm
+        return
+    arms: dict[str, Arm] = {}
+    for group in (e.all_arms, e.all_reward_models):
+        try:
+            arms |= group()
+        except UserError as error:
+            yield error
+    for make in (e.sft_arm, e.pretrain_arm, e.all_adopted):
+        try:
+            make()
+        except UserError as error:
+            yield error
+    yield from value_ranges.problems(e)
+    yield from _tune_problems(e)
+    yield from search_spaces.problems(e)
+    for name, arm in arms.items():
+        section = "reward_models" if name in e.reward_models else "arms"
+        yield from _arm_problems(e, arm, f"{section}.{name}")
+        if name in e.reward_models and not _gives_reward(e, arm):
+            yield UserError(
+                f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
+                fix="use reward_model, local_reward_model, dpo or preference_model",
+            )  # fmt: skip
+
+
+def _shared(e: Experiment) -> Iterator[UserError]:
+    """Faults of the settings that every arm shares."""
+    for name, kind in (("train", Train), ("sampling", SamplingConfig)):
+        try:
+            from_signature(kind, getattr(e, name), name)
+        except UserError as error:
+            yield error
+
+
+def _structure(e: Experiment) -> Iterator[UserError]:
+    if not e.arms:
+        yield UserError("an experiment needs at least one arm", where="arms", fix="add e.g. `dpo: {method: dpo}`")
+    if e.arms and e.baseline_arm not in e.arms:
+        yield UserError(f"no arm is called '{e.baseline}'", where="baseline", fix=did_you_mean(e.baseline, e.arms))
+    if grid := [n for n in e.evaluation.length_grid if n < 1]:
+        yield UserError(f"a completion limit of {grid[0]}", where="evaluation.length_grid", fix="name limits in tokens")
+    if len(set(e.seeds)) != len(e.seeds) or not e.seeds:
+        yield UserError(f"seeds must be different and at least one, got {list(e.seeds)}", where="seeds")
+    for split in SPLITS:
+        source = getattr(e.data, split)
+        try:
+            check_source(source or {}, where=f"data.{split}")
+        except UserError as error:
+            yield error
+    if (not e.model.path) == (e.model.pretrain is None):
+        yield UserError("name either `path` or `pretrain`", where="model", fix="a folder or hub name, or a world's own model")
+    if e.model.pretrain is not None and e.data.world is None:
+        yield UserError("`pretrain` needs a built-in world", where="model.pretrain", fix="add `data.world`, or give `model.path`")
+    yield from world_problem(e.data.world, e.data.options)
+    if e.data.world is None and not any(getattr(e.data, s) for s in SPLITS):
+        yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
+    if isinstance(e.judge, Judge):
+        yield from reward_problem(e.judge.reward, e, "judge.reward")
+    elif fault := judging.problem(e.judge):
+        yield fault
+    named: tuple[tuple[Registry[Any], Any, str], ...] = (
+        (ENGINES, e.engine, "engine"),
+        (TRACKERS, e.tracker, "tracker"),
+    )
+    for registry, settings, where in named:
+        try:
+            _ = None if settings is None else registry.check(settings, where=where)
+        except UserError as error:
+            yield error
+    for section in (e.annotate, e.revise):
+        yield from section.problems() if section is not None else ()
+    if e.annotate is not None and e.annotate.reward is not None:
+        yield from reward_problem(e.annotate.reward, e, "annotate.reward")
+        for name in sorted(models_in(resolved_reward(e.annotate.reward, e)) & set(e.recipes())):
+            yield UserError(
+                f"the reward model {name} is trained on the pairs that it is to label", where="annotate.reward",
+                fix="label by a program, or by a reward model that exists (`path:`)",
+            )  # fmt: skip
+    if e.start == "sft" and e.sft is None:
+        yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
+    made = {f"arms.{n}": raw for n, raw in e.arms.items()} | {f"reward_models.{n}": r for n, r in e.reward_models.items()}
+    for where, raw in made.items():
+        if raw.get("data") in REVISED and e.revise is None:
+            yield UserError(f"nothing makes `{raw['data']}`", where=f"{where}.data", fix="add a `revise:` section")
+    if e.sft is not None and e.sft.get("data") in REVISED:
+        yield UserError("the stage that revises cannot learn from it", where="sft.data", fix="use an arm `{method: sft}`")
+
+
+def _gives_reward(e: Experiment, arm: Arm) -> bool:
+    try:
+        return arm.trained and _built(e, arm).implied_reward is not None
+    except UserError:  # told already
+        return True
+
+
+def _built(e: Experiment, arm: Arm) -> Method:
+    return arm.build(steps=1, max_tokens=e.lengths.completion)
+
+
+def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
+    known = e.stages() | (set(e.arms) - {arm.name})
+    if arm.start not in known:
+        yield UserError(f"cannot start from '{arm.start}'", where=f"{where}.start", fix=did_you_mean(arm.start, known))
+    if arm.method == BEST_OF_N and arm.reward is None:
+        yield UserError("best_of_n chooses by a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
+    if arm.method == BEST_OF_N and arm.reward is not None:
+        yield from reward_problem(arm.reward, e, f"{where}.reward")
+    if not arm.trained:
+        if arm.lengths != e.lengths:
+            yield UserError("an arm that is not trained has no limits of its own", where=f"{where}.lengths", fix="remove it")
+        return
+    try:
+        method = _built(e, arm)
+    except UserError as error:  # a parameter that is no choice
+        refused = (key for key, value in arm.parameters.items() if isinstance(value, str) and f"'{value}'" in error.what)
+        place = ".".join((where, *list(refused)[:1]))
+        yield UserError(error.what, where=place, why=error.why, fix=error.fix)
+        return
+    missing = method.objective.needs - method.provides
+    if missing:
+        yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
+    if (arm.train.steps is None) == (arm.train.epochs is None):
+        yield UserError("name either `steps` or `epochs`", where=f"{where}.train")
+    if method.online and arm.reward is None:
+        yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
+    best = arm.train.keep == "best"
+    if not method.online and arm.reward is not None and not best:
+        yield UserError(
+            f"{arm.method} learns from fixed data; a reward has no effect", where=f"{where}.reward",
+            fix="remove it, or choose the best weights by it: `train: {keep: best}`",
+        )  # fmt: skip
+    if best and arm.reward is not None and method.network == "reward":
+        yield UserError("a reward model gives no answers to reward", where=f"{where}.reward", fix="remove it")
+    rounds = arm.build(steps=arm.train.steps or 100, max_tokens=e.lengths.completion).rounds
+    if best and not (arm.train.validate_every or rounds):
+        yield UserError(
+            "`keep: best` needs to know how often to measure", where=f"{where}.train", fix="add `validate_every:` steps"
+        )
+    if best and arm.train.validation_prompts < 1:
+        yield UserError("`keep: best` needs prompts", where=f"{where}.train.validation_prompts", fix="use at least 1")
+    if arm.reward is not None:
+        yield from reward_problem(arm.reward, e, f"{where}.reward")
+
+
+def _tune_problems(e: Experiment) -> Iterator[UserError]:
+    """Faults of the sections `tune` and `tuned` that need no arm to be seen."""
+    tune = e.tune
+    for where, seeds in (("tune.seeds", tune.seeds if tune else ()), ("tuned.seeds", e.tuned.seeds if e.tuned else ())):
+        if shared := sorted(set(seeds) & set(e.seeds)):
+            yield UserError(
+                f"seed {shared[0]} is one of the comparison's", where=where,
+                why="settings chosen on a run that is compared make that arm look better than it is",
+                fix="use seeds that `seeds:` does not have",
+            )  # fmt: skip
+    if tune is None:
+        return
+    if not tune.seeds or len(set(tune.seeds)) != len(tune.seeds):
+        yield UserError(f"seeds must be different and at least one, got {list(tune.seeds)}", where="tune.seeds")
+    for key, least in (("trials", 2), ("prompts", 2)):
+        if (value := getattr(tune, key)) < least:
+            yield UserError(f"{value} {key}", where=f"tune.{key}", fix=f"use at least {least}")
+    if not 0 < tune.steps <= 1:
+        yield UserError(f"{tune.steps:g} is out of range", where="tune.steps", fix="give a share of the budget, at most 1")
+    for name in tune.arms.keys() - e.arms.keys():
+        yield UserError(f"no arm is called '{name}'", where=f"tune.arms.{name}", fix=did_you_mean(name, e.arms))
+    if isinstance(tune.objective, MeanReward):
+        yield from reward_problem(tune.objective.reward, e, "tune.objective.reward")

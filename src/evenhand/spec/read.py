@@ -1,0 +1,23 @@
+"""An experiment file, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evenhand.configfile.document import Document
+from evenhand.configfile.schema import Loaded, load
+from evenhand.spec import checks
+from evenhand.spec.experiment import Experiment
+
+
+def read_experiment(
+    source: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    find: Callable[[str, Path], Path] | None = None,
+    before: Callable[[Document], Document] = lambda document: document,
+) -> Loaded[Experiment]:
+    """The experiment of a file, text or plain data; see `configfile.schema.load`. Raises: every fault together."""
+    return load(Experiment, source, overrides, find=find, before=before, problems=checks.problems)
