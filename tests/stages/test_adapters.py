@@ -226,8 +226,9 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
     source, trainer = training.source, training.loop
     read = lambda model: torch.cat([p.flatten().clone() for p in checkpoint.trained(model).values()])  # noqa: E731
     policy, partner = [], []
-    sample = source.engine.generate
-    source.engine.generate = lambda *a: (
+    engine = source.sampler.engine
+    sample = engine.generate
+    engine.generate = lambda *a: (
         policy.append(read(training_run.model)), partner.append(read(source.carried["previous"])), sample(*a)
     )[-1]  # fmt: skip
     for index in range(4):

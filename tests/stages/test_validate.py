@@ -166,7 +166,7 @@ def test_validation_prompts_are_neither_trained_on_nor_evaluated_on(graph, name)
         assert not training_run.held & {g.prompt.id for g in read_split(inputs, split)}
     if training_run.method.online:
         source = fit.assemble(training_run).source
-        trained = {p.id for p in source.prompts} | {i.tokens.group.prompt.id for i in source.offline}
+        trained = {p.id for p in source.prompts} | {i.tokens.group.prompt.id for i in source.fixed}
     else:
         trained = {i.tokens.group.prompt.id for i in offline.source(training_run).items}
     assert trained
@@ -211,8 +211,9 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
     source, trainer = training.source, training.loop
     read = lambda model: torch.cat([p.detach().flatten().clone() for p in model.parameters()])  # noqa: E731
     policy, partner = [], []
-    sample = source.engine.generate
-    source.engine.generate = lambda *a: (
+    engine = source.sampler.engine
+    sample = engine.generate
+    engine.generate = lambda *a: (
         policy.append(read(training_run.model)),
         partner.append(read(source.carried["previous"])),
         sample(*a),
