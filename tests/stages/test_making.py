@@ -92,7 +92,7 @@ def test_a_preference_model_labels_in_both_orders(base, tmp_path):
 
 
 def test_a_language_model_labels_in_both_orders_and_is_asked_once(base, tmp_path, monkeypatch):
-    """It likes the longer answer, but the one shown first still more: only differences of over three characters survive."""
+    """It likes the longer answer, but the one shown first still more: only differences of two characters or more survive."""
     from evenhand.judges.chat import Reply
     from evenhand.judges.endpoint import Endpoint
 
@@ -103,17 +103,17 @@ def test_a_language_model_labels_in_both_orders_and_is_asked_once(base, tmp_path
             text = request.messages[-1].content
             first, second = (text.split(f"<answer {x}>\n")[1].split(f"\n</answer {x}>")[0] for x in "AB")
             asked.append((first, second))
-            yield i, Reply(text=f"Preferred: {'A' if len(first) + 3 > len(second) else 'B'}")
+            yield i, Reply(text=f"Preferred: {'A' if len(first) + 2 > len(second) else 'B'}")
 
     monkeypatch.setattr(Endpoint, "complete", complete)
     judge = {"kind": "llm", "model": "m", "endpoint": "http://localhost:1/v1"}
-    pairs, said = annotated(base, tmp_path, judge=judge, choose="all")
+    pairs, said = annotated(base, tmp_path, judge=judge, choose="all", heldout_prompts=16)
     assert said["preferences"]["judge"]["p_first"] > 0.5
     assert {(b, a) for a, b in asked} == set(asked)
     assert len(asked) == len(set(asked)) or len(pairs) < len(asked) / 2
     for pair in pairs:
         lengths = [len(c.text) for c in pair.completions]
-        assert abs(lengths[0] - lengths[1]) >= 3
+        assert abs(lengths[0] - lengths[1]) >= 2
         assert pair.scores == ((1.0, 0.0) if lengths[0] > lengths[1] else (0.0, 1.0))
     assert said["preferences"]["left_out"]["tied"] > 0, "where the judge contradicted itself"
     assert (next(tmp_path.glob("*.jsonl"))).name == "judge-cache.jsonl", "beside the artifacts, shared by every stage"
