@@ -111,3 +111,20 @@ def test_no_pickles_and_no_remote_code() -> None:
         assert "torch.load(" not in text
         assert "import pickle" not in text
         assert "trust_remote_code=True" not in text
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if MODULES[p] != "engines"], ids=lambda p: str(p.relative_to(SRC)))
+def test_engines_are_opened_by_name(path: Path) -> None:
+    """Only `open_engine` makes an engine, so that what samples anywhere is what the experiment names."""
+    named = {
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in ([node.id] if isinstance(node, ast.Name) else [node.attr] if isinstance(node, ast.Attribute) else [])
+    }
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not {"LocalEngine", "VLLMEngine"} & (named | imported), "use evenhand.engines.registry.open_engine"

@@ -162,6 +162,28 @@ def test_a_copy_that_differs_is_not_kept_and_says_what_differs(tiny, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_check_asks_the_engine_that_sampled_the_runs_answers(own_run, tmp_path):
+    """It is the user's, from the run's plugins, and leaves a line for every call."""
+    plugin, calls = tmp_path / "own_engine.py", tmp_path / "calls"
+    plugin.write_text(
+        "from evenhand.engines.local import LocalEngine\n"
+        "from evenhand.engines.registry import engine\n\n\n"
+        "@engine('noted')\n"
+        "class Noted:\n"
+        "    def __init__(self, opened, notes: str):\n"
+        "        self.local, self.notes = LocalEngine(opened.policy, opened.renderer), notes\n\n"
+        "    def generate(self, prompts, n, sampling, **more):\n"
+        "        with open(self.notes, 'a') as file:\n"
+        "            file.write(f'{len(prompts)} x {n}\\n')\n"
+        "        return self.local.generate(prompts, n, sampling, **more)\n"
+    )
+    written = json.loads((own_run / "experiment.json").read_text())
+    written["effective"] |= {"engine": {"kind": "noted", "notes": str(calls)}, "plugins": [str(plugin)]}
+    (own_run / "experiment.json").write_text(json.dumps(written))
+    export(find_arm(own_run, "dpo", 0), tmp_path / "out", prompts=4, device="cpu")
+    assert calls.read_text() == "4 x 1\n"
+
+
 def test_a_greedy_answer_may_part_at_a_tie_and_nowhere_else(tiny):
     """The second best first token instead of the best: refused by its gap, allowed where that is within the tolerance."""
     from evenhand.export.check import greedy_gaps, sampled_answers

@@ -11,10 +11,11 @@ from evenhand.judges import LLMJudge, PreferenceModel, RewardJudge, Status, acco
 from evenhand.judges import template as templates
 from evenhand.judges.agreement import by_length, merged
 from evenhand.judges.cache import Cache
+from evenhand.judges.chat import Request
 from evenhand.judges.endpoint import RateLimit
 from evenhand.judges.local import LocalChat
 from evenhand.rewards.pointwise import pointwise
-from evenhand.types import Completion, Group, Prompt
+from evenhand.types import Completion, Group, Message, Prompt
 from tests.judges.fake_server import pair
 
 LENGTH = pointwise(lambda prompt, completion: math.nan if "?" in completion.text else float(len(completion.text)), name="length")
@@ -139,6 +140,20 @@ def test_a_random_model_on_this_machine_gives_invalid_verdicts_that_are_counted(
     before = judge.chat.calls
     assert judge([pair("red", "green", "blue 0")])[0] == verdicts[0]
     assert judge.chat.calls == before
+
+
+def test_a_judge_on_this_machine_samples_with_the_engine_that_is_named(model, monkeypatch):
+    from evenhand.engines.registry import ENGINES, engine
+    from evenhand.engines.scripted import ScriptedEngine
+
+    monkeypatch.setattr(ENGINES, "entries", dict(ENGINES.entries))
+    engine("scripted")(lambda opened, says: ScriptedEngine(lambda prompt, index: says))
+    policy, renderer = model
+    chat = LocalChat(policy, renderer, name="small", engine={"kind": "scripted", "says": "blue"})
+    (_, reply), = chat.complete([Request(messages=(Message("user", "red"),), max_tokens=4)])  # fmt: skip
+    assert reply.text == "blue"
+    plain = LocalChat(policy, renderer, name="small").identity
+    assert chat.identity == {**plain, "engine": {"kind": "scripted", "says": "blue"}}, "its replies are no other engine's"
 
 
 def test_a_local_judge_says_what_it_took_and_new_weights_are_asked_anew(model, tmp_path):

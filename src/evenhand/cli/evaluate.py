@@ -165,7 +165,7 @@ def _policy(
     target: str, prompts: Path | None, n: int, temperature: float, max_tokens: int, limit: int | None, device: str
 ) -> dict[str, Any]:
     from evenhand.cli.models import as_prompt, is_reward_model, model_path, open_policy, read_prompts
-    from evenhand.engines.local import LocalEngine
+    from evenhand.engines.registry import DEFAULT, open_engine
     from evenhand.evaluation import refusals
     from evenhand.evaluation.dispatch import answers_report
     from evenhand.types import Sampling
@@ -176,7 +176,7 @@ def _policy(
     chat = bool(renderer.tokenizer.chat_template)
     asked = read_prompts(prompts, lambda t: as_prompt(t, renderer, raw=not chat)) if prompts else refusals.prompts(chat=chat)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=0)
-    groups = LocalEngine(policy, renderer).generate(asked[:limit], n, sampling)
+    groups = open_engine(DEFAULT, policy, renderer).generate(asked[:limit], n, sampling)
     return {"kind": "policy", "name": target, **answers_report(groups)}
 
 

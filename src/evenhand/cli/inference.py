@@ -46,7 +46,7 @@ def generate(
     """Sample answers from a model."""
     from evenhand.cli.models import as_prompt, open_policy, read_prompts
     from evenhand.data.jsonl import write_groups
-    from evenhand.engines.local import LocalEngine
+    from evenhand.engines.registry import DEFAULT, open_engine
     from evenhand.types import Sampling
 
     if not prompt and prompts is None:
@@ -55,7 +55,7 @@ def generate(
     asked = [as_prompt(text, renderer, raw=raw) for text in prompt or []]
     asked += read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=raw)) if prompts else []
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
-    groups = LocalEngine(policy, renderer).generate(asked, n, sampling)
+    groups = open_engine(DEFAULT, policy, renderer).generate(asked, n, sampling)
     if out is None:
         _print_groups(groups)
     else:

@@ -131,12 +131,12 @@ def sampled(
     """`n` fresh answers of a model to each prompt; those that are known from before are not sampled again."""
     from evenhand.cli.describe import renderer_of
     from evenhand.cli.models import open_policy
-    from evenhand.engines.local import LocalEngine
+    from evenhand.engines.registry import DEFAULT, open_engine
     from evenhand.synthesis.resume_cache import kept_answers
 
     policy, _ = open_policy(model)
     renderer = renderer_of(model, template)
-    engine = LocalEngine(policy, renderer)
+    engine = open_engine(DEFAULT, policy, renderer)
     about = {**identity(model), "template": renderer.fingerprint, "max_prompt": max_prompt}
     return kept_answers(
         partial(engine.generate, max_prompt=max_prompt),

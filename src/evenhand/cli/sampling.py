@@ -29,7 +29,7 @@ def sample(
 ) -> list[Group]:  # fmt: skip
     """`n` answers of a policy to each prompt of a file; the same seed for every model, so that answers can be made again."""
     from evenhand.cli.models import is_reward_model
-    from evenhand.engines.local import LocalEngine
+    from evenhand.engines.registry import DEFAULT, open_engine
     from evenhand.types import Sampling
 
     if is_reward_model(model_path(model)):
@@ -37,4 +37,5 @@ def sample(
     policy, renderer = open_policy(model, device)
     chat = bool(renderer.tokenizer.chat_template)
     asked = read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=not chat))[:limit]
-    return LocalEngine(policy, renderer).generate(asked, n, Sampling(temperature=temperature, max_tokens=max_tokens, seed=0))
+    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=0)
+    return open_engine(DEFAULT, policy, renderer).generate(asked, n, sampling)

@@ -133,12 +133,12 @@ def group_size(patient: CheckContext) -> Iterator[Finding]:
 
 def rollouts(patient: CheckContext, *, prompts: int, n: int) -> list[Group]:
     """Answers of the starting model to a few of its prompts, at the temperature of the first arm that samples."""
-    from evenhand.engines.local import LocalEngine
+    from evenhand.engines.registry import open_engine
 
     lengths, online = patient.experiment.lengths, list(patient.online.values())
     temperature = (online[0].sampling.temperature if online else 1.0) or 1.0
     sampling = Sampling(temperature=temperature, max_tokens=lengths.completion, seed=0)
-    engine = LocalEngine(patient.policy, patient.renderer)
+    engine = open_engine(patient.experiment.engine, patient.policy, patient.renderer)
     return engine.generate(patient.prompts(prompts), n, sampling, max_prompt=lengths.prompt)
 
 

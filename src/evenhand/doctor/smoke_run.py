@@ -182,7 +182,7 @@ def reference(patient: CheckContext, name: str, spec: FitSpec, inputs: Mapping[s
 def toy_scores(stage: Stage, artifact: Path, answers: int) -> list[float]:
     """The mean toy reward per prompt of `answers` fresh answers of the model in `artifact` to each of the few prompts."""
     from evenhand.data.jsonl import read_groups
-    from evenhand.engines.local import LocalEngine
+    from evenhand.engines.registry import open_engine
     from evenhand.models.load import resolve_device
     from evenhand.stages.common import open_policy, open_renderer
     from evenhand.types import Sampling
@@ -190,7 +190,7 @@ def toy_scores(stage: Stage, artifact: Path, answers: int) -> list[float]:
     setup = stage.spec.setup
     policy = open_policy(artifact, setup.compute, resolve_device(setup.compute.device))
     prompts = [g.prompt for g in read_groups(stage.inputs["data"] / "prompts.jsonl")]
-    engine = LocalEngine(policy, open_renderer(artifact, setup.template))
+    engine = open_engine(setup.compute.engine, policy, open_renderer(artifact, setup.template))
     sampling = Sampling(temperature=1.0, max_tokens=setup.lengths.completion, seed=1)
     found = engine.generate(prompts, answers, sampling, max_prompt=setup.lengths.prompt)
     return [sum(even_tokens(g.prompt, c) for c in g.completions) / answers for g in found]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evenhand.engines.checks import Renders
-from evenhand.engines.local import HasModel, LocalEngine
 from evenhand.protocols import Engine
 from evenhand.registry import Registry
+
+if TYPE_CHECKING:
+    from evenhand.engines.local import HasModel
+
+DEFAULT = "local"
+"""The engine where no experiment names one: in a command that is given a model alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,9 @@ engine = ENGINES.register
 
 
 @engine("local")
-def _local(opened: Opened) -> LocalEngine:
+def _local(opened: Opened) -> Engine:
+    from evenhand.engines.local import LocalEngine
+
     return LocalEngine(opened.policy, opened.renderer)
 
 

@@ -24,6 +24,7 @@ from evenhand.types import Completion, Group, Head, Prompt, Sampling, TokenGroup
 
 if TYPE_CHECKING:
     from evenhand.models.policy import Policy
+    from evenhand.protocols import Engine
 
 TOKENS_PER_MICROBATCH = 4096
 
@@ -195,11 +196,9 @@ def greedy_gaps(
     device: str,
 ) -> list[float]:
     """Where greedy answers part, by how many nats the run's model prefers its own token; UserError beyond `near`."""
-    from evenhand.engines.local import LocalEngine
-
     greedy = Sampling(temperature=0.0, max_tokens=subject.lengths["completion"])
     prompts = [t.group.prompt for t in tokens]
-    said = LocalEngine(policy, renderer).generate(prompts, 1, greedy, max_prompt=subject.lengths["prompt"])
+    said = _run_engine(subject, policy, renderer).generate(prompts, 1, greedy, max_prompt=subject.lengths["prompt"])
     gaps = []
     for t, own, other in zip(tokens, said, heard, strict=True):
         mine, name = own.completions[0].tokens or (), t.group.prompt.id
@@ -236,6 +235,16 @@ def _run_policy(subject: Subject, device: str) -> Policy:
     policy = load_policy(subject.model, dtype="float32", device=device)
     policy.eval()
     return policy
+
+
+def _run_engine(subject: Subject, policy: Policy, renderer: Renderer) -> Engine:
+    """The engine that sampled the run's answers, from the run's plugins where it is the user's."""
+    from evenhand.engines.registry import DEFAULT, open_engine
+    from evenhand.plugins import activate, resolve
+
+    if subject.engine != DEFAULT:
+        activate(resolve(subject.effective.get("plugins") or (), subject.run.folder))
+    return open_engine(subject.engine, policy, renderer)
 
 
 def _logps(policy: Policy, tokens: Sequence[TokenGroup], device: str) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.engines.registry import DEFAULT
 from evenhand.errors import UserError, did_you_mean
 from evenhand.report.run_data import RunData, read_run
 from evenhand.results.files import read_json
@@ -46,6 +47,11 @@ class Subject:
     def lengths(self) -> Mapping[str, int]:
         """The limits the run answered under, in tokens."""
         return self.effective.get("lengths") or {"prompt": 512, "completion": 512}
+
+    @property
+    def engine(self) -> str | Mapping[str, Any]:
+        """What sampled the run's answers."""
+        return self.effective.get("engine") or DEFAULT
 
     @property
     def result(self) -> ArmResult:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evenhand.engines.registry import DEFAULT
 from evenhand.errors import UserError
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
@@ -134,10 +135,11 @@ def endpoint(settings: LLM) -> Any:
 
 
 def build(
-    settings: Settings, *, cache: Path | None = None, opened: tuple[Policy, Renderer] | None = None, weights: str = ""
-) -> LLMJudge:
+    settings: Settings, *, cache: Path | None = None, opened: tuple[Policy, Renderer] | None = None, weights: str = "",
+    engine: str | Mapping[str, Any] = DEFAULT,
+) -> LLMJudge:  # fmt: skip
     """The judge of the settings. `cache` is used when they name none; `opened` is the model of a judge on this machine, and
-    `weights` a fingerprint of its files, which the cache is keyed by."""
+    `weights` a fingerprint of its files, which the cache is keyed by; `engine` samples its answers."""
     template = templates.get(settings.template)
     replies = Cache(Path(settings.cache).expanduser() if settings.cache else cache)
     if isinstance(settings, LLM):
@@ -149,7 +151,7 @@ def build(
 
     if opened is None:
         raise ValueError("a judge on this machine needs its model and renderer")
-    chat = LocalChat(*opened, name=settings.path, weights=weights)
+    chat = LocalChat(*opened, name=settings.path, weights=weights, engine=engine)
     if isinstance(settings, PreferenceModel):
         return LLMJudge(chat, template, form="logprobs", attempts=1, cache=replies)
     return LLMJudge(

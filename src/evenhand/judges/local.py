@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from evenhand.engines.registry import DEFAULT, open_engine
 from evenhand.errors import UserError
 from evenhand.judges.chat import TOO_LONG, Reply, Request, Usage
 from evenhand.types import Completion, Finish, Group, Head, Message, Prompt, Sampling
@@ -14,6 +16,7 @@ from evenhand.types import Completion, Finish, Group, Head, Message, Prompt, Sam
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
     from evenhand.models.policy import Policy
+    from evenhand.protocols import Engine
 
 AT_ONCE = 64
 """Questions per call of the sampler: what is kept when a run is stopped comes in portions of this size."""
@@ -23,19 +26,25 @@ class LocalChat:
     """Answers with `policy`. Log-probs are exact: each label's text is scored as the continuation of the question.
 
     `weights` is a fingerprint of the model's files: answers of a folder that was written anew are not taken for its own.
-    With a tokenizer that has no chat template the messages' texts are joined and continued as they are.
+    `engine` is what samples. With a tokenizer that has no chat template the messages' texts are joined and continued.
     """
 
     def __init__(
-        self, policy: Policy, renderer: Renderer, *, name: str, weights: str = "", tokens_per_microbatch: int = 8192
-    ) -> None:
+        self, policy: Policy, renderer: Renderer, *, name: str, weights: str = "", engine: str | Mapping[str, Any] = DEFAULT,
+        tokens_per_microbatch: int = 8192,
+    ) -> None:  # fmt: skip
         self.policy, self.renderer, self.name, self.weights = policy, renderer, name, weights
-        self._tokens = tokens_per_microbatch
+        self._engine, self._tokens = engine, tokens_per_microbatch
+
+    @cached_property
+    def engine(self) -> Engine:
+        return open_engine(self._engine, self.policy, self.renderer)
 
     @property
     def identity(self) -> Mapping[str, Any]:
         precision = str(next(self.policy.parameters()).dtype)
-        return {"model": self.name, "weights": self.weights, "precision": precision, "template": self.renderer.fingerprint}
+        by = {} if self._engine == DEFAULT else {"engine": self._engine}
+        return {"model": self.name, "weights": self.weights, "precision": precision, "template": self.renderer.fingerprint, **by}
 
     @property
     def device(self) -> str:
@@ -71,13 +80,9 @@ class LocalChat:
         return [asked(r.messages, self.renderer) for r in requests]
 
     def _sample(self, requests: Sequence[Request]) -> list[Reply]:
-        from evenhand.engines.local import LocalEngine
-
         first = requests[0]
         sampling = Sampling(temperature=first.temperature, max_tokens=first.max_tokens, seed=first.attempt)
-        groups = LocalEngine(self.policy, self.renderer).generate(
-            [asked(r.messages, self.renderer) for r in requests], 1, sampling
-        )
+        groups = self.engine.generate(self._prompts(requests), 1, sampling)
         return [self._reply(g) for g in groups]
 
     def _reply(self, group: Group) -> Reply:

@@ -94,7 +94,8 @@ def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -
         own: Judge = JUDGES.build(settings.builder, JudgeContext(device=device, folder=context.out.parent), where="judge")
         return own
     opened = None if isinstance(settings, LLM) else _opened(settings.path, setup.compute, device)
-    return build(settings, cache=context.out.parent / CACHE, opened=opened, weights=by.fingerprint or "")
+    cache, weights = context.out.parent / CACHE, by.fingerprint or ""
+    return build(settings, cache=cache, opened=opened, weights=weights, engine=setup.compute.engine)
 
 
 def _opened(path: str, compute: Compute, device: str) -> tuple[Policy, Renderer]:

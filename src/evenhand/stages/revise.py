@@ -70,4 +70,5 @@ def open_chat(spec: ReviseSpec, context: StageContext, device: str) -> Chat:
     policy = load_policy(folder, dtype=spec.setup.compute.dtype, device=device)
     tokenizer = load_tokenizer(folder)
     renderer = Renderer(tokenizer, template=None if tokenizer.chat_template else spec.setup.template)
-    return LocalChat(policy, renderer, name="start" if spec.by is None else spec.by.path)
+    name = "start" if spec.by is None else spec.by.path
+    return LocalChat(policy, renderer, name=name, engine=spec.setup.compute.engine)
