@@ -14,7 +14,8 @@ from evenhand.errors import UserError
 from evenhand.models import adapter_layers, adapters, decode_products
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapters import attach
-from evenhand.models.decode import decoder_for, plainly
+from evenhand.models.decode import decoder_for
+from evenhand.models.evaluation_mode import plainly
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy, scored
 from evenhand.models.policy import Policy
 from evenhand.train import loop

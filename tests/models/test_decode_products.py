@@ -12,7 +12,8 @@ from evenhand.data.batch import pack
 from evenhand.data.template import Renderer
 from evenhand.engines.local import LocalEngine
 from evenhand.models import decode_products
-from evenhand.models.decode import decoder_for, plainly
+from evenhand.models.decode import decoder_for
+from evenhand.models.evaluation_mode import plainly
 from evenhand.models.policy import Policy
 from evenhand.types import Head, Prompt, Sampling
 from tests.models.tiny_networks import VOCABULARY, character_tokenizer, network

@@ -23,6 +23,7 @@ from evenhand.models import decode_attention, decode_products
 from evenhand.models.decode_cache import SharedPrefixCache
 from evenhand.models.decode_own_cache import OwnCacheDecoder, RereadDecoder
 from evenhand.models.decode_plain import PlainDecoder
+from evenhand.models.evaluation_mode import attention, evaluating, plainly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -237,34 +238,3 @@ def _errors(decoder: Decoder, prompts: Sequence[Sequence[int]], owner: Sequence[
 
 def _centred(logits: Tensor) -> Tensor:
     return logits.double() - logits.double().mean(-1, keepdim=True)
-
-
-@contextmanager
-def plainly(hf: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, no gradients, and transformers' own attention (eager: the one every model supports in full)."""
-    with evaluating(hf), attention(hf, "eager"), torch.inference_mode():
-        yield
-
-
-@contextmanager
-def attention(hf: PreTrainedModel, name: str) -> Iterator[None]:
-    """Attention implementation `name` inside, the previous one afterwards."""
-    before = hf.config._attn_implementation
-    hf.config._attn_implementation = name
-    try:
-        yield
-    finally:
-        hf.config._attn_implementation = before
-
-
-@contextmanager
-def evaluating(hf: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode (no dropout) inside; afterwards exactly the modules that were training train again."""
-    training = [m for m in hf.modules() if m.training]
-    if training:
-        hf.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

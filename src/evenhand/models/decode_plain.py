@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from evenhand.models.evaluation_mode import plainly
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -22,8 +24,6 @@ class PlainDecoder:
 
     @contextmanager
     def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
-        from evenhand.models.decode import plainly
-
         low = torch.autocast(self.hf.device.type, matmul_dtype or torch.bfloat16, enabled=matmul_dtype is not None)
         with plainly(self.hf), low:
             yield
