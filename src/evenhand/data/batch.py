@@ -36,8 +36,8 @@ def pack(groups: Sequence[TokenGroup]) -> Batch:
     tokens = [c for g in groups for c in g.completions]
     ids = torch.tensor(list(chain.from_iterable(_flat_ids(groups))), dtype=torch.long)
     mask = pad_rows([c.mask for c in tokens], torch.bool)
-    logps = [c.behaviour_logp for c in tokens]
-    behaviour = None if any(p is None for p in logps) else pad_rows(logps, torch.float32)
+    logps = [c.behaviour_logp for c in tokens if c.behaviour_logp is not None]
+    behaviour = pad_rows(logps, torch.float32) if len(logps) == len(tokens) else None
     return Batch(ids=ids, positions=_positions(layout), layout=layout, completion_mask=mask, behaviour_logp=behaviour)
 
 

@@ -207,8 +207,8 @@ def _with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def conversation_pair(row: Row, name: str = "conversations", *, meta: Mapping[str, Any]) -> list[Group]:
     """ShareGPT pairs: a conversation up to the question, and two answers to it."""
-    prompt = _with_system(row, row.messages(name))
-    prompt, answers = continued(row, prompt, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
+    opening = _with_system(row, row.messages(name))
+    prompt, answers = continued(row, opening, {"chosen": row.content("chosen"), "rejected": row.content("rejected")})
     return [_compared(row, prompt, answers, meta)]
 
 

@@ -13,6 +13,10 @@ from evenhand.data.values import as_json, half_character, listed, look, shown, s
 from evenhand.errors import UserError
 from evenhand.types import Content, Message
 
+Style = Literal["", "verbatim", "chat"]
+Transcripts = Literal["turns", "verbatim"]
+Grades = Literal["use", "ignore"]
+
 LABELS = {
     **dict.fromkeys(("true", "1", "1.0", "+1"), 1.0),
     **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0"), 0.0),
@@ -41,10 +45,10 @@ class Reading:
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    style: Literal["", "verbatim", "chat"] = ""
+    style: Style = ""
     wrap: str = ""
-    transcripts: Literal["turns", "verbatim"] = "turns"
-    grades: Literal["use", "ignore"] = "use"
+    transcripts: Transcripts = "turns"
+    grades: Grades = "use"
     keep: tuple[str, ...] | None = None
 
 

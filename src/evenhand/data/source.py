@@ -17,7 +17,7 @@ from evenhand.data.documents import Cutting
 from evenhand.data.formats import FORMATS
 from evenhand.data.readers import READERS, type_of
 from evenhand.data.recipes import with_recipe
-from evenhand.data.rows import Reading
+from evenhand.data.rows import Grades, Reading, Style, Transcripts
 from evenhand.data.steps import check_steps
 from evenhand.errors import UserError, did_you_mean
 
@@ -78,10 +78,10 @@ class DataSource:
     field: str = ""
     format: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    style: str = ""
+    style: Style = ""
     wrap: str = ""
-    transcripts: str = "turns"
-    grades: str = "use"
+    transcripts: Transcripts = "turns"
+    grades: Grades = "use"
     keep: tuple[str, ...] | None = None
     on_bad_row: str = "error"
     separator: str = ""
@@ -104,7 +104,7 @@ class DataSource:
             transcripts=self.transcripts,
             grades=self.grades,
             keep=self.keep,
-        )  # type: ignore[arg-type]  # the values were checked against _CHOICES
+        )
 
     @property
     def cutting(self) -> Cutting:
@@ -123,8 +123,8 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
     """
     if not isinstance(source, str | Mapping):
         raise UserError(f"expected a path, a name or a mapping, found {source!r}", where=where, fix="path: FILE, or name: NAME")
-    given = {"path": source} if isinstance(source, str) else dict(source)
-    given = {key: value for key, value in given.items() if value is not None}
+    named = {"path": source} if isinstance(source, str) else source
+    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     _check_keys(given, where)
     paths = given.pop("path", ())
     paths = tuple(str(Path(p).expanduser()) for p in ((paths,) if isinstance(paths, str) else paths))
@@ -136,7 +136,7 @@ def parse_source(source: Mapping[str, Any] | str, *, where: str = "data") -> Dat
         _must_exist(Path(path), where)
     check_steps(given.get("steps", ()), f"{where}.steps")
     check_clean(given.get("clean", {}), f"{where}.clean")
-    lists = {key: tuple(given.pop(key)) for key in ("keep", "steps") if key in given}
+    lists: dict[str, Any] = {key: tuple(given.pop(key)) for key in ("keep", "steps") if key in given}
     made = DataSource(path=paths, **lists, **given)
     _refuse_idle(made, given, where)
     return made

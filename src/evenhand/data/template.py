@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from evenhand.data.assistant_mask import by_marks, by_spans, checked
 from evenhand.data.chat_templates import with_template
@@ -21,13 +21,12 @@ from evenhand.data.thinking import Unclosed
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Completion, Finish, Group, Message, Prompt, TokenGroup, Tokens
 
-Supervise = Literal["completion", "assistant", "full"]
+SUPERVISE = ("completion", "assistant", "full")
 """Which tokens of a conversation are learned.
 
 completion: what the assistant writes after the prompt. assistant: every assistant turn; the prompt then ends before the
 first of them. full: everything but the first token, which becomes the prompt (language modelling).
 """
-SUPERVISE = ("completion", "assistant", "full")
 _log = logging.getLogger(__name__)
 
 
@@ -170,7 +169,7 @@ class Renderer:
         return Tokenised(tuple(kept), tuple(sorted(dropped)), dict(counts))
 
     def _rendered(
-        self, groups: Sequence[Group], supervise: Supervise, counts: Counter[str], dropped: list[tuple[int, str]]
+        self, groups: Sequence[Group], supervise: str, counts: Counter[str], dropped: list[tuple[int, str]]
     ) -> Iterator[tuple[int, Group, Rendered]]:
         """Each group with its index and text; in pieces, a group for each answer, where the template rewrites earlier turns."""
         for index, group in enumerate(groups):

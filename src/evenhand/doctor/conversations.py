@@ -57,7 +57,7 @@ def _role(content: Content, index: int) -> str:
 
 def _unfinished(content: Content) -> bool:
     """Whether a prompt ends with the assistant without leaving its turn open for the answer (a prefill)."""
-    return _role(content, -1) == "assistant" and not content[-1].prefill
+    return not isinstance(content, str) and _role(content, -1) == "assistant" and not content[-1].prefill
 
 
 def _wrong_answer(content: Content) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +50,11 @@ def _alpaca_eval(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
 
 @benchmark("Arena-Hard judgments", ("uid", "games"))
 def _arena_hard(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
-    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    by_model: dict[str, list[dict[str, Any]]] = {}
     for _, row in rows:
-        by_model.setdefault(str(row["model"]), []).append(row)
+        by_model.setdefault(str(row["model"]), []).append(dict(row))
     refuse_place_bound(arena_hard.first_preferred([row for own in by_model.values() for row in own]), "Arena-Hard judgments")
-    return {"scores": {model: arena_hard.score([dict(r) for r in own]) for model, own in by_model.items()}}
+    return {"scores": {model: arena_hard.score(own) for model, own in by_model.items()}}
 
 
 @benchmark("MT-Bench judgments", mt_bench.SINGLE)

@@ -132,7 +132,9 @@ def same_rendering(renderer: Renderer, folder: Path, prompts: Sequence[Prompt]) 
             ids = plain(prompt.content)["input_ids"]
         else:
             told = {**prompt.options, **told_today(plain.chat_template, tools=bool(prompt.options.get("tools")))}
-            begun = {"continue_final_message": True} if prompt.content[-1].prefill else {"add_generation_prompt": True}
+            begun: dict[str, Any] = (
+                {"continue_final_message": True} if prompt.content[-1].prefill else {"add_generation_prompt": True}
+            )
             turns = [m.as_dict() for m in prompt.content]
             rendered: Any = plain.apply_chat_template(turns, return_dict=True, **begun, **told)
             ids = rendered["input_ids"]

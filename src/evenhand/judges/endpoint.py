@@ -118,11 +118,11 @@ class Endpoint:
                     index = waiting.pop()
                     running[pool.submit(self._one, client, requests[index], reserved)] = index
                 for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-                    index, error = running.pop(future), future.exception()
-                    if error is None:
+                    index, broken = running.pop(future), future.exception()
+                    if broken is None:
                         yield index, future.result()
                     else:
-                        failure = failure or error
+                        failure = failure or broken
             if failure is not None:
                 raise failure
 

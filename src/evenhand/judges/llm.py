@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from evenhand.display import shown
@@ -113,12 +114,12 @@ class LLMJudge:
         return twin
 
     def _order(self, asked: _Asked, a_first: bool) -> Order:
-        about = {"a_first": a_first, "raw": asked.raw, "attempts": asked.attempts, "cost": asked.cost}
+        order = partial(Order, a_first=a_first, raw=asked.raw, attempts=asked.attempts, cost=asked.cost)
         if asked.reading is None:
-            return Order(outcome=0.5, status=Status.INVALID, why=asked.why, **about)
+            return order(outcome=0.5, status=Status.INVALID, why=asked.why)
         value = asked.reading.value if a_first else 1.0 - asked.reading.value
         status = Status.LOGPROBS if self.form == "logprobs" else Status.READ
-        return Order(outcome=value, status=status, label=asked.reading.label, mass=asked.reading.mass, **about)
+        return order(outcome=value, status=status, label=asked.reading.label, mass=asked.reading.mass)
 
     def _graded(self, comparisons: Sequence[Comparison], progress: Progress | None) -> list[Verdict]:
         messages = [self.template.messages(c.prompt, answer=x.text) for c in comparisons for x in (c.a, c.b)]
@@ -182,16 +183,14 @@ def _mean(orders: Sequence[Order]) -> Verdict:
 def _by_grades(a: _Asked, b: _Asked) -> Verdict:
     """The higher grade wins; a missing grade leaves the pair undecided and marked."""
     costs = (a.cost, b.cost)
-    about = {
-        "a_first": True, "attempts": a.attempts + b.attempts, "raw": f"{a.raw}\n---\n{b.raw}",
-        "cost": None if None in costs else sum(c for c in costs if c is not None),
-    }  # fmt: skip
+    cost = None if None in costs else sum(c for c in costs if c is not None)
+    order = partial(Order, a_first=True, attempts=a.attempts + b.attempts, raw=f"{a.raw}\n---\n{b.raw}", cost=cost)
     if a.reading is None or b.reading is None:
-        order = Order(outcome=0.5, status=Status.INVALID, why=a.why or b.why, **about)
-        return Verdict(outcome=0.5, orders=(order,), score_a=_value(a), score_b=_value(b))
+        unread = order(outcome=0.5, status=Status.INVALID, why=a.why or b.why)
+        return Verdict(outcome=0.5, orders=(unread,), score_a=_value(a), score_b=_value(b))
     outcome = 0.5 if a.reading.value == b.reading.value else float(a.reading.value > b.reading.value)
-    order = Order(outcome=outcome, status=Status.SCORED, label=f"{a.reading.label} : {b.reading.label}", **about)
-    return Verdict(outcome=outcome, orders=(order,), score_a=a.reading.value, score_b=b.reading.value)
+    graded = order(outcome=outcome, status=Status.SCORED, label=f"{a.reading.label} : {b.reading.label}")
+    return Verdict(outcome=outcome, orders=(graded,), score_a=a.reading.value, score_b=b.reading.value)
 
 
 def _value(asked: _Asked) -> float:

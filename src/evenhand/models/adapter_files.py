@@ -16,6 +16,7 @@ from evenhand.errors import UserError
 from evenhand.models import adapters
 from evenhand.models.adapter_layers import NAME, adapted
 from evenhand.models.equivalence import ROUNDED, Original
+from evenhand.models.guarded import guarded
 from evenhand.models.library_logging import quietly
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def write(model: Trunk, folder: Path, *, start: Path) -> None:
     whole = _whole(model)
     name, revision = base_name(start)
     tied = _tied(model.hf) and model.hf.get_input_embeddings() in whole.values()
-    given = model.hf.peft_config[NAME].to_dict() | {
+    config: Any = model.hf.peft_config[NAME]
+    given = config.to_dict() | {
         "base_model_name_or_path": name, "revision": revision, "inference_mode": True, "init_lora_weights": True,
         "modules_to_save": sorted(whole) or None, "ensure_weight_tying": tied,
         "task_type": "SEQ_CLS" if _scores(model) else "CAUSAL_LM",
@@ -215,9 +217,9 @@ def _fit_embeddings(hf: Any, shapes: Mapping[str, Any], folder: Path) -> None:
         hf.resize_token_embeddings(max(brought))
         return
     if (folder / "tokenizer_config.json").is_file():
-        from evenhand.models.load import load_tokenizer
+        from transformers import AutoTokenizer
 
-        if (tokens := len(load_tokenizer(folder))) > rows:
+        if (tokens := len(guarded(AutoTokenizer.from_pretrained, folder, trust_remote_code=False))) > rows:
             raise UserError(
                 f"the tokenizer has {tokens} tokens, the base {rows} embeddings", where=str(folder),
                 why="new tokens were added, and the adapter has no embeddings for them",

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -137,14 +137,14 @@ def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
     yield first, len(prompts)
 
 
-WAYS: dict[type[Any], str] = {
+WAYS: dict[Callable[[PreTrainedModel], Decoder], str] = {
     SharedPrefixDecoder: "",
     PlainDecoder: "uses transformers' own cache (correct but slower)",
     OwnCacheDecoder: "uses the model's own cache, prompts of one length together (correct but slower)",
     RereadDecoder: "reads every row again from its start at each token (correct, slow for long answers)",
 }
 """Decoders in the order they are tried, and what is said when it comes to one."""
-_CHOSEN: WeakKeyDictionary[PreTrainedModel, type[Decoder]] = WeakKeyDictionary()
+_CHOSEN: WeakKeyDictionary[PreTrainedModel, Callable[[PreTrainedModel], Decoder]] = WeakKeyDictionary()
 
 
 def decoder_for(hf: PreTrainedModel) -> Decoder:
@@ -157,7 +157,7 @@ def decoder_for(hf: PreTrainedModel) -> Decoder:
     return _CHOSEN[hf](hf)
 
 
-def _choose(hf: PreTrainedModel) -> type[Decoder]:
+def _choose(hf: PreTrainedModel) -> Callable[[PreTrainedModel], Decoder]:
     problem = None
     for kind, how in WAYS.items():
         before, problem = problem, problem_with(kind(hf))
@@ -201,10 +201,8 @@ def problem_with(decoder: Decoder) -> str | None:
 
 def relative_error(decoder: Decoder) -> float:
     """Norm of the difference of centred logits, single steps against plain forward passes on random tokens, over their norm."""
-    vocabulary, pad = (
-        decoder.hf.get_input_embeddings().num_embeddings,
-        getattr(decoder.hf.config.get_text_config(), "pad_token_id", None),
-    )
+    vocabulary = cast(torch.nn.Embedding, decoder.hf.get_input_embeddings()).num_embeddings
+    pad = getattr(decoder.hf.config.get_text_config(), "pad_token_id", None)
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randint(vocabulary, (n,), generator=draw).tolist() for n in (19, 4)]
     tokens = torch.randint(vocabulary, (3, 7), generator=draw)

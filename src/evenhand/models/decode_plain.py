@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class PlainSession:
         positions = (slot - (longest - lengths[:, None])).clamp_(min=0)
         self.logits = self._forward(ids, positions)
         rows = torch.tensor(owner, device=hf.device)
-        self._cache.reorder_cache(rows)
+        self._reorder(rows)
         self._mask, self._positions = self._mask[rows], lengths[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -60,9 +60,12 @@ class PlainSession:
 
     def compact(self, alive: Tensor) -> Tensor:
         order = alive.nonzero().squeeze(1)
-        self._cache.reorder_cache(order)
+        self._reorder(order)
         self._mask, self._positions = self._mask[order], self._positions[order]
         return order
+
+    def _reorder(self, rows: Tensor) -> None:
+        self._cache.reorder_cache(cast(torch.LongTensor, rows))  # the class of its annotation is that of a legacy constructor
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         where = {"position_ids": positions} if self._takes_positions else {}

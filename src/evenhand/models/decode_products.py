@@ -37,19 +37,19 @@ def prepared(hf: Any, dtype: torch.dtype | None, *, rows: int) -> Iterator[None]
         if not _packs(hf) or (rows == 1 and dtype is None):
             yield
             return
-        before: dict[nn.Module, Any] = {}
+        before: dict[nn.Linear, Any] = {}
         try:
             for layers in _within_limit(hf, dtype):
                 before |= {layer: vars(layer).get("forward") for layer in layers}
                 for layer, forward in zip(layers, Together(layers, dtype).forwards(), strict=True):
-                    layer.forward = forward
+                    vars(layer)["forward"] = forward
             yield
         finally:
             for layer, forward in before.items():
                 if forward is None:
-                    del layer.forward
+                    vars(layer).pop("forward", None)
                 else:
-                    layer.forward = forward
+                    vars(layer)["forward"] = forward
 
 
 def _packs(hf: Any) -> bool:
@@ -75,7 +75,7 @@ class Together:
         self._sizes = [m.out_features for m in layers]
         self._dtype = dtype or layers[0].weight.dtype
         self._weight = matmul.packed(torch.cat([_weight(m) for m in layers]).to(self._dtype), rows=ROWS)
-        biases = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
+        biases: list[Tensor] = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
         self._bias = torch.cat(biases).to(self._dtype) if any(m.bias is not None for m in layers) else None
         self._input: Tensor | None = None
         self._parts: tuple[Tensor, ...] = ()

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -119,12 +119,12 @@ def backbone(hf: PreTrainedModel) -> nn.Module:
 
 def without_cache(network: nn.Module) -> dict[str, bool]:
     """What tells a network to make no cache, where it can be told."""
-    return {"use_cache": False} if _accepts(type(network), "use_cache") else {}
+    return {"use_cache": False} if _accepts(type(network).forward, "use_cache") else {}
 
 
 @lru_cache(maxsize=64)
-def _accepts(cls: type[nn.Module], name: str) -> bool:
-    known = inspect.signature(cls.forward).parameters
+def _accepts(forward: Callable[..., Any], name: str) -> bool:
+    known = inspect.signature(forward).parameters
     return name in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 

@@ -56,7 +56,7 @@ def config_of(experiment: Experiment) -> Any:
     from transformers import AutoConfig
 
     from evenhand import worlds
-    from evenhand.models.load import guarded
+    from evenhand.models.guarded import guarded
 
     path = experiment.model.path
     if path is None:

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from evenhand.errors import UserError
 from evenhand.rewards.isolation import Isolation, Mode, command, mode_for, unused_user
@@ -60,7 +61,7 @@ def unit_tests(*, field: str = "tests", limits: Limits | None = None, isolation:
 
     def score(prompt: Prompt, completion: Completion) -> float:
         tests = meta_field(prompt, field, "code")
-        text = tests if isinstance(tests, str) else "\n".join(tests)
+        text = tests if isinstance(tests, str) else "\n".join(cast("Iterable[str]", tests))
         return float(run_program(program_in(completion.text), text, limits, mode).passed)
 
     return pointwise(score, name="code")

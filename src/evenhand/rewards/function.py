@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.protocols import Reward
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import keyed
 from evenhand.types import Group, Scores
@@ -94,4 +95,4 @@ class GroupFunction:
         return Scores(values)
 
 
-SEES = {"completion": pointwise, "group": GroupFunction}
+SEES: Mapping[str, Callable[..., Reward]] = {"completion": pointwise, "group": GroupFunction}

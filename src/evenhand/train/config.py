@@ -60,8 +60,9 @@ class SamplingConfig:
 
     def sampler(self, max_tokens: int, *, seed: int = 0) -> Sampling:
         """What an engine is asked for."""
-        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "min_p": self.min_p}
-        return Sampling(**drawn, max_tokens=max_tokens, seed=seed)
+        return Sampling(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, min_p=self.min_p, max_tokens=max_tokens, seed=seed
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

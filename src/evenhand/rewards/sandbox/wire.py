@@ -110,7 +110,7 @@ def plain_view(value):
     return value
 
 
-_BASES = (
+_BASES: tuple = (
     (bool, bool), (int, int), (float, float), (str, str), (bytes, bytes), (list, list), (tuple, tuple),
     (dict, lambda value: dict(value.items())), (set, set), (frozenset, frozenset),
 )  # fmt: skip
