@@ -94,6 +94,8 @@ def rehearsed(
 
     Arms that sample get the toy reward; every other setting is the arm's but for `train`, and for lengths, which are short.
     """
+    from evenhand.stages.training_run import FitSpec
+
     fits = ((n, n.spec) for n in patient.run.plan.nodes if isinstance(n.spec, FitSpec) and n.row == arm.name)
     node, planned = next(fits)
     spec = rehearsal(planned, train, own_layers=place is at_home and small(patient))
