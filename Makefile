@@ -21,9 +21,11 @@ demo: $(STAMP)   ## train SFT, DPO, RLOO and GRPO on the built-in world, over th
 	@echo "== quickstart: four arms, three seeds, one verdict (about 4 minutes on 2 cores; again: seconds)"
 	@$(BIN)/evenhand run quickstart --out $(OUT)
 
-test: $(STAMP)   ## lint, architecture, units, battery, docs
+test: $(STAMP)   ## lint, types, architecture, units, battery, docs
 	@echo "== lint"
 	@$(BIN)/ruff check src tests benchmarks
+	@echo "== types"
+	@$(BIN)/mypy
 	@echo "== tests"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
@@ -33,36 +32,40 @@ MODULES = {p: p.relative_to(SRC).parts[0].removesuffix(".py") for p in FILES}
 HEAVY = ("torch", "transformers", "datasets", "vllm", "ray", "wandb", "matplotlib", "pandas", "optuna")
 
 
-def imports(path: Path) -> set[str]:
-    """Top-level parts of evenhand that a file imports outside of `if TYPE_CHECKING`."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        n
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-        for n in ast.walk(block)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "evenhand":
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+NAMES = {".".join(("evenhand", *p.relative_to(SRC).with_suffix("").parts)).removesuffix(".__init__"): p for p in FILES}
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere: inside functions and for type checking too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("evenhand.")}
-    return found
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner & NAMES.keys()
+            found |= {node.module} if not inner <= NAMES.keys() else set()
+    return found & NAMES.keys()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
-def test_imports_run_one_way(path: Path) -> None:
-    own = RANK[MODULES[path]]
-    above = {name for name in imports(path) if name in RANK and RANK[name] > own}
-    assert not above, f"{path.relative_to(SRC)} imports {sorted(above)}, which stand above it"
+GRAPH = {name: imported(path) - {name} for name, path in NAMES.items()}
 
 
-def test_every_module_has_a_layer() -> None:
-    assert set(MODULES.values()) <= set(RANK)
+def room(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def test_imports_run_one_way() -> None:
+    """Between rooms: nothing imports what stands above it; the package itself lends its names lazily (`evenhand.run`)."""
+    assert {room(name) for name in NAMES} <= set(RANK), "every module has a layer"
+    wrong = {(a, b) for a, uses in GRAPH.items() for b in uses if RANK[room(b)] > RANK[room(a)] and a != "evenhand"}
+    assert not wrong, "imports of what stands above"
+
+
+def test_no_circles() -> None:
+    """Between files: the imports have an order."""
+    graph = {name: uses - {"evenhand"} for name, uses in GRAPH.items() if name != "evenhand"}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names a circle
 
 
 def test_core_imports_torch_only_and_stats_numpy_only() -> None:
@@ -89,14 +92,31 @@ def test_the_loop_knows_no_method() -> None:
         assert name not in text
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
-def test_files_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400, "split the file"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            doc = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
-            assert node.end_lineno - doc <= 60, f"{node.name} at line {node.lineno} is long"
+def test_files_and_functions_stay_small() -> None:
+    for path in FILES:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, f"{path}: split the file"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                doc = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
+                assert node.end_lineno - doc <= 60, f"{path}: {node.name} at line {node.lineno} is long"
+
+
+def test_engines_are_opened_by_name() -> None:
+    """Only `open_engine` makes an engine, so that what samples anywhere is what the experiment names."""
+    for path in (p for p in FILES if MODULES[p] != "engines"):
+        named = {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            for name in ([node.id] if isinstance(node, ast.Name) else [node.attr] if isinstance(node, ast.Attribute) else [])
+        }
+        imported = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not {"LocalEngine", "VLLMEngine"} & (named | imported), "use evenhand.engines.registry.open_engine"
 
 
 def test_import_is_light() -> None:
@@ -111,20 +131,3 @@ def test_no_pickles_and_no_remote_code() -> None:
         assert "torch.load(" not in text
         assert "import pickle" not in text
         assert "trust_remote_code=True" not in text
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if MODULES[p] != "engines"], ids=lambda p: str(p.relative_to(SRC)))
-def test_engines_are_opened_by_name(path: Path) -> None:
-    """Only `open_engine` makes an engine, so that what samples anywhere is what the experiment names."""
-    named = {
-        name
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in ([node.id] if isinstance(node, ast.Name) else [node.attr] if isinstance(node, ast.Attribute) else [])
-    }
-    imported = {
-        alias.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    assert not {"LocalEngine", "VLLMEngine"} & (named | imported), "use evenhand.engines.registry.open_engine"
