@@ -1,4 +1,4 @@
-"""The records everything is made of. See DESIGN in docs: one record (the group), one batch (the packed prompt tree).
+"""The records everything is made of. See docs/design.md: one record (the group), one batch (the packed prompt tree).
 
 Legend for shapes: P prompts, G completions per prompt, N = completions in a batch, C = longest completion (tokens),
 T = tokens in the flat sequence, B = pairs, K = terms of a loss. All log-probs are in nats.

@@ -60,7 +60,7 @@ def test_a_model_that_was_never_merged_is_found(ward, monkeypatch):
 
 @pytest.mark.parametrize("reached", [{16, 24}, {16}])
 def test_an_adapter_without_gradient_is_found(ward, monkeypatch, reached):
-    """users.md 23: the layers compute, and nothing reaches what should learn."""
+    """The layers compute, and nothing reaches what should learn."""
     from peft.tuners.lora.layer import Linear
 
     plain = Linear.forward

@@ -114,7 +114,7 @@ def test_half_precision_is_merged_in_full_and_rounded_once(tmp_path):
 
 
 def test_embeddings_that_grew_come_with_the_adapter(tmp_path):
-    """users.md 40: new tokens, embeddings trained and saved; the base has fewer rows."""
+    """New tokens, embeddings trained and saved; the base has fewer rows."""
     save(Policy(network("llama")), character_tokenizer(), tmp_path / "start")
     hf = from_transformers(tmp_path / "start")
     hf.resize_token_embeddings(101)

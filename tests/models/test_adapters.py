@@ -128,7 +128,7 @@ def test_a_step_depends_on_neither_cuts_nor_padding_nor_checkpointing(name):
         return loss, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
 
     loss, whole = step([assemble(items)])
-    assert all(g is not None and g.abs().max() > 0 for n, g in whole.items() if "lora" in n), "users.md 23: silently no gradient"
+    assert all(g is not None and g.abs().max() > 0 for n, g in whole.items() if "lora" in n), "silently no gradient"
     ways = [step(micro_batches(items, 1)), step([assemble(items)], "padded"), step([assemble(items)], checkpointing=True)]
     for other, gradients in ways:
         assert_close(other, loss, rtol=1e-6, atol=1e-7)

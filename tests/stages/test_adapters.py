@@ -188,7 +188,7 @@ def test_the_saved_model_is_the_trained_one(graph, monkeypatch):
 
 
 def test_the_reference_is_the_start_and_not_the_base(graph):
-    """DPO begins at log 2 although its start was itself trained with an adapter; users.md 16 had 0.0 and an accuracy of 1."""
+    """DPO begins at log 2 although its start was itself trained with an adapter."""
     first = json.loads((graph.arm("dpo") / "metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5)
     training_run = graph.opened("dpo")
