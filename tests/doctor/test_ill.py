@@ -225,7 +225,7 @@ def ratings_against_the_labels(ward: Ward) -> None:
 
 @case("D10", "begins with its whole prompt")
 def answers_that_hold_their_prompt(ward: Ward) -> None:
-    for row in ward.rows:
+    for row in ward.rows[1:]:  # a file where every row does is refused when it is read
         for side in ("chosen", "rejected"):
             row[side][0]["content"] = row["prompt"][0]["content"] + " " + row[side][0]["content"]
 
@@ -316,9 +316,11 @@ def two_questions_in_a_row(ward: Ward) -> None:
 
 
 @case("D20", "end with the assistant's turn")
-def prompts_that_end_with_an_answer(ward: Ward) -> None:
+def prompts_that_end_with_a_call_that_no_tool_answers(ward: Ward) -> None:
+    """Words of the assistant at the end of a prompt are a turn begun for the answer; a call is a whole turn."""
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
     for row in ward.rows:
-        row["prompt"].append({"role": "assistant", "content": "Let me see."})
+        row["prompt"].append({"role": "assistant", "content": "Let me see.", "tool_calls": [call]})
 
 
 @case("D21", "thinking block, the others none", Severity.WARN)
