@@ -17,7 +17,8 @@ from evenhand.results.files import NAME, write_json
 from evenhand.results.files import load as load_results
 from evenhand.results.record import Results, Waived
 from evenhand.runner.job import versions
-from evenhand.runner.local import Outcome, cuda_devices, run
+from evenhand.runner.local import cuda_devices, run
+from evenhand.runner.protocol import Outcome, Runner
 from evenhand.store.fingerprint import digest
 from evenhand.store.store import Store, locked
 
@@ -99,19 +100,24 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
 
 
-def execute(prepared: Run, *, workers: int | None = None, view: View | None = None) -> tuple[Outcome, Results | None]:
-    """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared)."""
+def execute(
+    prepared: Run, *, workers: int | None = None, view: View | None = None, runner: Runner | None = None
+) -> tuple[Outcome, Results | None]:
+    """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared).
+
+    `runner` None is this machine's (`runner.local`).
+    """
     prepared.out.mkdir(parents=True, exist_ok=True)
     with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
-        return _execute(prepared, workers, view)
+        return _execute(prepared, workers, view, runner or run)
 
 
-def _execute(prepared: Run, workers: int | None, view: View | None) -> tuple[Outcome, Results | None]:
+def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runner) -> tuple[Outcome, Results | None]:
     out, store, plan = prepared.out, prepared.store, prepared.plan
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(out / "experiment.json", record(prepared))
     workers = prepared.workers if workers is None else workers
-    outcome = run(plan, store, out, workers=workers, threads=prepared.threads, view=view)
+    outcome = runner(plan, store, out, workers=workers, threads=prepared.threads, view=view)
     show(plan, store, out)
     track(prepared)
     if not any(outcome.status[name].good for name in _last(plan)):

@@ -11,7 +11,7 @@ import evenhand.cli
 from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results.record import ArmResult, Results
-from evenhand.runner.local import Outcome
+from evenhand.runner.protocol import Outcome
 from evenhand.runner.state import Status
 from evenhand.store.store import Store
 

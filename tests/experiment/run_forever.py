@@ -9,7 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_stages import Plan, chain_plan
 
-from evenhand.runner.local import Outcome, run
+from evenhand.runner.local import run
+from evenhand.runner.protocol import Outcome
 from evenhand.store.store import Store
 
 

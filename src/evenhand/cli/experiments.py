@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from evenhand.results.record import Results
     from evenhand.run_experiment import Run
-    from evenhand.runner.local import Outcome
+    from evenhand.runner.protocol import Outcome
 
 FAILED_CELLS, STOPPED = 3, 130
 _WIDE = 160

@@ -37,7 +37,7 @@ def _context(about: About) -> dict[str, Any]:
         "description": run.results.description,
         "finding": facts.finding(summary, arm, subject.seed) if arm is not None else "",
         "base": origin.base_in_words(run), "start": origin.start_in_words(run, str(subject.meta.get("name") or "")),
-        "method": subject.spec.get("method"), "sentence": sentence, "coordinates": coordinates,
+        "method": subject.method or None, "sentence": sentence, "coordinates": coordinates,
         "settings": fenced(_yaml(settings), "yaml") if settings else "",
         "sources": sources, "rows": rows, "datasets": origin.datasets(run),
         "spent": facts.spent(subject), "judge": facts.judged_by(run.results) if not subject.is_reward_model else [],

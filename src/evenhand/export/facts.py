@@ -222,7 +222,7 @@ def settings(subject: Subject) -> dict[str, Any]:
     train = {k: v for k, v in (spec.get("train") or {}).items() if v is not None and v != {}}
     spec = {**spec, "lengths": (spec.get("setup") or {}).get("lengths")}
     kept = {k: spec[k] for k in ("parameters", "reward", "data", "lengths", "sampling") if spec.get(k) not in (None, {}, [])}
-    return {**({"method": spec["method"]} if spec.get("method") else {}), **kept, **({"train": train} if train else {})}
+    return {**({"method": subject.method} if subject.method else {}), **kept, **({"train": train} if train else {})}
 
 
 def described(subject: Subject) -> tuple[Markdown, list[tuple[str, Markdown]]]:
@@ -230,10 +230,10 @@ def described(subject: Subject) -> tuple[Markdown, list[tuple[str, Markdown]]]:
     from evenhand.manual.methods import coordinates, paragraphs
     from evenhand.methods import METHODS, build
 
-    name = str(subject.spec.get("method"))
+    name = subject.method
     if name not in METHODS:
         return Markdown(), []
-    steps = subject.spec["train"].get("steps") or _steps(subject) or 1
+    steps = (subject.spec.get("train") or {}).get("steps") or _steps(subject) or 1
     made = build(name, subject.spec.get("parameters") or {}, steps=steps, max_tokens=subject.lengths["completion"])
     return Markdown(paragraphs(METHODS[name])[0]), [(key, Markdown(text)) for key, text in coordinates(made)]
 

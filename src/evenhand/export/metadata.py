@@ -20,7 +20,7 @@ def metadata(subject: Subject, license: str | None, *, library: str = "transform
     adapter = library == "peft"
     base = None if adapter and not origin.starts_from_base(subject) else origin.base_model(subject.run)
     task = "text-classification" if subject.is_reward_model else "text-generation"
-    tags = ["evenhand", *([str(subject.spec["method"])] if subject.spec.get("method") else [])]
+    tags = ["evenhand", *([subject.method] if subject.method else [])]
     found = reward_results(subject) if subject.is_reward_model else arm_results(subject)
     return ModelCardData(
         base_model=base, base_model_relation=("adapter" if adapter else "finetune") if base else None,

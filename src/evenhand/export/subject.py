@@ -39,6 +39,11 @@ class Subject:
         return self.meta.get("spec") or {}
 
     @property
+    def method(self) -> str:
+        """The method that trained it; empty where the run no longer says."""
+        return str(self.spec.get("method") or "")
+
+    @property
     def effective(self) -> Mapping[str, Any]:
         """The experiment's configuration in effect."""
         return self.run.experiment.get("effective") or {}

@@ -10,18 +10,19 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from evenhand.plugins import Plugin, activate
 from evenhand.runner import timings
 from evenhand.runner.job import as_job
 from evenhand.runner.progress import Quiet, View
+from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.state import RunState, Status
 from evenhand.runner.worker import THREADS, Setting, perform, work
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, one_line
@@ -36,30 +37,6 @@ _WARM = "evenhand.runner.preload"
 _TICK = 0.25
 _PATIENCE = 5.0
 """Seconds a stopped worker has to end before it is killed."""
-
-
-class Growth(Protocol):
-    """A plan that grows: what is run next depends on what came out."""
-
-    def __call__(self, board: RunState) -> Sequence[Node]:
-        """The nodes that have become known since the last call, inputs first; called whenever a node has ended.
-
-        `board.coming` is set to how many more there will be.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How each node ended, by name. `errors` has one line per failed or blocked node."""
-
-    status: Mapping[str, Status]
-    errors: Mapping[str, str]
-    seconds: Mapping[str, float]
-
-    @property
-    def ok(self) -> bool:
-        return all(s.good for s in self.status.values())
 
 
 def run(
