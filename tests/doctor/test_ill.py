@@ -578,7 +578,7 @@ def the_reward_model_as_judge(ward: Ward) -> None:
 # ---- sampling and budget ---------------------------------------------------------------------------------------------
 
 
-@case("G4", "top_p 0.8", Severity.WARN)
+@case("G4", "arms.grpo samples with top-p 0.8", Severity.WARN)
 def training_samples_from_a_nucleus(ward: Ward) -> None:
     ward.experiment["sampling"] = {"top_p": 0.8}
 
