@@ -50,7 +50,7 @@ def test_alpaca_eval_outputs_round_trip(tmp_path):
 
 
 def test_alpaca_eval_annotations_put_the_baseline_first():
-    (row,) = alpaca_eval.annotations([comparison()], [verdict(1.0, 0.5)], model="M", baseline="B", annotator="j")
+    (row,) = alpaca_eval.annotated([comparison()], [verdict(1.0, 0.5)], model="M", baseline="B", annotator="j")
     assert (row["output_1"], row["generator_1"], row["output_2"], row["generator_2"]) == ("base", "B", "model text", "M")
     assert row["preference"] == 1.75  # 2 would be a clear win of output_2, the model
 

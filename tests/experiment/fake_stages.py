@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
@@ -80,6 +81,8 @@ def chain(spec, context):
         if spec.get("trace"):
             with open(spec["trace"], "a") as file:
                 file.write(f"{os.getpid()} {seed} {step}\n")
+        while inputs and (held := os.environ.get("EVENHAND_TEST_HOLD")) and Path(held).exists():
+            time.sleep(0.01)  # until the test lets go, or a signal ends it
         partial = out / "checkpoint.new"
         partial.write_text(json.dumps([link, step + 1]))
         partial.replace(state)

@@ -190,9 +190,10 @@ def test_workers_fill_the_cores_or_the_devices(monkeypatch):
 # --- the whole run is killed -----------------------------------------------------------------------------------------
 
 
-def start(out, trace, pause="0.02"):
+def start(out, trace, pause="0.02", hold=""):
     command = [sys.executable, str(SCRIPT), str(out), str(trace), pause, "2"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    named = {"env": {**os.environ, "EVENHAND_TEST_HOLD": str(hold)}, "start_new_session": True, "text": True}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **named)
 
 
 def workers_of(trace):
@@ -203,7 +204,7 @@ def alive(pids):
     return [p for p in pids if Path(f"/proc/{p}/stat").exists() and Path(f"/proc/{p}/stat").read_text().split()[2] != "Z"]
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -239,19 +240,22 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_its_workers_and_goes_on_later(tmp_path, number):
     trace, out = tmp_path / "trace", tmp_path / "out"
-    process = start(out, trace, "0.3")
+    hold = tmp_path / "hold"
+    hold.touch()  # no stage goes past its first step before the signal, however busy the machine is
+    process = start(out, trace, "0", hold)
     wait_until(lambda: len(workers_of(trace)) >= 2)
     if number is signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does: to every process of the group
-        assert process.wait(10) == 130, process.stderr.read()
+        assert process.wait(60) == 130, process.stderr.read()
         assert "Traceback" not in process.stderr.read()
     else:
         os.kill(process.pid, number)
-        process.wait(10)
+        process.wait(60)
     wait_until(lambda: not alive(workers_of(trace)))
     assert list((out / "store").glob("*.partial")), "the work is kept"
+    hold.unlink()
     process = start(out, trace, "0")
-    assert process.wait(20) == 0, process.stderr.read()
+    assert process.wait(60) == 0, process.stderr.read()
     assert results(Store(out / "store"), chain_plan("", 0)) == expected()
 
 
