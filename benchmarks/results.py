@@ -32,12 +32,13 @@ def machine() -> str:
     return f"{processor()}, {cores()} cores, Python {platform.python_version()}, torch {installed('torch')}"
 
 
-def table(results: dict[str, Any]) -> str:
+def table(run: Path) -> str:
     """The verdict table as the terminal shows it."""
     from evenhand.report import table as verdict_table
+    from evenhand.results import load
 
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(verdict_table(results))
+    console.print(verdict_table(load(run / "results.json")))
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
 
 
@@ -167,7 +168,7 @@ def main() -> None:
     given.page.parent.mkdir(parents=True, exist_ok=True)
     given.page.write_text(page(results, given.run, given.command, given.page, prompts=not given.hide_prompts))
     if given.readme:
-        shown = "\n".join("    " + line if line else "" for line in table(results).splitlines())
+        shown = "\n".join("    " + line if line else "" for line in table(given.run).splitlines())
         block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")
         given.readme.write_text(BLOCK.sub(lambda m: m[1] + block + m[2], given.readme.read_text()))
 
