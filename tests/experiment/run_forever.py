@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def go(out: Path, plan: Plan, workers: int) -> Outcome:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is handed down to us with it ignored
     folder, trace, pause, count = sys.argv[1:]
     try:
         outcome = go(Path(folder), chain_plan(trace, float(pause)), int(count))
