@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from evenhand.models.evaluation_mode import plainly
+from evenhand.models.evaluation_mode import plainly_in
 from evenhand.models.hidden_states import without_cache
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class OwnCacheDecoder:
 
     @contextmanager
     def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
-        low = torch.autocast(self.hf.device.type, matmul_dtype or torch.bfloat16, enabled=matmul_dtype is not None)
-        with plainly(self.hf), low:
+        with plainly_in(self.hf, matmul_dtype):
             yield
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> OwnCacheSession:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from evenhand.models.evaluation_mode import plainly
+from evenhand.models.evaluation_mode import plainly_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,8 +24,7 @@ class PlainDecoder:
 
     @contextmanager
     def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
-        low = torch.autocast(self.hf.device.type, matmul_dtype or torch.bfloat16, enabled=matmul_dtype is not None)
-        with plainly(self.hf), low:
+        with plainly_in(self.hf, matmul_dtype):
             yield
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> PlainSession:

@@ -20,6 +20,13 @@ def plainly(hf: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
+def plainly_in(hf: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[None]:
+    """The same with matrix products in `dtype` (None: the weights' own precision)."""
+    with plainly(hf), torch.autocast(hf.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        yield
+
+
+@contextmanager
 def attention(hf: PreTrainedModel, name: str) -> Iterator[None]:
     """Attention implementation `name` inside, the previous one afterwards."""
     before = hf.config._attn_implementation

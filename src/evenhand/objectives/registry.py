@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from evenhand.protocols import Objective
 from evenhand.registry import Registry
 
 C = TypeVar("C", bound=type)
@@ -46,8 +45,3 @@ def from_json(data: Any) -> Any:
     if isinstance(data, list):
         return tuple(from_json(v) for v in data)
     return data
-
-
-def needs_of(objective: Objective, provides: frozenset) -> frozenset:
-    """What the objective needs and nobody provides; empty when the marriage is legal."""
-    return objective.needs - provides
