@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -153,7 +154,8 @@ def test_a_policys_scores_are_its_log_probs(cli, models, pairs, tmp_path):
         logp = model(torch.tensor([[*prompt, *answer]])).logits.log_softmax(-1)[0]
     expected = sum(float(logp[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
     first = read_groups(tmp_path / "scored.jsonl")[0]
-    assert first.scores[0] == pytest.approx(expected, abs=1e-4)
+    assert first.parts[f"scored by {folder}"][0] == pytest.approx(expected, abs=1e-4)
+    assert first.scores == (1.0, 0.0), "the labels of the data stay"
     assert first.parts["per_token"][0] == pytest.approx(expected / 2, abs=1e-4)
 
 
@@ -164,6 +166,33 @@ def test_a_reward_model_and_a_program_score_too(cli, models, pairs):
     code, out, err = cli("score", "{kind: length, unit: words}", pairs)
     assert code == 0, err
     assert "4 answers: mean 1.25" in out, "1, 2, 1 and 1 words"
+
+
+def test_labels_outlive_scoring_and_nobody_agrees_with_itself(cli, pairs, tmp_path):
+    code, first, err = cli("score", "{kind: length, unit: words}", pairs, "--out", tmp_path / "a.jsonl")
+    assert code == 0, err
+    code, again, err = cli("score", "{kind: length, unit: words}", tmp_path / "a.jsonl", "--out", tmp_path / "b.jsonl")
+    assert code == 0, err
+    agrees = [next(line for line in out.splitlines() if line.startswith("agrees")) for out in (first, again)]
+    assert agrees[0] == agrees[1], "both are against the labels"
+    assert [g.scores for g in read_groups(tmp_path / "b.jsonl")] == [(1.0, 0.0)] * 2
+    bare = [{"prompt": "red", "completion": "green blue"}, {"prompt": "blue", "completion": "red"}]
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps(r) + "\n" for r in bare))
+    code, out, err = cli("score", "{kind: length, unit: words}", tmp_path / "bare.jsonl", "--out", tmp_path / "c.jsonl")
+    assert code == 0, err
+    assert "the scores as its answers' own" in out
+    assert [g.scores for g in read_groups(tmp_path / "c.jsonl")] == [(2.0,), (1.0,)]
+    code, _, err = cli("score", "vader", tmp_path / "c.jsonl", "--out", tmp_path / "c.jsonl")
+    assert code == 2
+    assert "this file is what is read" in err
+
+
+def test_scores_that_were_written_are_their_authors():
+    mine = replace(group(2, 1), parts={"scored by me": (2.0, 1.0)})
+    said = [Scores((3.0, 0.0))]
+    assert not any("agrees" in line for line in summary([mine], said, "me"))
+    assert summary([mine], said, "you")[-1] == "agrees with 1 of 1 pairs, as me ranks them (100.0%, 0 ties count half)"
+    assert summary([group(1, 0)], said, "me")[-1] == "agrees with 1 of 1 pairs (100.0%, 0 ties count half)"
 
 
 def test_a_misspelt_reward_is_not_looked_for_on_the_hub(cli, pairs):

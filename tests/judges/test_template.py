@@ -99,6 +99,9 @@ def test_custom_files_are_checked(tmp_path):
     for change, message in [
         (("kind: pair", "kind: triple"), "unknown kind"),
         (("{answer_b}", ""), "no place for {answer_b}"),
+        (("{question} ", ""), "no place for {question}"),
+        (("{question}", "{instruction}"), r"(?s)no place for {question}.*{instruction} is no placeholder"),
+        (("{question} {answer_a} {answer_b}", "Which is better?"), "no place for {question}"),
         (("'([12])'", "'[12]'"), "has 0 groups"),
         (("'([12])'", "'(['"), "no regular expression"),
         (("labels: {'1': 1, '2': 0}", ""), "needs `labels`"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from evenhand import worlds
+from evenhand.data import window
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.load import new_policy, reward_model_from, save
@@ -49,14 +50,58 @@ def test_microbatches_change_nothing(scene, budget):
 
 
 def test_sampled_ids_are_scored_as_they_are(scene):
+    """Two ways to sample one text: each is scored on its own ids, however the tokenizer would have cut the text."""
     _, renderer, groups = scene
-    group = groups[0]
-    tokens = renderer.tokenise(group, max_prompt=None, max_completion=None).completions
-    sampled = Group(
-        prompt=group.prompt,
-        completions=tuple(Completion(content="not this text", tokens=t.ids, finish=Finish.STOP) for t in tokens),
-    )
-    assert reward(scene)([sampled])[0].values == pytest.approx(reward(scene)([group])[0].values, abs=1e-6)
+    ids = renderer.tokenise(groups[0], max_prompt=None, max_completion=None).completions[0].ids
+    with_mark = (renderer.tokenizer.bos_token_id, *ids)  # a special token that the text does not show
+    text = groups[0].completions[0].text
+    said = [Completion(content=text, tokens=t, finish=Finish.STOP) for t in (ids, with_mark)]
+    group = Group(prompt=groups[0].prompt, completions=(Completion(content=text), *said))
+    given, canonical, other = reward(scene)([group])[0].values
+    assert canonical == pytest.approx(given, abs=1e-6)
+    assert abs(other - canonical) > 1e-5
+
+
+def test_ids_of_another_tokenizer_are_tokenised_anew(scene):
+    """An identical text scores the same, whoever sampled it: the other vocabulary's ids say other words, or none here."""
+    _, renderer, groups = scene
+    text = groups[0].completions[0].text
+    ids = renderer.tokenise(groups[0], max_prompt=None, max_completion=None).completions[0].ids
+    shifted = tuple(i + 1 for i in ids)
+    beyond = (*ids[:-1], len(renderer.tokenizer) + 7)
+    said = [Completion(content=text, tokens=t, finish=Finish.STOP) for t in (shifted, beyond, ids[:-1])]
+    group = Group(prompt=groups[0].prompt, completions=(Completion(content=text), *said))
+    values = reward(scene)([group])[0].values
+    assert values == pytest.approx([values[0]] * 4, abs=1e-6)
+
+
+def test_a_cut_answer_of_another_tokenizer_gets_no_end(scene):
+    _, renderer, groups = scene
+    text = groups[0].completions[0].text
+    ids = renderer.tokenise(groups[0], max_prompt=None, max_completion=None).completions[0].ids[:-1]
+    own, foreign = (Completion(content=text, tokens=t, finish=Finish.LENGTH) for t in (ids, (*ids[:-1], 10**6)))
+    values = reward(scene)([Group(prompt=groups[0].prompt, completions=(own, foreign))])[0].values
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+
+
+def test_what_the_context_does_not_hold_is_said_or_refused(scene, caplog):
+    model, renderer, groups = scene
+    window._say.cache_clear()
+    tokens = renderer.tokenise(groups[0], max_prompt=None, max_completion=None)
+    longest = max(len(c.ids) for c in tokens.completions)
+    whole = reward(scene, max_prompt=3)(groups[:1])[0].values
+    config = model.hf.config
+    before = config.max_position_embeddings
+    try:
+        config.max_position_embeddings = longest + 3
+        assert reward(scene)(groups[:1])[0].values == pytest.approx(whole, abs=1e-6)
+        reward(scene)(groups[:1])
+        assert [r.getMessage().count("lose their beginning") for r in caplog.records] == [1], "said once"
+        config.max_position_embeddings = longest
+        with pytest.raises(UserError, match=f"an answer of {longest} tokens does not fit the {longest}"):
+            reward(scene)(groups[:1])
+    finally:
+        config.max_position_embeddings = before
 
 
 def test_normalisation_shifts_and_scales(scene):

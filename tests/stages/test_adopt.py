@@ -23,8 +23,8 @@ from evenhand.spec.read import read_experiment
 from evenhand.stages.base import ModelSource
 from evenhand.stages.common import open_model_reward
 from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
-from evenhand.types import Finish
-from tests.doctor.patients import byte_tokenizer
+from evenhand.types import Completion, Finish, Group, Message, Prompt
+from tests.doctor.patients import TEMPLATE, byte_tokenizer
 from tests.stages.performed import perform, setup
 from tests.stages.test_signals import TRAIN, carried_out
 
@@ -67,14 +67,15 @@ def done(foreign, tmp_path_factory):
     return carried_out(experiment(foreign), tmp_path_factory.mktemp)
 
 
-def logit(folder: Path, prompt: str, answer: str, *, closed: bool) -> float:
-    """transformers alone."""
+def logit(folder: Path, prompt: str, answer: str, *, closed: bool | str) -> float:
+    """transformers alone; `closed`: with what the template writes behind the answer, without, or up to a mark of it."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
-    ids = tokenizer(text if closed else text.removesuffix("<|end|>"), add_special_tokens=False, return_tensors="pt").input_ids
+    kept = text if closed is True else text.rpartition("<|end|>")[0] + (closed or "")
+    ids = tokenizer(kept, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.no_grad():
         return float(AutoModelForSequenceClassification.from_pretrained(folder)(input_ids=ids).logits[0, 0])
 
@@ -133,6 +134,21 @@ def test_one_of_ours_on_the_same_tokenizer_reads_ids_and_any_other_reads_text(fo
     assert type(open_model_reward(adopted(foreign, tmp_path / "b"), SETUP, "cpu")) is TextReward
     (ours / "reward_normalisation.json").unlink()
     assert type(open_model_reward(adopted(ours, tmp_path / "c"), SETUP, "cpu")) is TextReward
+
+
+def test_one_of_ours_reads_another_policys_answers_where_it_was_trained_to(tmp_path):
+    """One reader for one model: beside a policy of another tokenizer it scores the stop token, as in the run that trained it."""
+    line_behind = byte_tokenizer(TEMPLATE.replace("'<|end|>'", "'<|end|>\n'"))
+    ours = classifier(tmp_path, line_behind)
+    Normalisation().save(ours)
+    reward = open_model_reward(adopted(ours, tmp_path / "a"), SETUP, "cpu")
+    assert type(reward) is ModelReward
+    assert reward.max_completion is None, "lengths of the run are in the policy's tokens"
+    prompt = Prompt(content=(Message("user", "How far is it?"),))
+    sampled = Completion(content="It is far away from here.", tokens=(3, 1, 4), finish=Finish.STOP)
+    found = reward([Group(prompt=prompt, completions=(sampled,))])[0].values[0]
+    assert found == pytest.approx(logit(ours, "How far is it?", sampled.text, closed="<|end|>"), abs=1e-5)
+    assert found != pytest.approx(logit(ours, "How far is it?", sampled.text, closed=True), abs=1e-5), "the line behind it"
 
 
 def test_a_fingerprint_is_kept_by_saving(tmp_path):

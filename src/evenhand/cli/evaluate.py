@@ -151,7 +151,7 @@ def _scorer(name: str, device: str) -> Any:
         return implicit_reward(policy, reference, beta=_number(parts[2], name))
     if kind == "local" and len(parts) == 2:
         return scaled(log_probs(*open_policy(parts[0], device)), _number(parts[1], name))
-    return scorer(name, 2048, 2048, device)
+    return scorer(name, device)
 
 
 def _number(text: str, where: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,29 +101,40 @@ def score(
         typer.Argument(help="Prompts with answers, a finished run's folder, or (with --prompts) a model that answers first."),
     ],
     prompts: Annotated[Path | None, typer.Option(help="What a model answers before it is scored.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the scored groups as JSONL here (a folder, for a run).")] = None,
-    max_prompt: Annotated[int, typer.Option(min=1, help="Prompts keep their last tokens.")] = 2048,
-    max_completion: Annotated[int, typer.Option(min=1, help="Answers keep their first tokens.")] = 2048,
+    out: Annotated[
+        Path | None, typer.Option(help="Write scored groups here as JSONL (a folder, for a run); labels stay.")
+    ] = None,
+    max_prompt: Annotated[int | None, typer.Option(min=1, help="Prompts keep so many last tokens (default: what fits).")] = None,
+    max_completion: Annotated[
+        int | None, typer.Option(min=1, help="Answers keep so many first tokens (default: all; too long is an error).")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Score answers: by a reward model, by a program, or by a policy's log-prob (nats per answer)."""
-    from evenhand.cli.scores import answers_by_source, scorer
+    from evenhand.cli.files import refuse_same
+    from evenhand.cli.scores import answers_by_source, in_file, scorer, where_kept
     from evenhand.data.jsonl import write_groups
 
-    score_all = scorer(model_or_reward, max_prompt, max_completion, device)
+    refuse_same(file, out)
+    score_all = scorer(model_or_reward, device, max_prompt=max_prompt, max_completion=max_completion)
     sources = answers_by_source(file, prompts, device)
     for name, given in sources.items():
         scored = score_all(given)
-        for line in summary(given, scored):
+        for line in summary(given, scored, model_or_reward):
             print(spelled_out(f"{name}: {line}" if name else line))
         if out is not None:
             path = out / f"{name}.jsonl" if name else out
-            write_groups(path, [replace(g, scores=s.values, parts=s.parts) for g, s in zip(given, scored, strict=True)])
-            print(f"written: {path}")
+            write_groups(path, in_file(given, scored, model_or_reward))
+            print(spelled_out(f"written: {path}, {where_kept(given, model_or_reward)}"))
 
 
-def summary(given: Sequence[Group], scored: Sequence[Scores]) -> list[str]:
-    """Mean and spread of the scores; where the data rank answers, how often the scores agree."""
+def summary(given: Sequence[Group], scored: Sequence[Scores], name: str = "") -> list[str]:
+    """Mean and spread of the scores; where the data rank answers, how often the scores of `name` agree.
+
+    Scores that `score --out` wrote rank nothing for their own author, and are called by its name for others.
+    """
+    from evenhand.cli.scores import author
+
     values = [v for s in scored for v in s.values if not math.isnan(v)]
     total = sum(len(s.values) for s in scored)
     if not values:
@@ -133,9 +143,11 @@ def summary(given: Sequence[Group], scored: Sequence[Scores]) -> list[str]:
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
     lines = [f"{total} answers: mean {mean:.4g}, standard deviation {spread:.4g}, from {min(values):.4g} to {max(values):.4g}"]
     lines += [f"{total - len(values)} could not be scored"] if len(values) < total else []
-    right, ties, pairs = agreement(given, scored)
-    lines += [f"agrees with {right} of {pairs} pairs ({(right + ties / 2) / pairs:.1%}, {ties} ties count half)"] if pairs else []
-    return lines
+    by = author(given)
+    right, ties, pairs = agreement(given, scored) if by is None or by != name else (0, 0, 0)
+    whose = f", as {by} ranks them" if by is not None else ""
+    share = f"{(right + ties / 2) / pairs:.1%}, {ties} ties count half" if pairs else ""
+    return [*lines, f"agrees with {right} of {pairs} pairs{whose} ({share})"] if pairs else lines
 
 
 def agreement(given: Sequence[Group], scored: Sequence[Scores]) -> tuple[int, int, int]:

@@ -138,7 +138,7 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
         raise UserError(f"'{by}' is a reward, and --{name} is for language models", where="command line", fix="leave it out")
     from evenhand.cli.scores import scorer
 
-    return RewardJudge(scorer(by, 2048, 2048, "auto"), name=by)
+    return RewardJudge(scorer(by, "auto"), name=by)
 
 
 def _language_model(spec: dict[str, Any], cache: Path) -> Judge:

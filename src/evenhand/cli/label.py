@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from evenhand.cli.files import refuse_same
 from evenhand.cli.judge import open_judge
 from evenhand.cli.progress import Progress
 from evenhand.display import spelled_out
@@ -87,6 +88,7 @@ def label(
     from evenhand.types import Sampling
     from evenhand.worlds.labels import Annotator
 
+    refuse_same(file, out)
     named = {"model": model, "endpoint": endpoint, "template": template, "max_cost": max_cost, "concurrency": concurrency}
     kept = cache or out.with_name(f"{out.name}.kept")
     given = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {})

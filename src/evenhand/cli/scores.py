@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
@@ -11,11 +12,16 @@ from evenhand.configfile.document import parse
 from evenhand.types import Group, Scores
 
 MICROBATCH = 8192
+SCORED_BY = "scored by "
+"""Begins the name of the part that holds a scorer's numbers."""
 Scorer = Callable[[Sequence[Group]], list[Scores]]
 
 
-def scorer(name: str, max_prompt: int, max_completion: int, device: str) -> Scorer:
-    """The reward that `name` means: a program by name or as a mapping, else the model in that folder."""
+def scorer(name: str, device: str, *, max_prompt: int | None = None, max_completion: int | None = None) -> Scorer:
+    """The reward that `name` means: a program by name or as a mapping, else the model in that folder.
+
+    Without limits a text may be as long as the model's context; see `data.window`.
+    """
     from evenhand.rewards import REWARDS, get
 
     if name.startswith("{"):
@@ -39,7 +45,7 @@ def scorer(name: str, max_prompt: int, max_completion: int, device: str) -> Scor
             max_completion=max_completion,
             tokens_per_microbatch=MICROBATCH,
         )
-    return log_probs(name, max_prompt, max_completion, device)
+    return log_probs(name, device, max_prompt, max_completion)
 
 
 def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mapping[str, list[Group]]:
@@ -62,12 +68,44 @@ def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mappin
     return {"": data.groups}
 
 
+def in_file(given: Sequence[Group], scored: Sequence[Scores], name: str) -> list[Group]:
+    """Groups as `score --out` writes them. Labels stay where they are and the scores stand beside them, in the part of `name`;
+    groups without labels get the scores as theirs too."""
+    keep = _has_scores(given)
+    return [
+        replace(g, scores=g.scores if keep else s.values, parts={**g.parts, **s.parts, f"{SCORED_BY}{name}": s.values})
+        for g, s in zip(given, scored, strict=True)
+    ]
+
+
+def where_kept(given: Sequence[Group], name: str) -> str:
+    """Where the scores are in that file."""
+    if _has_scores(given):
+        return f"its own scores as they were, these beside them (parts: '{SCORED_BY}{name}')"
+    return "the scores as its answers' own"
+
+
+def author(given: Sequence[Group]) -> str | None:
+    """Whose scores the groups have, where `score --out` wrote them; None for labels."""
+    names = {p for g in given for p in g.parts if p.startswith(SCORED_BY)}
+    own = [n for n in names if all(map(_same, (g.parts.get(n, ()) for g in given), (g.scores for g in given)))]
+    return min(own).removeprefix(SCORED_BY) if own else None
+
+
+def _same(part: Sequence[float], scores: Sequence[float]) -> bool:
+    return len(part) == len(scores) and all(a == b or (a != a and b != b) for a, b in zip(part, scores, strict=True))
+
+
+def _has_scores(given: Sequence[Group]) -> bool:
+    return any(score == score for g in given for score in g.scores)
+
+
 def _meant(name: str, kinds: Iterable[str]) -> bool:
     """True for a misspelt reward; it would be looked for on the Hub."""
     return "/" not in name and bool(difflib.get_close_matches(name, kinds, cutoff=0.7))
 
 
-def log_probs(name: str, max_prompt: int, max_completion: int, device: str) -> Scorer:
+def log_probs(name: str, device: str, max_prompt: int | None, max_completion: int | None) -> Scorer:
     """log pi(answer | prompt) in nats; see `evaluation.logprobs`."""
     from evenhand.evaluation.logprobs import log_probs as of_policy
 

@@ -24,7 +24,7 @@ class Rewritten(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One completion as text: `text` = rendered prompt + answer, learned where `train`.
+    """One completion as text: `text` = rendered prompt + answer, learned where `train`, without an end where it was `cut`.
 
     `messages`: the whole conversation if several turns follow the prompt; then `spans` says where the assistant's are, or
     nothing (None) where the template's own marks do.
@@ -34,6 +34,7 @@ class Answer:
     train: bool = True
     messages: tuple[Message, ...] = ()
     spans: Spans | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class ChatRenderer:
         options: Mapping[str, Any],
     ) -> Answer:
         turns = completion.content
+        if completion.finish is Finish.LENGTH and isinstance(turns, str):
+            return Answer(prompt + turns, cut=True)
         if isinstance(content, str):
             if not isinstance(turns, str) and (len(turns) != 1 or turns[0].extra):
                 raise UserError("a conversation cannot continue a text prompt", where=f"prompt {name}")

@@ -217,9 +217,9 @@ class Renderer:
             self._say("merged", "prompt and completion share a token; such rows are tokenised apart", r)
         tail = self._encoder.continuation(answer.text[len(r.prompt) :]) if merged else whole[len(before) :]
         mask = self._mask(r, answer, whole, tail, merged)
-        if not tail or tail[-1] not in self.stop_ids:
+        if not tail or (tail[-1] not in self.stop_ids and not answer.cut):
             tail, mask = (*tail, self._stop(chat=r.chat)), (*mask, True)
-        return Tokens(ids=tail[:limit], mask=mask[:limit], truncated=limit is not None and len(tail) > limit)
+        return Tokens(ids=tail[:limit], mask=mask[:limit], truncated=answer.cut or (limit is not None and len(tail) > limit))
 
     def _mask(self, r: Rendered, answer: Answer, whole: tuple[int, ...], tail: tuple[int, ...], merged: bool) -> tuple[bool, ...]:
         """True on all of a single answer, which may stop only at its end; by turn where several turns follow the prompt."""

@@ -79,7 +79,7 @@ class Existing:
         from evenhand.stages.pretrained_reward_model import reading
 
         folder = self.folder if isinstance(self.folder, Path) else Path()
-        return reading(folder, self.renderer.fingerprint, self._patient.renderer.fingerprint)
+        return reading(folder)
 
     @cached_property
     def reward_opened(self) -> Opened:

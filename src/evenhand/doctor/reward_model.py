@@ -107,7 +107,7 @@ def _read(patient: CheckContext, name: str, model: Existing) -> Iterator[Finding
     rows = tried(patient)
     same = model.renderer.tokenizer.get_vocab() == patient.renderer.tokenizer.get_vocab()
     whose = "the policy's vocabulary" if same else "another vocabulary than the policy's"
-    if model.reads == "tokens":
+    if model.reads == "tokens" and same:
         yield info(f"{name} was trained here on {whose}: it reads the very ids that were sampled")
         return
     texts = [(g, model.renderer.whole_ids(g.prompt, c)) for g in rows for c in g.completions]

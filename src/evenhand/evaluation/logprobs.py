@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evenhand.data.foreign import readable
+from evenhand.data.window import fitted, window_of
 from evenhand.types import Group, Head, Scores
 
 if TYPE_CHECKING:
@@ -19,14 +21,18 @@ def log_probs(
     policy: Policy, renderer: Renderer, *, max_prompt: int | None = None, max_completion: int | None = None,
     tokens_per_microbatch: int = 8192,
 ) -> Scorer:  # fmt: skip
-    """log pi(answer | prompt) in nats, summed over the answer's tokens (its stop token too); `per_token` is the mean."""
+    """log pi(answer | prompt) in nats, summed over the answer's tokens (its stop token too); `per_token` is the mean.
+
+    An answer that another tokenizer's policy sampled is rendered and tokenised anew.
+    """
 
     def score(groups: Sequence[Group]) -> list[Scores]:
         from evenhand.train.examples import Example
         from evenhand.train.logprobs import read, total
 
         cut = partial(renderer.tokenise, max_prompt=max_prompt, max_completion=max_completion)
-        items = [Example(tokens=cut(group)) for group in groups]
+        window = window_of(policy.hf.config)
+        items = [Example(tokens=fitted(cut(readable(group, renderer)), window, reader="policy")) for group in groups]
         rows = read(
             policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=tokens_per_microbatch, temperature=1.0,
             device=policy.device,

@@ -25,6 +25,8 @@ PATTERN_SECONDS = 0.5
 READING = 2
 """The rules by which replies are read: 2 reads finished replies behind their thoughts only."""
 _PLACE = re.compile(r"\{(question|answer_a|answer_b|answer|reference)\}")
+_BRACED = re.compile(r"\{([A-Za-z_]\w*)\}")
+"""What looks like a placeholder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +178,13 @@ def _checked(template: Template, where: str) -> Template:
             raise UserError(f"pattern {pattern!r:.80} is no regular expression: {error}", where=where) from None
         if groups != 1:
             raise UserError(f"pattern {pattern!r:.80} has {groups} groups", where=where, fix="one group, around the label")
-    allowed, needed = _PLACES[template.kind], [p for p in _PLACES[template.kind] if p.startswith("answer")]
+    allowed, needed = _PLACES[template.kind], [p for p in _PLACES[template.kind] if p != "reference"]
     used = set(_PLACE.findall(template.user + template.system))
     if missing := [p for p in needed if p not in used]:
-        raise UserError(f"the text has no place for {{{missing[0]}}}", where=where, fix="write the placeholder where it belongs")
+        others = sorted(set(_BRACED.findall(template.user + template.system)) - set(allowed))
+        why = f"{{{others[0]}}} is no placeholder and would be sent as it is" if others else "the judge would never see it"
+        what = f"the text has no place for {{{missing[0]}}}"
+        raise UserError(what, where=where, why=why, fix=f"write {{{missing[0]}}} where it belongs")
     if wrong := used - set(allowed):
         raise UserError(f"a {template.kind} template knows no {{{min(wrong)}}}", where=where, fix=f"known: {', '.join(allowed)}")
     if template.kind == "pair" and not template.labels:

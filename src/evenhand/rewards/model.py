@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evenhand.data.batch import pack, split_by_tokens
+from evenhand.data.foreign import readable
+from evenhand.data.window import fitted, window_of
 from evenhand.errors import UserError
 from evenhand.types import Group, Head, Scores, TokenGroup
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from evenhand.models.heads import RewardModel
 
 NORMALISATION_FILE = "reward_normalisation.json"
+READER = "reward model"
+"""What messages call it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,9 @@ class ModelReward:
     """Scores of `reward_model` [n], read at each completion's last token, as `(score - shift) / scale`.
 
     Sampled completions are scored on the very ids that were sampled, stop token included, so that the model sees what it
-    was trained on. An answer that did not stop is scored at its last token: see `shaping.Unfinished` for rules about that.
+    was trained on; the answer of a policy with another tokenizer is rendered and tokenised anew, as an answer in data is. An
+    answer that did not stop is scored at its last token: see `shaping.Unfinished` for rules about that. What is longer than the
+    model's context loses its prompt's beginning, which is said once; an answer that is longer is refused.
     Micro-batches hold at most `tokens_per_microbatch` tokens; lengths in tokens. No gradient.
     """
 
@@ -75,8 +81,15 @@ class ModelReward:
             found.update(zip(indices, self._microbatch([tokens[i] for i in indices]), strict=True))
         return [Scores(found[i]) for i in range(len(groups))]
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model has positions for; None when its config does not say."""
+        return window_of(self.reward_model.hf.config)
+
     def _tokens(self, group: Group) -> TokenGroup:
-        return self.renderer.tokenise(group, max_prompt=self.max_prompt, max_completion=self.max_completion)
+        own = readable(group, self.renderer)
+        tokens = self.renderer.tokenise(own, max_prompt=self.max_prompt, max_completion=self.max_completion)
+        return fitted(tokens, self.context, reader=READER)
 
     def _microbatch(self, groups: Sequence[TokenGroup]) -> list[tuple[float, ...]]:
         import torch

@@ -94,9 +94,10 @@ def open_model_reward(
     kept = artifact / REWARD
     how = json.loads(kept.read_text()) if kept.exists() else {"kind": "score"}
     renderer = open_renderer(artifact, how.get("template", setup.template))
-    limits = {
-        "max_prompt": setup.lengths.prompt,
-        "max_completion": setup.lengths.completion,
+    own = how.get("foreign", False)  # the experiment's lengths are in the policy's tokens: another vocabulary has its own context
+    limits: dict[str, Any] = {
+        "max_prompt": None if own else setup.lengths.prompt,
+        "max_completion": None if own else setup.lengths.completion,
         "tokens_per_microbatch": setup.tokens_per_microbatch,
     }
     if how["kind"] == "policy":

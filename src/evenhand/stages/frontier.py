@@ -14,7 +14,7 @@ from evenhand.stages.context import StageContext
 from evenhand.stages.judge import numbers, scores
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
-from evenhand.types import Completion, Group, Prompt
+from evenhand.types import Completion, Finish, Group, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class FrontierSpec:
     """The samples of the input `arm` under the judge's reward `gold`; `proxy` where the arm had no reward of its own."""
 
     KIND: ClassVar[str] = "frontier"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     gold: Mapping[str, Any]
     proxy: Mapping[str, Any] | None = None
@@ -34,8 +34,8 @@ def run(spec: FrontierSpec, context: StageContext) -> None:
     device, inputs, setup = begin(spec.setup.compute), context.inputs, spec.setup
     rows = [json.loads(line) for line in (inputs["arm"] / "samples.jsonl").read_bytes().split(b"\n") if line.strip()]
     prompts = {g.prompt.id: g.prompt for g in read_split(inputs, "heldout_prompts")}
-    groups = [_group(row, prompts[row["prompt_id"]]) for row in rows]
     start, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
+    groups = [_group(row, prompts[row["prompt_id"]], renderer.stop_ids) for row in rows]
     reference = log_probs(start, renderer, max_prompt=setup.lengths.prompt)
     gold = numbers(scores(build_reward(spec.gold, inputs, setup, device), groups))
     proxy = numbers(scores(build_reward(spec.proxy, inputs, setup, device), groups)) if spec.proxy else [None] * len(rows)
@@ -47,7 +47,9 @@ def run(spec: FrontierSpec, context: StageContext) -> None:
     write_json(context.out / "frontier.json", over_optimisation(points))
 
 
-def _group(row: Mapping[str, Any], prompt: Prompt) -> Group:
-    """The sample on the very tokens that were drawn, so that both log-probs are of the same sequence."""
+def _group(row: Mapping[str, Any], prompt: Prompt, stops: frozenset[int]) -> Group:
+    """The sample on the very tokens that were drawn, so that both log-probs are of the same sequence, and as it ended: samples
+    of before say that by their last token alone."""
     tokens = tuple(row["tokens"])
-    return Group(prompt=prompt, completions=(Completion(content=row["completion"], tokens=tokens),))
+    finish = Finish(row["finish"]) if "finish" in row else Finish.STOP if tokens[-1] in stops else Finish.LENGTH
+    return Group(prompt=prompt, completions=(Completion(content=row["completion"], tokens=tokens, finish=finish),))

@@ -166,6 +166,7 @@ def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, A
             "reward": score,
             "length": len(g.completions[0].tokens or ()),
             "tokens": list(g.completions[0].tokens or ()),
+            "finish": g.completions[0].finish.value,
             "logp": log_prob(g.completions[0], run.spec.sampling),
         }
         for g, score in zip(groups, scores, strict=True)

@@ -28,7 +28,7 @@ class PretrainedRewardModelSpec:
     """`model` as a reward of this `kind`, beside the input `start`; see `spec.pretrained.Adopted`."""
 
     KIND: ClassVar[str] = "pretrained_reward_model"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     model: ModelSource
     kind: Literal["score", "preference"]
@@ -43,8 +43,8 @@ def run(spec: PretrainedRewardModelSpec, context: StageContext) -> None:
     base.settle(folder, out, base=spec.model.base)
     renderer = open_renderer(out, spec.own_template)
     policy = open_renderer(inputs["start"], spec.setup.template)
-    reads = reading(folder, renderer.fingerprint, policy.fingerprint)
-    write_json(out / REWARD, {"kind": spec.kind, "reads": reads, "template": spec.own_template})
+    foreign = renderer.fingerprint != policy.fingerprint
+    write_json(out / REWARD, {"kind": spec.kind, "reads": reading(folder), "template": spec.own_template, "foreign": foreign})
     reward = open_model_reward(out, spec.setup, device)
     if isinstance(reward, TextReward) and spec.kind == "score":
         check_against_transformers(reward, probe(chat=bool(renderer.tokenizer.chat_template)))
@@ -54,9 +54,10 @@ def run(spec: PretrainedRewardModelSpec, context: StageContext) -> None:
         Normalisation.fit([v for s in reward(groups) for v in s.values]).save(out)
 
 
-def reading(folder: Path, own: str, policy: str) -> str:
-    """What the model is given: "tokens" as they were sampled where it was trained here, on this tokenizer; else "text"."""
-    return "tokens" if own == policy and (folder / NORMALISATION_FILE).exists() else "text"
+def reading(folder: Path) -> str:
+    """Where the model reads an answer's score: "tokens", at the answer's last token, where it was trained here; else "text", at
+    the end of the whole rendered conversation. The policy's tokenizer changes nothing: one model has one place."""
+    return "tokens" if (folder / NORMALISATION_FILE).exists() else "text"
 
 
 def probe(*, chat: bool) -> Group:
