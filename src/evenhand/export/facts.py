@@ -87,7 +87,7 @@ def answers(arm: ArmResult) -> list[tuple[str, str]]:
         ("KL from the start", arm.kl, lambda v: f"{fixed(v, 2)} nats per sequence"),
         ("Entropy of the sampler", arm.entropy, lambda v: f"{fixed(v, 2)} nats per token"),
         ("Distinct word pairs", arm.distinct_2, percent),
-        ("Mean training reward", arm.reward, lambda v: fixed(v, 3)),
+        ("Mean of its own training reward", arm.reward, lambda v: fixed(v, 3)),
         ("Mean score by the judge", arm.gold, lambda v: fixed(v, 3)),
         ("Answers that decline", arm.refusal, percent),
         ("Empty answers", arm.empty, percent),

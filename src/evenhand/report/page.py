@@ -25,8 +25,8 @@ from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.summaries import (
-    ANSWER_COLUMNS,
     VERDICT_COLUMNS,
+    answer_columns,
     arm_notes,
     experiment_blocks,
     judge_facts,
@@ -104,7 +104,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "deviations": results.deviations,
         "waived": results.waived,
         "columns": shown_columns(VERDICT_COLUMNS, summary),
-        "answer_columns": shown_columns(ANSWER_COLUMNS, summary),
+        "answer_columns": answer_columns(summary),
         "matrix": _matrix(summary),
         "reward_models": reward_model_cards(results.reward_models),
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),

@@ -10,7 +10,7 @@ import yaml
 
 from evenhand.report.formatting import MISSING, amount, fixed, interval, is_number, percent, significant
 from evenhand.report.summary import Summary
-from evenhand.results.record import ControlledWinRate, MixedModel
+from evenhand.results.record import ArmResult, ControlledWinRate, MixedModel
 from evenhand.results.record_parts import JudgeSummary, RewardModelSummary
 from evenhand.stats.length import form_meaning
 
@@ -23,6 +23,12 @@ class Column:
     title: str
     meaning: str
     shown: Callable[[Any], str]
+
+    def of(self, result: ArmResult) -> Any:
+        """The value of an arm; None where it has none. A key with a dot looks into a mapping."""
+        field, _, inner = self.key.partition(".")
+        value = getattr(result, field)
+        return value.get(inner) if inner else value
 
 
 def _one(value: Any) -> str:
@@ -75,7 +81,7 @@ VERDICT_COLUMNS = (
 )
 ANSWER_COLUMNS = (
     Column("gold", "Gold score", "mean score by the judge", _two),
-    Column("reward", "Reward", "mean training reward", _two),
+    Column("reward", "Own reward", "mean over these answers of the reward that the arm itself trained on", _two),
     Column("kl", "KL", "distance from the start in nats per sequence", _one),
     Column("mean_length", "Length", "mean answer length in tokens", _one),
     Column("distinct_2", "Distinct-2", "share of distinct word pairs, low when answers repeat themselves", _two),
@@ -88,7 +94,15 @@ ANSWER_COLUMNS = (
 
 def shown_columns(columns: Sequence[Column], summary: Summary) -> list[Column]:
     """Those of `columns` for which some arm has a value."""
-    return [column for column in columns if any(getattr(arm.result, column.key) is not None for arm in summary.arms)]
+    return [column for column in columns if any(column.of(arm.result) is not None for arm in summary.arms)]
+
+
+def answer_columns(summary: Summary) -> list[Column]:
+    """How the arms answer: what is known of it, and the score by every reward model of the run behind the arms' own rewards."""
+    names = dict.fromkeys(name for arm in summary.arms for name in arm.result.proxies)
+    models = [Column(f"proxies.{n}", f"By {n}", f"mean score by the reward model {n}", _two) for n in names]
+    at = next(i for i, column in enumerate(ANSWER_COLUMNS) if column.key == "reward") + 1
+    return shown_columns((*ANSWER_COLUMNS[:at], *models, *ANSWER_COLUMNS[at:]), summary)
 
 
 _JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {

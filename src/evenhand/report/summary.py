@@ -45,6 +45,8 @@ class Summary:
     """The smallest difference (a share) that this run would usually have found between any two arms; None if not computed."""
     mde_median: float | None
     """The same for the middle one of all pairs of arms."""
+    trained_on_judge: frozenset[str] = frozenset()
+    """Arms that were trained on what judges them."""
     looked: str = ""
     """What looking at the comparison more than once does to its errors; empty where it was looked at once."""
 
@@ -92,6 +94,7 @@ def summarise(results: Results) -> Summary:
         right_or_wrong=results.judge is not None and results.judge.right_or_wrong,
         mde=power.minimum_detectable_difference,
         mde_median=power.median,
+        trained_on_judge=frozenset(results.judge.trained_on) if results.judge is not None else frozenset(),
         looked=results.looks.note if results.looks is not None else "",
     )
 

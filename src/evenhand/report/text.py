@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evenhand.report.doubts import doubts
 from evenhand.report.formatting import fixed, interval, p_value, percent, points, points_interval
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.training_warnings import warned_arms
@@ -29,11 +30,13 @@ def headline(summary: Summary) -> Headline:
         return _without_comparison(summary)
     claimed = [arm for arm in summary.with_verdict(Verdict.BETTER) if seeds_agree(arm)]
     opening = _winner(summary, claimed[0]) if claimed else _no_winner(summary)
-    sentences = [*opening.sentences]
+    held_against = doubts(summary, claimed[0]) if claimed else []
+    sentences = [*opening.sentences, *(d.sentence for d in held_against)]
     if claimed and len(summary.challengers) > 1:
         sentences += [_others(summary, claimed), _against_runner_up(summary, claimed[0])]
     sentences += [_about_seeds(summary), looked(summary)]
-    return Headline(opening.title, tuple(s for s in sentences if s))
+    title = ", ".join([opening.title, *(d.title for d in held_against if d.title)])
+    return Headline(title, tuple(s for s in sentences if s))
 
 
 MANY_TIES = 0.05

@@ -14,6 +14,7 @@ from evenhand.results.files import parsed
 from evenhand.results.judge_summary import judge_summary
 from evenhand.results.length_grid import grid
 from evenhand.results.looks import looks
+from evenhand.results.own_reward import trained_on_judge
 from evenhand.results.paths import without_folders
 from evenhand.results.record import Excluded, FailedStage, PluginUsed, Results, Waived
 from evenhand.results.record_parts import FrontierPoint, JudgeSummary, Sample, SelfTest
@@ -99,7 +100,7 @@ def judge(done: RunArtifacts) -> JudgeSummary:
     verdicts = {a: list(done.verdicts[a].values()) for a in done.arms}
     assert isinstance(node.spec, JudgeSpec)
     found = judge_summary(done.plan.experiment.judge, node.spec.judge, verdicts, done.baseline)
-    return replace(found, self_test=tested)
+    return replace(found, self_test=tested, trained_on=trained_on_judge(done.plan.experiment))
 
 
 def samples(done: RunArtifacts) -> tuple[Sample, ...]:

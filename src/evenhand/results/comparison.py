@@ -12,6 +12,7 @@ import numpy as np
 
 from evenhand.evaluation.policies import text_metrics
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
+from evenhand.results.own_reward import own_reward
 from evenhand.results.record import ArmResult, Contrast, ControlledContrast, Ledger, MixedModel, Power, Verdict
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.family import Judged, judged
@@ -70,10 +71,11 @@ def arm_result(done: RunArtifacts, arm: str) -> ArmResult:
     verdicts, measured = [done.verdicts[arm][s] for s in seeds], [done.measured[arm][s] for s in seeds]
     mean = lambda field: float(np.mean([m[field] for m in measured]))  # noqa: E731
     proxies = {name: mean_or_none([v["proxies"][name] for v in verdicts]) for name in verdicts[0]["proxies"]}
+    gold = mean_or_none([v["gold"] for v in verdicts])
     found = ArmResult(
         method=done.plan.experiment.arm(arm).method,
         seeds=seeds,
-        gold=mean_or_none([v["gold"] for v in verdicts]),
+        gold=gold,
         gold_per_seed=done.by_seed({s: mean_or_none(done.verdicts[arm][s]["gold"]) for s in seeds}),
         invalid=float(np.mean([v["account"]["invalid"] for v in verdicts])),
         mean_length=mean("length"),
@@ -81,7 +83,7 @@ def arm_result(done: RunArtifacts, arm: str) -> ArmResult:
         truncated=mean("truncated"),
         kl=mean("kl"),
         **of_texts([done.generations(arm, s) for s in seeds]),
-        reward=next(iter(proxies.values()), None),
+        reward=own_reward(done.plan.experiment, arm, proxies, gold),
         proxies=proxies,
         ledger=ledger(done, arm, seeds),
         judge_cost_usd=_sum([v["account"].get("cost_usd") for v in verdicts]),

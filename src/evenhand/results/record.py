@@ -194,7 +194,7 @@ class ArmResult:
     empty: float | None = None
     refusal: float | None = None
     reward: float | None = None
-    """Mean training reward: the first of `proxies`."""
+    """Mean of its own training reward over the held-out answers; None for an arm without one, and where it was not measured."""
     proxies: Mapping[str, float | None] = field(default_factory=dict)
     ledger: Ledger | None = None
     judge_cost_usd: float | None = None

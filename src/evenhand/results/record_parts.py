@@ -58,6 +58,8 @@ class JudgeSummary:
     right_or_wrong: bool = False
     """Whether every score is 1 or 0: an arm's mean score is then the share of prompts it solves."""
     self_test: SelfTest | None = None
+    trained_on: tuple[str, ...] = ()
+    """Arms whose training reward is this judge's score, or shares a part with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

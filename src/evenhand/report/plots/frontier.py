@@ -40,14 +40,14 @@ def frontier_figures(results: Results, summary: Summary, curves: Curves) -> list
     }
     gold = {arm.name: _path(arm.result, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
     figures = [
-        _figure("frontier-reward", "Training reward", "reward", proxy, summary, _PROXY_READING),
+        _figure("frontier-reward", "Reward", "reward", proxy, summary, _PROXY_READING + _whose(summary)),
         _figure("frontier-gold", "Gold score", "gold score", gold, summary, _GOLD_READING),
     ]
     return [figure for figure in figures if figure is not None]
 
 
 _PROXY_READING = (
-    "Up is more of the reward that was trained on, right is further from the starting policy. "
+    "Up is more of the reward that the arm was trained on, right is further from the starting policy. "
     "A line follows the mean of an arm's seeds through training; the large marker is the finished arm on the held-out prompts. "
     "Higher at the same KL is better."
 )
@@ -57,13 +57,26 @@ _GOLD_READING = (
 )
 
 
+def _whose(summary: Summary) -> str:
+    """Whose reward the lines of arms are that were trained on none: the first reward model's, beside their samples."""
+    name = next((n for arm in summary.arms for n in arm.result.proxies), None)
+    others = [arm.name for arm in summary.arms if arm.result.reward is None and name in arm.result.proxies]
+    return f" {', '.join(others)} learned from data, not from a reward: theirs is the score by {name}." if others else ""
+
+
+def _height(arm: ArmResult, key: str) -> float | None:
+    """Where an arm ends: at its own reward, or by the first reward model where it was trained on none."""
+    value = getattr(arm, key)
+    return next(iter(arm.proxies.values()), None) if value is None and key == "reward" else value
+
+
 def _path(arm: ArmResult, key: str, points: Sequence[Mapping[str, Any]]) -> Path:
     known = [p for p in points if is_number(p.get("kl")) and is_number(p.get(key))]
     steps: dict[float, list[tuple[float, float]]] = {}
     for point in known:
         steps.setdefault(point.get("step", 0), []).append((float(point["kl"]), float(point[key])))
     means = [np.mean(steps[step], axis=0) for step in sorted(steps)]  # over seeds, so that the line does not jump between them
-    height_there = getattr(arm, key)
+    height_there = _height(arm, key)
     end = (arm.kl, float(height_there)) if arm.kl is not None and height_there is not None else None
     kl, height = _binned([float(m[0]) for m in means], [float(m[1]) for m in means])
     return Path(kl, height, end)

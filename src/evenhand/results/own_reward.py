@@ -1,0 +1,52 @@
+"""Which reward an arm was trained on: its mean on held-out answers, and whether the judge is that same score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from evenhand.spec.experiment import Judge
+from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
+
+if TYPE_CHECKING:
+    from evenhand.spec.experiment import Experiment
+
+
+def own_reward(experiment: Experiment, arm: str, proxies: Mapping[str, float | None], gold: float | None) -> float | None:
+    """The arm's own training reward on its held-out answers, where a reward model or the judge is that reward.
+
+    None for an arm without a reward (it learned from data), and for a reward that was not measured on these answers.
+    """
+    reward = resolved_reward(experiment.arm(arm).reward, experiment)
+    if reward is None:
+        return None
+    if reward.get("kind") == "model" and reward.get("name") in proxies:
+        return proxies[reward["name"]]
+    judge = experiment.judge
+    return gold if isinstance(judge, Judge) and resolved_reward(judge.reward, experiment) == reward else None
+
+
+def trained_on_judge(experiment: Experiment) -> tuple[str, ...]:
+    """Arms whose training reward is the judge's score, or has a part in common with it."""
+    if not isinstance(experiment.judge, Judge):
+        return ()
+    judge = resolved_reward(experiment.judge.reward, experiment)
+    rewards = {name: resolved_reward(arm.reward, experiment) for name, arm in experiment.all_arms().items()}
+    return tuple(name for name, reward in rewards.items() if reward is not None and _in_common(reward, judge))
+
+
+def _in_common(a: Any, b: Any) -> bool:
+    if models_in(a) & models_in(b) or functions_in(a) & functions_in(b):
+        return True
+    return any(part == b for part in _specs(a)) or any(part == a for part in _specs(b))
+
+
+def _specs(reward: Any) -> Iterator[Any]:
+    """A reward and every reward inside it."""
+    if isinstance(reward, Mapping):
+        yield from [reward] if "kind" in reward else []
+        for value in reward.values():
+            yield from _specs(value)
+    elif isinstance(reward, list | tuple):
+        for value in reward:
+            yield from _specs(value)
