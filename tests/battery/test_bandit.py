@@ -12,6 +12,7 @@ from torch import Tensor
 from evenhand import methods
 from evenhand.types import Need
 from tests.battery.tree import Answer, Table, fit_fixed, fit_online, group_of
+from tests.golden.runs import COUNTS_RIGHT
 
 ANSWERS: tuple[Answer, ...] = ((1, 3, 0), (1, 0), (2, 0), (2, 4, 5, 0))
 WINS = (6, 1, 2, 3)
@@ -333,8 +334,14 @@ def test_the_exact_kl_in_the_reward_of_one_token_is_no_penalty():
 # ---- rollouts: no KL, the best answer ----------------------------------------------------------------------------------
 
 
-ALONE = {"dapo": {"overlong": 0.0, "refill": 0}, "topr_online": {"baseline": 0.2}}
-"""Settings under which nothing but the reward counts, beside `kl: 0`."""
+ALONE = {
+    "dapo": {"overlong": 0.0, "refill": 0}, "topr_online": {"baseline": 0.2}, "pass_at_k": {"k": 2},
+    "pass_at_k_training": {"k": 1}, "max_minus_second": {"completions_per_prompt": 2},
+    "vapo": {"likelihood": 0.0, "alpha": 1.0, "warmup": 1},
+}  # fmt: skip
+"""Settings under which nothing but the reward of one answer counts, beside `kl: 0`."""
+RIGHT = {answer: float(reward == 1.0) for answer, reward in REWARD.items()}
+"""For methods that count right answers."""
 
 
 def alone(name):
@@ -351,8 +358,10 @@ def alone(name):
     ],
 )  # fmt: skip
 def test_without_kl_the_best_answer_takes_all(name, parameters):
-    method = build(name, completions_per_prompt=16, **parameters)
-    found = fit_online(method, REWARD, start(), steps=80, rate=0.2).distribution().detach().exp()
+    method = build(name, **{"completions_per_prompt": 16, **parameters})
+    reward = RIGHT if name in COUNTS_RIGHT else REWARD
+    prompts = 32 // method.rollouts.completions_per_prompt
+    found = fit_online(method, reward, start(), steps=80, rate=0.2, prompts=prompts).distribution().detach().exp()
     assert found[VALUES.argmax()] > 0.95
 
 

@@ -123,6 +123,7 @@ class TableEngine:
 
     def _choices(self, temperature: float) -> tuple[list[float], list[Completion]]:
         """Upper edges of the answers' shares of [0, 1], and the answers as completions."""
+        temperature = temperature or 1e-9  # greedy
         logp = self.table.branch_logp(temperature)[0].tolist()
         rows = [tuple(logp[self.table.branches[a[: n + 1]]] for n in range(len(a))) for a in self.table.answers]
         done = zip(self.table.answers, rows, strict=True)

@@ -117,7 +117,8 @@ def _with_fields(item: Example, method: Method, draw, online: bool) -> Example:
         return replace(item, per_token=per_token)
     per_token |= {"old_logp": rows(0.5), "behaviour_logp": rows(0.5), "value": rows(1.0), "returns": rows(1.0)}
     if not method.rollouts.credit.per_completion:
-        return replace(item, per_token={**per_token, "token_advantage": rows(1.0)})
+        scores = {"score": item.tokens.group.scores}
+        return replace(item, per_token={**per_token, "token_advantage": rows(1.0)}, per_completion=scores)
     advantage = tuple(float(a) for a in draw.normal(size=len(lengths)))
     advantage = (0.0, *advantage[1:])  # one completion without a gradient
     return replace(item, per_token=per_token, per_completion={"advantage": advantage})

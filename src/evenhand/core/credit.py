@@ -128,7 +128,7 @@ def running_baseline(reward: Tensor, baseline: Tensor, *, decay: float = 0.9) ->
 
 
 def gae(
-    reward: Tensor, value: Tensor, mask: Tensor, *, gamma: float, lam: float, bootstrap: Tensor | None = None
+    reward: Tensor, value: Tensor, mask: Tensor, *, gamma: float, lam: float | Tensor, bootstrap: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (arXiv:1506.02438, eq. 16) over the tokens that count.
 
@@ -136,7 +136,8 @@ def gae(
     `reward`, `value` [N, C]; `value[i, t]` is the value of the state *before* token t. `mask` [N, C] bool: a masked token (a
     tool's answer) is stepped over, the next counted token follows directly. After the last counted token the value is 0; in
     rows where `bootstrap` [N] (bool) is True, a completion cut by the length limit, it is the last value read.
-    Returns advantage and return [N, C], 0 where masked. lam = 1: reward-to-go minus value; lam = 0: one-step differences.
+    Returns advantage and return [N, C], 0 where masked. lam = 1: reward-to-go minus value; lam = 0: one-step differences; a
+    tensor [N] has one per row.
 
     >>> ones = torch.ones(1, 3)
     >>> gae(torch.tensor([[0.0, 0.0, 1.0]]), 0 * ones, ones.bool(), gamma=1.0, lam=0.5)[0]

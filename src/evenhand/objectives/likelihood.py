@@ -36,7 +36,8 @@ class Likelihood:
 
     `reduce`: token_mean (every token alike) or sequence_mean (every completion alike); equal when lengths are equal.
     `on`: all completions, or the chosen ones of the batch's pairs, each as often as its pairs weigh: once in a plain pair, in a
-    ranking by its share of the group's pairs, under a soft label (p, 1 - p) either answer by its probability.
+    ranking by its share of the group's pairs, under a soft label (p, 1 - p) either answer by its probability; or the rewarded
+    ones, whose score is above 0.
     Zero-weight completions count nowhere. Reduces to: cross-entropy over completion tokens.
     """
 
@@ -51,13 +52,15 @@ class Likelihood:
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({Need.PAIRS}) if self.on == "chosen" else frozenset()
+        return frozenset({"chosen": {Need.PAIRS}, "rewarded": {Need.SCORE}}.get(self.on, ()))
 
     def _counts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tokens that count [N, C], and how often each completion does [N]."""
         often = torch.ones(batch.completions, device=batch.completion_mask.device)
         if self.on == "chosen":
             often = torch.zeros_like(often).index_add(0, present(batch.pairs)[:, 0], pair_weight(batch, often.dtype))
+        if self.on == "rewarded":
+            often = (present(batch.score) > 0).to(often.dtype)
         if batch.weight is not None:
             often = often * (batch.weight != 0)
         return batch.completion_mask & (often > 0)[:, None], often

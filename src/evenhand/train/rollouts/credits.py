@@ -28,7 +28,7 @@ class CompletionCredit(Credit):
     """Reward [P, G] -> advantage [P, G], per completion; NaN in the reward counts nowhere and gets 0."""
 
     name: str
-    function: Callable[[Tensor], Tensor]
+    function: Callable[..., Tensor]
 
     def __call__(self, experience: Experience) -> list[Example]:
         return experience.credited(self.function(experience.completion_reward))
@@ -43,7 +43,7 @@ class GroupCredit(CompletionCredit):
     compares: ClassVar[bool] = True
 
 
-def credit(name: str, kind: type[CompletionCredit] = GroupCredit) -> Callable[[Callable[[Tensor], Tensor]], CompletionCredit]:
+def credit(name: str, kind: type[CompletionCredit] = GroupCredit) -> Callable[[Callable[..., Tensor]], CompletionCredit]:
     """Decorator: the function below, reward [P, G] -> advantage [P, G], is the credit called `name`.
 
     Its docstring says what it does, the formula on a line that begins with a backtick. The `kind` CompletionCredit is for one
@@ -57,7 +57,7 @@ def credit(name: str, kind: type[CompletionCredit] = GroupCredit) -> Callable[[C
     >>> del CREDITS.entries["doubled"]
     """
 
-    def add(function: Callable[[Tensor], Tensor]) -> CompletionCredit:
+    def add(function: Callable[..., Tensor]) -> CompletionCredit:
         made = kind(name, function)
         CREDITS.register(name)(made)
         return made
@@ -142,15 +142,17 @@ CREDITS.register("gae")(Gae())
 
 
 def token_advantages(
-    experience: Experience, *, gamma: float, lam: float, bootstrap: Tensor | None = None
+    experience: Experience, *, gamma: float, lam: float | Tensor, bootstrap: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Advantage, return and mask [P G, C] from values, with the KL off the reward token by token; nothing where unscored."""
+    """Advantage, return and mask [P G, C] from values, 0 where none was read, with the KL off the reward token by token; nothing
+    where unscored."""
     reward, beta = experience.reward.flatten(), experience.kl_coefficient
     completions = [c for e in experience.examples for c in e.tokens.completions]
     mask = pad_sequence(
         [torch.tensor(c.mask) & known for c, known in zip(completions, ~reward.isnan(), strict=True)], batch_first=True
     )
-    old, value = _padded(experience, "old_logp"), _padded(experience, "value")
+    old = _padded(experience, "old_logp")
+    value = _padded(experience, "value") if "value" in experience.examples[0].per_token else torch.zeros_like(old)
     estimate = pad_sequence(experience.token_kl(), batch_first=True) if beta else None
     rewards = kl_control.token_rewards(reward.nan_to_num(0.0), old, old, mask, beta=beta, estimate=estimate)
     return *core.gae(rewards, value, mask, gamma=gamma, lam=lam, bootstrap=bootstrap), mask

@@ -45,6 +45,15 @@ class Experience:
         return [row for e in self.examples for row in ESTIMATORS[self.kl_estimator](e)]
 
     @property
+    def lengths(self) -> Tensor:
+        """Counted tokens of every completion [P, G]."""
+        return torch.tensor([[sum(c.mask) for c in e.tokens.completions] for e in self.examples])
+
+    def part(self, name: str) -> Tensor:
+        """A part of the scores [P, G], as the reward or the sampler named it."""
+        return torch.tensor([e.tokens.group.parts[name] for e in self.examples], dtype=torch.float32)
+
+    @property
     def scores(self) -> Tensor:
         """The scores [P, G] in float64, for comparing them."""
         return torch.tensor([e.tokens.group.scores for e in self.examples], dtype=torch.float64)
@@ -59,16 +68,14 @@ class Experience:
             replace(e, per_completion={"advantage": tuple(a)}) for e, a in zip(self.examples, advantage.tolist(), strict=True)
         ]
 
-    def credited_tokens(self, advantage: Tensor, returns: Tensor) -> list[Example]:
-        """The examples with an advantage and a return per token, [P G, C] each, right-padded."""
+    def credited_tokens(self, advantage: Tensor, returns: Tensor | None = None) -> list[Example]:
+        """The examples with an advantage and, for a value to learn, a return per token, [P G, C] each, right-padded."""
+        known = {"token_advantage": advantage} | ({} if returns is None else {"returns": returns})
         out, at = [], 0
         for e in self.examples:
             rows = [(n, len(c.ids)) for n, c in enumerate(e.tokens.completions, at)]
             at += len(rows)
-            fields = {
-                "returns": tuple(returns[n, :length].clone() for n, length in rows),
-                "token_advantage": tuple(advantage[n, :length].clone() for n, length in rows),
-            }
+            fields = {name: tuple(of[n, :length].clone() for n, length in rows) for name, of in known.items()}
             out.append(replace(e, per_token={**e.per_token, **fields}))
         return out
 
@@ -86,6 +93,9 @@ class Credit(Protocol):
     """One advantage for all tokens of a completion: where it is zero, nothing is learned from it."""
     compares: ClassVar[bool] = False
     """Compares the completions of one prompt with each other: a flat group then teaches nothing."""
+    against_greedy: ClassVar[bool] = False
+    """Wants the reward of each prompt's greedy answer, as the part GREEDY; that answer is sampled and scored, and not trained
+    on."""
 
     def __call__(self, experience: Experience) -> list[Example]: ...
 
@@ -101,6 +111,6 @@ def stated(function: Any) -> str:
     >>> stated(credit.centre)
     '`A_i = r_i - mean(r)` within each group'
     """
-    lines = (inspect.getdoc(function) or "").split("\n")
+    lines = (inspect.getdoc(getattr(function, "func", function)) or "").split("\n")  # of a partial, what it is of
     line = next((line for line in lines if line.startswith("`")), lines[0])
     return re.split(r": |\.(?=\s+[A-Z`]|$)", line)[0]

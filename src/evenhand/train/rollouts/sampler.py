@@ -52,6 +52,10 @@ class Sampler:
     sampling: Sampling
     partner: Engine | None = None
 
+    def greedy(self, prompts: Sequence[Prompt]) -> list[Group]:
+        """The policy's likeliest token at every place: one answer per prompt."""
+        return self.engine.generate(prompts, 1, replace(self.sampling, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0))
+
     def __call__(self, prompts: Sequence[Prompt], n: int, exploration: Exploration, *, seed: int) -> list[Group]:
         settings = exploration.settings(n, replace(self.sampling, seed=seed))
         if self.partner is None:

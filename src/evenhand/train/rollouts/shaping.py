@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from evenhand.core import kl_control
-from evenhand.train.examples import Example
+from evenhand.train.examples import Example, cut_group
 from evenhand.types import Finish, Group
 
 UNSHAPED = "unshaped"
 """The part of a group's scores that holds the reward as it was."""
+GREEDY = "greedy"
+"""The part of a group's scores that holds the reward of its prompt's greedy answer, once per completion."""
 
 
 class Shaping(Protocol):
@@ -73,3 +75,15 @@ def spread(group: Group, *, unshaped: bool = False) -> float:
     scores = group.parts.get(UNSHAPED, group.scores) if unshaped else group.scores
     known = [s for s in scores if s == s]
     return max(known) - min(known) if len(known) > 1 else 0.0
+
+
+def with_greedy(group: Group, best: Group) -> Group:
+    """The group with the greedy answer to its prompt as its last."""
+    return replace(group, completions=group.completions + best.completions, scores=())
+
+
+def without_greedy(group: Group) -> Group:
+    """The sampled answers alone; the score of the last one, the greedy, is a part of each."""
+    kept = range(len(group.completions) - 1)
+    cut = cut_group(group, kept)
+    return replace(cut, parts={**cut.parts, GREEDY: (group.scores[-1],) * len(kept)})

@@ -23,7 +23,7 @@ from evenhand.train.rollouts.plan import Rollouts
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.schedule import Buffer
-from evenhand.train.rollouts.shaping import spread
+from evenhand.train.rollouts.shaping import spread, with_greedy, without_greedy
 from evenhand.train.shuffling import window
 from evenhand.types import Group, Head, Need, Prompt, TokenGroup
 
@@ -110,16 +110,20 @@ class RolloutSource:
         return kept
 
     def scored(self, prompts: Sequence[Prompt], seed: int) -> list[Group]:
-        """A group per prompt with its shaped scores; `seed` keys the sampling."""
+        """A group per prompt with its shaped scores; `seed` keys the sampling. Scored beside it, where the credit asks for one,
+        is the greedy answer: in the same group, since a reward may compare."""
         n = self.plan.completions_per_prompt
         with self.ledger.phase("generate"):
             groups = self.sampler(prompts, n, self.plan.exploration, seed=seed)
+            if self.plan.credit.against_greedy:
+                groups = [with_greedy(g, best) for g, best in zip(groups, self.sampler.greedy(prompts), strict=True)]
         with self.ledger.phase("score"):
             scores = checked(groups, self.reward(groups))
         self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
-        self.ledger.reward_calls += len(groups) * n
+        self.ledger.reward_calls += sum(len(g.completions) for g in groups)
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
-        return [self.plan.shaping(g) for g in scored]
+        shaped = [self.plan.shaping(g) for g in scored]
+        return [without_greedy(g) for g in shaped] if self.plan.credit.against_greedy else shaped
 
     def _heads(self) -> frozenset[Head]:
         """What the trainer must be asked for: log-probs only where later updates or the way of sampling need its own."""

@@ -1,0 +1,129 @@
+"""Credits of published methods beside those of `credits`: each is one registration of a function of `evenhand.core`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+
+from evenhand.core import credit as core
+from evenhand.core import group_credit, pass_at_k
+from evenhand.errors import UserError, did_you_mean
+from evenhand.train.examples import Example
+from evenhand.train.rollouts.credits import CREDITS, Gae, GroupCredit, credit, token_advantages
+from evenhand.train.rollouts.experience import Credit, Experience, stated
+from evenhand.train.rollouts.shaping import GREEDY, UNSHAPED
+
+
+class LengthCredit(GroupCredit):
+    """A credit of rewards and lengths, both [P, G]."""
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        return experience.credited(self.function(experience.completion_reward, experience.lengths))
+
+
+gpg = credit("gpg")(group_credit.valid_share)
+batch_deviation = credit("batch_deviation")(group_credit.batch_deviation)
+maxrl = credit("maxrl")(group_credit.maximum_likelihood)
+max_minus_second = credit("max_minus_second")(pass_at_k.max_minus_second)
+opo = credit("opo", LengthCredit)(group_credit.length_weighted)
+reinforce_pp_baseline = credit("reinforce_pp_baseline", LengthCredit)(group_credit.whitened_centre)
+
+BEST_OF_K = {
+    "pass_at_k": pass_at_k.max_at_k, "pass_at_k_inclusive": pass_at_k.inclusive_max_at_k, "pass_at_k_z": pass_at_k.pass_at_k_z,
+}  # fmt: skip
+"""Credits for the best of k answers, by name; 4 of them where only the name is given."""
+
+
+def best_of_k(name: str, k: int = 4) -> GroupCredit:
+    """The credit of that name for the best of `k`."""
+    return GroupCredit(name, partial(BEST_OF_K[name], k=k))
+
+
+for _name in BEST_OF_K:
+    CREDITS.register(_name)(best_of_k(_name))
+
+
+@dataclass(frozen=True)
+class AgainstGreedy(Credit):
+    """The reward less that of the prompt's greedy answer (ReMax)."""
+
+    against_greedy: ClassVar[bool] = True
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        return experience.credited(group_credit.against(experience.completion_reward, experience.part(GREEDY)))
+
+    def about(self) -> str:
+        return f"remax: {stated(group_credit.against)}"
+
+
+@dataclass(frozen=True)
+class Decoupled(Credit):
+    """Every part of a reward compared on its own, weighted, summed, whitened (GDPO); a reward without parts is one part.
+
+    `weights` by part; empty: every part of the reward itself, weighted 1. A part's own parts (`name/part`) are none of them.
+    """
+
+    compares: ClassVar[bool] = True
+    weights: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        known = experience.examples[0].tokens.group.parts
+        own = {name: 1.0 for name in known if "/" not in name and name != UNSHAPED}
+        for name in self.weights:
+            if name not in known:
+                fix = did_you_mean(name, known) if known else "give the reward parts, as `weighted` does, or leave `weights` out"
+                raise UserError(f"the reward has no part '{name}'", where="gdpo.weights", fix=fix)
+        chosen = self.weights or own
+        if not chosen:
+            return experience.credited(group_credit.decoupled([experience.reward], [1.0]))
+        rewards = [torch.where(experience.reward.isnan(), torch.nan, experience.part(name)) for name in chosen]
+        return experience.credited(group_credit.decoupled(rewards, list(chosen.values())))
+
+    def about(self) -> str:
+        return f"gdpo: {stated(group_credit.decoupled)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenReturn(Credit):
+    """`A_t = whiten(r - kl sum_{j >= t} (old_logp_j - ref_logp_j))`, over every token of the rollout (REINFORCE++)."""
+
+    per_completion: ClassVar[bool] = False
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        advantage, _, mask = token_advantages(experience, gamma=1.0, lam=1.0)
+        return experience.credited_tokens(core.whiten(advantage, mask))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthAdaptiveGae(Gae):
+    """`lam = 1 - 1 / (alpha n)` for an answer of n tokens, whitened; the value learns the plain return, lam = 1 (VAPO).
+
+    In the first `warmup` rollouts the advantage is 0, so that the value alone learns, from the returns of a policy that stays.
+    The score of an answer, 0 in the warm-up, is kept: answers above 0 are imitated.
+    """
+
+    alpha: float = 0.05
+    warmup: int = 0
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        lam = (1 - 1 / (self.alpha * experience.lengths.flatten().clamp(min=1))).clamp(min=0.0)
+        advantage, _, mask = token_advantages(experience, gamma=self.gamma, lam=lam)
+        returns = token_advantages(experience, gamma=self.gamma, lam=1.0)[1]
+        warm = experience.rollout < self.warmup
+        whitened = torch.zeros_like(advantage) if warm else core.whiten(advantage, mask)
+        known = torch.zeros_like(experience.reward) if warm else experience.reward.nan_to_num(0.0)
+        credited = zip(experience.credited_tokens(whitened, returns), known.tolist(), strict=True)
+        return [replace(e, per_completion={**e.per_completion, "score": tuple(scores)}) for e, scores in credited]
+
+    def about(self) -> str:
+        return f"vapo: {stated(type(self))}"
+
+
+CREDITS.register("remax")(AgainstGreedy())
+CREDITS.register("gdpo")(Decoupled())
+CREDITS.register("reinforce_pp")(TokenReturn())
+CREDITS.register("vapo")(LengthAdaptiveGae())
