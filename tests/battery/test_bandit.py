@@ -172,7 +172,9 @@ IMPLICIT = {
 }
 """What each method calls an answer's reward: the thing its pairs are compared by."""
 DEFAULTS = {name: methods.build(name, {}, steps=60, max_tokens=8) for name in methods.METHODS}
-PAIRED = [n for n, m in DEFAULTS.items() if m.data == methods.PREFERENCES and m.network == "policy"]
+ELSEWHERE = {"discopop"}
+"""Of a published loss whose slope at the start is of the wrong sign: where it goes is asked in `test_bandit_pairs`."""
+PAIRED = [n for n, m in DEFAULTS.items() if m.data == methods.PREFERENCES and m.network == "policy" and n not in ELSEWHERE]
 """Of those that are not in IMPLICIT no order is promised: AOT compares distributions, RPO imitates what was chosen as well, and
 IPO's target per token at tau 0.1, five nats, is out of reach for short answers."""
 

@@ -50,6 +50,7 @@ __all__ = [
     "kto",
     "length_desensitised",
     "local",
+    "log_odds",
     "mismatched",
     "orpo",
     "robust",
@@ -168,7 +169,7 @@ def orpo(mean_chosen: Tensor, mean_rejected: Tensor) -> Tensor:
     >>> orpo(torch.tensor([0.5]).log(), torch.tensor([0.5]).log())
     tensor([0.6931])
     """
-    return -logsigmoid(_log_odds(mean_chosen) - _log_odds(mean_rejected))
+    return -logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, *, margin: float | Tensor = 0.0) -> Tensor:
@@ -194,8 +195,8 @@ def _advance(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected:
     return (chosen - ref_chosen) - (rejected - ref_rejected)
 
 
-def _log_odds(mean_logp: Tensor) -> Tensor:
-    """log(p / (1 - p)) from log p <= 0, at least in fp32."""
+def log_odds(mean_logp: Tensor) -> Tensor:
+    """`log(p / (1 - p))` from log p <= 0, at least in fp32; nats."""
     x = mean_logp if mean_logp.dtype == torch.float64 else mean_logp.float()
     # `where` differentiates both branches: at x = 0 both are infinite, so the clamp must come before, not inside, them.
     x = x.clamp(max=-1e-6)

@@ -6,13 +6,9 @@ from dataclasses import replace
 
 from evenhand.errors import UserError
 from evenhand.methods import strengths
+from evenhand.methods.pairs import pairs
 from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method, method
-
-
-def _pairs(loss: str, *, reference: str = "start", rate: float = 5e-7, **parameters: float) -> Method:
-    return Method(objective=Pairwise(loss=loss, parameters=parameters), data=PREFERENCES, reference=reference, learning_rate=rate)
-
 
 # ---- likelihood and reward models -----------------------------------------------------------------------------------
 
@@ -35,7 +31,7 @@ def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method
 def local_reward_model(*, beta: float = 1 / 53) -> Method:
     """The local reward model r = beta log pi(y | x), no reference (All Roads Lead to Likelihood, section 2, appendix A.5).
     Reduces to `dpo` against a reference that gives every answer probability 1."""
-    return _pairs("local", reference="none", rate=3e-7, beta=beta)
+    return pairs("local", reference="none", rate=3e-7, beta=beta)
 
 
 @method
@@ -54,7 +50,7 @@ def dpo(*, beta: float = 0.1, temperature: float = 1.0) -> Method:
 
     `temperature` divides the logits of policy and reference: for pairs sampled at that temperature ("All Roads Lead to
     Likelihood", section 3). In raw logits the loss then acts like beta / temperature."""
-    method = _pairs("dpo", beta=beta)
+    method = pairs("dpo", beta=beta)
     return replace(method, temperature=temperature) if temperature != 1.0 else method
 
 
@@ -62,33 +58,33 @@ def dpo(*, beta: float = 0.1, temperature: float = 1.0) -> Method:
 def cdpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
     """Conservative DPO: labels are wrong with probability `flip` (Mitchell 2023).
     Reduces to `dpo` at flip = 0."""
-    return _pairs("cdpo", beta=beta, flip=flip)
+    return pairs("cdpo", beta=beta, flip=flip)
 
 
 @method(space=strengths.BETA)
 def robust_dpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
     """The unbiased loss under flipped labels (Chowdhury et al. 2024, arXiv:2403.00409). It never saturates.
     Reduces to `dpo` at flip = 0."""
-    return _pairs("robust", beta=beta, flip=flip)
+    return pairs("robust", beta=beta, flip=flip)
 
 
 @method(space=strengths.TAU)
 def ipo(*, tau: float = 0.1) -> Method:
     """Identity preference optimisation on summed log-probs, as printed (Azar et al. 2023, eq. 17)."""
-    return _pairs("ipo", tau=tau)
+    return pairs("ipo", tau=tau)
 
 
 @method(space=strengths.TAU)
 def ipo_mean(*, tau: float = 0.1) -> Method:
     """IPO on length-mean log-ratios, as its authors ran it; tau does not transfer from `ipo`.
     Reduces to `ipo` for answers of one token."""
-    return _pairs("ipo_mean", tau=tau)
+    return pairs("ipo_mean", tau=tau)
 
 
 @method(was="hinge", space=strengths.BETA)
 def rso_hinge(*, beta: float = 0.1) -> Method:
     """RSO's hinge on the DPO margin (Liu et al. 2023, arXiv:2309.06657)."""
-    return _pairs("hinge", beta=beta)
+    return pairs("hinge", beta=beta)
 
 
 @method(space={"margin": {"log": (0.3, 3.0)}})
@@ -105,7 +101,7 @@ def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
 def simpo(*, beta: float = 2.0, margin: float = 0.5) -> Method:
     """SimPO: length-mean log-probs against a margin, no reference (Meng et al. 2024, eq. 6).
     Reduces to `local_reward_model` for answers of one token, at margin = 0."""
-    return _pairs("simpo", reference="none", rate=1e-6, beta=beta, margin=margin)
+    return pairs("simpo", reference="none", rate=1e-6, beta=beta, margin=margin)
 
 
 @method(space={"beta": (0.01, 0.03, 0.1, 0.3)})
@@ -181,4 +177,4 @@ def r_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
     """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024, who call it R-DPO; the LD-DPO of Liu
     et al. 2024, which discounts the tokens beyond the shorter answer's length, is another loss).
     Reduces to `dpo` at alpha = 0."""
-    return _pairs("length_desensitised", beta=beta, alpha=alpha)
+    return pairs("length_desensitised", beta=beta, alpha=alpha)

@@ -1,5 +1,6 @@
 """Objectives: thin frozen dataclasses over `evenhand.core` that return unreduced terms and their denominators."""
 
+from evenhand.objectives import pair_losses
 from evenhand.objectives.binary import Kto
 from evenhand.objectives.combined import Combined
 from evenhand.objectives.likelihood import Likelihood
@@ -10,5 +11,5 @@ from evenhand.objectives.reward_model import BradleyTerry
 
 __all__ = [
     "OBJECTIVES", "PAIR_LOSSES", "SURROGATES", "BradleyTerry", "Combined", "Kto", "Likelihood", "Pairwise", "PolicyGradient",
-    "Transport", "from_json", "objective", "pair_loss", "surrogate", "to_json",
+    "Transport", "from_json", "objective", "pair_loss", "pair_losses", "surrogate", "to_json",
 ]  # fmt: skip

@@ -66,10 +66,11 @@ SAMPLING: Mapping[str, Range] = {
 PARAMETERS: Mapping[str, Range] = {
     **dict.fromkeys(("low", "high", "clip", "dual_clip", "value_clip", "importance", "refill", "kl_target"), MAYBE),
     **dict.fromkeys(("beta", "kl", "entropy", "likelihood", "margin_scale", "centring", "weight", "alpha"), STRENGTH),
+    **dict.fromkeys(("focus", "reward_limit", "optimism", "pessimism"), STRENGTH),
     **dict.fromkeys(("weight_desirable", "weight_undesirable", "length_penalty"), STRENGTH),
     **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds", "k"), COUNT),
-    **dict.fromkeys(("lam", "gamma", "overlong"), SHARE),
-    **dict.fromkeys(("temperature", "rejection_temperature"), FINITE),
+    **dict.fromkeys(("lam", "gamma", "overlong", "mix", "share"), SHARE),
+    **dict.fromkeys(("temperature", "rejection_temperature", "width", "eta"), FINITE),
     "tau": FINITE, "flip": Range("with half of the labels swapped they say nothing", low=0, below=0.5),
 }  # fmt: skip
 """A method's parameters: these names mean one thing wherever they occur."""

@@ -103,14 +103,16 @@ class Method:
         return frozenset(always | reference | self.rollouts.credit.provides | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
 
 
-METHODS = Registry[Callable[..., Method]]("method", facts=("space",))
+METHODS = Registry[Callable[..., Method]]("method", facts=("space", "of", "differs", "elsewhere"))
 
 
 def method(function: Callable[..., Method] | None = None, /, **facts: Any) -> Any:
     """Decorator, bare or with facts: the function below is the method of its name. `was` is the name that it had before.
 
-    `space`: the settings that are tuned beside the learning rate, each with its values or `{"log": (low, high)}`. Equation,
-    source, needs and reductions are read off what it returns and its docstring.
+    `space`: the settings that are tuned beside the learning rate, each with its values or `{"log": (low, high)}`. `of` and
+    `differs`: the method it is made of by changing one thing, and that thing, for the family tree. `elsewhere`: its name in other
+    tools, after a `~` where that is a variant or another loss. Equation, source, needs and reductions are read off what it
+    returns and its docstring.
     """
     return METHODS.register(**facts) if function is None else METHODS.register()(function)
 

@@ -1,0 +1,118 @@
+"""Every further loss of pairs arrives at its own optimum: on two of four answers, and on all pairs of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.battery.test_bandit import LENGTHS, LEVEL, REF, build, duels, start, two_answers
+from tests.battery.tree import fit_fixed
+
+LOG3 = math.log(3)
+
+
+def ratios(name: str, parameters: dict, wins: int, losses: int) -> tuple[float, float]:
+    """Log-ratios of the first answer and of the second one, after learning that the first won so often."""
+    table = fit_fixed(build(name, **parameters), two_answers(wins, losses), start(), steps=300)
+    moved = table.distribution().detach() - REF
+    return float(moved[0]), float(moved[1])
+
+
+MARGINS: dict[str, tuple[dict, tuple[int, int], Callable[[float, float], float], float]] = {
+    # name: parameters, wins and losses, the score of (a, b), what it must come to
+    "exo": ({"beta": 1.0, "flip": 0.1}, (1, 0), lambda a, b: a - b, math.log(9)),
+    "discopop": ({"beta": 0.05}, (1, 0), lambda a, b: 0.05 * (a - b), -0.1186),
+    "gpo": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (a - b), LOG3 / 2),
+    "cauchy_dpo": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (a - b), 1.0),
+    "spo_silu": ({"beta": 0.5}, (1, 0), lambda a, b: 0.5 * (a - b + float(REF[0] - REF[1])), 1.27846),
+    "nca_pair": ({"beta": 2.0}, (3, 1), lambda a, b: 2 * (a - b), math.log(1.5) + math.log(2)),
+    "bco_pair": ({"beta": 2.0}, (3, 1), lambda a, b: 2 * (a - b), 2 * LOG3),
+    "sppo": ({"beta": 1.0}, (1, 0), lambda a, b: a - b, 1.0),
+    "c2_dpo": ({"beta": 1.0, "weight": 0.5}, (3, 1), lambda a, b: a - b, LOG3),
+    "focal_po": ({"beta": 0.5, "focus": 0.0}, (3, 1), lambda a, b: 0.5 * (a - b), LOG3),
+    "h_dpo": ({"beta": 0.5, "alpha": 0.8}, (3, 1), lambda a, b: 0.5 * (0.8 * (a - b) - 0.2 * float(REF[0] - REF[1])), LOG3),
+    "f_dpo": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (math.exp(-b) - math.exp(-a)), LOG3),
+    "chi_po": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (math.exp(a) + a - math.exp(b) - b), LOG3),
+}
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_two_answers_go_to_the_optimum_of_the_loss(name):
+    parameters, counts, score, known = MARGINS[name]
+    assert score(*ratios(name, parameters, *counts)) == pytest.approx(known, abs=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "score", "known"),
+    [
+        ({"divergence": "jensen_shannon"}, lambda a, b: math.log1p(math.exp(-b)) - math.log1p(math.exp(-a)), LOG3),
+        ({"divergence": "alpha", "alpha": 0.4}, lambda a, b: (math.exp(-0.4 * b) - math.exp(-0.4 * a)) / 0.4, LOG3),
+    ],
+)
+def test_the_other_divergences(parameters, score, known):
+    assert score(*ratios("f_dpo", {"beta": 1.0, **parameters}, 3, 1)) == pytest.approx(known, abs=3e-3)
+
+
+@pytest.mark.parametrize(("shape", "known"), [("squared", 0.5), ("savage", LOG3), ("logistic", LOG3)])
+def test_the_shapes_of_gpo(shape, known):
+    """Three to one: 2p - 1 for squares, the log odds for Savage's and the logistic loss."""
+    a, b = ratios("gpo", {"beta": 0.5, "shape": shape}, 3, 1)
+    assert 0.5 * (a - b) == pytest.approx(known, abs=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "counts", "known"),
+    [
+        ("sppo", {"beta": 1.0}, (1, 0), (0.5, -0.5)),
+        ("bco_pair", {"beta": 2.0}, (3, 1), (LOG3 / 2, -LOG3 / 2)),
+        ("nca_pair", {"beta": 2.0}, (3, 1), (math.log(1.5) / 2, -math.log(2) / 2)),
+        ("c2_dpo", {"beta": 1.0, "weight": 0.5}, (3, 1), (LOG3 / 2, -LOG3 / 2)),
+    ],
+)
+def test_the_level_of_either_answer_is_pinned_too(name, parameters, counts, known):
+    assert ratios(name, parameters, *counts) == pytest.approx(known, abs=3e-3)
+
+
+def test_cal_dpo_between_its_two_parts():
+    """b = -a, and s(-2a) = 2 weight (a - 1/2) at beta = 1: by bisection."""
+    low, high = 0.5, 2.0
+    for _ in range(60):
+        a = (low + high) / 2
+        low, high = (low, a) if 2 * 0.5 * (a - 0.5) > 1 / (1 + math.exp(2 * a)) else (a, high)
+    assert ratios("cal_dpo", {"beta": 1.0, "weight": 0.5}, 1, 0) == pytest.approx((a, -a), abs=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "reward"),
+    [
+        ("dpo_norm", {"beta": 2.0}, lambda logp: 2.0 * (logp - REF) / LENGTHS),
+        ("rainbow_po", {"beta": 2.0, "margin": 0.0, "mix": 0.25}, lambda logp: 2.0 * (logp - 0.25 * REF) / LENGTHS),
+        ("alphapo", {"beta": 2.0, "alpha": 0.25, "margin": 0.0}, lambda logp: 8.0 * (1 - torch.exp(-logp / LENGTHS / 4))),
+        ("cpo", {"beta": 0.5, "likelihood": 0.0}, lambda logp: 0.5 * logp),
+    ],
+)
+def test_all_pairs_lead_to_the_rewards(name, parameters, reward):
+    """Every pair as often as Bradley-Terry says: what the method calls an answer's reward is its level, up to a constant."""
+    found = reward(fit_fixed(build(name, **parameters), duels(), start(), steps=800).distribution().detach())
+    torch.testing.assert_close(found - found[0], LEVEL - LEVEL[0], rtol=0, atol=5e-3)
+
+
+def test_repo_stops_exactly_at_its_margin():
+    table = fit_fixed(build("repo", margin=0.7), two_answers(1, 0), start(), steps=300, rate=0.005)
+    mean = table.distribution().detach() / LENGTHS
+    assert 0.7 <= float(mean[0] - mean[1]) < 0.75, "past its margin nothing moves it but the optimizer's momentum"
+
+
+def test_apo_down_lowers_the_chosen_answer():
+    a, b = ratios("apo_down", {"beta": 0.5}, 1, 0)
+    assert b < a < 0
+
+
+def test_dpop_keeps_the_chosen_answer_where_dpo_lets_it_fall():
+    """Both answers share their first branch: pushing the worse one down takes the better one along."""
+    rows = [r for r in duels() if r.completions[0].tokens == (1, 3, 0) and r.completions[1].tokens == (1, 0)]
+    kept = fit_fixed(build("dpop"), rows, start(), steps=100).distribution().detach() - REF
+    assert kept[0] >= -1e-3
