@@ -20,7 +20,8 @@ from evenhand.runner.job import versions
 from evenhand.runner.local import cuda_devices, run
 from evenhand.runner.protocol import Outcome, Runner
 from evenhand.store.fingerprint import digest
-from evenhand.store.store import Store, locked
+from evenhand.store.locks import locked
+from evenhand.store.store import Store
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node

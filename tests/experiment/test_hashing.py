@@ -45,7 +45,7 @@ def test_a_settled_file_is_read_once(tmp_path, monkeypatch, cache):
     os.utime(path, (1, 1))
     name = file_fingerprint(path)
     assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr("evenhand.store.fingerprint._read", lambda path: pytest.fail("was read again"))
+    monkeypatch.setattr("evenhand.store.fingerprint.content_digest", lambda path: pytest.fail("was read again"))
     assert file_fingerprint(path) == name
 
 

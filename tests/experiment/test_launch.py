@@ -17,7 +17,7 @@ from evenhand.configfile.schema import load
 from evenhand.errors import UserError
 from evenhand.results.record import ArmResult, FailedStage, Results
 from evenhand.runner.local import run
-from evenhand.store.store import locked
+from evenhand.store.locks import locked
 
 
 @dataclass(frozen=True, kw_only=True)

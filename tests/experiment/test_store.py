@@ -9,10 +9,13 @@ import time
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.store.store import Store, locked
+from evenhand.store.locks import locked
+from evenhand.store.store import Store
 
 KEY, OTHER = "ab" * 16, "cd" * 16
 META = {"name": "sft", "versions": {"evenhand": "1"}}
+HUNG = 600.0
+"""Seconds after which a process is taken to hang, however busy the machine is."""
 
 
 @pytest.fixture
@@ -86,14 +89,16 @@ def test_the_meta_of_equal_work_is_equal_and_a_change_of_versions_is_told(store)
 
 def test_what_a_kill_left_half_written_is_not_part_of_the_artifact(store):
     left = store.partial(KEY)
-    (left / ".model.x1").mkdir(parents=True)
+    fail(store, KEY)
+    (left / "checkpoint").unlink()
+    (left / ".model.x1").mkdir()
     (left / ".model.x1" / "model.safetensors").write_text("half")
     (left / "generations.jsonl.77.partial").write_text("half")
     with store.open(KEY, META) as folder:
         (folder / "model").mkdir()
         (folder / "model" / ".gitattributes").write_text("whole")
     assert sorted(str(p.relative_to(store.path(KEY))) for p in store.path(KEY).rglob("*")) == [
-        "meta.json", "model", "model/.gitattributes",
+        "digests.json", "meta.json", "model", "model/.gitattributes",
     ]  # fmt: skip
 
 
@@ -154,7 +159,7 @@ def test_of_racing_processes_one_works_and_all_see_the_result(store, tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(10)
+        process.join(HUNG)
         assert process.exitcode == 0
     workers = log.read_text().split()
     assert len(workers) == 1
@@ -176,7 +181,7 @@ def test_the_lock_excludes_although_its_file_is_removed_each_time(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(20)
+        process.join(HUNG)
         assert process.exitcode == 0
     assert (tmp_path / "counter").read_text() == "200"
 

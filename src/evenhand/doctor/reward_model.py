@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +68,9 @@ def held_out_scores(patient: CheckContext) -> dict[str, Mapping[str, Sequence[fl
     run = patient.run
     for name, nodes in run.plan.reward_models.items():
         keys = [run.plan[node].key for node in nodes.values()]
-        done = next((k for k in keys if run.store.has(k)), None)
+        done = next((k for k in keys if run.store.has(k) and not run.store.damage(k)), None)
         if name not in found and done is not None:
-            found[name] = json.loads((run.store.path(done) / "scores.json").read_text())
+            found[name] = run.store.read_json(done, "scores.json")
     return found
 
 

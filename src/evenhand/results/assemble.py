@@ -33,12 +33,14 @@ def assemble(
 ) -> Results:
     """The results of whatever has finished: an arm counts with its seeds, a pair with those of both.
 
-    `errors` are those of the stages that failed or could not start, by name; folders of this machine are taken out of them.
+    `errors` are those of the stages that failed or could not start, by name; folders of this machine are taken out of them. A
+    finished artifact that is damaged counts as a stage that failed.
     """
     experiment, done = plan.experiment, RunArtifacts.read(plan, store)
     seeds, fits = done.all_seeds, Fits()
     prompts = len(done.verdicts[done.arms[0]][done.seeds(done.arms[0])[0]]["prompt_id"]) if done.arms else 0
     looked = looks(plan, out, prompts)
+    failed = {**done.damaged(), **(errors or {})}
     found = contrasts(differences(done, fits), done.baseline, looked.alpha)
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
     scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
@@ -67,7 +69,7 @@ def assemble(
         tuning=tuning(done),
         stage_warnings=of_stages(done),
         curves=curves(done),
-        failed=tuple(FailedStage(node=n, error=without_folders(e, private)) for n, e in (errors or {}).items()),
+        failed=tuple(FailedStage(node=n, error=without_folders(e, private)) for n, e in failed.items()),
         waived=waived,
         plugins=tuple(PluginUsed(name=without_folders(p.name), source=p.source.name, digest=p.digest) for p in plan.plugins),
     )

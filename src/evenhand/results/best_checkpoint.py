@@ -24,7 +24,7 @@ def selections(done: RunArtifacts) -> dict[str, dict[str, CheckpointChoice]]:
         for seed in done.seeds(arm):
             node = done.plan[done.plan.arms[arm][seed]]
             path = done.store.path(node.key) / FILE
-            if path.exists():
+            if done.has(node.name) and path.exists():
                 shared = len(_validation(done, node.name) & set(done.verdicts[arm][seed]["prompt_id"]))
                 choice = parsed(CheckpointChoice, done.load(node.name, FILE))
                 found.setdefault(arm, {})[str(seed)] = replace(choice, shared_prompts=shared)

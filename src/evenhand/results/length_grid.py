@@ -38,7 +38,7 @@ def _read(done: RunArtifacts, cells: Judged) -> JudgedSeeds:
     found: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in cells.verdicts}
     for arm, seeds in cells.verdicts.items():
         for seed, node in seeds.items():
-            if done.has(node):
+            if done.has(node) and done.has(cells.generations[arm][seed]):
                 measured = done.load(cells.generations[arm][seed], "measured.json")
                 found[arm][seed] = done.load(node, "verdicts.json") | {k: measured[k] for k in ("length", "truncated")}
     return found

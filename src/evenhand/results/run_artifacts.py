@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from evenhand.data.jsonl import read_groups
 from evenhand.plan.plan import Plan
-from evenhand.store.store import Store
+from evenhand.store.store import GLANCE, Store
 from evenhand.types import Group
 
 BySeed = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -29,8 +28,11 @@ class RunArtifacts:
     @classmethod
     def read(cls, plan: Plan, store: Store) -> RunArtifacts:
         """Everything there is by now."""
-        done = {a: [s for s, node in seeds.items() if store.has(plan[node].key)] for a, seeds in plan.verdicts.items()}
         empty = cls(plan, store, {}, {})
+        done = {
+            a: [s for s, node in seeds.items() if empty.has(node) and empty.has(plan.generations[a][s])]
+            for a, seeds in plan.verdicts.items()
+        }
         return cls(
             plan,
             store,
@@ -69,11 +71,18 @@ class RunArtifacts:
         return np.array([self.measured[arm][s]["chars"] for s in seeds], dtype=float)
 
     def has(self, node: str) -> bool:
-        return self.store.has(self.plan[node].key)
+        """Whether a node has finished and its artifact is what was made; of its large files the size is enough here."""
+        key = self.plan[node].key
+        return self.store.has(key) and not self.store.damage(key, up_to=GLANCE)
+
+    def damaged(self) -> dict[str, str]:
+        """Node -> message, of finished artifacts that are not what was made: whatever needs them is left out."""
+        found = {n.name: (n.key, self.store.damage(n.key, up_to=GLANCE)) for n in self.plan.nodes if self.store.has(n.key)}
+        return {name: self.store.damaged_words(key, why) for name, (key, why) in found.items() if why}
 
     def load(self, node: str, file: str) -> Any:
         """A JSON file of a finished node."""
-        return json.loads((self.store.path(self.plan[node].key) / file).read_text())
+        return self.store.read_json(self.plan[node].key, file)
 
     def generations(self, arm: str, seed: int) -> list[Group]:
         """One answer per held-out prompt."""

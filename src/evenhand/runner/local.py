@@ -23,10 +23,11 @@ from evenhand.runner import timings
 from evenhand.runner.job import as_job
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
+from evenhand.runner.repairs import MADE_AGAIN, Repairs
 from evenhand.runner.state import RunState, Status
 from evenhand.runner.worker import THREADS, Setting, perform, work
-from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, one_line
-from evenhand.store.store import Store
+from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, one_line
+from evenhand.store.store import Damaged, Store
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
@@ -105,13 +106,16 @@ class _Scheduler:
         self.running: dict[str, _Worker] = {}
         self.devices = cuda_devices()
         self.noted: set[str] = set()
+        self.repairs = Repairs(board, store)
 
     def run(self) -> None:
-        for cell in self.board.cells.values():
-            if self.store.has(cell.node.key):
-                self.board.set(cell.node.name, Status.CACHED)
+        damaged = [(cell.node, text) for cell in self.board.cells.values() if (text := self.repairs.look(cell))]
         self.grow()
         self.view.start(self.board)
+        for node, text in damaged:
+            self.note(node, text)
+        if old := self.repairs.unsealed:
+            self.note(old[0], f"{len(old)} artifacts were made before artifacts had digests: damage to them cannot be seen")
         try:
             if self.slots:
                 self.in_processes()
@@ -134,10 +138,12 @@ class _Scheduler:
 
             try:
                 perform(as_job(node, self.keys), self.store, self.stages, report)
+            except Damaged as error:
+                self.spoilt(node, Spoilt(error.key, error.what))
             except Exception as error:
                 self.fail(node, one_line(error))
             else:
-                self.change(node.name, Status.DONE)
+                self.done(node)
 
     def in_processes(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -171,9 +177,11 @@ class _Scheduler:
         cell = self.board.add(node)
         self.keys[node.name] = node.key
         lost = [name for name in node.inputs.values() if self.board.cells[name].status in (Status.FAILED, Status.BLOCKED)]
-        if self.store.has(node.key):
-            self.board.set(node.name, Status.CACHED)
-        elif lost:
+        if text := self.repairs.look(cell):
+            self.note(node, text)
+        if cell.status is Status.CACHED:
+            return
+        if lost:
             cell.status, cell.error = Status.BLOCKED, f"needs {lost[0]}, which failed"
 
     def next_ready(self) -> Node | None:
@@ -227,15 +235,33 @@ class _Scheduler:
         memory = " (often: out of memory; use fewer workers or smaller micro-batches)" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{memory}"
 
-    def close(self, worker: _Worker, message: Finished | Failed) -> None:
+    def close(self, worker: _Worker, message: Finished | Failed | Spoilt) -> None:
         _end(worker.process)
         worker.pipe.close()
         del self.running[worker.node.name]
         self.slots = sorted([*self.slots, worker.slot])
         if isinstance(message, Failed):
             self.fail(worker.node, message.error)
+        elif isinstance(message, Spoilt):
+            self.spoilt(worker.node, message)
         else:
-            self.change(worker.node.name, Status.DONE)
+            self.done(worker.node)
+
+    def done(self, node: Node) -> None:
+        self.change(node.name, Status.DONE)
+        if text := self.repairs.differs(node):
+            self.note(node, text)
+
+    def spoilt(self, node: Node, message: Spoilt) -> None:
+        """An input is damaged: it is made again, once, and then the node."""
+        again = self.repairs.spoilt(message.key)
+        if again is None:
+            self.fail(node, f"{message.text}, again")
+            return
+        self.change(node.name, Status.QUEUED)
+        for owner in again:
+            self.change(owner.name, Status.QUEUED)
+            self.note(owner, message.text + MADE_AGAIN)
 
     def fail(self, node: Node, error: str) -> None:
         self.change(node.name, Status.FAILED, error)

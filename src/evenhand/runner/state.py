@@ -98,7 +98,7 @@ class RunState:
         cell = self.cells[name]
         cell.status, cell.error = status, error
         if status is Status.RUNNING:
-            cell.started = self.clock()
+            cell.started, cell.ended = self.clock(), 0.0
         elif cell.started:
             cell.ended = self.clock()
         return cell

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from evenhand.plugins import Plugin, activate
 from evenhand.runner.job import Job
-from evenhand.runner.worker_protocol import Failed, Finished, Sender, one_line, relay_warnings
+from evenhand.runner.worker_protocol import Failed, Finished, Sender, Spoilt, one_line, relay_warnings
 from evenhand.stages.context import StageContext
-from evenhand.store.store import Store
+from evenhand.store.store import Damaged, Store
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that fix the number of threads of libraries loaded later."""
@@ -41,9 +41,12 @@ class Setting:
 
 
 def perform(job: Job, store: Store, stages: str, report: Callable[..., None]) -> None:
-    """Runs the node's stage in the store, unless another process just finished it."""
+    """Runs the node's stage in the store, unless another process just finished it.
+
+    Raises: Damaged where an input is not what was made.
+    """
     stage = importlib.import_module(stages).STAGES[job.kind]
-    inputs = {role: store.path(key) for role, key in job.inputs.items()}
+    inputs = {role: store.require(key) for role, key in job.inputs.items()}
     with store.open(job.key, job.meta, lambda: report(0, 0, phase="waits for another run")) as folder:
         if folder is not None:
             stage(job.spec, StageContext(seed=job.seed, inputs=inputs, out=folder, report=report))
@@ -60,6 +63,8 @@ def work(job: Job, setting: Setting, pipe: Connection) -> None:
     try:
         activate(setting.plugins)
         perform(job, Store(setting.store), setting.stages, sender.report)
+    except Damaged as error:
+        sender.send(Spoilt(error.key, error.what))
     except Exception as error:
         traceback.print_exc()
         sender.send(Failed(one_line(error)))

@@ -51,7 +51,15 @@ class Failed:
     error: str
 
 
-Message = Report | Note | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Spoilt:
+    """An input is damaged: artifact `key`, and the message about it. The stage has not begun."""
+
+    key: str
+    text: str
+
+
+Message = Report | Note | Finished | Failed | Spoilt
 
 
 class Sender:

@@ -124,7 +124,7 @@ def file_fingerprint(path: Path) -> str:
     note = _cache_folder() / f"{digest(identity)}.txt"
     if note.is_file() and len(known := note.read_text()) == 32:
         return known
-    name = _read(path)
+    name = content_digest(path)
     after = path.stat()
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     if unchanged and time.time_ns() - before.st_mtime_ns > _SETTLED_NS:
@@ -152,7 +152,8 @@ def model_fingerprint(folder: Path) -> str:
         ) from None
 
 
-def _read(path: Path) -> str:
+def content_digest(path: Path) -> str:
+    """A 32-hex-digit name of a file's bytes, read now. See `file_fingerprint` for one that is remembered."""
     hasher = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):

@@ -2,13 +2,14 @@
 
 An artifact is written in `ROOT/KEY.partial/`, which survives a kill so that a stage resumes there, and appears by one atomic
 rename. A lock file guards each key: two processes never write one artifact, and the kernel frees the lock of a dead one.
+A finished artifact carries the digests of its files; `damage`, `require` and `read_json` compare them: used is what was made.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,10 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.store import digests
+from evenhand.store.locks import held, locked
 
 META = "meta.json"
+_log = logging.getLogger(__name__)
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 _RESERVE = 64 * 2**20
+GLANCE = 64 * 2**20
+"""Bytes up to which a file is read to see whether it is whole where no stage uses it; of larger ones the size is compared."""
+
+
+class Damaged(UserError):
+    """A finished artifact is not what was made; `key` says which."""
+
+    def __init__(self, key: str, what: str, *, where: str) -> None:
+        super().__init__(what, where=where, fix="give the same command again: it is made again")
+        self.key = key
 
 
 class Store:
@@ -30,6 +44,8 @@ class Store:
     def __init__(self, root: Path | str, *, reserve: int = _RESERVE) -> None:
         self.root = Path(root).absolute()
         self.reserve = reserve
+        self._sound: set[str] = set()
+        """Keys whose bytes this process has compared: once is enough."""
 
     def path(self, key: str) -> Path:
         """Where the artifact lies (or will)."""
@@ -48,6 +64,52 @@ class Store:
     def meta(self, key: str) -> dict[str, Any]:
         """What the finished artifact was made from."""
         return json.loads((self.path(key) / META).read_text(encoding="utf-8"))
+
+    def name(self, key: str) -> str:
+        """The name of the stage that made an artifact, or is making it; empty where nobody knows any more."""
+        for folder in (self.path(key), self.partial(key)):
+            if (found := _read(folder / META)) is not None:
+                return str(found.get("name", ""))
+        return ""
+
+    def damage(self, key: str, *, up_to: int | None = None) -> str:
+        """What is wrong with a finished artifact, in words; empty where nothing is.
+
+        Its files are read once per process. One made before artifacts had digests cannot be compared, and counts as sound; of
+        files of more than `up_to` bytes the size alone is compared.
+        """
+        folder = self.path(key)
+        if key in self._sound or not digests.sealed(folder):
+            return ""
+        found = digests.damage(folder, up_to=up_to)
+        if not found and up_to is None:
+            self._sound.add(key)
+        return found
+
+    def require(self, key: str) -> Path:
+        """The folder of a finished artifact, its bytes compared.
+
+        Raises: Damaged where it is gone, or not what was made.
+        """
+        why = self.damage(key) if self.has(key) else "it is gone"
+        if why:
+            raise Damaged(key, self.damaged_words(key, why), where=str(self.root))
+        return self.path(key)
+
+    def damaged_words(self, key: str, why: str) -> str:
+        """The message on a damaged artifact."""
+        return f"artifact {key[:12]} ({self.name(key) or 'of an unknown stage'}) is damaged: {why}"
+
+    def read_json(self, key: str, file: str) -> Any:
+        """A JSON file of a finished artifact, which is what was made; the other files are not looked at.
+
+        Raises: Damaged.
+        """
+        folder = self.path(key)
+        known = key in self._sound or not digests.sealed(folder)
+        if not known and (why := digests.damage(folder, below=file)):
+            raise Damaged(key, self.damaged_words(key, why), where=str(self.root))
+        return json.loads((folder / file).read_text(encoding="utf-8"))
 
     @contextmanager
     def open(self, key: str, meta: Mapping[str, Any], waiting: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
@@ -76,6 +138,7 @@ class Store:
 
     def _finish(self, key: str) -> None:
         _remove_halves(self.partial(key))
+        digests.seal(self.partial(key))
         flush_tree(self.partial(key))
         self.partial(key).rename(self.path(key))
         flush(self.root)
@@ -83,6 +146,7 @@ class Store:
 
     def discard(self, key: str) -> None:
         """Removes an artifact and its partial folder. A reader sees it whole or not at all."""
+        self._sound.discard(key)
         with locked(self.root / f"{key}.lock"):
             for folder in (self.path(key), self.partial(key)):
                 if folder.is_dir():
@@ -104,17 +168,7 @@ class Store:
 
     def busy(self, key: str) -> bool:
         """True while some process holds the key's lock."""
-        lock = self.root / f"{key}.lock"
-        if not lock.exists():
-            return False
-        descriptor = os.open(lock, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return held(self.root / f"{key}.lock")
 
     def check_space(self, needed: int = 0) -> None:
         """Refuses to begin what the disk cannot hold; a full disk halfway costs more than a message now."""
@@ -126,41 +180,6 @@ class Store:
                 why="the disk would be full before the artifact is finished",
                 fix="free some space, or set EVENHAND_STORE (or `store:`) to a folder on another disk",
             )
-
-
-@contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds an exclusive lock on `path`, waiting for it (after a call of `waiting`); the file is removed afterwards.
-
-    Because the file is removed, a waiter may wake up holding the lock of a deleted file; it then tries again.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(descriptor, waiting)
-            if _same_file(descriptor, path):
-                try:
-                    yield
-                finally:
-                    path.unlink()
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def flush(path: Path) -> None:
@@ -189,14 +208,47 @@ def _read_only(folder: Path) -> None:
 
 
 def _begun(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Notes what the folder is being made from. One begun under other versions says so: its bytes may be of neither."""
+    """Notes what the folder is being made from. One begun under other versions says so: its bytes may be of neither.
+
+    A note that cannot be read is damage: nobody knows what else is, so the work is begun anew.
+    """
     note = folder / META
-    if note.is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))
-        if before.get("versions") != meta.get("versions"):
+    if any(folder.iterdir()):
+        before = _read(note)
+        if before is None:
+            _log.warning("%s of what was begun of %s cannot be read: it is begun anew", META, meta.get("name", folder.name))
+            _empty(folder)
+        elif before.get("versions") != meta.get("versions"):
             meta = {**meta, "begun_with": before.get("begun_with", before.get("versions"))}
+            _log.warning("%s", changed_versions(meta))
     _write_json(note, meta)
     return meta
+
+
+def changed_versions(meta: Mapping[str, Any]) -> str:
+    """In words: what an artifact was begun with and finished with, where versions changed between a stop and going on.
+
+    >>> changed_versions({"name": "sft", "begun_with": {"torch": "2.12"}, "versions": {"torch": "2.13"}})
+    'sft was begun with torch 2.12 and went on with torch 2.13: it may differ from a run with either'
+    """
+    before, now = meta.get("begun_with") or {}, meta.get("versions") or {}
+    moved = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    old, new = (", ".join(f"{name} {of.get(name, 'absent')}" for name in moved) for of in (before, now))
+    return f"{meta.get('name')} was begun with {old} and went on with {new}: it may differ from a run with either"
+
+
+def _read(note: Path) -> dict[str, Any] | None:
+    """A note as it was written; None where it is gone or no longer one."""
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

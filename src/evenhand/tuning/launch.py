@@ -13,7 +13,7 @@ from evenhand.results.files import write_json
 from evenhand.runner import local
 from evenhand.runner.state import RunState
 from evenhand.spec.experiment import Experiment
-from evenhand.store.store import locked
+from evenhand.store.locks import locked
 from evenhand.tuning.record import record
 from evenhand.tuning.study import Study, replayed
 from evenhand.tuning.write import tuned_yaml

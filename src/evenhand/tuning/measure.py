@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +34,7 @@ class TrialOutcome:
 def measured(trial: Trial, tune: Tune, nodes: Mapping[str, Node], store: Store) -> TrialOutcome:
     """A trial whose verdicts are in the store. A reward that gives no number for an answer fails the trial."""
     field = "gold" if isinstance(tune.objective, MeanReward) else "outcome"
-    rows = [_load(store, nodes[name], "verdicts.json")[field] for name in trial.verdicts.values()]
+    rows = [store.read_json(nodes[name].key, "verdicts.json")[field] for name in trial.verdicts.values()]
     table = np.array(rows, dtype=float)
     ledger = _ledger(trial, nodes, store)
     if missing := int((~np.isfinite(table)).sum()):
@@ -91,9 +89,5 @@ def behind(outcomes: Sequence[TrialOutcome], chosen: TrialOutcome) -> dict[int, 
 
 def _ledger(trial: Trial, nodes: Mapping[str, Node], store: Store) -> dict[str, float]:
     """What training cost, over all seeds; seconds stay out, since they differ from run to run."""
-    rows = [_load(store, nodes[name], "ledger.json") for name in trial.fits.values()]
+    rows = [store.read_json(nodes[name].key, "ledger.json") for name in trial.fits.values()]
     return {count: sum(row[count] for row in rows) for count in COUNTS}
-
-
-def _load(store: Store, node: Node, file: str) -> Any:
-    return json.loads((store.path(node.key) / file).read_text(encoding="utf-8"))

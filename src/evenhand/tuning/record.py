@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,7 +108,7 @@ def _validation(study: Study) -> str:
     key = next((n.key for n in study.nodes.by_name.values() if n.kind == "validation_split"), None)
     if key is None or not study.store.has(key):
         return ""
-    return json.loads((study.store.path(key) / FILE).read_text(encoding="utf-8"))["name"]
+    return study.store.read_json(key, FILE)["name"]
 
 
 def _optuna(sampler: str) -> dict[str, str]:

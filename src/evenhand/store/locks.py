@@ -1,0 +1,95 @@
+"""Locks by files: the kernel frees those of a dead process, so a lock file that nobody holds locks nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds an exclusive lock on `path`, waiting for it (after a call of `waiting`); the file is removed afterwards.
+
+    Because the file is removed, a waiter may wake up holding the lock of a deleted file; it then tries again.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor, waiting)
+            if _same_file(descriptor, path):
+                _sign(descriptor)
+                try:
+                    yield
+                finally:
+                    path.unlink()
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, waiting: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _sign(descriptor: int) -> None:
+    """Who holds it, for people; a full disk takes nothing but that from a lock."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def held(path: Path) -> bool:
+    """True while some process holds the lock `path`."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock, or held it when it died: "process N on HOST"; empty where it did not say."""
+    try:
+        number, host = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return f"process {number} on {host}"
+
+
+def remove_stale(path: Path) -> bool:
+    """Removes a lock file that nobody holds; whether it did."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stale = _same_file(descriptor, path)
+        if stale:
+            path.unlink()
+        return stale
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
