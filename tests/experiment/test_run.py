@@ -43,9 +43,9 @@ class Watch:
     def stop(self) -> None: ...
 
 
-def go(nodes, out, **named):
+def go(nodes, out, *, store=None, **named):
     view = Watch()
-    outcome = run(nodes, Store(out / "store"), out, stages="fake_stages", view=view, **{"workers": 2, **named})
+    outcome = run(nodes, Store(store or out / "store"), out, stages="fake_stages", view=view, **{"workers": 2, **named})
     return outcome, view
 
 

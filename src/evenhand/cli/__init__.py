@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 import evenhand
-from evenhand.cli import data, doctor, evaluate, experiments, export, inference, info, judge, label, statistics, synthesize, tune
+from evenhand.cli import (
+    data,
+    doctor,
+    evaluate,
+    experiments,
+    export,
+    inference,
+    info,
+    judge,
+    label,
+    statistics,
+    store,
+    synthesize,
+    tune,
+)
 from evenhand.display import shown
 from evenhand.errors import UserError
 
@@ -48,6 +62,7 @@ for _command in synthesize.COMMANDS:
     data.app.command()(_command)
 app.add_typer(data.app)
 app.add_typer(statistics.app)
+app.add_typer(store.app)
 
 
 def main() -> None:

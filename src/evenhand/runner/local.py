@@ -27,6 +27,7 @@ from evenhand.runner.repairs import MADE_AGAIN, Repairs
 from evenhand.runner.state import RunState, Status
 from evenhand.runner.worker import THREADS, Setting, perform, work
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, one_line
+from evenhand.store import runs
 from evenhand.store.store import Damaged, Store
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class _Scheduler:
         self.repairs = Repairs(board, store)
 
     def run(self) -> None:
+        self.store.root.mkdir(parents=True, exist_ok=True)
+        runs.remember(self.store, self.out, self.keys)
         damaged = [(cell.node, text) for cell in self.board.cells.values() if (text := self.repairs.look(cell))]
         self.grow()
         self.view.start(self.board)
@@ -171,6 +174,8 @@ class _Scheduler:
             for node in self.more(self.board):
                 self.add(node)
                 grown = True
+        if grown:
+            runs.remember(self.store, self.out, self.keys)
         return grown
 
     def add(self, node: Node) -> None:

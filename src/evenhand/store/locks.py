@@ -78,11 +78,11 @@ def holder(path: Path) -> str:
 
 
 def remove_stale(path: Path) -> bool:
-    """Removes a lock file that nobody holds; whether it did."""
+    """Removes a lock file that nobody holds; False where somebody does."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
-        return False
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stale = _same_file(descriptor, path)

@@ -68,7 +68,7 @@ class Store:
     def name(self, key: str) -> str:
         """The name of the stage that made an artifact, or is making it; empty where nobody knows any more."""
         for folder in (self.path(key), self.partial(key)):
-            if (found := _read(folder / META)) is not None:
+            if (found := read_note(folder)) is not None:
                 return str(found.get("name", ""))
         return ""
 
@@ -148,12 +148,13 @@ class Store:
         """Removes an artifact and its partial folder. A reader sees it whole or not at all."""
         self._sound.discard(key)
         with locked(self.root / f"{key}.lock"):
-            for folder in (self.path(key), self.partial(key)):
-                if folder.is_dir():
-                    grave = folder.with_name(f"{folder.name}.trash")
-                    shutil.rmtree(grave, ignore_errors=True)  # left over from an earlier kill
-                    folder.rename(grave)
-                    shutil.rmtree(grave)
+            _bury(self.path(key))
+            _bury(self.partial(key))
+
+    def give_up(self, key: str) -> None:
+        """Removes what was begun of an artifact, so that its stage begins anew."""
+        with locked(self.root / f"{key}.lock"):
+            _bury(self.partial(key))
 
     def gc(self, keep: Collection[str]) -> list[str]:
         """Removes every artifact and partial folder but those of `keep` and those being written; returns their keys."""
@@ -180,6 +181,14 @@ class Store:
                 why="the disk would be full before the artifact is finished",
                 fix="free some space, or set EVENHAND_STORE (or `store:`) to a folder on another disk",
             )
+
+
+def _bury(folder: Path) -> None:
+    if folder.is_dir():
+        grave = folder.with_name(f"{folder.name}.trash")
+        shutil.rmtree(grave, ignore_errors=True)  # left over from an earlier kill
+        folder.rename(grave)
+        shutil.rmtree(grave)
 
 
 def flush(path: Path) -> None:
@@ -214,7 +223,7 @@ def _begun(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     note = folder / META
     if any(folder.iterdir()):
-        before = _read(note)
+        before = read_note(folder)
         if before is None:
             _log.warning("%s of what was begun of %s cannot be read: it is begun anew", META, meta.get("name", folder.name))
             _empty(folder)
@@ -237,10 +246,10 @@ def changed_versions(meta: Mapping[str, Any]) -> str:
     return f"{meta.get('name')} was begun with {old} and went on with {new}: it may differ from a run with either"
 
 
-def _read(note: Path) -> dict[str, Any] | None:
-    """A note as it was written; None where it is gone or no longer one."""
+def read_note(folder: Path) -> dict[str, Any] | None:
+    """What an artifact, finished or begun, is made from; None where the note is gone or no longer one."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = json.loads((folder / META).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -1,8 +1,14 @@
-"""Checkpoints that make a killed run end with the bytes of an uninterrupted one."""
+"""Checkpoints that make a killed run end with the bytes of an uninterrupted one.
+
+A checkpoint carries the digests of its files and of what the logs held at its step. One that is damaged, or whose logs are, is
+dropped with a note: training goes on from the one before, or from its beginning, and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,9 +18,14 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from evenhand.store import digests
+from evenhand.store.store import flush
 from evenhand.train.optim import AdamW
 
 FOLDER = "checkpoint"
+LOGS = "logs.json"
+"""What the logs beside the checkpoint held at its step: file -> (bytes, digest)."""
+_log = logging.getLogger(__name__)
 
 
 def save(
@@ -39,6 +50,9 @@ def save(
     for name, tensors_of in (more or {}).items():
         _save_tensors(tensors_of, partial / f"{name}.safetensors")
     _write(partial / "state.json", json.dumps({"step": step, **state}))
+    _write(partial / LOGS, json.dumps({log.name: _mark(log) for log in sorted(out.glob("*.jsonl"))}))
+    digests.seal(partial)
+    flush(partial / digests.NAME)
     partial.rename(new)
     for old in out.glob(f"{FOLDER}-*"):
         if old != new:
@@ -57,8 +71,28 @@ def tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def latest(out: Path) -> Path | None:
-    """The newest whole checkpoint in a stage's folder."""
-    return max(out.glob(f"{FOLDER}-*"), default=None)
+    """The newest sound checkpoint in a stage's folder; damaged ones are removed, and said."""
+    for folder in sorted(out.glob(f"{FOLDER}-*"), reverse=True):
+        if not (why := damage(folder)):
+            return folder
+        _log.warning(
+            "%s is damaged (%s): it is dropped; training goes on from the checkpoint before, or from its beginning",
+            folder.name,
+            why,
+        )
+        shutil.rmtree(folder)
+    return None
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a checkpoint or with the logs it goes on from, in words; empty where nothing is."""
+    if why := digests.damage(folder):
+        return why
+    if json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"] != int(folder.name.removeprefix(f"{FOLDER}-")):
+        return "it is not of the step in its name"
+    marks = json.loads((folder / LOGS).read_text(encoding="utf-8"))
+    changed = [name for name, mark in marks.items() if _mark(folder.parent / name, mark[0]) != mark]
+    return f"{changed[0]} is not what it was at that step" if changed else ""
 
 
 def load(folder: Path, *, model: nn.Module, optimizer: AdamW) -> dict[str, Any]:
@@ -83,6 +117,16 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         os.fsync(f.fileno())
 
 
+def _mark(log: Path, size: int | None = None) -> list[int | str]:
+    """[bytes, digest] of a log, or of its first `size` bytes, after it has reached the disk."""
+    if not log.exists():
+        return [-1, ""]
+    flush(log)
+    with open(log, "rb") as file:
+        data = file.read() if size is None else file.read(size)
+    return [len(data), hashlib.blake2b(data, digest_size=16).hexdigest()]
+
+
 def _write(path: Path, text: str) -> None:
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
@@ -96,12 +140,11 @@ class Log:
     def __init__(self, path: Path, *, resume_step: int) -> None:
         self.path = path
         kept = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").split("\n"):  # splitlines would also cut at U+2028 in a sample
-                row = _whole(line)
-                if row is None or row["step"] > resume_step:
-                    break
-                kept.append(line)
+        for line in path.read_bytes().split(b"\n") if path.exists() else ():  # splitlines would also cut at U+2028 in a sample
+            step = _step(line)
+            if step is None or step > resume_step:
+                break
+            kept.append(line.decode())
         partial = path.with_name(f"{path.name}.partial")  # a kill while it is cut must not cost the rows that stay
         _write(partial, "".join(line + "\n" for line in kept))
         partial.replace(path)
@@ -111,9 +154,9 @@ class Log:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _whole(line: str) -> dict | None:
-    """A parsed line, or None for one that a kill cut short."""
+def _step(line: bytes) -> int | None:
+    """The step of a line, or None for one that a kill cut short, in the middle of a character perhaps."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        return json.loads(line)["step"]
+    except (ValueError, LookupError, TypeError):
         return None

@@ -1,0 +1,189 @@
+"""`evenhand store`: what lies in a store, whether it is what was made, and what of it may go."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evenhand.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evenhand.store.prune import Candidate
+    from evenhand.store.store import Store
+    from evenhand.store.survey import Entry, Survey
+
+app = typer.Typer(name="store", help="What runs share: list it, verify it, and remove what nobody uses.", no_args_is_help=True)
+Where = Annotated[
+    Path | None, typer.Argument(metavar="[DIR]", help="A run directory or a store (default: the one of EVENHAND_STORE).")
+]
+DAMAGED = 3
+
+
+@app.command(name="list")
+def list_(where: Where = None) -> None:
+    """Every artifact with its state, size and users; what the runs share, and the disk it takes."""
+    from rich.console import Console
+
+    from evenhand.store.survey import survey
+
+    store, run = _opened(where)
+    found = survey(store)
+    console = Console() if Console().is_terminal or "COLUMNS" in os.environ else Console(width=160)
+    entries = [e for e in found.entries if run is None or run in e.runs] if _registered(found, run) else list(found.entries)
+    console.print(_entries_table(entries))
+    for line in [*_summary(found), *_run_lines(found, run)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(where: Where = None) -> None:
+    """Read every finished artifact and compare it with what was made. Exit code 3 where one is damaged."""
+    from evenhand.display import shown
+    from evenhand.store import digests
+    from evenhand.store.survey import State, survey
+
+    store, _ = _opened(where)
+    finished = [e for e in survey(store).entries if e.state is State.FINISHED]
+    plain = [e for e in finished if not digests.sealed(e.folder)]
+    damaged = {e.key: why for e in finished if (why := store.damage(e.key))}
+    for key, why in damaged.items():
+        print(shown(store.damaged_words(key, why)))
+    print(f"{len(finished) - len(damaged) - len(plain)} of {len(finished)} finished artifacts are what was made", end="")
+    print(f"; {len(plain)} were made before artifacts had digests: nobody can say" if plain else "")
+    if damaged:
+        print(f"{len(damaged)} damaged: the next `evenhand run` that needs one makes it again")
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def prune(
+    where: Where = None,
+    unused: Annotated[bool, typer.Option("--unused", help="Also finished artifacts that no known run uses.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Also half-finished ones that a run wants: they begin anew.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only show it.")] = False,
+) -> None:
+    """Leftovers of kills, half-finished artifacts that no run wants, locks that nobody holds: show them, or remove them."""
+    from rich.console import Console
+
+    from evenhand.store.prune import candidates, remove
+    from evenhand.store.survey import survey
+
+    store, _ = _opened(where)
+    found = survey(store)
+    if unused and not found.runs:
+        raise UserError(
+            "no run is known to use this store", where=str(store.root), why="every artifact would count as unused",
+            fix="give the command of each run once more (`evenhand run ...`), or remove the folder by hand",
+        )  # fmt: skip
+    chosen = candidates(found, unused=unused, half=half)
+    if not chosen:
+        print("There is nothing to remove.")
+        return
+    left = remove(found, chosen) if yes else []
+    Console(width=None if Console().is_terminal or "COLUMNS" in os.environ else 160).print(_candidates_table(chosen))
+    freed = readable(sum(c.size for c in chosen if c not in left))
+    print(f"Removed; {freed} are free again." if yes else f"Nothing was removed: with --yes, {freed} would be free again.")
+    if left:
+        print(f"{len(left)} could not go: a process has begun to write there.")
+
+
+def readable(size: int) -> str:
+    """Bytes for a person.
+
+    >>> readable(999), readable(123_456), readable(5_400_000_000)
+    ('999 B', '123.5 kB', '5.4 GB')
+    """
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
+
+
+def _opened(where: Path | None) -> tuple[Store, Path | None]:
+    """The store that is meant, and the run directory if one was named."""
+    from evenhand.store.store import Store
+
+    if where is None:
+        if not (given := os.environ.get("EVENHAND_STORE")):
+            raise UserError("which store?", fix="name a run directory or a store, or set EVENHAND_STORE")
+        where = Path(given)
+    if not where.is_dir():
+        raise UserError("there is no such folder", where=str(where), fix="name a run directory or a store")
+    record = where / "experiment.json"
+    if record.is_file():
+        try:
+            return Store(where / json.loads(record.read_text(encoding="utf-8"))["store"]), where.resolve()
+        except (ValueError, KeyError, TypeError):
+            raise UserError("this file cannot be read", where=str(record), fix="name the store itself") from None
+    return (Store(where / "store"), where.resolve()) if (where / "store").is_dir() else (Store(where), None)
+
+
+def _registered(found: Survey, run: Path | None) -> bool:
+    return any(known.folder == run for known in found.runs)
+
+
+def _entries_table(entries: list[Entry]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, title=f"{len(entries)} artifacts", title_justify="left")
+    for column in ("artifact", "kind", "state", "size", "runs", "used by", "key"):
+        table.add_column(column, no_wrap=True, justify="right" if column in ("size", "runs", "used by") else "left")
+    for e in sorted(entries, key=lambda e: (e.name, e.key, e.state)):
+        state = f"{e.state} by {e.holder}" if e.holder else str(e.state)
+        cells = (e.name or "?", e.kind, state, readable(e.size), str(len(e.runs)), str(e.used_by or ""), e.key[:8])
+        table.add_row(*(Text(cell, "" if e.runs else "dim") for cell in cells))
+    return table
+
+
+def _summary(found: Survey) -> list[str]:
+    lines = [f"{found.store.root}: {readable(found.size)}"]
+    lines += [f"  {name}: {readable(size)}" for name, size in found.other.items()]
+    lines += [
+        f"lock {lock.path.name[:8]}: nobody holds it ({lock.holder or 'no name left'})" for lock in found.locks if lock.stale
+    ]
+    lines += [f"run {run.folder} is gone: what it alone used has no user" for run in found.gone]
+    unused = [e for e in found.entries if not e.runs]
+    if unused and found.runs:
+        size = readable(sum(e.size for e in unused))
+        lines.append(f"{len(unused)} artifacts ({size}) are used by no known run (dim above): `evenhand store prune --unused`")
+    return lines
+
+
+def _run_lines(found: Survey, run: Path | None) -> list[str]:
+    """What each run takes, what of it others use too, and what its own folder adds (hard links add nothing)."""
+    from evenhand.store.survey import inodes, size_of
+
+    lines, ours = [], inodes(found.store.root)
+    for known in found.runs:
+        if run is not None and known.folder != run:
+            continue
+        mine = [e for e in found.entries if known.folder in e.runs]
+        shared = [e for e in mine if len(e.runs) > 1]
+        others = sorted({r.name for e in shared for r in e.runs if r != known.folder})
+        lines.append(
+            f"run {known.folder}: {len(mine)} artifacts, {readable(sum(e.size for e in mine))}; its folder adds "
+            f"{readable(size_of(known.folder, but=ours))}"
+        )
+        if shared:
+            lines.append(f"  {len(shared)} of them ({readable(sum(e.size for e in shared))}) are shared with {', '.join(others)}")
+    return lines
+
+
+def _candidates_table(chosen: list[Candidate]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None)
+    for column in ("artifact", "what", "size", "why"):
+        table.add_column(column, no_wrap=column != "why", justify="right" if column == "size" else "left")
+    for c in chosen:
+        name = (c.entry.name or "?") if c.entry is not None else ""
+        table.add_row(*map(Text, (name, c.path.name[:16], readable(c.size) if c.entry else "", c.why)))
+    return table
