@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -54,6 +55,11 @@ DAMAGE = {
     "deleted": (lambda f: (f / "metrics.jsonl").unlink(), "metrics.jsonl is missing"),
     "note": (lambda f: writable(f / "meta.json").write_text(""), "meta.json has 0 bytes"),
     "added": (lambda f: (f / "model/model-2.safetensors").write_text("x"), "model/model-2.safetensors was added since"),
+    "digests deleted": (lambda f: (f / digests.NAME).unlink(), "digests.json cannot be read"),
+    "digests and note deleted": (
+        lambda f: [(f / n).unlink() for n in (digests.NAME, "meta.json")],
+        "digests.json cannot be read",
+    ),
     "digests emptied": (lambda f: writable(f / digests.NAME).write_text(""), "digests.json cannot be read"),
     "digests of other kind": (lambda f: writable(f / digests.NAME).write_text('{"files": [1]}'), "digests.json cannot be read"),
     "digests flipped": (
@@ -112,9 +118,17 @@ def test_equal_artifacts_have_equal_digests(store, tmp_path):
     assert (other.path(KEY) / digests.NAME).read_bytes() == (store.path(KEY) / digests.NAME).read_bytes()
 
 
-def test_an_artifact_without_digests_counts_as_sound(store):
-    (store.path(KEY) / digests.NAME).unlink()
+def as_of_before(store, key):
+    """The artifact as it was made before artifacts had digests."""
+    (store.path(key) / digests.NAME).unlink()
+    writable(store.path(key) / "meta.json").write_text(json.dumps(store.meta(key)))
+
+
+def test_an_artifact_from_before_there_were_digests_counts_as_sound(store):
+    as_of_before(store, KEY)
+    assert store.unsealed(KEY)
     assert store.damage(KEY) == ""
+    assert store.meta(KEY) == META
 
 
 # --- work that was begun ---------------------------------------------------------------------------------------------
@@ -216,7 +230,7 @@ def test_artifacts_without_digests_are_used_and_said_once(tmp_path):
     nodes, store = chain_plan("", 0), Store(tmp_path / "store")
     go(nodes, tmp_path)
     for node in nodes.nodes:
-        (store.path(node.key) / digests.NAME).unlink()
+        as_of_before(store, node.key)
     outcome, view = go(nodes, tmp_path)
     assert set(outcome.status.values()) == {Status.CACHED}
     assert view.notes == ["3 artifacts were made before artifacts had digests: damage to them cannot be seen"]

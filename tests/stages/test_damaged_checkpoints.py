@@ -146,3 +146,17 @@ def test_latest_removes_what_is_damaged(tmp_path):
     (tmp_path / "checkpoint-00000004").mkdir()
     assert checkpoint.latest(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_killed_while_it_tidied_up_is_not_finished_with_damage(graph, tmp_path, caplog):
+    """The ledger is the last file: all the rest was there, and one bit of it is another one now."""
+    out, whole = tmp_path / "out", graph.folder / ARM
+    shutil.copytree(whole, out)
+    flip(out / "model" / "model.safetensors")
+    graph.run(ARM, out)
+    said = [r.message for r in caplog.records if "damaged" in r.message]
+    assert said == [
+        "what training had written before it was stopped is damaged (model/model.safetensors has other bytes than when it was "
+        "finished): it is written again"
+    ]
+    assert [name for name in KEPT if (out / name).read_bytes() != (whole / name).read_bytes()] == []

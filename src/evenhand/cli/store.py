@@ -45,12 +45,11 @@ def list_(where: Where = None) -> None:
 def verify(where: Where = None) -> None:
     """Read every finished artifact and compare it with what was made. Exit code 3 where one is damaged."""
     from evenhand.display import shown
-    from evenhand.store import digests
     from evenhand.store.survey import State, survey
 
     store, _ = _opened(where)
     finished = [e for e in survey(store).entries if e.state is State.FINISHED]
-    plain = [e for e in finished if not digests.sealed(e.folder)]
+    plain = [e for e in finished if store.unsealed(e.key)]
     damaged = {e.key: why for e in finished if (why := store.damage(e.key))}
     for key, why in damaged.items():
         print(shown(store.damaged_words(key, why)))

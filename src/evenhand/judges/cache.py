@@ -7,6 +7,7 @@ nothing. What is no answer (a server's error page, a question that was too long)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -19,6 +20,8 @@ from typing import Any
 from evenhand.errors import UserError
 from evenhand.judges.chat import Chat, Reply, Request
 
+DIGEST = "digest"
+"""Of all else in a line; lines of older files have none."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ class Cache:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         row = {"key": key, **about, **reply.to_json(), "time": round(time.time(), 3)}
+        row = {**row, DIGEST: _digest(row)}
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(descriptor).st_size
@@ -55,9 +59,14 @@ class Cache:
             os.close(descriptor)
 
 
+def _digest(row: Mapping[str, Any]) -> str:
+    """A name of a line's content; in ASCII, since what servers send may hold halves of characters."""
+    return hashlib.blake2b(json.dumps(row, sort_keys=True, ensure_ascii=True).encode(), digest_size=8).hexdigest()
+
+
 def _read(path: Path) -> Iterator[tuple[str, Reply]]:
-    """The replies of a file. Lines that are none (the torn line of a killed process) are counted: their questions are asked
-    again."""
+    """The replies of a file. Lines that are none (the torn line of a killed process), or not what was written, are counted: their
+    questions are asked again."""
     spoilt = 0
     with path.open("rb") as file:
         for line in file:
@@ -65,11 +74,13 @@ def _read(path: Path) -> Iterator[tuple[str, Reply]]:
                 continue
             try:
                 row = json.loads(line)
+                if row.pop(DIGEST, None) not in (None, _digest(row)):
+                    raise ValueError("a bit of the line has changed")
                 key = row["key"]
                 reply = Reply.from_json(row)
                 if not isinstance(key, str):
                     raise TypeError("a key is a text")
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 spoilt += 1
                 continue
             yield key, reply

@@ -35,7 +35,7 @@ class Repairs:
             return ""
         if not (why := self.store.damage(key, up_to=GLANCE)):
             self.board.set(cell.node.name, Status.CACHED)
-            self.unsealed += [] if digests.sealed(self.store.path(key)) else [cell.node]
+            self.unsealed += [cell.node] if self.store.unsealed(key) else []
             return ""
         text = self.store.damaged_words(key, why)
         self._throw_away(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from evenhand.stages.common import REWARD, begin, build_reward, in_precision, mo
 from evenhand.stages.context import StageContext
 from evenhand.stages.resume import Saved, Training
 from evenhand.stages.training_run import FitSpec, TrainingRun
+from evenhand.store import digests
 from evenhand.train import checkpoint, loop
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
@@ -28,19 +30,25 @@ from evenhand.train.policies import INITIAL_POLICY
 __all__ = ["FitSpec", "from_scratch", "open_run", "run"]
 
 LEDGER = "ledger.json"
+APART = ("meta.json", checkpoint.FOLDER, LEDGER)
+"""Not compared where a stage was killed while it tidied up: the store's note, what is to be removed, the ledger, written last."""
 NORMALISED = 500
 """Groups a reward model's scale is taken from."""
 Done = tuple[int, dict[str, float]]
 """Steps done, and the metrics of the last."""
 Watch = Callable[[int], dict[str, float]]
+_log = logging.getLogger(__name__)
 
 
 def run(spec: FitSpec, context: StageContext) -> None:
     """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl, warnings.json and ledger.json."""
     out = context.out
     if (out / LEDGER).exists():  # killed while it tidied up: all the rest is there, the checkpoints may be halves
-        checkpoint.remove(out)
-        return
+        if not (why := digests.damage(out, but=APART) if digests.sealed(out) else ""):
+            checkpoint.remove(out)
+            return
+        _log.warning("what training had written before it was stopped is damaged (%s): it is written again", why)
+        (out / LEDGER).unlink()
     device, saved = begin(spec.setup.compute), Saved.newest(out)
     ledger = saved.ledger
     with ledger.phase("load"):
@@ -120,6 +128,7 @@ def finish(run: TrainingRun, out: Path) -> None:
             normalise(run, run.model, out / "model")
         if run.method.implied_reward is not None:
             write_json(out / REWARD, run.method.implied_reward)
+    digests.seal(out, but=APART)
     write_json(out / LEDGER, run.ledger.closed())
     checkpoint.remove(out)
 

@@ -18,9 +18,12 @@ Recorded = Mapping[str, tuple[int, str]]
 """File, as a path relative to its folder -> (bytes, digest)."""
 
 
-def seal(folder: Path) -> None:
-    """Writes the digests of all files below `folder` beside them. The same files give the same bytes on any machine."""
-    found = {name: [(folder / name).stat().st_size, content_digest(folder / name)] for name in _files(folder)}
+def seal(folder: Path, *, but: tuple[str, ...] = ()) -> None:
+    """Writes the digests of all files below `folder` beside them. The same files give the same bytes on any machine.
+
+    Files whose names begin like one of `but` are left out.
+    """
+    found = {name: [(folder / name).stat().st_size, content_digest(folder / name)] for name in _files(folder, but)}
     partial = folder / f"{NAME}.partial"
     partial.write_text(json.dumps({"files": found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(folder / NAME)
@@ -40,17 +43,18 @@ def recorded(folder: Path) -> Recorded:
         return {}
 
 
-def damage(folder: Path, *, up_to: int | None = None, below: str = "") -> str:
+def damage(folder: Path, *, up_to: int | None = None, below: str = "", but: tuple[str, ...] = ()) -> str:
     """The first difference from what the folder held, in words; empty where there is none.
 
-    Of files of more than `up_to` bytes the size alone is compared; `below` is how the names of those begin that are looked at.
+    Of files of more than `up_to` bytes the size alone is compared; `below` is how the names of those begin that are looked at,
+    `but` how those do that are not.
     """
     known = recorded(folder)
     if not known:
         return f"{NAME} cannot be read"
     chosen = {name: of for name, of in known.items() if name.startswith(below)}
     return next(filter(None, (_difference(folder, name, *of, up_to) for name, of in chosen.items())), "") or _strange(
-        {name for name in _files(folder) if name.startswith(below)} - known.keys()
+        {name for name in _files(folder, but) if name.startswith(below)} - known.keys()
     )
 
 
@@ -71,6 +75,7 @@ def _strange(names: set[str]) -> str:
     return f"{visible[0]} was added since it was finished" if visible else ""
 
 
-def _files(folder: Path) -> list[str]:
+def _files(folder: Path, but: tuple[str, ...] = ()) -> list[str]:
     found = (Path(parent, file) for parent, _, files in os.walk(folder) for file in files)
-    return sorted(name for path in found if (name := path.relative_to(folder).as_posix()) not in (NAME, f"{NAME}.partial"))
+    names = (path.relative_to(folder).as_posix() for path in found)
+    return sorted(name for name in names if name not in (NAME, f"{NAME}.partial") and not name.startswith(but or (NAME,)))

@@ -24,6 +24,8 @@ from evenhand.store.locks import held, locked
 
 META = "meta.json"
 _log = logging.getLogger(__name__)
+SEALED = "digests"
+"""In the note of an artifact that was given digests: without them it is damaged."""
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 _RESERVE = 64 * 2**20
 GLANCE = 64 * 2**20
@@ -63,7 +65,8 @@ class Store:
 
     def meta(self, key: str) -> dict[str, Any]:
         """What the finished artifact was made from."""
-        return json.loads((self.path(key) / META).read_text(encoding="utf-8"))
+        found = json.loads((self.path(key) / META).read_text(encoding="utf-8"))
+        return {name: value for name, value in found.items() if name != SEALED}
 
     def name(self, key: str) -> str:
         """The name of the stage that made an artifact, or is making it; empty where nobody knows any more."""
@@ -78,13 +81,17 @@ class Store:
         Its files are read once per process. One made before artifacts had digests cannot be compared, and counts as sound; of
         files of more than `up_to` bytes the size alone is compared.
         """
-        folder = self.path(key)
-        if key in self._sound or not digests.sealed(folder):
+        if key in self._sound or self.unsealed(key):
             return ""
-        found = digests.damage(folder, up_to=up_to)
+        found = digests.damage(self.path(key), up_to=up_to)
         if not found and up_to is None:
             self._sound.add(key)
         return found
+
+    def unsealed(self, key: str) -> bool:
+        """Whether an artifact was made before artifacts had digests."""
+        folder = self.path(key)
+        return not digests.sealed(folder) and SEALED not in (read_note(folder) or {SEALED: True})
 
     def require(self, key: str) -> Path:
         """The folder of a finished artifact, its bytes compared.
@@ -106,7 +113,7 @@ class Store:
         Raises: Damaged.
         """
         folder = self.path(key)
-        known = key in self._sound or not digests.sealed(folder)
+        known = key in self._sound or self.unsealed(key)
         if not known and (why := digests.damage(folder, below=file)):
             raise Damaged(key, self.damaged_words(key, why), where=str(self.root))
         return json.loads((folder / file).read_text(encoding="utf-8"))
@@ -133,7 +140,7 @@ class Store:
             except BaseException:
                 _remove_if_empty(folder)
                 raise
-            _write_json(folder / META, meta)  # again: a stage may have emptied its folder
+            _write_json(folder / META, {**meta, SEALED: True})  # again: a stage may have emptied its folder
             self._finish(key)
 
     def _finish(self, key: str) -> None:

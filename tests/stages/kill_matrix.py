@@ -1,0 +1,281 @@
+"""Kills without end: a run with worker processes is killed at states of its store and started again until it is whole.
+
+    python -m tests.stages.kill_matrix --kills 200 --out figures.json
+
+Every kind of method that keeps something of its own in a checkpoint is an arm, adapters among them. A kill is a SIGKILL: of the
+worker that writes an artifact, after a number of changes in its folder that is drawn, or of the run with all of its workers.
+Between two starts a file is damaged now and then: a bit of it flipped, its end cut off, or all of it gone. What a whole run has
+written is then compared with what one without kills wrote, byte by byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from evenhand.errors import UserError
+from evenhand.results.files import write_json
+
+EXPERIMENT = """
+name: killed
+baseline: sft
+data:
+  world: quickstart
+  sizes: {demonstrations: 24, preferences: 24, prompts: 24, heldout_preferences: 8}
+model:
+  pretrain: {documents: 64, train: {steps: 4, prompts_per_step: 8, learning_rate: 3.0e-3, checkpoint_every: 1}}
+lengths: {prompt: 32, completion: 8}
+sft: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1}}
+reward_models:
+  rm: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1, adapter: {rank: 4}}}
+train:
+  {steps: 4, prompts_per_step: 3, learning_rate: 1.0e-3, schedule: constant, checkpoint_every: 1, sample_every: 2}
+arms:
+  sft: {method: start}
+  dpo: {method: dpo, train: {evaluate_every: 2}}
+  dpo-adapter: {method: dpo, train: {adapter: {rank: 4}}}
+  kto: {method: kto, train: {adapter: {rank: 4, modules_to_save: [embed_tokens]}}}
+  rloo: {method: rloo, reward: rm, completions_per_prompt: 2}
+  grpo-adapter: {method: grpo, reward: rm, completions_per_prompt: 2, updates: 2, train: {adapter: {rank: 4}}}
+  critic: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, critic: separate}
+  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validate_every: 2, validation_prompts: 4}}
+  rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
+evaluation: {prompts: 6}
+judge: {reward: gold, self_test: 0}
+runtime: {workers: 2, threads: 1}
+"""
+COMPARED = (
+    "*.safetensors", "adapter_config.json", "metrics.jsonl", "samples.jsonl", "selection.json", "generations.jsonl",
+    "verdicts.json", "scores.json", "measured.json",
+)  # fmt: skip
+LOOK = 0.02
+"""Seconds between two looks at the store. A kill follows a change that was seen, never a time."""
+_CHANCES = {"whole run": 0.06, "damage": 0.6}
+
+
+@dataclass
+class Figures:
+    """What was done, and what came of it. `differing` names the files with other bytes."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    """By what was killed: a worker, by the stage it was at, or the whole run."""
+    damaged: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    """Runs that became whole."""
+    starts: int = 0
+    files: int = 0
+    weights: int = 0
+    adapters: int = 0
+    differing: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def killed(self) -> int:
+        return sum(self.kills.values())
+
+
+class Killer:
+    """Runs one experiment in one folder until it is whole, with kills on the way."""
+
+    def __init__(self, folder: Path, dice: random.Random, figures: Figures, wanted: int) -> None:
+        self.folder, self.dice, self.figures, self.wanted = folder, dice, figures, wanted
+        self.out = folder / "run"
+        (folder / "killed.yaml").write_text(EXPERIMENT)
+
+    @property
+    def enough(self) -> bool:
+        return self.figures.killed >= self.wanted
+
+    def until_whole(self) -> None:
+        while True:
+            code = self.once()
+            if code == 0 and (self.enough or not self.damage()):
+                return
+            if code not in (0, 3, -signal.SIGKILL):
+                raise RuntimeError(f"the run ended with code {code}:\n{(self.folder / 'said').read_text()[-4000:]}")
+            if code != 0 and not self.enough:
+                self.damage()
+
+    def once(self) -> int:
+        """One start of the run, to its end or its kill."""
+        self.figures.starts += 1
+        with open(self.folder / "said", "a") as said:
+            command = [sys.executable, "-m", "evenhand.cli", "run", str(self.folder / "killed.yaml"), "--out", str(self.out)]
+            run = subprocess.Popen([*command, "--unchecked"], stdout=said, stderr=said, start_new_session=True)
+        watched: dict[str, Watched] = {}
+        while run.poll() is None:
+            if not self.enough:
+                self.look(run, watched)
+            time.sleep(LOOK)
+        return run.returncode
+
+    def look(self, run: subprocess.Popen[bytes], watched: dict[str, Watched]) -> None:
+        """Kills the writers whose time has come: those whose folders have changed as often as was drawn for them."""
+        for lock in self.store_paths("*.lock"):
+            key = lock.name.removesuffix(".lock")
+            seen = watched.get(key)
+            if seen is None:
+                seen = watched[key] = Watched(self.out / "store" / f"{key}.partial", self.dice.choice((0, 1, 2, 4, 7, 11, 99)))
+            if not seen.due():
+                continue
+            watched[key] = Watched(seen.folder, 10**9)
+            if self.dice.random() < _CHANCES["whole run"]:
+                os.killpg(run.pid, signal.SIGKILL)
+                self.figures.kills["whole run"] += 1
+                return
+            self.kill_worker(lock, seen.folder)
+
+    def kill_worker(self, lock: Path, folder: Path) -> None:
+        with contextlib.suppress(OSError, ValueError, LookupError):  # it has ended meanwhile
+            number = int(lock.read_text().split()[0])
+            kind = json.loads((folder / "meta.json").read_text())["kind"]
+            os.kill(number, signal.SIGKILL)
+            self.figures.kills[kind] += 1
+
+    def store_paths(self, pattern: str) -> list[Path]:
+        store = self.out / "store"
+        return sorted(store.glob(pattern)) if store.is_dir() else []
+
+    def damage(self) -> bool:
+        """Spoils one file of the store, finished or begun; whether it did."""
+        if self.enough or self.dice.random() > _CHANCES["damage"]:
+            return False
+        begun = [p for p in self.store_paths("*.partial/**/*") if p.is_file()]
+        finished = [p for p in self.store_paths("*/**/*") if p.is_file() and re.fullmatch("[0-9a-f]{32}", _top(p, self.out))]
+        chosen = begun if begun and self.dice.random() < 0.6 else finished
+        if not chosen:
+            return False
+        path = self.dice.choice(chosen)
+        spoil(path, self.dice)
+        self.figures.damaged["checkpoint or log" if path in begun else "finished artifact"] += 1
+        return True
+
+
+@dataclass
+class Watched:
+    """A folder that is being written, and after how many changes its writer is killed."""
+
+    folder: Path
+    after: int
+    changes: int = 0
+    last: object = None
+
+    def due(self) -> bool:
+        now = state_of(self.folder)
+        self.changes += now != self.last
+        self.last = now
+        return self.changes > self.after
+
+
+def state_of(folder: Path) -> list[tuple[str, int]]:
+    """Names and sizes of everything in a folder that others are writing in."""
+    found = []
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(OSError):
+                found.append((os.path.join(parent, file), os.stat(os.path.join(parent, file)).st_size))
+    return sorted(found)
+
+
+def _top(path: Path, out: Path) -> str:
+    return path.relative_to(out / "store").parts[0]
+
+
+def spoil(path: Path, dice: random.Random) -> None:
+    """Flips a bit, cuts the file, empties it or removes it, at the times of before."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    how = dice.choice(("flip", "flip", "cut", "empty", "remove"))
+    if how == "remove" or not data:
+        path.unlink()
+        return
+    if how == "flip":
+        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    elif how == "cut":
+        data = data[: dice.randrange(len(data))]
+    else:
+        data = bytearray()
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def written(out: Path) -> Iterator[tuple[str, str]]:
+    """File -> digest, of everything that must not depend on kills."""
+    yield "results.json", hashlib.sha256((out / "results.json").read_bytes()).hexdigest()
+    for pattern in COMPARED:
+        for path in sorted((out / "store").rglob(pattern)):
+            yield str(path.relative_to(out)), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def matrix(kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, whole: dict[str, str] | None = None) -> Figures:
+    """At least `kills` kills over as many runs as they need; a run is left alone once it has had `at_a_time` of them."""
+    figures, began, dice = Figures(), time.monotonic(), random.Random(seed)
+    if whole is None:
+        whole = reference(folder / "whole")
+    while figures.killed < kills:
+        place = folder / f"run-{figures.runs}"
+        place.mkdir(parents=True)
+        Killer(place, dice, figures, min(kills, figures.killed + at_a_time)).until_whole()
+        found = dict(written(place / "run"))
+        figures.runs += 1
+        figures.files += len(whole)
+        figures.weights += sum(name.endswith("model.safetensors") for name in whole)
+        figures.adapters += sum(name.endswith("adapter_model.safetensors") for name in whole)
+        figures.differing += [f"{place.name}: {n}" for n in sorted({*whole, *found}) if whole.get(n) != found.get(n)]
+        figures.seconds = time.monotonic() - began
+        print(said(figures), flush=True)
+        if not figures.differing:
+            shutil.rmtree(place)
+    return figures
+
+
+def reference(folder: Path) -> dict[str, str]:
+    """What a run without kills writes."""
+    folder.mkdir(parents=True)
+    if Killer(folder, random.Random(), Figures(), 0).once() != 0:
+        raise UserError("the run without kills failed", where=str(folder / "said"), fix="read what it said")
+    return dict(written(folder / "run"))
+
+
+def said(figures: Figures) -> str:
+    kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(figures.kills.items()))
+    damaged = ", ".join(f"{n} {what}" for what, n in sorted(figures.damaged.items())) or "nothing"
+    return (
+        f"{figures.killed} kills ({kinds}) in {figures.starts} starts of {figures.runs} runs; damaged: {damaged}; "
+        f"{figures.files} files compared ({figures.weights} models, {figures.adapters} adapters), "
+        f"{len(figures.differing)} differ; {figures.seconds:.0f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-a-time", type=int, default=50, help="Kills of one run before it may end.")
+    parser.add_argument("--folder", type=Path, default=None, help="Where to work (default: a temporary folder).")
+    parser.add_argument("--out", type=Path, default=None, help="Write the figures here as JSON.")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kill-matrix-") as name:
+        found = matrix(given.kills, seed=given.seed, at_a_time=given.at_a_time, folder=given.folder or Path(name))
+    if given.out is not None:
+        write_json(given.out, asdict(found))
+    raise SystemExit(bool(found.differing))
+
+
+if __name__ == "__main__":
+    main()

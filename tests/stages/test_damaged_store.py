@@ -1,0 +1,147 @@
+"""Damage to a finished run, of every kind that was seen: the next run says so and has the same results; assembling alone leaves
+out what is damaged and reports the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evenhand.results.assemble import assemble
+from evenhand.run_experiment import Run, execute, prepare
+from evenhand.runner.progress import Quiet
+from evenhand.store.store import Store
+from tests.stages.test_validate import SMALL
+
+TEXT = (
+    f"{SMALL}name: damaged"
+    + """
+seeds: [0, 1]
+train: {steps: 2, prompts_per_step: 3, learning_rate: 3.0e-3}
+arms:
+  start: {method: start}
+  dpo: {method: dpo}
+  again: {method: sft}
+evaluation: {prompts: 6, frontier: false}
+judge: {reward: gold, self_test: 0}
+"""
+)
+
+
+class Notes(Quiet):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def noted(self, cell, text) -> None:
+        self.said.append(text)
+
+
+def planned(folder: Path) -> Run:
+    (folder / "small.yaml").write_text(TEXT)
+    return prepare(str(folder / "small.yaml"), out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    outcome, results = execute(planned(folder), workers=0)
+    assert outcome.ok, outcome.errors
+    assert set(results.arms) == {"start", "dpo", "again"}
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Run:
+    """The finished run, once more, as another process finds it."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return planned(tmp_path)
+
+
+def artifact(run: Run, name: str) -> Path:
+    return run.store.path(run.plan[name].key)
+
+
+def node_of(run: Run, name: str) -> str:
+    return {
+        "start": "base",
+        "weights": run.plan.arms["dpo"][0],
+        "answers": run.plan.generations["start"][1],
+        "verdicts": run.plan.verdicts["dpo"][0],
+    }[name]
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    """Other bytes, at the times of before."""
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    rewritten(path, bytes(data))
+
+
+def another_answer(path: Path) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["completions"][0]["content"] = "An excellent answer."
+    rewritten(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def another_winner(path: Path) -> None:
+    found = json.loads(path.read_text())
+    rewritten(path, json.dumps({**found, "outcome": [1.0 - o for o in found["outcome"]]}).encode())
+
+
+WEIGHTS, ANSWERS, VERDICTS = "model/model.safetensors", "generations.jsonl", "verdicts.json"
+DAMAGE = {
+    "a bit of the shared start": ("start", WEIGHTS, flipped),
+    "a baseline's answer rewritten": ("answers", ANSWERS, another_answer),
+    "an arm's verdicts edited": ("verdicts", VERDICTS, another_winner),
+    "an arm's verdicts empty": ("verdicts", VERDICTS, lambda p: rewritten(p, b"")),
+    "an arm's verdicts deleted": ("verdicts", VERDICTS, Path.unlink),
+    "answers cut": ("answers", ANSWERS, lambda p: rewritten(p, p.read_bytes()[:100])),
+    "what was measured deleted": ("answers", "measured.json", Path.unlink),
+    "weights cut": ("weights", WEIGHTS, lambda p: rewritten(p, p.read_bytes()[:1000])),
+    "weights deleted": ("weights", WEIGHTS, Path.unlink),
+    "the tokenizer emptied": ("start", "model/tokenizer.json", lambda p: rewritten(p, b"")),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_the_next_run_says_so_and_has_the_same_results(run, finished, kind):
+    which, file, hurt = DAMAGE[kind]
+    name = node_of(run, which)
+    hurt(artifact(run, name) / file)
+    notes = Notes()
+    outcome, results = execute(run, workers=0, view=notes)
+    assert outcome.ok
+    (said,) = [text for text in notes.said if "damaged" in text]
+    assert said.startswith(f"artifact {run.plan[name].key[:12]} ({name}) is damaged: {file} ")
+    assert said.endswith("; it is made again")
+    assert results.failed == ()
+    assert (run.out / "results.json").read_bytes() == (finished / "run" / "results.json").read_bytes()
+    assert Store(run.store.root).damage(run.plan[name].key) == ""
+
+
+@pytest.mark.parametrize("kind", [k for k, (which, _, _) in DAMAGE.items() if which in ("verdicts", "answers")])
+def test_damage_after_the_run_costs_the_cell_and_what_depends_on_it(run, finished, kind):
+    """Assembled anew and nothing made again: the other cells are there as they were."""
+    which, file, hurt = DAMAGE[kind]
+    name = node_of(run, which)
+    hurt(artifact(run, name) / file)
+    arm, seed = ("dpo", 0) if which == "verdicts" else ("start", 1)
+    results = assemble(run.plan, run.store, run.out)
+    (failed,) = results.failed
+    assert failed.node == name
+    assert f"is damaged: {file} " in failed.error
+    assert str(run.out) not in failed.error
+    assert [(e.arm, e.seeds) for e in results.excluded] == [(arm, (seed,))]
+    before = json.loads((finished / "run" / "results.json").read_text())
+    assert set(results.arms) == set(before["arms"])
+    assert results.arms["again"].per_seed == tuple(before["arms"]["again"]["per_seed"])
