@@ -12,7 +12,9 @@ import pytest
 
 from evenhand.results.assemble import assemble
 from evenhand.run_experiment import Run, execute, prepare
+from evenhand.runner.job import versions
 from evenhand.runner.progress import Quiet
+from evenhand.store import digests
 from evenhand.store.store import Store
 from tests.stages.test_validate import SMALL
 
@@ -127,6 +129,29 @@ def test_the_next_run_says_so_and_has_the_same_results(run, finished, kind):
     assert results.failed == ()
     assert (run.out / "results.json").read_bytes() == (finished / "run" / "results.json").read_bytes()
     assert Store(run.store.root).damage(run.plan[name].key) == ""
+
+
+def note_of(run: Run, name: str, **changed: object) -> None:
+    """The artifact as it would be had its note said so when it was finished."""
+    folder = artifact(run, name)
+    note = json.loads((folder / "meta.json").read_text()) | changed
+    (folder / "meta.json").chmod(0o644)
+    (folder / "meta.json").write_text(json.dumps(note))
+    (folder / digests.NAME).chmod(0o644)
+    digests.seal(folder)
+
+
+def test_versions_that_changed_are_in_the_results(run):
+    old = {**versions(), "torch": "1.0"}
+    note_of(run, "base", versions=old)
+    note_of(run, run.plan.arms["dpo"][1], begun_with=old)
+    found = assemble(run.plan, run.store, run.out).deviations
+    torch = versions()["torch"]
+    said = f"arms/dpo/seed-1 was begun with torch 1.0 and went on with torch {torch}: it may differ from a run with either"
+    assert said in found
+    (apart,) = [text for text in found if text.startswith("not all stages were made with the same versions: ")]
+    assert "torch 1.0 made base" in apart
+    assert f"torch {torch} made " in apart
 
 
 @pytest.mark.parametrize("kind", [k for k, (which, _, _) in DAMAGE.items() if which in ("verdicts", "answers")])

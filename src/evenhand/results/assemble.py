@@ -22,6 +22,7 @@ from evenhand.results.reward_model_summary import best_of_n, finished_seeds, len
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
 from evenhand.results.tuning import tuned_alike, tuning, untuned
+from evenhand.results.versions import versions_apart
 from evenhand.stages.judge import JudgeSpec
 from evenhand.store.store import Store
 
@@ -59,7 +60,9 @@ def assemble(
         excluded=excluded(done),
         reward_models={n: reward_model_summary(done, n) for n in plan.reward_models if finished_seeds(done, n)},
         held_equal=(*held_equal(experiment), *tuned_alike(done)),
-        deviations=tuple(without_folders(d) for d in (*deviations(experiment), *early_ends(arms), *untuned(done))),
+        deviations=tuple(
+            without_folders(d) for d in (*deviations(experiment), *early_ends(arms), *untuned(done), *versions_apart(done))
+        ),
         samples=samples(done),
         frontier=frontier(done),
         best_of_n=best_of_n(scores) if scores is not None else {},
