@@ -125,8 +125,9 @@ def test_finite_at_extreme_log_probs(method, level):
         leaf = torch.where(live.completion_mask, level, 0.0).float().requires_grad_()
         extreme = replace(out, logp=leaf, value=None if out.value is None else out.value.float())  # the KL is its own test
     if Need.STATISTICS in method.objective.needs:
-        outs = [replace(out, logp=torch.full(b.completion_mask.shape, level)) for b in batches]
         with torch.no_grad():
+            read = [model(b, method.objective.reads) for b in batches]
+            outs = [replace(o, logp=torch.full(b.completion_mask.shape, level)) for o, b in zip(read, batches, strict=True)]
             batches = method.objective.prepare(batches, outs)
         live = next(b for b in batches if not b.denominator_only)
     loss = loop.weighted_loss(method.objective(extreme, live), loop.denominators(method.objective, batches))

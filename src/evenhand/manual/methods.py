@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evenhand.core import kto, policy, preference
+from evenhand.core import kto, policy, preference, surrogates
 from evenhand.methods import METHODS, Method, build
 from evenhand.objectives import (
     PAIR_LOSSES,
@@ -84,11 +84,18 @@ def equations(objective: Any) -> Iterator[str]:
 def gradient_equations(objective: PolicyGradient) -> Iterator[str]:
     whole = SURROGATES[objective.surrogate].per_sequence
     how = "mean over completions" if whole else reduced(objective.reduce)
-    yield f"{stated(getattr(policy, objective.surrogate, SURROGATES[objective.surrogate].function))}; {how}"
+    yield f"{stated(_surrogate(objective.surrogate))}; {how}"
+    if objective.top_entropy:
+        yield f"on the {objective.top_entropy:.0%} of the step's tokens that have the highest entropy"
     if objective.kl:
         yield f"{objective.kl:g} x the mean of `{objective.kl_estimator}` per token, under the same reduction"
     if objective.value:
         yield f"{objective.value:g} x {stated(policy.value_loss)}"
+
+
+def _surrogate(name: str) -> Any:
+    """Where a surrogate's formula stands: in `evenhand.core`, or with the function that was registered."""
+    return next((getattr(m, name) for m in (policy, surrogates) if hasattr(m, name)), SURROGATES[name].function)
 
 
 def reduced(name: str) -> str:

@@ -47,6 +47,11 @@ def clip_surrogate(low: float, high: float, dual_clip: float) -> dict[str, Any]:
     return {"surrogate": "dual_clipped", "parameters": {"low": low, "high": high, "cap": dual_clip}}
 
 
+def mismatch(correction: str, low: float, off_policy_mask: float) -> dict[str, Any]:
+    """How an objective meets a sampler unlike the trainer, beside the largest weight."""
+    return {"correction": correction, "importance_low": low, "off_policy_mask": off_policy_mask}
+
+
 @method(space=strengths.KL)
 def reinforce(
     *,

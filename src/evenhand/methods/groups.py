@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evenhand.errors import UserError, one_of
-from evenhand.methods.gradients import clip_surrogate, gradient, whole_epochs
+from evenhand.methods.gradients import clip_surrogate, gradient, mismatch, whole_epochs
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import Method, method
 from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, credits
@@ -34,14 +34,22 @@ def grpo(
     kl_in: str = "loss",
     advantage: str = "standardise",
     truncated_in_baseline: bool = True,
+    correction: str = "truncate",
+    importance_low: float = 0.0,
+    off_policy_mask: float = 0.0,
 ) -> Method:
     """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300).
 
     `entropy` weighs a bonus; `importance` caps the weight that corrects a sampler unlike the trainer (2 is usual); `dual_clip`
-    bounds what a bad token may cost (3 is usual); `mask_truncated` takes no loss on answers cut by the limit, whose rewards stay
-    in the group's mean unless `truncated_in_baseline` is false. `advantage` puts another credit into the same surrogate:
-    `standardise_population` (the deviation over G, not G - 1), `centre`, `leave_one_out`, `rank`. `kl_in: reward` takes the KL
-    (`kl_estimator: k1`) off the reward.
+    bounds what a bad token may cost (3 is usual; INTELLECT-2's two-sided clip is 4); `mask_truncated` takes no loss on answers
+    cut by the limit, whose rewards stay in the group's mean unless `truncated_in_baseline` is false. `advantage` puts another
+    credit into the same surrogate: `standardise_population` (the deviation over G, not G - 1), `centre`, `leave_one_out`,
+    `rank`. `kl_in: reward` takes the KL (`kl_estimator: k1`) off the reward.
+
+    `correction` says how the sampler's mismatch is met, `importance` being the largest weight and `importance_low` the least:
+    truncate (TIS), mask_tokens (IcePop, 0.5 to 5), truncate_sequence, mask_sequences (MIS, 3), mask_geometric (0.99 to 1.01 of an
+    answer's geometric mean); with importance 1e9 it is decoupled PPO. `off_policy_mask` leaves bad answers out that the policy
+    has left by more nats per token (DeepSeek-V3.2; 0.5).
     Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
     known = {name: credit for name, credit in credits.CREDITS.items() if credit.compares}
     whole_epochs("grpo", updates, epochs)
@@ -50,7 +58,8 @@ def grpo(
         schedule=Schedule(updates, epochs), truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     surrogate = clip_surrogate(low, high, dual_clip)
-    objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance)
+    sampled = mismatch(correction, importance_low, off_policy_mask)
+    objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance, **sampled)
     return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
@@ -69,6 +78,9 @@ def dr_grpo(
     kl_estimator: str = "k3",
     kl_in: str = "loss",
     truncated_in_baseline: bool = True,
+    correction: str = "truncate",
+    importance_low: float = 0.0,
+    off_policy_mask: float = 0.0,
 ) -> Method:
     """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783).
     Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
@@ -76,9 +88,10 @@ def dr_grpo(
         completions_per_prompt=completions_per_prompt, credit=credits.centre, schedule=Schedule(updates),
         truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
+    sampled = mismatch(correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
-        importance=importance,
+        importance=importance, **sampled,
     )  # fmt: skip
     return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
@@ -100,6 +113,9 @@ def dapo(
     kl_estimator: str = "k3",
     kl_in: str = "loss",
     truncated_in_baseline: bool = True,
+    correction: str = "truncate",
+    importance_low: float = 0.0,
+    off_policy_mask: float = 0.0,
 ) -> Method:
     """Clip-higher, token mean, flat groups refilled, soft penalty over the last `overlong` share of the limit
     (Yu et al. 2025, arXiv:2503.14476)."""
@@ -108,8 +124,14 @@ def dapo(
         exploration=Exploration(refill=refill), shaping=LengthPenalty(limit=max_tokens, buffer=round(overlong * max_tokens)),
         truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
+    sampled = mismatch(correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
-        surrogate="clipped", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
+        surrogate="clipped",
+        parameters={"low": low, "high": high},
+        reduce="token_mean",
+        entropy=entropy,
+        importance=importance,
+        **sampled,
     )
     return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
@@ -128,6 +150,9 @@ def gspo(
     kl_estimator: str = "k3",
     kl_in: str = "loss",
     truncated_in_baseline: bool = True,
+    correction: str = "truncate",
+    importance_low: float = 0.0,
+    off_policy_mask: float = 0.0,
 ) -> Method:
     """Group sequence policy optimisation: the geometric-mean ratio of the sequence, clipped (Zheng et al. 2025, eq. 5).
 
@@ -138,8 +163,14 @@ def gspo(
         completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
         truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
+    sampled = mismatch(correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
-        surrogate="gspo", parameters={"low": low, "high": high}, reduce="sequence_mean", entropy=entropy, importance=importance
+        surrogate="gspo",
+        parameters={"low": low, "high": high},
+        reduce="sequence_mean",
+        entropy=entropy,
+        importance=importance,
+        **sampled,
     )
     return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
@@ -158,6 +189,9 @@ def cispo(
     kl_estimator: str = "k3",
     kl_in: str = "loss",
     truncated_in_baseline: bool = True,
+    correction: str = "truncate",
+    importance_low: float = 0.0,
+    off_policy_mask: float = 0.0,
 ) -> Method:
     """A clipped, detached importance weight, so that no token loses its gradient (MiniMax-M1 2025, arXiv:2506.13585).
 
@@ -167,7 +201,13 @@ def cispo(
         completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
         truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
+    sampled = mismatch(correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
-        surrogate="cispo", parameters={"low": low, "high": high}, reduce="token_mean", entropy=entropy, importance=importance
+        surrogate="cispo",
+        parameters={"low": low, "high": high},
+        reduce="token_mean",
+        entropy=entropy,
+        importance=importance,
+        **sampled,
     )
     return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)

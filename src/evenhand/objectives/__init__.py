@@ -5,9 +5,10 @@ from evenhand.objectives.binary import Kto
 from evenhand.objectives.combined import Combined
 from evenhand.objectives.likelihood import Likelihood
 from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise, Transport, pair_loss
-from evenhand.objectives.policy_gradient import SURROGATES, PolicyGradient, surrogate
+from evenhand.objectives.policy_gradient import PolicyGradient
 from evenhand.objectives.registry import OBJECTIVES, from_json, objective, to_json
 from evenhand.objectives.reward_model import BradleyTerry
+from evenhand.objectives.surrogates import SURROGATES, surrogate
 
 __all__ = [
     "OBJECTIVES", "PAIR_LOSSES", "SURROGATES", "BradleyTerry", "Combined", "Kto", "Likelihood", "Pairwise", "PolicyGradient",

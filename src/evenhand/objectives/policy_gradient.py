@@ -2,106 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from evenhand.core import kl, policy
-from evenhand.errors import UserError, did_you_mean
+from evenhand.core import corrections, kl, policy, surrogates
+from evenhand.errors import UserError, did_you_mean, one_of
+from evenhand.objectives.chosen_tokens import over_the_step
 from evenhand.objectives.likelihood import reduction
-from evenhand.objectives.parts import masked_sum, metric, present
+from evenhand.objectives.parts import metric, present
 from evenhand.objectives.registry import objective
-from evenhand.registry import Registry
+from evenhand.objectives.surrogates import SURROGATES, Step
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms, Weighted
-
-F = TypeVar("F", bound=Callable[..., Tensor])
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a surrogate sees: log-probs [N, C] (current, at the rollout's weights, as sampled), advantage, mask."""
-
-    logp: Tensor
-    old_logp: Tensor
-    behaviour_logp: Tensor
-    advantage: Tensor
-    mask: Tensor
-
-
-def _per_sequence(advantage: Tensor) -> Tensor:
-    """[N, 1] -> [N]; a token-level advantage has no meaning for a surrogate of whole completions."""
-    if advantage.shape[-1] != 1:
-        raise ValueError(f"a sequence surrogate needs one advantage per completion, got {list(advantage.shape)}")
-    return advantage[:, 0]
-
-
-@dataclass(frozen=True, slots=True)
-class Surrogate:
-    """`per_sequence` surrogates return one value per completion ([N, 1]); the reduction then counts completions.
-
-    `clips_tokens` says that a token's ratio has no gradient outside [1 - low, 1 + high].
-    """
-
-    function: Callable[..., Tensor]
-    per_sequence: bool = False
-    clips_tokens: bool = False
-    needs: frozenset[Need] = frozenset()
-
-
-SURROGATES = Registry[Surrogate]("surrogate")
-OLD = frozenset({Need.OLD_LOGP})
-
-
-def surrogate(
-    name: str = "", *, per_sequence: bool = False, clips_tokens: bool = False, needs: frozenset[Need] = frozenset()
-) -> Callable[[F], F]:
-    """Decorator: the function below turns a `Step` and its own keyword parameters into a surrogate loss [N, C] (or [N, 1])."""
-
-    def add(function: F) -> F:
-        found = Surrogate(function, per_sequence=per_sequence, clips_tokens=clips_tokens, needs=needs)
-        SURROGATES.register(name or function.__name__)(found)
-        return function
-
-    return add
-
-
-@surrogate("reinforce")
-def _reinforce(s: Step) -> Tensor:
-    return policy.reinforce(s.logp, s.advantage)
-
-
-@surrogate("clipped", clips_tokens=True, needs=OLD)
-def _clipped(s: Step, **p: float) -> Tensor:
-    return policy.clipped(s.logp, s.old_logp, s.advantage, **p)
-
-
-@surrogate("dual_clipped", clips_tokens=True, needs=OLD)
-def _dual_clipped(s: Step, **p: float) -> Tensor:
-    return policy.dual_clipped(s.logp, s.old_logp, s.advantage, **p)
-
-
-@surrogate("sequence_clipped", per_sequence=True, needs=OLD)
-def _sequence_clipped(s: Step, **p: float) -> Tensor:
-    return policy.sequence_clipped(s.logp, s.old_logp, _per_sequence(s.advantage), s.mask, **p)[:, None]
-
-
-@surrogate("gspo", needs=OLD)
-def _gspo(s: Step, **p: float) -> Tensor:
-    return policy.gspo(s.logp, s.old_logp, s.advantage, s.mask, **p)
-
-
-@surrogate("cispo", needs=OLD)
-def _cispo(s: Step, **p: float) -> Tensor:
-    return policy.cispo(s.logp, s.old_logp, s.advantage, **p)
-
-
-@surrogate("topr", per_sequence=True, needs=frozenset({Need.BEHAVIOUR_LOGP}))
-def _topr(s: Step) -> Tensor:
-    return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), _per_sequence(s.advantage))[:, None]
-
 
 KL_ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
 """Of log-probs; `exact` is read from the model instead (`Head.KL`), `k3_ratio` is k3 under the ratio to the rollout's weights."""
@@ -114,10 +28,14 @@ class PolicyGradient:
 
     `reduce` is token_mean, sequence_mean, sequence_sum or `constant:L`. `kl` multiplies the mean of `kl_estimator` under the
     same reduction (k3: GRPO's; its gradient on-policy is that of KL(ref || policy), see core.kl; k3_ratio: ratio * k3,
-    differentiated through the ratio, with the gradient of each token's KL(policy || ref) off-policy too; exact: the sum over the
-    vocabulary at every sampled state). `importance` caps exp(old - behaviour) per token when the sampler is not the trainer; it
-    multiplies the surrogate alone; 0 is off. `value` weighs the value head's clipped squared error. On-policy (no old_logp in
-    the batch) the ratio is 1 and the gradient that of REINFORCE.
+    differentiated through the ratio, with the gradient of each token's KL(policy || ref) off-policy too; exact: the sum over
+    the vocabulary at every sampled state). `value` weighs the value head's clipped squared error. On-policy (no old_logp in the
+    batch) the ratio is 1 and the gradient that of REINFORCE.
+
+    When the sampler is not the trainer, `importance` > 0 is the largest weight of a `correction` of `core.corrections` and
+    `importance_low` the least; without a largest one (1e9) PPO's clip under it is decoupled PPO (Hilton et al. 2021,
+    arXiv:2110.00641). `off_policy_mask` > 0 leaves bad answers out that the policy has left by so many nats per token. Both act
+    on the surrogate alone. `top_entropy` > 0 is the share of the step's tokens that it acts on: those of the highest entropy.
     """
 
     surrogate: str = "clipped"
@@ -127,6 +45,10 @@ class PolicyGradient:
     kl_estimator: str = "k3"
     entropy: float = 0.0
     importance: float = 0.0
+    correction: str = "truncate"
+    importance_low: float = 0.0
+    off_policy_mask: float = 0.0
+    top_entropy: float = 0.0
     value: float = 0.0
     value_clip: float = 0.2
 
@@ -135,10 +57,15 @@ class PolicyGradient:
             raise UserError(
                 f"unknown estimator '{self.kl_estimator}'", where="kl_estimator", fix=did_you_mean(self.kl_estimator, known)
             )
+        one_of("correction", self.correction, corrections.CORRECTIONS, where="correction")
+        if SURROGATES[self.surrogate].per_sequence and self.correction not in ("truncate", *corrections.PER_SEQUENCE):
+            why = "its loss is one number per answer, which has no tokens to weigh"
+            fix = f"use `correction: {corrections.PER_SEQUENCE[1]}`"
+            raise UserError(f"'{self.correction}' under '{self.surrogate}'", where="correction", why=why, fix=fix)
 
     @property
     def reads(self) -> frozenset[Head]:
-        entropy = {Head.ENTROPY} if self.entropy else set()
+        entropy = {Head.ENTROPY} if self.entropy or self.top_entropy else set()
         value = {Head.VALUE} if self.value else set()
         divergence = {Head.KL} if self.kl and self.kl_estimator == "exact" else set()
         return frozenset({Head.LOGP} | entropy | value | divergence)
@@ -147,14 +74,16 @@ class PolicyGradient:
     def needs(self) -> frozenset[Need]:
         reference = {Need.REF_LOGP} if self.kl and self.kl_estimator != "exact" else set()
         value = {Need.VALUE} if self.value else set()
-        importance = {Need.BEHAVIOUR_LOGP} if self.importance else set()
+        importance = {Need.BEHAVIOUR_LOGP} if self.importance or self.off_policy_mask else set()
         old = {Need.OLD_LOGP} if self.kl and self.kl_estimator == "k3_ratio" else set()
-        return frozenset({Need.ADVANTAGE} | reference | value | importance | old) | SURROGATES[self.surrogate].needs
+        spec = SURROGATES[self.surrogate]
+        chosen = {Need.STATISTICS} if spec.choose or self.top_entropy else set()
+        return frozenset({Need.ADVANTAGE} | reference | value | importance | old | chosen) | spec.needs
 
     @property
     def skips_zero_advantage(self) -> bool:
         """True when a completion with zero advantage has exactly zero gradient, so that it need not be run."""
-        return not (self.kl or self.entropy or self.value)
+        return not (self.kl or self.entropy or self.value or SURROGATES[self.surrogate].choose)
 
     def _mask(self, batch: Batch) -> Tensor:
         if batch.weight is None:
@@ -174,17 +103,34 @@ class PolicyGradient:
         shares += [reduction("token_mean", mask)[1]] * (self.value > 0)
         return torch.stack([s.float() for s in shares])
 
-    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+    def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
+        """The tokens of the whole step that the surrogate chooses, and those of the highest entropy, as statistics [N, C]."""
+        steps = [self._step(out, batch) for out, batch in zip(outs, batches, strict=True)]
+        found: dict[str, list[Tensor]] = {}
+        if (choose := SURROGATES[self.surrogate].choose) is not None:
+            rule = lambda *columns: choose(*columns, **self.parameters)  # noqa: E731
+            columns = [[s.logp for s in steps], [s.advantage for s in steps]]
+            found["chosen"] = over_the_step(batches, [s.mask for s in steps], columns, rule, drawn=True)
+        if self.top_entropy:
+            share = lambda entropy: surrogates.largest(entropy, self.top_entropy)  # noqa: E731
+            entropy = [present(out.entropy) for out in outs]
+            found["top_entropy"] = over_the_step(batches, [s.mask for s in steps], [entropy], share)
+        each = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+        return [replace(b, statistics={**b.statistics, **new}) for b, new in zip(batches, each, strict=True)]
+
+    def _step(self, out: ModelOut, batch: Batch) -> Step:
         mask = self._mask(batch)
         logp = torch.where(mask, present(out.logp), present(out.logp).new_zeros(()))
         old = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, 0.0)
         behaviour = old if batch.behaviour_logp is None else torch.where(mask, batch.behaviour_logp, 0.0)
-        spec = SURROGATES[self.surrogate]
-        value = spec.function(Step(logp, old, behaviour, present(batch.advantage), mask), **self.parameters)
-        weight = self._surrogate_weight(mask)[0].to(value.dtype)
-        if self.importance:
-            weight = weight * self._importance(old, behaviour, mask)
-        terms = [Term(self.surrogate, value, weight)]
+        chosen = batch.statistics.get("chosen", torch.zeros_like(mask))
+        return Step(logp, old, behaviour, present(batch.advantage), mask, chosen)
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        step = self._step(out, batch)
+        mask, logp, old = step.mask, step.logp, step.old_logp
+        value = SURROGATES[self.surrogate].function(step, **self.parameters)
+        terms = [Term(self.surrogate, value, self._weight(step, batch).to(value.dtype))]
         metrics = {"ratio": metric((logp - old).exp(), mask)} if batch.old_logp is not None else {}
         metrics |= self._watched(batch, logp.detach(), mask)
         terms += self._added_terms(out, batch, logp, old, mask)
@@ -211,10 +157,18 @@ class PolicyGradient:
             return policy.ratio(logp, old) * kl.k3(logp, ref)
         return KL_ESTIMATORS[self.kl_estimator](logp, ref)
 
-    def _importance(self, old: Tensor, behaviour: Tensor, mask: Tensor) -> Tensor:
-        if SURROGATES[self.surrogate].per_sequence:
-            return policy.sequence_importance(old, behaviour, mask, cap=self.importance)[:, None]
-        return policy.token_importance(old, behaviour, cap=self.importance)
+    def _weight(self, step: Step, batch: Batch) -> Tensor:
+        """The surrogate's weight: its share in the reduction, times what corrects for the sampler and what is left out."""
+        weight = self._surrogate_weight(step.mask)[0]
+        if self.importance:
+            whole = self.correction == "truncate" and SURROGATES[self.surrogate].per_sequence
+            function = corrections.CORRECTIONS["truncate_sequence" if whole else self.correction]
+            bounds = {"low": self.importance_low, "high": self.importance}
+            weight = weight * function(step.old_logp, step.behaviour_logp, step.mask, **bounds)
+        if self.off_policy_mask:
+            told = (step.logp, step.behaviour_logp, step.advantage, step.mask)
+            weight = weight * corrections.off_policy(*told, threshold=self.off_policy_mask)
+        return weight * batch.statistics["top_entropy"] if self.top_entropy else weight
 
     def _added_terms(self, out: ModelOut, batch: Batch, logp: Tensor, old: Tensor, mask: Tensor) -> list[Term]:
         weight = reduction(self.reduce, mask)[0].to(logp.dtype)

@@ -64,10 +64,11 @@ SAMPLING: Mapping[str, Range] = {
     "min_p": Range("it is a share of the likeliest token's probability", low=0, below=1),
 }
 PARAMETERS: Mapping[str, Range] = {
-    **dict.fromkeys(("low", "high", "clip", "dual_clip", "value_clip", "importance", "refill", "kl_target"), MAYBE),
+    **dict.fromkeys(("low", "high", "clip", "dual_clip", "value_clip", "importance", "refill", "kl_target", "warmup"), MAYBE),
     **dict.fromkeys(("beta", "kl", "entropy", "likelihood", "margin_scale", "centring", "weight", "alpha"), STRENGTH),
     **dict.fromkeys(("focus", "reward_limit", "optimism", "pessimism"), STRENGTH),
     **dict.fromkeys(("weight_desirable", "weight_undesirable", "length_penalty"), STRENGTH),
+    **dict.fromkeys(("importance_low", "off_policy_mask", "penalty", "share"), STRENGTH),
     **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds", "k"), COUNT),
     **dict.fromkeys(("lam", "gamma", "overlong", "mix", "share"), SHARE),
     **dict.fromkeys(("temperature", "rejection_temperature", "width", "eta"), FINITE),
