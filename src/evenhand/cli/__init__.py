@@ -22,6 +22,7 @@ from evenhand.cli import (
     inference,
     info,
     judge,
+    keys,
     label,
     statistics,
     store,
@@ -37,7 +38,6 @@ app = typer.Typer(
     name="evenhand",
     help="Preference fine-tuning with everything else held equal.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -55,7 +55,7 @@ def _common(
 ) -> None: ...
 
 
-for _module in (experiments, tune, doctor, inference, evaluate, judge, label, export, info):
+for _module in (experiments, tune, doctor, inference, evaluate, judge, label, export, keys, info):
     for _command in _module.COMMANDS:
         app.command()(_command)
 for _command in synthesize.COMMANDS:

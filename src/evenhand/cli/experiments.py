@@ -22,8 +22,21 @@ _WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 
 
+def complete_experiment(incomplete: str) -> list[str]:
+    """Built-in experiments and YAML files here, for the completion of shells."""
+    from evenhand.run_experiment import builtins
+
+    files = [str(p) for p in Path(".").glob("*.y*ml")]
+    return [name for name in [*builtins(), *sorted(files)] if name.startswith(incomplete)]
+
+
 def run(
-    experiment: Annotated[str, typer.Argument(help="A YAML file, the name of a built-in experiment, or a run directory.")],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, the name of a built-in experiment, or a run directory.", autocompletion=complete_experiment
+        ),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show stages, cache hits and cost; run nothing.")] = False,

@@ -14,21 +14,30 @@ SPLITS = (*TRAINED, "heldout_preferences", "heldout_prompts")
 class DataConfig:
     """Where rows come from: a built-in `world` with `sizes` and its task's `options`, or a source per split (a path, a hub name,
     or a mapping).
-
-    `holdout` is the share of prompts (and pairs) set apart for evaluation when no held-out split is named.
     """
 
     world: str | None = None
+    """A built-in world that makes its own data: quickstart, countdown or arithmetic."""
     sizes: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each split of a world."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """The world's own task options."""
     demonstrations: str | Mapping[str, Any] | None = None
+    """Rows with one good answer each, for SFT: a path, a Hub name, or a mapping."""
     preferences: str | Mapping[str, Any] | None = None
+    """Rows with answers that are ranked, for reward models and preference losses."""
     prompts: str | Mapping[str, Any] | None = None
+    """Prompts for methods that sample; by default those of the other splits."""
     heldout_preferences: str | Mapping[str, Any] | None = None
+    """Pairs that reward models are tested on; by default a share of `preferences`."""
     heldout_prompts: str | Mapping[str, Any] | None = None
+    """Prompts that the comparison asks; by default a share of the training prompts."""
     holdout: float = 0.1
+    """Share of prompts that is set apart where no held-out split is named."""
     seed: int = 0
+    """Draws a world's data, and the held-out prompts."""
     supervise: str = "completion"
+    """Which tokens of a conversation SFT learns: completion (the last answer), assistant (all of them) or full."""
 
     @property
     def sources(self) -> dict[str, str | Mapping[str, Any]]:

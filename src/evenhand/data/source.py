@@ -67,33 +67,61 @@ class DataSource:
     """
 
     path: tuple[str, ...] = ()
+    """A file, a list of files, or a folder of `datasets`."""
     name: str = ""
+    """A data set of the Hub."""
     config: str = ""
+    """Its configuration."""
     split: str = ""
+    """Its split."""
     revision: str = ""
+    """Its revision."""
     files: str = ""
+    """Which of its files, as a pattern."""
     streaming: bool = False
+    """Whether rows are read as they come rather than downloaded first."""
     file_type: str = ""
+    """json, csv, parquet, text ...; by default what the name says."""
     encoding: str = "utf-8"
+    """Of text files."""
     field: str = ""
+    """The list in a JSON object."""
     format: str = ""
+    """How rows are read; by default what their columns say."""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Field to column, such as {prompt: question}."""
     style: Style = ""
+    """verbatim text, or chat turns."""
     wrap: str = ""
+    """Text around a prompt, with {prompt} in it."""
     transcripts: Transcripts = "turns"
+    """Whether texts with speakers in them are read as turns."""
     grades: Grades = "use"
+    """Whether ratings beside answers are used."""
     keep: tuple[str, ...] | None = None
+    """Columns that are kept for rewards and judges."""
     on_bad_row: str = "error"
+    """error, or skip (counted and said)."""
     separator: str = ""
+    """What parts running text."""
     opening_words: int = 0
+    """Words of running text that become the prompt."""
     opening_sentences: int = 0
+    """Sentences of running text that become the prompt."""
     steps: tuple[Mapping[str, Any], ...] = ()
+    """What is done to rows before they are read: docs/data.md."""
     use: str = ""
+    """What is made of the rows: prompts, demonstrations, binary or pairs."""
     margin: float | None = None
+    """Least gap of scores between two answers of a pair."""
     per_prompt: int | None = None
+    """Groups of one prompt at most."""
     clean: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What is taken out: docs/data.md."""
     shuffle_seed: int | None = None
+    """Draws the order of rows."""
     limit: int | None = None
+    """Groups at most."""
 
     @property
     def reading(self) -> Reading:
@@ -197,12 +225,19 @@ class Mixture:
     """
 
     sources: tuple[Mapping[str, Any], ...]
+    """Several sources as one: a list, each a source of its own with `part`, `weight` and `cap` beside its keys."""
     names: tuple[str, ...]
+    """Of each part (`part`): by default its recipe's, its Hub name or its file's."""
     weights: tuple[float | None, ...]
+    """Of each part (`weight`): its share before `temperature`; by default its size."""
     caps: tuple[int | None, ...]
+    """Of each part (`cap`): rows at most."""
     size: int | None = None
+    """Rows of the mixture."""
     temperature: float = 1.0
+    """Above 1 makes small parts larger: shares go with size ** (1 / temperature)."""
     seed: int = 0
+    """Draws the rows."""
 
 
 def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:

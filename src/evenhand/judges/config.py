@@ -25,51 +25,74 @@ _how = partial(field, metadata={"decides": False})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LLM:
-    """A language model behind an OpenAI-compatible endpoint, asked by `template` in both orders.
-
-    `verdict`: read from the words, or from the `logprobs` of the verdict's token. `attempts`: how often an unreadable answer
-    is asked for. `price` in dollars per million tokens `{input, output, cached}`; `max_cost` in dollars stops before a
-    request that might exceed it. The key is read from the environment variable `key_env`. `cache`: a file of answers to
-    share; by default one beside the artifacts. `self_test`: prompts that the judge is tested with first, 0 for none. `orders`:
-    `one` asks each pair once, for half the price; position bias then stays in the verdicts and cannot be measured on them.
-    """
+    """A language model behind an OpenAI-compatible endpoint. Asked in one order, its bias for a place is not measured."""
 
     kind: Literal["llm"]
+    """llm: behind an endpoint."""
     model: str
+    """The model's name at the endpoint."""
     endpoint: str = _how(default="https://api.openai.com/v1")
+    """An OpenAI-compatible address that ends in /v1."""
     template: str = "helpfulness"
+    """A built-in judge template, or a YAML file."""
     verdict: Literal["text", "logprobs"] = "text"
+    """Read from the words, or from the log-probs of the verdict's token."""
     revision: str = ""
+    """Tells apart models that a server gives one name."""
     temperature: float = 0.0
+    """Of the judge's own sampling; 0 is greedy."""
     max_tokens: int | None = None
+    """Longest reply; by default the template's. In tokens."""
     attempts: int = 3
+    """How often an unreadable reply is asked for."""
     key_env: str = _how(default="OPENAI_API_KEY")
+    """The environment variable that holds the key."""
     concurrency: int = _how(default=8)
+    """Requests under way at a time."""
     requests_per_minute: float | None = _how(default=None)
+    """At most so many."""
     timeout: float = _how(default=120.0)
+    """Until a request counts as lost. In seconds."""
     max_cost: float | None = _how(default=None)
+    """Checked before a request is sent. In dollars."""
     price: Mapping[str, float] | None = _how(default=None)
+    """Per million tokens: {input, output, cached}. In dollars."""
     cache: str | None = _how(default=None)
+    """A file of replies to share; by default one beside the artifacts."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Sent with every request as it is."""
     tokens_field: str = "max_tokens"
+    """What the server calls the limit of a reply."""
     self_test: int = _how(default=20)
+    """Prompts that the judge is tested with first; 0 leaves the test out."""
     orders: Orders = "both"
+    """Whether each pair is asked in both orders, or in one for half the price."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalLLM:
-    """A model on this machine, asked by `template` in both orders; see `LLM`. `path` is a folder or a hub name."""
+    """A model on this machine; see `LLM`."""
 
     kind: Literal["local"]
+    """local: a model on this machine."""
     path: str
+    """A folder or a Hub name."""
     template: str = "helpfulness"
+    """A built-in judge template, or a YAML file."""
     verdict: Literal["text", "logprobs"] = "text"
+    """Read from the words, or from the log-probs of the verdict's token."""
     temperature: float = 0.0
+    """Of the judge's own sampling; 0 is greedy."""
     max_tokens: int | None = None
+    """Longest reply; by default the template's. In tokens."""
     attempts: int = 3
+    """How often an unreadable reply is asked for."""
     cache: str | None = _how(default=None)
+    """A file of replies to share; by default one beside the artifacts."""
     self_test: int = _how(default=20)
+    """Prompts that the judge is tested with first; 0 leaves the test out."""
     orders: Orders = "both"
+    """Whether each pair is asked in both orders, or in one for half the price."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +103,15 @@ class PreferenceModel:
     """
 
     kind: Literal["preference_model"]
+    """preference_model: a language model that names the better of two answers by a letter."""
     path: str
+    """A folder or a Hub name."""
     template: str = "preference_model"
+    """How it is asked."""
     cache: str | None = _how(default=None)
+    """A file of replies to share; by default one beside the artifacts."""
     self_test: int = _how(default=20)
+    """Prompts that the judge is tested with first; 0 leaves the test out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +119,13 @@ class OwnJudge:
     """A judge of the user's: `judge: {kind: NAME, ...}` stands for this, the rest being its settings."""
 
     kind: Literal["own"]
+    """own: what a judge of a plugin's becomes; a file gives the judge's own name as its kind."""
     judge: str
+    """Its name."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings."""
     self_test: int = _how(default=20)
+    """Prompts that the judge is tested with first; 0 leaves the test out."""
 
     @property
     def builder(self) -> dict[str, Any]:

@@ -26,11 +26,17 @@ class Adapter:
     """
 
     rank: int = 16
+    """Rank of the change of each layer."""
     alpha: float = 32.0
+    """The change is scaled by alpha / rank."""
     targets: Literal["all_linear"] | tuple[str, ...] = "all_linear"
+    """Which layers: all_linear, or names and ends of names such as q_proj."""
     rslora: bool = False
+    """Whether the change is scaled by alpha / sqrt(rank) instead."""
     modules_to_save: tuple[str, ...] = ()
+    """Modules that learn all of their weights."""
     dropout: float = 0.0
+    """Always 0: a policy and its own samples must agree exactly."""
 
     @property
     def scale(self) -> float:

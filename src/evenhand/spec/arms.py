@@ -28,21 +28,28 @@ def best_of_n(*, n: int = 8) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """One line of the comparison, checked: its method, parameters, training and signal.
-
-    `lengths` are the limits it is trained under, by default the experiment's; all arms answer under the experiment's.
-    """
+    """One line of the comparison, checked: its method, parameters, training and signal."""
 
     name: str
+    """The key under `arms`."""
     method: str
+    """One of docs/methods.md, or `start` (the starting policy as it is), or `best_of_n`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The method's own, given as keys of the arm beside the others."""
     train: Train = field(default_factory=Train)
+    """What differs from the shared `train`."""
     start: str = "sft"
+    """What it starts from in place of the shared `start`: base, sft, or another arm."""
     reward: str | Mapping[str, Any] | None = None
+    """What it learns by, or `keep: best` chooses by: a reward's or reward model's name, or {kind: ...}."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What differs from the shared `sampling`."""
     lengths: Lengths = field(default_factory=Lengths)
+    """Limits that it is trained under; all arms answer under the experiment's."""
     per_seed: bool = True
+    """Whether it is trained once per seed, or once for all."""
     data: str | None = None
+    """The split that it learns from, in place of its method's own."""
 
     @property
     def trained(self) -> bool:

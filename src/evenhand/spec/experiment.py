@@ -21,39 +21,48 @@ class Pretrain:
     """Train the world's own small model from scratch on `documents` texts of its corpus."""
 
     documents: int = 4000
+    """Texts of the world's corpus that it is trained on."""
     train: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings of this stage: the keys of `train`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """The base model: a folder or hub name (`path`), or a built-in world's own model, pretrained here (`pretrain`).
 
-    A `path` to an adapter (adapter_config.json) is merged into the base that it names, or into `base`.
-
-    `dtype` is the precision of weights, `matmul` that of matrix products (by default the weights' own), in every stage: training,
-    scoring and sampling, of policies and reward models. bfloat16 products over float32 weights are several times faster where
-    the processor has them; gradients, updates and sums over the vocabulary stay in float32.
+    A `path` to an adapter (adapter_config.json) is merged into the base that it names, or into `base`. `dtype` and `matmul` hold
+    in every stage: training, scoring and sampling, of policies and reward models. bfloat16 products over float32 weights are
+    several times faster where the processor has them; gradients, updates and sums over the vocabulary stay in float32.
     """
 
     path: str | None = None
+    """A model folder, an adapter's folder, or a Hub name; in place of `pretrain`."""
     base: str | None = None
+    """The model that an adapter in `path` changes, where its own file does not name one that is here."""
     pretrain: Pretrain | None = None
+    """Train a built-in world's own small model from scratch; in place of `path`."""
     dtype: str = "auto"
+    """Precision of weights: auto (the model's own on a GPU, float32 on a CPU), float32, bfloat16 or float16."""
     matmul: Literal["float32", "bfloat16"] | None = None
+    """Precision of matrix products in every stage; by default the weights' own."""
     template: str | None = None
+    """Chat template of a model whose tokenizer brings none: plain, transcript, tulu or chatml."""
     revision: str | None = None
+    """Which revision of a Hub model: a branch, a tag or a commit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """Who compares two answers: a program or a reward model scores both, the higher wins, `tie` apart is a tie.
-
-    `self_test`: prompts that the judge is tested with first, 0 for none. Language models as judges: `evenhand.judges.config`.
+    """Who compares two answers: a program or a reward model scores both, the higher wins. Language models as judges:
+    `evenhand.judges.config`.
     """
 
     reward: str | Mapping[str, Any] = "gold"
+    """A reward's name, a reward model's name, or a mapping {kind: ..., ...}; `gold` is a built-in world's own."""
     tie: float = 1e-9
+    """Scores that differ by no more than this tie. In units of the reward."""
     self_test: int = 20
+    """Prompts that the judge is tested with first; 0 leaves the test out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,82 +70,110 @@ class Planned:
     """The seeds and held-out prompts that a study is meant to end with, before anyone looks."""
 
     seeds: int
+    """Seeds that the study is meant to end with."""
     prompts: int
+    """Held-out prompts that the study is meant to end with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """The held-out comparison: how many prompts, sampled how.
 
-    `best_of_n`: answers per prompt of the starting policy that every reward model scores, for best-of-n curves and the
-    reward's leaning to length; 0 leaves both out. `frontier`: score the answers sampled in training (`train.sample_every`).
-    `length_grid`: completion limits under which every arm answers and is judged again, each against the baseline's answers
-    under the same limit; with arms trained under different `lengths` this is the grid of training by inference length.
-    `planned`: the design declared before looking; results shown before it is complete, or beyond it, then share one error of 5 %.
+    Under `length_grid` every arm is judged against the baseline's answers of the same limit; with arms trained under different
+    `lengths` this is the grid of training by inference length. With `planned`, results shown before the design is complete, or
+    beyond it, share one error of 5 %.
     """
 
     prompts: int = 200
+    """Held-out prompts that every arm answers and that are judged."""
     best_of_n: int = 0
+    """Answers per prompt of the starting policy that every reward model scores, for best-of-n curves; 0 is off."""
     frontier: bool = True
+    """Whether answers sampled in training (`train.sample_every`) are scored by the judge, for reward against KL."""
     length_grid: tuple[int, ...] = ()
+    """Completion limits under which every arm answers and is judged again. In tokens."""
     planned: Planned | None = None
+    """The design declared before anyone looks, so that looking early is paid for."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How held-out answers are sampled: the keys of `sampling`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """How work is spread: `workers` processes of `threads` threads each, on `device`. Threads are part of the result's bytes.
-
-    By default there is one worker per accelerator, or as many as the processor has room for.
-    `store` is a folder of artifacts to share between experiments; by default each run directory has its own.
-    """
+    """How work is spread."""
 
     workers: int | None = None
+    """Stages at a time, each a process; by default one per GPU, or what the processor has room for. 0: in this process."""
     threads: int = 1
+    """Threads of each process; they are part of the result's bytes."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:N, mps or xpu."""
     store: str | None = None
+    """A folder of artifacts to share between experiments; by default each run directory has its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doctor:
-    """Checks of `evenhand doctor` that are let pass, by id, each with the reason that the report shows."""
+    """What `evenhand doctor` lets pass."""
 
     waive: Mapping[str, str] = field(default_factory=dict)
+    """Checks that are let pass, by id, each with the reason that the report shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
-    """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs.
-
-    `plugins` are files (relative to the experiment file) and modules of the user's that register what the file then names;
-    `tracker` is told every arm's metrics (both: docs/extending.md).
-    """
+    """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs."""
 
     name: str
+    """What the run is called: its directory is runs/NAME unless --out says otherwise."""
     description: str = ""
+    """A sentence for the report."""
     plugins: tuple[str, ...] = ()
+    """Files (relative to this one) and modules whose code registers what the file then names."""
     seeds: tuple[int, ...] = (0,)
+    """One training run of every arm per seed."""
     baseline: str = ""
+    """The arm that all others are compared with; by default the first."""
     model: ModelConfig
+    """The base model that everything starts from."""
     data: DataConfig
+    """Where prompts, pairs and demonstrations come from."""
     lengths: Lengths = field(default_factory=Lengths)
+    """Longest prompt and completion, for training and evaluation."""
     start: str = "sft"
+    """What arms start from: base, sft, or another arm; by default sft where there is such a section, else base."""
     sft: Mapping[str, Any] | None = None
+    """Supervised fine-tuning that arms share: the keys of an arm. Trained once for all seeds unless `per_seed`."""
     annotate: Annotate | None = None
+    """Make preference pairs here: the starting policy answers, a reward or a judge compares."""
     revise: Revise | None = None
+    """Make demonstrations and pairs here by criticism and revision."""
     reward_models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Reward models by name: trained here (the keys of an arm), or existing ones (`path`)."""
     rewards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Rewards by name, {kind: ..., ...}, for arms and judges to use."""
     train: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings that all arms share; an arm names what differs."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    """How training samples are drawn; an arm names what differs."""
     arms: Mapping[str, Mapping[str, Any]]
+    """What is compared: a mapping from a name to a method with its settings."""
     judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge = Judge()
+    """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
+    """The held-out comparison."""
     runtime: Runtime = Runtime()
+    """Processes, threads, device, store."""
     doctor: Doctor = Doctor()
+    """What `evenhand doctor` shall let pass."""
     engine: str | Mapping[str, Any] = "local"
+    """The sampler of every stage: local, vllm, or one of a plugin's."""
     tracker: str | Mapping[str, Any] | None = None
+    """Who is told every arm's metrics: lines, or one of a plugin's."""
     tune: Tune | None = None
+    """The budget of `evenhand tune`, the same for every arm."""
     tuned: Tuned | None = None
+    """What `evenhand tune` chose; it writes this section itself."""
 
     def all_arms(self) -> dict[str, Arm]:
         """The arms in order, checked."""

@@ -15,18 +15,18 @@ KINDS: dict[str, Literal["score", "preference"]] = {"reward_model": "score", "pr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adopted:
-    """A trained reward model: `path` is a folder or a hub name (at `revision`).
-
-    `method`: reward_model is a sequence classifier with one label, preference_model a language model that names the better of
-    two answers. `template` is the chat template of a model whose tokenizer brings none. `normalise: true` shifts and scales its
-    scores to mean 0 and deviation 1 over the experiment's own answers; otherwise they are taken as they are.
-    """
+    """A reward model that exists. Its scores are taken as they are unless `normalise` is set."""
 
     path: str
+    """A folder or a Hub name of a model that exists."""
     method: Literal["reward_model", "preference_model"] = "reward_model"
+    """reward_model: a classifier with one label; preference_model: a language model that names the better answer."""
     revision: str | None = None
+    """Which revision of a Hub model."""
     template: str | None = None
+    """Chat template of a model whose tokenizer brings none."""
     normalise: bool = False
+    """Whether its scores are shifted and scaled to mean 0 and deviation 1 over the experiment's own answers."""
 
     @property
     def kind(self) -> Literal["score", "preference"]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from evenhand.configfile.document import Document
 from evenhand.configfile.schema import Loaded, load
+from evenhand.errors import UserError
 from evenhand.spec import checks
+from evenhand.spec.aliases import answered
 from evenhand.spec.experiment import Experiment
 
 
@@ -19,5 +21,11 @@ def read_experiment(
     find: Callable[[str, Path], Path] | None = None,
     before: Callable[[Document], Document] = lambda document: document,
 ) -> Loaded[Experiment]:
-    """The experiment of a file, text or plain data; see `configfile.schema.load`. Raises: every fault together."""
-    return load(Experiment, source, overrides, find=find, before=before, problems=checks.problems)
+    """The experiment of a file, text or plain data; see `configfile.schema.load`. Raises: every fault together.
+
+    A key of another tool's is answered with ours; see `aliases`.
+    """
+    try:
+        return load(Experiment, source, overrides, find=find, before=before, problems=checks.problems)
+    except UserError as error:
+        raise answered(error) from None

@@ -18,25 +18,33 @@ REVISED = ("revised", "revised_pairs")
 class Annotate:
     """Make preference pairs: sample from the starting policy, and let a `reward` or a `judge` compare the answers.
 
-    A judge is a language model or a preference model, asked in both orders. `choose`: two answers at random, the best against
-    the worst, or every two. `labels`: `drawn` with the chance that an answer is preferred, `hard` for the likelier one, or
-    `soft` to learn the chance itself; a reward's labels are drawn unless said, a judge's are hard. `margin`: pairs whose
-    rewards (or 2p - 1) differ by no more are left out. `noise` is the annotator's temperature in units of the reward, `flip`
-    swaps that share of labels, `bias_per_word` is what a longer answer gains in its eyes.
+    A judge is a language model or a preference model, asked in both orders; its `margin` is of 2p - 1.
     """
 
     reward: str | Mapping[str, Any] | None = None
+    """The reward that compares; in place of `judge`."""
     judge: LLM | LocalLLM | PreferenceModel | None = None
+    """The language model that compares; in place of `reward`."""
     choose: Literal["random", "best_worst", "all"] = "random"
+    """Which answers make a pair: two at random, the best against the worst, or every two."""
     labels: Literal["hard", "soft", "drawn"] | None = None
+    """drawn with the chance of a win, hard, or soft (the chance itself); by default a reward's are drawn, a judge's hard."""
     margin: float = 0.0
+    """Pairs that differ by no more are left out. In units of the reward."""
     noise: float = 0.1
+    """The annotator's temperature. In units of the reward."""
     flip: float = 0.0
+    """Share of labels that is swapped."""
     bias_per_word: float = 0.0
+    """What a longer answer gains in the annotator's eyes. In units of the reward."""
     prompts: int = 1000
+    """Training prompts that are labelled."""
     heldout_prompts: int = 200
+    """Held-out prompts that are labelled."""
     completions_per_prompt: int = 2
+    """Answers that are sampled for each prompt."""
     temperature: float = 1.0
+    """Of the answers' sampling."""
 
     def problems(self) -> Iterator[UserError]:
         """What is wrong with the section by itself."""
@@ -56,18 +64,20 @@ class Annotate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Revise:
-    """Let a model criticise answers by principles and revise them (Constitutional AI): the splits `revised`, `revised_pairs`.
-
-    `principles` is a YAML list of {name, critique, revision}; six come with evenhand. First answers and revisions are the
-    starting policy's unless `by` names another model.
-    """
+    """Let a model criticise answers by principles and revise them (Constitutional AI): the splits `revised`, `revised_pairs`."""
 
     principles: str | None = None
+    """A YAML list of {name, critique, revision}; six come with evenhand."""
     rounds: int = 1
+    """Times that an answer is criticised and revised."""
     prompts: int = 1000
+    """Training prompts that are answered and revised."""
     heldout_prompts: int = 100
+    """Held-out prompts that are answered and revised."""
     temperature: float = 1.0
+    """Of the sampling of answers, criticism and revision."""
     by: LLM | LocalLLM | None = None
+    """The model that answers and revises, in place of the starting policy."""
 
     def problems(self) -> Iterator[UserError]:
         """What is wrong with the section by itself."""

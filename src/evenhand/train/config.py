@@ -12,45 +12,64 @@ from evenhand.types import Sampling
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Train:
-    """Budget and optimizer: `steps` or `epochs`; `learning_rate` defaults to the method's; `warmup` is a share of the steps.
-
-    `keep` "best" takes the weights that did best on `validation_prompts` prompts, which are taken out of training, measured every
-    `validate_every` steps (0: after every round of a method with rounds): by the arm's reward, or by its loss if it has none.
-    `stop_when` ends training early where a rule of docs/monitoring.md passes the given limit: {kl: 50, entropy_below: 0.1}.
-    `adapter` trains low-rank changes of some layers in place of all weights: docs/adapters.md.
-    """
+    """Budget and optimizer. `keep: best` measures by the arm's reward, or by its loss where it has none."""
 
     steps: int | None = None
+    """Optimizer steps; in place of `epochs`."""
     epochs: float | None = None
+    """Passes over the training rows; in place of `steps`."""
     prompts_per_step: int = 32
+    """Prompts (rows) of one optimizer step, whatever their lengths."""
     learning_rate: float | None = None
+    """Peak learning rate; by default the method's own, ten times that for an adapter."""
     schedule: str = "cosine"
+    """How the learning rate falls after the warm-up: cosine, linear, constant, inverse_sqrt or step."""
     schedule_parameters: Mapping[str, float] = field(default_factory=dict)
+    """What the schedule takes, such as {factor: 0.5, every: 100} of `step`."""
     warmup: float = 0.03
+    """Share of the steps in which the learning rate rises."""
     weight_decay: float = 0.0
+    """AdamW's, decoupled."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moving averages of the gradient and of its square."""
     eps: float = 1e-8
+    """AdamW's; added to the root of the second."""
     clip: float = 1.0
+    """Largest norm of a step's gradient."""
     tokens_per_microbatch: int = 8192
+    """What is computed at once: lower it where memory is short, the result stays the same. In tokens."""
     gradient_checkpointing: bool = False
+    """Whether activations are computed twice to save memory; the result stays the same."""
     checkpoint_every: int = field(default=50, metadata={"decides": False})
+    """Steps between two checkpoints that a stopped run goes on from; 0 is never."""
     evaluate_every: int = 0
+    """Steps between two looks at the held-out loss; 0 is never."""
     sample_every: int = 0
+    """Steps between two looks at sampled answers; 0 is never."""
     keep: Literal["last", "best"] = "last"
+    """Which weights are the result: the last, or the best on validation prompts."""
     validate_every: int = 0
+    """Steps between two validations for `keep: best`; 0: after every round of a method with rounds."""
     validation_prompts: int = 64
+    """Prompts that are taken out of training for `keep: best`."""
     stop_when: Mapping[str, float] = field(default_factory=dict)
+    """Rules of docs/monitoring.md that end training, with their limits, such as {kl: 50}."""
     adapter: Adapter | None = None
+    """Train a low-rank change of some layers instead of all weights: docs/adapters.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """How completions are sampled. `temperature` 0 is greedy; `top_p` 1, `top_k` 0 and `min_p` 0 are off."""
+    """How completions are sampled."""
 
     temperature: float = 1.0
+    """Divides the logits; 0 is greedy."""
     top_p: float = 1.0
+    """Share of the probability that is sampled from; 1 is off."""
     top_k: int = 0
+    """Likeliest tokens that are sampled from; 0 is off."""
     min_p: float = 0.0
+    """Tokens below this share of the likeliest's probability are never drawn; 0 is off."""
 
     @property
     def cuts(self) -> str:
@@ -67,7 +86,9 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lengths:
-    """Limits in tokens. Prompts keep their end, completions their beginning."""
+    """Limits in tokens."""
 
     prompt: int = 512
+    """Longest prompt; a longer one keeps its end. In tokens."""
     completion: int = 512
+    """Longest completion; a longer one keeps its beginning. In tokens."""

@@ -1,0 +1,58 @@
+"""What rewards measure and what their keys mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "gold": ("A built-in world's own ground truth.", {"world": "The world.", "options": "Its task's options."}),
+    "model": ("A reward model of `reward_models`.", {
+        "name": "Its name there.", "rule": "How a preference model scores a group: borda or knock_out.",
+    }),
+    "vader": ("Sentiment of the answer by VADER, from -1 to 1.", {}),
+    "number": ("1 where the last number of the answer is the right one.", {
+        "field": "The column that holds the right one.", "tolerance": "How far off still counts.",
+    }),
+    "math": ("1 where the final mathematical answer equals the right one.", {"field": "The column that holds the right one."}),
+    "format": ("1 where the whole answer matches a pattern.", {"pattern": "A regular expression."}),
+    "thinking": ("1 where the answer is one <reasoning> and one <answer>.", {}),
+    "tagged": ("Another reward of what stands inside a tag.", {
+        "reward": "The other reward.", "tag": "The tag's name.", "missing": "The reward of an answer without that one tag.",
+    }),
+    "two_words": ("Share of a two-word answer that is in the reference.", {"field": "The column that holds the reference."}),
+    "rouge_l": ("ROUGE-L with a reference.", {"field": "The column that holds the reference."}),
+    "countdown": ("1 where an expression uses the numbers and reaches the target.", {
+        "reasoning": "Whether the answer stands inside <answer>.",
+    }),
+    "arithmetic": ("1 where the result is right.", {"reasoning": "Whether the answer stands inside <answer>."}),
+    "ifeval": ("Share of the verifiable instructions that are followed.", {}),
+    "code": ("Share of unit tests that a program passes; runs what a model wrote.", {
+        "run_untrusted_code": "Must be true: this machine will run what a model wrote.",
+        "field": "The column that holds the tests.",
+        "seconds": "Time limit of a program. In seconds.", "memory": "Memory limit of a program. In megabytes.",
+        "isolation": "auto, or none without namespaces (docs/security.md).",
+    }),
+    "function": ("A Python function of yours: docs/extending.md.", {
+        "path": "FILE.py:NAME or module:NAME.",
+        "sees": "What it is called with: completion (one answer) or group (all of a prompt).",
+        "seconds": "Time limit for the answers to one prompt. In seconds.",
+    }),
+    "length": ("Length of the answer, from `over` on.", {"unit": "chars, words or tokens.", "over": "What costs nothing."}),
+    "overlong": ("DAPO's soft penalty from 0 to -1 before the limit.", {
+        "limit": "Where it is -1.", "buffer": "How long before that it begins.", "unit": "chars, words or tokens.",
+    }),
+    "unfinished": ("Another reward, with a rule for answers that the limit cut.", {
+        "reward": "The other reward.", "rule": "none, replace or subtract.", "value": "What replaces it, or is subtracted.",
+    }),
+    "clip": ("Another reward, held between two values.", {
+        "reward": "The other reward.", "low": "The least.", "high": "The most.",
+    }),
+    "affine": ("(reward - shift) / scale of another reward.", {
+        "reward": "The other reward.", "shift": "What is taken off.", "scale": "What it is divided by.",
+    }),
+    "weighted": ("A weighted sum.", {"parts": "A list of {reward, weight, name}."}),
+    "ensemble": ("Several rewards as one.", {
+        "members": "The rewards.", "rule": "mean, min, or lower_bound (the mean less k standard deviations).",
+        "k": "How many of them.",
+    }),
+}  # fmt: skip

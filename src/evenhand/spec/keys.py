@@ -1,0 +1,197 @@
+"""Every key of an experiment file: type, default, unit and meaning, read from the dataclasses and signatures that check it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from evenhand.configfile.field_docs import field_docs, parted
+from evenhand.configfile.introspection import words
+from evenhand.data.config import DataConfig
+from evenhand.data.source import DataSource, Mixture
+from evenhand.engines.registry import ENGINES
+from evenhand.judges.config import LLM, LocalLLM, PreferenceModel
+from evenhand.methods import METHODS
+from evenhand.methods.meanings import meaning
+from evenhand.models.adapter_config import Adapter
+from evenhand.rewards.meanings import REWARDS as REWARD_MEANINGS
+from evenhand.rewards.registry import REWARDS
+from evenhand.spec import experiment as spec
+from evenhand.spec import tuning
+from evenhand.spec.arms import BEST_OF_N, INJECTED, Arm, best_of_n
+from evenhand.spec.pretrained import Adopted
+from evenhand.synthesis.config import Annotate, Revise
+from evenhand.trackers import TRACKERS
+from evenhand.train.config import Lengths, SamplingConfig, Train
+
+ELSEWHERE: Mapping[type, str] = {
+    Train: "train", SamplingConfig: "sampling", Lengths: "lengths", Adapter: "train.adapter", spec.Pretrain: "model.pretrain",
+    spec.Planned: "evaluation.planned", LLM: "judge", LocalLLM: "judge", PreferenceModel: "judge", spec.Judge: "judge",
+}  # fmt: skip
+"""Where the keys of a mapping are listed that occurs in several places."""
+HIDDEN: Mapping[type, frozenset[str]] = {Arm: frozenset({"name", "parameters"}), Mixture: frozenset({"names", "weights", "caps"})}
+"""Fields that are no keys of their own in a file."""
+CALLED: Mapping[type, Mapping[str, str]] = {Mixture: {"sources": "mix"}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key: `path` with NAME for what a user calls, its type in words, its default as it stands in a file."""
+
+    path: str
+    type: str
+    default: str
+    unit: str
+    meaning: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """The keys of one mapping; `title` tells apart mappings of one path, such as the kinds of judges."""
+
+    path: str
+    title: str
+    about: str
+    keys: tuple[Key, ...]
+
+
+CLASSES: tuple[tuple[str, str, type], ...] = (
+    ("", "The file", spec.Experiment),
+    ("model", "", spec.ModelConfig),
+    ("model.pretrain", "", spec.Pretrain),
+    ("data", "", DataConfig),
+    ("data.SPLIT", "a source", DataSource),
+    ("data.SPLIT", "a mixture of sources", Mixture),
+    ("lengths", "", Lengths),
+    ("train", "", Train),
+    ("train.adapter", "", Adapter),
+    ("sampling", "", SamplingConfig),
+    ("arms.NAME", "", Arm),
+    ("reward_models.NAME", "one that exists (else the keys of an arm)", Adopted),
+    ("judge", "a reward", spec.Judge),
+    ("judge", "kind: llm", LLM),
+    ("judge", "kind: local", LocalLLM),
+    ("judge", "kind: preference_model", PreferenceModel),
+    ("annotate", "", Annotate),
+    ("revise", "", Revise),
+    ("evaluation", "", spec.Evaluation),
+    ("evaluation.planned", "", spec.Planned),
+    ("runtime", "", spec.Runtime),
+    ("doctor", "", spec.Doctor),
+    ("tune", "", tuning.Tune),
+    ("tune.objective", "a reward", tuning.MeanReward),
+    ("tune.space.NAME", "a range", tuning.Span),
+    ("tuned", "", tuning.Tuned),
+    ("tuned.arms.NAME", "", tuning.TunedArm),
+)  # fmt: skip
+
+
+def _key(path: str, kind: str, text: str) -> Key:
+    return Key(path=path, type=kind, default="", unit="", meaning=text)
+
+
+MORE: Mapping[type, tuple[Key, ...]] = {
+    spec.Experiment: (
+        _key("extends", "text or a list", "Files that this one changes: a path, a built-in experiment, or a list."),
+    ),
+    DataSource: (_key("data.SPLIT.recipe", "text", "A known data set with its format and cleaning: docs/data.md."),),
+    Mixture: (
+        _key("data.SPLIT.mix.part", "text", "What a part is called; by default as its recipe, its Hub name or its file."),
+        _key("data.SPLIT.mix.weight", "a number", "A part's share, before `temperature`; by default its size."),
+        _key("data.SPLIT.mix.cap", "an integer", "Rows of a part at most."),
+        _key("data.SPLIT.local", "a mapping", "Part to path, in place of its Hub name."),
+    ),
+}
+"""Keys that stand in no dataclass: what is taken away before one is made."""
+
+
+def sections() -> list[Section]:
+    """All of them, in the order of a file: its mappings, then what methods, rewards, samplers and trackers take."""
+    made = [
+        Section(path=path, title=title, about=_first(cls), keys=(*_fields(path, cls), *MORE.get(cls, ())))
+        for path, title, cls in CLASSES
+    ]
+    methods: dict[str, Callable[..., Any]] = {**METHODS, BEST_OF_N: best_of_n}
+    for name, function in methods.items():
+        keys = tuple(_parameters("arms.NAME", function, lambda key, name=name: meaning(name, key), skip=INJECTED))  # type: ignore[misc]
+        made.append(Section(path="arms.NAME", title=f"method: {name}", about=_first(function), keys=keys))
+    for name in REWARDS:
+        about, known = REWARD_MEANINGS.get(name, (_first(REWARDS[name]), {}))
+        keys = tuple(_parameters("rewards.NAME", REWARDS[name], lambda key, known=known: known.get(key, ""), first=1))  # type: ignore[misc]
+        made.append(Section(path="rewards.NAME", title=f"kind: {name}", about=about, keys=keys))
+    for path, registry in (("engine", ENGINES), ("tracker", TRACKERS)):
+        for name in registry:
+            keys = tuple(_parameters(path, registry[name], lambda key: OTHERS.get(key, ""), first=1))
+            made.append(Section(path=path, title=f"kind: {name}", about=_first(registry[name]), keys=keys))
+    return made
+
+
+OTHERS: Mapping[str, str] = {
+    "path": "The file, inside the run directory.",
+    "tensor_parallel_size": "GPUs that one model is spread over.",
+    "memory": "Share of a GPU's memory that the sampler may take.",
+    "enforce_eager": "Whether CUDA graphs are left out.",
+}
+"""Keys of samplers and trackers."""
+
+
+def _fields(path: str, cls: type) -> Iterator[Key]:
+    hints, docs = get_type_hints(cls), field_docs(cls)
+    for field in dataclasses.fields(cls):
+        if not field.init or field.name in HIDDEN.get(cls, ()):
+            continue
+        name = CALLED.get(cls, {}).get(field.name, field.name)
+        text, unit = parted(docs.get(field.name, ""))
+        yield Key(
+            path=f"{path}.{name}".strip("."), type=_type(hints[field.name]), default=_default(field), unit=unit, meaning=text
+        )
+
+
+def _parameters(
+    path: str, function: Callable[..., Any], means: Callable[[str], str], *, first: int = 0, skip: tuple[str, ...] = ()
+) -> Iterator[Key]:
+    hints = get_type_hints(function)
+    for p in list(inspect.signature(function).parameters.values())[first:]:
+        if p.name in skip:
+            continue
+        text, unit = parted(means(p.name))
+        default = "required" if p.default is p.empty and p.kind is not p.VAR_KEYWORD else _shown(p.default)
+        yield Key(path=f"{path}.{p.name}", type=_type(hints.get(p.name, Any)), default=default, unit=unit, meaning=text)
+
+
+def _type(hint: Any) -> str:
+    """A type in words; that a key may be left out goes without saying."""
+    return words(hint).removesuffix(" or nothing")
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return _shown(field.default)
+    return _shown(field.default_factory()) if field.default_factory is not dataclasses.MISSING else "required"
+
+
+def _shown(value: Any) -> str:
+    """A default as it stands in a file; "" where it is nothing, or a mapping of defaults of its own.
+
+    >>> _shown(1e-08), _shown((0.9, 0.999)), _shown(True), _shown(None), _shown({})
+    ('1e-08', '[0.9, 0.999]', 'true', '', '')
+    """
+    if value is None or value == "" or value is inspect.Parameter.empty or dataclasses.is_dataclass(value):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return "" if value == {} else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _first(thing: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].partition("Reduces to ")[0].split())

@@ -1,0 +1,43 @@
+"""`evenhand keys`, and the completion of shells."""
+
+from __future__ import annotations
+
+import json
+
+from typer.testing import CliRunner
+
+from evenhand.cli import app
+from evenhand.cli.experiments import complete_experiment
+from evenhand.cli.keys import complete_key
+
+
+def said(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["keys", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_one_key_is_said_in_full():
+    assert said("lengths.prompt").splitlines() == [
+        "lengths.prompt: an integer, in tokens; default 512", "  Longest prompt; a longer one keeps its end.",
+    ]  # fmt: skip
+
+
+def test_mappings_list_their_keys_and_all_methods_are_named():
+    assert said("sampling").splitlines()[0] == "sampling"
+    assert "  temperature  Divides the logits; 0 is greedy. [1]" in said("sampling")
+    arms = said("arms")
+    assert "  reward " in arms
+    assert "and those of its method or kind: sft, " in arms
+    assert "  arms " in said()
+
+
+def test_the_schema_is_json():
+    assert json.loads(said("--json-schema"))["title"] == "evenhand experiment"
+
+
+def test_shells_complete_experiments_and_keys():
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output
+    assert complete_experiment("quick") == ["quickstart"]
+    assert "train.warmup" in complete_key("train.wa")
+    assert complete_key("warm") == ["warmup"]
