@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 PARAMETERS: Mapping[str, str] = {
     "accumulate": "Whether a round learns from the pairs of all rounds so far.",
     "advantage": "The credit: standardise, standardise_population, centre, leave_one_out or rank.",
-    "alpha": "What the implicit reward pays per token, as a length penalty. In nats.",
     "baseline": "What is taken off the label +1 or -1.",
     "reinforce.baseline": "What is taken off the reward: batch_baseline, running_baseline, none, or value (a learned one).",
     "beta": "Strength of the hold on the reference: smaller lets the policy go further.",
@@ -54,13 +54,44 @@ PARAMETERS: Mapping[str, str] = {
     "updates": "Optimizer steps on each rollout.",
     "value": "Weight of the value loss.",
     "value_clip": "How far a value may move from the rollout's before its gradient stops.",
-    "weight": "Weight of the odds ratio beside the likelihood.",
     "weight_desirable": "Weight of good answers.",
     "weight_undesirable": "Weight of bad answers.",
+    "r_dpo.alpha": "What the implicit reward pays per token, as a length penalty. In nats.",
+    "c2_dpo.weight": "Weight of the square by which the two log-ratios are out of balance.",
+    "f_dpo.divergence": "reverse_kl, forward_kl, jensen_shannon or alpha.",
+    "f_dpo.alpha": "The alpha of the divergence `alpha`, as in the paper; TRL's coefficient is 1 less it.",
+    "alphapo.alpha": "Shape of the reward: 0 is SimPO's, above it unlikely answers count steeper.",
+    "vapo.alpha": "GAE's lambda is 1 - 1 / (alpha n) for an answer of n tokens.",
+    "discopop.width": "The paper's tau: how far the loss is bent around 0.",
+    "mpo.quality": "Weight of the classification of each answer.",
+    "mpo.preference": "Weight of DPO's loss.",
+    "pass_at_k.k": "How many answers count by their best.",
+    "pass_at_k_training.k": "How many answers count by their best.",
+    "repo.margin": "The margin that length-mean log-probs are to differ by. In nats.",
+    "alphapo.margin": "The margin that scaled rewards are to differ by.",
+    "cpo_simpo.margin": "The margin that scaled length-mean log-probs are to differ by.",
+    "cpo_simpo.beta": "Scale of the length-mean log-probs; there is no reference.",
+    "alphapo.beta": "Scale of the reward; there is no reference.",
+    "cpo.beta": "Scale of the log-probs; there is no reference.",
+    "spo_silu.beta": "Scale of the log-probs; there is no reference.",
+    "rainbow_po.margin": "The margin that all pairs share. In nats.",
+    "vapo.likelihood": "Weight of the imitation of rewarded answers.",
+    "pass_at_k.baseline": "What is taken off: leave_one_out or none.",
+    "orpo.weight": "Weight of the odds ratio beside the likelihood.",
     "n": "Samples that the answer is chosen from.",
 }  # fmt: skip
+_SENTENCE = re.compile(r"(?<=[.])\s+(?=[A-Z`])")
 
 
-def meaning(method: str, parameter: str) -> str:
-    """What a parameter of a method means; "" for one that nobody has described (a plugin's says it in its docstring)."""
-    return PARAMETERS.get(f"{method}.{parameter}", PARAMETERS.get(parameter, ""))
+def meaning(method: str, parameter: str, about: str = "") -> str:
+    """What a parameter of a method means: from the table, else the sentence of `about` (the method's docstring) that has it in
+    backticks; "" where neither says anything.
+
+    >>> meaning("dpo", "beta"), meaning("mine", "width", "A loss (me, 2020). `width` is the paper's tau. Reduces to `dpo`.")
+    ('Strength of the hold on the reference: smaller lets the policy go further.', "`width` is the paper's tau.")
+    """
+    if (known := PARAMETERS.get(f"{method}.{parameter}", PARAMETERS.get(parameter))) is not None:
+        return known
+    sentences = _SENTENCE.split(" ".join(about.split()))
+    said = next((text for text in sentences if f"`{parameter}`" in text), "")
+    return said and said[0].upper() + said[1:].rstrip(".") + "."

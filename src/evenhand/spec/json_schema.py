@@ -90,7 +90,9 @@ class _Schemas:
         hints = get_type_hints(function) if function is not None else {}
         known = inspect.signature(function).parameters.values() if function is not None else ()
         more = {
-            p.name: self._documented(hints[p.name], meaning(name, p.name), p.default) for p in known if p.name not in INJECTED
+            p.name: self._documented(hints[p.name], meaning(name, p.name, inspect.getdoc(function) or ""), p.default)
+            for p in known
+            if p.name not in INJECTED
         }
         chosen = {"properties": {"method": {"const": name}}, "required": ["method"]}
         return {"if": chosen, "then": {"properties": more, "propertyNames": {"enum": [*keys, *more]}}}

@@ -93,6 +93,10 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
 )  # fmt: skip
 
 
+def _of_method(name: str, function: Callable[..., Any]) -> Callable[[str], str]:
+    return lambda key: meaning(name, key, inspect.getdoc(function) or "")
+
+
 def _key(path: str, kind: str, text: str) -> Key:
     return Key(path=path, type=kind, default="", unit="", meaning=text)
 
@@ -120,7 +124,7 @@ def sections() -> list[Section]:
     ]
     methods: dict[str, Callable[..., Any]] = {**METHODS, BEST_OF_N: best_of_n}
     for name, function in methods.items():
-        keys = tuple(_parameters("arms.NAME", function, lambda key, name=name: meaning(name, key), skip=INJECTED))  # type: ignore[misc]
+        keys = tuple(_parameters("arms.NAME", function, _of_method(name, function), skip=INJECTED))
         made.append(Section(path="arms.NAME", title=f"method: {name}", about=_first(function), keys=keys))
     for name in REWARDS:
         about, known = REWARD_MEANINGS.get(name, (_first(REWARDS[name]), {}))
