@@ -81,6 +81,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
     """
     from evenhand.plan.plan import build
+    from evenhand.spec.lengths import clamped
     from evenhand.spec.read import read_experiment
     from evenhand.spec.user_code import with_plugins
 
@@ -90,7 +91,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     else:
         path = locate(str(experiment))
         source, name = _recorded(path) if path.suffix == ".json" else path, _name(path)
-    loaded = read_experiment(source, overrides, find=find, before=with_plugins)
+    loaded = clamped(read_experiment(source, overrides, find=find, before=with_plugins))
     try:
         plan = build(loaded.value)
     except UserError as error:

@@ -645,7 +645,7 @@ def full_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 SETTINGS = {
     "an unknown section": ({"judges": {}}, "unknown key 'judges'"),
-    "an unknown method": ({"arms": {"a": {"method": "dppo"}}}, "unknown method 'dppo'"),
+    "an unknown method": ({"arms": {"a": {"method": "dpoo"}}}, "unknown method 'dpoo'"),
     "an unknown parameter": ({"arms": {"a": {"method": "dpo", "bta": 0.1}}}, "unknown key 'bta'"),
     "text for a number": ({"train": {"steps": "ten"}}, '"ten" is not valid'),
     "no arms": ({"arms": {}}, "at least one arm"),

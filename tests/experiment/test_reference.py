@@ -170,5 +170,5 @@ def test_the_files_that_come_along_fit_the_schema(path):
 )  # fmt: skip
 def test_the_schema_refuses_what_a_run_refuses(change):
     assert fits(TEXT, SCHEMA)
-    assert not fits({k: v for k, v in TEXT.items() if k != "arms"}, SCHEMA)
+    assert not fits({k: v for k, v in TEXT.items() if k != "data"}, SCHEMA)
     assert not fits({**TEXT, **change}, SCHEMA)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TRAINED = ("prompts", "preferences", "demonstrations")
+FOR_JUDGES = "judge_preferences"
+"""The split that `judge_share` sets apart: pairs for a reward model that judges, from which no arm learns."""
 SPLITS = (*TRAINED, "heldout_preferences", "heldout_prompts")
 
 
@@ -34,6 +36,8 @@ class DataConfig:
     """Prompts that the comparison asks; by default a share of the training prompts."""
     holdout: float = 0.1
     """Share of prompts that is set apart where no held-out split is named."""
+    judge_share: float = 0.0
+    """Share of the pairs that no arm learns from: they are for a reward model that judges (`data: judge_preferences`)."""
     seed: int = 0
     """Draws a world's data, and the held-out prompts."""
     supervise: str = "completion"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from evenhand.data.clean import drop_exact
 from evenhand.doctor.context import CheckContext, last_turn
 from evenhand.doctor.examine import from_error
+from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
 from evenhand.synthesis.config import REVISED
 from evenhand.types import Content, Group, content_text
@@ -194,6 +195,8 @@ def enough(patient: CheckContext) -> Iterator[Finding]:
     fix="raise `evaluation.prompts`, name `data.heldout_prompts:`, or raise `data.holdout`",
 )
 def heldout(patient: CheckContext) -> Iterator[Finding]:
+    if not patient.experiment.arms:
+        raise Unavailable("nothing is compared")
     held, asked = patient.splits.get("heldout_prompts"), patient.experiment.evaluation.prompts
     if not held:
         yield fail(

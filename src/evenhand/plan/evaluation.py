@@ -41,6 +41,8 @@ class Compared:
 
 def compare(graph: Graph) -> Compared:
     """Every stage that follows training, generations before verdicts, so that the board shows them in this order."""
+    if not graph.e.arms:  # reward models alone: their own held-out accuracy is what is asked
+        return Compared(generations={}, verdicts={}, judge_test=None, reward_samples=reward_samples(graph), frontiers={}, grid={})
     own = judged(graph, graph.e.lengths.completion)
     return Compared(
         generations=own.generations,
@@ -127,12 +129,13 @@ def reward_samples(graph: Graph) -> str | None:
     count, seed, names = graph.e.evaluation.best_of_n, graph.e.seeds[0], list(graph.e.reward_models)
     if count < 2 or not names:
         return None
-    gold, proxies = _reward(_judged_by(graph)), {n: graph.reward_spec(n) for n in names}
+    gold, proxies = _reward(_judged_by(graph)) if graph.e.arms else None, {n: graph.reward_spec(n) for n in names}
     spec = SampleRewardsSpec(
         proxies=proxies, gold=gold, prompts=graph.e.evaluation.prompts, completions_per_prompt=count,
         sampling=graph.e.evaluation.sampling, setup=graph.setup,
     )  # fmt: skip
-    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.asked, **_judge_inputs(graph, seed)}
+    judge = _judge_inputs(graph, seed) if graph.e.arms else {}
+    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.asked, **judge}
     for n in names:
         inputs |= graph.model_inputs(n, seed)
     cost = f"{graph.e.evaluation.prompts} prompts x {count}"

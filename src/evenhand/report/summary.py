@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evenhand.report.style import ARMS, ArmStyle, arm_styles
 from evenhand.results.record import ArmResult, Contrast, Power, Results, Verdict
-from evenhand.results.record_parts import Pair
+from evenhand.results.record_parts import Pair, RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class Summary:
     """The same for the middle one of all pairs of arms."""
     trained_on_judge: frozenset[str] = frozenset()
     """Arms that were trained on what judges them."""
+    reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)
     looked: str = ""
     """What looking at the comparison more than once does to its errors; empty where it was looked at once."""
 
@@ -95,6 +96,7 @@ def summarise(results: Results) -> Summary:
         mde=power.minimum_detectable_difference,
         mde_median=power.median,
         trained_on_judge=frozenset(results.judge.trained_on) if results.judge is not None else frozenset(),
+        reward_models=results.reward_models,
         looked=results.looks.note if results.looks is not None else "",
     )
 

@@ -37,6 +37,9 @@ class VerdictTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         summary = summarise(self.results)
+        if not summary.arms:
+            yield _reward_models(summary)
+            return
         for without in _LEFT_OUT:
             table = _table(summary, without)
             wanted = Measurement.get(console, options.update(max_width=10_000), table).maximum
@@ -66,6 +69,18 @@ def _table(summary: Summary, without: Sequence[str]) -> Table:
         # Text, not str: a name such as "[bold]" is a name, not markup
         verdict = Text(arm.verdict.value, style=_LOOK.get(arm.verdict, ""))
         table.add_row(Text(arm.name), *(Text(cells[heading]) for heading in headings), verdict)
+    return table
+
+
+def _reward_models(summary: Summary) -> Table:
+    """Reward models that were trained without an arm."""
+    table = Table(box=box.SIMPLE_HEAD, title=Text(headline(summary).title, style="bold"), title_justify="left")
+    table.add_column("reward model", overflow="fold")
+    for heading in ("accuracy %", _ALONE, "log-loss", "pairs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, found in summary.reward_models.items():
+        numbers = (_percentage(found.accuracy), _range(found.ci95), fixed(found.log_loss, 3), fixed(found.n, 0))
+        table.add_row(Text(name), *map(Text, numbers))
     return table
 
 

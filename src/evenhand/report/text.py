@@ -10,6 +10,7 @@ from evenhand.report.formatting import fixed, interval, p_value, percent, points
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.training_warnings import warned_arms
 from evenhand.results.record import Excluded, Results, Verdict
+from evenhand.results.record_parts import RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,27 @@ def listed(names: Sequence[str]) -> str:
 def _without_comparison(summary: Summary) -> Headline:
     names = [arm.name for arm in summary.arms]
     if not names:
-        return Headline("No arm has a result", ())
+        return _reward_models_alone(summary)
     verb = "was" if len(names) == 1 else "were"
     return Headline(
         f"{listed(names)} {verb} not judged against another arm", ("This run holds no comparison, so it has no verdict.",)
     )
+
+
+def _reward_models_alone(summary: Summary) -> Headline:
+    """Reward models that were trained without an arm: how often each ranks a held-out pair as its label does."""
+    known = {name: m for name, m in summary.reward_models.items() if m.accuracy is not None}
+    if not known:
+        return Headline("No arm has a result", ())
+    best = max(known, key=lambda name: known[name].accuracy or 0.0)
+    title = f"{best} ranks {percent(known[best].accuracy, 0)} of held-out pairs as their labels do"
+    return Headline(title, tuple(_accuracy(name, m) for name, m in known.items()))
+
+
+def _accuracy(name: str, found: RewardModelSummary) -> str:
+    pairs = f" over {found.n} pairs" if found.n else ""
+    ceiling = f"; {percent(found.label_ceiling)} is the best that these labels allow" if found.label_ceiling else ""
+    return f"{name}: {percent(found.accuracy)}, 95% interval {interval(found.ci95)}{pairs}; 50% would be guessing{ceiling}."
 
 
 def _winner(summary: Summary, best: ArmRow) -> Headline:

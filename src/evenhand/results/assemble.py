@@ -40,17 +40,17 @@ def assemble(
     experiment, done = plan.experiment, RunArtifacts.read(plan, store)
     seeds, fits = done.all_seeds, Fits()
     prompts = len(done.verdicts[done.arms[0]][done.seeds(done.arms[0])[0]]["prompt_id"]) if done.arms else 0
-    looked = looks(plan, out, prompts)
+    looked = looks(plan, out, prompts) if plan.arms else None
     failed = {**done.damaged(), **(errors or {})}
-    found = contrasts(differences(done, fits), done.baseline, looked.alpha)
+    found = contrasts(differences(done, fits), done.baseline, looked.alpha) if looked is not None else ()
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
     scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}
     return Results(
         name=experiment.name,
         description=experiment.description,
-        baseline=done.baseline,
-        judge=judge(done),
+        baseline=done.baseline or None,
+        judge=judge(done) if plan.arms else None,
         n_prompts=prompts,
         seeds=seeds,
         arms=arms,
@@ -59,10 +59,12 @@ def assemble(
         power=power(found),
         excluded=excluded(done),
         reward_models={n: reward_model_summary(done, n) for n in plan.reward_models if finished_seeds(done, n)},
-        held_equal=(*held_equal(experiment), *tuned_alike(done)),
+        held_equal=(*held_equal(experiment), *tuned_alike(done)) if plan.arms else (),
         deviations=tuple(
             without_folders(d) for d in (*deviations(experiment), *early_ends(arms), *untuned(done), *versions_apart(done))
-        ),
+        )
+        if plan.arms
+        else None,
         samples=samples(done),
         frontier=frontier(done),
         best_of_n=best_of_n(scores) if scores is not None else {},

@@ -38,7 +38,7 @@ class Arm:
     """The method's own, given as keys of the arm beside the others."""
     train: Train = field(default_factory=Train)
     """What differs from the shared `train`."""
-    start: str = "sft"
+    start: str = ""
     """What it starts from in place of the shared `start`: base, sft, or another arm."""
     reward: str | Mapping[str, Any] | None = None
     """What it learns by, or `keep: best` chooses by: a reward's or reward model's name, or {kind: ...}."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evenhand.configfile.schema import from_signature
-from evenhand.data.config import SPLITS
+from evenhand.data.config import FOR_JUDGES, SPLITS
 from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
@@ -63,8 +63,9 @@ def _shared(e: Experiment) -> Iterator[UserError]:
 
 
 def _structure(e: Experiment) -> Iterator[UserError]:
-    if not e.arms:
-        yield UserError("an experiment needs at least one arm", where="arms", fix="add e.g. `dpo: {method: dpo}`")
+    if not e.arms and not e.reward_models:
+        fix = "add e.g. `dpo: {method: dpo}`, or a reward model under `reward_models`"
+        yield UserError("an experiment needs at least one arm", where="arms", fix=fix)
     if e.arms and e.baseline_arm not in e.arms:
         yield UserError(f"no arm is called '{e.baseline}'", where="baseline", fix=did_you_mean(e.baseline, e.arms))
     if grid := [n for n in e.evaluation.length_grid if n < 1]:
@@ -85,7 +86,7 @@ def _structure(e: Experiment) -> Iterator[UserError]:
     if e.data.world is None and not any(getattr(e.data, s) for s in SPLITS):
         yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
     if isinstance(e.judge, Judge):
-        yield from reward_problem(e.judge.reward, e, "judge.reward")
+        yield from reward_problem(e.judge.reward, e, "judge.reward") if e.arms else ()
     elif fault := judging.problem(e.judge):
         yield fault
     named: tuple[tuple[Registry[Any], Any, str], ...] = (
@@ -108,12 +109,24 @@ def _structure(e: Experiment) -> Iterator[UserError]:
             )  # fmt: skip
     if e.start == "sft" and e.sft is None:
         yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
+    yield from _apart_problems(e)
     made = {f"arms.{n}": raw for n, raw in e.arms.items()} | {f"reward_models.{n}": r for n, r in e.reward_models.items()}
     for where, raw in made.items():
         if raw.get("data") in REVISED and e.revise is None:
             yield UserError(f"nothing makes `{raw['data']}`", where=f"{where}.data", fix="add a `revise:` section")
     if e.sft is not None and e.sft.get("data") in REVISED:
         yield UserError("the stage that revises cannot learn from it", where="sft.data", fix="use an arm `{method: sft}`")
+
+
+def _apart_problems(e: Experiment) -> Iterator[UserError]:
+    """Pairs set apart for judges that nobody asks for, or that are asked for and not set apart."""
+    asked = [f"reward_models.{n}.data" for n, raw in e.reward_models.items() if raw.get("data") == FOR_JUDGES]
+    if asked and not e.data.judge_share:
+        fix = "add `data: {judge_share: 0.3}`: the share of the pairs that no arm learns from"
+        yield UserError(f"nothing makes `{FOR_JUDGES}`", where=asked[0], fix=fix)
+    if e.data.judge_share and not asked:
+        fix = f"give a reward model `data: {FOR_JUDGES}`, or remove it"
+        yield UserError("the pairs that it sets apart are used by nothing", where="data.judge_share", fix=fix)
 
 
 def _gives_reward(e: Experiment, arm: Arm) -> bool:

@@ -140,7 +140,7 @@ class Experiment:
     """Where prompts, pairs and demonstrations come from."""
     lengths: Lengths = field(default_factory=Lengths)
     """Longest prompt and completion, for training and evaluation."""
-    start: str = "sft"
+    start: str = ""
     """What arms start from: base, sft, or another arm; by default sft where there is such a section, else base."""
     sft: Mapping[str, Any] | None = None
     """Supervised fine-tuning that arms share: the keys of an arm. Trained once for all seeds unless `per_seed`."""
@@ -156,8 +156,8 @@ class Experiment:
     """Training settings that all arms share; an arm names what differs."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """How training samples are drawn; an arm names what differs."""
-    arms: Mapping[str, Mapping[str, Any]]
-    """What is compared: a mapping from a name to a method with its settings."""
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What is compared: a mapping from a name to a method with its settings. Without any, reward models alone are trained."""
     judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge = Judge()
     """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
@@ -174,6 +174,10 @@ class Experiment:
     """The budget of `evenhand tune`, the same for every arm."""
     tuned: Tuned | None = None
     """What `evenhand tune` chose; it writes this section itself."""
+
+    def __post_init__(self) -> None:
+        if not self.start:
+            object.__setattr__(self, "start", "sft" if self.sft is not None else "base")
 
     def all_arms(self) -> dict[str, Arm]:
         """The arms in order, checked."""
@@ -224,5 +228,5 @@ class Experiment:
 
     @property
     def baseline_arm(self) -> str:
-        """The arm every other is compared with: `baseline`, or the first."""
-        return self.baseline or next(iter(self.arms))
+        """The arm every other is compared with: `baseline`, or the first; "" without arms."""
+        return self.baseline or next(iter(self.arms), "")

@@ -79,7 +79,7 @@ DECAY: Mapping[str, Range] = {"factor": FINITE, "every": COUNT}
 """What the schedule `step` takes."""
 SECTIONS: Mapping[str, Mapping[str, Range]] = {
     "lengths": {"prompt": COUNT, "completion": COUNT},
-    "data": {"holdout": Range("it is the share of prompts that is set apart", low=0, below=1)},
+    "data": dict.fromkeys(("holdout", "judge_share"), Range("it is the share of prompts that is set apart", low=0, below=1)),
     "evaluation": {"prompts": COUNT, "best_of_n": MAYBE},
     "evaluation.planned": {"seeds": COUNT, "prompts": COUNT},
     "evaluation.sampling": SAMPLING,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from evenhand.data.config import TRAINED, DataConfig
+from evenhand.data.config import FOR_JUDGES, TRAINED, DataConfig
 from evenhand.data.jsonl import write_groups
+from evenhand.seeding import keyed
 from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
 from evenhand.types import Group, Prompt
@@ -56,7 +57,8 @@ def from_world(spec: DataSpec, seed: int) -> tuple[dict[str, list[Group]], list[
         "corpus": lambda n: world.corpus(seed, n),
     }
     wanted = spec.only or tuple(name for name in made if name != "corpus" or spec.corpus)
-    return {name: made[name](sizes[name]) for name in wanted}, [f"built-in world {config.world}, version {world.version}"]
+    splits = for_judges({name: made[name](sizes[name]) for name in wanted}, config.judge_share, seed)
+    return splits, [f"built-in world {config.world}, version {world.version}"]
 
 
 def from_sources(config: DataConfig, seed: int) -> tuple[dict[str, list[Group]], list[str]]:
@@ -79,11 +81,22 @@ def from_sources(config: DataConfig, seed: int) -> tuple[dict[str, list[Group]],
             splits[name], held[name] = holdout(splits[name], config.holdout, seed)
     if "preferences" in held:
         splits["heldout_preferences"] = held["preferences"]
+    splits = for_judges(splits, config.judge_share, seed)
     splits.setdefault("prompts", first(splits, TRAINED))
     splits.setdefault("heldout_prompts", first(held, TRAINED))
     for name in ("prompts", "heldout_prompts"):
         splits[name] = bare(unique_prompts(splits[name]))
     return splits, said
+
+
+def for_judges(splits: dict[str, list[Group]], share: float, seed: int) -> dict[str, list[Group]]:
+    """The same splits, with about `share` of the preferences' prompts and all their pairs in a split of their own."""
+    from evenhand.data.convert import holdout
+
+    if not share or "preferences" not in splits:
+        return splits
+    kept, apart = holdout(splits["preferences"], share, keyed(seed, "judges"))
+    return {**splits, "preferences": kept, FOR_JUDGES: apart}
 
 
 def first(splits: Mapping[str, list[Group]], names: Sequence[str]) -> list[Group]:

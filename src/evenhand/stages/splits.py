@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from evenhand.data.config import FOR_JUDGES
 from evenhand.data.jsonl import read_groups
 from evenhand.errors import UserError
 from evenhand.types import Group
+
+HELD_OUT = "heldout_"
 
 
 def read_split(inputs: Mapping[str, Path], split: str) -> list[Group]:
     """A split of the experiment's data; an `annotate` stage's preferences take the place of the data's own.
 
-    `revised` and `revised_pairs` come from a `revise` stage.
+    `revised` and `revised_pairs` come from a `revise` stage. Reward models for judging are tested on the same held-out pairs.
     """
-    source = inputs["preferences"] if "preferences" in inputs and split.endswith("preferences") else inputs["data"]
-    source = inputs.get("revisions", source) if split.removeprefix("heldout_").startswith("revised") else source
+    split = f"{HELD_OUT}preferences" if split == f"{HELD_OUT}{FOR_JUDGES}" else split
+    made = "preferences" in inputs and split in ("preferences", f"{HELD_OUT}preferences")
+    source = inputs["preferences"] if made else inputs["data"]
+    source = inputs.get("revisions", source) if split.removeprefix(HELD_OUT).startswith("revised") else source
     path = source / f"{split}.jsonl"
     if not path.exists():
         raise UserError(f"the data has no split '{split}'", where="data", fix=f"add `{split}:` to the `data:` section")
