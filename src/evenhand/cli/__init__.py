@@ -21,6 +21,7 @@ from evenhand.cli import (
     export,
     inference,
     info,
+    init,
     judge,
     keys,
     label,
@@ -55,7 +56,7 @@ def _common(
 ) -> None: ...
 
 
-for _module in (experiments, tune, doctor, inference, evaluate, judge, label, export, keys, info):
+for _module in (init, experiments, tune, doctor, inference, evaluate, judge, label, export, keys, info):
     for _command in _module.COMMANDS:
         app.command()(_command)
 for _command in synthesize.COMMANDS:

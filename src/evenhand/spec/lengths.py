@@ -50,7 +50,12 @@ def context(experiment: Experiment) -> int | None:
 
         shape = worlds.get(experiment.data.world, **experiment.data.options).model_config()
         return shape.get("max_position_embeddings")
-    path = _config_of(str(experiment.model.path), experiment.model.revision)
+    return window_of_model(str(experiment.model.path), experiment.model.revision)
+
+
+def window_of_model(name: str, revision: str | None = None) -> int | None:
+    """Tokens that a model has positions for, by its folder or its name on the Hub."""
+    path = _config_of(name, revision)
     if path is None:
         return None
     config = json.loads(path.read_text(encoding="utf-8"))

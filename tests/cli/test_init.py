@@ -1,0 +1,143 @@
+"""`evenhand init`: what it writes is read, planned and run, from pairs, prompts, demonstrations and TRL's configurations."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import evenhand.cli
+from evenhand.cli.from_trl import carried
+from evenhand.errors import UserError
+from evenhand.run_experiment import execute, prepare
+from tests.doctor.patients import Ward, pairs
+
+ROWS = {
+    "preferences": [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No."} for i in range(40)],
+    "demonstrations": [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(40)],
+    "prompts": [{"prompt": f"What is {i}?"} for i in range(40)],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    ward = Ward(tmp_path_factory.mktemp("ward"))
+    ward.write()
+    return ward.folder / "model"
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evenhand", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            evenhand.cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "arms"), [("preferences", "dpo", ["base", "dpo"]), ("demonstrations", "sft", ["base", "sft"]),
+                                 ("prompts", "rloo", ["base", "rloo"])],
+)  # fmt: skip
+def test_what_it_writes_is_an_experiment(cli, model, tmp_path, kind, method, arms):
+    write(tmp_path / "rows.jsonl", ROWS[kind])
+    code, out, err = cli("init", "--model", model, "--data", "rows.jsonl")
+    assert code == 0, err
+    assert "evenhand run experiment.yaml --plan" in out
+    made = prepare("experiment.yaml").loaded.value
+    assert list(made.arms) == arms
+    assert made.arm(method).method == method
+    assert getattr(made.data, kind) == "rows.jsonl"
+    assert (tmp_path / "reward.py").exists() == (kind != "preferences")
+    assert cli("init", "--model", model, "--data", "rows.jsonl")[0] == 2, "one that exists is never replaced"
+
+
+@pytest.mark.parametrize("kind", ["preferences", "prompts"])
+def test_what_it_writes_runs(cli, model, tmp_path, kind):
+    rows = pairs(60) if kind == "preferences" else ROWS[kind]
+    write(tmp_path / "rows.jsonl", rows)
+    code, _, err = cli("init", "first.yaml", "--model", model, "--data", "rows.jsonl")
+    assert code == 0, err
+    short = ["train.epochs=0.1", "evaluation.prompts=4", "judge.self_test=0", "lengths.completion=16", "runtime.device=cpu"]
+    outcome, results = execute(prepare("first.yaml", short, tmp_path / "run"), workers=0)
+    assert outcome.ok, outcome.errors
+    assert results is not None
+    assert results.judge is not None
+    assert bool(results.judge.trained_on) == (kind == "prompts"), "a reward of one's own that judges too is said"
+
+
+def test_what_is_not_given_and_cannot_be_asked_is_named(cli, model, tmp_path):
+    code, _, err = cli("init", "--data", "rows.jsonl")
+    assert code == 2
+    assert "add --model NAME" in err
+    write(tmp_path / "rows.jsonl", ROWS["prompts"])
+    code, _, err = cli("init", "--model", model, "--data", "rows.jsonl", "--method", "dpo")
+    assert code == 2
+    assert "dpo learns from pairs, these are prompts" in err
+
+
+TRL = {
+    "model_name_or_path": "m", "dataset_name": "d", "learning_rate": 5e-6, "num_train_epochs": 2, "seed": 3, "output_dir": "out",
+    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "beta": 0.2, "max_length": 100, "max_prompt_length": 60,
+    "use_peft": True, "lora_r": 8, "lora_alpha": 16, "warmup_ratio": 0.1, "lr_scheduler_type": "cosine", "padding_free": True,
+}  # fmt: skip
+
+
+def test_trls_settings_mean_the_same_here():
+    found = carried(TRL)
+    assert (found.model, found.data, found.method, found.seeds) == ("m", "d", "dpo", (3,))
+    assert found.train == {
+        "prompts_per_step": 8, "epochs": 2.0, "learning_rate": 5e-6, "warmup": 0.1, "schedule": "cosine",
+        "adapter": {"rank": 8, "alpha": 16},
+    }  # fmt: skip
+    assert found.lengths == {"prompt": 60, "completion": 40}
+    assert found.arm == {"beta": 0.2}
+    assert [key.partition(":")[0] for key in found.left] == ["padding_free"]
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "arm", "step"),
+    [
+        ({"num_generations": 4, "per_device_train_batch_size": 8, "beta": 0.04, "epsilon": 0.2}, "grpo",
+         {"completions_per_prompt": 4, "kl": 0.04, "low": 0.2}, 2),
+        ({"loss_type": "dapo", "num_generations": 8, "per_device_train_batch_size": 16}, "dapo",
+         {"completions_per_prompt": 8}, 2),
+        ({"loss_type": "ipo", "beta": 0.1}, "ipo_mean", {"tau": 0.1}, 8),
+        ({"loss_type": "sigmoid", "label_smoothing": 0.1}, "cdpo", {"flip": 0.1}, 8),
+        ({"rloo_k": 2, "kl_coef": 0.05}, "rloo", {"completions_per_prompt": 2, "kl": 0.05}, 4),
+    ],
+)  # fmt: skip
+def test_a_step_of_completions_becomes_one_of_prompts(given, method, arm, step):
+    found = carried(given)
+    assert (found.method, found.arm, found.train["prompts_per_step"]) == (method, arm, step)
+    assert not found.left
+
+
+def test_a_loss_without_a_counterpart_is_said():
+    with pytest.raises(UserError, match="`loss_type` is 'nobody'"):
+        carried({"loss_type": "nobody"})
+
+
+def test_a_configuration_becomes_a_file_that_is_planned(cli, model, tmp_path):
+    write(tmp_path / "rows.jsonl", ROWS["preferences"])
+    own = {**TRL, "model_name_or_path": str(model), "dataset_name": "rows.jsonl"}
+    (tmp_path / "trl.json").write_text(json.dumps(own))
+    code, out, err = cli("init", "--from-trl", "trl.json")
+    assert code == 0, err
+    assert "not taken over: padding_free: it has no counterpart here" in out
+    made = prepare("experiment.yaml").loaded.value
+    dpo = made.arm("dpo")
+    assert (dpo.parameters["beta"], dpo.train.epochs, dpo.train.prompts_per_step, dpo.train.learning_rate) == (0.2, 2.0, 8, 5e-6)
+    assert dpo.train.adapter is not None
+    assert (dpo.train.adapter.rank, made.lengths.prompt, made.seeds) == (8, 60, (3,))
