@@ -42,6 +42,8 @@ def test_a_step_of_every_method(name, monkeypatch):
     expected = one_step(model, method.objective, batches)
     with pretended(monkeypatch) as device:
         move(model)
+        if getattr(model, "frozen", None) is not None:  # looked at, not owned
+            move(model.frozen)
         found = one_step(model, method.objective, [b.to(HERE) for b in batches])
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert device.waits == ["to cpu"], "one transfer of all metrics, and no other wait"

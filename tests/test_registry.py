@@ -71,7 +71,7 @@ def test_an_unknown_name_and_an_unknown_fact_are_refused(shapes: Registry[Any]) 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("rank", "rank_advantage"), ("local", "local_reward_model"), ("hinge", "rso_hinge"), ("ld_dpo", "r_dpo")],
+    [("rank", "rank_advantage"), ("local", "local_reward_model"), ("hinge", "rso_hinge")],
 )
 def test_an_arm_may_name_a_method_as_before_and_is_the_same_arm(old: str, new: str, caplog: pytest.LogCaptureFixture) -> None:
     METHODS.answered.discard(old)

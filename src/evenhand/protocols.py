@@ -60,11 +60,15 @@ class Objective(Protocol):
     def __call__(self, out: ModelOut, batch: Batch) -> Terms: ...
 
 
+CARRIED = "carried/"
+
+
 class StepObjective(Objective, Protocol):
     """An objective with Need.STATISTICS: its terms need a statistic of the whole optimizer step (AOT's sort, KTO's z0).
 
     The loop runs a no-grad pass over the step and lets `prepare` store the statistic in the batches, so that the gradient
-    does not depend on how the step is cut into micro-batches or ranks.
+    does not depend on how the step is cut into micro-batches or ranks. A statistic whose name begins with CARRIED is there again
+    in the next step, and in every checkpoint; in the first step it is absent.
     """
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]: ...

@@ -208,6 +208,12 @@ class Head(StrEnum):
     SCORE = "score"
     KL = "kl"
     """Exact KL of every token's distribution to the frozen reference's; costs a pass of the reference."""
+    REFERENCE_KL = "reference_kl"
+    """The other direction: KL(reference, policy) at every token; costs a pass of the reference."""
+    REFERENCE_ENTROPY = "reference_entropy"
+    """The reference's entropy at every token, as a share of the largest possible; costs a pass of the reference."""
+    COLLISION = "collision"
+    """log sum_v p(v)^2 at every token, without gradient: the log-prob that a second draw would be the same token."""
 
 
 class Need(StrEnum):
@@ -222,6 +228,8 @@ class Need(StrEnum):
     VALUE = "value"
     MISMATCHED = "mismatched"
     """Rows that pair a prompt with another prompt's completion (KTO's reference point), counted only."""
+    UNIFORM = "uniform"
+    """A random number per token, anew in every step."""
     STATISTICS = "statistics"
     """A statistic of the whole optimizer step, computed by the objective's `prepare` in a no-grad pass."""
 
@@ -231,7 +239,7 @@ class Batch:
     """One micro-batch: groups packed as prompt trees in one flat sequence, and the fields its objective needs.
 
     `ids`, `positions` [T]; `completion_mask` [N, C] True on tokens that count (right-padded per completion).
-    Optional fields, all float unless said: `ref_logp`, `old_logp`, `behaviour_logp`, `value`, `returns` [N, C];
+    Optional fields, all float unless said: `ref_logp`, `old_logp`, `behaviour_logp`, `value`, `returns`, `uniform` [N, C];
     `advantage` [N, C] or [N, 1]; `score`, `weight` [N]; `pairs` [B, 2] int (chosen, rejected: indices into N) with
     `margin`, `pair_weight` [B] and, where the data ask for it, `pair_margin` [B], the least difference of their scores;
     `statistics` named tensors computed over the whole optimizer step (KTO's z0, AOT's weights).
@@ -246,6 +254,7 @@ class Batch:
     behaviour_logp: Tensor | None = None
     value: Tensor | None = None
     returns: Tensor | None = None
+    uniform: Tensor | None = None
     advantage: Tensor | None = None
     score: Tensor | None = None
     weight: Tensor | None = None
@@ -277,7 +286,8 @@ class Batch:
 class ModelOut:
     """`logp[i, t] = log pi(completion_i[t] | prompt, completion_i[<t])` [N, C]; 0 at padding.
 
-    `entropy`, `value`, `kl` [N, C] at the same positions (the state before token t); `score` [N] at the last completion token.
+    `entropy`, `value`, `kl`, `reference_kl`, `reference_entropy`, `collision` [N, C] at the same positions (the state
+    before token t); `score` [N] at the last completion token.
     """
 
     logp: Tensor | None = None
@@ -285,6 +295,9 @@ class ModelOut:
     value: Tensor | None = None
     score: Tensor | None = None
     kl: Tensor | None = None
+    reference_kl: Tensor | None = None
+    reference_entropy: Tensor | None = None
+    collision: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

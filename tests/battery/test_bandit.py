@@ -192,7 +192,7 @@ def test_preferences_raise_the_reward_and_order_the_answers(name):
         assert (found - REF)[VALUES.argmax()] > (found - REF)[VALUES.argmin()] + 1.0
 
 
-@pytest.mark.parametrize("name", ["kto", "topr", "offline_reinforce"])
+@pytest.mark.parametrize("name", ["kto", "topr", "offline_reinforce", "bco", "apo_zero_unpaired"])
 def test_labels_move_mass_to_what_is_good(name):
     rows = [group_of((a,), (float(r > 0.2),), str(a)) for a, r in REWARD.items()]
     found = fit_fixed(build(name), rows, start(), steps=80, rate=0.05).distribution().detach()
@@ -384,4 +384,5 @@ def test_selected_pairs_raise_the_reward(name, parameters):
 
 def test_every_method_of_single_labels_is_asked_above():
     """What each of them converges to is its own matter; all others are asked here by being registered."""
-    assert {n for n, m in DEFAULTS.items() if m.data == methods.BINARY} == {"kto", "topr", "offline_reinforce"}
+    asked = {"kto", "topr", "offline_reinforce", "bco", "apo_zero_unpaired"}
+    assert {n for n, m in DEFAULTS.items() if m.data == methods.BINARY} == asked

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.battery.test_bandit import LENGTHS, LEVEL, REF, build, duels, start, two_answers
-from tests.battery.tree import fit_fixed
+from tests.battery.test_bandit import ANSWERS, LENGTHS, LEVEL, REF, build, duels, start, two_answers
+from tests.battery.tree import fit_fixed, group_of
 
 LOG3 = math.log(3)
 
@@ -37,6 +37,20 @@ MARGINS: dict[str, tuple[dict, tuple[int, int], Callable[[float, float], float],
     "f_dpo": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (math.exp(-b) - math.exp(-a)), LOG3),
     "chi_po": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (math.exp(a) + a - math.exp(b) - b), LOG3),
 }
+MARGINS |= {
+    "ld_dpo": ({"beta": 0.5, "alpha": 1.0}, (3, 1), lambda a, b: 0.5 * (a - b), LOG3),
+    "rebel": ({"eta": 2.0}, (3, 1), lambda a, b: a - b, 2.0 * 0.5),
+    "odpo": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (a - b), LOG3),
+    "dr_dpo": ({"beta": 0.5, "robustness": 1e6}, (3, 1), lambda a, b: 0.5 * (a - b), LOG3),
+    "wpo": ({"beta": 0.5}, (3, 1), lambda a, b: 0.5 * (a - b), LOG3),
+    "alpha_dpo": ({"beta": 2.0, "alpha": 0.0, "ratio": 0.0}, (3, 1), lambda a, b: mean_gap(a, b), LOG3),
+}
+
+
+def mean_gap(a: float, b: float) -> float:
+    """2 (mean log-prob of the first answer less that of the second)."""
+    first, second = (v + float(r) for v, r in ((a, REF[0]), (b, REF[1])))
+    return 2 * (first / float(LENGTHS[0]) - second / float(LENGTHS[1]))
 
 
 @pytest.mark.parametrize("name", MARGINS)
@@ -116,3 +130,30 @@ def test_dpop_keeps_the_chosen_answer_where_dpo_lets_it_fall():
     rows = [r for r in duels() if r.completions[0].tokens == (1, 3, 0) and r.completions[1].tokens == (1, 0)]
     kept = fit_fixed(build("dpop"), rows, start(), steps=100).distribution().detach() - REF
     assert kept[0] >= -1e-3
+
+
+def test_dr_dpo_takes_the_rarer_label_for_noise():
+    """Three to one at beta' = 1/2: sum_y n_y exp(-l_y / beta') is largest where s^2 (n_+ ...) balances, past DPO's log odds."""
+    a, b = ratios("dr_dpo", {"beta": 0.5, "robustness": 2.0}, 3, 1)
+    # minimise -2 log(3 s(x)^(1/2) + s(-x)^(1/2)): d/dx gives 3 s(x)^(1/2) s(-x) = s(-x)^(1/2) s(x), so s(x) / s(-x) = 9
+    assert 0.5 * (a - b) == pytest.approx(math.log(9), abs=5e-3)
+
+
+def test_beta_dpo_at_no_change_and_no_filter_is_dpo():
+    a, b = ratios("beta_dpo", {"beta": 0.5, "alpha": 0.0, "drop": 0.0}, 3, 1)
+    assert 0.5 * (a - b) == pytest.approx(LOG3, abs=3e-3)
+
+
+def test_tdpo_arrives_where_its_margin_balances():
+    """One token each, so that the KL of a node is the same for both answers and tdpo is dpo there."""
+    a, b = ratios("tdpo2", {"beta": 0.5, "alpha": 0.0}, 3, 1)
+    assert 0.5 * (a - b) == pytest.approx(LOG3, abs=3e-3)
+
+
+def test_bco_separates_good_from_bad_around_the_running_mean():
+    """Of two answers, each good three times in four or one in four: reward - shift is the log odds of being good."""
+    rows = [
+        group_of((ANSWERS[i],), (float(good),)) for i, good in ((0, 1), (0, 1), (0, 1), (0, 0), (1, 0), (1, 0), (1, 0), (1, 1))
+    ]
+    moved = fit_fixed(build("bco", beta=2.0), rows, start(), steps=400).distribution().detach() - REF
+    assert 2 * float(moved[0] - moved[1]) == pytest.approx(2 * LOG3, abs=2e-2)

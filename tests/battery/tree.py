@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -70,6 +71,19 @@ class Table(nn.Module):
         own, ref = self.branch_logp()[0], self.frozen[0].branch_logp()[0].detach()
         return torch.where(self.member, own.exp() * (own - ref), 0.0).sum(-1)
 
+    def node_reference_kl(self) -> Tensor:
+        """KL of the frozen table's branches to this one's at every node."""
+        own, ref = self.branch_logp()[0], self.frozen[0].branch_logp()[0].detach()
+        return torch.where(self.member, ref.exp() * (ref - own), 0.0).sum(-1)
+
+    def node_reference_entropy(self) -> Tensor:
+        """The frozen table's entropy at every node, as a share of that of all branches."""
+        return self.frozen[0].branch_logp()[1].detach() / math.log(len(self.branches))
+
+    def node_collision(self) -> Tensor:
+        own = self.branch_logp()[0].detach()
+        return torch.where(self.member, (2 * own).exp(), 0.0).sum(-1).log()
+
     def branch_logp(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """log-prob of every branch, and entropy of every node (nats)."""
         table = torch.where(self.member, self.logits / temperature, -torch.inf).log_softmax(-1)
@@ -96,6 +110,9 @@ class Table(nn.Module):
             entropy=laid(entropy, node) if Head.ENTROPY in reads else None,
             value=laid(self.value, node) if Head.VALUE in reads else None,
             kl=laid(self.node_kl(), node) if Head.KL in reads else None,
+            reference_kl=laid(self.node_reference_kl(), node) if Head.REFERENCE_KL in reads else None,
+            reference_entropy=laid(self.node_reference_entropy(), node) if Head.REFERENCE_ENTROPY in reads else None,
+            collision=laid(self.node_collision(), node) if Head.COLLISION in reads else None,
             score=self.score[[self.answers.index(a) for a in texts]] if Head.SCORE in reads else None,
         )
 
@@ -172,8 +189,12 @@ def fit_fixed(method: Method, groups: Sequence[Group], start: Table, *, steps: i
         items=[labelled(i, method) for i in items], prompts_per_step=len(items), tokens_per_microbatch=100_000, seed=0,
         ledger=Ledger(),
         reference=partial(logps, frozen) if Need.MISMATCHED in method.objective.needs else None,
+        uniform=Need.UNIFORM in method.objective.needs,
     )  # fmt: skip
-    return train(Table(start.answers, start.logits.detach()), method, _Repeated(source), steps=steps, rate=rate)
+    table = Table(start.answers, start.logits.detach())
+    table.frozen = (frozen,) if method.compares_exactly else ()
+    fixed = source if Need.UNIFORM in method.objective.needs else _Repeated(source)
+    return train(table, method, fixed, steps=steps, rate=rate)
 
 
 class _Repeated:

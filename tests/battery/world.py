@@ -18,7 +18,7 @@ from evenhand.stages.offline import labelled
 from evenhand.train import loop
 from evenhand.train.examples import Example, split_zero_advantage, with_pairs
 from evenhand.train.logprobs import Rows, read
-from evenhand.train.offline import mismatched_items
+from evenhand.train.offline import mismatched_items, with_uniform
 from evenhand.types import Batch, Completion, Group, Head, Need, Prompt, TokenGroup, Tokens
 
 VOCABULARY = 24
@@ -76,6 +76,8 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Exampl
         items = [with_pairs(i) for i in items]
     if method.label_baseline is not None or method.data == BINARY:
         items = [labelled(i, method) for i in items]
+    if Need.UNIFORM in method.objective.needs:
+        items = with_uniform(items, seed)
     if Need.MISMATCHED in method.objective.needs:
         items += mismatched_items(items, reference_of(method))
     if method.skips_zero_advantage:

@@ -119,6 +119,7 @@ def fixed(method: Method, frozen: torch.nn.Module) -> FixedSource:
         seed=0,
         ledger=Ledger(),
         reference=partial(logps_of, frozen) if Need.MISMATCHED in method.objective.needs else None,
+        uniform=Need.UNIFORM in method.objective.needs,
     )
 
 

@@ -12,15 +12,19 @@ from evenhand.core import kto, policy, preference, surrogates
 from evenhand.methods import METHODS, Method, build
 from evenhand.objectives import (
     PAIR_LOSSES,
+    STEP_RULES,
     SURROGATES,
     BradleyTerry,
     Combined,
     Kto,
+    Labelled,
     Likelihood,
     Pairwise,
     PolicyGradient,
+    SteeredPairs,
     Transport,
 )
+from evenhand.objectives.binary import LABEL_LOSSES
 from evenhand.spec.arms import BEST_OF_N, INJECTED, START, best_of_n
 from evenhand.train.rollouts.experience import stated
 from evenhand.types import Need
@@ -66,6 +70,10 @@ def equations(objective: Any) -> Iterator[str]:
             yield from (f"{coefficient:g} x {line}" for line in equations(part))
     elif isinstance(objective, Pairwise):
         yield stated(PAIR_LOSSES[objective.loss].function)
+    elif isinstance(objective, SteeredPairs):
+        yield f"{stated(PAIR_LOSSES[objective.loss].function)}; {stated(STEP_RULES[objective.rule].function)}"
+    elif isinstance(objective, Labelled):
+        yield stated(LABEL_LOSSES[objective.loss])
     elif isinstance(objective, Transport):
         yield stated(getattr(preference, f"aot_{objective.form}"))
     elif isinstance(objective, Kto):

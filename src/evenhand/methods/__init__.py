@@ -6,13 +6,14 @@ docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, c
 """
 
 # isort: off
-from evenhand.methods import offline, offline_margins, offline_sides, offline_lengths, gradients, groups, advantages, surrogates
-from evenhand.methods import selections
+from evenhand.methods import offline, offline_margins, offline_sides, offline_lengths, offline_steps
+from evenhand.methods import gradients, groups, advantages, surrogates, selections
 
 # isort: on
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, PREFERENCES, PROMPTS, Method, build, method
 
 __all__ = [
     "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "advantages", "build", "gradients",
-    "groups", "method", "offline", "offline_lengths", "offline_margins", "offline_sides", "selections", "surrogates",
+    "groups", "method", "offline", "offline_lengths", "offline_margins", "offline_sides", "offline_steps", "selections",
+    "surrogates",
 ]  # fmt: skip

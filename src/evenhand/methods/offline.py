@@ -172,9 +172,9 @@ def rpo(*, beta: float = 0.1, likelihood: float = 1.0, reduce: str = "token_mean
     return Method(objective=objective, data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
-@method(was="ld_dpo", space=strengths.BETA)
+@method(space=strengths.BETA, of="dpo", differs="a price per token", elsewhere={"study": "~rdpo, sign reversed"})
 def r_dpo(*, beta: float = 0.1, alpha: float = 0.01) -> Method:
-    """Length-desensitised DPO: the implicit reward pays `alpha` per token (Park et al. 2024, who call it R-DPO; the LD-DPO of Liu
-    et al. 2024, which discounts the tokens beyond the shorter answer's length, is another loss).
+    """Length-regularised DPO, R-DPO: the implicit reward pays `alpha` per token (Park et al. 2024, arXiv:2403.19159). Public code
+    has it with the other sign, which rewards length. The LD-DPO of Liu et al. 2024 is `ld_dpo`.
     Reduces to `dpo` at alpha = 0."""
     return pairs("length_desensitised", beta=beta, alpha=alpha)

@@ -53,16 +53,15 @@ class ValuePolicy(Policy):
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
         states = self.states(batch)
-        logp = entropy = value = kl = None
+        logp = entropy = value = None
         if Head.LOGP in reads or Head.ENTROPY in reads:
             logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
         if Head.VALUE in reads:
             seen = self.value_states(states, batch)
             cells = Cells(batch, seen.predictor)
             value = cells.spread(self.value_head(cells.gather(seen.hidden).float())[:, 0])
-        if Head.KL in reads:
-            kl = self.divergence(states, batch, temperature=temperature)
-        return ModelOut(logp=logp, entropy=entropy, value=value, kl=kl)
+        told = self.of_vocabulary(reads, states, batch, temperature=temperature)
+        return ModelOut(logp=logp, entropy=entropy, value=value, **told)
 
     def value_states(self, states: States, batch: Batch) -> States:
         """What the value head reads: the policy's own states."""

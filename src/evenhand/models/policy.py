@@ -38,7 +38,7 @@ class Policy(Trunk):
     model's logits are not what its head's weights and config say.
     """
 
-    gives = frozenset({Head.LOGP, Head.ENTROPY})
+    gives = frozenset({Head.LOGP, Head.ENTROPY, Head.COLLISION})
     frozen: Policy | None = None
 
     def __init__(self, hf: PreTrainedModel) -> None:
@@ -54,30 +54,45 @@ class Policy(Trunk):
             )
 
     def compared_to(self, frozen: Policy) -> Self:
-        """The same policy, which from now on also gives `Head.KL`: its exact KL to `frozen`, a policy over the same tokens.
+        """The same policy, which from now on also gives what is told by comparing it to `frozen`, a policy over the same tokens:
+        `Head.KL`, `Head.REFERENCE_KL` and `Head.REFERENCE_ENTROPY`.
 
         The frozen policy is looked at, not owned: it is neither trained nor saved.
         """
         object.__setattr__(self, "frozen", frozen.requires_grad_(False))
-        self.gives = self.gives | {Head.KL}
+        self.gives = self.gives | divergence.OF_BOTH.keys()
         return self
 
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
         states = self.states(batch) if self.head_mode == "fused" else None
         logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
-        kl = self.divergence(states, batch, temperature=temperature) if Head.KL in reads else None
-        return ModelOut(logp=logp, entropy=entropy, kl=kl)
+        return ModelOut(logp=logp, entropy=entropy, **self.of_vocabulary(reads, states, batch, temperature=temperature))
 
-    def divergence(self, states: States | None, batch: Batch, *, temperature: float) -> Tensor:
-        """`KL(self, frozen)` [N, C] of the distribution that each counted token was drawn from, nats."""
+    def of_vocabulary(self, reads: Set[Head], states: States | None, batch: Batch, *, temperature: float) -> dict[str, Tensor]:
+        """What only the whole distribution tells, of those that are read, [N, C] each."""
+        told = {h.value: self.compared(h, states, batch, temperature=temperature) for h in reads & divergence.OF_BOTH.keys()}
+        if Head.COLLISION in reads:
+            told["collision"] = self.collision(states, batch, temperature=temperature)
+        return told
+
+    def compared(self, head: Head, states: States | None, batch: Batch, *, temperature: float) -> Tensor:
+        """What `divergence.OF_BOTH[head]` says [N, C] of the distributions that each counted token was drawn from, nats."""
         assert self.frozen is not None
         with torch.no_grad():
             _, other = self.frozen.predicting(None, batch)
         cells, own = self.predicting(states, batch)
         read, read_other = (partial(p._head.log_probs, temperature=temperature) for p in (self, self.frozen))
-        found = divergence.exact(own, other, read, read_other, vocabulary=self.hf.config.get_text_config().vocab_size)
-        return cells.spread(found)
+        width = self.hf.config.get_text_config().vocab_size
+        return cells.spread(divergence.by_chunk(own, other, read, read_other, divergence.OF_BOTH[head], vocabulary=width))
+
+    @torch.no_grad()
+    def collision(self, states: States | None, batch: Batch, *, temperature: float) -> Tensor:
+        """`log sum_v p(v)^2` [N, C] of the distribution that each counted token was drawn from, without gradient."""
+        cells, own = self.predicting(states, batch)
+        size = divergence.rows(self.hf.config.get_text_config().vocab_size)
+        parts = [(2 * self._head.log_probs(part, temperature=temperature)).logsumexp(-1) for part in own.split(size)]
+        return cells.spread(torch.cat(parts) if parts else own.new_zeros(0))
 
     def predicting(self, states: States | None, batch: Batch) -> tuple[Cells, Tensor]:
         """The cells of a batch, and the states [M, H] that predict them (the model's own logits where its head is not fused)."""

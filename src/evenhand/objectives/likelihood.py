@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evenhand.core import reduce
 from evenhand.errors import UserError, did_you_mean
-from evenhand.objectives.pairwise import pair_weight
+from evenhand.objectives.pair_fields import pair_weight
 from evenhand.objectives.parts import metric, present, row_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms

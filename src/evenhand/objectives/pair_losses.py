@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evenhand.core import pair_divergence, pair_length, pair_margin, pair_sides
+from evenhand.core import pair_divergence, pair_length, pair_margin, pair_sides, pair_tokens
 from evenhand.objectives.pairwise import pair_loss
 
 # ---- functions of one margin --------------------------------------------------------------------------------------------
@@ -43,3 +43,15 @@ pair_loss(per="mean")(pair_length.rainbow)
 pair_loss(per="mean", reference=False)(pair_length.alpha_po)
 pair_loss(per="mean", reference=False)(pair_length.relu_margin)
 pair_loss(per="mean", reference=False)(pair_length.absolute_odds)
+
+# ---- tokens, scores, statistics of the vocabulary -----------------------------------------------------------------------
+pair_loss(per="token", fields=("tokens",))(pair_tokens.ld_dpo)
+pair_loss(per="token", fields=("tokens", "uniform"))(pair_tokens.sam_po)
+pair_loss(fields=("alignment",))(pair_tokens.wpo)
+pair_loss(fields=("position_kl",))(pair_tokens.tdpo1)
+pair_loss(fields=("position_kl",))(pair_tokens.tdpo2)
+pair_loss(fields=("dispersion",))(pair_tokens.mallows)
+pair_loss(fields=("gap",))(pair_tokens.odpo)
+pair_loss(fields=("gap",))(pair_tokens.rebel)
+pair_loss(fields=("gap",))(pair_tokens.soft_dpo)
+pair_loss(fields=("old",))(pair_tokens.inpo)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from evenhand.core import preference
-from evenhand.objectives.parts import lengths, masked_sum, metric, present
+from evenhand.objectives.pair_fields import FIELDS, pair_weight, per_completion, sides
+from evenhand.objectives.parts import masked_sum, metric, present
 from evenhand.objectives.registry import objective
 from evenhand.registry import Registry
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
@@ -20,25 +21,42 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True, slots=True)
 class PairLoss:
-    """A pure pair loss [B] -> [B] and what it eats: `per` completion sums or token means, with or without a reference.
+    """A pure pair loss and what it eats: `per` completion sums or token means [B], or tokens [B, C], with or without a reference.
 
-    `lengths` losses also receive `length_chosen` and `length_rejected` [B] in tokens.
+    `fields` names the further keyword tensors that it receives, see `pair_fields.FIELDS`.
     """
 
     function: Callable[..., Tensor]
     per: str = "sum"
     reference: bool = True
-    lengths: bool = False
+    fields: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        reference = {Need.REF_LOGP} if self.reference else set()
+        return frozenset({Need.PAIRS} | reference).union(*(FIELDS[f].needs for f in self.fields))
+
+    @property
+    def reads(self) -> frozenset[Head]:
+        return frozenset({Head.LOGP}).union(*(FIELDS[f].reads for f in self.fields))
+
+    def __call__(self, out: ModelOut, batch: Batch, parameters: Mapping[str, Any]) -> Tensor:
+        """The loss of every pair [B], unreduced."""
+        inputs = [*sides(per_completion(present(out.logp), batch, self.per), batch)]
+        if self.reference:
+            inputs += sides(per_completion(present(batch.ref_logp), batch, self.per), batch)
+        given = {name: tensor for f in self.fields for name, tensor in FIELDS[f].read(out, batch).items()}
+        return self.function(*inputs, **given, **parameters)
 
 
 PAIR_LOSSES = Registry[PairLoss]("pair loss", named_by=("loss",))
 
 
-def pair_loss(name: str = "", *, per: str = "sum", reference: bool = True, lengths: bool = False) -> Callable[[F], F]:
+def pair_loss(name: str = "", *, per: str = "sum", reference: bool = True, fields: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Decorator: the function below is a loss of pairs; see `PairLoss` for what it is given."""
 
     def add(function: F) -> F:
-        PAIR_LOSSES.register(name or function.__name__)(PairLoss(function, per=per, reference=reference, lengths=lengths))
+        PAIR_LOSSES.register(name or function.__name__)(PairLoss(function, per=per, reference=reference, fields=fields))
         return function
 
     return add
@@ -50,30 +68,11 @@ pair_loss()(preference.robust)
 pair_loss()(preference.ipo)
 pair_loss(per="mean")(preference.ipo_mean)
 pair_loss()(preference.hinge)
-pair_loss(lengths=True)(preference.length_desensitised)
+pair_loss(fields=("lengths",))(preference.length_desensitised)
 pair_loss(reference=False)(preference.slic)
 pair_loss(reference=False)(preference.local)
 pair_loss(per="mean", reference=False)(preference.simpo)
 pair_loss(per="mean", reference=False)(preference.orpo)
-
-
-def pair_weight(batch: Batch, dtype: torch.dtype) -> Tensor:
-    """Weight per pair [B]; 1 when none is given."""
-    if batch.pair_weight is not None:
-        return batch.pair_weight.to(dtype)
-    pairs = present(batch.pairs)
-    return torch.ones(len(pairs), dtype=dtype, device=pairs.device)
-
-
-def sides(values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Values of the chosen and the rejected completion of every pair, [N] -> [B], [B]."""
-    pairs = present(batch.pairs)
-    return values[pairs[:, 0]], values[pairs[:, 1]]
-
-
-def _per_completion(logp: Tensor, batch: Batch, per: str) -> Tensor:
-    total = masked_sum(logp, batch.completion_mask)
-    return total / lengths(batch.completion_mask) if per == "mean" else total
 
 
 def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor) -> dict:
@@ -100,29 +99,23 @@ class Pairwise:
     summed or averaged per completion as the loss wants them.
     """
 
-    reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
     loss: str = "dpo"
     parameters: Mapping[str, float] = field(default_factory=lambda: {"beta": 0.1})
 
     @property
+    def reads(self) -> frozenset[Head]:
+        return PAIR_LOSSES[self.loss].reads
+
+    @property
     def needs(self) -> frozenset[Need]:
-        reference = {Need.REF_LOGP} if PAIR_LOSSES[self.loss].reference else set()
-        return frozenset({Need.PAIRS} | reference)
+        return PAIR_LOSSES[self.loss].needs
 
     def denominators(self, batch: Batch) -> Tensor:
         return pair_weight(batch, torch.float32).sum().reshape(1)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        spec = PAIR_LOSSES[self.loss]
-        inputs = [*sides(_per_completion(present(out.logp), batch, spec.per), batch)]
-        if spec.reference:
-            inputs += sides(_per_completion(present(batch.ref_logp), batch, spec.per), batch)
-        extra = {}
-        if spec.lengths:
-            chosen, rejected = sides(lengths(batch.completion_mask), batch)
-            extra = {"length_chosen": chosen, "length_rejected": rejected}
         weight = pair_weight(batch, present(out.logp).dtype)
-        value = spec.function(*inputs, **extra, **self.parameters)
+        value = PAIR_LOSSES[self.loss](out, batch, self.parameters)
         return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import preference
-from evenhand.objectives.pairwise import pair_weight, sides
+from evenhand.objectives.pair_fields import pair_weight, sides
 from evenhand.objectives.parts import metric, present
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms

@@ -75,7 +75,7 @@ def assemble(run: TrainingRun) -> Training:
     of_round = schedule(train.schedule, warmup=round(train.warmup * length), steps=length, **train.schedule_parameters)
     trainer = loop.Loop(
         model=run.model, objective=run.method.objective, source=source, optimizer=optimizer, clip=train.clip,
-        factor=lambda step: of_round(step % length), temperature=run.temperature, device=run.device,
+        factor=lambda step: of_round(step % length), temperature=run.temperature, device=run.device, memory=run.memory,
     )  # fmt: skip
     return Training(run=run, source=source, loop=trainer, keeper=validate.keeper(run), monitor=monitoring.monitor(run))
 
@@ -218,7 +218,7 @@ def watcher(run: TrainingRun, samples: checkpoint.Log) -> Watch:
         if heldout and step and (step % train.evaluate_every == 0 or last):
             with run.ledger.phase("watch"):
                 batches = [b.to(run.device) for b in micro_batches(heldout, train.tokens_per_microbatch)]
-                found = loop.evaluate(run.model, run.method.objective, batches, run.temperature)
+                found = loop.evaluate(run.model, run.method.objective, batches, run.temperature, run.memory)
             seen |= {f"heldout/{k}": v for k, v in logged(found).items()}
         return seen
 

@@ -17,7 +17,7 @@ from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train import flops
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows, read
-from evenhand.train.offline import FixedSource, mismatched_items
+from evenhand.train.offline import FixedSource, mismatched_items, with_uniform
 from evenhand.types import Group, Head, Need
 
 SHARED_REFERENCE = "shared reference"
@@ -39,6 +39,7 @@ def source(run: TrainingRun) -> FixedSource:
         seed=run.seed,
         ledger=run.ledger,
         reference=reference_reader(run) if needs_reference else None,
+        uniform=Need.UNIFORM in run.method.objective.needs,
     )
 
 
@@ -98,6 +99,7 @@ def held_items(run: TrainingRun) -> list[Example]:
 def _complete(run: TrainingRun, groups: Sequence[Group]) -> list[Example]:
     """Groups as items with everything that the method's loss reads, KTO's mismatched rows included."""
     items = split_items(run, groups)
+    items = with_uniform(items, run.seed) if Need.UNIFORM in run.method.objective.needs else items
     if run.method.reference == "none":
         return [labelled(i, run.method) for i in items]
     reader = reference_reader(run)

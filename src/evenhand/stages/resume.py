@@ -17,6 +17,9 @@ from evenhand.train import checkpoint, loop
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.monitor import Monitor
 
+MEMORY = "memory"
+"""What the objective's statistics carry from step to step, as a set of tensors of a checkpoint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -68,7 +71,8 @@ def _beside(training: Training) -> dict[str, dict[str, Tensor]]:
     """What a checkpoint holds beside policy and optimizer: networks that the source carries, and the best weights so far."""
     carried = {name: checkpoint.trained(network) for name, network in training.source.carried.items()}
     best = training.keeper.best.weights if training.keeper is not None else {}
-    return carried | ({"best": best} if best else {})
+    memory = training.run.memory
+    return carried | ({"best": best} if best else {}) | ({MEMORY: memory} if memory else {})
 
 
 def restore(training: Training, saved: Saved) -> None:
@@ -81,6 +85,7 @@ def restore(training: Training, saved: Saved) -> None:
         known = checkpoint.tensors(saved.folder, name)
         for key, tensor in checkpoint.trained(network).items():
             tensor.copy_(known[key])
+    training.run.memory.update({k: t.to(training.run.device) for k, t in checkpoint.tensors(saved.folder, MEMORY).items()})
     if training.keeper is not None:
         training.keeper.best.load(saved.state["kept"], checkpoint.tensors(saved.folder, "best"))
     if "monitor" in saved.state:

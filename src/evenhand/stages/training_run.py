@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from evenhand import methods
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
@@ -58,7 +60,7 @@ class FitSpec:
 class TrainingRun:
     """One method, one seed: everything that is fixed before the first step.
 
-    `held` are the ids of the prompts that validate: no training row has one of them.
+    `held` are the ids of the prompts that validate: no training row has one of them. `memory`: see `train.loop.Loop`.
     """
 
     spec: FitSpec
@@ -72,6 +74,7 @@ class TrainingRun:
     ledger: Ledger
     reward: Reward | None = None
     held: frozenset[str] = frozenset()
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def temperature(self) -> float:

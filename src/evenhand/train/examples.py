@@ -15,7 +15,7 @@ from evenhand.data.batch import pack, split_by_tokens
 from evenhand.data.convert import MARGIN, SOFT
 from evenhand.types import Batch, Group, TokenGroup
 
-TOKEN_FIELDS = ("ref_logp", "old_logp", "behaviour_logp", "value", "returns", "token_advantage")
+TOKEN_FIELDS = ("ref_logp", "old_logp", "behaviour_logp", "value", "returns", "token_advantage", "uniform")
 """One float per token of each completion."""
 SCALAR_FIELDS = ("advantage", "score", "weight")
 """One float per completion."""

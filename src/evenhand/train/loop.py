@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from evenhand.protocols import Objective, Source, StepObjective
+from evenhand.protocols import CARRIED, Objective, Source, StepObjective
 from evenhand.train.nonfinite import Diagnosis, NotFinite, diagnose, first_not_finite
 from evenhand.train.optim import AdamW, clip_gradients
 from evenhand.types import Batch, Need, Terms, Weighted
@@ -17,7 +17,10 @@ from evenhand.types import Batch, Need, Terms, Weighted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """What is held fixed over a run: the network, what it minimises, where batches come from, how it moves."""
+    """What is held fixed over a run: the network, what it minimises, where batches come from, how it moves.
+
+    `memory` is what the objective's statistics carry from step to step (a running mean, say): part of every checkpoint.
+    """
 
     model: nn.Module
     objective: Objective
@@ -27,6 +30,7 @@ class Loop:
     clip: float = 1.0
     temperature: float = 1.0
     device: torch.device | str = "cpu"
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Optimizer steps `start` to `stop - 1`; yields (steps done, metrics) after each."""
@@ -40,7 +44,7 @@ class Loop:
         """
         step = self.source.step(index)
         batches = [b.to(self.device) for b in step.batches]
-        loss, metrics = accumulate(self.model, self.objective, batches, self.temperature)
+        loss, metrics = accumulate(self.model, self.objective, batches, self.temperature, self.memory)
         norm = clip_gradients(self.model.parameters(), self.clip)
         shown = to_floats({"loss": loss, "grad_norm": norm} | means(metrics))  # the step's one transfer, before the move
         if (found := first_not_finite(shown)) is not None:
@@ -51,22 +55,29 @@ class Loop:
 
     def _diagnosis(self, batches: Sequence[Batch]) -> Diagnosis:
         if Need.STATISTICS in self.objective.needs:
-            batches = with_statistics(self.model, cast(StepObjective, self.objective), batches, self.temperature)
+            batches = with_statistics(self.model, cast(StepObjective, self.objective), batches, self.temperature, self.memory)
         return diagnose(self.model, self.objective, batches, self.temperature)
 
 
 def accumulate(
-    model: nn.Module, objective: Objective, batches: Sequence[Batch], temperature: float = 1.0
+    model: nn.Module,
+    objective: Objective,
+    batches: Sequence[Batch],
+    temperature: float = 1.0,
+    memory: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Weighted]]:
     """Backward over all micro-batches; the gradient is that of sum_k sum(value_k * weight_k) / D_k.
 
     D is counted over the whole step before the first forward pass, so that neither loss nor gradient depends on how the step
     was cut. Returns the loss (detached) and the additive metrics. A step without rows (every pair tied) has no gradient.
+    `memory` is what the objective's statistics carried here from the last step, and is left as they carry it on.
     """
     if not batches:
         return torch.zeros(()), {}
     if Need.STATISTICS in objective.needs:
-        batches = with_statistics(model, cast(StepObjective, objective), batches, temperature)
+        memory = {} if memory is None else memory
+        batches = with_statistics(model, cast(StepObjective, objective), batches, temperature, memory)
+        memory |= {name: value for name, value in batches[0].statistics.items() if name.startswith(CARRIED)}
     totals = denominators(objective, batches)
     loss = torch.zeros((), device=totals.device)
     metrics: dict[str, Weighted] = {}
@@ -94,17 +105,32 @@ def weighted_loss(terms: Terms, totals: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def with_statistics(model: nn.Module, objective: StepObjective, batches: Sequence[Batch], temperature: float) -> list[Batch]:
-    """The batches with the objective's whole-step statistic, from a pass without gradients."""
+def with_statistics(
+    model: nn.Module,
+    objective: StepObjective,
+    batches: Sequence[Batch],
+    temperature: float,
+    memory: Mapping[str, Tensor] | None = None,
+) -> list[Batch]:
+    """The batches with the objective's whole-step statistic, from a pass without gradients.
+
+    It finds what it remembers among their statistics, and leaves there what it carries on: see `protocols.CARRIED`.
+    """
     outs = [model(b, objective.reads, temperature=temperature) for b in batches]
-    return objective.prepare(batches, outs)
+    return objective.prepare([replace(b, statistics={**b.statistics, **memory}) for b in batches] if memory else batches, outs)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, objective: Objective, batches: Sequence[Batch], temperature: float = 1.0) -> dict[str, float]:
-    """Loss and metrics over held-out batches, counted as one step."""
+def evaluate(
+    model: nn.Module,
+    objective: Objective,
+    batches: Sequence[Batch],
+    temperature: float = 1.0,
+    memory: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
+    """Loss and metrics over held-out batches, counted as one step that leaves nothing in `memory`."""
     if Need.STATISTICS in objective.needs:
-        batches = with_statistics(model, cast(StepObjective, objective), batches, temperature)
+        batches = with_statistics(model, cast(StepObjective, objective), batches, temperature, memory)
     totals = denominators(objective, batches)
     loss = torch.zeros((), device=totals.device)
     metrics: dict[str, Weighted] = {}

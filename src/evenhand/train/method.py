@@ -18,6 +18,8 @@ DEMONSTRATIONS, PREFERENCES, BINARY, PROMPTS = "demonstrations", "preferences", 
 COMPARISONS = "comparisons"
 """Preference pairs as questions: two answers in one text, to be continued with the letter of the better one."""
 
+OF_REFERENCE = frozenset({Head.KL, Head.REFERENCE_KL, Head.REFERENCE_ENTROPY})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -61,9 +63,10 @@ class Method:
 
     @property
     def compares_exactly(self) -> bool:
-        """True when the policy is asked for its exact KL to the initial policy."""
+        """True when the policy is asked for what only both whole distributions tell: an exact KL to the initial policy, or its
+        entropy."""
         in_reward = self.rollouts is not None and Head.KL in self.rollouts.kl.reads
-        return Head.KL in self.objective.reads or in_reward
+        return bool(OF_REFERENCE & self.objective.reads) or in_reward
 
     @property
     def rounds(self) -> bool:
@@ -94,7 +97,7 @@ class Method:
         reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != NONE else set()
         always = {Need.STATISTICS, Need.SCORE}
         if self.rollouts is None:
-            credit = {Need.PAIRS} if self.data == PREFERENCES else {Need.SCORE}
+            credit = {Need.PAIRS, Need.UNIFORM} if self.data == PREFERENCES else {Need.SCORE}
             labels = {Need.ADVANTAGE} if self.label_baseline is not None else set()
             if labels and reference:
                 labels.add(Need.BEHAVIOUR_LOGP)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evenhand.core.kto import mismatched
 from evenhand.protocols import Step
+from evenhand.seeding import rng
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, micro_batches
 from evenhand.train.shuffling import window
@@ -25,6 +26,7 @@ class FixedSource:
     """Items in a keyed order, `prompts_per_step` of them in each optimizer step. It has no state: step i is a function of i.
 
     With `reference`, each step also carries denominator-only rows that pair its prompts with other prompts' completions (KTO).
+    `uniform` draws a number per token for every step (SamPO).
     """
 
     items: Sequence[Example]
@@ -33,6 +35,7 @@ class FixedSource:
     seed: int
     ledger: Ledger
     reference: Reference | None = None
+    uniform: bool = False
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
@@ -42,6 +45,8 @@ class FixedSource:
     def step(self, index: int) -> Step:
         rows = window(self.seed, "rows", len(self.items), index * self.prompts_per_step, self.prompts_per_step)
         chosen = [self.items[i] for i in rows]
+        if self.uniform:
+            chosen = with_uniform(chosen, self.seed, index)
         if self.reference is not None:
             chosen = chosen + mismatched_items(chosen, self.reference)
         self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.denominator_only)
@@ -52,6 +57,16 @@ class FixedSource:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         return None
+
+
+def with_uniform(items: Sequence[Example], *key: int) -> list[Example]:
+    """The items with a random number in [0, 1) per token, keyed by `key` and their places."""
+    out = []
+    for place, item in enumerate(items):
+        draw = rng("uniform", *key, place)
+        rows = tuple(torch.from_numpy(draw.random(len(c.ids), dtype="float32")) for c in item.tokens.completions)
+        out.append(replace(item, per_token={**item.per_token, "uniform": rows}))
+    return out
 
 
 def mismatched_items(items: Sequence[Example], reference: Reference) -> list[Example]:
