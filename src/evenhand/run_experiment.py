@@ -122,7 +122,8 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
     outcome = runner(plan, store, out, workers=workers, threads=prepared.threads, view=view)
     show(plan, store, out)
     track(prepared)
-    if not any(outcome.status[name].good for name in _last(plan)):
+    untrusted = plan.judge_test in outcome.errors  # verdicts of an earlier run may be there; they are no better
+    if untrusted or not any(outcome.status[name].good for name in _last(plan)):
         return outcome, None
     from evenhand.results.assemble import assemble
 

@@ -206,7 +206,7 @@ def test_a_judge_against_labels(tmp_path):
     """A judge of length on JudgeBench's pairs: right where the right answer is longer, half where they tie."""
     rows = [jb_row("aaa", "b", "A>B"), jb_row("aa", "b", "B>A"), jb_row("aa", "bb", "A>B", "livebench-math")]
     groups = labelled(lines(tmp_path / "jb.jsonl", rows))
-    assert [g.scores for g in groups] == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0)]
+    assert [p.group.scores for p in groups] == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0)]
     found, verdicts = agreement(groups, RewardJudge(LENGTH, name="length"))
     assert [v.outcome for v in verdicts] == [1.0, 0.0, 0.5]
     assert (found["agreement"], found["strict"]) == (0.5, 1 / 3)

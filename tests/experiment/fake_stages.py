@@ -29,12 +29,18 @@ class Node:
     column: str = "shared"
     key: str = ""
     cost: str = ""
+    after: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (*self.inputs.values(), *self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     nodes: tuple[Node, ...]
     plugins: tuple[Any, ...] = ()
+    judge_test: str | None = None
     generations: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
@@ -59,7 +65,7 @@ def plan(*nodes: Node) -> Plan:
         inputs = {role: keys[name] for role, name in node.inputs.items()}
         text = json.dumps([node.kind, dict(node.spec), node.seed, inputs], sort_keys=True)
         keys[node.name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        values = {f: getattr(node, f) for f in ("name", "kind", "spec", "inputs", "seed", "row", "column", "cost")}
+        values = {f: getattr(node, f) for f in ("name", "kind", "spec", "inputs", "seed", "row", "column", "cost", "after")}
         keyed.append(Node(**values, key=keys[node.name]))
     return Plan(tuple(keyed))
 

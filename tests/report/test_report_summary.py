@@ -18,7 +18,8 @@ from evenhand.report.style import ALL, ARMS, BASELINE, arm_styles
 from evenhand.report.summaries import judge_warnings, reward_model_cards
 from evenhand.report.text import headline
 from evenhand.results.record import Verdict
-from evenhand.results.record_parts import JudgeSummary, RewardModelSummary, Sample
+from evenhand.results.record_judge import JudgeSummary, Sample
+from evenhand.results.record_parts import RewardModelSummary
 from tests.report.given import parsed, read, summarise
 
 RESULTS = {

@@ -175,12 +175,12 @@ def processes(word):
 
 
 FLEES = {
-    "a fork that keeps the pipe": "import posix, time\nif posix.fork() == 0:\n    posix.setsid(); time.sleep(40)",
+    "a fork that keeps the pipe": "import posix, time\nif posix.fork() == 0:\n    posix.setsid(); time.sleep(10**6)",
     "a fork that closes it": "import posix, time\nif posix.fork() == 0:\n    posix.setsid()\n    for d in range(64):\n"
-    "        try: posix.close(d)\n        except OSError: pass\n    time.sleep(40)",
-    "200 forks": "import posix, time\nfor _ in range(200):\n    if posix.fork() == 0: time.sleep(40)",
+    "        try: posix.close(d)\n        except OSError: pass\n    time.sleep(10**6)",
+    "200 forks": "import posix, time\nfor _ in range(200):\n    if posix.fork() == 0: time.sleep(10**6)",
     "a loop": "while True: pass",
-    "a sleep": "import time; time.sleep(40)",
+    "a sleep": "import time; time.sleep(10**6)",
     "a signal that is not heard": "import signal, time\nfor s in range(1, 32):\n    try: signal.signal(s, signal.SIG_IGN)\n"
     "    except (OSError, ValueError): pass\nwhile True: pass",
 }
@@ -190,9 +190,7 @@ FLEES = {
 @linux
 def test_nothing_outlives_a_run(name, mode):
     before = set(processes("sandbox/start.py"))
-    start = time.monotonic()
-    assert not run(FLEES[name], ADDS, mode, Limits(seconds=1.0, memory=256)).passed
-    assert time.monotonic() - start < 30  # and not the 40 seconds of the sleeper
+    assert not run(FLEES[name], ADDS, mode, Limits(seconds=1.0, memory=256)).passed  # it ends, though the sleeper would not
     mine = [p for p in set(processes("sandbox/start.py")) - before if os.getpid() in ancestors(p)]
     assert mine == []
 

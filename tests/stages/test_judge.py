@@ -14,6 +14,7 @@ import pytest
 
 from evenhand.configfile.schema import to_json
 from evenhand.data.jsonl import write_groups
+from evenhand.errors import UserError
 from evenhand.plan.plan import build
 from evenhand.results.files import plain
 from evenhand.results.judge_summary import judge_summary, mean_or_none
@@ -137,7 +138,9 @@ def test_a_language_model_judges_an_experiment_and_answers_once(inputs: dict[str
 
 def test_the_self_test_uses_the_datas_own_answers(inputs: dict[str, Path], endpoint: str) -> None:
     _, plan = judge_node(EXPERIMENT, f"judge.endpoint={endpoint}", "judge.self_test=3")
-    found = stage("judge_self_test", replace(plan["judge/self-test"].spec, setup=SETUP), inputs, "test")
+    with pytest.raises(UserError, match="failed its self-test"):  # which ends what depends on it
+        stage("judge_self_test", replace(plan["judge/self-test"].spec, setup=SETUP), inputs, "test")
+    found = json.loads((inputs["data"].parent / "test" / "self_test.json").read_text())
     assert (found["source"], found["n"]) == ("demonstrations", 3)
     assert found["identical"] == 0.5  # equally long without the blank: the first one, in both orders
     assert found["planted"] == 0.5  # a judge of length does not see that words were shuffled
@@ -167,7 +170,57 @@ def test_how_answers_are_got_is_no_part_of_the_key_but_the_template_is() -> None
     ],
 )
 def test_a_wrong_judge_is_refused_before_anything_runs(change: tuple[str, ...], message: str) -> None:
-    from evenhand.errors import UserError
 
     with pytest.raises(UserError, match=message):
         read_experiment(EXPERIMENT, change)
+
+
+JURY = """
+judge:
+  kind: jury
+  by: majority
+  judges:
+    words: {reward: {kind: length, unit: words}}
+    model: {kind: llm, model: m, endpoint: "http://127.0.0.1:1/v1", price: {input: 1.0, output: 2.0}}
+    letters: {reward: {kind: length, unit: chars}}
+"""
+
+
+def test_a_jury_judges_an_experiment_and_says_how_far_its_judges_agree(inputs: dict[str, Path], endpoint: str) -> None:
+    text = EXPERIMENT[: EXPERIMENT.index("judge:")] + JURY
+    node, plan = judge_node(text, f"judge.judges.model.endpoint={endpoint}")
+    assert node.spec.judge.members.keys() == {"words", "model", "letters"}
+    found = stage("judge", replace(node.spec, setup=SETUP), inputs, "verdicts")
+    assert found["outcome"] == [1.0, 0.0, 0.0, 0.5]  # the model says nothing of the second pair, and abstains
+    assert found["votes"][1] == {"words": 0.0, "model": None, "letters": 0.0}
+    card = judge_summary(plan.experiment.judge, node.spec.judge, {"dpo": [found], "sft": [found]}, "sft")
+    assert (card.kind, card.by, card.template) == ("jury", "majority", None)
+    assert card.name == "jury of words, model, letters"
+    assert card.jury is not None
+    assert card.jury.members["model"].abstained == pytest.approx(1 / 4)
+    assert {frozenset((c.a, c.b)) for c in card.jury.cohen} == {
+        frozenset(two) for two in (("words", "model"), ("words", "letters"), ("model", "letters"))
+    }
+
+
+def test_verdicts_wait_for_the_judges_self_test_which_is_in_no_key(endpoint: str) -> None:
+    node, plan = judge_node()
+    assert node.after == ("judge/self-test",)
+    assert node.needs == (*node.inputs.values(), "judge/self-test")
+    assert [n.name for n in plan.nodes].index("judge/self-test") < [n.name for n in plan.nodes].index(node.name)
+    untested, _ = judge_node(EXPERIMENT, "judge.self_test=0")
+    assert (untested.key, untested.after) == (node.key, ())
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("{kind: jury, judges: {a: {reward: gold}}}", "a jury of one"),
+        ("{kind: jury, judges: {a: {reward: gold}, b: {kind: llm, model: m, template: x, endpoint: 'http://h/v1'}}}", "'x'"),
+        ("{kind: jury, by: vote, judges: {a: {reward: gold}, b: {reward: gold}}}", "judge.by"),
+        ("{kind: jury, judges: {a: {reward: gold}, b: {reward: god}}}", "judge.judges.b.reward"),
+    ],
+)
+def test_a_wrong_jury_is_refused_where_it_is_wrong(judge: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        judge_node(EXPERIMENT[: EXPERIMENT.index("judge:")] + f"judge: {judge}\n")

@@ -43,7 +43,7 @@ def evaluate(
     margin: Annotated[float | None, typer.Option(min=0, help="Of outcomes: are two arms equivalent within this share?")] = None,
     leaderboard: Annotated[
         Path | None,
-        typer.Option(help="Put a run's arms or a model's tasks into this file of JSON lines; annotations: AlpacaEval's CSV."),
+        typer.Option(help="Put arms, tasks or reward models into this file of JSON lines; annotations: AlpacaEval's CSV."),
     ] = None,
     plugins: Annotated[list[str] | None, typer.Option(help="Your own files or modules with benchmarks and rewards.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -66,7 +66,7 @@ def evaluate(
     elif holds_answers(path):
         found = _file(path, difficulty, margin, leaderboard, {name: _scorer(name, device) for name in against or []})
     elif pairs is not None:
-        found = _reward_model(target, pairs, against or [], category, probes, limit, device)
+        found = _reward_model(target, pairs, against or [], category, probes, limit, device, leaderboard)
     else:
         found = _policy(target, prompts, n, temperature, max_tokens, limit, device)
     for line in _shown(found):
@@ -111,30 +111,33 @@ def _file(
 
 
 def _reward_model(
-    target: str, pairs: Path, against: list[str], category: str, probes: bool, limit: int | None, device: str
-) -> dict[str, Any]:
+    target: str, pairs: Path, against: list[str], category: str, probes: bool, limit: int | None, device: str,
+    leaderboard: Path | None,
+) -> dict[str, Any]:  # fmt: skip
     from evenhand.data.load import load
     from evenhand.evaluation import pairs as on_pairs
+    from evenhand.evaluation.leaderboard import reward_leaderboard
     from evenhand.evaluation.probes import probe
-    from evenhand.evaluation.readers import read_located
+    from evenhand.evaluation.readers import merge_jsonl, read_located
     from evenhand.evaluation.reward_benchmarks import answer_scorer, kind_of, report
 
-    scorer = _scorer(target, device)
-    rows = read_located(pairs) if pairs.suffix in (".json", ".jsonl", ".gz") else []
-    if rows and (kind := kind_of(rows[0][1])):
-        return {"kind": kind, "name": target, **report(kind, rows[:limit], answer_scorer(scorer))}
-    groups = load(str(pairs), where=str(pairs)).groups[:limit]
-    found = {
-        "kind": "reward model",
-        "name": target,
-        **on_pairs.report(on_pairs.score_pairs(groups, scorer, category=category or None)),
-    }
-    if probes:
-        found["probes"] = probe(groups, scorer)
-    if against:
-        found["side_by_side"] = on_pairs.side_by_side(
-            groups, {target: scorer, **{name: _scorer(name, device) for name in against}}
-        )
+    scorers = {name: _scorer(name, device) for name in (target, *against)}
+    scorer = scorers[target]
+    rows = read_located(pairs)[:limit] if pairs.suffix in (".json", ".jsonl", ".gz") else []
+    kind = kind_of(rows[0][1]) if rows else None
+    groups = [] if kind else load(str(pairs), where=str(pairs)).groups[:limit]
+    found: dict[str, Any] = {"kind": kind or "reward model", "name": target}
+    if kind:
+        found |= report(kind, rows, answer_scorer(scorer))
+    else:
+        found |= on_pairs.report(on_pairs.score_pairs(groups, scorer, category=category or None))
+        found |= {"probes": probe(groups, scorer)} if probes else {}
+        found |= {"side_by_side": on_pairs.side_by_side(groups, scorers)} if against else {}
+    if against or leaderboard is not None:
+        board = reward_leaderboard(kind, rows, groups, scorers, category or None)
+        found["reward_models"] = board
+        if leaderboard is not None:
+            merge_jsonl(leaderboard, [{**row, "file": pairs.name} for row in board], ("model", "benchmark", "file"))
     return found
 
 
@@ -205,7 +208,14 @@ def _harness(
 
 
 def _shown(found: Mapping[str, Any]) -> list[str]:
-    from evenhand.cli.tables import best_of_n_lines, comparison_lines, leaderboard_table, plain_lines, rating_lines
+    from evenhand.cli.tables import (
+        best_of_n_lines,
+        comparison_lines,
+        leaderboard_table,
+        plain_lines,
+        rating_lines,
+        reward_board_lines,
+    )
 
     lines = [f"kind: {found['kind']}"]
     rest = {k: v for k, v in found.items() if k not in ("kind", "calibration")}
@@ -219,6 +229,8 @@ def _shown(found: Mapping[str, Any]) -> list[str]:
         rest["length_bias"] = {name: {k: v for k, v in row.items() if k != "heat"} for name, row in biases.items()}
     if board := rest.pop("leaderboard", None):
         lines += leaderboard_table(board)
+    if board := rest.pop("reward_models", None):
+        lines += reward_board_lines(board)
     if "tasks" in rest:
         rest["tasks"] = {name: {k: v for k, v in row.items() if k != "items"} for name, row in rest["tasks"].items()}
     return [*lines, *plain_lines(rest)]

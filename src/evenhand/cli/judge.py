@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evenhand.cli.judge_lines import behaviour_lines, call_lines, people_lines, side_lines, spent
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
@@ -37,7 +38,10 @@ class Orders(StrEnum):
 def judge(
     a: Annotated[
         Path,
-        typer.Argument(metavar="A", help="Answers or a model; without B a run directory, or pairs whose better answer is known."),
+        typer.Argument(
+            metavar="A",
+            help="Answers, a model, a folder of many's answers; without B a run directory, or labelled pairs.",
+        ),
     ],
     b: Annotated[
         Path | None, typer.Argument(metavar="[B]", help="The baseline: its answers to the same prompts, or a model.")
@@ -78,7 +82,10 @@ def judge(
     if orders is Orders.one and form is not FileForm.evenhand and form is not FileForm.alpaca_eval:
         raise UserError(f"{form.value} files hold both orders of every pair", where="--orders", fix="leave --orders one out")
     opened = open_judge(by, given, cache or out / "judge-cache.jsonl")
-    if b is not None:
+    if b is not None and (files := answer_files(a, b)):
+        models = [answers_of(side, prompts, max_tokens, temperature, limit) for side in files]
+        _judge_many(models, answers_of(b, prompts, max_tokens, temperature, limit), opened, out, self_test, limit)
+    elif b is not None:
         sides = [answers_of(side, prompts, max_tokens, temperature, limit) for side in (a, b)]
         _judge_sides(sides, f"{a.name} and {b.name}", opened, out, self_test, limit, form.value)
     elif is_run(a):
@@ -90,6 +97,18 @@ def judge(
         )
     else:
         _judge_labels(a, opened, out, self_test, limit)
+
+
+def answer_files(folder: Path, baseline: Path) -> list[Path]:
+    """The files of answers in a folder of several models' answers, but the baseline's own; empty for anything else."""
+    from evenhand.cli.sampling import is_model
+    from evenhand.evaluation.answers import holds_answers
+    from evenhand.results.finished_run import is_run
+
+    if not folder.is_dir() or holds_answers(folder) or is_model(folder) or is_run(folder):
+        return []
+    found = (p for suffix in ("*.json", "*.jsonl") for p in folder.glob(suffix))
+    return sorted(p for p in found if p.resolve() != baseline.resolve())
 
 
 def answers_of(
@@ -125,6 +144,8 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
     from evenhand.judges import RewardJudge
 
     spec = dict(parse(by, "--judge").data) if by.startswith("{") else {}
+    if spec.get("kind") == "jury":
+        return _jury(spec, given, cache)
     if not by and given.get("model"):
         spec = {"kind": "llm" if "endpoint" in given else "local"}
     if spec.get("kind") in ("llm", "local", "preference_model"):
@@ -139,6 +160,27 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
     from evenhand.cli.scores import scorer
 
     return RewardJudge(scorer(by, "auto"), name=by)
+
+
+def _jury(spec: Mapping[str, Any], given: Mapping[str, Any], cache: Path) -> Judge:
+    """Several judges as one: each a language model's settings, a reward's name or a reward model's folder."""
+    from typing import get_args
+
+    from evenhand.judges.jury import Jury, Rule
+
+    members, by = spec.get("judges"), spec.get("by", "majority")
+    if not isinstance(members, Mapping) or len(members) < 2 or by not in get_args(Rule):
+        example = "--judge '{kind: jury, by: majority, judges: {a: {kind: llm, ...}, b: {reward: vader}}}'"
+        raise UserError("a jury needs two judges or more by name, and `by: majority` or `by: mean`", where="--judge", fix=example)
+    spelt = {n: str(m["reward"]) if isinstance(m, Mapping) and "reward" in m else m for n, m in members.items()}
+    shared = {k: v for k, v in given.items() if k in ("max_cost", "concurrency", "price", "requests_per_minute")}
+    opened = {
+        str(name): _language_model({**shared, **member}, cache)
+        if isinstance(member, Mapping) and member.get("kind") in ("llm", "local", "preference_model")
+        else open_judge(str(member), {}, cache)
+        for name, member in spelt.items()
+    }
+    return Jury(opened, by=by)
 
 
 def _language_model(spec: dict[str, Any], cache: Path) -> Judge:
@@ -179,13 +221,42 @@ def _judge_sides(
     test = _tested(judge, [(p.prompt, p.b) for p in pairs[:tested]], programs=True)
     verdicts = judge(pairs, _progress)
     found = {"a": name_a, "b": name_b, "judge": judge.name, "revision": judge.revision, **judging.summary(pairs, verdicts)}
-    found |= ({"self_test": test} if test else {}) | _spent(judge)
+    found |= ({"self_test": test} if test else {}) | spent(judge) | judging.told_by_votes(verdicts, judge)
     paths = judging.write(out, pairs, verdicts, judge, {"a": name_a, "b": name_b}, form)
     refuse_broken(verdicts, judge.name)
     paths.append(_write(out / "summary.json", found))
-    for line in _lines(found, judge):
+    for line in side_lines(found, judge):
         print(spelled_out(line))
     print("written: " + ", ".join(map(str, paths)))
+
+
+def _judge_many(
+    models: Sequence[tuple[str, list[Group]]], baseline: tuple[str, list[Group]], judge: Judge, out: Path, tested: int,
+    limit: int | None,
+) -> None:  # fmt: skip
+    from evenhand.cli.tables import model_lines
+    from evenhand.evaluation.answers import matched
+    from evenhand.evaluation.judging import record
+    from evenhand.evaluation.leaderboard import leaderboard
+    from evenhand.evaluation.readers import write_jsonl
+    from evenhand.judges.selftest import refuse_broken
+
+    name, theirs = baseline
+    pairs = {model: matched(groups, theirs, f"{model} and {name}")[:limit] for model, groups in models}
+    if len(pairs) < len(models):
+        raise UserError("two files are of one model", where="A", fix="one file of answers per model")
+    test = _tested(judge, [(p.prompt, p.b) for p in next(iter(pairs.values()))[:tested]], programs=True)
+    verdicts = {model: judge(own, _progress) for model, own in pairs.items()}
+    rows = [record(c, v, judge, m, name) for m, own in pairs.items() for c, v in zip(own, verdicts[m], strict=True)]
+    write_jsonl(out / "verdicts.jsonl", rows)
+    for model, own in verdicts.items():
+        refuse_broken(own, f"{judge.name} on {model}")
+    board = leaderboard({m: (pairs[m], verdicts[m]) for m in pairs}, name)
+    write_jsonl(out / "leaderboard.jsonl", board)
+    found = {"baseline": name, "judge": judge.name, "models": board, **spent(judge)} | ({"self_test": test} if test else {})
+    for line in [*model_lines(board), *call_lines(judge)]:
+        print(spelled_out(line))
+    print(f"written: {out / 'verdicts.jsonl'}, {out / 'leaderboard.jsonl'}, {_write(out / 'summary.json', found)}")
 
 
 def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any] | None:
@@ -195,29 +266,33 @@ def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, progr
     shuffled words (a judge of tone does) and is then warned about; one that scores the same text differently is refused.
     """
     from evenhand.judges import LLMJudge
-    from evenhand.judges.selftest import MOODY, refuse_failed, self_test
+    from evenhand.judges.jury import jurors, single
+    from evenhand.judges.selftest import refuse_failed, self_test
 
-    if not answers or not (programs or isinstance(judge, LLMJudge)):
+    if not answers or not (programs or any(isinstance(single(one), LLMJudge) for one in jurors(judge).values())):
         return None
     found = self_test(judge, answers)
-    if isinstance(judge, LLMJudge) or found.get("failed") == MOODY:
-        refuse_failed(found, judge.name)
-    elif found["passed"] is False:
+    tests = found.get("members", {"": found})
+    for name, one in jurors(judge).items():
+        if isinstance(single(one), LLMJudge) or tests.get(name, {}).get("broken"):
+            refuse_failed(tests.get(name, found), one.name)
+    if found["passed"] is False:
         print(f"self-test FAILED: {found['failed']}")
     return found
 
 
 def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
     from evenhand.evaluation.agreement import agreement, better_and_worse, labelled
-    from evenhand.evaluation.judging import record
+    from evenhand.evaluation.judging import record, told_by_votes
     from evenhand.evaluation.readers import write_jsonl
     from evenhand.judges.selftest import refuse_broken
 
-    groups = labelled(path)[:limit]
+    labels = labelled(path)[:limit]
+    groups = [p.group for p in labels]
     test = _tested(judge, [(c.prompt, c.a) for c in map(better_and_worse, groups[:tested])])
-    found, verdicts = agreement(groups, judge, _progress)
-    found = {"pairs": path.name, "judge": judge.name, "revision": judge.revision, **found, **_spent(judge)}
-    found |= {"self_test": test} if test else {}
+    found, verdicts = agreement(labels, judge, _progress)
+    found = {"pairs": path.name, "judge": judge.name, "revision": judge.revision, **found, **spent(judge)}
+    found |= ({"self_test": test} if test else {}) | told_by_votes(verdicts, judge)
     pairs = zip(groups, verdicts, strict=True)
     write_jsonl(out / "verdicts.jsonl", [record(better_and_worse(g), v, judge, "better", "worse") for g, v in pairs])
     refuse_broken(verdicts, judge.name)
@@ -226,8 +301,9 @@ def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int |
     for name, row in found.get("categories", {}).items():
         print(f"  {spelled_out(name)}: {row['agreement']:.1%} of {row['n']}")
     for name, share in found.get("sections", {}).items():
-        print(f"  RewardBench {name}: {share:.1%}")
-    for line in [*_behaviour(found), *_calls(judge)]:
+        low, high = found["sections_ci95"][name]
+        print(f"  RewardBench {name}: {share:.1%} ({low:.1%} to {high:.1%})")
+    for line in [*people_lines(found), *behaviour_lines(found), *call_lines(judge)]:
         print(spelled_out(line))
     print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
 
@@ -243,59 +319,13 @@ def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | 
     first = next(iter(run.answers[run.baseline].values()))
     test = _tested(judge, [(g.prompt, g.completions[0]) for g in first[:tested]])
     found, records, verdicts = judge_run(run.answers, run.baseline, judge, _progress, limit)
-    found |= _spent(judge) | ({"self_test": test} if test else {})
+    found |= spent(judge) | ({"self_test": test} if test else {})
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "verdicts.jsonl", records)
     refuse_broken(verdicts, judge.name)
-    for line in [*comparison_lines(found), *_behaviour(found["judge"]), *_calls(judge)]:
+    for line in [*comparison_lines(found), *behaviour_lines(found["judge"]), *call_lines(judge)]:
         print(spelled_out(line))
     print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
-
-
-def _lines(found: Mapping[str, Any], judge: Judge) -> list[str]:
-    from evenhand.cli.tables import equal_length_lines
-
-    low, high = found["ci95"]
-    lines = [
-        f"{found['a']} wins {found['win_rate']:.1%} against {found['b']} (95% interval {low:.1%} to {high:.1%}, n = {found['n']})"
-    ]
-    if controlled := found.get("length_controlled"):
-        lines += equal_length_lines(controlled)
-    return [*lines, *_behaviour(found), *_calls(judge)]
-
-
-def _behaviour(found: Mapping[str, Any]) -> list[str]:
-    if found.get("one_order"):
-        lines = ["judge: each pair was asked in one order: position bias cannot be measured on these verdicts"]
-    else:
-        lines = []
-    shares = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
-    lines += ["judge: " + ", ".join(f"{text} {found[key]:.1%}" for key, text in shares.items() if found.get(key) is not None)]
-    if test := found.get("self_test"):
-        if test["passed"]:
-            lines.append(
-                f"self-test passed: identical answers {test['identical']:.2f}, a ruined answer loses {test['planted']:.1%}"
-            )
-        lines += [f"self-test: {test['note']}"] if test.get("note") else []
-    if found.get("cost_usd"):  # a model on this machine costs no dollars, and its seconds stand below
-        lines.append(f"cost of these judgements: ${found['cost_usd']:.4f}")
-    return lines
-
-
-def _spent(judge: Judge) -> dict[str, Any]:
-    chat = getattr(judge, "chat", None)
-    return {"spent": chat.spent()} if chat is not None else {}
-
-
-def _calls(judge: Judge) -> list[str]:
-    if not (spent := _spent(judge).get("spent")):
-        return []
-    lines = [f"{spent['asked']} asked, {spent['known']} known already"]
-    if spent["prompt_tokens"] is not None:
-        lines[0] += f"; {spent['prompt_tokens']} tokens read, {spent['completion_tokens']} written"
-    if spent.get("seconds") is not None:
-        lines[0] += f"; {spent['seconds']:.1f} seconds on {spent['device']}"
-    return lines
 
 
 def _price(text: str) -> dict[str, Any]:

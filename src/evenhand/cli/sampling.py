@@ -27,15 +27,25 @@ def sample(
     model: str, prompts: Path, *, n: int = 1, max_tokens: int = 128, temperature: float = 1.0, limit: int | None = None,
     device: str = "auto",
 ) -> list[Group]:  # fmt: skip
-    """`n` answers of a policy to each prompt of a file; the same seed for every model, so that answers can be made again."""
+    """`n` answers of a policy to each prompt of a file; the same seed for every model, so that answers can be made again.
+
+    Questions of several turns are asked turn by turn, and give a group per question and turn.
+    """
     from evenhand.cli.models import is_reward_model
     from evenhand.engines.registry import DEFAULT, open_engine
+    from evenhand.evaluation import conversations
+    from evenhand.evaluation.mt_bench import read_questions
     from evenhand.types import Sampling
 
     if is_reward_model(model_path(model)):
         raise UserError("is a reward model, which answers nothing", where=model, fix="give a policy, or a file of answers")
     policy, renderer = open_policy(model, device)
     chat = bool(renderer.tokenizer.chat_template)
+    sampling, engine = Sampling(temperature=temperature, max_tokens=max_tokens, seed=0), open_engine(DEFAULT, policy, renderer)
+    if n == 1 and conversations.holds_questions(prompts):
+        questions = dict(list(read_questions(prompts).items())[:limit])
+        if not chat:
+            conversations.refuse_without_template(questions, model)
+        return conversations.converse(questions, lambda asked: engine.generate(asked, 1, sampling))
     asked = read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=not chat))[:limit]
-    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=0)
-    return open_engine(DEFAULT, policy, renderer).generate(asked, n, sampling)
+    return engine.generate(asked, n, sampling)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,11 @@ def leaderboard_table(lines: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{model:<{width}}  {row['win_rate']:8.2f}  {row['standard_error']:6.2f}  {row['length_controlled_winrate']:15.2f} "
             f"({low:.1f} to {high:.1f}){row['n_total']:9d}  {row['avg_length']:6d}"
         )
+        if (style := row.get("style_controlled_winrate")) is not None:
+            low, high = row["style_ci95"]
+            out.append(f"{'':<{width}}  at equal style: {style:.2f} ({low:.1f} to {high:.1f})")
+        elif row.get("style_note"):
+            out.append(f"{'':<{width}}  at equal style: {row['style_note']}")
         if stated := row.get("stated"):
             known = ", ".join(f"{k} {v:.2f}" for k, v in stated.items())
             out.append(f"{'':<{width}}  stated by the leaderboard: {known}")
@@ -171,6 +176,37 @@ def leaderboard_table(lines: Mapping[str, Mapping[str, Any]]) -> list[str]:
     form = next(iter(lines.values()))["lc_form"]
     gamed = "" if "gamed" in form else ", without the public leaderboard's gamed baselines"
     out.append(f"length control: {form} ({form_meaning(form)}{gamed}); intervals over prompts")
+    return out
+
+
+def model_lines(board: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Many models against one baseline: win rates in per cent as they are, at equal length, at equal style, and verdicts."""
+    width = max(len(row["model"]) for row in board)
+    out = [f"{'model':<{width}}  win rate (95% interval)  at equal length  at equal style     n  against {board[0]['baseline']}"]
+    for row in board:
+        low, high = row["ci95"]
+        even = [_rate(row[key]) for key in ("length_controlled", "style_controlled")]
+        out.append(
+            f"{row['model']:<{width}}  {100 * row['win_rate']:6.1f} ({100 * low:.1f} to {100 * high:.1f})"
+            f"{even[0]:>17}{even[1]:>16}{row['n']:6d}  {row['verdict']} (p {row['p_holm']:.2g}, Holm)"
+        )
+    return out
+
+
+def _rate(found: Mapping[str, Any] | None) -> str:
+    rate = None if found is None else found["win_rate"]
+    return "-" if rate is None or rate != rate else f"{100 * rate:.1f}"
+
+
+def reward_board_lines(board: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Many reward models on one benchmark, in per cent."""
+    width = max(len(row["model"]) for row in board)
+    out = [f"{'reward model':<{width}}  {board[0]['benchmark']} (95% interval)"]
+    for row in board:
+        shown = "-" if row["score"] is None else f"{100 * row['score']:.1f}"
+        ends = "" if row["ci95"] is None else " ({:.1f} to {:.1f})".format(*(100 * end for end in row["ci95"]))
+        sections = "  ".join(f"{name} {100 * share:.1f}" for name, share in row.get("sections", {}).items())
+        out.append(f"{row['model']:<{width}}  {shown}{ends}  {sections}".rstrip())
     return out
 
 

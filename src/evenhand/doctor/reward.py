@@ -148,8 +148,8 @@ def judge(patient: CheckContext) -> Iterator[Finding]:
     fix="judge by a program, another model, or people",
 )
 def own_judge(patient: CheckContext) -> Iterator[Finding]:
-    asked = patient.experiment.judge
-    judging = models_in(resolved_reward(asked.reward, patient.experiment)) if isinstance(asked, Judge) else set()
+    scoring = [judge.reward for judge in patient.experiment.judges().values() if isinstance(judge, Judge)]
+    judging = {name for reward in scoring for name in models_in(resolved_reward(reward, patient.experiment))}
     for name, arm in patient.online.items():
         shared = judging & models_in(resolved_reward(arm.reward, patient.experiment))
         if shared:
@@ -165,7 +165,7 @@ def rewards(patient: CheckContext) -> list[tuple[str, Any]]:
     there = set() if patient.quick else {n for n, m in patient.adopted.items() if m.reward_opened.error is None}
     asked = [(f"{name}.reward", arm.reward) for name, arm in patient.arms.items() if arm.reward is not None]
     asked += [("annotate.reward", e.annotate.reward)] if e.annotate is not None and e.annotate.reward is not None else []
-    asked += [("judge.reward", e.judge.reward)] if isinstance(e.judge, Judge) else []
+    asked += [(f"{where}.reward", judge.reward) for where, judge in e.judges().items() if isinstance(judge, Judge)]
     found: dict[str, tuple[str, Any]] = {}
     for where, reward in asked:
         spec = resolved_reward(reward, e)

@@ -19,8 +19,10 @@ from evenhand.errors import UserError
 from evenhand.evaluation.readers import Row, column, read_rows, write_json_list
 from evenhand.judges.verdict import Comparison, Verdict
 from evenhand.stats.length import length_controlled
+from evenhand.stats.style import style_controlled, style_gaps, style_of
 from evenhand.types import Completion, Group, Prompt
 
+STYLE_DRAWS = 500
 LEADERBOARD = (
     "", "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate", "mode", "avg_length",
     "length_controlled_winrate", "lc_standard_error",
@@ -114,7 +116,20 @@ def leaderboard(rows: Sequence[Row], difficulty: ArrayLike | None = None) -> dic
         hard = None if difficulty is None else np.asarray(difficulty, dtype=float)[[place[r["instruction"]] for r in own]]
         preference = [math.nan if r["preference"] is None else r["preference"] for r in own]
         lines[model] = leaderboard_row(preference, [len(r["output_2"]) for r in own], [len(r["output_1"]) for r in own], hard)
+        lines[model] |= _at_equal_style(own)
     return dict(sorted(lines.items(), key=lambda item: -item[1]["win_rate"]))
+
+
+def _at_equal_style(rows: Sequence[Row]) -> dict[str, Any]:
+    """The win rate at equal length, headers, lists and bold, in per cent; a reason instead where the data allow no fit."""
+    kept = [r for r in rows if r["preference"] is not None and math.isfinite(r["preference"])]
+    outcome = np.array([0.5 if r["preference"] == 0.0 else r["preference"] - 1.0 for r in kept])
+    gaps = style_gaps([style_of(r["output_2"]) for r in kept], [style_of(r["output_1"]) for r in kept])
+    try:
+        fit = style_controlled(outcome, gaps, prompt=[r["instruction"] for r in kept], draws=STYLE_DRAWS)
+    except UserError as error:
+        return {"style_controlled_winrate": None, "style_note": f"refused: {error.why or error.what}"}
+    return {"style_controlled_winrate": 100 * fit.estimate, "style_ci95": [100 * end for end in fit.ci95]}
 
 
 def write_leaderboard(path: str | Path, lines: Mapping[str, Mapping[str, Any]]) -> None:

@@ -38,6 +38,8 @@ def known_answers(path: Path, questions: str | Path | None = None) -> tuple[str,
         return alpaca_eval.read_outputs(path)
     if {"uid", "ans_id", "model", "messages"} <= first.keys():
         return arena_hard.read_answers(path)
+    if first.keys() >= mt_bench.ANSWERS and arena_hard.is_old_answer(first):
+        return arena_hard.read_old_answers(path, questions)
     if first.keys() >= mt_bench.ANSWERS:
         return mt_bench.read_answers(path, questions)
     return None

@@ -63,6 +63,39 @@ def _answer(group: Group, model: str, count_tokens: Callable[[str], int] | None)
     return {"uid": group.prompt.id, "ans_id": ans_id, "model": model, "messages": messages, "tstamp": 0.0, "metadata": metadata}
 
 
+def uid(row: Mapping[str, Any]) -> str:
+    """The question of a row: `uid`, or `question_id` in files of v0.1."""
+    return str(row["uid"] if "uid" in row else row["question_id"])
+
+
+def is_old_answer(row: Mapping[str, Any]) -> bool:
+    """Whether an answer has v0.1's form: turns that are objects with their `content`."""
+    choices = row.get("choices")
+    turns = choices[0].get("turns") if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else None
+    return bool(isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "content" in turns[0])
+
+
+def read_old_answers(path: str | Path, questions: str | Path | None = None) -> tuple[str, list[Group]]:
+    """The same of v0.1's files, which do not repeat the questions: without `questions` the prompts are empty."""
+    rows = read_rows(path)
+    models = set(column(rows, "model_id", path))
+    if len(models) != 1:
+        raise UserError(f"{len(models)} models in one file", where=str(path), fix="one file per model")
+    asked = {uid(q): q for q in read_rows(questions)} if questions is not None else {}
+    groups = []
+    for i, row in enumerate(rows):
+        key, where = uid(row), f"{Path(path).name}[{i}]"
+        if asked and key not in asked:
+            raise UserError(f"no question '{key}'", where=where, fix="give the questions these answers belong to")
+        question = asked.get(key, {})
+        text = str(question["turns"][0]["content"]) if "turns" in question else str(question.get("prompt", ""))
+        answer = str(row["choices"][0]["turns"][0]["content"])
+        meta: dict[str, Any] = {k: question[k] for k in ("category", "cluster_name") if k in question}
+        prompt = Prompt(content=(Message("user", text),) if text else "", id=key, meta=meta)
+        groups.append(Group(prompt=prompt, completions=(Completion(content=answer),)))
+    return str(models.pop()), groups
+
+
 def read_answers(path: str | Path) -> tuple[str, list[Group]]:
     """(model, groups) of a file of answers."""
     rows = read_rows(path)
@@ -113,8 +146,8 @@ def battles(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
         if len(games) != 2 or any(g is None or g.get("score") is None for g in games):
             continue
         first, weight = arena_hard_outcome(games[0]["score"])
-        found.append((row["uid"], 1.0 - first, weight))
-        found.append((row["uid"], *arena_hard_outcome(games[1]["score"])))
+        found.append((uid(row), 1.0 - first, weight))
+        found.append((uid(row), *arena_hard_outcome(games[1]["score"])))
     return found
 
 
@@ -126,12 +159,12 @@ def first_preferred(rows: Sequence[Row]) -> list[tuple[float, float]]:
 
 def score(rows: Sequence[Row]) -> dict[str, Any]:
     """The headline without style control: the weighted mean over games, its interval over resampled *prompts*."""
-    return {**_controlled(rows, None), "dropped": len(rows) - len({uid for uid, _, _ in battles(rows)})}
+    return {**_controlled(rows, None), "dropped": len(rows) - len({key for key, _, _ in battles(rows)})}
 
 
 def style_controlled_score(rows: Sequence[Row], model: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, Any]:
     """The same at equal style; `model` and `baseline` give each uid's answer. Lengths in characters."""
-    return _controlled(rows, {uid: (model[uid], baseline[uid]) for uid in {r["uid"] for r in rows}})
+    return _controlled(rows, {key: (model[key], baseline[key]) for key in {uid(r) for r in rows}})
 
 
 def _controlled(rows: Sequence[Row], texts: Mapping[str, tuple[str, str]] | None) -> dict[str, Any]:

@@ -57,6 +57,11 @@ def _arena_hard(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
     return {"scores": {model: arena_hard.score(own) for model, own in by_model.items()}}
 
 
+@benchmark("Arena-Hard v0.1 judgments", ("question_id", "model", "games"))
+def _arena_hard_old(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
+    return _arena_hard(rows, difficulty)
+
+
 @benchmark("MT-Bench judgments", mt_bench.SINGLE)
 def _mt_bench(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
     return {"models": mt_bench.grades(rows)}

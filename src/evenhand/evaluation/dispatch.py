@@ -42,7 +42,7 @@ def evaluate_file(
     names = located[0][1].keys() if located else set()
     if (name := recognised(names)) is not None:
         return {"kind": name, **BENCHMARKS[name].report(located, difficulty)}
-    if is_table(path) or "outcome" in names:
+    if is_table(path) or "outcome" in names or {"model_a", "model_b", "winner"} <= set(names):
         read = read_outcomes(path)
         if is_battles(read):
             return {"kind": "battles", **ratings(read)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,35 +12,52 @@ import numpy as np
 from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
 from evenhand.evaluation.answers import matched
-from evenhand.evaluation.outcomes import Row, compare
+from evenhand.evaluation.outcomes import Row, clustered, compare
 from evenhand.evaluation.readers import write_json_list, write_jsonl
 from evenhand.judges import Comparison, Judge, Verdict, account
-from evenhand.judges.agreement import by_length, merged
+from evenhand.judges.agreement import by_length, jury_agreement, merged, own_noise
+from evenhand.judges.jury import Jury, Repeated
 from evenhand.judges.verdict import Progress
 from evenhand.stats import length_controlled, style_controlled, style_gaps, style_of, win_rate
 from evenhand.types import Group
 
 
 def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Win rate of the first side, raw and at equal length, and the judge's account."""
+    """Win rate of the first side, raw and at equal length, and the judge's account.
+
+    Turns of one question are one cluster: intervals are over questions, and the rate at equal length is that of their means.
+    """
     outcome = np.array([v.outcome for v in verdicts])
     won = win_rate(outcome)
     row: dict[str, Any] = {"win_rate": won.estimate, "ci95": list(won.ci95), "wins": won.wins, "losses": won.losses}
     lengths = np.array([(len(c.a.text), len(c.b.text)) for c in comparisons], dtype=float)
-    if len(outcome) > 1:
-        lc = length_controlled(outcome, lengths[:, 0], lengths[:, 1])
+    clusters = [str(c.prompt.meta.get("cluster") or c.prompt.id) for c in comparisons]
+    questions = list(dict.fromkeys(clusters))
+    if 1 < len(questions) < len(clusters):
+        low, high = clustered(outcome, clusters)["ci95"]
+        row |= {"ci95": [max(low, 0.0), min(high, 1.0)], "questions": len(questions)}
+    if len(questions) > 1:
+        own = [[i for i, c in enumerate(clusters) if c == q] for q in questions]
+        mean = lambda values: np.array([values[rows].mean() for rows in own])  # noqa: E731
+        lc = length_controlled(mean(outcome), mean(lengths[:, 0]), mean(lengths[:, 1]))
         row["length_controlled"] = {
             "win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note, "scope": lc.scope,
         }  # fmt: skip
-        row["style_controlled"] = _at_equal_style(outcome, comparisons)
+        row["style_controlled"] = _at_equal_style(outcome, comparisons, clusters)
     return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
 
 
-def _at_equal_style(outcome: np.ndarray, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def told_by_votes(verdicts: Sequence[Verdict], judge: Judge) -> dict[str, Any]:
+    """How far a jury's judges agree, or how much a judge that is asked repeatedly differs from itself; nothing for others."""
+    votes = [{n: None if math.isnan(x) else x for n, x in v.votes} for v in verdicts if v.votes]
+    return jury_agreement(votes) if isinstance(judge, Jury) else own_noise(votes) if isinstance(judge, Repeated) else {}
+
+
+def _at_equal_style(outcome: np.ndarray, comparisons: Sequence[Comparison], clusters: Sequence[str]) -> dict[str, Any]:
     """The win rate at equal length, headers, lists and bold; a reason instead where the outcomes do not allow the fit."""
     sides = ([style_of(c.a.text) for c in comparisons], [style_of(c.b.text) for c in comparisons])
     try:
-        found = style_controlled(outcome, style_gaps(*sides), draws=500)
+        found = style_controlled(outcome, style_gaps(*sides), prompt=clusters, draws=500)
     except UserError as error:
         return {"win_rate": None, "note": f"refused: {error.why or error.what}"}
     return {"win_rate": found.estimate, "ci95": list(found.ci95), "effects": found.effects}
@@ -60,6 +78,7 @@ def judge_run(
     """Every arm of a finished run against its baseline by another judge: win rates, contrasts, account; the verdicts as lines
     of a file, and themselves.
 
+    The contrasts with the baseline are one family of Holm's correction, those among the other arms another, as in the run.
     `answers` by arm and seed. `limit`: only the first so many prompts of every arm and seed.
     """
     outcomes: list[Row] = []
@@ -67,18 +86,24 @@ def judge_run(
     every: list[Verdict] = []
     accounts = []
     for arm, seeds in answers.items():
-        if arm == baseline:
-            continue
         for seed, groups in seeds.items():
             pairs = matched(groups, answers[baseline][seed], f"{arm} seed {seed}")[:limit]
+            if arm == baseline:
+                outcomes += [_line(arm, seed, pair, 0.5) for pair in pairs]
+                continue
             verdicts = judge(pairs, progress)
             accounts.append(account(verdicts))
             every += verdicts
             for pair, verdict in zip(pairs, verdicts, strict=True):
-                sizes = {"length": len(pair.a.text), "baseline_length": len(pair.b.text)}
-                outcomes.append({"arm": arm, "seed": seed, "prompt": pair.prompt.id, "outcome": verdict.outcome, **sizes})
+                outcomes.append(_line(arm, seed, pair, verdict.outcome))
                 records.append({"arm": arm, "seed": seed, **record(pair, verdict, judge, arm, baseline)})
-    return {**compare(outcomes), "judge": {"name": judge.name, **merged(accounts)}}, records, every
+    found = {**compare(outcomes, baseline=baseline), "baseline": baseline}
+    return {**found, "judge": {"name": judge.name, **merged(accounts), **told_by_votes(every, judge)}}, records, every
+
+
+def _line(arm: str, seed: str, pair: Comparison, outcome: float) -> Row:
+    sizes = {"length": len(pair.a.text), "baseline_length": len(pair.b.text)}
+    return {"arm": arm, "seed": seed, "prompt": pair.prompt.id, "outcome": outcome, **sizes}
 
 
 def write(

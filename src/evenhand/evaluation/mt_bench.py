@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
+from evenhand.evaluation.labelled_pairs import numbered
 from evenhand.evaluation.pairwise_files import ratings
 from evenhand.evaluation.place_bound import refuse_place_bound
 from evenhand.evaluation.readers import Row, field, read_located, write_jsonl
@@ -54,7 +55,7 @@ def read_answers(path: str | Path, questions: str | Path | None = None) -> tuple
         question = asked.get(key, {})
         if asked and not question:
             raise UserError(f"no question '{key}'", where=where, fix="give the questions these answers belong to")
-        groups += [_group(key, turn, said, question) for turn in range(1, len(said) + 1)]
+        groups += [turn_group(key, turn, said, question) for turn in range(1, len(said) + 1)]
     if len(models) != 1:
         raise UserError(f"{len(models)} models in one file", where=str(path), fix="one file per model")
     return models.pop(), groups
@@ -70,18 +71,14 @@ def _turns(row: Row, where: str) -> list[str]:
     return turns
 
 
-def _group(key: str, turn: int, said: Sequence[str], question: Row) -> Group:
+def turn_group(key: str, turn: int, said: Sequence[str], question: Row) -> Group:
+    """One turn of a question for a judge: with the turns before it in view. The turns of a question are one cluster."""
     asked = [str(t) for t in question.get("turns", [""] * len(said))][:turn]
     references = [str(t) for t in question.get("reference", [])][:turn]
-    meta: dict[str, Any] = {"turn": turn, "category": str(question.get("category", ""))}
-    meta |= {"reference": _numbered(references)} if references else {}
-    prompt = Prompt(content=(Message("user", _numbered(asked)),), id=f"{key}:{turn}", meta=meta)
-    return Group(prompt=prompt, completions=(Completion(content=_numbered(said[:turn])),))
-
-
-def _numbered(texts: Sequence[str]) -> str:
-    """One turn as it is; several with their numbers."""
-    return texts[0] if len(texts) == 1 else "\n\n".join(f"[turn {i}]\n{text}" for i, text in enumerate(texts, 1))
+    meta: dict[str, Any] = {"turn": turn, "category": str(question.get("category", "")), "cluster": key}
+    meta |= {"reference": numbered(references)} if references else {}
+    prompt = Prompt(content=(Message("user", numbered(asked)),), id=f"{key}:{turn}", meta=meta)
+    return Group(prompt=prompt, completions=(Completion(content=numbered(said[:turn])),))
 
 
 def write_answers(path: str | Path, answers: Mapping[str, Sequence[str]], model: str) -> None:

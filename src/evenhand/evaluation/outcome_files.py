@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.evaluation.labelled_pairs import outcome, winner
 from evenhand.evaluation.readers import Row, field, read_located
 
 ALIASES = {
@@ -30,7 +31,7 @@ def read_outcomes(path: str | Path, *, value: str = "outcome", cluster: str = "c
     path = Path(path)
     found = read_located(path)
     wanted = {value: "outcome", cluster: "cluster"}
-    rows = [_named(row, ALIASES, wanted, where) for where, row in found]
+    rows = [_named(battle(row, where), ALIASES, wanted, where) for where, row in found]
     if value != "outcome":
         for where, row in found:
             field(row, value, where)
@@ -44,6 +45,15 @@ def read_outcomes(path: str | Path, *, value: str = "outcome", cluster: str = "c
 def is_battles(rows: Sequence[Mapping[str, Any]]) -> bool:
     """True when rows name two players instead of one arm."""
     return {"first", "second"} <= rows[0].keys()
+
+
+def battle(row: Row, where: str) -> Row:
+    """An arena's row with its winner as the outcome of `model_a`; any other row as it is."""
+    if not {"model_a", "model_b"} <= row.keys() or "outcome" in row:
+        return row
+    if (label := winner(row)) is None:
+        return row
+    return {**row, "outcome": outcome(label, None, where)}
 
 
 def _named(row: Row, names: Mapping[str, str], wanted: Mapping[str, str], where: str) -> Row:
@@ -75,7 +85,7 @@ def _check(row: Row, *, bounded: bool, shown: str) -> None:
     if bounded and not 0.0 <= row["outcome"] <= 1.0:
         raise UserError(
             f"'{shown}' is {row['outcome']:g}, not in [0, 1]", where=where,
-            fix="1 win, 0.5 tie, 0 loss; AlpacaEval preferences: subtract 1; other values: --value COLUMN",
+            fix="1 win, 0.5 tie, 0 loss; AlpacaEval preferences: subtract 1; others: `evenhand stats compare --value COLUMN`",
         )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def compare(
     *,
     contrasts: Sequence[tuple[str, str]] | None = None,
     difference: Estimator = paired_difference,
+    baseline: str | None = None,
     full: bool = False,
 ) -> dict[str, Any]:
     """Win rates and paired contrasts with Holm's correction, and the smallest difference each design could have found.
@@ -71,13 +72,15 @@ def compare(
     `contrasts` are the pre-declared ones (default: every pair); Holm's family is exactly these. `margin`: also whether two arms
     are equivalent, their 90 % interval inside it. `full` adds bootstrap intervals and AlpacaEval's form of length control.
     Right/wrong outcomes of one seed get McNemar's test; prompts with clusters get clustered standard errors. Values outside
-    [0, 1] are compared as means.
+    [0, 1] are compared as means. `baseline`: an arm that all outcomes are against, 1/2 itself; contrasts with it come first
+    and are a family of their own.
     """
     tables = tabulate(rows)
     check_alike(tables, seeds=difference is paired_difference)
-    arms = {a: rate(t, full=full) for a, t in tables.items()}
-    chosen = list(combinations(tables, 2)) if contrasts is None else [_known(pair, tables) for pair in contrasts]
-    return {"arms": arms, "contrasts": _contrasts(tables, chosen, margin, difference, full)}
+    arms = {a: rate(t, full=full) for a, t in tables.items() if a != baseline}
+    every = [*((a, baseline) for a in arms if baseline is not None), *combinations(arms, 2)]
+    chosen = every if contrasts is None else [_known(pair, tables) for pair in contrasts]
+    return {"arms": arms, "contrasts": _contrasts(tables, chosen, margin, difference, full, baseline)}
 
 
 def tabulate(rows: Sequence[Row]) -> dict[str, Table]:
@@ -156,7 +159,8 @@ def check_alike(tables: Mapping[str, Table], *, seeds: bool = True) -> None:
             ours, theirs = getattr(table, what), getattr(tables[first], what)
             if ours != theirs:
                 odd = min(set(ours) ^ set(theirs))
-                fix = "compare arms on the same cells" + (", or use --unmatched" if what == "seeds" else "")
+                unmatched = ", or use `evenhand stats compare --unmatched`" if what == "seeds" else ""
+                fix = f"compare arms on the same cells{unmatched}"
                 raise UserError(
                     f"'{name}' and '{first}' have different {what} (e.g. {what[:-1]} {odd})", where="outcomes", fix=fix
                 )
@@ -237,11 +241,12 @@ def _known(pair: tuple[str, str], tables: Mapping[str, Table]) -> tuple[str, str
 
 
 def _contrasts(
-    tables: Mapping[str, Table], pairs: Sequence[tuple[str, str]], margin: float | None, difference: Estimator, full: bool
-) -> list[dict[str, Any]]:
+    tables: Mapping[str, Table], pairs: Sequence[tuple[str, str]], margin: float | None, difference: Estimator, full: bool,
+    baseline: str | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     found = [difference(tables[a].outcome, tables[b].outcome) for a, b in pairs]
     rows = []
-    for (a, b), d, j in zip(pairs, found, judged(found, [0] * len(found)), strict=True):
+    for (a, b), d, j in zip(pairs, found, judged(found, [baseline in pair for pair in pairs]), strict=True):
         row = {"a": a, "b": b, **_contrast(d, j), **_tests(tables[a], tables[b], full)}
         if margin is not None:
             row |= {"equivalent": equivalent(d, margin), "margin": margin, "p_equivalence": equivalence_p(d, margin)}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.stats import agreement_by_length, calibration, pair_metrics, reward_bench, t_interval
-from evenhand.stats.reward_bench import PRIOR_SETS, SECTIONS
+from evenhand.stats import agreement_by_length, calibration, pair_metrics, reward_bench, soft_wilson, t_interval
+from evenhand.stats.reward_bench import PRIOR_SETS, SECTIONS, reward_bench_intervals
 from evenhand.types import Group, Scores
 
 Scorer = Callable[[Sequence[Group]], list[Scores]]
@@ -79,7 +79,7 @@ def report(pairs: Pairs) -> dict[str, Any]:
     names = list(dict.fromkeys(pairs.category))
     if len(names) > 1:
         found["categories"] = {name: _metrics(pairs.only(name)) for name in names}
-        found |= sections({name: _strict_accuracy(pairs.only(name)) for name in names})
+        found |= sections({name: (pairs.only(name).margins > 0).astype(float) for name in names})  # equal scores are wrong
     return found
 
 
@@ -87,22 +87,23 @@ def _metrics(pairs: Pairs) -> dict[str, Any]:
     return asdict(pair_metrics(pairs.chosen, pairs.rejected, pairs.chosen_chars, pairs.rejected_chars))
 
 
-def _strict_accuracy(pairs: Pairs) -> float:
-    """RewardBench's: equal scores are wrong."""
-    return float((pairs.margins > 0).mean())
+def sections(right: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """RewardBench v1's sections that are complete, with intervals over pairs, when every category is one of its subsets.
 
-
-def sections(accuracy: Mapping[str, float]) -> dict[str, Any]:
-    """RewardBench v1's sections that are complete, when every category is one of its subsets."""
+    `right`: per category whether each pair was judged right, in [0, 1].
+    """
     groups = {**{s: list(subsets) for s, subsets in SECTIONS.items()}, "Prior Sets": list(PRIOR_SETS)}
-    if not all(any(name in subsets for subsets in groups.values()) for name in accuracy):
+    if not all(any(name in subsets for subsets in groups.values()) for name in right):
         return {}
-    whole = {n for subsets in groups.values() if all(s in accuracy for s in subsets) for n in subsets}
-    missing = [s for s, subsets in groups.items() if not all(n in accuracy for n in subsets)]
+    whole = {n for subsets in groups.values() if all(s in right for s in subsets) for n in subsets}
+    missing = [s for s, subsets in groups.items() if not all(n in right for n in subsets)]
     if not whole:
         return {"sections": {}, "incomplete": missing}
-    scores = reward_bench({n: accuracy[n] for n in whole})
-    return {"sections": scores.sections, "overall": scores.overall, "incomplete": missing}
+    accuracy = {n: float(right[n].mean()) for n in whole}
+    scores = reward_bench(accuracy)
+    by_section, overall = reward_bench_intervals(accuracy, {n: soft_wilson(right[n]) for n in whole})
+    intervals = {"sections_ci95": {s: list(ends) for s, ends in by_section.items()}, "overall_ci95": list(overall)}
+    return {"sections": scores.sections, "overall": scores.overall, **intervals, "incomplete": missing}
 
 
 def margin_summary(margins: np.ndarray) -> dict[str, float]:

@@ -11,13 +11,16 @@ import numpy as np
 from evenhand.errors import UserError
 from evenhand.evaluation.place_bound import refuse_place_bound
 from evenhand.evaluation.readers import Row, field
-from evenhand.stats import reward_bench_2, rm_bench, ties_score, wilson
-from evenhand.stats.reward_bench import FOUR_WAY, TiesPrompt, four_way_correct
+from evenhand.seeding import rng
+from evenhand.stats import reward_bench_2, rm_bench, soft_wilson, ties_score, wilson
+from evenhand.stats.reward_bench import FOUR_WAY, RMBench, TiesPrompt, four_way_correct, weighted_interval
 from evenhand.types import Completion, Group, Message, Prompt, Scores
 
 Located = Sequence[tuple[str, Row]]
 AnswerScorer = Callable[[str, Sequence[str]], Sequence[float]]
 """(prompt, answers) -> a score per answer."""
+READINGS = ("easy", "normal", "hard", "average")
+TIES_DRAWS = 1000
 STYLES = ("concise", "detailed", "markdown")
 _SAFETY = "safety-"
 _JUDGE_BENCH = {"mmlu-pro": "Knowledge", "livebench-reasoning": "Reasoning", "livebench-math": "Math", "livecodebench": "Coding"}
@@ -78,16 +81,29 @@ def reward_bench_2_report(rows: Located, score: AnswerScorer) -> dict[str, Any]:
         else:
             right.setdefault(subset, []).append(four_way_correct([*good, *bad], 0))
     accuracy = {name: float(np.mean(values)) for name, values in right.items()}
-    found: dict[str, Any] = {"subsets": accuracy, "n": {name: len(values) for name, values in right.items()}}
+    ends: dict[str, Any] = {name: soft_wilson(values) for name, values in right.items()}
+    found: dict[str, Any] = {"subsets": accuracy, "ci95": ends, "n": {name: len(values) for name, values in right.items()}}
     whole = [TiesPrompt(*pair["ref"], *pair["tied"]) for pair in ties.values() if {"ref", "tied"} <= pair.keys()]
     if ties:
         found["ties_left_out"] = len(ties) - len(whole)
     if whole:
         found["subsets"] = {**accuracy, "Ties": ties_score(whole)}
-        found["n"]["Ties"] = len(whole)
+        found["n"]["Ties"], ends["Ties"] = len(whole), _ties_interval(whole)
     if whole and set(accuracy) == set(FOUR_WAY):
         found["overall"] = reward_bench_2(accuracy, ties_score(whole)).overall
+        if ends["Ties"] is not None:
+            found["overall_ci95"] = weighted_interval([(1, found["subsets"][name], ends[name]) for name in found["subsets"]])
     return found
+
+
+def _ties_interval(prompts: Sequence[TiesPrompt]) -> tuple[float, float] | None:
+    """A bootstrap over the prompts: the Ties score is no mean. None for a single prompt."""
+    if len(prompts) < 2:
+        return None
+    draw, n = rng("RewardBench 2 ties", len(prompts)), len(prompts)
+    found = [ties_score([prompts[i] for i in draw.integers(0, n, n)]) for _ in range(TIES_DRAWS)]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def rm_bench_report(rows: Located, score: AnswerScorer) -> dict[str, Any]:
@@ -101,7 +117,12 @@ def rm_bench_report(rows: Located, score: AnswerScorer) -> dict[str, Any]:
             raise UserError("needs three answers on each side", where=where, fix=f"in the styles {', '.join(STYLES)}")
         scored.setdefault(str(field(row, "domain", where)), []).append(_scored(row, where, score))
     parts = {name: rm_bench(*(np.array(side) for side in zip(*own, strict=True))) for name, own in scored.items()}
-    found: dict[str, Any] = {"domains": {n: asdict(p) | {"average": p.average, "n": len(scored[n])} for n, p in parts.items()}}
+    ends = {name: _readings_ci95(own) for name, own in scored.items()}
+    found: dict[str, Any] = {
+        "domains": {
+            n: asdict(p) | {"average": p.average, "ci95": ends[n], "n": len(scored[n])} for n, p in parts.items()
+        }
+    }  # fmt: skip
     safety = [p for name, p in parts.items() if name.startswith(_SAFETY)]
     whole = {name: p for name, p in parts.items() if not name.startswith(_SAFETY)}
     readings = {name: (p.easy, p.normal, p.hard, p.average) for name, p in whole.items()}
@@ -109,8 +130,21 @@ def rm_bench_report(rows: Located, score: AnswerScorer) -> dict[str, Any]:
         readings["safety"] = tuple(np.mean([(p.easy, p.normal, p.hard, p.average) for p in safety], axis=0).tolist())
     if set(readings) == {"chat", "code", "math", "safety"}:
         means = np.mean(list(readings.values()), axis=0).tolist()
-        found["overall"] = dict(zip(("easy", "normal", "hard", "average"), means, strict=True))
+        found["overall"] = dict(zip(READINGS, means, strict=True))
+        found["overall_ci95"] = {r: _over_domains(r, parts, ends) for r in READINGS}
     return found
+
+
+def _readings_ci95(scored: Sequence[tuple[list[float], list[float]]]) -> dict[str, tuple[float, float]]:
+    """Intervals of easy, normal, hard and average over prompts, whose nine comparisons belong together."""
+    each = [rm_bench(np.array([good]), np.array([bad])) for good, bad in scored]
+    return {name: soft_wilson([getattr(one, name) for one in each]) for name in READINGS}
+
+
+def _over_domains(reading: str, parts: Mapping[str, RMBench], ends: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
+    """Of the mean over four domains, the two of safety having half a share each."""
+    weights = {name: 0.5 if name.startswith(_SAFETY) else 1.0 for name in parts}
+    return weighted_interval([(weights[n], getattr(p, reading), ends[n][reading]) for n, p in parts.items()])
 
 
 def _scored(row: Row, where: str, score: AnswerScorer) -> tuple[list[float], list[float]]:

@@ -51,7 +51,7 @@ def read_judged(path: Path, answers: Path | None, baseline: Path | None) -> list
     if {"output_1", "output_2", "preference"} <= rows[0][1].keys():
         return [_annotation(row, where) for where, row in rows if row.get("preference") is not None]
     sides = None if answers is None or baseline is None else (_texts(answers), _texts(baseline))
-    if {"uid", "games"} <= rows[0][1].keys():
+    if "games" in rows[0][1] and rows[0][1].keys() & {"uid", "question_id"}:
         if sides is None:
             raise UserError(
                 "holds no answers", where=str(path), fix="add --answers FILE --baseline FILE, the answers of both sides"

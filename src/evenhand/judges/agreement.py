@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
+from evenhand.stats.agreement import agreement_of, repeat_noise
 
 LOW_MASS = 0.9
 """Below this the model put much probability on words that are no verdict."""
@@ -55,6 +56,56 @@ def by_length(verdicts: Sequence[Verdict], comparisons: Sequence[Comparison]) ->
         "mean_chars": mean(lengths[:, 0]), "mean_chars_baseline": mean(lengths[:, 1]), "longer": mean(longer),
         "win_rate_longer": mean(outcome[longer]), "win_rate_not_longer": mean(outcome[~longer]),
     }  # fmt: skip
+
+
+Votes = Sequence[Mapping[str, float | None]]
+"""Per pair the outcomes by name, None where there was no usable verdict; see `Verdict.votes`."""
+
+
+def jury_agreement(votes: Votes) -> dict[str, Any]:
+    """How far the judges of a jury agree beyond chance, as the plain values `{"jury": ...}`; nothing without votes.
+
+    Votes count by the side they prefer. `alpha` is Krippendorff's, ordinal: a tie lies between the sides.
+    """
+    if not votes:
+        return {}
+    given = {name: [math.nan if v.get(name) is None else float(v[name] or 0.0) for v in votes] for name in votes[0]}
+    members = {
+        name: {"win_rate": _mean_known(values), "abstained": float(np.mean(np.isnan(values)))} for name, values in given.items()
+    }
+    return {"jury": {"members": members, **coefficients({name: sides(values) for name, values in given.items()})}}
+
+
+def coefficients(ratings: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Krippendorff's alpha, Fleiss' kappa and Cohen's for every two raters of the same items, as plain values."""
+    found = agreement_of(ratings)
+    plain = lambda c: {"value": None if math.isnan(c.value) else c.value, "ci95": c.ci95, "n": c.n}  # noqa: E731
+    pairs = [{"a": a, "b": b, **plain(kappa)} for (a, b), kappa in found.pairs.items()]
+    return {"alpha": plain(found.alpha), "fleiss": plain(found.fleiss), "cohen": pairs}
+
+
+def sides(outcomes: Sequence[float]) -> list[float]:
+    """1, 0 and -1 for outcomes that prefer the first answer, neither, and the second; NaN stays.
+
+    >>> sides([1.0, 0.75, 0.5, 0.0, math.nan])
+    [1.0, 1.0, 0.0, -1.0, nan]
+    """
+    return [x if math.isnan(x) else float(np.sign(round(x - 0.5, 12))) for x in outcomes]
+
+
+def own_noise(votes: Votes) -> dict[str, Any]:
+    """How much a judge that is asked repeatedly differs from itself, over the pairs that it could judge every time."""
+    whole = [[x for x in v.values() if x is not None] for v in votes]
+    table = np.array([row for row, v in zip(whole, votes, strict=True) if len(row) == len(v)], dtype=float).T
+    if table.ndim < 2 or len(table) < 2:
+        return {}
+    noise = repeat_noise(table)
+    return {"repeats": noise.repeats, "repeat_sd": noise.sd, "repeat_share": noise.share}
+
+
+def _mean_known(values: Sequence[float]) -> float | None:
+    known = [x for x in values if not math.isnan(x)]
+    return float(np.mean(known)) if known else None
 
 
 def merged(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from evenhand.engines.registry import DEFAULT
 from evenhand.errors import UserError
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
+from evenhand.judges.jury import Repeated
 from evenhand.judges.llm import LLMJudge, Orders
 from evenhand.judges.registry import JUDGES
 
@@ -67,6 +68,8 @@ class LLM:
     """Prompts that the judge is tested with first; 0 leaves the test out."""
     orders: Orders = "both"
     """Whether each pair is asked in both orders, or in one for half the price."""
+    repeats: int = 1
+    """How often each pair is judged; the mean counts, and how much the judge differs from itself becomes known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +96,8 @@ class LocalLLM:
     """Prompts that the judge is tested with first; 0 leaves the test out."""
     orders: Orders = "both"
     """Whether each pair is asked in both orders, or in one for half the price."""
+    repeats: int = 1
+    """How often each pair is judged; the mean counts, and how much the judge differs from itself becomes known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +148,7 @@ def problem(settings: Settings | OwnJudge) -> UserError | None:
             JUDGES.check(settings.builder, where="judge")
             return None
         template = templates.get(settings.template)
+        _check_repeats(settings)
         if getattr(settings, "verdict", "logprobs") == "logprobs":
             from evenhand.judges.parse_verdict import variants
 
@@ -152,6 +158,18 @@ def problem(settings: Settings | OwnJudge) -> UserError | None:
     except UserError as error:
         return error
     return None
+
+
+def _check_repeats(settings: Settings) -> None:
+    repeats, temperature = getattr(settings, "repeats", 1), getattr(settings, "temperature", 0.0)
+    if repeats < 1:
+        raise UserError(f"{repeats} repeats", where="judge.repeats", fix="use at least 1")
+    if repeats > 1 and (temperature == 0 or getattr(settings, "verdict", "text") == "logprobs"):
+        raise UserError(
+            "repeats of a judge that always says the same", where="judge.repeats",
+            why="at temperature 0, and by log-probs, the next answer is the same one",
+            fix="set `temperature:`, e.g. 0.7, with `verdict: text`; or leave `repeats` out",
+        )  # fmt: skip
 
 
 def endpoint(settings: LLM) -> Any:
@@ -169,16 +187,16 @@ def endpoint(settings: LLM) -> Any:
 def build(
     settings: Settings, *, cache: Path | None = None, opened: tuple[Policy, Renderer] | None = None, weights: str = "",
     engine: str | Mapping[str, Any] = DEFAULT,
-) -> LLMJudge:  # fmt: skip
+) -> LLMJudge | Repeated:  # fmt: skip
     """The judge of the settings. `cache` is used when they name none; `opened` is the model of a judge on this machine, and
     `weights` a fingerprint of its files, which the cache is keyed by; `engine` samples its answers."""
     template = templates.get(settings.template)
     replies = Cache(Path(settings.cache).expanduser() if settings.cache else cache)
     if isinstance(settings, LLM):
-        return LLMJudge(
+        return _repeated(settings, LLMJudge(
             endpoint(settings), template, form=settings.verdict, attempts=settings.attempts,
             temperature=settings.temperature, max_tokens=settings.max_tokens, cache=replies, orders=settings.orders,
-        )  # fmt: skip
+        ))  # fmt: skip
     from evenhand.judges.local import LocalChat
 
     if opened is None:
@@ -186,7 +204,11 @@ def build(
     chat = LocalChat(*opened, name=settings.path, weights=weights, engine=engine)
     if isinstance(settings, PreferenceModel):
         return LLMJudge(chat, template, form="logprobs", attempts=1, cache=replies)
-    return LLMJudge(
+    return _repeated(settings, LLMJudge(
         chat, template, form=settings.verdict, attempts=settings.attempts, temperature=settings.temperature,
         max_tokens=settings.max_tokens, cache=replies, orders=settings.orders,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _repeated(settings: LLM | LocalLLM, judge: LLMJudge) -> LLMJudge | Repeated:
+    return judge if settings.repeats == 1 else Repeated(judge, settings.repeats)

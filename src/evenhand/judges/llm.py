@@ -60,7 +60,7 @@ class LLMJudge:
         self, chat: Chat, template: Template, *, form: Form = "text", attempts: int = 3, temperature: float = 0.0,
         max_tokens: int | None = None, cache: Cache | None = None, orders: Orders = "both",
     ) -> None:  # fmt: skip
-        self.orders = orders
+        self.orders, self.sample = orders, 0
         self.template, self.form, self.attempts, self.temperature = template, form, attempts, temperature
         self.max_tokens = max_tokens or template.max_tokens
         self.chat = CachedChat(chat, Cache() if cache is None else cache)
@@ -111,6 +111,12 @@ class LLMJudge:
             return self
         twin = copy(self)
         twin.orders = "both"
+        return twin
+
+    def asked_again(self, sample: int) -> LLMJudge:
+        """The same judge, model and cache asking every question for another time: sample 0 is the judge itself."""
+        twin = copy(self)
+        twin.sample = sample
         return twin
 
     def _order(self, asked: _Asked, a_first: bool) -> Order:
@@ -165,7 +171,7 @@ class LLMJudge:
             messages=messages,
             max_tokens=self.max_tokens * (1 if attempt == 0 else 2),
             temperature=self.temperature if attempt == 0 else max(self.temperature, RETRY_TEMPERATURE),
-            attempt=attempt,
+            attempt=self.sample * self.attempts + attempt,
             logprobs=self.form == "logprobs",
             labels=self._labels,
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.judges.agreement import account
+from evenhand.judges.jury import jurors, scores, single
 from evenhand.judges.llm import LLMJudge
-from evenhand.judges.reward import RewardJudge
 from evenhand.judges.verdict import ASKED, Comparison, Judge, Progress, Status, Verdict
 from evenhand.seeding import rng
 from evenhand.stats.text import words
@@ -23,6 +23,8 @@ IDENTICAL_BAND = 0.1
 MOODY = "the very same text gets different scores"
 FEWEST = 4
 """Pairs that must agree before a preference for a place is called one."""
+CONTRADICTIONS = 0.3
+"""A judge that contradicts itself on more of the pairs judges places, or by chance."""
 NO_SENSE = "it does not tell a ruined answer from a real one: right for a judge of form (length, tone), wrong for one of content"
 
 
@@ -35,15 +37,29 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
     the answer to another prompt. `consistency` as in `account`, over the planted pairs (a judge that must choose cannot be
     consistent about the same answer twice); `p_first` and `invalid` over all. `passed` says whether identical is within 0.1 of
     1/2 and planted is at least 0.7; a judge that scores passes when it repeats itself, tells answers apart, and does not prefer
-    shuffled words (at most 0.7): length or tone are no worse for them, and `note` says so. `failed` says
-    what went wrong. `n` counts prompts. A judge that is asked in one order is tested in both. Needs two prompts with an answer.
+    shuffled words (at most 0.7): length or tone are no worse for them, and `note` says so. `failed` says what went wrong, and
+    `broken` that no judge of anything behaves so: unreadable, of one place, by chance. `n` counts prompts. A judge that is asked
+    in one order is tested in both, one that is asked repeatedly is tested once. Of a jury every member is tested, by name in
+    `members`, and it passes when all of them do. Needs two prompts with an answer.
     """
     kept = [(p, c) for p, c in answers if len(words(c.text)) >= 2]
     if len(kept) < 2:
         return {"n": len(kept), "passed": None, "note": "too few answers of two words or more to test the judge with"}
+    found = {name: _tested(member, kept, progress) for name, member in jurors(judge).items()}
+    if list(found) == [""]:
+        return found[""]
+    failed = {name: f"{name}: {test['failed']}" for name, test in found.items() if test.get("failed")}
+    whole: dict[str, Any] = {"n": len(kept), "passed": not failed, "members": found}
+    if failed:
+        whole["failed"] = "; ".join(failed.values())
+    return whole | ({"broken": True} if any(found[name].get("broken") for name in failed) else {})
+
+
+def _tested(judge: Judge, kept: Sequence[tuple[Prompt, Completion]], progress: Progress | None) -> dict[str, Any]:
+    judge = single(judge)
     asked = judge.in_both_orders() if isinstance(judge, LLMJudge) else judge
-    scores = isinstance(judge, RewardJudge) or (isinstance(judge, LLMJudge) and judge.template.kind == "single")
-    same = [Comparison(prompt=p, a=c, b=c if scores else Completion(content=f"{c.text} ")) for p, c in kept]
+    scored = scores(judge)
+    same = [Comparison(prompt=p, a=c, b=c if scored else Completion(content=f"{c.text} ")) for p, c in kept]
     ruined = _ruined(kept)
     planted = [Comparison(prompt=p, a=c, b=Completion(content=bad)) for p, c, bad, _ in ruined]
     verdicts = asked([*same, *planted], progress)
@@ -51,18 +67,31 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
     identical = sum(v.outcome for v in on_same) / len(same)
     won = sum(v.outcome for v in on_planted) / len(planted)
     behaviour = account(verdicts) | {"consistency": account(on_planted).get("consistency")}
-    if scores:
+    worthless = broken(on_planted)
+    if not (worthless or scored or isinstance(judge, LLMJudge)):
+        worthless = _contradicts(asked, planted, on_planted)
+    if scored:
         shuffles = [v.outcome for v, (*_, own) in zip(on_planted, ruined, strict=True) if own]
-        failed = broken(on_planted) or _failed_scores(on_same, on_planted, shuffles)
+        worthless = worthless or (MOODY if any(v.outcome != 0.5 for v in on_same) else "")
+        failed = worthless or _failed_scores(on_planted, shuffles)
     else:
-        failed = broken(on_planted) or _failed_pairs(on_same, on_planted, identical, won)
+        failed = worthless or _failed_pairs(on_same, on_planted, identical, won)
     if failed:
         _log.warning("the judge failed its self-test: %s", failed)
     shown = {k: behaviour[k] for k in ("consistency", "p_first", "invalid") if behaviour.get(k) is not None}
     found = {"n": len(kept), "identical": identical, "planted": won, "passed": not failed, **shown}
     if failed:
-        return found | {"failed": failed}
+        return found | {"failed": failed} | ({"broken": True} if worthless else {})
     return found | ({"note": NO_SENSE} if won < PLANTED_FLOOR else {})
+
+
+def _contradicts(judge: Judge, planted: Sequence[Comparison], verdicts: Sequence[Verdict]) -> str:
+    """Whether a judge of the user's says the opposite when the two answers change places: by place, or by chance."""
+    turned = judge([Comparison(prompt=c.prompt, a=c.b, b=c.a) for c in planted])
+    other = [abs(v.outcome + w.outcome - 1) > 0.5 for v, w in zip(verdicts, turned, strict=True)]
+    if len(other) < FEWEST or sum(other) / len(other) <= CONTRADICTIONS:
+        return ""
+    return f"it contradicts itself on {sum(other)} of {len(other)} pairs when the two answers change places"
 
 
 def broken(verdicts: Sequence[Verdict]) -> str:
@@ -96,13 +125,13 @@ def refuse_broken(verdicts: Sequence[Verdict], name: str) -> None:
         )  # fmt: skip
 
 
-def refuse_failed(test: Mapping[str, Any], name: str) -> None:
-    """Raises UserError for a judge that failed its self-test."""
+def refuse_failed(test: Mapping[str, Any], name: str, *, way: str = "with `--self-test 0` it judges all the same") -> None:
+    """Raises UserError for a judge that failed its self-test; `way` says how it is asked for all the same."""
     if test.get("passed") is False:
         raise UserError(
             f"the judge failed its self-test: {test['failed']}", where=name,
             why="a judge that cannot tell a ruined answer from a real one cannot tell finer differences",
-            fix="use another judge or template; with `--self-test 0` it judges all the same",
+            fix=f"use another judge or template; {way}",
         )  # fmt: skip
 
 
@@ -114,9 +143,7 @@ def _failed_pairs(same: Sequence[Verdict], planted: Sequence[Verdict], identical
     return words + (f", {found['invalid']:.0%} of the pairs unreadable" if found["invalid"] else "")
 
 
-def _failed_scores(same: Sequence[Verdict], planted: Sequence[Verdict], shuffles: Sequence[float]) -> str:
-    if any(v.outcome != 0.5 for v in same):
-        return MOODY
+def _failed_scores(planted: Sequence[Verdict], shuffles: Sequence[float]) -> str:
     if all(v.outcome == 0.5 for v in planted):
         return "it gives every answer the same score"
     won = sum(shuffles) / len(shuffles) if shuffles else 0.5

@@ -65,12 +65,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`outcome` in [0, 1]: 1 = `a` preferred, 1/2 = tie; the mean over `orders`. `score_a`, `score_b` where the judge scores."""
+    """`outcome` in [0, 1]: 1 = `a` preferred, 1/2 = tie; the mean over `orders`. `score_a`, `score_b` where the judge scores.
+
+    `votes` has the outcomes by name of several judges, or of one asked repeatedly, NaN where one had no usable verdict.
+    """
 
     outcome: float
     orders: tuple[Order, ...] = field(default=())
     score_a: float = math.nan
     score_b: float = math.nan
+    votes: tuple[tuple[str, float], ...] = ()
 
     @property
     def invalid(self) -> bool:
@@ -93,6 +97,8 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
         row = asdict(self)
+        votes = {name: _finite(value) for name, value in row.pop("votes")}
+        row |= {"votes": votes} if votes else {}
         row["orders"] = [{k: _finite(v) for k, v in o.items() if k != "why" or v} for o in row["orders"]]
         return {k: _finite(v) for k, v in row.items()}
 

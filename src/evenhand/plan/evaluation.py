@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evenhand.judges.config import OwnJudge
+from evenhand.judges.config import OwnJudge, Settings
 from evenhand.plan.graph import HELDOUT, Graph, judged_by
-from evenhand.spec.experiment import Judge
+from evenhand.spec.experiment import Judge, Jury
 from evenhand.stages.frontier import FrontierSpec
 from evenhand.stages.generate import GenerateSpec
-from evenhand.stages.judge import JudgedBy, JudgeSpec, ScoredBy
+from evenhand.stages.judge import JudgedBy, JudgeSpec, JuryRule, ScoredBy
 from evenhand.stages.judge_self_test import JudgeSelfTestSpec
 from evenhand.stages.sample_rewards import SampleRewardsSpec
+from evenhand.stages.snapshots import steps_of
 
 BySeed = Mapping[str, Mapping[int, str]]
 """arm -> seed -> node."""
@@ -31,47 +32,105 @@ class Judged:
 class Compared:
     """Where the comparison's artifacts are: see `Plan`."""
 
-    generations: BySeed
-    verdicts: BySeed
-    judge_test: str | None
+    generations: BySeed = field(default_factory=dict)
+    verdicts: BySeed = field(default_factory=dict)
+    judge_test: str | None = None
     reward_samples: str | None
-    frontiers: BySeed
-    grid: Mapping[int, Judged]
+    frontiers: BySeed = field(default_factory=dict)
+    grid: Mapping[int, Judged] = field(default_factory=dict)
+    passes: BySeed = field(default_factory=dict)
+    snapshots: Mapping[int, Judged] = field(default_factory=dict)
+    """By step: the answers and verdicts of weights on the way, of the arms that keep them."""
 
 
 def compare(graph: Graph) -> Compared:
     """Every stage that follows training, generations before verdicts, so that the board shows them in this order."""
     if not graph.e.arms:  # reward models alone: their own held-out accuracy is what is asked
-        return Compared(generations={}, verdicts={}, judge_test=None, reward_samples=reward_samples(graph), frontiers={}, grid={})
-    own = judged(graph, graph.e.lengths.completion)
+        return Compared(reward_samples=reward_samples(graph))
+    limit = graph.e.lengths.completion
+    answers = answered(graph, limit)
+    tested = self_test(graph, answers)  # before any verdict, which all wait for it
     return Compared(
-        generations=own.generations,
-        verdicts=own.verdicts,
-        judge_test=self_test(graph, own.generations),
+        generations=answers,
+        verdicts=verdicts(graph, answers, limit, tested),
+        judge_test=tested,
         reward_samples=reward_samples(graph),
         frontiers=frontiers(graph),
-        grid={limit: judged(graph, limit) for limit in sorted(set(graph.e.evaluation.length_grid))},
+        grid={limit: _at_limit(graph, limit, tested) for limit in sorted(set(graph.e.evaluation.length_grid))},
+        passes=passes(graph, tested),
+        snapshots=over_training(graph, answers, tested),
     )
 
 
-def judged(graph: Graph, limit: int) -> Judged:
-    """Every arm's answers of at most `limit` tokens, judged against the baseline's under the same limit.
+def _at_limit(graph: Graph, limit: int, tested: str | None) -> Judged:
+    """Under the experiment's own limit these are the stages of the comparison itself."""
+    answers = answered(graph, limit)
+    return Judged(answers, verdicts(graph, answers, limit, tested))
 
-    Under the experiment's own limit these are the stages of the comparison itself.
-    """
-    answers: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
-    verdicts: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
+
+def answered(graph: Graph, limit: int) -> dict[str, dict[int, str]]:
+    """Every arm's answers of at most `limit` tokens."""
+    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
     for seed in graph.e.seeds:  # a seed of all arms before the next one, so that a run that is stopped has something to compare
         for name in graph.e.arms:
-            answers[name][seed] = generation(graph, name, seed, limit)
+            found[name][seed] = generation(graph, name, seed, limit)
+    return found
+
+
+def verdicts(graph: Graph, answers: BySeed, limit: int, tested: str | None) -> dict[str, dict[int, str]]:
+    """Every arm's answers judged against the baseline's under the same limit, by a judge that passed the self-test `tested`."""
+    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
     for seed in graph.e.seeds:
         for name in graph.e.arms:
-            verdicts[name][seed] = verdict(graph, name, seed, answers, limit)
-    return Judged(answers, verdicts)
+            found[name][seed] = verdict(graph, name, seed, answers, limit, tested)
+    return found
 
 
-def generation(graph: Graph, name: str, seed: int, limit: int) -> str:
-    """Answers of one arm to the held-out prompts."""
+def over_training(graph: Graph, answers: BySeed, tested: str | None) -> dict[int, Judged]:
+    """Answers and verdicts of the weights that arms keep on the way, against the baseline's final answers."""
+    steps: dict[str, tuple[int, ...]] = {}
+    for arm in graph.arms.values():
+        if arm.trained and arm.train.snapshots:
+            method = arm.build(steps=arm.train.steps or 1, max_tokens=arm.lengths.completion)
+            steps[arm.name] = steps_of(arm.train, method, arm.train.steps or NO_END)
+    limit, found = graph.e.lengths.completion, {}
+    for step in sorted({step for own in steps.values() for step in own}):
+        arms, baseline = [a for a, own in steps.items() if step in own], graph.e.baseline_arm
+        own: dict[str, dict[int, str]] = {baseline: dict(answers[baseline])} | {
+            f"{a}{AT_STEP}{step}": {s: generation(graph, a, s, limit, step) for s in graph.e.seeds} for a in arms
+        }
+        judged = {a: {s: verdict(graph, f"{a}{AT_STEP}{step}", s, own, limit, tested) for s in graph.e.seeds} for a in arms}
+        found[step] = Judged({a: own[f"{a}{AT_STEP}{step}"] for a in arms}, judged)
+    return found
+
+
+AT_STEP = "/step-"
+NO_END = 10**9
+"""Steps of an arm whose budget is in epochs: how many they are is known when it trains."""
+
+
+def passes(graph: Graph, tested: str | None) -> dict[str, dict[int, str]]:
+    """Several answers of every arm to every held-out prompt, each right or wrong, for pass@k."""
+    given, gold = graph.e.evaluation, _reward(_judged_by(graph))
+    if not given.pass_at or gold is None:
+        return {}
+    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
+    spec = SampleRewardsSpec(
+        proxies={}, gold=gold, prompts=graph.questions.count, completions_per_prompt=given.pass_answers,
+        sampling=given.sampling, setup=graph.setup,
+    )  # fmt: skip
+    for seed in graph.e.seeds:
+        for name in graph.e.arms:
+            inputs = {"start": graph.models[f"arms/{name}", seed], "data": graph.asked, **_judge_inputs(graph, seed)}
+            found[name][seed] = graph.add(
+                f"pass/{name}/seed-{seed}", spec, inputs, seed=seed, row=f"{name} pass@k", column=f"seed {seed}",
+                cost=f"{graph.questions.count} prompts x {given.pass_answers}", after=(tested,) if tested is not None else (),
+            )  # fmt: skip
+    return found
+
+
+def generation(graph: Graph, name: str, seed: int, limit: int, snapshot: int | None = None) -> str:
+    """Answers of one arm to the held-out prompts; with `snapshot` those of its weights after that step."""
     arm, asked = graph.arms[name], graph.questions
     start = graph.models[graph.e.start, seed]
     inputs = {"policy": graph.models[f"arms/{name}", seed], "start": start, "data": graph.asked}
@@ -84,15 +143,16 @@ def generation(graph: Graph, name: str, seed: int, limit: int) -> str:
     lengths = replace(graph.e.lengths, completion=limit)
     spec = GenerateSpec(
         prompts=asked.count, split=asked.split, sampling=graph.e.evaluation.sampling, best_of=arm.best_of if chooses else 1,
-        reward=reward,
+        reward=reward, snapshot=snapshot,
         setup=graph.setup_for(lengths=lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch),
     )  # fmt: skip
+    name = name if snapshot is None else f"{name}{AT_STEP}{snapshot}"
     place, row = _under(graph, limit, name)
-    place = f"{place}generations/{name}/seed-{seed}"
+    place = f"{place}generations/{name}/seed-{seed}" if snapshot is None else f"over_training/{name}/answers/seed-{seed}"
     return graph.add(place, spec, inputs, seed=seed, row=f"{row} answers", column=f"seed {seed}", cost=cost)
 
 
-def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int) -> str:
+def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int, tested: str | None = None) -> str:
     """One arm's answers against the baseline's of the same seed."""
     names = list(graph.e.reward_models) if graph.questions.split == HELDOUT else []  # proxies are for the report
     judge, proxies = _judged_by(graph), {n: graph.reward_spec(n) for n in names}
@@ -104,8 +164,11 @@ def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int) -> 
     for n in names:
         inputs |= graph.model_inputs(n, seed)
     place, row = _under(graph, limit, name)
-    place = f"{place}verdicts/{name}/seed-{seed}"
-    return graph.add(place, spec, inputs, seed=seed, row=f"{row} verdicts", column=f"seed {seed}", cost=_judge_cost(graph))
+    place = f"over_training/{name}/verdicts/seed-{seed}" if AT_STEP in name else f"{place}verdicts/{name}/seed-{seed}"
+    return graph.add(
+        place, spec, inputs, seed=seed, row=f"{row} verdicts", column=f"seed {seed}", cost=_judge_cost(graph),
+        after=(tested,) if tested is not None else (),
+    )  # fmt: skip
 
 
 def _under(graph: Graph, limit: int, arm: str) -> tuple[str, str]:
@@ -164,7 +227,13 @@ def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
 
 
 def _judged_by(graph: Graph) -> JudgedBy:
-    judge = graph.e.judge
+    if not isinstance(graph.e.judge, Jury):
+        return _one_judge(graph, graph.e.judge)
+    members = {name: _one_judge(graph, judge) for name, judge in graph.e.judge.judges.items()}
+    return JudgedBy(settings=JuryRule(by=graph.e.judge.by), members=members)
+
+
+def _one_judge(graph: Graph, judge: Judge | Settings | OwnJudge) -> JudgedBy:
     if isinstance(judge, Judge):
         return JudgedBy(settings=ScoredBy(reward=graph.reward_spec(judge.reward), tie=judge.tie))
     return judged_by(judge)
@@ -176,13 +245,19 @@ def _reward(by: JudgedBy) -> Mapping[str, Any] | None:
 
 
 def _judge_inputs(graph: Graph, seed: int) -> dict[str, str]:
-    return graph.reward_inputs(graph.e.judge.reward, seed) if isinstance(graph.e.judge, Judge) else {}
+    rewards = [judge.reward for judge in graph.e.judges().values() if isinstance(judge, Judge)]
+    return {role: node for reward in rewards for role, node in graph.reward_inputs(reward, seed).items()}
 
 
 def _judge_cost(graph: Graph) -> str:
-    pairs = graph.questions.count
-    if isinstance(graph.e.judge, Judge):
+    return " + ".join(_cost(judge, graph.questions.count) for judge in graph.e.judges().values())
+
+
+def _cost(judge: Judge | Settings | OwnJudge, pairs: int) -> str:
+    if isinstance(judge, Judge):
         return "score both answers"
-    if isinstance(graph.e.judge, OwnJudge):
+    if isinstance(judge, OwnJudge):
         return f"{pairs} pairs"
-    return f"{pairs} pairs in " + ("one order" if getattr(graph.e.judge, "orders", "both") == "one" else "both orders")
+    orders = "one order" if getattr(judge, "orders", "both") == "one" else "both orders"
+    repeats = getattr(judge, "repeats", 1)
+    return f"{pairs} pairs in {orders}" + (f" x {repeats}" if repeats > 1 else "")

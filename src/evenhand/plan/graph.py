@@ -28,7 +28,10 @@ HELDOUT = "heldout_prompts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One stage of the graph, its inputs by role. `key` is determined by spec, seed and the keys of the inputs."""
+    """One stage of the graph, its inputs by role. `key` is determined by spec, seed and the keys of the inputs.
+
+    `after` are nodes that must have succeeded first, though nothing of theirs is read: they decide whether, not what.
+    """
 
     name: str
     spec: StageSpec
@@ -38,10 +41,16 @@ class Node:
     column: str
     key: str
     cost: str
+    after: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
         return self.spec.KIND
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Every node that must have succeeded before this one starts."""
+        return (*self.inputs.values(), *self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ class Graph:
         cost: str,
         runs: Any = None,
         code: Mapping[str, str] | None = None,
+        after: tuple[str, ...] = (),
     ) -> str:
         """Adds a node, or finds the one with the same key: equal stages are one stage.
 
@@ -94,7 +104,9 @@ class Graph:
             return self._by_key[key]
         if name in self.nodes:  # another stage has it, e.g. reference log-probs under other limits
             name = f"{name}-{key[:8]}"
-        self.nodes[name] = Node(name=name, spec=spec, inputs=dict(inputs), seed=seed, row=row, column=column, key=key, cost=cost)
+        self.nodes[name] = Node(
+            name=name, spec=spec, inputs=dict(inputs), seed=seed, row=row, column=column, key=key, cost=cost, after=after,
+        )  # fmt: skip
         self._by_key[key] = name
         return name
 

@@ -29,6 +29,10 @@ class Plan:
     frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     grid: Mapping[int, Judged] = field(default_factory=dict)
     """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
+    passes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """`passes[arm][seed]`: several answers per prompt, scored, for pass@k."""
+    snapshots: Mapping[int, Judged] = field(default_factory=dict)
+    """By step: the answers and verdicts of the arms that keep their weights of that step."""
     experiment: Experiment
     plugins: tuple[Plugin, ...] = ()
     """The user's code that stages may need."""
@@ -61,5 +65,6 @@ def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
         nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
         generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
         reward_samples=compared.reward_samples, frontiers=compared.frontiers, grid=compared.grid,
+        passes=compared.passes, snapshots=compared.snapshots,
         plugins=plugins.active(),
     )  # fmt: skip

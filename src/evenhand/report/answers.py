@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.report.style import ArmStyle
 from evenhand.report.summary import ArmRow, Summary
-from evenhand.results.record_parts import JudgedOrder, Sample
+from evenhand.results.record_judge import JudgedOrder, Sample
 
 MOST_PROMPTS = 8
 MOST_STEPS = 25

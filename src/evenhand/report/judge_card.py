@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from evenhand.report.formatting import fixed, percent, signed
 from evenhand.report.summaries import Measure
-from evenhand.results.record_parts import JudgeSummary, ProbeResult, RewardModelSummary
+from evenhand.results.record_judge import AgreementCoefficient, JudgeSummary
+from evenhand.results.record_parts import ProbeResult, RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,31 @@ def self_test_warnings(judge: JudgeSummary | None) -> list[str]:
     """A judge that fails on pairs with a known verdict cannot be trusted with finer ones."""
     failed = judge is not None and judge.self_test is not None and judge.self_test.passed is False
     return ["The judge failed its self-test on pairs whose verdict is known."] if failed else []
+
+
+@dataclass(frozen=True, slots=True)
+class JuryCard:
+    """A jury: (judge, its win rate of the arms, pairs it gave no verdict on), and (who, coefficient, interval) of agreement."""
+
+    members: tuple[tuple[str, str, str], ...]
+    agreement: tuple[tuple[str, str, str], ...]
+
+
+def jury(judge: JudgeSummary | None) -> JuryCard | None:
+    """None where one judge judged alone."""
+    if judge is None or judge.jury is None:
+        return None
+    found = judge.jury
+    members = tuple((n, percent(m.win_rate), percent(m.abstained, 0)) for n, m in found.members.items())
+    several = [("All: Krippendorff's alpha", found.alpha), ("All: Fleiss' kappa", found.fleiss)]
+    pairs = [(f"{c.a} and {c.b}: Cohen's kappa", c) for c in found.cohen]
+    return JuryCard(members, tuple(_agreed(label, c) for label, c in [*several, *pairs] if c is not None))
+
+
+def _agreed(label: str, found: AgreementCoefficient) -> tuple[str, str, str]:
+    shown = "not defined" if found.value is None else fixed(found.value, 2)
+    low_high = "" if found.ci95 is None else f"{fixed(found.ci95[0], 2)} to {fixed(found.ci95[1], 2)}"
+    return label, shown, low_high
 
 
 @dataclass(frozen=True, slots=True)

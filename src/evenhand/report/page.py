@@ -15,10 +15,11 @@ from evenhand.report.answers import answer_cards, training_samples
 from evenhand.report.budget import budget
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
-from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
+from evenhand.report.judge_card import jury, probe_tables, self_test, self_test_warnings
 from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.lengths import length_grid_figure
+from evenhand.report.plots.over_training import over_training_figure
 from evenhand.report.plots.phases import mean_seconds, phase_figure
 from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.plots.win_rates import win_rate_figure
@@ -31,6 +32,7 @@ from evenhand.report.summaries import (
     experiment_blocks,
     judge_facts,
     judge_warnings,
+    pass_rates,
     reward_model_cards,
     shown_columns,
 )
@@ -99,12 +101,14 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "judge_facts": judge_facts(results.judge),
         "judge_warnings": judge,
         "self_test": self_test(results.judge),
+        "jury": jury(results.judge),
         "probes": probe_tables(results.reward_models),
         "held_equal": results.held_equal,
         "deviations": results.deviations,
         "waived": results.waived,
         "columns": shown_columns(VERDICT_COLUMNS, summary),
         "answer_columns": answer_columns(summary),
+        "pass_rates": pass_rates(summary),
         "matrix": _matrix(summary),
         "reward_models": reward_model_cards(results.reward_models),
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
@@ -127,6 +131,9 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
     styles = {arm.name: arm.style for arm in summary.arms}
     results = run.results
     return {
+        "over_training": over_training_figure(results, summary),
+        "steps": results.over_training,
+        "steps_shown": [arm for arm in summary.ranked if arm.name in results.over_training],
         "chosen": chosen_rows(results.selection, styles),
         "tuning": results.tuning,
         "tuned": tuned_rows(results.tuning, styles),

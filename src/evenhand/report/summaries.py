@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from evenhand.report.formatting import MISSING, amount, fixed, interval, is_number, percent, significant
-from evenhand.report.summary import Summary
+from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.record import ArmResult, ControlledWinRate, MixedModel
-from evenhand.results.record_parts import JudgeSummary, RewardModelSummary
+from evenhand.results.record_judge import JudgeSummary
+from evenhand.results.record_parts import PassRate, RewardModelSummary
 from evenhand.stats.length import form_meaning
 
 
@@ -105,6 +106,11 @@ def answer_columns(summary: Summary) -> list[Column]:
     return shown_columns((*ANSWER_COLUMNS[:at], *models, *ANSWER_COLUMNS[at:]), summary)
 
 
+def pass_rates(summary: Summary) -> list[tuple[ArmRow, tuple[PassRate, ...]]]:
+    """pass@k of the arms that have it, in the order of the table."""
+    return [(arm, arm.result.pass_at) for arm in summary.ranked if arm.result.pass_at]
+
+
 _JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "name": ("Judge", str),
     "kind": ("Kind of judge", str),
@@ -125,6 +131,10 @@ _JUDGE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "template": ("Judge template", str),
     "template_sha": ("Its hash", str),
     "verdict": ("Verdicts are read from", str),
+    "by": ("A pair is settled by", lambda rule: f"the {rule} of the judges"),
+    "repeats": ("Times each pair was judged", amount),
+    "repeat_sd": ("Its own spread on one pair (sd)", lambda value: fixed(value, 2)),
+    "repeat_share": ("Share of the variance over prompts that is its own", percent),
 }
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from evenhand.report.style import ARMS, ArmStyle, arm_styles
 from evenhand.results.record import ArmResult, Contrast, Power, Results, Verdict
-from evenhand.results.record_parts import Pair, RewardModelSummary
+from evenhand.results.record_judge import Pair
+from evenhand.results.record_parts import RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

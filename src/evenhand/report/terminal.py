@@ -15,7 +15,7 @@ from evenhand.report.formatting import MISSING, fixed
 from evenhand.report.summary import ArmRow, Summary, summarise
 from evenhand.report.text import headline
 from evenhand.results.record import Results, Verdict
-from evenhand.results.record_parts import Pair
+from evenhand.results.record_judge import Pair
 
 _LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
 

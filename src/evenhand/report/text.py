@@ -274,7 +274,7 @@ def cautions(results: Results, judge: Sequence[str]) -> list[tuple[str, str]]:
     if warned := warned_arms(results):
         found.append((f"Something was said while {listed(warned)} trained", "training"))
     if deviations := results.deviations:
-        found.append((f"{len(deviations)} setting{'s' * (len(deviations) > 1)} not equal between arms", "equal"))
+        found.append((f"{len(deviations)} thing{'s' * (len(deviations) > 1)} not equal between arms", "equal"))
     if waived := results.waived:
         found.append((f"{len(waived)} check{'s' * (len(waived) > 1)} waived", "equal"))
     return found

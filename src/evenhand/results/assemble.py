@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from evenhand.plan.plan import Plan
 from evenhand.results.best_checkpoint import selections
 from evenhand.results.comparison import Fits, arm_results, beside_verdicts, contrasts, differences, power
-from evenhand.results.fairness import deviations, held_equal
+from evenhand.results.fairness import deviations, held_equal, made_apart, spent_apart
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import judge_summary
 from evenhand.results.length_grid import grid
 from evenhand.results.looks import looks
+from evenhand.results.over_training import over_training
 from evenhand.results.own_reward import trained_on_judge
+from evenhand.results.pass_rates import with_pass_rates
 from evenhand.results.paths import without_folders
-from evenhand.results.record import Excluded, FailedStage, PluginUsed, Results, Waived
-from evenhand.results.record_parts import FrontierPoint, JudgeSummary, Sample, SelfTest
+from evenhand.results.record import ArmResult, Excluded, FailedStage, PluginUsed, Results, Waived
+from evenhand.results.record_judge import JudgeSummary, Sample, SelfTest
+from evenhand.results.record_parts import FrontierPoint
 from evenhand.results.reward_model_summary import best_of_n, finished_seeds, length_leaning, reward_model_summary
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
@@ -44,6 +47,7 @@ def assemble(
     failed = {**done.damaged(), **(errors or {})}
     found = contrasts(differences(done, fits), done.baseline, looked.alpha) if looked is not None else ()
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
+    arms, chosen = with_pass_rates(arms, done), selections(done)
     scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}
     return Results(
@@ -59,18 +63,15 @@ def assemble(
         power=power(found),
         excluded=excluded(done),
         reward_models={n: reward_model_summary(done, n) for n in plan.reward_models if finished_seeds(done, n)},
-        held_equal=(*held_equal(experiment), *tuned_alike(done)) if plan.arms else (),
-        deviations=tuple(
-            without_folders(d) for d in (*deviations(experiment), *early_ends(arms), *untuned(done), *versions_apart(done))
-        )
-        if plan.arms
-        else None,
+        held_equal=(*held_equal(experiment, prompts or None), *tuned_alike(done)) if plan.arms else (),
+        deviations=tuple(without_folders(d) for d in not_equal(done, arms)) if plan.arms else None,
         samples=samples(done),
         frontier=frontier(done),
         best_of_n=best_of_n(scores) if scores is not None else {},
         length_bias=length_leaning(scores) if scores is not None else {},
         length_grid=grid(done),
-        selection=selections(done),
+        selection=chosen,
+        over_training=over_training(done, arms, chosen),
         tuning=tuning(done),
         stage_warnings=of_stages(done),
         curves=curves(done),
@@ -78,6 +79,13 @@ def assemble(
         waived=waived,
         plugins=tuple(PluginUsed(name=without_folders(p.name), source=p.source.name, digest=p.digest) for p in plan.plugins),
     )
+
+
+def not_equal(done: RunArtifacts, arms: Mapping[str, ArmResult]) -> list[str]:
+    """What differs between arms besides the method: by their settings, by what they spent, by how and where they were made."""
+    trained = {a: asdict(r.ledger) for a, r in arms.items() if r.ledger is not None and r.seeds and done.plan.trained(a)}
+    own = deviations(done.plan.experiment)
+    return [*own, *spent_apart(trained), *made_apart(done.origins()), *early_ends(arms), *untuned(done), *versions_apart(done)]
 
 
 def curves(done: RunArtifacts) -> dict[str, dict[str, str]]:

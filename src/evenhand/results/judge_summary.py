@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.judges.agreement import merged
+from evenhand.judges.agreement import jury_agreement, merged, own_noise
 from evenhand.judges.config import LLM, OwnJudge
 from evenhand.results.files import parsed
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ControlledWinRate
-from evenhand.results.record_parts import JudgeSummary
-from evenhand.stages.judge import JudgedBy, ScoredBy
+from evenhand.results.record_judge import JudgeSummary
+from evenhand.stages.judge import JudgedBy, JuryRule, ScoredBy
 from evenhand.stats.difficulty import prompt_difficulty
 from evenhand.stats.length_contrasts import AtEqualLength, at_equal_length, the_baseline
 
@@ -28,7 +28,25 @@ OTHERS = 4
 
 def judge_summary(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseline: str) -> JudgeSummary:
     """Who judged, by what rules, and how it behaved over all arms but the baseline."""
+    if judged_by.members:
+        named: dict[str, Any] = {"name": "jury of " + ", ".join(judged_by.members), "kind": "jury"}
+        rules: dict[str, Any] = {"by": settings.by}
+    else:
+        named = _named(settings, judged_by)
+        rules = named.pop("rules")
+    rows = [v for arm, seeds in verdicts.items() if arm != baseline for v in seeds]
+    golds = [g for seeds in verdicts.values() for v in seeds for g in v.get("gold", ())]
+    behaved = merged([v["account"] for v in rows]) if rows else {}
+    named["right_or_wrong"] = bool(golds) and all(g in (0.0, 1.0) for g in golds)
+    votes = [vote for v in rows for vote in v.get("votes", ()) if vote]
+    told = jury_agreement(votes) if judged_by.members else own_noise(votes)
+    return parsed(JudgeSummary, {**behaved, **rules, **named, **told})
+
+
+def _named(settings: Any, judged_by: JudgedBy) -> dict[str, Any]:
+    """A judge's name, kind and rules; its name is as the experiment calls it."""
     asked = judged_by.settings
+    assert not isinstance(asked, JuryRule)
     if isinstance(asked, ScoredBy):
         kind = str(asked.reward["kind"])
         reward = settings.reward  # as the experiment calls it, which says more than its outermost kind
@@ -40,12 +58,7 @@ def judge_summary(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseli
         given = {"template_sha": judged_by.template_sha, **asdict(asked)}
         words = ("template", "template_sha", "verdict", "temperature", "revision")
         rules = {k: given[k] for k in words if given.get(k) not in (None, "")}
-    golds = [g for seeds in verdicts.values() for v in seeds for g in v.get("gold", ())]
-    accounts = [v["account"] for arm, seeds in verdicts.items() if arm != baseline for v in seeds]
-    behaved = merged(accounts) if accounts else {}
-    right_or_wrong = bool(golds) and all(g in (0.0, 1.0) for g in golds)
-    named = {"name": without_folders(str(name)), "kind": kind, "right_or_wrong": right_or_wrong}
-    return parsed(JudgeSummary, {**behaved, **rules, **named})
+    return {"name": without_folders(str(name)), "kind": kind, "rules": rules}
 
 
 def equal_lengths(outcomes: Mapping[str, np.ndarray], chars: Mapping[str, np.ndarray], baseline: str) -> dict[str, AtEqualLength]:

@@ -27,12 +27,11 @@ def own_reward(experiment: Experiment, arm: str, proxies: Mapping[str, float | N
 
 
 def trained_on_judge(experiment: Experiment) -> tuple[str, ...]:
-    """Arms whose training reward is the judge's score, or has a part in common with it."""
-    if not isinstance(experiment.judge, Judge):
-        return ()
-    judge = resolved_reward(experiment.judge.reward, experiment)
+    """Arms whose training reward is the judge's score, or that of a judge of the jury, or has a part in common with it."""
+    scoring = [resolved_reward(judge.reward, experiment) for judge in experiment.judges().values() if isinstance(judge, Judge)]
     rewards = {name: resolved_reward(arm.reward, experiment) for name, arm in experiment.all_arms().items()}
-    return tuple(name for name, reward in rewards.items() if reward is not None and _in_common(reward, judge))
+    shared = lambda reward: any(_in_common(reward, judge) for judge in scoring)  # noqa: E731
+    return tuple(name for name, reward in rewards.items() if reward is not None and shared(reward))
 
 
 def _in_common(a: Any, b: Any) -> bool:

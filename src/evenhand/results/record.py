@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from evenhand.results.record_judge import JudgeSummary, Pair, Sample
 from evenhand.results.record_parts import (
     BestOfNPoint,
     CheckpointChoice,
     EarlyEnd,
     FrontierPoint,
-    JudgeSummary,
     LengthGrid,
     LengthLeaning,
-    Pair,
+    PassRate,
     RewardModelSummary,
-    Sample,
+    TrainingPoint,
     TrainingWarning,
     TuningSummary,
 )
@@ -200,6 +200,7 @@ class ArmResult:
     judge_cost_usd: float | None = None
     length_controlled: ControlledWinRate | None = None
     warnings: tuple[TrainingWarning, ...] = ()
+    pass_at: tuple[PassRate, ...] = ()
     stopped: Mapping[str, EarlyEnd] = field(default_factory=dict)
     """By seed, where a limit of the user's ended training."""
 
@@ -288,6 +289,8 @@ class Results:
     length_grid: LengthGrid | None = None
     selection: Mapping[str, Mapping[str, CheckpointChoice]] = field(default_factory=dict)
     """By arm and seed, of arms that keep their best weights."""
+    over_training: Mapping[str, tuple[TrainingPoint, ...]] = field(default_factory=dict)
+    """By arm, of arms that keep weights on the way: the curve of what they are worth."""
     tuning: TuningSummary | None = None
     stage_warnings: Mapping[str, tuple[TrainingWarning, ...]] = field(default_factory=dict)
     """By stage, of those that are no arm's own."""

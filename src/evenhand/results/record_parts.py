@@ -1,4 +1,4 @@
-"""The parts of the results record that are about one thing each: judge, reward models, curves, lengths, training, tuning."""
+"""The parts of the results record that are about one thing each: reward models, curves, lengths, training, tuning."""
 
 from __future__ import annotations
 
@@ -6,86 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Pair = tuple[float, float]
-"""The ends of a 95% interval."""
-
-
-# ---- who judged ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelfTest:
-    """The judge on pairs whose verdict is known. `passed` None: it could not be tested, and `note` says why."""
-
-    passed: bool | None = None
-    n: int | None = None
-    identical: float | None = None
-    planted: float | None = None
-    consistency: float | None = None
-    p_first: float | None = None
-    invalid: float | None = None
-    source: str | None = None
-    revision: str | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeSummary:
-    """Who judged, by what rules, and how it behaved over all arms but the baseline; see `judges.agreement.account`."""
-
-    name: str | None = None
-    kind: str | None = None
-    template: str | None = None
-    template_sha: str | None = None
-    verdict: str | None = None
-    temperature: float | None = None
-    revision: str | None = None
-    tie: float | None = None
-    attempts: int | None = None
-    consistency: float | None = None
-    cost_usd: float | None = None
-    empty: float | None = None
-    identical: float | None = None
-    invalid: float | None = None
-    low_mass: float | None = None
-    mass: float | None = None
-    n: int | None = None
-    one_order: float | None = None
-    p_first: float | None = None
-    ties: float | None = None
-    win_rate_longer: float | None = None
-    win_rate_not_longer: float | None = None
-    right_or_wrong: bool = False
-    """Whether every score is 1 or 0: an arm's mean score is then the share of prompts it solves."""
-    self_test: SelfTest | None = None
-    trained_on: tuple[str, ...] = ()
-    """Arms whose training reward is this judge's score, or shares a part with it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedOrder:
-    """One order in which a judge was asked: whether the arm's answer stood first, what was read, and the judge's own words."""
-
-    a_first: bool
-    outcome: float
-    status: str
-    label: str = ""
-    raw: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """The answers of all arms to one held-out prompt under one seed, with what the judge made of each."""
-
-    prompt_id: str | None = None
-    prompt: str = ""
-    seed: int | None = None
-    answers: Mapping[str, str] = field(default_factory=dict)
-    gold: Mapping[str, float | None] = field(default_factory=dict)
-    outcome: Mapping[str, float | None] = field(default_factory=dict)
-    orders: Mapping[str, tuple[JudgedOrder, ...]] = field(default_factory=dict)
-    lengths: Mapping[str, int | None] = field(default_factory=dict)
-
+from evenhand.results.record_judge import Pair
 
 # ---- reward models ------------------------------------------------------------------------------------------------------
 
@@ -236,6 +157,34 @@ class CheckpointChoice:
     every: int | None = None
     prompts: int = 0
     shared_prompts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPoint:
+    """An arm's weights after `step`, judged on the held-out prompts against the baseline's final answers.
+
+    `last` is the arm itself. `kept`: seeds whose validation chose this step, which the held-out prompts never do.
+    """
+
+    step: int
+    win_rate: float | None = None
+    ci95: Pair | None = None
+    gold: float | None = None
+    kl: float | None = None
+    mean_length: float | None = None
+    seeds: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRate:
+    """pass@k: the share of prompts of which one of `k` answers is right, estimated without bias from `answers` per prompt."""
+
+    k: int
+    rate: float
+    ci95: Pair | None = None
+    answers: int = 0
 
 
 # ---- under other lengths ------------------------------------------------------------------------------------------------

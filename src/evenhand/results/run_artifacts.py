@@ -10,7 +10,8 @@ import numpy as np
 
 from evenhand.data.jsonl import read_groups
 from evenhand.plan.plan import Plan
-from evenhand.store.store import GLANCE, Store
+from evenhand.results.fairness import SEVERAL
+from evenhand.store.store import GLANCE, Store, read_note
 from evenhand.types import Group
 
 BySeed = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -87,3 +88,24 @@ class RunArtifacts:
     def generations(self, arm: str, seed: int) -> list[Group]:
         """One answer per held-out prompt."""
         return read_groups(self.store.path(self.plan[self.plan.generations[arm][seed]].key) / "generations.jsonl")
+
+    def origins(self) -> dict[str, dict[str, str]]:
+        """By arm how its models, answers and verdicts were made: device, precision, engine, processor.
+
+        Artifacts of a store that machines or installations share may differ; one that says nothing counts nowhere.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for arm in self.arms:
+            each: dict[str, list[str]] = {}
+            for seed in self.seeds(arm):
+                nodes = (self.plan.arms[arm][seed], self.plan.generations[arm][seed], self.plan.verdicts[arm][seed])
+                for aspect, value in (item for node in nodes for item in self._origin(node).items()):
+                    each.setdefault(aspect, []).append(value)
+            found[arm] = {aspect: SEVERAL.join(dict.fromkeys(values)) for aspect, values in each.items()}
+        return found
+
+    def _origin(self, node: str) -> dict[str, str]:
+        note = read_note(self.store.path(self.plan[node].key)) or {}
+        compute = ((note.get("spec") or {}).get("setup") or {}).get("compute") or {}
+        computed = {name: str(compute[name]) for name in ("device", "dtype", "matmul", "engine") if name in compute}
+        return {**computed, **note.get("machine", {})}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import evenhand
@@ -34,6 +36,17 @@ def versions() -> dict[str, str]:
     return {"evenhand": evenhand.__version__, "python": platform.python_version(), **installed}
 
 
+@functools.cache
+def machine() -> dict[str, str]:
+    """The processor: rounding differs between makes, and so do artifacts."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {"processor": next(named, "") or platform.processor() or platform.machine()}
+
+
 def as_job(node: Node, keys: Mapping[str, str]) -> Job:
     """The node with its inputs as keys."""
     inputs = {role: keys[name] for role, name in node.inputs.items()}
@@ -45,5 +58,6 @@ def as_job(node: Node, keys: Mapping[str, str]) -> Job:
         "inputs": {role: {"name": name, "key": keys[name]} for role, name in node.inputs.items()},
         "key": node.key,
         "versions": versions(),
+        "machine": machine(),
     }
     return Job(name=node.name, kind=node.kind, spec=node.spec, seed=node.seed, inputs=inputs, key=node.key, meta=meta)

@@ -181,7 +181,7 @@ class _Scheduler:
     def add(self, node: Node) -> None:
         cell = self.board.add(node)
         self.keys[node.name] = node.key
-        lost = [name for name in node.inputs.values() if self.board.cells[name].status in (Status.FAILED, Status.BLOCKED)]
+        lost = [name for name in node.needs if self.board.cells[name].status in (Status.FAILED, Status.BLOCKED)]
         if text := self.repairs.look(cell):
             self.note(node, text)
         if cell.status is Status.CACHED:
@@ -195,7 +195,7 @@ class _Scheduler:
         for cell in self.board.cells.values():
             if cell.status is not Status.QUEUED or cell.node.key in busy:
                 continue
-            if all(self.board.cells[i].status.good for i in cell.node.inputs.values()):
+            if all(self.board.cells[i].status.good for i in cell.node.needs):
                 if not self.store.has(cell.node.key):
                     return cell.node
                 self.change(cell.node.name, Status.CACHED)  # an equal node, or another run, made it meanwhile
@@ -272,7 +272,7 @@ class _Scheduler:
         self.change(node.name, Status.FAILED, error)
         lost = {node.name}
         for name, cell in self.board.cells.items():  # topological order: one pass finds all dependants
-            if cell.status is Status.QUEUED and lost & set(cell.node.inputs.values()):
+            if cell.status is Status.QUEUED and lost & set(cell.node.needs):
                 lost.add(name)
                 self.change(name, Status.BLOCKED, f"needs {node.name}, which failed")
 

@@ -15,7 +15,7 @@ from evenhand.methods import Method
 from evenhand.registry import Registry
 from evenhand.spec import search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
-from evenhand.spec.experiment import Experiment, Judge
+from evenhand.spec.experiment import Experiment, Judge, Jury
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
@@ -70,6 +70,18 @@ def _structure(e: Experiment) -> Iterator[UserError]:
         yield UserError(f"no arm is called '{e.baseline}'", where="baseline", fix=did_you_mean(e.baseline, e.arms))
     if grid := [n for n in e.evaluation.length_grid if n < 1]:
         yield UserError(f"a completion limit of {grid[0]}", where="evaluation.length_grid", fix="name limits in tokens")
+    if wrong := [k for k in e.evaluation.pass_at if k < 1]:
+        yield UserError(f"pass@{wrong[0]}", where="evaluation.pass_at", fix="name numbers of answers, such as [1, 8]")
+    elif e.evaluation.pass_at and e.evaluation.pass_answers < max(e.evaluation.pass_at):
+        yield UserError(
+            f"pass@{max(e.evaluation.pass_at)} from {e.evaluation.pass_samples} answers", where="evaluation.pass_samples",
+            fix=f"draw at least {max(e.evaluation.pass_at)}, better twice as many",
+        )  # fmt: skip
+    if e.evaluation.pass_at and not isinstance(e.judge, Judge):
+        yield UserError(
+            "pass@k needs a judge that says right or wrong of one answer", where="evaluation.pass_at",
+            fix="judge by a reward of 1 and 0: `judge: {reward: ...}`",
+        )  # fmt: skip
     if len(set(e.seeds)) != len(e.seeds) or not e.seeds:
         yield UserError(f"seeds must be different and at least one, got {list(e.seeds)}", where="seeds")
     for split in SPLITS:
@@ -85,10 +97,13 @@ def _structure(e: Experiment) -> Iterator[UserError]:
     yield from world_problem(e.data.world, e.data.options)
     if e.data.world is None and not any(getattr(e.data, s) for s in SPLITS):
         yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
-    if isinstance(e.judge, Judge):
-        yield from reward_problem(e.judge.reward, e, "judge.reward") if e.arms else ()
-    elif fault := judging.problem(e.judge):
-        yield fault
+    if isinstance(e.judge, Jury) and len(e.judge.judges) < 2:
+        yield UserError("a jury of one", where="judge.judges", fix="name two judges or more, or give the judge itself")
+    for where, judge in e.judges().items():
+        if isinstance(judge, Judge):
+            yield from reward_problem(judge.reward, e, f"{where}.reward") if e.arms else ()
+        elif fault := judging.problem(judge):
+            yield UserError(fault.what, where=where + fault.where.removeprefix("judge"), why=fault.why, fix=fault.fix)
     named: tuple[tuple[Registry[Any], Any, str], ...] = (
         (ENGINES, e.engine, "engine"),
         (TRACKERS, e.tracker, "tracker"),
@@ -167,6 +182,11 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     if method.online and arm.reward is None:
         yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
     best = arm.train.keep == "best"
+    if method.online and arm.data is not None:
+        yield UserError(
+            f"{arm.method} samples its own answers to the data's `prompts`; `data` has no effect", where=f"{where}.data",
+            fix="remove it, or choose the prompts in the section `data`",
+        )  # fmt: skip
     if not method.online and arm.reward is not None and not best:
         yield UserError(
             f"{arm.method} learns from fixed data; a reward has no effect", where=f"{where}.reward",
@@ -174,6 +194,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         )  # fmt: skip
     if best and arm.reward is not None and method.network == "reward":
         yield UserError("a reward model gives no answers to reward", where=f"{where}.reward", fix="remove it")
+    yield from _snapshot_problems(arm, where)
     rounds = arm.build(steps=arm.train.steps or 100, max_tokens=e.lengths.completion).rounds
     if best and not (arm.train.validate_every or rounds):
         yield UserError(
@@ -183,6 +204,21 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         yield UserError("`keep: best` needs prompts", where=f"{where}.train.validation_prompts", fix="use at least 1")
     if arm.reward is not None:
         yield from reward_problem(arm.reward, e, f"{where}.reward")
+
+
+def _snapshot_problems(arm: Arm, where: str) -> Iterator[UserError]:
+    """Faults of the steps whose weights are to be judged."""
+    place, named, steps = f"{where}.train.snapshots", arm.train.snapshots, arm.train.steps
+    if named == "rounds":
+        if not arm.build(steps=steps or 100, max_tokens=arm.lengths.completion).rounds:
+            yield UserError(f"{arm.method} has no rounds", where=place, fix="name steps, such as [50, 100]")
+        elif steps is None:
+            yield UserError("how long a round is, is not known before training", where=place, fix="give `steps:` for `epochs:`")
+    elif wrong := [step for step in named if step < 1 or (steps is not None and step >= steps)]:
+        yield UserError(
+            f"there are no weights of step {wrong[0]} on the way", where=place,
+            fix=f"name steps from 1 to {(steps or 2) - 1}; the last step is the arm itself" if steps else "name steps from 1 on",
+        )  # fmt: skip
 
 
 def _tune_problems(e: Experiment) -> Iterator[UserError]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from evenhand.data.config import DataConfig
 from evenhand.errors import UserError
 from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel
+from evenhand.judges.jury import Rule
 from evenhand.spec.arms import Arm, parse_arm
 from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
 from evenhand.spec.tuning import Tune, Tuned
@@ -66,6 +67,20 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Jury:
+    """Several judges; see `evenhand.judges.jury.Jury`."""
+
+    kind: Literal["jury"]
+    """jury: several judges together."""
+    judges: Mapping[str, Judge | LLM | LocalLLM | PreferenceModel | OwnJudge]
+    """By a name of its own each, set up as it would be alone; the `self_test` of the jury holds for all."""
+    by: Rule = "majority"
+    """majority: the side that more judges prefer wins; mean: the mean of their outcomes. Who has no usable verdict abstains."""
+    self_test: int = 20
+    """Prompts that every judge is tested with first; 0 leaves the tests out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
     """The seeds and held-out prompts that a study is meant to end with, before anyone looks."""
 
@@ -92,10 +107,19 @@ class Evaluation:
     """Whether answers sampled in training (`train.sample_every`) are scored by the judge, for reward against KL."""
     length_grid: tuple[int, ...] = ()
     """Completion limits under which every arm answers and is judged again. In tokens."""
+    pass_at: tuple[int, ...] = ()
+    """Of these many answers, whether one is right: pass@k of every arm, by a judge whose scores are 1 or 0."""
+    pass_samples: int = 0
+    """Answers per prompt that pass@k is estimated from; 0: twice the largest of `pass_at`."""
     planned: Planned | None = None
     """The design declared before anyone looks, so that looking early is paid for."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How held-out answers are sampled: the keys of `sampling`."""
+
+    @property
+    def pass_answers(self) -> int:
+        """Answers per prompt behind pass@k; 0 where it is not asked for."""
+        return (self.pass_samples or 2 * max(self.pass_at)) if self.pass_at else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +182,7 @@ class Experiment:
     """How training samples are drawn; an arm names what differs."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What is compared: a mapping from a name to a method with its settings. Without any, reward models alone are trained."""
-    judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge = Judge()
+    judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge | Jury = Judge()
     """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
     """The held-out comparison."""
@@ -221,6 +245,12 @@ class Experiment:
         raw = {**raw, "sampling": {**self.sampling, **raw.get("sampling", {})}}
         raw["lengths"] = {**asdict(self.lengths), **raw.get("lengths", {})}
         return parse_arm(name, raw, where=where, train=train, defaults=defaults)
+
+    def judges(self) -> dict[str, Judge | LLM | LocalLLM | PreferenceModel | OwnJudge]:
+        """Who judges, by key path: the judge, or the judges of a jury."""
+        if isinstance(self.judge, Jury):
+            return {f"judge.judges.{name}": member for name, member in self.judge.judges.items()}
+        return {"judge": self.judge}
 
     def stages(self) -> set[str]:
         """What an arm may start from besides other arms; these names always mean the stage."""

@@ -35,7 +35,9 @@ def with_plugins(document: Document) -> Document:
 
 
 def own_judge(given: Any) -> Any:
-    """`{kind: NAME, ...}` of a registered judge in the form that the schema has for all of them."""
+    """`{kind: NAME, ...}` of a registered judge, by itself or in a jury, in the form that the schema has for all of them."""
+    if isinstance(given, Mapping) and given.get("kind") == "jury" and isinstance(given.get("judges"), Mapping):
+        return {**given, "judges": {name: own_judge(member) for name, member in given["judges"].items()}}
     if not isinstance(given, Mapping) or given.get("kind") not in JUDGES:
         return given
     rest = {key: value for key, value in given.items() if key not in ("kind", "self_test")}

@@ -19,17 +19,17 @@ PROBED = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateRewardModelSpec:
-    """The input `model` on the held-out pairs of the data."""
+    """The input `model` on the held-out pairs of the data, by its own scores: without the scale that a policy is rewarded on."""
 
     KIND: ClassVar[str] = "evaluate_reward_model"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     setup: Setup
 
 
 def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
     device, inputs = begin(spec.setup.compute), context.inputs
-    reward = open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference"))
+    reward = raw(open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference")))
     groups = [g for g in read_split(inputs, "heldout_preferences") if max(g.scores) > min(g.scores)]
     write_json(context.out / "scores.json", columns(groups, reward(groups)))
     write_json(context.out / "probes.json", probe(groups[:PROBED], roomy(reward)))
@@ -46,6 +46,16 @@ def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list
         )
     names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
     return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def raw(reward: Any) -> Any:
+    """The reward on the scale of the model's own scores, of which P(chosen preferred) = sigma(difference) was learned.
+
+    Log-loss, calibration and margins mean nothing on another scale; `evenhand evaluate` scores without one too.
+    """
+    from evenhand.rewards.model import ModelReward, Normalisation
+
+    return replace(reward, normalisation=Normalisation()) if isinstance(reward, ModelReward) else reward
 
 
 def roomy(reward: Any) -> Any:

@@ -13,7 +13,7 @@ from evenhand.models.backbone import Trunk
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
-from evenhand.stages import monitoring, offline, online, resume, validate
+from evenhand.stages import monitoring, offline, online, resume, snapshots, validate
 from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, model_path, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
@@ -89,7 +89,7 @@ def train(training: Training, context: StageContext, saved: Saved) -> None:
         training.monitor.history.add(watch(0))
         if keeper is not None:
             keeper.best.start = measured(run, keeper)
-    steps = training.loop.run(saved.step, run.steps)
+    steps, kept = training.loop.run(saved.step, run.steps), snapshots.steps_of(run.spec.train, run.method, run.steps)
     while (done := next_step(training, steps, context.out)) is not None:
         step, metrics = done
         metrics = metrics | watch(step)
@@ -97,6 +97,8 @@ def train(training: Training, context: StageContext, saved: Saved) -> None:
         if keeper is not None and (stop or keeper.due(step, run.steps)):
             keeper.best.offer(step, value := measured(run, keeper), run.model)
             metrics["validation"] = value
+        if step in kept:
+            snapshots.keep(run, context.out, step)
         log.append(logged(metrics))
         context.report(step, run.steps, **{k: metrics[k] for k in ("loss", "reward", "accuracy") if k in metrics})
         if stop:

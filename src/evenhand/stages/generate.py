@@ -20,6 +20,7 @@ from evenhand.seeding import keyed, rng
 from evenhand.stages.common import begin, build_reward, model_path, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
+from evenhand.stages.snapshots import kept
 from evenhand.stages.splits import read_split
 from evenhand.stats.bestofn import kl_bound
 from evenhand.train.config import SamplingConfig
@@ -41,10 +42,15 @@ class GenerateSpec:
     setup: Setup
     best_of: int = 1
     reward: Mapping[str, Any] | None = None
+    snapshot: int | None = None
+    """The policy's weights after this step of its training, in place of the last."""
 
 
 def run(spec: GenerateSpec, context: StageContext) -> None:
-    device, inputs, setup = begin(spec.setup.compute), context.inputs, spec.setup
+    device, setup = begin(spec.setup.compute), spec.setup
+    inputs = dict(context.inputs)
+    if spec.snapshot is not None:
+        inputs["policy"] = kept(inputs["policy"], spec.snapshot)
     policy, renderer = open_policy(inputs["policy"], setup.compute, device), open_renderer(inputs["policy"], setup.template)
     prompts = [g.prompt for g in read_split(inputs, spec.split)][: spec.prompts]
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
@@ -64,13 +70,13 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
 
 def best_ones(groups: Sequence[Group], reward: Reward, seed: int) -> list[Group]:
     """Each group with its best answer alone; ties broken by keyed numbers. A group without a scored answer keeps its first."""
-    kept = []
+    chosen = []
     for group, scored in zip(groups, reward(groups), strict=True):
         scores = torch.tensor([scored.values], dtype=torch.float64)
         uniform = torch.from_numpy(rng(seed, "best of n", group.prompt.id).random(scores.shape))
         best = int(best_of(scores, uniform)[0]) if not scores.isnan().all() else 0
-        kept.append(Group(prompt=group.prompt, completions=(group.completions[best],), scores=(scored.values[best],)))
-    return kept
+        chosen.append(Group(prompt=group.prompt, completions=(group.completions[best],), scores=(scored.values[best],)))
+    return chosen
 
 
 def kl_per_answer(items: list[Example], policy: Policy, start: Policy, tokens_per_microbatch: int, device: str) -> list[float]:

@@ -12,6 +12,8 @@ from evenhand.data.template import Renderer
 from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
 from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel, build
+from evenhand.judges.jury import Jury, Rule
+from evenhand.judges.selftest import refuse_broken
 from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
@@ -38,12 +40,21 @@ class ScoredBy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JudgedBy:
-    """Who compares answers, and what was found of it when the run was planned: its template, its weights."""
+class JuryRule:
+    """How the verdicts of `JudgedBy.members` become one: see `evenhand.judges.jury.Jury`."""
 
-    settings: ScoredBy | LLM | LocalLLM | PreferenceModel | OwnJudge
+    kind: Literal["jury"] = "jury"
+    by: Rule = "majority"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedBy:
+    """Who compares answers, and what was found of it when the run was planned: its template, its weights; or a jury's members."""
+
+    settings: ScoredBy | LLM | LocalLLM | PreferenceModel | OwnJudge | JuryRule
     template_sha: str = ""
     fingerprint: str | None = None
+    members: Mapping[str, JudgedBy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +62,7 @@ class JudgeSpec:
     """The input `answers` against `baseline`; every reward of `proxies` scores the answers beside."""
 
     KIND: ClassVar[str] = "judge"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     judge: JudgedBy
     proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -62,7 +73,9 @@ def run(spec: JudgeSpec, context: StageContext) -> None:
     device, inputs = begin(spec.setup.compute), context.inputs
     answers, baseline = (read_groups(inputs[role] / "generations.jsonl") for role in ("answers", "baseline"))
     comparisons = paired(answers, baseline)
-    verdicts = open_judge(spec.judge, context, spec.setup, device)(comparisons, context.report)
+    judge = open_judge(spec.judge, context, spec.setup, device)
+    verdicts = judge(comparisons, context.report)
+    refuse_broken(verdicts, judge.name)
     proxies = {}
     for n, (name, reward) in enumerate(spec.proxies.items()):
         context.report(n + 1, len(spec.proxies) + 1)
@@ -77,12 +90,15 @@ def run(spec: JudgeSpec, context: StageContext) -> None:
         "account": {**account(verdicts), **by_length(verdicts, comparisons)},
         "proxies": {name: numbers(values) for name, values in proxies.items()},
     }
-    write_json(context.out / "verdicts.json", found)
+    votes = [v.to_json().get("votes") for v in verdicts]
+    write_json(context.out / "verdicts.json", found | ({"votes": votes} if any(votes) else {}))
 
 
 def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -> Judge:
     """The judge that is meant: a language model of `evenhand.judges.config`, else a reward."""
     settings = by.settings
+    if isinstance(settings, JuryRule):
+        return Jury({name: open_judge(one, context, setup, device) for name, one in by.members.items()}, by=settings.by)
     if isinstance(settings, ScoredBy):
         from evenhand.rewards.tournament import Tournament
 

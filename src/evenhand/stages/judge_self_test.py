@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evenhand.data.jsonl import read_groups
 from evenhand.judges import self_test
+from evenhand.judges.config import OwnJudge
+from evenhand.judges.selftest import refuse_failed
 from evenhand.stages.common import begin, write_json
 from evenhand.stages.context import StageContext
-from evenhand.stages.judge import JudgedBy, open_judge
+from evenhand.stages.judge import JudgedBy, ScoredBy, open_judge
 from evenhand.stages.setup import Setup
 from evenhand.types import Completion, Group, Prompt
 
@@ -20,10 +22,10 @@ SOURCES = ("heldout_demonstrations", "demonstrations", "heldout_preferences", "p
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgeSelfTestSpec:
-    """`judge` on pairs made of `prompts` known answers."""
+    """`judge` on pairs made of `prompts` known answers. A judge that fails ends the run before any verdict."""
 
     KIND: ClassVar[str] = "judge_self_test"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     judge: JudgedBy
     prompts: int
@@ -36,6 +38,15 @@ def run(spec: JudgeSelfTestSpec, context: StageContext) -> None:
     judge = open_judge(spec.judge, context, spec.setup, device)
     found = self_test(judge, answers, context.report)
     write_json(context.out / "self_test.json", {**found, "source": source, "revision": judge.revision})
+    if _refused(spec.judge, found):
+        refuse_failed(found, judge.name, way="with `judge: {self_test: 0}` it judges all the same")
+
+
+def _refused(by: JudgedBy, found: Mapping[str, Any]) -> bool:
+    """Whether the run must end: a program may care for form alone, such as length, and find no fault with ruined answers."""
+    if by.members and "members" in found:
+        return any(_refused(member, found["members"][name]) for name, member in by.members.items())
+    return found["passed"] is False and (found.get("broken", False) or not isinstance(by.settings, ScoredBy | OwnJudge))
 
 
 def known_answers(inputs: Mapping[str, Path], count: int) -> tuple[str, list[tuple[Prompt, Completion]]]:

@@ -1,5 +1,6 @@
 """Statistics of controlled comparisons: arrays in, frozen dataclasses out. NumPy and SciPy only. See docs/statistics.md."""
 
+from evenhand.stats.agreement import Agreement, agreement_of, cohen_kappa, fleiss_kappa, krippendorff_alpha, repeat_noise
 from evenhand.stats.bestofn import BestOfN, best_of_n, exact_best_of_n, kl_bound, win_rate_bound
 from evenhand.stats.bootstrap import bca_interval, crossed_interval, percentile_interval
 from evenhand.stats.davidson import davidson_ratings
@@ -32,6 +33,7 @@ __all__ = [
     "GPT4_CLASS_JUDGE",
     "NEUTRAL",
     "NO_PRIOR",
+    "Agreement",
     "BestOfN",
     "Difference",
     "Gamed",
@@ -45,21 +47,25 @@ __all__ = [
     "Ratings",
     "WinRate",
     "agreement_by_length",
+    "agreement_of",
     "bca_interval",
     "best_of_n",
     "bradley_terry_ratings",
     "calibration",
     "clustered_se",
+    "cohen_kappa",
     "crossed_interval",
     "davidson_ratings",
     "distinct_n",
     "equivalence_p",
     "equivalent",
     "exact_best_of_n",
+    "fleiss_kappa",
     "holm",
     "holm_by_family",
     "judged",
     "kl_bound",
+    "krippendorff_alpha",
     "length_bias",
     "length_controlled",
     "length_controlled_l1",
@@ -78,6 +84,7 @@ __all__ = [
     "predicted_length_controlled",
     "prompt_difficulty",
     "prompts_needed",
+    "repeat_noise",
     "repetition",
     "resolved_by",
     "reward_bench",

@@ -92,6 +92,33 @@ def reward_bench(accuracy: Mapping[str, float]) -> RewardBench:
     return RewardBench(sections, sum(sections[s] * w for s, w in weights.items()) / sum(weights.values()))
 
 
+def weighted_interval(parts: Sequence[tuple[float, float, tuple[float, float]]]) -> tuple[float, float]:
+    """The interval of a weighted mean of independent estimates from theirs: `parts` are (weight, estimate, interval).
+
+    lower = m - sqrt(sum w^2 (e - l)^2), upper likewise, with weights that sum to 1: variance recovery (Zou, Donner 2008, eq. 3),
+    which keeps the shape of Wilson's intervals and never collapses where a subset is all right.
+
+    >>> [round(v, 3) for v in weighted_interval([(1, 0.5, (0.4, 0.6)), (1, 0.7, (0.6, 0.8))])]
+    [0.529, 0.671]
+    """
+    total = sum(w for w, _, _ in parts)
+    mean = sum(w * e for w, e, _ in parts) / total
+    down = sum((w / total * (e - low)) ** 2 for w, e, (low, _) in parts) ** 0.5
+    up = sum((w / total * (high - e)) ** 2 for w, e, (_, high) in parts) ** 0.5
+    return mean - down, mean + up
+
+
+def reward_bench_intervals(
+    accuracy: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+    """95 % intervals of the sections, and of the overall score, of `reward_bench(accuracy)` from those of the subsets."""
+    groups: dict[str, Mapping[str, int]] = {**SECTIONS, "Prior Sets": dict.fromkeys(PRIOR_SETS, 1)}
+    scores = reward_bench(accuracy)
+    sections = {s: weighted_interval([(w, accuracy[n], intervals[n]) for n, w in groups[s].items()]) for s in scores.sections}
+    parts = [(1 if s == "Prior Sets" else 2, score, sections[s]) for s, score in scores.sections.items()]
+    return sections, weighted_interval(parts)
+
+
 def four_way_correct(scores: ArrayLike, chosen: int = 0) -> float:
     """RewardBench 2, one prompt: 1/(number of best answers) if the chosen one is among the best, else 0. Chance is 1/4.
 

@@ -52,6 +52,8 @@ class Train:
     """Steps between two validations for `keep: best`; 0: after every round of a method with rounds."""
     validation_prompts: int = 64
     """Prompts that are taken out of training for `keep: best`."""
+    snapshots: tuple[int, ...] | Literal["rounds"] = ()
+    """Steps whose weights are kept and judged like arms; `rounds`: after every round of a method with rounds."""
     stop_when: Mapping[str, float] = field(default_factory=dict)
     """Rules of docs/monitoring.md that end training, with their limits, such as {kl: 50}."""
     adapter: Adapter | None = None
