@@ -16,7 +16,7 @@ from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
 from evenhand.judges.selftest import PLANTED_FLOOR, shuffled
-from evenhand.spec.experiment import Judge
+from evenhand.spec.judge import Judge
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Completion, Group, Message
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.judges.config import OwnJudge, Settings
 from evenhand.plan.graph import HELDOUT, Graph, judged_by
-from evenhand.spec.experiment import Judge, Jury
+from evenhand.spec.judge import Judge, Jury
 from evenhand.stages.frontier import FrontierSpec
 from evenhand.stages.generate import GenerateSpec
 from evenhand.stages.judge import JudgedBy, JudgeSpec, JuryRule, ScoredBy
@@ -154,7 +154,8 @@ def generation(graph: Graph, name: str, seed: int, limit: int, snapshot: int | N
 
 def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int, tested: str | None = None) -> str:
     """One arm's answers against the baseline's of the same seed."""
-    names = list(graph.e.reward_models) if graph.questions.split == HELDOUT else []  # proxies are for the report
+    own = graph.questions.split == HELDOUT and not graph.prefix  # proxies are for the report
+    names = list(graph.e.reward_models) if own else []
     judge, proxies = _judged_by(graph), {n: graph.reward_spec(n) for n in names}
     spec = JudgeSpec(
         judge=judge, proxies=proxies, setup=graph.setup_for(lengths=replace(graph.e.lengths, completion=limit)),
@@ -173,7 +174,9 @@ def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int, tes
 
 def _under(graph: Graph, limit: int, arm: str) -> tuple[str, str]:
     """Where stages under this limit are, and the board's row of the arm: the experiment's own limit goes without saying."""
-    return ("", arm) if limit == graph.e.lengths.completion else (f"length_grid/{limit}/", f"{arm}, {limit} tokens,")
+    if limit == graph.e.lengths.completion:
+        return graph.prefix, f"{arm} {graph.prefix.removeprefix('evaluations/').rstrip('/')}".rstrip()
+    return f"length_grid/{limit}/", f"{arm}, {limit} tokens,"
 
 
 def self_test(graph: Graph, answers: BySeed) -> str | None:
@@ -184,7 +187,7 @@ def self_test(graph: Graph, answers: BySeed) -> str | None:
     inputs = {"data": graph.data, "answers": answers[graph.e.baseline_arm][seed], **_judge_inputs(graph, seed)}
     judge = _judged_by(graph)
     spec = JudgeSelfTestSpec(judge=judge, prompts=size, setup=graph.setup)
-    return graph.add("judge/self-test", spec, inputs, row="judge self-test", cost=f"{size} prompts")
+    return graph.add(f"{graph.prefix}judge/self-test", spec, inputs, row="judge self-test", cost=f"{size} prompts")
 
 
 def reward_samples(graph: Graph) -> str | None:

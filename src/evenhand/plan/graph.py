@@ -65,11 +65,13 @@ class Graph:
     """Nodes in topological order. `models` says which node holds the model of a stage or arm for a seed.
 
     `questions` are the comparison's held-out prompts unless others are named. `data` is the node that holds the data, `asked` the
-    one that holds the questions: training never reads more of the latter than its own first few.
+    one that holds the questions: training never reads more of the latter than its own first few. `prefix` begins the places of
+    what is asked and judged: a view of the graph for another evaluation has one.
     """
 
     def __init__(self, experiment: Experiment, questions: Questions | None = None) -> None:
         self.e = experiment
+        self.prefix = ""
         self.questions = questions or Questions(HELDOUT, experiment.evaluation.prompts)
         self.data = self.asked = "data"
         self.arms = experiment.all_arms()

@@ -9,6 +9,7 @@ from evenhand import plugins
 from evenhand.plan import evaluation, training
 from evenhand.plan.evaluation import Judged
 from evenhand.plan.graph import SHARED, Graph, Node, Questions
+from evenhand.plan.more_evaluations import PlannedEvaluation, more_evaluations
 from evenhand.plugins import Plugin
 from evenhand.spec.experiment import Experiment
 
@@ -33,6 +34,8 @@ class Plan:
     """`passes[arm][seed]`: several answers per prompt, scored, for pass@k."""
     snapshots: Mapping[int, Judged] = field(default_factory=dict)
     """By step: the answers and verdicts of the arms that keep their weights of that step."""
+    evaluations: Mapping[str, PlannedEvaluation] = field(default_factory=dict)
+    """By name: the answers and verdicts of the evaluations beside the comparison."""
     experiment: Experiment
     plugins: tuple[Plugin, ...] = ()
     """The user's code that stages may need."""
@@ -60,11 +63,11 @@ def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
             reward_models[name][seed] = node
         for arm in graph.arms.values():
             arms[arm.name][seed] = training.policy(graph, arm, seed)
-    compared = evaluation.compare(graph)
+    compared, more = evaluation.compare(graph), more_evaluations(graph)
     return Plan(
         nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
         generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
         reward_samples=compared.reward_samples, frontiers=compared.frontiers, grid=compared.grid,
-        passes=compared.passes, snapshots=compared.snapshots,
+        passes=compared.passes, snapshots=compared.snapshots, evaluations=more,
         plugins=plugins.active(),
     )  # fmt: skip

@@ -39,8 +39,8 @@ def data(graph: Graph) -> None:
     spec = DataSpec(
         source=replace(config, seed=0, supervise=DataConfig().supervise),  # the node has the seed; how to supervise is training's
         corpus=graph.e.model.pretrain.documents if graph.e.model.pretrain else 0,
-        fingerprints=_data_bytes(config),
-        world_version=_world_version(config),
+        fingerprints=data_bytes(config),
+        world_version=world_version(config),
     )
     source = f"world {config.world}" if config.world else ", ".join(config.sources)
     formats = plugins.bringing("data format") if config.sources else {}  # one of them may be recognised
@@ -179,7 +179,7 @@ def _fit_cost(arm: Arm) -> str:
     return f"{arm.method}: {budget} x {arm.train.prompts_per_step} prompts"
 
 
-def _data_bytes(config: DataConfig) -> dict[str, tuple[str, ...]]:
+def data_bytes(config: DataConfig) -> dict[str, tuple[str, ...]]:
     """The bytes of every local file or folder a split is read from."""
     watched = {split: local_files(source) for split, source in config.sources.items()}
     return {
@@ -188,7 +188,8 @@ def _data_bytes(config: DataConfig) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _world_version(config: DataConfig) -> int | None:
+def world_version(config: DataConfig) -> int | None:
+    """The version of a built-in world's data; None for rows from elsewhere."""
     from evenhand import worlds
 
     return worlds.get(config.world, **config.options).version if config.world else None

@@ -133,6 +133,7 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
     return {
         "over_training": over_training_figure(results, summary),
         "steps": results.over_training,
+        "evaluations": results.evaluations,
         "steps_shown": [arm for arm in summary.ranked if arm.name in results.over_training],
         "chosen": chosen_rows(results.selection, styles),
         "tuning": results.tuning,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from evenhand.plan.plan import Plan
 from evenhand.results.best_checkpoint import selections
-from evenhand.results.comparison import Fits, arm_results, beside_verdicts, contrasts, differences, power
+from evenhand.results.comparison import Fits, arm_results, beside_verdicts, differences, judged_together, power
+from evenhand.results.evaluations import ReadEvaluation, evaluation_results, read_evaluations
 from evenhand.results.fairness import deviations, held_equal, made_apart, spent_apart
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import judge_summary
@@ -18,7 +19,7 @@ from evenhand.results.over_training import over_training
 from evenhand.results.own_reward import trained_on_judge
 from evenhand.results.pass_rates import with_pass_rates
 from evenhand.results.paths import without_folders
-from evenhand.results.record import ArmResult, Excluded, FailedStage, PluginUsed, Results, Waived
+from evenhand.results.record import ArmResult, Contrast, Excluded, FailedStage, Looks, PluginUsed, Results, Waived
 from evenhand.results.record_judge import JudgeSummary, Sample, SelfTest
 from evenhand.results.record_parts import FrontierPoint
 from evenhand.results.reward_model_summary import best_of_n, finished_seeds, length_leaning, reward_model_summary
@@ -27,6 +28,7 @@ from evenhand.results.training_warnings import early_ends, of_stages, with_warni
 from evenhand.results.tuning import tuned_alike, tuning, untuned
 from evenhand.results.versions import versions_apart
 from evenhand.stages.judge import JudgeSpec
+from evenhand.stats.family import Judged
 from evenhand.store.store import Store
 
 SHOWN_PROMPTS = 60
@@ -45,7 +47,8 @@ def assemble(
     prompts = len(done.verdicts[done.arms[0]][done.seeds(done.arms[0])[0]]["prompt_id"]) if done.arms else 0
     looked = looks(plan, out, prompts) if plan.arms else None
     failed = {**done.damaged(), **(errors or {})}
-    found = contrasts(differences(done, fits), done.baseline, looked.alpha) if looked is not None else ()
+    more = read_evaluations(done)
+    found, beside = _judged(done, fits, looked, more)
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
     arms, chosen = with_pass_rates(arms, done), selections(done)
     scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
@@ -71,6 +74,7 @@ def assemble(
         length_bias=length_leaning(scores) if scores is not None else {},
         length_grid=grid(done),
         selection=chosen,
+        evaluations=evaluation_results(done, more, beside),
         over_training=over_training(done, arms, chosen),
         tuning=tuning(done),
         stage_warnings=of_stages(done),
@@ -79,6 +83,16 @@ def assemble(
         waived=waived,
         plugins=tuple(PluginUsed(name=without_folders(p.name), source=p.source.name, digest=p.digest) for p in plan.plugins),
     )
+
+
+def _judged(
+    done: RunArtifacts, fits: Fits, looked: Looks | None, more: Sequence[ReadEvaluation]
+) -> tuple[tuple[Contrast, ...], tuple[Judged, ...]]:
+    """The contrasts of the comparison, and the verdicts on those of the other evaluations, under one correction."""
+    if looked is None:
+        return (), ()
+    extra = [d for one in more for d in one.differences.values()]
+    return judged_together(differences(done, fits), done.baseline, looked.alpha, extra)
 
 
 def not_equal(done: RunArtifacts, arms: Mapping[str, ArmResult]) -> list[str]:

@@ -146,16 +146,24 @@ def differences(done: RunArtifacts, fits: Fits) -> list[PairDifference]:
 
 
 def contrasts(found: Sequence[PairDifference], baseline: str, alpha: float = 0.05) -> tuple[Contrast, ...]:
-    """Contrasts with Holm's correction, and the intervals that go with it; see `stats.family`.
+    """The contrasts of the comparison alone; see `judged_together`."""
+    return judged_together(found, baseline, alpha, ())[0]
 
-    Those with the baseline, which the experiment declares, are one family; what is left, a search among the arms, is another.
-    `alpha`: what either family may err, less than 5 % where several looks share it.
+
+def judged_together(
+    found: Sequence[PairDifference], baseline: str, alpha: float, more: Sequence[Difference]
+) -> tuple[tuple[Contrast, ...], tuple[Judged, ...]]:
+    """Contrasts with Holm's correction, and the intervals that go with it; see `stats.family`. Beside them those on `more`.
+
+    Those with the baseline, which the experiment declares, are one family, `more` differences of other evaluations included; what
+    is left, a search among the arms, is another. `alpha`: what either family may err, less than 5 % where several looks share it.
     """
     declared = [baseline in (c.a, c.b) for c in found]
-    raw = judged([c.raw for c in found], declared, alpha=alpha)
+    every = judged([*(c.raw for c in found), *more], [*declared, *(True for _ in more)], alpha=alpha)
+    raw = every[: len(found)]
     known = [(c.controlled, family) for c, family in zip(found, declared, strict=True) if c.controlled is not None]
     even = iter(judged([d for d, _ in known], [family for _, family in known], alpha=alpha))
-    return tuple(
+    made = tuple(
         Contrast(
             a=c.a,
             b=c.b,
@@ -173,6 +181,7 @@ def contrasts(found: Sequence[PairDifference], baseline: str, alpha: float = 0.0
         )
         for c, j in zip(found, raw, strict=True)
     )
+    return made, tuple(every[len(found) :])
 
 
 def _controlled(d: LengthControlledDifference, j: Judged) -> ControlledContrast:

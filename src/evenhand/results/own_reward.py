@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from evenhand.spec.experiment import Judge
+from evenhand.spec.judge import Judge
 from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from evenhand.results.record_parts import (
     BestOfNPoint,
     CheckpointChoice,
     EarlyEnd,
+    EvaluationResult,
     FrontierPoint,
     LengthGrid,
     LengthLeaning,
@@ -289,6 +290,8 @@ class Results:
     length_grid: LengthGrid | None = None
     selection: Mapping[str, Mapping[str, CheckpointChoice]] = field(default_factory=dict)
     """By arm and seed, of arms that keep their best weights."""
+    evaluations: Mapping[str, EvaluationResult] = field(default_factory=dict)
+    """What the arms were compared on besides, by name."""
     over_training: Mapping[str, tuple[TrainingPoint, ...]] = field(default_factory=dict)
     """By arm, of arms that keep weights on the way: the curve of what they are worth."""
     tuning: TuningSummary | None = None

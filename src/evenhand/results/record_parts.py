@@ -187,6 +187,33 @@ class PassRate:
     answers: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedArm:
+    """An arm in one more evaluation: its win rate against the baseline, or its accuracy in a task, and the `difference` to the
+    baseline's. `p_holm`, `ci95_simultaneous` and the verdict share one correction with all contrasts with the baseline."""
+
+    rate: float | None = None
+    ci95: Pair | None = None
+    difference: float | None = None
+    ci95_difference: Pair | None = None
+    ci95_simultaneous: Pair | None = None
+    p_holm: float | None = None
+    verdict: str = "no result"
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """One more evaluation: what was measured ("win rate" or a task's metric), by whom, on how many prompts."""
+
+    measure: str
+    judge: str | None = None
+    n_prompts: int | None = None
+    contrasts: int | None = None
+    """How many contrasts share the correction: those of the comparison and of all evaluations."""
+    arms: Mapping[str, EvaluatedArm] = field(default_factory=dict)
+
+
 # ---- under other lengths ------------------------------------------------------------------------------------------------
 
 

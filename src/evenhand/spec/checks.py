@@ -10,12 +10,11 @@ from evenhand.data.config import FOR_JUDGES, SPLITS
 from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
-from evenhand.judges import config as judging
 from evenhand.methods import Method
 from evenhand.registry import Registry
-from evenhand.spec import search_spaces, value_ranges
+from evenhand.spec import evaluation_checks, search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
-from evenhand.spec.experiment import Experiment, Judge, Jury
+from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
@@ -70,18 +69,6 @@ def _structure(e: Experiment) -> Iterator[UserError]:
         yield UserError(f"no arm is called '{e.baseline}'", where="baseline", fix=did_you_mean(e.baseline, e.arms))
     if grid := [n for n in e.evaluation.length_grid if n < 1]:
         yield UserError(f"a completion limit of {grid[0]}", where="evaluation.length_grid", fix="name limits in tokens")
-    if wrong := [k for k in e.evaluation.pass_at if k < 1]:
-        yield UserError(f"pass@{wrong[0]}", where="evaluation.pass_at", fix="name numbers of answers, such as [1, 8]")
-    elif e.evaluation.pass_at and e.evaluation.pass_answers < max(e.evaluation.pass_at):
-        yield UserError(
-            f"pass@{max(e.evaluation.pass_at)} from {e.evaluation.pass_samples} answers", where="evaluation.pass_samples",
-            fix=f"draw at least {max(e.evaluation.pass_at)}, better twice as many",
-        )  # fmt: skip
-    if e.evaluation.pass_at and not isinstance(e.judge, Judge):
-        yield UserError(
-            "pass@k needs a judge that says right or wrong of one answer", where="evaluation.pass_at",
-            fix="judge by a reward of 1 and 0: `judge: {reward: ...}`",
-        )  # fmt: skip
     if len(set(e.seeds)) != len(e.seeds) or not e.seeds:
         yield UserError(f"seeds must be different and at least one, got {list(e.seeds)}", where="seeds")
     for split in SPLITS:
@@ -97,13 +84,7 @@ def _structure(e: Experiment) -> Iterator[UserError]:
     yield from world_problem(e.data.world, e.data.options)
     if e.data.world is None and not any(getattr(e.data, s) for s in SPLITS):
         yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
-    if isinstance(e.judge, Jury) and len(e.judge.judges) < 2:
-        yield UserError("a jury of one", where="judge.judges", fix="name two judges or more, or give the judge itself")
-    for where, judge in e.judges().items():
-        if isinstance(judge, Judge):
-            yield from reward_problem(judge.reward, e, f"{where}.reward") if e.arms else ()
-        elif fault := judging.problem(judge):
-            yield UserError(fault.what, where=where + fault.where.removeprefix("judge"), why=fault.why, fix=fault.fix)
+    yield from evaluation_checks.problems(e)
     named: tuple[tuple[Registry[Any], Any, str], ...] = (
         (ENGINES, e.engine, "engine"),
         (TRACKERS, e.tracker, "tracker"),

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from evenhand.data.config import DataConfig
 from evenhand.errors import UserError
 from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel
-from evenhand.judges.jury import Rule
 from evenhand.spec.arms import Arm, parse_arm
+from evenhand.spec.evaluations import MoreEvaluation
+from evenhand.spec.judge import Judge, Jury
 from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
 from evenhand.spec.tuning import Tune, Tuned
 from evenhand.synthesis.config import Annotate, Revise
@@ -50,34 +51,6 @@ class ModelConfig:
     """Chat template of a model whose tokenizer brings none: plain, transcript, tulu or chatml."""
     revision: str | None = None
     """Which revision of a Hub model: a branch, a tag or a commit."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judge:
-    """Who compares two answers: a program or a reward model scores both, the higher wins. Language models as judges:
-    `evenhand.judges.config`.
-    """
-
-    reward: str | Mapping[str, Any] = "gold"
-    """A reward's name, a reward model's name, or a mapping {kind: ..., ...}; `gold` is a built-in world's own."""
-    tie: float = 1e-9
-    """Scores that differ by no more than this tie. In units of the reward."""
-    self_test: int = 20
-    """Prompts that the judge is tested with first; 0 leaves the test out."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Jury:
-    """Several judges; see `evenhand.judges.jury.Jury`."""
-
-    kind: Literal["jury"]
-    """jury: several judges together."""
-    judges: Mapping[str, Judge | LLM | LocalLLM | PreferenceModel | OwnJudge]
-    """By a name of its own each, set up as it would be alone; the `self_test` of the jury holds for all."""
-    by: Rule = "majority"
-    """majority: the side that more judges prefer wins; mean: the mean of their outcomes. Who has no usable verdict abstains."""
-    self_test: int = 20
-    """Prompts that every judge is tested with first; 0 leaves the tests out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,10 +155,12 @@ class Experiment:
     """How training samples are drawn; an arm names what differs."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What is compared: a mapping from a name to a method with its settings. Without any, reward models alone are trained."""
-    judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge | Jury = Judge()
+    judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge | Jury = field(default_factory=Judge)
     """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
     """The held-out comparison."""
+    evaluations: Mapping[str, MoreEvaluation] = field(default_factory=dict)
+    """What the arms are compared on besides, by name: other prompts, other judges, tasks. One correction covers all."""
     runtime: Runtime = Runtime()
     """Processes, threads, device, store."""
     doctor: Doctor = Doctor()

@@ -22,6 +22,7 @@ SPECS: Mapping[str, str] = {
     "evaluate_reward_model": "EvaluateRewardModelSpec",
     "sample_rewards": "SampleRewardsSpec",
     "frontier": "FrontierSpec",
+    "harness": "HarnessSpec",
 }
 """Kind, which is the module's name -> its spec's name."""
 

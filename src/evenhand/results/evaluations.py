@@ -1,0 +1,100 @@
+"""The evaluations beside the comparison: rates, differences from the baseline, and one correction over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evenhand.judges.config import LLM, OwnJudge
+from evenhand.results.paths import without_folders
+from evenhand.results.record_parts import EvaluatedArm, EvaluationResult
+from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.spec.judge import Judge, Jury
+from evenhand.stats.family import Judged
+from evenhand.stats.twoway import Difference, paired_difference, win_rate
+
+WIN_RATE = "win rate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadEvaluation:
+    """What has finished of an evaluation: `rows[arm][seed]`, and the difference of every arm that the baseline pairs with."""
+
+    name: str
+    rows: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    differences: Mapping[str, Difference]
+
+
+def read_evaluations(done: RunArtifacts) -> list[ReadEvaluation]:
+    """Every evaluation of the plan with what there is of it. A judge that failed its self-test has no verdicts."""
+    found = []
+    for name, planned in done.plan.evaluations.items():
+        trusted = planned.judge_test is None or done.has(planned.judge_test)
+        rows = {
+            arm: {s: done.load(node, "verdicts.json") for s, node in seeds.items() if trusted and done.has(node)}
+            for arm, seeds in planned.verdicts.items()
+        }
+        base = rows.get(done.baseline, {})
+        gaps = {}
+        for arm, own in rows.items():
+            shared = [s for s in own if s in base]
+            if arm != done.baseline and shared:
+                gaps[arm] = paired_difference(_table(own, shared), _table(base, shared))
+        found.append(ReadEvaluation(name=name, rows=rows, differences=gaps))
+    return found
+
+
+def _table(rows: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> np.ndarray:
+    return np.array([rows[s]["outcome"] for s in seeds], dtype=float)
+
+
+def evaluation_results(
+    done: RunArtifacts, read: Sequence[ReadEvaluation], judged: Sequence[Judged]
+) -> dict[str, EvaluationResult]:
+    """The evaluations as the record has them; `judged` are the verdicts on all their differences, in their order."""
+    verdicts = iter(judged)
+    found = {}
+    for one in read:
+        told = {arm: next(verdicts) for arm in one.differences}
+        first = next((row for seeds in one.rows.values() for row in seeds.values()), None)
+        found[one.name] = EvaluationResult(
+            measure=str(first.get("metric", WIN_RATE)) if first is not None else WIN_RATE, judge=_judge(done, one.name),
+            n_prompts=len(first["prompt_id"]) if first is not None else None,
+            contrasts=next(iter(told.values())).contrasts if told else None,
+            arms={arm: _arm(done, one, arm, told.get(arm)) for arm in one.rows},
+        )  # fmt: skip
+    return found
+
+
+def _arm(done: RunArtifacts, one: ReadEvaluation, arm: str, judged: Judged | None) -> EvaluatedArm:
+    seeds = tuple(one.rows[arm])
+    if not seeds:
+        return EvaluatedArm()
+    task = done.plan.experiment.evaluations[one.name].task is not None
+    if arm == done.baseline and not task:
+        return EvaluatedArm(rate=0.5, verdict="baseline", seeds=seeds)
+    rate = win_rate(_table(one.rows[arm], seeds))
+    row = EvaluatedArm(rate=rate.estimate, ci95=rate.ci95, verdict="baseline", seeds=seeds)
+    if judged is None:
+        return row if arm == done.baseline else EvaluatedArm(rate=rate.estimate, ci95=rate.ci95, seeds=seeds)
+    gap = one.differences[arm]
+    return EvaluatedArm(
+        rate=rate.estimate, ci95=rate.ci95, difference=gap.estimate, ci95_difference=gap.ci95,
+        ci95_simultaneous=judged.ci95_simultaneous, p_holm=judged.p_holm, verdict=judged.verdict, seeds=seeds,
+    )  # fmt: skip
+
+
+def _judge(done: RunArtifacts, name: str) -> str | None:
+    asked = done.plan.experiment.evaluations[name]
+    if asked.task is not None:
+        return None
+    judge = asked.judge or done.plan.experiment.judge
+    if isinstance(judge, Jury):
+        return "jury of " + ", ".join(judge.judges)
+    if isinstance(judge, Judge):
+        return judge.reward if isinstance(judge.reward, str) else str(judge.reward.get("kind"))
+    called = judge.model if isinstance(judge, LLM) else judge.judge if isinstance(judge, OwnJudge) else judge.path
+    return without_folders(called)

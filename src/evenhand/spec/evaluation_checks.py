@@ -1,0 +1,80 @@
+"""Faults of how an experiment compares: its judge, pass@k, and the evaluations beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from evenhand.data.source import check_source
+from evenhand.errors import UserError
+from evenhand.judges import config as judging
+from evenhand.spec.evaluations import MoreEvaluation
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.judge import Judge, Jury
+from evenhand.spec.reward_resolution import reward_problem, world_problem
+
+
+def problems(e: Experiment) -> Iterator[UserError]:
+    """Every fault that needs no device to find."""
+    yield from _judge_problems(e, "judge")
+    yield from _pass_problems(e)
+    for name, asked in e.evaluations.items():
+        yield from _evaluation_problems(e, asked, f"evaluations.{name}")
+
+
+def _pass_problems(e: Experiment) -> Iterator[UserError]:
+    if wrong := [k for k in e.evaluation.pass_at if k < 1]:
+        yield UserError(f"pass@{wrong[0]}", where="evaluation.pass_at", fix="name numbers of answers, such as [1, 8]")
+    elif e.evaluation.pass_at and e.evaluation.pass_answers < max(e.evaluation.pass_at):
+        yield UserError(
+            f"pass@{max(e.evaluation.pass_at)} from {e.evaluation.pass_samples} answers", where="evaluation.pass_samples",
+            fix=f"draw at least {max(e.evaluation.pass_at)}, better twice as many",
+        )  # fmt: skip
+    if e.evaluation.pass_at and not isinstance(e.judge, Judge):
+        yield UserError(
+            "pass@k needs a judge that says right or wrong of one answer", where="evaluation.pass_at",
+            fix="judge by a reward of 1 and 0: `judge: {reward: ...}`",
+        )  # fmt: skip
+
+
+def _judge_problems(e: Experiment, where: str) -> Iterator[UserError]:
+    """Faults of the judge of an experiment, or of every judge of its jury."""
+    if isinstance(e.judge, Jury) and len(e.judge.judges) < 2:
+        yield UserError("a jury of one", where=f"{where}.judges", fix="name two judges or more, or give the judge itself")
+    for path, judge in e.judges().items():
+        place = where + path.removeprefix("judge")
+        if isinstance(judge, Judge):
+            yield from reward_problem(judge.reward, e, f"{place}.reward") if e.arms else ()
+        elif fault := judging.problem(judge):
+            yield UserError(fault.what, where=place + fault.where.removeprefix("judge"), why=fault.why, fix=fault.fix)
+
+
+def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> Iterator[UserError]:
+    """Faults of one more evaluation."""
+    named = [key for key in ("prompts", "world", "task") if getattr(asked, key)]
+    if len(named) != 1:
+        what = f"`{named[0]}` and `{named[1]}`" if named else "nothing"
+        yield UserError(f"it asks {what}", where=where, fix="name one of `prompts`, `world` and `task`")
+        return
+    if asked.count < 2:
+        yield UserError(f"{asked.count} prompts", where=f"{where}.count", fix="use at least 2")
+    if asked.completion is not None and asked.completion < 1:
+        yield UserError(f"a completion limit of {asked.completion}", where=f"{where}.completion", fix="name a limit in tokens")
+    without = ("judge", "sampling", "completion") if asked.task else ("shots", "include")
+    for key in without:
+        if getattr(asked, key) is not None:
+            kind = "a task has its own" if asked.task else "only tasks have it"
+            yield UserError(f"`{key}` has no effect here: {kind}", where=f"{where}.{key}", fix="remove it")
+    if asked.prompts is not None:
+        try:
+            check_source(asked.prompts, where=f"{where}.prompts")
+        except UserError as error:
+            yield error
+    yield from _named(world_problem(asked.world, asked.options), f"{where}.world")
+    if asked.judge is not None or asked.world is not None:
+        data = replace(e.data, world=asked.world, options=asked.options) if asked.world else e.data
+        yield from _judge_problems(replace(e, judge=asked.judge or e.judge, data=data), f"{where}.judge")
+
+
+def _named(faults: Iterable[UserError], where: str) -> Iterator[UserError]:
+    return (UserError(fault.what, where=where, why=fault.why, fix=fault.fix) for fault in faults)

@@ -1,0 +1,104 @@
+"""Several evaluations of one run: other prompts, other judges, one correction over all; nothing is trained again for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evenhand.errors import UserError
+from evenhand.plan.plan import build
+from evenhand.results.files import load
+from evenhand.run_experiment import execute, prepare
+from evenhand.spec.read import read_experiment
+from evenhand.stages.harness import items
+from evenhand.stats.family import judged
+from evenhand.stats.twoway import paired_difference
+from tests.stages.test_over_training import GIVEN
+
+
+def given(folder: Path) -> dict[str, Any]:
+    (folder / "ask.jsonl").write_text("".join(json.dumps({"prompt": f"ask {i}"}) + "\n" for i in range(7)))
+    arms = {"sft": {"method": "start"}, "dpo": {"method": "dpo"}, "ipo": {"method": "ipo"}}
+    evaluations = {
+        "asked": {"prompts": str(folder / "ask.jsonl"), "judge": {"reward": {"kind": "length", "unit": "chars"}, "self_test": 0}},
+        "sums": {"world": "arithmetic", "count": 6, "completion": 4},
+    }
+    return {**GIVEN, "arms": arms, "evaluation": {"prompts": 6, "frontier": False}, "evaluations": evaluations}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("more")
+    outcome, found = execute(prepare(given(out), out=out / "run"), workers=0)
+    assert outcome.ok, outcome.errors
+    assert found is not None
+    return out
+
+
+def test_arms_by_evaluations_under_one_correction(out: Path) -> None:
+    found = load(out / "run")
+    assert {n: (e.measure, e.judge, e.n_prompts) for n, e in found.evaluations.items()} == {
+        "asked": ("win rate", "length", 7), "sums": ("win rate", "gold", 6),
+    }  # fmt: skip
+    assert {e.contrasts for e in found.evaluations.values()} == {6}
+    assert {c.contrasts for c in found.contrasts if "sft" in (c.a, c.b)} == {6}
+    prepared = prepare(given(out), out=out / "run")
+    read = lambda node: json.loads(  # noqa: E731
+        (prepared.store.path(prepared.plan[node].key) / "verdicts.json").read_text()
+    )["outcome"]
+    places = [prepared.plan.verdicts, *(e.verdicts for e in prepared.plan.evaluations.values())]
+    rows = [(arm, paired_difference([read(v[arm][0])], [read(v["sft"][0])])) for v in places for arm in ("dpo", "ipo")]
+    together = judged([d for _, d in rows], ["all"] * 6)
+    mine = [found.evaluations[name].arms[arm] for name in ("asked", "sums") for arm in ("dpo", "ipo")]
+    assert [m.p_holm for m in mine] == pytest.approx([j.p_holm for j in together[2:]])
+    assert [m.verdict for m in mine] == [j.verdict for j in together[2:]]
+    assert found.evaluations["asked"].arms["sft"].verdict == "baseline"
+
+
+def test_the_page_has_the_table(out: Path) -> None:
+    from evenhand.report import write
+
+    page = Path(write(out / "run")).read_text()
+    assert 'id="evaluations"' in page
+    assert "One correction covers all 6 contrasts with sft" in page
+
+
+def test_another_evaluation_changes_no_key_of_what_is_there(tmp_path: Path) -> None:
+    plain = {k: v for k, v in given(tmp_path).items() if k != "evaluations"}
+    before = {n.name: n.key for n in build(read_experiment(plain).value).nodes}
+    after = {n.name: n.key for n in build(read_experiment(given(tmp_path)).value).nodes}
+    assert before.items() <= after.items()
+    assert {n.split("/")[0] for n in after.keys() - before.keys()} == {"evaluations"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, r"evaluations\.x: it asks nothing"),
+        ({"task": "gsm8k", "world": "arithmetic"}, "it asks `world` and `task`"),
+        ({"task": "gsm8k", "judge": {"reward": "gold"}}, "`judge` has no effect here"),
+        ({"world": "arithmetic", "shots": 3}, "`shots` has no effect here"),
+        ({"world": "arithmetik"}, "did you mean 'arithmetic'"),
+        ({"world": "arithmetic", "judge": {"reward": "god"}}, r"evaluations\.x\.judge\.reward"),
+        ({"world": "arithmetic", "judge": {"kind": "jury", "judges": {"a": {"reward": "gold"}}}}, "a jury of one"),
+        ({"world": "arithmetic", "count": 1}, "use at least 2"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_experiment({**GIVEN, "evaluations": {"x": asked}})
+
+
+def test_a_task_is_planned_for_every_arm_and_its_items_are_its_outcomes() -> None:
+    plan = build(read_experiment({**GIVEN, "evaluations": {"maths": {"task": "gsm8k", "count": 50}}}).value)
+    node = plan[plan.evaluations["maths"].verdicts["dpo"][0]]
+    assert (node.kind, node.spec.task, node.spec.limit, node.inputs) == ("harness", "gsm8k", 50, {"policy": "arms/dpo/seed-0"})
+    found = items({"gsm8k": {"items": [1.0, 0.0], "metric": "exact_match,flexible-extract"}}, "gsm8k")
+    assert found == {"prompt_id": ["gsm8k:0", "gsm8k:1"], "outcome": [1.0, 0.0], "metric": "exact_match,flexible-extract"}
+    with pytest.raises(UserError, match="no values item by item"):
+        items({"gsm8k": {"items": [], "metric": "m"}}, "gsm8k")
+    with pytest.raises(UserError, match="not in"):
+        items({"bleu": {"items": [31.0], "metric": "m"}}, "bleu")
