@@ -20,7 +20,7 @@ from evenhand.store import fingerprint
 from evenhand.store.fingerprint import canonical, decisive, stage_key
 
 SRC = Path(evenhand.__file__).parent
-ANSWERS = {"generate", "judge", "judge_self_test", "sample_rewards", "frontier"}
+ANSWERS = {"generate", "judge", "judge_self_test", "sample_rewards", "frontier", "harness"}
 """Kinds that follow training."""
 EVERYTHING = """
 name: everything
@@ -39,6 +39,7 @@ arms:
   grpo: {method: grpo, reward: {kind: weighted, parts: [{reward: rm}, {reward: {kind: function, path: "%(code)s:score"}}]}}
   best: {method: best_of_n, n: 2, reward: rm}
 evaluation: {prompts: 8, best_of_n: 2}
+evaluations: {maths: {task: gsm8k, count: 4}}
 tune: {prompts: 2}
 """
 """An experiment with a stage of every kind but the plain base."""

@@ -30,6 +30,7 @@ from evenhand.train.config import Lengths, SamplingConfig, Train
 ELSEWHERE: Mapping[type, str] = {
     Train: "train", SamplingConfig: "sampling", Lengths: "lengths", Adapter: "train.adapter", spec.Pretrain: "model.pretrain",
     spec.Planned: "evaluation.planned", LLM: "judge", LocalLLM: "judge", PreferenceModel: "judge", spec.Judge: "judge",
+    spec.Jury: "judge",
 }  # fmt: skip
 """Where the keys of a mapping are listed that occurs in several places."""
 HIDDEN: Mapping[type, frozenset[str]] = {Arm: frozenset({"name", "parameters"}), Mixture: frozenset({"names", "weights", "caps"})}
@@ -79,6 +80,8 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("judge", "kind: llm", LLM),
     ("judge", "kind: local", LocalLLM),
     ("judge", "kind: preference_model", PreferenceModel),
+    ("judge", "kind: jury", spec.Jury),
+    ("evaluations.NAME", "", spec.MoreEvaluation),
     ("annotate", "", Annotate),
     ("revise", "", Revise),
     ("evaluation", "", spec.Evaluation),
