@@ -18,13 +18,14 @@ from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
 from evenhand.plan import plan
 from evenhand.spec.read import read_experiment
 from evenhand.stages import fit, offline
-from evenhand.stages.common import model_path, to_items
+from evenhand.stages.common import model_path, tokenised
 from evenhand.stages.context import StageContext
 from evenhand.stages.splits import read_split
 from evenhand.stages.training_run import TrainingRun
 from evenhand.store.fingerprint import decisive
 from evenhand.train import checkpoint
 from evenhand.train.cost_accounting import Ledger
+from evenhand.train.examples import Example
 from evenhand.types import Head, Sampling
 from tests.stages.performed import perform
 
@@ -101,7 +102,7 @@ def weights(artifact: Path) -> dict[str, torch.Tensor]:
 
 
 def items_of(training_run: TrainingRun) -> list:
-    return offline.split_items(training_run, read_split(training_run.inputs, "preferences"))[:6]
+    return offline.training_items(training_run)[:6]
 
 
 def logps(training_run: TrainingRun, model) -> list[torch.Tensor]:
@@ -259,7 +260,8 @@ def gaps(training_run: TrainingRun, model, matmul: torch.dtype | None, start) ->
         policy.set_matmul_dtype(matmul)
     prompts = [g.prompt for g in read_split(training_run.inputs, "prompts")]
     groups = LocalEngine(model, training_run.renderer).generate(prompts, 8, Sampling(max_tokens=8))
-    items = to_items(groups, training_run.renderer, training_run.spec.setup.lengths)
+    rows = tokenised(groups, training_run.renderer, training_run.spec.setup.lengths)
+    items = [Example(tokens=row) for row in rows]
     sampled = torch.cat([torch.tensor(c.behaviour_logp) for g in groups for c in g.completions])
     found = [offline.reading(training_run, m, frozenset({Head.LOGP}), items)[Head.LOGP] for m in (model, start)]
     own, other = (torch.cat([row for group in rows for row in group]) for rows in found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.stages import reference
 from evenhand.stages.common import model_path
 from evenhand.stages.reference import ReferenceSpec
+from evenhand.stages.tokens import TokensSpec
 from tests.stages.performed import perform, setup
 from tests.stages.test_signals import EXPERIMENT, carried_out
 
@@ -80,8 +80,8 @@ def test_labels_of_another_split_get_the_references_of_that_split(done, tmp_path
     groups = read_groups(folders["data"] / "preferences.jsonl")
     write_groups(data / "preferences.jsonl", groups)
     write_groups(data / "mine.jsonl", groups[:3])
-    spec, inputs = ReferenceSpec(split="mine", binary=True, setup=setup()), {"start": folders["sft"], "data": data}
-    perform("reference", spec, inputs, out)
-    assert len(reference.read_rows(out)) == 6
-    perform("reference", replace(spec, split="preferences"), inputs, out)
-    assert len(reference.read_rows(out)) == 2 * len(groups)
+    for split, answers in (("mine", 6), ("preferences", 2 * len(groups))):
+        spec = TokensSpec(split=split, form="binary", lengths=setup().lengths)
+        rows = perform("tokens", spec, {"base": folders["sft"], "data": data}, tmp_path / split)
+        perform("reference", ReferenceSpec(setup=setup()), {"start": folders["sft"], "tokens": rows}, out)
+        assert len(reference.read_rows(out)) == answers

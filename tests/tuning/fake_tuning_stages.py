@@ -49,4 +49,7 @@ def judge(spec, context):
     (context.out / "verdicts.json").write_text(json.dumps({"outcome": outcome, "gold": [10 * good] * 99 + [10 * good + 1]}))
 
 
-STAGES = {"data": nothing, "validation_split": nothing, "reference": nothing, "fit": fit, "generate": generate, "judge": judge}
+STAGES = {
+    "data": nothing, "validation_split": nothing, "tokens": nothing, "reference": nothing,
+    "fit": fit, "generate": generate, "judge": judge,
+}  # fmt: skip

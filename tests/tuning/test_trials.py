@@ -45,7 +45,8 @@ def test_a_trial_shares_its_prefix_with_the_comparison(experiment):
     trial, nodes = planned(experiment, "dpo", 1, {"learning_rate": 2e-4, "beta": 0.3}, {}, Nodes())
     comparison = {n.key for n in build(experiment).nodes}
     shared = {n.name for n in nodes if n.key in comparison}
-    assert shared == {"data", "data set apart", "base", "sft", "reference/sft/preferences"}
+    tokens = {f"tokens/{split}" for split in ("corpus", "demonstrations", "preferences")}
+    assert shared == {"data", "data set apart", "base", "sft", "reference/sft/preferences"} | tokens
     fitted = next(n for n in nodes if n.name == trial.fits[100])
     assert fitted.spec.parameters["beta"] == 0.3
     assert fitted.spec.train.learning_rate == 2e-4

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.doctor.context import CheckContext, spaced
-from evenhand.stages.context import StageContext
+from evenhand.stages.context import StageContext, StageSpec
 from evenhand.train.config import Lengths
 from evenhand.types import Group
 
@@ -52,7 +52,7 @@ def even_tokens(prompt: Any, completion: Any) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class SmokeRun:
     """A training stage that is ready to run: `run` may be called again on the same folder, which resumes."""
 
     spec: FitSpec
@@ -89,7 +89,7 @@ def unsaid() -> Iterator[None]:
 @contextmanager
 def rehearsed(
     patient: CheckContext, arm: Arm, place: Callable[[CheckContext, Path], dict[str, Path]], **train: Any
-) -> Iterator[Stage]:
+) -> Iterator[SmokeRun]:
     """An arm's stage with its own method and settings, on the model and rows that `place` writes, as a stage takes them.
 
     Arms that sample get the toy reward; every other setting is the arm's but for `train`, and for lengths, which are short.
@@ -102,9 +102,9 @@ def rehearsed(
     with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
         folder = Path(scratch)
         inputs = place(patient, folder)
-        if "reference" in node.inputs:
-            inputs["reference"] = reference(patient, node.inputs["reference"], spec, inputs, folder)
-        yield Stage(spec=spec, inputs=inputs, folder=folder)
+        for role in [r for r in ("tokens", "heldout_tokens", "reference") if r in node.inputs]:
+            inputs[role] = prepared(patient.run.plan[node.inputs[role]].spec, spec, inputs, folder / role)
+        yield SmokeRun(spec=spec, inputs=inputs, folder=folder)
 
 
 def rehearsal(spec: FitSpec, train: Mapping[str, Any], *, own_layers: bool) -> FitSpec:
@@ -169,19 +169,21 @@ def written_rows(splits: Mapping[str, list[Group]], folder: Path) -> Path:
     return folder / "data"
 
 
-def reference(patient: CheckContext, name: str, spec: FitSpec, inputs: Mapping[str, Path], folder: Path) -> Path:
-    """Reference log-probs of the few rows."""
-    from evenhand.stages import reference as stage
+def prepared(planned: StageSpec, fit: FitSpec, inputs: Mapping[str, Path], out: Path) -> Path:
+    """The few rows as tokens, or their reference log-probs."""
+    from evenhand.stages import reference, tokens
 
-    planned = patient.run.plan[name].spec
-    assert isinstance(planned, stage.ReferenceSpec)
-    own = replace(planned, setup=replace(planned.setup, lengths=spec.setup.lengths, tokens_per_microbatch=2048))
-    (folder / "reference").mkdir()
-    stage.run(own, StageContext(seed=0, inputs=inputs, out=folder / "reference"))
-    return folder / "reference"
+    out.mkdir()
+    context = StageContext(seed=0, inputs={**inputs, "base": inputs["start"]}, out=out)
+    if isinstance(planned, reference.ReferenceSpec):
+        setup = replace(planned.setup, lengths=fit.setup.lengths, tokens_per_microbatch=2048)
+        reference.run(replace(planned, setup=setup), context)
+    elif isinstance(planned, tokens.TokensSpec):
+        tokens.run(replace(planned, lengths=fit.setup.lengths), context)
+    return out
 
 
-def toy_scores(stage: Stage, artifact: Path, answers: int) -> list[float]:
+def toy_scores(stage: SmokeRun, artifact: Path, answers: int) -> list[float]:
     """The mean toy reward per prompt of `answers` fresh answers of the model in `artifact` to each of the few prompts."""
     from evenhand.data.jsonl import read_groups
     from evenhand.engines.registry import open_engine

@@ -9,6 +9,7 @@ from typing import Any
 
 from evenhand.judges import template
 from evenhand.judges.config import LLM, OwnJudge, Settings
+from evenhand.methods import PREFERENCES
 from evenhand.models.load import resolve_device
 from evenhand.plugins import used
 from evenhand.rewards.function import source_of
@@ -121,6 +122,11 @@ class Graph:
         """The data, and the preference pairs made here if there are any; for a split of revisions, those."""
         made = {"revisions": "revisions"} if split in REVISED else {}
         return {"data": self.data} | ({"preferences": "preferences"} if "preferences" in self.nodes else {}) | made
+
+    def split_inputs(self, split: str) -> dict[str, str]:
+        """The data, and where a split was made here, what made it: nothing that the split does not depend on."""
+        made = self.data_inputs(split.removeprefix("heldout_"))
+        return made if split.endswith(PREFERENCES) else {role: node for role, node in made.items() if role != "preferences"}
 
     def reward_spec(self, reward: str | Mapping[str, Any]) -> Mapping[str, Any]:
         """A reward as a self-contained mapping: names of this experiment are resolved, at any depth."""

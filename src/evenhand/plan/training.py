@@ -9,7 +9,7 @@ from evenhand import plugins
 from evenhand.data.config import DataConfig
 from evenhand.data.files import local_files
 from evenhand.errors import UserError
-from evenhand.methods import BINARY
+from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
 from evenhand.models import adapter_files
 from evenhand.plan import synthetic
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, model_bytes
@@ -21,6 +21,7 @@ from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
 from evenhand.stages.fit import FitSpec
 from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
 from evenhand.stages.reference import ReferenceSpec
+from evenhand.stages.tokens import TokensSpec
 from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.store.fingerprint import file_fingerprint, folder_fingerprint
 from evenhand.train.config import Train
@@ -62,7 +63,8 @@ def starts(graph: Graph) -> None:
     pretrain = graph.e.pretrain_arm()
     if pretrain is not None:
         spec = replace(_fit_spec(graph, pretrain), world=graph.e.data.world)
-        base = graph.add("base", spec, {"data": "data"}, row="base", cost=_fit_cost(pretrain))
+        inputs = {"data": "data", "tokens": _tokens(graph, pretrain, world=graph.e.data.world)}
+        base = graph.add("base", spec, inputs, row="base", cost=_fit_cost(pretrain))
     else:
         path = str(graph.e.model.path)
         source = _source(path, graph.e.model.revision, graph.e.model.base)
@@ -141,8 +143,7 @@ def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
     start = graph.models[arm.start, seed]
     inputs = {"start": start, **graph.data_inputs(arm.data)}
     method = arm.build(steps=1, max_tokens=arm.lengths.completion)
-    if method.reference == "start" and not method.online:
-        inputs["reference"] = _reference(graph, arm, start)
+    inputs |= _tokenised(graph, arm, method, start)
     if arm.reward is not None:
         inputs |= graph.reward_inputs(arm.reward, seed)
     column = f"seed {seed}" if arm.per_seed else SHARED
@@ -151,18 +152,43 @@ def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
     return graph.add(name, _fit_spec(graph, arm), inputs, seed=own, row=arm.name, column=column, cost=cost, runs=method)
 
 
-def _reference(graph: Graph, arm: Arm, start: str) -> str:
-    """Reference log-probs of a split under the start, computed once and shared by arms and seeds."""
+def _tokenised(graph: Graph, arm: Arm, method: Method, start: str) -> dict[str, str]:
+    """The rows that a method learns from as tokens, held-out ones if they are looked at, and their reference log-probs if read.
+
+    Questions to a preference model are written anew for each seed, and tokenised there.
+    """
+    hybrid = method.rollouts is not None and method.rollouts.schedule.hybrid
+    if method.data == COMPARISONS or (method.online and not hybrid):
+        return {}
+    inputs = {"tokens": _tokens(graph, arm)}
+    if arm.train.evaluate_every and not method.online and method.data != DEMONSTRATIONS:
+        inputs["heldout_tokens"] = _tokens(graph, arm, "heldout_")
+    if method.reference == "start" and not method.online:
+        inputs["reference"] = _reference(graph, arm, method, start, inputs["tokens"])
+    return inputs
+
+
+def _tokens(graph: Graph, arm: Arm, prefix: str = "", *, world: str | None = None) -> str:
+    """A split as token ids, in the form that the arm's method learns from; `world` has the tokenizer of a model yet to be."""
     method = arm.build(steps=1, max_tokens=arm.lengths.completion)
-    temperature = method.logit_temperature(arm.sampling.temperature)
-    spec = ReferenceSpec(
-        split=arm.data or method.split, binary=method.data == BINARY, supervise=graph.e.data.supervise, temperature=temperature,
-        setup=graph.setup_for(lengths=arm.lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch),
+    form, split = (PREFERENCES, PREFERENCES) if method.online else (method.data, arm.data or method.split)
+    spec = TokensSpec(
+        split=prefix + split, form=form, lengths=arm.lengths, supervise=graph.e.data.supervise, world=world,
+        template=None if world else graph.e.model.template,
     )  # fmt: skip
+    inputs = graph.split_inputs(spec.split) | ({} if world else {"base": graph.models["base", graph.e.seeds[0]]})
+    name = f"tokens/{spec.split}" + (f"/{form}" if form == BINARY else "")
+    return graph.add(name, spec, inputs, row="tokens", cost="each row once")
+
+
+def _reference(graph: Graph, arm: Arm, method: Method, start: str, tokens: str) -> str:
+    """Reference log-probs of a split under the start, computed once and shared by arms and seeds."""
+    temperature = method.logit_temperature(arm.sampling.temperature)
+    setup = graph.setup_for(lengths=arm.lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch)
     name = f"reference/{start}/{arm.data or method.data}"
     name += f"/temperature-{temperature:g}" if temperature != 1.0 else ""
-    inputs = {"start": start, **graph.data_inputs(arm.data)}
-    return graph.add(name, spec, inputs, row="reference", cost="one forward pass")
+    spec = ReferenceSpec(temperature=temperature, setup=setup)
+    return graph.add(name, spec, {"start": start, "tokens": tokens}, row="reference", cost="one forward pass")
 
 
 def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:

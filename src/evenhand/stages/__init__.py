@@ -11,6 +11,7 @@ SPECS: Mapping[str, str] = {
     "data": "DataSpec",
     "validation_split": "ValidationSplitSpec",
     "base": "BaseSpec",
+    "tokens": "TokensSpec",
     "pretrained_reward_model": "PretrainedRewardModelSpec",
     "fit": "FitSpec",
     "reference": "ReferenceSpec",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +16,17 @@ from evenhand.models.backbone import Trunk
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
+from evenhand.stages.context import unreported
 from evenhand.stages.setup import Compute, Setup
 from evenhand.train.config import Lengths
 from evenhand.train.cost_accounting import Ledger
-from evenhand.train.examples import Example
-from evenhand.types import Group
+from evenhand.types import Group, TokenGroup
 
 POINTER = "model.json"
 """An artifact may point at a model elsewhere instead of holding it: {"path": ...}."""
 REWARD = "reward.json"
 """How the model beside it serves as a reward: see `Method.implied_reward`."""
+_UNLIMITED = {"max_prompt": None, "max_completion": None}
 _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=Trunk)
 
@@ -60,17 +61,28 @@ def open_renderer(artifact: Path, template: str | None) -> Renderer:
     return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
 
 
-def to_items(
-    groups: Sequence[Group], renderer: Renderer, lengths: Lengths | None, supervise: str = "completion"
-) -> list[Example]:
-    """Tokenised items of a split, cut to `lengths` if any; rows without a supervised token are left out, and said."""
-    limits = (lengths.prompt, lengths.completion) if lengths is not None else (None, None)
-    done = renderer.tokenise_all(groups, max_prompt=limits[0], max_completion=limits[1], supervise=supervise)
-    if done.dropped:
-        _log.warning("%d of %d rows left out; first: %s", len(done.dropped), len(groups), done.dropped[0][1])
-    if not done.groups:
-        raise UserError("no row is left after tokenising", where="data", why=done.dropped[0][1] if done.dropped else "no rows")
-    return [Example(tokens=t) for t in done.groups]
+def tokenised(
+    groups: Sequence[Group],
+    renderer: Renderer,
+    lengths: Lengths | None,
+    supervise: str = "completion",
+    report: Callable[..., None] = unreported,
+) -> list[TokenGroup]:
+    """Rows of a split as tokens, cut to `lengths` if any; rows without a supervised token are left out, with a warning."""
+    limits = {"max_prompt": lengths.prompt, "max_completion": lengths.completion} if lengths else _UNLIMITED
+    kept: list[TokenGroup] = []
+    reasons: list[str] = []
+    size = max(1, len(groups) // 20)
+    for first in range(0, len(groups), size):
+        done = renderer.tokenise_all(groups[first : first + size], **limits, supervise=supervise)
+        kept += done.groups
+        reasons += [why for _, why in done.dropped]
+        report(min(first + size, len(groups)), len(groups))
+    if reasons:
+        _log.warning("%d of %d rows left out; first: %s", len(reasons), len(groups), reasons[0])
+    if not kept:
+        raise UserError("no row is left after tokenising", where="data", why=reasons[0] if reasons else "no rows")
+    return kept
 
 
 def build_reward(

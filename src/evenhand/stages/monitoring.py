@@ -18,7 +18,7 @@ from evenhand.protocols import Source
 from evenhand.stages.common import write_json
 from evenhand.stages.training_run import TrainingRun
 from evenhand.train.monitor import STOPPED, WARNINGS, Monitor, Remark
-from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, Diagnosis, NotFinite, Row
+from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, NonfiniteDiagnosis, NotFinite, SuspectRow
 from evenhand.train.rules import RULES
 from evenhand.types import TokenGroup
 
@@ -99,13 +99,13 @@ _CAUSES = {
 }
 
 
-def _cause(found: Diagnosis) -> str:
+def _cause(found: NonfiniteDiagnosis) -> str:
     kind, _, name = found.first.partition(" ")
     known = f"{'the batch holds a' if kind == 'batch' else 'the model gives a'} {name} that is not finite"
     return _CAUSES.get(found.first, known)
 
 
-def _rows(found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
+def _rows(found: NonfiniteDiagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
     """Where in the step: micro-batch, row, and the prompts by their ids and last words."""
     if not found.rows:
         return ""
@@ -113,13 +113,13 @@ def _rows(found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> s
     return ", in " + "; ".join(_row(r, found, run, groups) for r in found.rows[:SHOWN]) + more
 
 
-def _row(row: Row, found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
+def _row(row: SuspectRow, found: NonfiniteDiagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
     text = run.renderer.tokenizer.decode(list(row.prompt))
     name = next((f" {g.group.prompt.id}" for g in groups if g.prompt == row.prompt), "")
     return f"micro-batch {row.microbatch + 1} of {found.microbatches}, row {row.row + 1}, prompt{name} ending {text[-50:]!r}"
 
 
-def _numbers(found: Diagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
+def _numbers(found: NonfiniteDiagnosis, run: TrainingRun, groups: Sequence[TokenGroup]) -> str:
     train = run.spec.train
     parts = [f"train.learning_rate {train.learning_rate:g}, the method's default is {run.method.learning_rate:g}"]
     parts += [f"clip {train.clip:g}", f"weights in {_precision(run)}"]
@@ -135,7 +135,7 @@ def _precision(run: TrainingRun) -> str:
     return str(next(run.model.parameters()).dtype).removeprefix("torch.")
 
 
-def _fix(found: Diagnosis, run: TrainingRun) -> str:
+def _fix(found: NonfiniteDiagnosis, run: TrainingRun) -> str:
     if found.first in ("batch score", "batch advantage"):
         return "bound the reward (None for an answer it cannot judge)"
     if found.first.startswith("batch"):

@@ -10,7 +10,8 @@ from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, M
 from evenhand.models.adapter_layers import Start
 from evenhand.models.policy import Policy
 from evenhand.protocols import Model
-from evenhand.stages.common import open_policy, to_items
+from evenhand.stages import tokens
+from evenhand.stages.common import open_policy, tokenised
 from evenhand.stages.reference import read_rows
 from evenhand.stages.splits import groups_of
 from evenhand.stages.training_run import FitSpec, TrainingRun
@@ -26,7 +27,7 @@ SHARED_REFERENCE = "shared reference"
 
 def source(run: TrainingRun) -> FixedSource:
     """The method's split as a source of optimizer steps."""
-    items = split_items(run, learned_from(run.spec, run.inputs, run.method, without=comparing(run)))
+    items = training_items(run)
     if "reference" in run.inputs:
         items = joined(items, read_rows(run.inputs["reference"]))
         count_shared_reference(run, items)
@@ -62,44 +63,48 @@ def learned_from(
     return groups_of(inputs, prefix + (spec.data or method.split), binary=method.data == BINARY, without=without)
 
 
-def comparing(run: TrainingRun) -> frozenset[str]:
-    """Validation prompts to leave out before their pairs are written as questions, which are prompts of their own."""
-    return run.held if run.method.data == COMPARISONS else frozenset()
-
-
-def split_items(run: TrainingRun, groups: Sequence[Group]) -> list[Example]:
-    """Groups of the method's split as its items."""
+def training_items(run: TrainingRun) -> list[Example]:
+    """The method's split as its items. Questions about pairs are prompts of their own: none of a validation prompt is made."""
     if run.method.data == COMPARISONS:
-        return comparisons(groups, run)
-    items = to_items(groups, run.renderer, run.spec.setup.lengths, run.spec.supervise)
-    return [i for i in map(with_pairs, items) if i.pairs] if run.method.data == PREFERENCES else items
+        return comparisons(learned_from(run.spec, run.inputs, run.method, without=run.held), run)
+    return read_tokens(run, "tokens")
+
+
+def read_tokens(run: TrainingRun, role: str) -> list[Example]:
+    """The tokenised rows of the input `role`, with their pairs where the method learns from pairs."""
+    items = tokens.read(run.inputs[role])
+    return [with_pairs(i) for i in items] if run.method.data == PREFERENCES else items
 
 
 def comparisons(groups: Sequence[Group], run: TrainingRun) -> list[Example]:
     """Pairs as questions with the loss on the letter alone; never cut, since a question without its beginning is another one."""
     from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
 
-    items = to_items(examples(groups, run.renderer, seed=run.seed), run.renderer, None)
-    check_letters([i.tokens for i in items])
-    return [replace(i, tokens=letter_only(i.tokens)) for i in items]
+    rows = tokenised(examples(groups, run.renderer, seed=run.seed), run.renderer, None)
+    check_letters(rows)
+    return [Example(tokens=letter_only(row)) for row in rows]
 
 
 def heldout_items(run: TrainingRun) -> list[Example]:
     """Held-out rows for a validation loss, with everything that the method's loss reads; none for demonstrations."""
     if run.method.data == DEMONSTRATIONS:
         return []
-    return _complete(run, learned_from(run.spec, run.inputs, run.method, "heldout_"))
+    if run.method.data == COMPARISONS:
+        return _complete(run, comparisons(learned_from(run.spec, run.inputs, run.method, "heldout_"), run))
+    return _complete(run, read_tokens(run, "heldout_tokens"))
 
 
 def held_items(run: TrainingRun) -> list[Example]:
     """The rows of the validation prompts, with everything that the method's loss reads."""
-    return _complete(run, [g for g in learned_from(run.spec, run.inputs, run.method) if g.prompt.id in run.held])
+    if run.method.data == COMPARISONS:
+        groups = [g for g in learned_from(run.spec, run.inputs, run.method) if g.prompt.id in run.held]
+        return _complete(run, comparisons(groups, run))
+    return _complete(run, [i for i in training_items(run) if i.tokens.group.prompt.id in run.held])
 
 
-def _complete(run: TrainingRun, groups: Sequence[Group]) -> list[Example]:
-    """Groups as items with everything that the method's loss reads, KTO's mismatched rows included."""
-    items = split_items(run, groups)
-    items = with_uniform(items, run.seed) if Need.UNIFORM in run.method.objective.needs else items
+def _complete(run: TrainingRun, items: Sequence[Example]) -> list[Example]:
+    """Items with everything that the method's loss reads, KTO's mismatched rows included."""
+    items = with_uniform(items, run.seed) if Need.UNIFORM in run.method.objective.needs else list(items)
     if run.method.reference == "none":
         return [labelled(i, run.method) for i in items]
     reader = reference_reader(run)
@@ -132,15 +137,15 @@ def labelled(item: Example, method: Method) -> Example:
 
 def frozen_start(run: TrainingRun) -> Policy:
     """The policy every arm starts from, without gradients; the one the policy is compared to exactly, if it is."""
-    if (known := getattr(run.model, "frozen", None)) is not None:
-        return known
+    if run.compared_to is not None:
+        return run.compared_to
     return open_policy(run.inputs["start"], run.spec.setup.compute, run.device, run.ledger).requires_grad_(False)
 
 
 def reference_network(run: TrainingRun) -> Model:
     """What says the start's log-probs: the policy itself with its adapter taken off, or a frozen copy."""
     adapter = run.model.adapter
-    alone = adapter is not None and not adapter.modules_to_save and getattr(run.model, "frozen", None) is None
+    alone = adapter is not None and not adapter.modules_to_save and run.compared_to is None
     return Start(run.model) if alone else frozen_start(run)
 
 

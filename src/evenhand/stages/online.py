@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from evenhand.engines.registry import open_engine
-from evenhand.methods import PREFERENCES, PROMPTS
+from evenhand.methods import PROMPTS
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
 from evenhand.protocols import Engine, Reward
 from evenhand.seeding import keyed
+from evenhand.stages import tokens
 from evenhand.stages.adapter import with_adapter
-from evenhand.stages.common import open_policy, to_items
+from evenhand.stages.common import open_policy
 from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.stages.splits import read_split
 from evenhand.stages.training_run import TrainingRun
@@ -103,9 +104,8 @@ def copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
 
 def own_pairs(run: TrainingRun, reference: Callable[[Sequence[Example]], Rows]) -> list[Example]:
     """The data's own preference pairs, for a method that mixes them with its rollouts; none of a validation prompt."""
-    groups = [g for g in read_split(run.inputs, PREFERENCES) if g.prompt.id not in run.held]
-    tokenised = to_items(groups, run.renderer, run.spec.setup.lengths, run.spec.supervise)
-    items = [i for i in map(with_pairs, tokenised) if i.pairs]
+    read = map(with_pairs, tokens.read(run.inputs["tokens"]))
+    items = [i for i in read if i.tokens.group.prompt.id not in run.held]
     items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, reference(items), strict=True)]
     return [Truncation().weighted(i) for i in items]
 

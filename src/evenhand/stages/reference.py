@@ -9,36 +9,28 @@ from typing import ClassVar
 import torch
 from safetensors.torch import load_file, save_file
 
-from evenhand.stages.common import begin, open_policy, open_renderer, to_items
+from evenhand.stages import tokens
+from evenhand.stages.common import begin, open_policy
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
-from evenhand.stages.splits import groups_of
-from evenhand.train.examples import with_pairs
 from evenhand.train.logprobs import Rows, read
 from evenhand.types import Head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceSpec:
-    """Log-probs of a split under the input `start`, its logits divided by `temperature`; `binary`: of single answers."""
+    """Log-probs of the input `tokens` under the input `start`, its logits divided by `temperature`."""
 
     KIND: ClassVar[str] = "reference"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
-    split: str
-    binary: bool = False
     setup: Setup
-    supervise: str = "completion"
     temperature: float = 1.0
 
 
 def run(spec: ReferenceSpec, context: StageContext) -> None:
-    device, initial = begin(spec.setup.compute), context.inputs["start"]
-    groups = groups_of(context.inputs, spec.split, binary=spec.binary)
-    items = to_items(groups, open_renderer(initial, spec.setup.template), spec.setup.lengths, spec.supervise)
-    if not spec.binary:
-        items = [i for i in map(with_pairs, items) if i.pairs]
-    policy = open_policy(initial, spec.setup.compute, device)
+    device, items = begin(spec.setup.compute), tokens.read(context.inputs["tokens"])
+    policy = open_policy(context.inputs["start"], spec.setup.compute, device)
     size = max(1, len(items) // 20)
     rows: Rows = []
     for first in range(0, len(items), size):

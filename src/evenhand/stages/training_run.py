@@ -14,6 +14,7 @@ from evenhand import methods
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
 from evenhand.models.backbone import Trunk
+from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.stages.setup import Setup
 from evenhand.train.config import SamplingConfig, Train
@@ -75,6 +76,11 @@ class TrainingRun:
     reward: Reward | None = None
     held: frozenset[str] = frozenset()
     memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def compared_to(self) -> Policy | None:
+        """The frozen policy that the exact KL is taken to, for methods that use it."""
+        return self.model.frozen if isinstance(self.model, Policy) else None
 
     @property
     def temperature(self) -> float:
