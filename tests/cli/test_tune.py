@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from evenhand.cli import app
 from evenhand.cli.tune import remarks
+from evenhand.results.tuning_record import TrialRecord, TunedArmRecord
 
 
 def invoke(*arguments):
@@ -28,9 +29,15 @@ def test_a_plan_shows_the_trials_and_runs_nothing(tmp_path):
 
 
 def test_a_remark_for_every_doubt():
-    failed = {"trial": 3, "status": "failed", "error": "inf"}
-    raw = {"alike": [1, 4], "edges": ["beta = 1 is at the upper end"], "trials": [{"trial": 1, "status": "done"}, failed]}
-    assert remarks(raw) == [
+    trials = (
+        TrialRecord(trial=1, settings={}, status="done"),
+        TrialRecord(trial=3, settings={}, status="failed", error="inf"),
+    )
+    arm = TunedArmRecord(
+        method="dpo", space={}, space_in_words={}, given={}, given_tried=False, alike=(1, 4),
+        edges=("beta = 1 is at the upper end",), trials=trials,
+    )  # fmt: skip
+    assert remarks(arm) == [
         "the best 3 trials cannot be told apart",
         "beta = 1 is at the upper end: a wider space may hold a better one",
         "trial 3 failed; the first: inf",

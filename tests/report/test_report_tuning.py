@@ -10,8 +10,9 @@ from evenhand.errors import UserError
 from evenhand.report.style import arm_styles
 from evenhand.report.tuned import tuned_rows
 from evenhand.report.tuning import html, write
-from evenhand.results.files import parsed
+from evenhand.results.files import parsed, plain
 from evenhand.results.record_parts import TuningSummary
+from evenhand.results.tuning_record import TuningRecord
 from tests.report.browser import find_chromium, running
 
 LOG = {"log": [1e-5, 1e-3], "linear": None, "points": None}
@@ -36,8 +37,9 @@ def arm(trials, chosen, alike=(), edges=()):
     }  # fmt: skip
 
 
-FOUND = {
-    "name": "<b>mine</b>", "description": "", "measure": "win rate over the baseline", "baseline": "sft", "trials": 3,
+FOUND = parsed(TuningRecord, {
+    "name": "<b>mine</b>", "description": "", "source": "t.yaml", "hashes": {},
+    "measure": "win rate over the baseline", "baseline": "sft", "trials": 3,
     "seeds": [100], "prompts": 100, "sampler": "tpe", "steps": 0.5, "comparison": {"seeds": [0, 1, 2], "prompts": 500},
     "versions": {"evenhand": "0"}, "left_out": {"sft": "it is not trained"},
     "arms": {
@@ -45,7 +47,7 @@ FOUND = {
                    2, alike=[1], edges=["beta = 0.3 is at the upper end of its space (0.1, 0.3)"]),
         "ipo": arm([trial(n, None, 1e-4, 0.1, error="diverged") for n in (1, 2, 3)], None),
     },
-}  # fmt: skip
+})  # fmt: skip
 
 
 def test_the_page_says_what_was_chosen_and_how_sure_that_is():
@@ -80,7 +82,7 @@ def test_without_a_tuning_there_is_no_page(tmp_path):
 
 @pytest.mark.skipif(find_chromium() is None, reason="no Chromium")
 def test_a_browser_opens_the_page_without_a_complaint(tmp_path):
-    (tmp_path / "tune.json").write_text(json.dumps(FOUND))
+    (tmp_path / "tune.json").write_text(json.dumps(plain(FOUND)))
     page = write(tmp_path)
     with running(str(find_chromium())) as browser:
         for width in (1200, 400):

@@ -10,6 +10,7 @@ import fake_tuning_stages as fakes
 import pytest
 import yaml
 
+from evenhand.configfile.schema import to_json
 from evenhand.runner.local import run
 from evenhand.runner.state import RunState
 from evenhand.spec.read import read_experiment
@@ -42,7 +43,7 @@ def plain(tmp_path_factory):
         patch.setattr(launch.local, "run", partial(run, stages="fake_tuning_stages"))
         patch.delenv("EVENHAND_STORE", raising=False)
         (folder / "t.yaml").write_text(FILE)
-        return launch.execute(launch.prepare(str(folder / "t.yaml"), [], folder / "out"), workers=0)[1], folder / "out"
+        return to_json(launch.execute(launch.prepare(str(folder / "t.yaml"), [], folder / "out"), workers=0)[1]), folder / "out"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def fake(plain, monkeypatch, tmp_path):
 
 
 def tuned(*overrides, out="out"):
-    return launch.execute(launch.prepare("t.yaml", list(overrides), Path(out)), workers=0)[1]
+    return to_json(launch.execute(launch.prepare("t.yaml", list(overrides), Path(out)), workers=0)[1])
 
 
 def test_every_arm_that_trains_gets_the_same_number_of_trials_and_the_others_are_named(plain):
@@ -164,7 +165,7 @@ def test_a_share_of_the_budget():
 def test_an_arm_that_starts_from_a_tuned_arm_starts_from_what_was_chosen():
     Path("t.yaml").write_text(FILE.replace("ipo, tau: 0.1", "ipo, tau: 0.1, start: dpo"))
     tuning = launch.prepare("t.yaml", ["tune.trials=2"], Path("out"))
-    found = launch.execute(tuning, workers=0)[1]
+    found = to_json(launch.execute(tuning, workers=0)[1])
     chosen = found["arms"]["dpo"]["trials"][found["arms"]["dpo"]["chosen"] - 1]
     nodes = tuning.study.nodes.by_name
     for trial in tuning.study.trials["ipo"]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from evenhand.results.tuning_record import TunedArmRecord, TuningRecord
     from evenhand.runner.state import RunState
     from evenhand.tuning.launch import Tuning
 
@@ -46,11 +47,11 @@ def tune(
         before_run(tuning.prepared, Console(stderr=True))
     found = _execute(tuning, workers, quiet)
     _show(found, tuning.prepared.out, console)
-    if any(arm["chosen"] is None for arm in found["arms"].values()):
+    if any(arm.chosen is None for arm in found.arms.values()):
         raise typer.Exit(FAILED_ARMS)
 
 
-def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> dict[str, Any]:
+def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> TuningRecord:
     from rich.console import Console
 
     from evenhand.runner.progress import choose_view
@@ -124,48 +125,46 @@ def plan_table(tuning: Tuning, board: RunState) -> Table:
     return table
 
 
-def _show(found: Mapping[str, Any], out: Path, console: Console) -> None:
+def _show(found: TuningRecord, out: Path, console: Console) -> None:
     from evenhand.report.tuning import write
 
     page = write(out)
     console.print(chosen_table(found))
-    for arm, raw in found["arms"].items():
+    for arm, raw in found.arms.items():
         for text in remarks(raw):
             console.print(f"{arm}: {text}", markup=False, highlight=False, soft_wrap=True)
-    for arm, why in found["left_out"].items():
+    for arm, why in found.left_out.items():
         console.print(f"{arm}: not tuned, because {why}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Trials: {page}", soft_wrap=True, highlight=False)
     console.print(f"Next: EVENHAND_STORE={out / 'store'} evenhand run {out / 'tuned.yaml'}", soft_wrap=True, highlight=False)
 
 
-def chosen_table(found: Mapping[str, Any]) -> Table:
+def chosen_table(found: TuningRecord) -> Table:
     """What was chosen for every arm."""
     from rich.table import Table
 
-    table = Table(title=f"Best of {found['trials']} trials by {found['measure']}", title_justify="left", box=None)
+    table = Table(title=f"Best of {found.trials} trials by {found.measure}", title_justify="left", box=None)
     for column in ("arm", "trial", "settings", "value", "95% interval", "as given", "failed"):
         left = column in ("arm", "settings")
         table.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    for arm, raw in found["arms"].items():
-        if raw["chosen"] is None:
-            table.add_row(arm, "", "every trial failed", "", "", "", str(len(raw["trials"])))
+    for arm, raw in found.arms.items():
+        if raw.settings is None or raw.ci95 is None:
+            table.add_row(arm, "", "every trial failed", "", "", "", str(len(raw.trials)))
             continue
-        given = raw["trials"][0]["value"] if raw["given_tried"] else None
-        low, high = raw["ci95"]
-        failed = sum(t["status"] == "failed" for t in raw["trials"])
-        table.add_row(arm, str(raw["chosen"]), settings_text(raw["settings"]), f"{raw['value']:.3f}", f"{low:.3f} to {high:.3f}",
-                      "" if given is None else f"{given:.3f}", str(failed))  # fmt: skip
+        given, (low, high) = raw.as_given, raw.ci95
+        table.add_row(arm, str(raw.chosen), settings_text(raw.settings), f"{raw.value:.3f}", f"{low:.3f} to {high:.3f}",
+                      "" if given is None else f"{given:.3f}", str(raw.failed))  # fmt: skip
     return table
 
 
-def remarks(raw: Mapping[str, Any]) -> list[str]:
+def remarks(raw: TunedArmRecord) -> list[str]:
     """What to keep in mind about a choice: trials that are as good, edges, failures with their first cause."""
     found = []
-    if raw["alike"]:
-        found.append(f"the best {len(raw['alike']) + 1} trials cannot be told apart")
-    found += [f"{edge}: a wider space may hold a better one" for edge in raw["edges"]]
-    if failed := [t for t in raw["trials"] if t["status"] == "failed"]:
-        found.append(f"trial {', '.join(str(t['trial']) for t in failed)} failed; the first: {failed[0]['error']}")
+    if raw.alike:
+        found.append(f"the best {len(raw.alike) + 1} trials cannot be told apart")
+    found += [f"{edge}: a wider space may hold a better one" for edge in raw.edges]
+    if failed := [t for t in raw.trials if t.status == "failed"]:
+        found.append(f"trial {', '.join(str(t.trial) for t in failed)} failed; the first: {failed[0].error}")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from evenhand.errors import UserError
 from evenhand.seeding import keyed, rng
 from evenhand.spec.search_spaces import at, grid, size
-from evenhand.spec.tuning import Dimension, Space, Span, Tune
+from evenhand.spec.tuning import Dimension, SearchRange, Space, Tune
 from evenhand.store.fingerprint import canonical
 from evenhand.tuning.trials import Settings
 
@@ -56,7 +56,7 @@ def drawn(space: Space, *key: str | int) -> dict[str, Any]:
 
 
 def _at(dimension: Dimension, share: float) -> Any:
-    return at(dimension, share) if isinstance(dimension, Span) else dimension[int(share * len(dimension))]
+    return at(dimension, share) if isinstance(dimension, SearchRange) else dimension[int(share * len(dimension))]
 
 
 def by_tpe(space: Space, history: History, seed: int) -> dict[str, Any]:
@@ -83,17 +83,17 @@ def by_tpe(space: Space, history: History, seed: int) -> dict[str, Any]:
 def _distribution(dimension: Dimension) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if isinstance(dimension, Span):
+    if isinstance(dimension, SearchRange):
         return FloatDistribution(*dimension.ends, log=dimension.log is not None)
     return CategoricalDistribution(tuple(range(len(dimension))))
 
 
 def _coordinate(setting: Any, dimension: Dimension) -> Any:
-    return setting if isinstance(dimension, Span) else dimension.index(setting)
+    return setting if isinstance(dimension, SearchRange) else dimension.index(setting)
 
 
 def _setting(coordinate: Any, dimension: Dimension) -> Any:
-    if not isinstance(dimension, Span):
+    if not isinstance(dimension, SearchRange):
         return dimension[coordinate]
     low, high = dimension.ends
     return min(max(float(f"{coordinate:.3g}"), low), high)

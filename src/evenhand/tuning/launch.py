@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results.files import write_json
+from evenhand.results.tuning_record import NAME, TuningRecord
 from evenhand.runner import local
 from evenhand.runner.state import RunState
 from evenhand.spec.experiment import Experiment
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from evenhand.run_experiment import Run
     from evenhand.runner.progress import View
 
-RESULT, EXPERIMENT = "tune.json", "tuned.yaml"
+EXPERIMENT = "tuned.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,15 @@ def look(tuning: Tuning) -> RunState:
     return replayed(tuning.study, tuning.prepared.store)
 
 
-def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = None) -> tuple[RunState, dict[str, Any]]:
-    """Runs the trials and writes what they gave; returns the board as it ended, and the content of `tune.json`."""
+def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = None) -> tuple[RunState, TuningRecord]:
+    """Runs the trials and writes what they gave; returns the board as it ended, and the record `tune.json`."""
     out = tuning.prepared.out
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", lambda: _refuse(out)):
         tuning.prepared.store.root.mkdir(parents=True, exist_ok=True)
         board = _run(tuning, workers, view)
         found = record(tuning.study, board, tuning.prepared.loaded)
-        write_json(out / RESULT, found)
+        write_json(out / NAME, found)
         (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.experiment, found), encoding="utf-8")
     return board, found
 

@@ -11,6 +11,7 @@ import yaml
 from evenhand.configfile.document import KeyPath, parse
 from evenhand.configfile.schema import Loaded, to_json
 from evenhand.errors import UserError
+from evenhand.results.tuning_record import TuningRecord
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.search_spaces import space_of
 from evenhand.tuning.record import tuned
@@ -19,10 +20,10 @@ from evenhand.tuning.trials import with_settings
 WIDTH = 120
 
 
-def tuned_yaml(loaded: Loaded[Any], experiment: Experiment, found: Mapping[str, Any]) -> str:
+def tuned_yaml(loaded: Loaded[Any], experiment: Experiment, found: TuningRecord) -> str:
     """A complete experiment file; `evenhand run` takes it as it is."""
     spaces = {name: space_of(arm, experiment) for name, arm in experiment.all_arms().items()}
-    chosen = {name: raw["settings"] for name, raw in found["arms"].items() if raw["chosen"] is not None}
+    chosen = {name: raw.settings for name, raw in found.arms.items() if raw.settings is not None}
     arms = {name: with_settings(raw, chosen.get(name, {})) for name, raw in experiment.arms.items()}
     given = {key: value for key, value in loaded.given.items() if key not in ("arms", "tune", "tuned")}
     data = {
@@ -35,8 +36,8 @@ def tuned_yaml(loaded: Loaded[Any], experiment: Experiment, found: Mapping[str, 
     notes["tune",] = "Its prompts stay out of training in this comparison too; its seeds are not among the comparison's."
     notes["tuned",] = "Written by `evenhand tune`; the report shows it."
     head = (
-        f"# Made by `evenhand tune` from {found['source']}: {found['trials']} trials for each of {len(found['arms'])} arms, "
-        f"by {found['measure']}\n# on {found['prompts']} validation prompts under seed {', '.join(map(str, found['seeds']))}.\n"
+        f"# Made by `evenhand tune` from {found.source}: {found.trials} trials for each of {len(found.arms)} arms, "
+        f"by {found.measure}\n# on {found.prompts} validation prompts under seed {', '.join(map(str, found.seeds))}.\n"
     )
     text = head + commented(to_json(data), notes)
     if parse(text, "tuned.yaml").data != to_json(data):
@@ -44,16 +45,16 @@ def tuned_yaml(loaded: Loaded[Any], experiment: Experiment, found: Mapping[str, 
     return text
 
 
-def _note(arm: str, found: Mapping[str, Any]) -> str:
-    raw = found["arms"].get(arm)
+def _note(arm: str, found: TuningRecord) -> str:
+    raw = found.arms.get(arm)
     if raw is None:
-        return f"Not tuned: {found['left_out'][arm]}."
-    if raw["chosen"] is None:
-        return f"Not tuned: all of its {len(raw['trials'])} trials failed. These are the settings that were given."
-    low, high = raw["ci95"]
-    alike = f" {len(raw['alike'])} others cannot be told from it." if raw["alike"] else ""
-    edges = "".join(f" {edge}." for edge in raw["edges"])
-    return f"Trial {raw['chosen']} of {len(raw['trials'])}: {raw['value']:.3g} ({low:.3g} to {high:.3g}).{alike}{edges}"
+        return f"Not tuned: {found.left_out[arm]}."
+    if raw.chosen is None or raw.ci95 is None:
+        return f"Not tuned: all of its {len(raw.trials)} trials failed. These are the settings that were given."
+    low, high = raw.ci95
+    alike = f" {len(raw.alike)} others cannot be told from it." if raw.alike else ""
+    edges = "".join(f" {edge}." for edge in raw.edges)
+    return f"Trial {raw.chosen} of {len(raw.trials)}: {raw.value:.3g} ({low:.3g} to {high:.3g}).{alike}{edges}"
 
 
 def _without_defaults(value: Any) -> Any:
