@@ -47,6 +47,8 @@ BAD = [
     ("arms.rloo.reward", "rn", "unknown reward 'rn'", ""),
     ("arms.sft.beta", 1.0, "arms.sft.beta: unknown key 'beta'", "no parameters"),
     ("arms.dpo.train", {"epochs": 1}, "name either `steps` or `epochs`", ""),
+    ("sft.train", {}, "sft.train: name either `steps` or `epochs`", "{steps: 200}"),
+    ("model.pretrain.train", {}, "model.pretrain.train: name either `steps` or `epochs`", "{steps: 200}"),
     ("arms", {}, "at least one arm", "dpo"),
     ("baseline", "stf", "no arm is called 'stf'", "did you mean 'sft'"),
     ("seeds", [0, 0], "seeds must be different", ""),

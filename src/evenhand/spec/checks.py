@@ -34,11 +34,17 @@ def problems(e: Experiment) -> Iterator[UserError]:
             arms |= group()
         except UserError as error:
             yield error
-    for make in (e.sft_arm, e.pretrain_arm, e.all_adopted):
+    for make, where in ((e.sft_arm, "sft"), (e.pretrain_arm, "model.pretrain")):
         try:
-            make()
+            stage = make()
         except UserError as error:
             yield error
+        else:
+            yield from _length_problem(stage, where) if stage is not None else ()
+    try:
+        e.all_adopted()
+    except UserError as error:
+        yield error
     yield from value_ranges.problems(e)
     yield from _tune_problems(e)
     yield from search_spaces.problems(e)
@@ -125,6 +131,13 @@ def _apart_problems(e: Experiment) -> Iterator[UserError]:
         yield UserError("the pairs that it sets apart are used by nothing", where="data.judge_share", fix=fix)
 
 
+def _length_problem(arm: Arm, where: str) -> Iterator[UserError]:
+    """A training is as long as it is told to be: there is no length that fits all data."""
+    if (arm.train.steps is None) == (arm.train.epochs is None):
+        fix = "for example `train: {steps: 200}`, or `train: {epochs: 1}`"
+        yield UserError("name either `steps` or `epochs`", where=f"{where}.train", fix=fix)
+
+
 def _gives_reward(e: Experiment, arm: Arm) -> bool:
     try:
         return arm.trained and _built(e, arm).implied_reward is not None
@@ -158,8 +171,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     missing = method.objective.needs - method.provides
     if missing:
         yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
-    if (arm.train.steps is None) == (arm.train.epochs is None):
-        yield UserError("name either `steps` or `epochs`", where=f"{where}.train")
+    yield from _length_problem(arm, where)
     if method.online and arm.reward is None:
         yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
     best = arm.train.keep == "best"
