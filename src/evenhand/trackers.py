@@ -46,7 +46,7 @@ def replay(settings: Mapping[str, Any] | str, runs: Iterable[TrackedRun]) -> Non
 
 
 @tracker("lines")
-class Lines:
+class LineTracker:
     """All arms and seeds in one file of JSON lines, `path` in the run directory: to be read as one table."""
 
     def __init__(self, run: TrackedRun, path: str = "metrics.jsonl") -> None:

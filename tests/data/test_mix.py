@@ -1,14 +1,14 @@
 import pytest
 
 from evenhand.data.load import load
-from evenhand.data.mix import Part, composition, counts, mix, shares
+from evenhand.data.mix import MixPart, composition, counts, mix, shares
 from evenhand.errors import UserError
 from evenhand.types import Group, Prompt
 
 
-def part(name, n, **kwargs) -> Part:
+def part(name, n, **kwargs) -> MixPart:
     groups = [Group(prompt=Prompt(content=f"{name}{i}"), completions=()) for i in range(n)]
-    return Part(name=name, groups=groups, **kwargs)
+    return MixPart(name=name, groups=groups, **kwargs)
 
 
 def test_without_a_size_everything_is_taken_once():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from evenhand.engines.decode_batch import Row
+from evenhand.engines.decode_batch import DecodeRow
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
 from evenhand.models.decode import SharedPrefixDecoder, decoder_for, problem_with
@@ -317,7 +317,7 @@ def test_half_precision_stays_close_to_its_plain_forward():
 
 def test_token_level_rows_may_be_in_any_order(llama):
     engine, sampling = engine_of(llama), Sampling(max_tokens=6)
-    rows = [Row(prompt=p, key=(f"p{p}", i), sampling=sampling) for p, i in [(1, 0), (0, 1), (1, 1), (0, 0)]]
+    rows = [DecodeRow(prompt=p, key=(f"p{p}", i), sampling=sampling) for p, i in [(1, 0), (0, 1), (1, 1), (0, 0)]]
     prompts = prompts_of(9, 3)
     got = [s.tokens for s in engine.sample([ids_of(p) for p in prompts], rows)]
     (zero, one) = tokens_of(engine.generate(prompts, 2, sampling))

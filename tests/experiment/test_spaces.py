@@ -13,7 +13,7 @@ from evenhand.plan.plan import build
 from evenhand.spec import search_spaces, value_ranges
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.read import read_experiment
-from evenhand.spec.tuning import Span
+from evenhand.spec.tuning import SearchRange
 from evenhand.train.config import Train
 from tests.conftest import ROOT
 
@@ -38,7 +38,7 @@ def told(*overrides):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_a_default_space_of_its_own_settings(method):
     space = search_spaces.default_space(method, 1e-4)
-    assert space.pop("learning_rate") == Span(log=(1e-5, 1e-3))
+    assert space.pop("learning_rate") == SearchRange(log=(1e-5, 1e-3))
     assert set(space) <= set(inspect.signature(METHODS[method]).parameters)
     for name, dimension in space.items():
         for value in dimension if isinstance(dimension, tuple) else dimension.ends:
@@ -66,7 +66,7 @@ def test_a_space_for_all_and_more_or_less_for_one():
     ]
     e = read_experiment(GIVEN, given).value
     found = {name: search_spaces.space_of(arm, e) for name, arm in e.all_arms().items()}
-    assert found == {"sft": {}, "dpo": {"learning_rate": Span(log=(1e-5, 1e-3)), "beta": (0.1, 0.3)}, "grpo": {}}
+    assert found == {"sft": {}, "dpo": {"learning_rate": SearchRange(log=(1e-5, 1e-3)), "beta": (0.1, 0.3)}, "grpo": {}}
     assert search_spaces.left_out(e) == {"sft": "it is not trained", "grpo": "its space is empty"}
 
 
@@ -139,8 +139,8 @@ def test_grids_are_equally_large():
 )
 def test_edges(settings, end):
     space = {
-        "kl": (0.0, 0.01, 0.1), "learning_rate": Span(log=(1e-5, 1e-3)), "train.schedule": ("cosine", "linear"),
-        "gamma": Span(linear=(0.9, 1.0)),
+        "kl": (0.0, 0.01, 0.1), "learning_rate": SearchRange(log=(1e-5, 1e-3)), "train.schedule": ("cosine", "linear"),
+        "gamma": SearchRange(linear=(0.9, 1.0)),
     }  # fmt: skip
     found = search_spaces.edges(settings, space)
     assert [f" the {end} end " in text for text in found] == ([True] if end else [])

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from evenhand.models.tree_attention import Rule, Tree, depth
-from evenhand.models.tree_attention_blocks import WASTE, Unit, bucket
+from evenhand.models.attention_rule import AttentionRule
+from evenhand.models.tree_attention import Tree, depth
+from evenhand.models.tree_attention_blocks import WASTE, AttentionUnit, bucket
 from evenhand.models.tree_attention_flash import TreeFlash, branches
 from evenhand.models.tree_attention_flex import BLOCK, block_lists
 from evenhand.types import Layout, Span
@@ -61,8 +62,13 @@ def kernel(name, tree):
     return run
 
 
-RULES = {"plain": Rule(), "scaled": Rule(scale=0.7), "capped": Rule(softcap=1.5), "window": Rule(window=4)}
-RULES |= {"window one": Rule(window=1), "everything": Rule(scale=0.5, window=11, softcap=2.0)}
+RULES = {
+    "plain": AttentionRule(),
+    "scaled": AttentionRule(scale=0.7),
+    "capped": AttentionRule(softcap=1.5),
+    "window": AttentionRule(window=4),
+}
+RULES |= {"window one": AttentionRule(window=1), "everything": AttentionRule(scale=0.5, window=11, softcap=2.0)}
 CASES = [("flash", "plain"), ("flash", "scaled"), *itertools.product(["blocks", "flex"], RULES)]
 
 
@@ -106,9 +112,9 @@ def test_grouped_heads(heads):
     batch = a_batch(shapes=ODD)
     tensors = operands(len(batch.ids), heads)
     tree = Tree(batch.layout, batch.positions)
-    expected = dense(*tensors, batch.layout, Rule())
+    expected = dense(*tensors, batch.layout, AttentionRule())
     for name in ("flash", "blocks"):
-        assert_close(kernel(name, tree)(*tensors, Rule()), expected, rtol=0, atol=1e-10)
+        assert_close(kernel(name, tree)(*tensors, AttentionRule()), expected, rtol=0, atol=1e-10)
 
 
 def test_flash_gradients_by_finite_differences():
@@ -122,9 +128,9 @@ def test_half_precision_attention_stays_near():
     exact = operands(len(batch.ids), dtype=torch.float32)
     rough = [x.to(torch.bfloat16) for x in exact]
     tree = Tree(batch.layout, batch.positions)
-    found = tree.attend(*rough, Rule())
+    found = tree.attend(*rough, AttentionRule())
     assert found.dtype == torch.bfloat16
-    assert_close(found.float(), dense(*exact, batch.layout, Rule()), rtol=0, atol=0.05)
+    assert_close(found.float(), dense(*exact, batch.layout, AttentionRule()), rtol=0, atol=0.05)
 
 
 def test_the_kernel_follows_the_rule(monkeypatch):
@@ -133,9 +139,9 @@ def test_the_kernel_follows_the_rule(monkeypatch):
     longest = max(p + max(c) for p, c in SHAPES)
     assert depth(batch.layout) == longest
     built = lambda: "blocks" in vars(tree)  # noqa: E731
-    tree.attend(*tensors, Rule(window=longest))
+    tree.attend(*tensors, AttentionRule(window=longest))
     assert not built(), "a window as long as the longest path is no window"
-    tree.attend(*tensors, Rule(window=longest - 1))
+    tree.attend(*tensors, AttentionRule(window=longest - 1))
     assert built()
 
 
@@ -144,7 +150,9 @@ def test_prompts_whose_completions_lie_elsewhere_need_blocks():
     assert branches(apart) is None
     tensors = operands(apart.total)
     positions = torch.tensor([0, 1, 0, 1, 2, 2, 3, 3])
-    assert_close(Tree(apart, positions).attend(*tensors, Rule()), dense(*tensors, apart, Rule()), rtol=0, atol=1e-10)
+    assert_close(
+        Tree(apart, positions).attend(*tensors, AttentionRule()), dense(*tensors, apart, AttentionRule()), rtol=0, atol=1e-10
+    )
 
 
 def test_runs_of_one_length():
@@ -155,7 +163,7 @@ def test_runs_of_one_length():
 
 def test_padding_in_blocks_is_bounded():
     draw = np.random.default_rng(0)
-    units = [Unit(Span(0, int(n)), Span(0, int(m)) if m else None) for n, m in draw.integers(1, 60, (80, 2))]
+    units = [AttentionUnit(Span(0, int(n)), Span(0, int(m)) if m else None) for n, m in draw.integers(1, 60, (80, 2))]
     made = bucket(units)
     assert sorted(map(id, units)) == sorted(id(u) for block in made for u in block)
     for block in made:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.rewards.combine import Affine, Clipped, Ensemble, Weighted, ensemble_rule
+from evenhand.rewards.combine import Affine, Clipped, Ensemble, WeightedReward, ensemble_rule
 from evenhand.types import Completion, Group, Prompt, Scores
 
 GROUPS = [Group(prompt=Prompt(content=str(i)), completions=(Completion(content="a"), Completion(content="b"))) for i in range(2)]
@@ -25,14 +25,14 @@ class Table:
 def test_weighted_sums_and_keeps_parts_unweighted():
     first = Table((1.0, 2.0), (3.0, 4.0), inner=((7.0, 8.0), (9.0, 10.0)))
     second = Table((10.0, 20.0), (30.0, 40.0))
-    found = Weighted({"x": (first, 2.0), "y": (second, -0.1)})(GROUPS)
+    found = WeightedReward({"x": (first, 2.0), "y": (second, -0.1)})(GROUPS)
     assert [s.values for s in found] == [pytest.approx((1.0, 2.0)), pytest.approx((3.0, 4.0))]
     assert found[1].parts == {"x": (3.0, 4.0), "y": (30.0, 40.0), "x/inner": (9.0, 10.0)}
     assert (first.calls, second.calls) == (1, 1)
 
 
 def test_an_unscored_part_makes_the_sum_unscored():
-    found = Weighted({"x": (Table((1.0, math.nan), (0, 0)), 0.0), "y": (Table((1.0, 1.0), (0, 0)), 1.0)})(GROUPS)
+    found = WeightedReward({"x": (Table((1.0, math.nan), (0, 0)), 0.0), "y": (Table((1.0, 1.0), (0, 0)), 1.0)})(GROUPS)
     assert found[0].values[0] == 1.0
     assert math.isnan(found[0].values[1])
 
@@ -67,7 +67,7 @@ def test_lower_bound_of_agreeing_members_is_their_mean():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: Weighted({}),
+        lambda: WeightedReward({}),
         lambda: Ensemble((), ensemble_rule("mean")),
         lambda: Clipped(inner=Table(), low=1.0, high=1.0),
         lambda: Affine(inner=Table(), scale=-1.0),

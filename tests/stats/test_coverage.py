@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as sps
 
 from evenhand.stats.coverage import (
-    Study,
+    CoverageStudy,
     difference_coverage,
     plain_half_width,
     unmatched_coverage,
@@ -30,7 +30,7 @@ def test_the_plain_interval_is_the_published_formula():
 
 
 def test_a_short_simulation_is_keyed_and_complete():
-    study = Study(3, 30, 0.05, 0.1, 0.3)
+    study = CoverageStudy(3, 30, 0.05, 0.1, 0.3)
     first = difference_coverage(study, 60)
     assert first == difference_coverage(study, 60)
     assert first.two_way > first.prompts_only
@@ -42,7 +42,7 @@ def test_a_short_simulation_is_keyed_and_complete():
 @pytest.mark.parametrize("seed_sd", [0.02, 0.03, 0.05])
 def test_crossed_effects_are_covered(k, seed_sd):
     """Nominal 95 % is kept with crossed seed and prompt effects, where ignoring seeds does not; two seeds over-cover."""
-    c = difference_coverage(Study(k, 200, seed_sd, 0.15, 0.4), REPETITIONS)
+    c = difference_coverage(CoverageStudy(k, 200, seed_sd, 0.15, 0.4), REPETITIONS)
     assert 0.94 < c.two_way < 0.995
     assert c.false_verdicts < 0.05
     assert c.prompts_only < 0.93
@@ -53,7 +53,7 @@ def test_crossed_effects_are_covered(k, seed_sd):
 @pytest.mark.parametrize(("seed_sd", "prompt_sd"), [(0.0, 0.15), (0.03, 0.4), (0.2, 0.15)])
 def test_coverage_never_falls_below_nominal(k, seed_sd, prompt_sd):
     """Also without seed effects, with dominant prompts (where two seeds over-cover) and with dominant seeds."""
-    c = difference_coverage(Study(k, 200, seed_sd, prompt_sd, 0.4), REPETITIONS)
+    c = difference_coverage(CoverageStudy(k, 200, seed_sd, prompt_sd, 0.4), REPETITIONS)
     assert 0.94 < c.two_way < 0.995
     assert c.false_verdicts < 0.06  # dominant seeds: exactly 5 %, plus three standard errors of the simulation
 
@@ -61,14 +61,14 @@ def test_coverage_never_falls_below_nominal(k, seed_sd, prompt_sd):
 @pytest.mark.slow
 def test_the_plain_interval_fails_with_few_seeds():
     """The reason for not using it: if this ever passes 93 %, the simpler interval may come back."""
-    assert difference_coverage(Study(2, 200, 0.05, 0.15, 0.4), REPETITIONS).satterthwaite < 0.92
-    assert difference_coverage(Study(3, 200, 0.05, 0.15, 0.4), REPETITIONS).satterthwaite < 0.94
+    assert difference_coverage(CoverageStudy(2, 200, 0.05, 0.15, 0.4), REPETITIONS).satterthwaite < 0.92
+    assert difference_coverage(CoverageStudy(3, 200, 0.05, 0.15, 0.4), REPETITIONS).satterthwaite < 0.94
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("k", "k_b"), [(2, 2), (3, 3), (5, 3), (2, 5)])
 def test_unmatched_seeds_are_covered(k, k_b):
-    assert 0.94 < unmatched_coverage(Study(k, 200, 0.03, 0.15, 0.4), k_b, REPETITIONS) < 0.995
+    assert 0.94 < unmatched_coverage(CoverageStudy(k, 200, 0.03, 0.15, 0.4), k_b, REPETITIONS) < 0.995
 
 
 @pytest.mark.slow
@@ -76,4 +76,4 @@ def test_unmatched_seeds_are_covered(k, k_b):
 @pytest.mark.parametrize("rate", [0.5, 0.9])
 def test_win_rates_of_judged_outcomes_are_covered(k, rate):
     seed_sd = 0.0 if k == 1 else 0.03  # one run says nothing about seeds
-    assert 0.935 < win_rate_coverage(Study(k, 200, seed_sd, 0.1, 0.0), rate, REPETITIONS) < 0.995
+    assert 0.935 < win_rate_coverage(CoverageStudy(k, 200, seed_sd, 0.1, 0.0), rate, REPETITIONS) < 0.995

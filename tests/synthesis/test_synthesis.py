@@ -10,7 +10,7 @@ from evenhand.engines.scripted import ScriptedEngine
 from evenhand.errors import UserError
 from evenhand.synthesis import (
     Principle,
-    Task,
+    SynthesisTask,
     asker,
     critique_and_revise,
     flip_labels,
@@ -177,7 +177,7 @@ def test_a_row_is_asked_in_many_ways() -> None:
 
 
 def test_exemplars_are_other_rows_in_the_same_words() -> None:
-    double = Task("double", "mathematics", (("Twice {n}?", "{m}"), ("{n} + {n} =", "{m}")))
+    double = SynthesisTask("double", "mathematics", (("Twice {n}?", "{m}"), ("{n} + {n} =", "{m}")))
     rows = [{"n": n, "m": 2 * n} for n in range(10)]
     for n, g in enumerate(phrased(double, rows, exemplars=2)):
         first, second, asked = g.prompt.text.split("\n\n")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from evenhand.theory.rows import Row, claims
+from evenhand.theory.rows import TheoryRow, claims
 
 CLAIMS = claims()
 
@@ -24,4 +24,4 @@ def test_the_table_is_as_strict_as_it_says():
 
 @pytest.mark.parametrize("expected", ["0", "> 0"])
 def test_an_undefined_measurement_never_holds(expected):
-    assert not Row("", expected, math.nan, 1e-6).holds
+    assert not TheoryRow("", expected, math.nan, 1e-6).holds

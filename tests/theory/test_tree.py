@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from evenhand.theory.tree import Tree
+from evenhand.theory.tree import ProbabilityTree
 
 SHAPES = [(2, 1), (2, 3), (3, 2), (4, 2)]
 
@@ -23,7 +23,7 @@ def node_of(tree, prefix):
 
 @pytest.mark.parametrize(("actions", "horizon"), SHAPES)
 def test_leaf_log_probs_are_sums_along_the_path(actions, horizon):
-    tree = Tree(actions, horizon)
+    tree = ProbabilityTree(actions, horizon)
     logits = random_logits(tree)
     found = tree.leaf_logp(logits)
     for x in range(2):
@@ -37,14 +37,14 @@ def test_leaf_log_probs_are_sums_along_the_path(actions, horizon):
 
 
 def test_a_policy_that_ignores_its_state_gives_permuted_answers_one_probability():
-    tree = Tree(3, 2)
+    tree = ProbabilityTree(3, 2)
     logp = tree.shared_leaf_logp(torch.tensor([[0.1, 0.7, -0.4]], dtype=torch.float64)).reshape(3, 3)
     torch.testing.assert_close(logp, logp.T)
 
 
 @pytest.mark.parametrize(("actions", "horizon"), SHAPES)
 def test_backward_induction_is_the_tilted_distribution(actions, horizon):
-    tree = Tree(actions, horizon)
+    tree = ProbabilityTree(actions, horizon)
     logits = random_logits(tree)
     reward = torch.randn(2, tree.leaves, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     weight = tree.leaf_logp(logits).exp() * (reward / 0.3).exp()

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.spec.tuning import Span, Tune
+from evenhand.spec.tuning import SearchRange, Tune
 from evenhand.tuning.ask import ask, blind
 
-SPACE = {"learning_rate": Span(log=(1e-6, 1e-3)), "beta": (0.05, 0.1, 0.3)}
+SPACE = {"learning_rate": SearchRange(log=(1e-6, 1e-3)), "beta": (0.05, 0.1, 0.3)}
 
 
 def asked(tune, space, value, count, arm="dpo"):
@@ -54,10 +54,10 @@ def test_a_finite_space_is_gone_through_without_repetition(sampler):
 
 
 def test_a_grid_is_gone_through_in_order():
-    space = {"learning_rate": Span(log=(1e-5, 1e-3), points=2), "beta": (0.1, 0.3)}
+    space = {"learning_rate": SearchRange(log=(1e-5, 1e-3), points=2), "beta": (0.1, 0.3)}
     found = asked(Tune(trials=4, sampler="grid"), space, near, 4)
     assert [(s["learning_rate"], s["beta"]) for s in found] == [(1e-5, 0.1), (1e-5, 0.3), (1e-3, 0.1), (1e-3, 0.3)]
-    rates = asked(Tune(trials=3, sampler="grid"), {"learning_rate": Span(log=(1e-5, 1e-3))}, near, 3)
+    rates = asked(Tune(trials=3, sampler="grid"), {"learning_rate": SearchRange(log=(1e-5, 1e-3))}, near, 3)
     assert [s["learning_rate"] for s in rates] == [1e-5, 1e-4, 1e-3], "one range has as many points as there are trials"
 
 
@@ -69,7 +69,7 @@ def test_draws_are_even_on_the_range_s_own_scale():
 
 def test_tpe_looks_closer_to_where_it_was_good_than_drawing_does():
     def distance(sampler):
-        later = asked(Tune(trials=20, sampler=sampler), {"learning_rate": Span(log=(1e-8, 1e-2))}, near, 20)[10:]
+        later = asked(Tune(trials=20, sampler=sampler), {"learning_rate": SearchRange(log=(1e-8, 1e-2))}, near, 20)[10:]
         return -sum(near(s) for s in later) / len(later)
 
     assert distance("tpe") < 0.5 * distance("random")

@@ -14,7 +14,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HeadWeights:
     """A head `z = cap(scale * (h w^T + b)) / temperature`; `w` [V, H] and `b` [V] are in the products' precision."""
 
     w: Tensor
@@ -49,7 +49,7 @@ class Rows:
     entropy: Tensor | None
 
 
-def logits(head: Head, hidden: Tensor) -> Tensor:
+def logits(head: HeadWeights, hidden: Tensor) -> Tensor:
     """z [m, V] in fp32 or fp64; the gain rides in the product's alpha, or on its small side."""
     if matmul.worth_it(hidden, head.w):
         z = matmul.product(hidden if head.gain == 1 else hidden * head.gain, head.w.t())
@@ -86,7 +86,7 @@ def subtract_answers(z: Tensor, rows: Rows) -> None:
     z.scatter_add_(1, rows.ids[:, None], -rows.total[:, None])
 
 
-def gradient_of_logp(head: Head, rows: Rows, grad: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+def gradient_of_logp(head: HeadWeights, rows: Rows, grad: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """(g [m, V], row [m]) such that the gradient of `sum grad * logp` in (h w^T + b) is `gain * row[:, None] * g`.
 
     `kept` is what `subtract_answers` left in the forward pass; None to compute it again.
@@ -100,7 +100,7 @@ def gradient_of_logp(head: Head, rows: Rows, grad: Tensor, kept: Tensor | None) 
 
 
 def gradient_with_entropy(
-    head: Head, rows: Rows, grad: Tensor, grad_entropy: Tensor, kept: Tensor | None
+    head: HeadWeights, rows: Rows, grad: Tensor, grad_entropy: Tensor, kept: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """As `gradient_of_logp` for `sum a logp + b H`: in z it is onehot a - p (a + b (log p + H)), with a, b the two grads."""
     assert rows.entropy is not None
@@ -118,7 +118,7 @@ def gradient_with_entropy(
     return (z if slope is None else z.mul_(slope)).to(head.w.dtype), torch.ones_like(rows.total)
 
 
-def _exponentials_again(head: Head, rows: Rows) -> tuple[Tensor, Tensor | None]:
+def _exponentials_again(head: HeadWeights, rows: Rows) -> tuple[Tensor, Tensor | None]:
     """exp(z - peak), and the slope of the cap if there is one."""
     z, slope = logits(head, rows.hidden), None
     if head.softcap is not None:

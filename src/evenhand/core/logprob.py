@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from evenhand.core import logits_kernels, matmul
-from evenhand.core.logits_kernels import Head, Rows
+from evenhand.core.logits_kernels import HeadWeights, Rows
 
 CARRY_BYTES = {"cpu": 512 << 20, "cuda": 1 << 30}
 """Default budget for what the backward pass may carry instead of recomputing, per call."""
@@ -95,11 +95,11 @@ class _Shape:
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}: a greedy choice has no log-probabilities")
 
-    def operands(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Head, Tensor]:
+    def operands(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[HeadWeights, Tensor]:
         """The head and the states in the products' precision."""
         w, h = (x.detach().to(self.matmul_dtype) for x in (weight, hidden))
         b = None if bias is None else bias.detach().to(self.matmul_dtype)
-        return Head(w, b, self.temperature, self.softcap, self.scale), h
+        return HeadWeights(w, b, self.temperature, self.softcap, self.scale), h
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _rows(part: slice, h: Tensor, ids: Tensor, stats: Tensor, entropy: Tensor | 
 class _Sums:
     """The gradients of hidden, weight and bias, summed over chunks in fp32 or fp64; None where not needed."""
 
-    def __init__(self, head: Head, hidden: Tensor, needed: tuple[bool, ...]) -> None:
+    def __init__(self, head: HeadWeights, hidden: Tensor, needed: tuple[bool, ...]) -> None:
         self._head, self._source, self._needed = head, hidden, needed
         self.hidden = torch.empty_like(hidden, dtype=head.real) if needed[0] else None
         self.weight: Tensor | None = None

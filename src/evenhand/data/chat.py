@@ -18,7 +18,7 @@ _THOUGHTS = "evenhandthoughts"
 _NOTHING: Mapping[str, Any] = {}
 
 
-class Chat:
+class ChatFormat:
     """A tokenizer's chat template. `options` are its arguments for every prompt; a prompt's own come on top."""
 
     def __init__(self, tokenizer: Any, options: Mapping[str, Any]) -> None:

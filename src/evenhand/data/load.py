@@ -18,7 +18,7 @@ from evenhand.data.detect import describe, detect
 from evenhand.data.documents import document_groups
 from evenhand.data.formats import FORMATS, Format, Kind
 from evenhand.data.jsonl import group_to_json
-from evenhand.data.mix import Part, mix
+from evenhand.data.mix import MixPart, mix
 from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows
 from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import BadRow, Row
@@ -132,7 +132,7 @@ def _load_mixture(spec: Mixture, where: str) -> Dataset:
         found = ", ".join(f"{name}: {d.kind}" for name, d in zip(spec.names, loaded, strict=True))
         raise UserError("the parts of a mixture differ in kind", where=f"{where}.mix", why=found, fix="give each the same use:")
     parts = [
-        Part(name=name, groups=d.groups, weight=weight, cap=cap)
+        MixPart(name=name, groups=d.groups, weight=weight, cap=cap)
         for name, d, weight, cap in zip(spec.names, loaded, spec.weights, spec.caps, strict=True)
     ]
     groups = mix(parts, seed=spec.seed, size=spec.size, temperature=spec.temperature)

@@ -15,7 +15,7 @@ SOURCE = "dataset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class MixPart:
     """One source of a mixture. `weight` replaces its size when shares are computed; `cap` limits its distinct groups."""
 
     name: str
@@ -28,12 +28,12 @@ class Part:
         return len(self.groups) if self.cap is None else min(self.cap, len(self.groups))
 
 
-def shares(parts: Sequence[Part], temperature: float = 1.0) -> list[float]:
+def shares(parts: Sequence[MixPart], temperature: float = 1.0) -> list[float]:
     """The share of each part: m_i^(1/T) / sum_j m_j^(1/T), m = weight, else the number of available groups.
 
     T = 1 keeps the proportions, T -> infinity makes all parts equal. Source: Raffel et al. 2020 (T5), section 3.5.2.
 
-    >>> two = [Part(name="a", groups=[], weight=9.0), Part(name="b", groups=[], weight=1.0)]
+    >>> two = [MixPart(name="a", groups=[], weight=9.0), MixPart(name="b", groups=[], weight=1.0)]
     >>> shares(two), shares(two, temperature=2.0)
     ([0.9, 0.1], [0.75, 0.25])
     """
@@ -46,7 +46,7 @@ def shares(parts: Sequence[Part], temperature: float = 1.0) -> list[float]:
     return [r / sum(raised) for r in raised]
 
 
-def counts(parts: Sequence[Part], *, size: int | None = None, temperature: float = 1.0) -> list[int]:
+def counts(parts: Sequence[MixPart], *, size: int | None = None, temperature: float = 1.0) -> list[int]:
     """How many groups each part gives: its share of `size`, rounded so that they add up (largest remainders first).
 
     Without a size, the largest mixture with these shares in which no group comes twice. Raises UserError when a part
@@ -71,7 +71,7 @@ def counts(parts: Sequence[Part], *, size: int | None = None, temperature: float
     return found
 
 
-def mix(parts: Sequence[Part], *, seed: int, size: int | None = None, temperature: float = 1.0) -> list[Group]:
+def mix(parts: Sequence[MixPart], *, seed: int, size: int | None = None, temperature: float = 1.0) -> list[Group]:
     """The mixture in a fixed random order; which groups of a part are taken depends on the seed and their prompts alone."""
     if not parts:
         raise UserError("a mixture of nothing", where="mix", fix="name at least one source")

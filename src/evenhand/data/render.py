@@ -9,7 +9,7 @@ from typing import Any
 
 from evenhand.data import thinking
 from evenhand.data.assistant_mask import Spans, is_marked
-from evenhand.data.chat import MARK, Chat
+from evenhand.data.chat import MARK, ChatFormat
 from evenhand.data.encode import Encoder
 from evenhand.errors import UserError
 from evenhand.types import Completion, Content, Finish, Group, Message, Prompt
@@ -23,7 +23,7 @@ class Rewritten(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RenderedAnswer:
     """One completion as text: `text` = rendered prompt + answer, learned where `train`, without an end where it was `cut`.
 
     `messages`: the whole conversation if several turns follow the prompt; then `spans` says where the assistant's are, or
@@ -47,13 +47,13 @@ class Rendered:
     name: str
     prompt: str
     chat: bool
-    answers: tuple[Answer | Completion, ...]
+    answers: tuple[RenderedAnswer | Completion, ...]
     options: Mapping[str, Any]
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Everything that is to be tokenised."""
-        return (self.prompt, *(a.text for a in self.answers if isinstance(a, Answer)))
+        return (self.prompt, *(a.text for a in self.answers if isinstance(a, RenderedAnswer)))
 
 
 def joined(content: Sequence[Message], turns: Sequence[Message]) -> tuple[Message, ...]:
@@ -72,7 +72,7 @@ class ChatRenderer:
 
     def __init__(self, encoder: Encoder, options: Mapping[str, Any]) -> None:
         self._tokenizer, self._encoder = encoder.tokenizer, encoder
-        self.chat = Chat(self._tokenizer, options)
+        self.chat = ChatFormat(self._tokenizer, options)
         self.options = self.chat.options
         self._said: set[str] = set()
         self._marks = is_marked(self._tokenizer.chat_template)
@@ -139,15 +139,15 @@ class ChatRenderer:
         completion: Completion,
         name: str,
         options: Mapping[str, Any],
-    ) -> Answer:
+    ) -> RenderedAnswer:
         turns = completion.content
         if completion.finish is Finish.LENGTH and isinstance(turns, str):
-            return Answer(prompt + turns, cut=True)
+            return RenderedAnswer(prompt + turns, cut=True)
         if isinstance(content, str):
             if not isinstance(turns, str) and (len(turns) != 1 or turns[0].extra):
                 raise UserError("a conversation cannot continue a text prompt", where=f"prompt {name}")
             train = isinstance(turns, str) or turns[0].train
-            return Answer(prompt + (turns if isinstance(turns, str) else turns[0].content), train)
+            return RenderedAnswer(prompt + (turns if isinstance(turns, str) else turns[0].content), train)
         turns = (Message("assistant", turns),) if isinstance(turns, str) else turns
         messages = joined(content, (*moved, *turns))
         begun = bool(content) and content[-1].prefill
@@ -161,7 +161,7 @@ class ChatRenderer:
         text = self._in_block(block, prompt, said[0], whole, name) if block else self._behind(prompt, said[0], whole, name)
         self._say_changed(messages, len(messages) - (not block), whole, name)
         self._keep_thoughts(said[0], text, name)
-        return Answer(text, said[0].train)
+        return RenderedAnswer(text, said[0].train)
 
     def _behind(self, prompt: str, said: Message, whole: str, name: str) -> str:
         """Prompt and one answer, as the template writes the conversation; behind the prompt where that does not begin so."""
@@ -176,7 +176,7 @@ class ChatRenderer:
             )
         return prompt + said.content + self._closing
 
-    def _in_block(self, block: thinking.Block, prompt: str, said: Message, whole: str, name: str) -> str:
+    def _in_block(self, block: thinking.ThinkingBlock, prompt: str, said: Message, whole: str, name: str) -> str:
         """Prompt and one answer where the prompt opens a block of thoughts: it is filled, or closed at once."""
         base = prompt[: len(prompt) - block.length]
         written = whole[len(base) :] if whole.startswith(base) else ""
@@ -201,7 +201,9 @@ class ChatRenderer:
                 fix="check the template's options (enable_thinking), or use a template that keeps them",
             )
 
-    def _several(self, prompt: str, messages: tuple[Message, ...], whole: str, name: str, options: Mapping[str, Any]) -> Answer:
+    def _several(
+        self, prompt: str, messages: tuple[Message, ...], whole: str, name: str, options: Mapping[str, Any]
+    ) -> RenderedAnswer:
         """Several turns behind a prompt: where each of the assistant's lies in the whole."""
         if not whole.startswith(prompt):
             raise Rewritten(
@@ -211,11 +213,11 @@ class ChatRenderer:
             )
         thinks = any(m.role == "assistant" and ("reasoning_content" in m.extra or "</think>" in m.content) for m in messages)
         if self._marks and not thinks and all(m.train for m in messages):
-            return Answer(whole, True, messages)
+            return RenderedAnswer(whole, True, messages)
         spans = tuple(
             (*self._span(messages, i, whole, name, options), m.train) for i, m in enumerate(messages) if m.role == "assistant"
         )
-        return Answer(whole, True, messages, spans)
+        return RenderedAnswer(whole, True, messages, spans)
 
     def _span(
         self, messages: tuple[Message, ...], index: int, whole: str, name: str, options: Mapping[str, Any]

@@ -16,7 +16,7 @@ from typing import Any
 from evenhand.data.assistant_mask import by_marks, by_spans, checked
 from evenhand.data.chat_templates import with_template
 from evenhand.data.encode import Encoder, fingerprint, generation_stops
-from evenhand.data.render import Answer, ChatRenderer, Rendered, Rewritten, joined
+from evenhand.data.render import ChatRenderer, Rendered, RenderedAnswer, Rewritten, joined
 from evenhand.data.thinking import Unclosed
 from evenhand.errors import UserError, did_you_mean
 from evenhand.types import Completion, Finish, Group, Message, Prompt, TokenGroup, Tokens
@@ -203,7 +203,7 @@ class Renderer:
     def _completion(
         self,
         r: Rendered,
-        answer: Answer | Completion,
+        answer: RenderedAnswer | Completion,
         ids: Mapping[str, tuple[int, ...]],
         counts: Counter[str],
         limit: int | None,
@@ -221,7 +221,9 @@ class Renderer:
             tail, mask = (*tail, self._stop(chat=r.chat)), (*mask, True)
         return Tokens(ids=tail[:limit], mask=mask[:limit], truncated=answer.cut or (limit is not None and len(tail) > limit))
 
-    def _mask(self, r: Rendered, answer: Answer, whole: tuple[int, ...], tail: tuple[int, ...], merged: bool) -> tuple[bool, ...]:
+    def _mask(
+        self, r: Rendered, answer: RenderedAnswer, whole: tuple[int, ...], tail: tuple[int, ...], merged: bool
+    ) -> tuple[bool, ...]:
         """True on all of a single answer, which may stop only at its end; by turn where several turns follow the prompt."""
         where = f"prompt {r.name}"
         if not answer.messages:

@@ -13,7 +13,7 @@ _OPEN = re.compile(rf"(<({_NAMES})>|\[(THINK)\]|◁(think)▷|<\|START_(THINKING
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ThinkingBlock:
     """A block that a text leaves open at its end: its mark, the mark that ends it, and the blanks behind the first."""
 
     start: str
@@ -35,7 +35,7 @@ class Unclosed(UserError):
     """An answer that opens a block of thoughts and never closes it."""
 
 
-def left_open(text: str) -> Block | None:
+def left_open(text: str) -> ThinkingBlock | None:
     """The block of thoughts with which a text ends, if it ends so.
 
     >>> left_open("Assistant: <think>\\n").end
@@ -49,10 +49,10 @@ def left_open(text: str) -> Block | None:
     mark, *names, blanks = found.groups()
     name = next(filter(None, names))
     ends = {"<": f"</{name}>", "[": f"[/{name}]", "◁": f"◁/{name}▷"}
-    return Block(mark, f"<|END_{name}|>" if mark.startswith("<|") else ends[mark[0]], blanks)
+    return ThinkingBlock(mark, f"<|END_{name}|>" if mark.startswith("<|") else ends[mark[0]], blanks)
 
 
-def continued(block: Block, content: str, written: str) -> str | None:
+def continued(block: ThinkingBlock, content: str, written: str) -> str | None:
     """What follows a prompt that left `block` open, without the answer's terminator; None where `written` says it all.
 
     `content` is the answer as the data have it, `written` what the template writes for that turn where the block begins, to
@@ -69,10 +69,10 @@ def continued(block: Block, content: str, written: str) -> str | None:
     return None if written.startswith((block.start, block.end)) and block.end in written else block.nothing + content
 
 
-def after(block: Block, written: str) -> str:
+def after(block: ThinkingBlock, written: str) -> str:
     """What the template writes for a turn, `written` from where its block begins, as it follows a prompt that opened it.
 
-    >>> after(Block("<think>", "</think>", "\\n"), "<think></think>Two.")
+    >>> after(ThinkingBlock("<think>", "</think>", "\\n"), "<think></think>Two.")
     '</think>Two.'
     """
     return written.removeprefix(block.start).removeprefix(block.blanks) if written.startswith(block.start) else written

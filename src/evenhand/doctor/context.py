@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from evenhand.data.template import Renderer, Tokenised
-from evenhand.doctor.opened import Opened, Unavailable, attempt
+from evenhand.doctor.opened import OpenedPart, Unavailable, attempt
 from evenhand.errors import UserError
 from evenhand.methods import Method
 from evenhand.models import adapter_files
@@ -64,7 +64,7 @@ class CheckContext:
     # ---- data --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _data(self) -> Opened:
+    def _data(self) -> OpenedPart:
         return attempt(self._open_data)
 
     def _open_data(self) -> tuple[dict[str, list[Group]], list[str]]:
@@ -128,7 +128,7 @@ class CheckContext:
         return Path(base) if Path(base).is_dir() else base
 
     @cached_property
-    def _renderer(self) -> Opened:
+    def _renderer(self) -> OpenedPart:
         return attempt(self._open_renderer)
 
     def _open_renderer(self) -> Renderer:
@@ -150,7 +150,7 @@ class CheckContext:
         return self._renderer.get()
 
     @cached_property
-    def _config(self) -> Opened:
+    def _config(self) -> OpenedPart:
         return attempt(self._open_config)
 
     def _open_config(self) -> Any:
@@ -182,7 +182,7 @@ class CheckContext:
         return spaced(self.splits[split], QUICK_ROWS if self.quick else FULL_ROWS)
 
     @cached_property
-    def _tokenised(self) -> dict[str, Opened]:
+    def _tokenised(self) -> dict[str, OpenedPart]:
         return {split: attempt(partial(self._tokenise, split)) for split in (*self.training, *self._heldout_names())}
 
     def _heldout_names(self) -> list[str]:
@@ -218,7 +218,7 @@ class CheckContext:
     # ---- the model ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _policy(self) -> Opened:
+    def _policy(self) -> OpenedPart:
         return attempt(self._open_policy)
 
     def _open_policy(self) -> Policy:

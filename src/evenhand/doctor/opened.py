@@ -14,7 +14,7 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedPart:
     """A part that was opened, or the reason why it could not be."""
 
     value: Any = None
@@ -26,9 +26,9 @@ class Opened:
         return self.value
 
 
-def attempt(make: Callable[[], Any]) -> Opened:
+def attempt(make: Callable[[], Any]) -> OpenedPart:
     """What `make` returns, or the user's error it raised."""
     try:
-        return Opened(make())
+        return OpenedPart(make())
     except UserError as error:
-        return Opened(error=error)
+        return OpenedPart(error=error)

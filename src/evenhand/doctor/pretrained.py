@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.data.template import Renderer
-from evenhand.doctor.opened import Opened, attempt
+from evenhand.doctor.opened import OpenedPart, attempt
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Beside(Protocol):
 
 
 class Existing:
-    """Parts that cannot be opened raise `Unavailable`; the `Opened` beside them says why."""
+    """Parts that cannot be opened raise `Unavailable`; the `OpenedPart` beside them says why."""
 
     def __init__(self, settings: Adopted, patient: Beside) -> None:
         self.settings, self._patient = settings, patient
@@ -45,7 +45,7 @@ class Existing:
         return local if local.is_dir() else self.settings.path
 
     @cached_property
-    def renderer_opened(self) -> Opened:
+    def renderer_opened(self) -> OpenedPart:
         return attempt(self._open_renderer)
 
     def _open_renderer(self) -> Renderer:
@@ -59,7 +59,7 @@ class Existing:
         return self.renderer_opened.get()
 
     @cached_property
-    def config_opened(self) -> Opened:
+    def config_opened(self) -> OpenedPart:
         return attempt(self._open_config)
 
     def _open_config(self) -> Any:
@@ -82,7 +82,7 @@ class Existing:
         return reading(folder)
 
     @cached_property
-    def reward_opened(self) -> Opened:
+    def reward_opened(self) -> OpenedPart:
         return attempt(self._open_reward)
 
     def _open_reward(self) -> Reward:

@@ -26,7 +26,7 @@ STEPS_PER_LOOK = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DecodeRow:
     """One completion to sample: of `prompts[prompt]`, with random numbers keyed by (sampling.seed, *key)."""
 
     prompt: int
@@ -46,7 +46,7 @@ class Sampled:
 def plan(
     hf: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    rows: Sequence[Row],
+    rows: Sequence[DecodeRow],
     *,
     max_rows: int,
     cache_bytes: int | None,
@@ -99,7 +99,7 @@ def _default_bytes(device: torch.device) -> int:
 def run(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
-    rows: Sequence[Row],
+    rows: Sequence[DecodeRow],
     stop: Sequence[int],
     report: Callable[[int], None] = lambda ended: None,
 ) -> list[Sampled]:
@@ -123,7 +123,7 @@ def run(
 class _Tape:
     """What a wave has drawn so far, and which of its rows have ended. Recorded per step [steps, R], in the rows' first order."""
 
-    def __init__(self, rows: Sequence[Row], stop: Sequence[int], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[DecodeRow], stop: Sequence[int], device: torch.device) -> None:
         self._rows, self._stop_ids = rows, stop
         self._stop = torch.tensor(stop, dtype=torch.long, device=device)
         self._limits = torch.tensor([row.sampling.max_tokens for row in rows], device=device)
@@ -182,7 +182,7 @@ class _Tape:
         return found
 
 
-def _uniforms(rows: Sequence[Row], steps: int) -> Tensor:
+def _uniforms(rows: Sequence[DecodeRow], steps: int) -> Tensor:
     """[steps, R] in double precision; rows draw only as many as they may need."""
     table = np.zeros((steps, len(rows)))
     for i, row in enumerate(rows):

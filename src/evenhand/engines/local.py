@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.engines.checks import Renders, check_sampling, per_completion, prompt_ids
-from evenhand.engines.decode_batch import Row, Sampled, plan, run
+from evenhand.engines.decode_batch import DecodeRow, Sampled, plan, run
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
 from evenhand.models.rope_length import Sides, start_over
@@ -65,7 +65,7 @@ class LocalEngine:
         for index, prompt in enumerate(prompts):
             offset = seen.get(prompt.id, 0)
             seen[prompt.id] = offset + n
-            rows += [Row(prompt=index, key=(prompt.id, offset + i), sampling=s) for i, s in enumerate(each)]
+            rows += [DecodeRow(prompt=index, key=(prompt.id, offset + i), sampling=s) for i, s in enumerate(each)]
         sampled = self.sample(ids, rows, progress=progress)
         return [
             Group(prompt=prompt, completions=tuple(self._completion(s) for s in sampled[i * n : (i + 1) * n]))
@@ -73,7 +73,7 @@ class LocalEngine:
         ]
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], rows: Sequence[Row], *, progress: Callable[[int, int], None] | None = None
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], *, progress: Callable[[int, int], None] | None = None
     ) -> list[Sampled]:
         """The token level: one `Sampled` per row, in order; row r continues the token ids `prompts[rows[r].prompt]`."""
         for row in rows:
@@ -101,7 +101,7 @@ class LocalEngine:
             self._decoder = decoder_for(self._policy.hf)
         return self._decoder
 
-    def _check_window(self, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> None:
+    def _check_window(self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow]) -> None:
         """Every row fits the model's window, and keeps its rotary frequencies while it grows."""
         config = self._policy.hf.config
         sides, limit = Sides(config), getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -18,7 +18,7 @@ DEFAULT = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class EngineContext:
     """What an engine samples from: the policy as it is at the moment of the call, and its renderer (template and tokenizer)."""
 
     policy: HasModel
@@ -32,7 +32,7 @@ engine = ENGINES.register
 
 
 @engine("local")
-def _local(opened: Opened) -> Engine:
+def _local(opened: EngineContext) -> Engine:
     from evenhand.engines.local import LocalEngine
 
     return LocalEngine(opened.policy, opened.renderer)
@@ -40,5 +40,5 @@ def _local(opened: Opened) -> Engine:
 
 def open_engine(settings: str | Mapping[str, Any], policy: HasModel, renderer: Renders) -> Engine:
     """The engine of those settings on a policy. Raises: UserError for an unknown name or setting."""
-    made: Engine = ENGINES.build(settings, Opened(policy=policy, renderer=renderer), where="engine")
+    made: Engine = ENGINES.build(settings, EngineContext(policy=policy, renderer=renderer), where="engine")
     return made

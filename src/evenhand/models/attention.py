@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.models.tree_attention import Rule, Tree
+from evenhand.models.attention_rule import AttentionRule
+from evenhand.models.tree_attention import Tree
 from evenhand.models.tree_attention_blocks import capped
 
 NAME = "evenhand_tree"
@@ -55,7 +56,7 @@ def attention_forward(
         raise Unsupported(f"{type(module).__name__} uses {', '.join(unknown) or 'attention that is not causal'}")
     if attention_mask is not None and attention_mask.numel() != 1:  # one cell: what `tree_states` gave, passed on
         raise Unsupported(f"{type(module).__name__} makes a mask of its own")
-    rule = Rule(scale=named.get("scaling"), window=named.get("sliding_window"), softcap=named.get("softcap"))
+    rule = AttentionRule(scale=named.get("scaling"), window=named.get("sliding_window"), softcap=named.get("softcap"))
     if (seen := _watching.get()) is not None:
         seen.attended.append(rule.window)
     device = query.device.type

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evenhand.models.attention_rule import AttentionRule
+
 NAME = "evenhand_decode"
 PROBE = "evenhand_decode_probe"
 HARMLESS = frozenset(
@@ -19,19 +21,10 @@ HARMLESS = frozenset(
 """Keywords that change nothing here: dropout is off, and a decoder is causal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a layer asks of attention: scaling of the scores, a sliding window in tokens, a soft cap."""
-
-    scaling: float
-    window: int | None = None
-    softcap: float | None = None
-
-
 class Attends(Protocol):
     """Keeps k and v of the tokens fed, [1, K, T, D], and attends with q [1, H, T, D] -> [1, T, H, D]."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor: ...
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor: ...
 
 
 ACTIVE: ContextVar[Attends] = ContextVar("the cache that attention reads and writes")
@@ -51,7 +44,7 @@ def attend(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The function transformers calls. Which other keywords a model passes was looked at once, by `problem_with`."""
-    rule = Rule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
+    rule = AttentionRule(scale=scaling, window=sliding_window, softcap=softcap)
     return ACTIVE.get().attend(cast(int, module.layer_idx), query, key, value, rule), None
 
 
@@ -110,7 +103,7 @@ def problem_with(hf: Any) -> str | None:
     return None
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+def causal(q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
     """Causal attention of right-padded prompts [p, heads, l, D]; padding comes after every real query, so needs no mask."""
     length, grouped = q.shape[2], q.shape[1] != k.shape[1]
     hidden: Tensor | None = None
@@ -123,11 +116,12 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
     if rule.softcap is None:
         seen = None if hidden is None else ~hidden
         return functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen, is_causal=hidden is None, scale=rule.scaling, enable_gqa=grouped
+            q, k, v, attn_mask=seen, is_causal=hidden is None, scale=rule.scale_for(q.shape[-1]), enable_gqa=grouped
         )
     assert hidden is not None, "a soft cap is masked by hand"
     folded = q.reshape(q.shape[0], k.shape[1], -1, length, q.shape[3])
-    scores = capped(torch.matmul(folded * rule.scaling, k.unsqueeze(2).mT), rule.softcap).masked_fill_(hidden, -torch.inf)
+    scores = capped(torch.matmul(folded * rule.scale_for(q.shape[-1]), k.unsqueeze(2).mT), rule.softcap)
+    scores = scores.masked_fill_(hidden, -torch.inf)
     return torch.matmul(softmax(scores), v.unsqueeze(2)).flatten(1, 2)
 
 

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from evenhand.models.decode_attention import ACTIVE, Rule, capped, causal, softmax
+from evenhand.models.attention_rule import AttentionRule
+from evenhand.models.decode_attention import ACTIVE, capped, causal, softmax
 from evenhand.models.decode_maps import Packed, Slots, fill_holes
 
 ROOM = 64
@@ -112,13 +113,13 @@ class SharedPrefixCache:
         self.lengths, self.prompts = self.lengths[order], order.numel()
         return new_index[owner]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         """See `evenhand.models.decode_attention.Attends`."""
         if self._packed is not None:
             return self._attend_prompts(self._packed, layer, q[0], k[0], v[0], rule)
         return self._attend_rows(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), rule)
 
-    def _attend_prompts(self, packed: Packed, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    def _attend_prompts(self, packed: Packed, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         q, k, v = (packed.pad(x.to(q.dtype)) for x in (q, k, v))
         heads = k.shape[1]
         if layer not in self._prompt_kv:  # zeros, because 0 * NaN in an unused slot would poison a sum
@@ -132,9 +133,9 @@ class SharedPrefixCache:
         values[rows, : packed.longest] = v.flatten(0, 1)
         return packed.flatten(causal(q, k, v, rule))[None]
 
-    def _attend_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    def _attend_rows(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         (_, rows, heads, size), kv_heads = q.shape, k.shape[2]
-        q = _as(q.reshape(rows * kv_heads, heads // kv_heads, size) * rule.scaling, self._dtype)
+        q = _as(q.reshape(rows * kv_heads, heads // kv_heads, size) * rule.scale_for(size), self._dtype)
         keys, values = self._append(layer, k.flatten(0, 2), v.flatten(0, 2))
         past_prompt = rule.window is not None and self.depth + 1 >= rule.window  # the window lies within the row's own tokens
         if rule.window is not None and past_prompt:
@@ -146,7 +147,7 @@ class SharedPrefixCache:
             out = self._attend_shared(layer, q, keys, values, kv_heads, rule)
         return out.view(1, rows, heads, values.shape[-1])
 
-    def _attend_shared(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, kv_heads: int, rule: Rule) -> Tensor:
+    def _attend_shared(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, kv_heads: int, rule: AttentionRule) -> Tensor:
         prompt_keys, prompt_values = self._prompt_kv[layer]
         shared = self._slots.scatter(torch.bmm(self._slots.gather(q, kv_heads), prompt_keys), kv_heads)
         weights = self._weigh(torch.cat((shared, torch.bmm(q, keys)), dim=-1), kv_heads, rule, masked=True)
@@ -154,7 +155,7 @@ class SharedPrefixCache:
         out = torch.bmm(weights[:, :, self.longest :], values)
         return out.add_(self._slots.scatter(torch.bmm(on_prompt, prompt_values), kv_heads))
 
-    def _weigh(self, scores: Tensor, kv_heads: int, rule: Rule, *, masked: bool) -> Tensor:
+    def _weigh(self, scores: Tensor, kv_heads: int, rule: AttentionRule, *, masked: bool) -> Tensor:
         """Attention weights [R * K, g, t] from scores; `masked`: the first L of t are the prompt's slots."""
         if rule.softcap is not None:
             scores = capped(scores, rule.softcap)

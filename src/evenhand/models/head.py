@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class HeadReading:
     """A request for log-probs (and entropy) of `ids` [M] instead of logits; `named` are the op's other arguments."""
 
     ids: Tensor
@@ -50,7 +50,7 @@ class FusedHead:
     ) -> tuple[Tensor, Tensor | None]:
         """`hidden` [M, H], `ids` [M] -> log-probs [M] and, when asked, entropies [M], in nats."""
         named = {"temperature": temperature, "softcap": self._softcap, "scale": self._scale, "matmul_dtype": matmul_dtype}
-        return self._module(hidden, Reading(ids, entropy, named))
+        return self._module(hidden, HeadReading(ids, entropy, named))
 
     def log_probs(self, hidden: Tensor, *, temperature: float) -> Tensor:
         """The whole distribution after each state, [M, H] -> [M, V], nats: for small M, since it is kept."""
@@ -93,7 +93,7 @@ def logit_scale(config: Any) -> float:
     return 1.0
 
 
-def _forward(self: nn.Linear, hidden: Tensor, reading: Reading | None = None) -> Tensor | tuple[Tensor, Tensor | None]:
+def _forward(self: nn.Linear, hidden: Tensor, reading: HeadReading | None = None) -> Tensor | tuple[Tensor, Tensor | None]:
     if reading is None:
         return matmul.linear(hidden, self.weight, self.bias)
     if reading.entropy:

@@ -7,22 +7,13 @@ Three ways to compute the same thing: flash kernels on slices (processor), FlexA
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from torch import Tensor
 
 from evenhand.models import tree_attention_blocks, tree_attention_flash, tree_attention_flex
+from evenhand.models.attention_rule import AttentionRule
 from evenhand.types import Layout
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a layer asks of attention: scaling of the scores (None: 1 / sqrt(d)), a window in tokens, a soft cap on scores."""
-
-    scale: float | None = None
-    window: int | None = None
-    softcap: float | None = None
 
 
 class Tree:
@@ -31,7 +22,7 @@ class Tree:
     def __init__(self, layout: Layout, positions: Tensor) -> None:
         self.layout, self.positions = layout, positions
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         """q [1, h, T, d], k and v [1, h_kv, T, d] -> [1, T, h, d]. Windows count positions, along the tree."""
         window = None if rule.window is None or rule.window >= depth(self.layout) else rule.window
         if q.is_cuda and flex.works:
@@ -56,7 +47,7 @@ class _Flex:
 
     works = True
 
-    def __call__(self, tree: Tree, q: Tensor, k: Tensor, v: Tensor, window: int | None, rule: Rule) -> Tensor:
+    def __call__(self, tree: Tree, q: Tensor, k: Tensor, v: Tensor, window: int | None, rule: AttentionRule) -> Tensor:
         try:
             return tree.flex.attend(q, k, v, scale=rule.scale, window=window, softcap=rule.softcap)
         except Exception as error:  # a compiler fails in ways of its own

@@ -17,7 +17,7 @@ BLOCK_AREA = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class AttentionUnit:
     """One attention problem: queries of `own` on keys of `before` (a completion's prompt; None for a prompt) and of `own`."""
 
     own: Span
@@ -30,7 +30,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class AttentionBlock:
     """Units padded to one size: `query` [B, Lq] and `key` [B, Lk] are flat positions.
 
     Padding repeats a unit's last query and first key; `asked` [B, Lq] and `valid` [B, Lk] are False there. `causal` says that
@@ -49,8 +49,8 @@ class Blocks:
 
     def __init__(self, layout: Layout, positions: Tensor) -> None:
         self.positions, device = positions, positions.device
-        prompts = [Unit(p, None) for p in layout.prompts]
-        leaves = [Unit(c, layout.prompts[g]) for c, g in zip(layout.completions, layout.owner, strict=True)]
+        prompts = [AttentionUnit(p, None) for p in layout.prompts]
+        leaves = [AttentionUnit(c, layout.prompts[g]) for c, g in zip(layout.completions, layout.owner, strict=True)]
         self.blocks = [make(u, device, causal=True) for u in bucket(prompts)] + [
             make(u, device, causal=False) for u in bucket(leaves)
         ]
@@ -75,7 +75,7 @@ class Blocks:
             self._masks[window, dtype] = [self._mask(b, window, dtype) for b in self.blocks]
         return self._masks[window, dtype]
 
-    def _mask(self, block: Block, window: int | None, dtype: torch.dtype) -> Tensor | None:
+    def _mask(self, block: AttentionBlock, window: int | None, dtype: torch.dtype) -> Tensor | None:
         if block.causal and window is None:
             return None
         distance = self.positions[block.query][:, :, None] - self.positions[block.key][:, None, :]
@@ -91,9 +91,9 @@ class Blocks:
         return inverse.scatter_(0, flat, torch.arange(len(flat), device=flat.device))[:-1]
 
 
-def bucket(units: list[Unit]) -> list[list[Unit]]:
+def bucket(units: list[AttentionUnit]) -> list[list[AttentionUnit]]:
     """Units of similar size together, so that padding them to a common size costs at most `WASTE`. Deterministic."""
-    out: list[list[Unit]] = []
+    out: list[list[AttentionUnit]] = []
     real = 0
     for unit in sorted(units, key=lambda u: u.size, reverse=True):
         queries, keys = unit.size
@@ -109,7 +109,7 @@ def bucket(units: list[Unit]) -> list[list[Unit]]:
     return out
 
 
-def make(units: list[Unit], device: torch.device, *, causal: bool) -> Block:
+def make(units: list[AttentionUnit], device: torch.device, *, causal: bool) -> AttentionBlock:
     """One block of units."""
     queries = [torch.arange(u.own.start, u.own.stop) for u in units]
     before = [torch.arange(u.before.start, u.before.stop) if u.before else q[:0] for u, q in zip(units, queries, strict=True)]
@@ -119,7 +119,7 @@ def make(units: list[Unit], device: torch.device, *, causal: bool) -> Block:
     key = torch.stack([pad(k, (0, height - len(k)), value=int(k[0])) for k in keys])
     asked = torch.arange(width) < torch.tensor([[len(q)] for q in queries])
     valid = torch.arange(height) < torch.tensor([[len(k)] for k in keys])
-    return Block(query.to(device), key.to(device), asked.to(device), valid.to(device), causal)
+    return AttentionBlock(query.to(device), key.to(device), asked.to(device), valid.to(device), causal)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:

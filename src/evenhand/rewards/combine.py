@@ -15,7 +15,7 @@ from evenhand.types import Completion, Group, Scores
 
 
 @dataclass(frozen=True, slots=True)
-class Weighted:
+class WeightedReward:
     """`sum of weight * reward`. `parts` hold each reward unweighted under its name, and its own parts under `name/part`.
 
     NaN in one reward makes the sum NaN: an answer that could not be judged fully is not judged.

@@ -196,7 +196,7 @@ def _weighted(context: Context, parts: Sequence[Mapping[str, Any]]) -> Reward:
         if name in terms:
             raise UserError(f"two parts are called '{name}'", where=f"reward.parts[{i}]", fix="give each a `name`")
         terms[name] = reward, weight
-    return combine.Weighted(terms)
+    return combine.WeightedReward(terms)
 
 
 def _part(

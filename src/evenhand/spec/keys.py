@@ -90,7 +90,7 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("doctor", "", spec.Doctor),
     ("tune", "", tuning.Tune),
     ("tune.objective", "a reward", tuning.MeanReward),
-    ("tune.space.NAME", "a range", tuning.Span),
+    ("tune.space.NAME", "a range", tuning.SearchRange),
     ("tuned", "", tuning.Tuned),
     ("tuned.arms.NAME", "", tuning.TunedArm),
 )  # fmt: skip

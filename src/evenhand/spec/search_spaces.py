@@ -14,7 +14,7 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import METHODS
 from evenhand.spec import value_ranges
 from evenhand.spec.arms import Arm
-from evenhand.spec.tuning import Dimension, Space, Span, Tune
+from evenhand.spec.tuning import Dimension, SearchRange, Space, Tune
 
 if TYPE_CHECKING:
     from evenhand.spec.experiment import Experiment
@@ -42,7 +42,7 @@ def space_of(arm: Arm, experiment: Experiment) -> dict[str, Dimension]:
 
 def default_space(method: str, rate: float) -> dict[str, Dimension]:
     """A method's space where the experiment names none: its learning rate a decade either way, and how it is held back."""
-    return {RATE: Span(log=(_rounded(rate / AROUND), _rounded(rate * AROUND))), **strengths().get(method, {})}
+    return {RATE: SearchRange(log=(_rounded(rate / AROUND), _rounded(rate * AROUND))), **strengths().get(method, {})}
 
 
 def strengths() -> dict[str, Space]:
@@ -52,7 +52,9 @@ def strengths() -> dict[str, Space]:
     alone.
     """
     declared = METHODS.facts("space").items()
-    return {name: {key: Span(**d) if isinstance(d, Mapping) else d for key, d in space.items()} for name, space in declared}
+    return {
+        name: {key: SearchRange(**d) if isinstance(d, Mapping) else d for key, d in space.items()} for name, space in declared
+    }
 
 
 def left_out(experiment: Experiment) -> dict[str, str]:
@@ -85,7 +87,7 @@ def _given(arm: Arm, experiment: Experiment, name: str) -> Any:
 def inside(value: Any, dimension: Dimension) -> bool:
     """Whether a setting lies in its space.
 
-    >>> inside(0.1, (0.01, 0.1)), inside(2e-5, Span(log=(1e-5, 1e-3))), inside(2e-3, Span(log=(1e-5, 1e-3)))
+    >>> inside(0.1, (0.01, 0.1)), inside(2e-5, SearchRange(log=(1e-5, 1e-3))), inside(2e-3, SearchRange(log=(1e-5, 1e-3)))
     (True, True, False)
     """
     if isinstance(dimension, tuple):
@@ -97,7 +99,7 @@ def inside(value: Any, dimension: Dimension) -> bool:
 def points(dimension: Dimension, count: int) -> list[Any]:
     """The values of a grid along one dimension: the choices, or `points` (else `count`) even steps from end to end.
 
-    >>> points(Span(log=(1e-5, 1e-3)), 3), points(Span(linear=(0.0, 0.2), points=2), 9), points((0.1, 0.3), 9)
+    >>> points(SearchRange(log=(1e-5, 1e-3)), 3), points(SearchRange(linear=(0.0, 0.2), points=2), 9), points((0.1, 0.3), 9)
     ([1e-05, 0.0001, 0.001], [0.0, 0.2], [0.1, 0.3])
     """
     if isinstance(dimension, tuple):
@@ -106,10 +108,10 @@ def points(dimension: Dimension, count: int) -> list[Any]:
     return [at(dimension, i / (number - 1) if number > 1 else 0.5) for i in range(number)]
 
 
-def at(span: Span, share: float) -> float:
+def at(span: SearchRange, share: float) -> float:
     """The number at a share of the way from the lower end to the upper, to three digits: what is written is what was run.
 
-    >>> at(Span(log=(1e-5, 1e-3)), 0.5), at(Span(linear=(0.0, 0.2)), 1.0)
+    >>> at(SearchRange(log=(1e-5, 1e-3)), 0.5), at(SearchRange(linear=(0.0, 0.2)), 1.0)
     (0.0001, 0.2)
     """
     low, high = span.ends
@@ -134,7 +136,7 @@ def edges(settings: Mapping[str, Any], space: Space) -> list[str]:
 
     Choices count where they are numbers; an end that no setting can go beyond (a KL weight of 0) is none.
 
-    >>> edges({"beta": 0.5, "learning_rate": 1e-4}, {"beta": (0.1, 0.5), "learning_rate": Span(log=(1e-5, 1e-3))})
+    >>> edges({"beta": 0.5, "learning_rate": 1e-4}, {"beta": (0.1, 0.5), "learning_rate": SearchRange(log=(1e-5, 1e-3))})
     ['beta = 0.5 is at the upper end of its space (0.1, 0.5)']
     """
     return [
@@ -224,7 +226,7 @@ def _dimension_problems(arm: Arm, setting: str, dimension: Dimension, where: str
         only = "; settings of some arms only go under `tune.arms`" if where.startswith("tune.space") else ""
         yield UserError(f"{arm.method} has no '{setting}' to tune", where=where, fix=did_you_mean(setting, names) + only)
         return
-    if isinstance(dimension, Span):
+    if isinstance(dimension, SearchRange):
         if (dimension.log is None) == (dimension.linear is None):
             yield UserError("name either `log` or `linear`", where=where, fix="for example {log: [1.0e-5, 1.0e-3]}")
             return
@@ -252,7 +254,7 @@ def _count_problems(space: Space, sampler: str, trials: int, name: str) -> Itera
                 why="every arm gets the same number of trials, each of another setting", fix="widen it, or ask for fewer trials",
             )  # fmt: skip
         return
-    if len(space) > 1 and any(isinstance(d, Span) and d.points is None for d in space.values()):
+    if len(space) > 1 and any(isinstance(d, SearchRange) and d.points is None for d in space.values()):
         yield UserError("a range in a grid needs `points`", where=where, fix="for example {log: [1.0e-5, 1.0e-3], points: 4}")
         return
     if (count := len(grid(space, trials))) != trials:

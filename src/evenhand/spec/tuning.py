@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class SearchRange:
     """A range of numbers, both ends included: `log` (even in the logarithm) or `linear`. `points` are a grid's."""
 
     log: tuple[float, float] | None = None
@@ -26,7 +26,7 @@ class Span:
         return found
 
 
-Dimension = tuple[Any, ...] | Span
+Dimension = tuple[Any, ...] | SearchRange
 """What one setting may be: one of several values, or a number in a range."""
 Space = Mapping[str, Dimension]
 """Setting -> what it may be. A setting is `learning_rate`, `train.NAME`, or a parameter of the arm's method."""

@@ -20,7 +20,7 @@ from evenhand.stats.twoway import unmatched_difference
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class CoverageStudy:
     """A design and its true standard deviations: `seed_sd` of u_s, `prompt_sd` of v_i, `noise_sd` of e."""
 
     k: int
@@ -45,7 +45,7 @@ class Coverage:
     width: float
 
 
-def difference_coverage(study: Study, repetitions: int = 4000, seed: int = 0) -> Coverage:
+def difference_coverage(study: CoverageStudy, repetitions: int = 4000, seed: int = 0) -> Coverage:
     """Coverage of `paired_difference` when the true difference is zero."""
     draw = rng(seed, "difference_coverage", study.k, study.n)
     d = np.stack([_normal_table(study, draw) for _ in range(repetitions)])
@@ -61,26 +61,26 @@ def difference_coverage(study: Study, repetitions: int = 4000, seed: int = 0) ->
     )
 
 
-def unmatched_coverage(study: Study, k_b: int, repetitions: int = 4000, seed: int = 0) -> float:
+def unmatched_coverage(study: CoverageStudy, k_b: int, repetitions: int = 4000, seed: int = 0) -> float:
     """Coverage of `unmatched_difference` with k and `k_b` independent seeds that share prompts (prompt_sd acts on A alone)."""
     draw, held = rng(seed, "unmatched_coverage", study.k, k_b, study.n), 0
-    shared = Study(k_b, study.n, study.seed_sd, 0.0, study.noise_sd)
+    shared = CoverageStudy(k_b, study.n, study.seed_sd, 0.0, study.noise_sd)
     for _ in range(repetitions):
         a, b, common = _normal_table(study, draw), _normal_table(shared, draw), draw.normal(size=study.n)
         held += _holds(unmatched_difference(a + common, b + common).ci95, 0.0)
     return held / repetitions
 
 
-def win_rate_coverage(study: Study, rate: float, repetitions: int = 4000, seed: int = 0) -> float:
+def win_rate_coverage(study: CoverageStudy, rate: float, repetitions: int = 4000, seed: int = 0) -> float:
     """Coverage of `win_rate` for judged outcomes 0 or 1 with P(win) = clip(rate + u_s + v_i); `noise_sd` is not used.
 
     Clipping moves the mean, so the true rate is measured on a large table of its own. The mixed model, which can only widen the
     interval, is left out.
     """
     draw = rng(seed, "win_rate_coverage", study.k, study.n)
-    many = _normal_table(Study(2000, 2000, study.seed_sd, study.prompt_sd, 0.0), draw)
+    many = _normal_table(CoverageStudy(2000, 2000, study.seed_sd, study.prompt_sd, 0.0), draw)
     truth = float(np.clip(rate + many, 0.0, 1.0).mean())
-    quiet = Study(study.k, study.n, study.seed_sd, study.prompt_sd, 0.0)
+    quiet = CoverageStudy(study.k, study.n, study.seed_sd, study.prompt_sd, 0.0)
     chance = np.stack([np.clip(rate + _normal_table(quiet, draw), 0.0, 1.0) for _ in range(repetitions)])
     low, high = many_limits((draw.random(chance.shape) < chance).astype(float), 1.0)(0.95)
     return float(((low <= truth) & (truth <= high)).mean())
@@ -98,7 +98,7 @@ def plain_half_width(table: Array) -> float:
 
 
 STUDIES = tuple(
-    Study(k, 200, seed_sd, prompt_sd, 0.4)
+    CoverageStudy(k, 200, seed_sd, prompt_sd, 0.4)
     for k in (2, 3, 5)
     for seed_sd, prompt_sd in ((0.0, 0.15), (0.02, 0.15), (0.03, 0.15), (0.05, 0.15), (0.03, 0.4))
 )
@@ -114,12 +114,12 @@ def main(repetitions: int = 4000) -> None:
         print(f"| {s.k} | {s.n} | {s.seed_sd} | {s.prompt_sd} | {shares} | {c.width:.3f} |")
     print("\n| seeds of A, B | unmatched | seeds | win rate .5 | win rate .9 |\n|---|---|---|---|---|")
     for k, k_b in ((2, 2), (3, 3), (5, 3)):
-        unmatched = unmatched_coverage(Study(k, 200, 0.03, 0.15, 0.4), k_b, repetitions)
-        rates = [win_rate_coverage(Study(k, 200, 0.03, 0.1, 0.0), r, repetitions) for r in (0.5, 0.9)]
+        unmatched = unmatched_coverage(CoverageStudy(k, 200, 0.03, 0.15, 0.4), k_b, repetitions)
+        rates = [win_rate_coverage(CoverageStudy(k, 200, 0.03, 0.1, 0.0), r, repetitions) for r in (0.5, 0.9)]
         print(f"| {k}, {k_b} | {100 * unmatched:.1f} % | {k} | " + " | ".join(f"{100 * r:.1f} %" for r in rates) + " |")
 
 
-def _normal_table(study: Study, draw: np.random.Generator) -> Array:
+def _normal_table(study: CoverageStudy, draw: np.random.Generator) -> Array:
     u = study.seed_sd * draw.normal(size=(study.k, 1))
     v = study.prompt_sd * draw.normal(size=(1, study.n))
     return u + v + study.noise_sd * draw.normal(size=(study.k, study.n))

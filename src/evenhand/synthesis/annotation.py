@@ -11,7 +11,7 @@ from typing import Literal
 from evenhand.data.convert import SOFT
 from evenhand.judges import Judge, Verdict
 from evenhand.seeding import keyed, rng
-from evenhand.synthesis.comparison import Choose, Compared, Pair, Progress, ask, by_judge
+from evenhand.synthesis.comparison import Choose, ComparedAnswers, Pair, Progress, ask, by_judge
 from evenhand.types import Group
 from evenhand.worlds.labels import Annotator
 
@@ -62,7 +62,7 @@ def label(
     return Labelled(pairs=tuple(pairs), left_out={k: n for k, n in left_out.items() if n}, verdicts=verdicts)
 
 
-def _chosen(found: Compared, choose: Choose) -> list[Pair]:
+def _chosen(found: ComparedAnswers, choose: Choose) -> list[Pair]:
     """The compared pairs that are wanted; none where no answer is better than another."""
     if choose != "best_worst":
         return list(found.chance)
@@ -72,7 +72,7 @@ def _chosen(found: Compared, choose: Choose) -> list[Pair]:
     return [pair] if pair in found.chance and found.value[best] > found.value[worst] else []
 
 
-def _labelled(found: Compared, pair: Pair, labels: Labels, key: int) -> Group:
+def _labelled(found: ComparedAnswers, pair: Pair, labels: Labels, key: int) -> Group:
     i, j = pair
     p = found.chance[pair]
     if labels == "drawn":

@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedAnswers:
     """`chance[i, j]` = P(answer i is preferred to answer j) for the pairs that could be compared.
 
     `gap` is their difference, in units of the reward where a reward compared, else `2 chance - 1`. `value`: the reward of each
@@ -61,7 +61,9 @@ def different(group: Group) -> list[Completion]:
     return list({c.text: c for c in reversed(group.completions)}.values())
 
 
-def by_judge(asked: Sequence[Asked], judge: Judge, annotator: Annotator, progress: Progress | None = None) -> list[Compared]:
+def by_judge(
+    asked: Sequence[Asked], judge: Judge, annotator: Annotator, progress: Progress | None = None
+) -> list[ComparedAnswers]:
     """Every asked pair by `judge`: a reward scores each answer once, any other judge sees each pair in both orders.
 
     `annotator` turns the difference of two rewards into a chance; a judge of pairs has its own.
@@ -79,13 +81,13 @@ def by_judge(asked: Sequence[Asked], judge: Judge, annotator: Annotator, progres
     return [_from_verdicts(a.group, verdicts) for a, verdicts in zip(asked, found, strict=True)]
 
 
-def _from_verdicts(group: Group, verdicts: Sequence[tuple[Pair, Verdict]]) -> Compared:
+def _from_verdicts(group: Group, verdicts: Sequence[tuple[Pair, Verdict]]) -> ComparedAnswers:
     chance = {pair: v.outcome for pair, v in verdicts if not v.invalid}
     wins: list[list[float]] = [[] for _ in group.completions]
     for (i, j), p in chance.items():
         wins[i].append(p)
         wins[j].append(1 - p)
-    return Compared(
+    return ComparedAnswers(
         group=group,
         chance=chance,
         gap={pair: 2 * p - 1 for pair, p in chance.items()},
@@ -97,7 +99,7 @@ def _from_verdicts(group: Group, verdicts: Sequence[tuple[Pair, Verdict]]) -> Co
 
 def _by_reward(
     asked: Sequence[Asked], reward: Reward, tie: float, annotator: Annotator, progress: Progress | None
-) -> list[Compared]:
+) -> list[ComparedAnswers]:
     wanted = [n for n, a in enumerate(asked) if a.pairs]
     values: list[tuple[float, ...]] = [(math.nan,) * len(a.group.completions) for a in asked]
     for n, scores in zip(wanted, reward([asked[n].group for n in wanted]), strict=True):
@@ -107,12 +109,12 @@ def _by_reward(
     return [_from_scores(a, v, tie, annotator) for a, v in zip(asked, values, strict=True)]
 
 
-def _from_scores(asked: Asked, values: tuple[float, ...], tie: float, annotator: Annotator) -> Compared:
+def _from_scores(asked: Asked, values: tuple[float, ...], tie: float, annotator: Annotator) -> ComparedAnswers:
     texts = [c.text for c in asked.group.completions]
     utility = [annotator.utility(v, text) for v, text in zip(values, texts, strict=True)]
     readable = [(i, j) for i, j in asked.pairs if not math.isnan(values[i]) and not math.isnan(values[j])]
     same = {(i, j) for i, j in readable if values[i] == values[j] or abs(values[i] - values[j]) <= tie}
-    return Compared(
+    return ComparedAnswers(
         group=asked.group,
         chance={(i, j): 0.5 if (i, j) in same else annotator.probability(utility[i], utility[j]) for i, j in readable},
         gap={(i, j): 0.0 if (i, j) in same else values[i] - values[j] for i, j in readable},

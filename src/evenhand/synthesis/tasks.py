@@ -18,7 +18,7 @@ _FORM = "NAME: {cluster: KIND, phrasings: [{question: ..., answer: ...}]}"
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SynthesisTask:
     """Phrasings are (question, answer) templates over a row's fields; `cluster` names tasks of one kind."""
 
     name: str
@@ -30,7 +30,7 @@ class Task:
         return {name for pair in self.phrasings for text in pair for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
-def tasks(path: Path | str = BUILTIN) -> dict[str, Task]:
+def tasks(path: Path | str = BUILTIN) -> dict[str, SynthesisTask]:
     """Tasks of a YAML file: `NAME: {cluster: ..., phrasings: [{question: ..., answer: ...}, ...]}`."""
     rows = read_yaml(path)
     if not isinstance(rows, dict) or not rows:
@@ -40,7 +40,7 @@ def tasks(path: Path | str = BUILTIN) -> dict[str, Task]:
         if not _well_formed(row):
             raise UserError(f"the task '{name}' needs a cluster and phrasings", where=str(path), fix=_FORM)
         phrasings = tuple((p["question"], p["answer"]) for p in row["phrasings"])
-        out[name] = Task(name, row["cluster"], phrasings)
+        out[name] = SynthesisTask(name, row["cluster"], phrasings)
     return out
 
 
@@ -51,7 +51,9 @@ def _well_formed(row: Any) -> bool:
     return bool(row["phrasings"]) and all(isinstance(p, dict) and set(p) == {"question", "answer"} for p in row["phrasings"])
 
 
-def phrased(task: Task, rows: Sequence[Mapping[str, Any]], *, seed: int = 0, exemplars: int = 0, per_row: int = 1) -> list[Group]:
+def phrased(
+    task: SynthesisTask, rows: Sequence[Mapping[str, Any]], *, seed: int = 0, exemplars: int = 0, per_row: int = 1
+) -> list[Group]:
     """Each row as `per_row` demonstrations in phrasings drawn at random without repetition, after `exemplars` others.
 
     Exemplars are other rows in the same phrasing, question and answer, above the question. Sources: Sanh et al. 2022 (T0: many

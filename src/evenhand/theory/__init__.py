@@ -4,6 +4,6 @@
 measured, and whether it holds. The objectives under test are those of `evenhand.core`, the very ones that train models.
 """
 
-from evenhand.theory.rows import Row, table
+from evenhand.theory.rows import TheoryRow, table
 
-__all__ = ["Row", "table"]
+__all__ = ["TheoryRow", "table"]

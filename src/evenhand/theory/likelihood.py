@@ -17,14 +17,14 @@ from torch import Tensor
 from evenhand.core import preference
 from evenhand.seeding import generator
 from evenhand.theory.optimum import minimise
-from evenhand.theory.tree import Tree
+from evenhand.theory.tree import ProbabilityTree
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """`counts[x, i, j]`: how often answer i beat answer j under prompt x. `ref_logits` [X, nodes, A]: the reference policy."""
 
-    tree: Tree
+    tree: ProbabilityTree
     counts: Tensor
     ref_logits: Tensor
 
@@ -35,7 +35,7 @@ class Problem:
 
 def problem(*, actions: int = 3, horizon: int = 2, prompts: int = 2, seed: int = 0) -> Problem:
     """A random instance: between 1 and 9 wins in each direction of every pair, a reference with standard normal logits."""
-    tree = Tree(actions, horizon)
+    tree = ProbabilityTree(actions, horizon)
     draw = generator(seed, "theory", actions, horizon)
     counts = torch.randint(1, 10, (prompts, tree.leaves, tree.leaves), generator=draw).double()
     counts.diagonal(dim1=-2, dim2=-1).zero_()

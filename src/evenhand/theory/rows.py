@@ -12,10 +12,10 @@ from evenhand.theory import bandit, likelihood
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TheoryRow:
     """One claim. `measured` is a residual; `expected` says whether it must vanish ("0") or must not ("> 0").
 
-    >>> Row("two roads meet", "0", 3e-9, 1e-6).holds, Row("two roads part", "> 0", 3e-9, 1e-3).holds
+    >>> TheoryRow("two roads meet", "0", 3e-9, 1e-6).holds, TheoryRow("two roads part", "> 0", 3e-9, 1e-3).holds
     (True, False)
     """
 
@@ -39,11 +39,11 @@ class Claim:
     tolerance: float
     measure: Callable[[], float]
 
-    def check(self) -> Row:
-        return Row(self.text, self.expected, self.measure(), self.tolerance)
+    def check(self) -> TheoryRow:
+        return TheoryRow(self.text, self.expected, self.measure(), self.tolerance)
 
 
-def table() -> list[Row]:
+def table() -> list[TheoryRow]:
     """Every claim, measured now; some ten seconds on one core."""
     return [claim.check() for claim in claims()]
 

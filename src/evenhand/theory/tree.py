@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class ProbabilityTree:
     """`actions` tokens, `horizon` of them per answer. Leaves are numbered in base `actions`, the first token leading.
 
-    >>> Tree(actions=3, horizon=2).leaves, Tree(actions=3, horizon=2).nodes
+    >>> ProbabilityTree(actions=3, horizon=2).leaves, ProbabilityTree(actions=3, horizon=2).nodes
     (9, 4)
     """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.protocols import CARRIED, Objective, Source, StepObjective
-from evenhand.train.nonfinite import Diagnosis, NotFinite, diagnose, first_not_finite
+from evenhand.train.nonfinite import NonfiniteDiagnosis, NotFinite, diagnose, first_not_finite
 from evenhand.train.optim import AdamW, clip_gradients
 from evenhand.types import Batch, Need, Terms, Weighted
 
@@ -53,7 +53,7 @@ class Loop:
         self.optimizer.step(factor)
         return {"step": index + 1, **shown, "lr": self.optimizer.learning_rate * factor, **step.metrics}
 
-    def _diagnosis(self, batches: Sequence[Batch]) -> Diagnosis:
+    def _diagnosis(self, batches: Sequence[Batch]) -> NonfiniteDiagnosis:
         if Need.STATISTICS in self.objective.needs:
             batches = with_statistics(self.model, cast(StepObjective, self.objective), batches, self.temperature, self.memory)
         return diagnose(self.model, self.objective, batches, self.temperature)

@@ -21,7 +21,7 @@ WEIGHTS, LOSS, GRADIENT = "the weights", "the loss of a row", "the gradient"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class SuspectRow:
     """A completion of the step, by its micro-batch (from 0), its row there, and its prompt's token ids."""
 
     microbatch: int
@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
+class NonfiniteDiagnosis:
     """The first thing that is not finite on the way from weights and data to the gradient, and the sizes met on that way.
 
     `first` is WEIGHTS, "batch FIELD", "model FIELD", LOSS or GRADIENT; `rows` those in which it was seen (none for weights and
@@ -38,7 +38,7 @@ class Diagnosis:
     """
 
     first: str
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SuspectRow, ...] = ()
     microbatches: int = 0
     largest: Mapping[str, float] = field(default_factory=dict)
     reward: tuple[float, float] | None = None
@@ -47,7 +47,7 @@ class Diagnosis:
 class NotFinite(Exception):
     """Raised by the loop; whoever knows the method, the seed and the texts makes it a message for a person."""
 
-    def __init__(self, quantity: str, value: float, step: int, diagnosis: Diagnosis) -> None:
+    def __init__(self, quantity: str, value: float, step: int, diagnosis: NonfiniteDiagnosis) -> None:
         super().__init__(f"the {quantity} of step {step} is {value}: first in {diagnosis.first}")
         self.quantity, self.value, self.step, self.diagnosis = quantity, value, step, diagnosis
 
@@ -68,11 +68,11 @@ def first_not_finite(metrics: Mapping[str, float]) -> tuple[str, float] | None:
 
 
 @torch.no_grad()
-def diagnose(model: nn.Module, objective: Objective, batches: Sequence[Batch], temperature: float) -> Diagnosis:
+def diagnose(model: nn.Module, objective: Objective, batches: Sequence[Batch], temperature: float) -> NonfiniteDiagnosis:
     """Looks again at a step that failed, from its beginning. `batches` hold their whole-step statistics, if there are any."""
     run = [(n, b) for n, b in enumerate(batches) if not b.denominator_only]
     largest = _largest("weight", list(model.parameters())) | _largest("advantage", [b.advantage for _, b in run])
-    diagnosis = partial(Diagnosis, microbatches=len(batches), reward=_range([b.score for _, b in run]))
+    diagnosis = partial(NonfiniteDiagnosis, microbatches=len(batches), reward=_range([b.score for _, b in run]))
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         return diagnosis(first=WEIGHTS, largest=largest)
     for name in INPUTS:
@@ -88,7 +88,7 @@ def diagnose(model: nn.Module, objective: Objective, batches: Sequence[Batch], t
     return diagnosis(first=GRADIENT, largest=largest)
 
 
-def _rows(microbatch: int, batch: Batch, name: str, values: Tensor | None) -> list[Row]:
+def _rows(microbatch: int, batch: Batch, name: str, values: Tensor | None) -> list[SuspectRow]:
     """Completions at which `values` are not finite; padding does not count, nor does the NaN of an answer without a score."""
     if values is None:
         return []
@@ -98,7 +98,7 @@ def _rows(microbatch: int, batch: Batch, name: str, values: Tensor | None) -> li
     return [_row(microbatch, batch, n, len(values)) for n in _marked(bad)]
 
 
-def _loss_rows(microbatch: int, batch: Batch, out: ModelOut, objective: Objective) -> list[Row]:
+def _loss_rows(microbatch: int, batch: Batch, out: ModelOut, objective: Objective) -> list[SuspectRow]:
     terms = objective(out, batch).terms
     bad = [(n, len(share)) for t in terms for share in [t.value * t.weight] if share.ndim for n in _marked(~share.isfinite())]
     return [_row(microbatch, batch, n, size) for n, size in dict.fromkeys(bad)]
@@ -108,12 +108,12 @@ def _marked(bad: Tensor) -> list[int]:
     return bad.reshape(len(bad), -1).any(-1).nonzero().flatten().tolist()
 
 
-def _row(microbatch: int, batch: Batch, n: int, size: int) -> Row:
+def _row(microbatch: int, batch: Batch, n: int, size: int) -> SuspectRow:
     """Row `n` of `size`: of the pairs where there is one row per pair, shown by its chosen side, else of the completions."""
     if batch.pairs is not None and size == len(batch.pairs):
         n = int(batch.pairs[n, 0])
     span = batch.layout.prompts[batch.layout.owner[n]]
-    return Row(microbatch=microbatch, row=n, prompt=tuple(batch.ids[span.start : span.stop].tolist()))
+    return SuspectRow(microbatch=microbatch, row=n, prompt=tuple(batch.ids[span.start : span.stop].tolist()))
 
 
 def _largest(name: str, values: Sequence[Tensor | None]) -> dict[str, float]:

@@ -52,7 +52,7 @@ class History(dict[str, Track]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class MonitorRule:
     """Fires when `value(history)` is above `limit` (below it, if `falls`); a value that is None cannot be told yet.
 
     `measures` says in words what the value is; `seen` is the sentence of a run where it fired, with `{value}` and `{limit}`;
@@ -156,7 +156,7 @@ def _mean(name: str, n: int) -> Callable[[History], float | None]:
 
 
 _ALL = (
-    Rule(
+    MonitorRule(
         name="kl", value=_mean("kl", 3), limit=50.0,
         measures="KL to the start, nats per answer, mean of 3 steps",
         seen="the policy is {value} nats per answer from its start (limit {limit})",
@@ -164,7 +164,7 @@ _ALL = (
         normal="answers of hundreds of tokens, and checkers that cannot be fooled, reach it without harm",
         fix="raise `kl`, lower the learning rate, or train fewer steps; look at the judge's score against KL",
     ),
-    Rule(
+    MonitorRule(
         name="kl_per_token", value=_kl_per_token, limit=0.5,
         measures="KL to the start, nats per token of the answer, mean of 3 steps",
         seen="the policy is {value} nats per token from its start (limit {limit})",
@@ -172,7 +172,7 @@ _ALL = (
         normal="0.1 to 0.3 is usual at the end of a healthy run",
         fix="raise `kl`, or lower the learning rate (try a quarter)",
     ),
-    Rule(
+    MonitorRule(
         name="entropy_below", value=_entropy_left, limit=0.15, falls=True,
         measures="entropy of the sampled tokens, mean of 3 steps, as a share of its first value",
         seen="the entropy is {value} of its first value (limit {limit})",
@@ -180,7 +180,7 @@ _ALL = (
         normal="a slow fall to a quarter, in tasks with one right answer",
         fix="lower the learning rate, raise `kl` or `entropy`, or sample at a higher temperature",
     ),
-    Rule(
+    MonitorRule(
         name="truncated", value=_mean("truncated", 3), limit=0.5,
         measures="share of sampled answers cut at the token limit, mean of 3 steps",
         seen="{value} of the answers are cut at the token limit (limit {limit})",
@@ -188,7 +188,7 @@ _ALL = (
         normal="never",
         fix="raise `lengths.completion`, set `mask_truncated`, or penalise answers that do not end (reward `unfinished`)",
     ),
-    Rule(
+    MonitorRule(
         name="flat", value=_mean("flat", 10), limit=0.95,
         measures="share of groups whose rewards are all equal, mean of 10 steps",
         seen="in {value} of the groups all answers have the same reward, for 10 steps (limit {limit})",
@@ -196,7 +196,7 @@ _ALL = (
         normal="at the end of an easy task",
         fix="harder prompts, a finer reward, more completions per prompt; at the very start, look at the reward with `doctor`",
     ),
-    Rule(
+    MonitorRule(
         name="unscored", value=_mean("watched/unscored", 3), limit=0.5,
         measures="share of answers that the reward could not score, mean of 3 steps",
         seen="the reward could not score {value} of the answers (limit {limit})",
@@ -204,7 +204,7 @@ _ALL = (
         normal="never",
         fix="look at samples.jsonl for what the reward refuses",
     ),
-    Rule(
+    MonitorRule(
         name="duplicates", value=_mean("watched/duplicates", 3), limit=0.75,
         measures="share of sampled answers that repeat an earlier one of their group, mean of 3 steps",
         seen="{value} of the answers repeat another one to the same prompt (limit {limit})",
@@ -212,7 +212,7 @@ _ALL = (
         normal="where right answers are a few tokens long",
         fix="a higher sampling temperature, an entropy bonus, a lower learning rate",
     ),
-    Rule(
+    MonitorRule(
         name="distinct_below", value=_distinct_left, limit=0.5, falls=True,
         measures="distinct word pairs in the sampled answers of `sample_every`, as a share of the start's",
         seen="the sampled answers have {value} of the start's distinct word pairs (limit {limit})",
@@ -220,7 +220,7 @@ _ALL = (
         normal="never, unless the task asks for one form of answer",
         fix="read samples.jsonl; lower the learning rate, or stop earlier (`keep: best`)",
     ),
-    Rule(
+    MonitorRule(
         name="length_change", value=_length_change, limit=2.0,
         measures="mean answer length (5 steps) over that of the first 3 steps, or its inverse, whichever is larger",
         seen="answers have changed their length by a factor of {value} (limit {limit})",
@@ -228,7 +228,7 @@ _ALL = (
         normal="longer reasoning under an exact checker",
         fix="a `length_penalty`, or a reward model without a leaning to length (see its card)",
     ),
-    Rule(
+    MonitorRule(
         name="chosen_fall", value=_chosen_fall, limit=0.5,
         measures="fall of the chosen answers' log-prob from the first 10 steps to the last 10, as a share of where it began",
         seen="the log-prob of the chosen answers has fallen by {value} of where it began (limit {limit})",
@@ -236,7 +236,7 @@ _ALL = (
         normal="a smaller fall is: DPO and its kin lower both sides as long as the rejected one falls faster",
         fix="a larger `beta`, a lower learning rate, fewer epochs, or a likelihood term (`rpo`, `orpo`)",
     ),
-    Rule(
+    MonitorRule(
         name="clipped", value=_mean("watched/clipped", 5), limit=0.3,
         measures="share of tokens whose ratio is outside the clipping range, mean of 5 steps",
         seen="the clip cuts off {value} of the tokens (limit {limit})",
@@ -244,7 +244,7 @@ _ALL = (
         normal="up to about 0.2 in the last of many updates on one rollout",
         fix="fewer `updates` or epochs per rollout, or a lower learning rate",
     ),
-    Rule(
+    MonitorRule(
         name="ratio_off", value=_off_ratio, limit=0.1,
         measures="distance from 1 of the mean probability ratio to the sampled policy, mean of 5 steps",
         seen="the mean probability ratio is {value} away from 1 (limit {limit})",
@@ -252,7 +252,7 @@ _ALL = (
         normal="with top_p, top_k or min_p cutting tokens off, and after many updates on one rollout",
         fix="sample without top_p, top_k, min_p, set `importance: 2`, or use fewer `updates`; check the precision of the sampler",
     ),
-    Rule(
+    MonitorRule(
         name="grad_spike", value=_spike, limit=20.0,
         measures="the gradient norm over the median of up to 49 steps before it (at least 10)",
         seen="the gradient norm is {value} times its usual size (limit {limit})",
@@ -260,7 +260,7 @@ _ALL = (
         normal="once, if the norms after it are as before",
         fix="look at what was trained in this step; lower the learning rate or `clip` if it happens again",
     ),
-    Rule(
+    MonitorRule(
         name="stuck", value=_loss_moved, limit=1e-6, falls=True,
         measures="the largest change of the loss from its very first value over the last 20 steps, relative",
         seen="the loss has stayed at its start value for 20 steps (it moved by {value})",
@@ -268,7 +268,7 @@ _ALL = (
         normal="never; a slow warm-up moves it by more",
         fix="check that chosen and rejected differ after truncation, that the learning rate is not 0, and `doctor`",
     ),
-    Rule(
+    MonitorRule(
         name="no_gradient", value=_gradient, limit=1e-12, falls=True,
         measures="the largest gradient norm of the last 10 steps",
         seen="the gradient has been zero for 10 steps",
@@ -277,7 +277,7 @@ _ALL = (
         fix="check masks and labels with `doctor`: rows without a counted token, pairs that tie, advantages that are all zero",
     ),
 )  # fmt: skip
-RULES: dict[str, Rule] = {rule.name: rule for rule in _ALL}
+RULES: dict[str, MonitorRule] = {rule.name: rule for rule in _ALL}
 """By name; the name is also the key under `train: {stop_when: ...}`."""
 
 
