@@ -45,21 +45,26 @@ BAD = [
     ("arms.dpo.reward", "rm", "a reward has no effect", "remove it"),
     ("arms.rloo.reward", None, "needs a reward", "add `reward:`"),
     ("arms.rloo.reward", "rn", "unknown reward 'rn'", ""),
-    ("arms.sft.beta", 1.0, "arms.sft.beta: unknown key 'beta'", "no parameters"),
+    ("arms.sft.beta", 1.0, "arms.sft.beta: unknown key 'beta'", "the method has no `beta`"),
     ("arms.dpo.train", {"epochs": 1}, "name either `steps` or `epochs`", ""),
     ("sft.train", {}, "sft.train: name either `steps` or `epochs`", "{steps: 200}"),
     ("model.pretrain.train", {}, "model.pretrain.train: name either `steps` or `epochs`", "{steps: 200}"),
-    ("arms", {}, "at least one arm", "dpo"),
     ("baseline", "stf", "no arm is called 'stf'", "did you mean 'sft'"),
     ("seeds", [0, 0], "seeds must be different", ""),
     ("model", {}, "name either `path` or `pretrain`", ""),
     ("data", {}, "no data is named", "preferences"),
-    ("sft", None, "there is no `sft:` section", "start: base"),
     ("judge", {"reward": "vadr"}, "unknown reward 'vadr'", "did you mean 'vader'"),
     ("rewards.stopped", {"kind": "unfinished", "reward": "rm", "rule": "drop"}, "unknown rule 'drop'", ""),
     ("evaluation", {"promts": 3}, "unknown key 'promts'", "did you mean 'prompts'"),
     ("lengths", {"prompt": "long"}, "lengths.prompt", "integer"),
 ]
+
+
+def test_an_experiment_trains_something_from_something_that_is_there():
+    with pytest.raises(UserError, match="at least one arm"):
+        read_experiment(changed("arms", {}) | {"reward_models": {}})
+    with pytest.raises(UserError, match="there is no `sft:` section"):
+        read_experiment(changed("sft", None) | {"start": "sft"})
 
 
 @pytest.mark.parametrize(("path", "value", "what", "fix"), BAD, ids=[b[0] + "=" + str(b[1])[:20] for b in BAD])
