@@ -196,7 +196,7 @@ def show(plan: Plan, store: Store, out: Path) -> None:
 
 def _show_model(artifact: Path, place: Path) -> None:
     """Only the model: how its stage was trained is not this arm's history. A model from elsewhere is pointed at, not copied."""
-    from evenhand.stages.common import model_path
+    from evenhand.store.pointer import model_path
 
     place.mkdir(parents=True)
     model = model_path(artifact)

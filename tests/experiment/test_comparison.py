@@ -18,7 +18,7 @@ from evenhand.results.record import ArmResult, Power
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.run_experiment import _show_model, shown, untrained
 from evenhand.spec.read import read_experiment
-from evenhand.stages.common import POINTER
+from evenhand.store.pointer import POINTER
 from evenhand.store.store import Store
 from evenhand.types import Completion, Group, Prompt
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import UserError
+from evenhand.store import pointer
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
     from evenhand.models.policy import Policy
     from evenhand.types import Prompt
-
-POINTER = "model.json"
 
 
 def model_path(name: str) -> Path | str:
@@ -26,8 +25,8 @@ def model_path(name: str) -> Path | str:
     folder = Path(name).expanduser()
     if (folder / "model").is_dir():
         return folder / "model"
-    if (folder / POINTER).is_file():
-        return Path(json.loads((folder / POINTER).read_text(encoding="utf-8"))["path"])
+    if (folder / pointer.POINTER).is_file():
+        return pointer.model_path(folder)
     seeds = sorted(p.name for p in folder.glob("seed-*"))
     if seeds:
         raise UserError("holds several seeds, not one model", where=name, fix=f"choose one: {folder / seeds[0]}")

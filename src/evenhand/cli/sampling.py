@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evenhand.cli.models import POINTER, as_prompt, model_path, open_policy, read_prompts
+from evenhand.cli.models import as_prompt, model_path, open_policy, read_prompts
 from evenhand.errors import UserError
+from evenhand.store.pointer import POINTER
 
 if TYPE_CHECKING:
     from evenhand.types import Group
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def is_model(path: Path) -> bool:
     """True for a model's or an arm's folder. A hub name is none: what is not here cannot be told from a misspelt file."""
-    return any((path / name).exists() for name in ("config.json", "model/config.json", POINTER)) or any(path.glob("seed-*/model"))
+    names = ("config.json", "model/config.json", POINTER)
+    return any((path / name).exists() for name in names) or any(path.glob("seed-*/model"))
 
 
 def nothing_asked(path: Path) -> UserError:

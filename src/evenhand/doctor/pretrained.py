@@ -89,8 +89,9 @@ class Existing:
         """What the run itself would open: its own stage, in a folder that is thrown away."""
         from evenhand.models.load import resolve_device
         from evenhand.stages import pretrained_reward_model as stage
-        from evenhand.stages.common import POINTER, open_model_reward, write_json
+        from evenhand.stages.common import open_model_reward, write_json
         from evenhand.stages.context import StageContext
+        from evenhand.store.pointer import POINTER
 
         specs = (n.spec for n in self._patient.run.plan.nodes if isinstance(n.spec, stage.PretrainedRewardModelSpec))
         spec = next(s for s in specs if s.model.path == self.settings.path)

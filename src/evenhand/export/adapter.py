@@ -16,6 +16,7 @@ from evenhand.export.folder import generation_config, new_folder, sampling
 from evenhand.export.model import Exported, describe, stored_dtype
 from evenhand.export.subject import Subject
 from evenhand.models.adapter_files import CONFIG, FOLDER, WEIGHTS
+from evenhand.store.pointer import routed
 
 
 def export_adapter(
@@ -41,7 +42,8 @@ def export_adapter(
     if subject.is_reward_model:
         raise UserError("an adapter of a reward model is not exported", where=str(source), fix="leave --adapter out")
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    base = str(config.get("base_model_name_or_path") or "")
+    named = str(config.get("base_model_name_or_path") or "")
+    base = str(routed(source, named) or named)
     renderer = Renderer(load_tokenizer(subject.model))
     own = stored_dtype(subject.model)
     with new_folder(out) as folder:

@@ -18,6 +18,7 @@ from evenhand.models.adapter_layers import NAME, adapted
 from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.guarded import guarded
 from evenhand.models.library_logging import quietly
+from evenhand.store.pointer import routed
 
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
@@ -30,13 +31,16 @@ _PREFIX = "base_model.model."
 _HUB_CACHE = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$")
 
 
-def write(model: Trunk, folder: Path, *, start: Path) -> None:
-    """The adapter of `model`, for `peft.PeftModel.from_pretrained(start, folder)`; `start` is the folder it was trained from."""
+def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -> None:
+    """The adapter of `model`, for `peft.PeftModel.from_pretrained(start, folder)`; `start` is the folder it was trained from.
+
+    `name` is what the config calls it, where that is not its `base_name`.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     whole = _whole(model)
-    name, revision = base_name(start)
+    name, revision = (name, None) if name is not None else base_name(start)
     tied = _tied(model.hf) and model.hf.get_input_embeddings() in whole.values()
     config: Any = model.hf.peft_config[NAME]
     given = config.to_dict() | {
@@ -114,6 +118,8 @@ def base_of(folder: str | Path, base: str | None = None) -> str:
     found = base or named_base(folder)
     if not found:
         raise no_base(folder, "none is named")
+    if base is None and (led := routed(Path(folder).expanduser(), found)) is not None:
+        return str(led)
     local = Path(found).expanduser()
     if not local.is_dir() and (found.startswith((".", "/", "~")) or found.count("/") > 1):
         raise no_base(folder, f"there is no folder {found}")

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import evenhand
@@ -47,13 +47,26 @@ def machine() -> dict[str, str]:
     return {"processor": next(named, "") or platform.processor() or platform.machine()}
 
 
+def without_folders(value: Any) -> Any:
+    """A spec without the folders of this machine: of a text that is an absolute path the last part is kept.
+
+    >>> without_folders({"path": "/home/me/data/pairs.jsonl", "name": "org/model", "files": ["~/a.txt"]})
+    {'path': 'pairs.jsonl', 'name': 'org/model', 'files': ['a.txt']}
+    """
+    if isinstance(value, str):
+        return PurePath(value).name if value.startswith(("/", "~/")) and "\n" not in value else value
+    if isinstance(value, Mapping):
+        return {name: without_folders(item) for name, item in value.items()}
+    return [without_folders(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def as_job(node: Node, keys: Mapping[str, str]) -> Job:
     """The node with its inputs as keys."""
     inputs = {role: keys[name] for role, name in node.inputs.items()}
     meta = {
         "name": node.name,
         "kind": node.kind,
-        "spec": to_json(node.spec),
+        "spec": without_folders(to_json(node.spec)),
         "seed": node.seed,
         "inputs": {role: {"name": name, "key": keys[name]} for role, name in node.inputs.items()},
         "key": node.key,

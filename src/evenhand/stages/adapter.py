@@ -11,6 +11,7 @@ from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import lost
 from evenhand.models.adapters import attach
 from evenhand.models.backbone import Trunk
+from evenhand.store import pointer
 
 LOST = 0.2
 """Share of an adapter's change that may be lost in merging without a word."""
@@ -26,8 +27,13 @@ def with_adapter(model: _Model, adapter: Adapter | None, seed: int) -> _Model:
 
 
 def write_adapter(model: Trunk, start: Path, out: Path) -> None:
-    """The adapter that `model` has learned on the model folder `start`, and a word where merging it lost much."""
-    adapter_files.write(model, out / adapter_files.FOLDER, start=start)
+    """The adapter that `model` has learned on the artifact `start`, and a word where merging it lost much.
+
+    A base from the hub is named as there, any other by the way from artifact to artifact.
+    """
+    folder = pointer.model_path(start)
+    on_hub = adapter_files.base_name(folder)[1] is not None
+    adapter_files.write(model, out / adapter_files.FOLDER, start=folder, name=None if on_hub else pointer.route(start))
     if (share := lost(model.hf)) > LOST:
         narrow = str(model.dtype).removeprefix("torch.")
         _log.warning("merged into %s weights, %.0f%% of the adapter's change is lost; adapter/ has it whole", narrow, 100 * share)

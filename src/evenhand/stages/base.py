@@ -9,8 +9,8 @@ from typing import ClassVar
 from evenhand.errors import UserError
 from evenhand.hub import hub_error
 from evenhand.models import adapter_files
-from evenhand.stages.common import POINTER, write_json
 from evenhand.stages.context import StageContext
+from evenhand.store import pointer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +42,12 @@ class BaseSpec:
 
 
 def run(spec: BaseSpec, context: StageContext) -> None:
-    settle(spec.model.folder("model.path"), context.out, base=spec.model.base)
+    settle(spec.model.folder("model.path"), context.out, spec.model)
 
 
-def settle(folder: Path, out: Path, *, base: str | None = None) -> None:
+def settle(folder: Path, out: Path, model: ModelSource) -> None:
     """Let the artifact `out` stand for the model in `folder`: by a pointer, or for an adapter as a model of its own."""
+    base = model.base
     if adapter_files.is_adapter(folder):
         from evenhand.models.load import merge_adapter
 
@@ -54,7 +55,13 @@ def settle(folder: Path, out: Path, *, base: str | None = None) -> None:
         return
     if base is not None:
         raise UserError(f"'{folder}' is a model, not an adapter", where="model.base", fix="remove `base`, or point to an adapter")
-    write_json(out / POINTER, {"path": str(folder.resolve())})
+    found = pointer.point(out, folder)
+    if model.fingerprint not in (None, found):
+        raise UserError(
+            "the model is not what it was when it was last read", where=str(folder),
+            why="a file's bytes have changed, and its time of change has not",
+            fix="restore it; if the change is meant, `touch` its files and run again",
+        )  # fmt: skip
 
 
 def download(name: str, revision: str | None, *, where: str) -> Path:

@@ -18,12 +18,11 @@ from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.stages.context import unreported
 from evenhand.stages.setup import Compute, Setup
+from evenhand.store.pointer import model_path
 from evenhand.train.config import Lengths
 from evenhand.train.cost_accounting import Ledger
 from evenhand.types import Group, TokenGroup
 
-POINTER = "model.json"
-"""An artifact may point at a model elsewhere instead of holding it: {"path": ...}."""
 REWARD = "reward.json"
 """How the model beside it serves as a reward: see `Method.implied_reward`."""
 _UNLIMITED = {"max_prompt": None, "max_completion": None}
@@ -35,12 +34,6 @@ def begin(compute: Compute) -> str:
     """Fix the number of threads, which is part of the result's bytes; returns the device."""
     torch.set_num_threads(compute.threads)
     return resolve_device(compute.device)
-
-
-def model_path(artifact: Path) -> Path:
-    """The folder in transformers' format that a finished artifact stands for."""
-    pointer = artifact / POINTER
-    return Path(json.loads(pointer.read_text())["path"]) if pointer.exists() else artifact / "model"
 
 
 def open_policy(artifact: Path, compute: Compute, device: str, ledger: Ledger | None = None) -> Policy:

@@ -15,11 +15,12 @@ from evenhand.models.load import new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
 from evenhand.stages import monitoring, offline, online, resume, snapshots, validate
 from evenhand.stages.adapter import with_adapter, write_adapter
-from evenhand.stages.common import REWARD, begin, build_reward, in_precision, model_path, open_policy, open_renderer, write_json
+from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.resume import Saved, Training
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.store import digests
+from evenhand.store.pointer import model_path
 from evenhand.train import checkpoint, loop
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
@@ -125,7 +126,7 @@ def finish(run: TrainingRun, out: Path) -> None:
     with run.ledger.phase("save"):
         save(run.model, run.renderer.tokenizer, out / "model", stop_ids=run.renderer.stop_ids)
         if run.model.adapter is not None:
-            write_adapter(run.model, model_path(run.inputs["start"]), out)
+            write_adapter(run.model, run.inputs["start"], out)
         if isinstance(run.model, RewardModel):
             normalise(run, run.model, out / "model")
         if run.method.implied_reward is not None:

@@ -17,12 +17,13 @@ from evenhand.engines.registry import open_engine
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
-from evenhand.stages.common import begin, build_reward, model_path, open_policy, open_renderer, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
 from evenhand.stages.snapshots import kept
 from evenhand.stages.splits import read_split
 from evenhand.stats.bestofn import kl_bound
+from evenhand.store.pointer import model_path
 from evenhand.train.config import SamplingConfig
 from evenhand.train.examples import Example
 from evenhand.train.logprobs import read, total

@@ -40,7 +40,7 @@ class PretrainedRewardModelSpec:
 def run(spec: PretrainedRewardModelSpec, context: StageContext) -> None:
     device, out, inputs = begin(spec.setup.compute), context.out, context.inputs
     folder = spec.model.folder("reward_models")
-    base.settle(folder, out, base=spec.model.base)
+    base.settle(folder, out, spec.model)
     renderer = open_renderer(out, spec.own_template)
     policy = open_renderer(inputs["start"], spec.setup.template)
     foreign = renderer.fingerprint != policy.fingerprint

@@ -12,10 +12,11 @@ from evenhand.judges.chat import Chat
 from evenhand.judges.config import LLM, LocalLLM, endpoint
 from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.seeding import keyed
-from evenhand.stages.common import begin, model_path
+from evenhand.stages.common import begin
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
+from evenhand.store.pointer import model_path
 from evenhand.synthesis import Principle
 from evenhand.synthesis.config import Revise
 

@@ -135,11 +135,20 @@ def file_fingerprint(path: Path) -> str:
 def folder_fingerprint(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
     """A name of the relative paths and bytes of the files below `folder` whose file name matches one of `patterns`."""
     folder, patterns = Path(folder), tuple(patterns)
+    return digest([[f, file_fingerprint(folder / f)] for f in matching(folder, patterns)])
+
+
+def matching(folder: Path, patterns: Iterable[str]) -> list[str]:
+    """The files below `folder` whose file name matches one of `patterns`, as sorted relative paths.
+
+    Raises: FileNotFoundError where there is none.
+    """
+    patterns = tuple(patterns)
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     chosen = [f for f in files if any(fnmatch.fnmatchcase(f.rsplit("/", 1)[-1], p) for p in patterns)]
     if not chosen:
         raise FileNotFoundError(f"{folder} has no file matching {', '.join(patterns)}")
-    return digest([[f, file_fingerprint(folder / f)] for f in chosen])
+    return chosen
 
 
 def model_fingerprint(folder: Path) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.store import digests
+from evenhand.store import digests, pointer
 from evenhand.store.locks import held, locked
 
 META = "meta.json"
@@ -83,7 +83,7 @@ class Store:
         """
         if key in self._sound or self.unsealed(key):
             return ""
-        found = digests.damage(self.path(key), up_to=up_to)
+        found = digests.damage(self.path(key), up_to=up_to) or pointer.damage(self.path(key), up_to=up_to)
         if not found and up_to is None:
             self._sound.add(key)
         return found
