@@ -23,9 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evenhand.errors import UserError
@@ -72,9 +71,9 @@ _CHANCES = {"whole run": 0.06, "damage": 0.6}
 class Figures:
     """What was done, and what came of it. `differing` names the files with other bytes."""
 
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     """By what was killed: a worker, by the stage it was at, or the whole run."""
-    damaged: Counter[str] = field(default_factory=Counter)
+    damaged: dict[str, int] = field(default_factory=dict)
     runs: int = 0
     """Runs that became whole."""
     starts: int = 0
@@ -136,7 +135,7 @@ class Killer:
             watched[key] = Watched(seen.folder, 10**9)
             if self.dice.random() < _CHANCES["whole run"]:
                 os.killpg(run.pid, signal.SIGKILL)
-                self.figures.kills["whole run"] += 1
+                count(self.figures.kills, "whole run")
                 return
             self.kill_worker(lock, seen.folder)
 
@@ -145,7 +144,7 @@ class Killer:
             number = int(lock.read_text().split()[0])
             kind = json.loads((folder / "meta.json").read_text())["kind"]
             os.kill(number, signal.SIGKILL)
-            self.figures.kills[kind] += 1
+            count(self.figures.kills, kind)
 
     def store_paths(self, pattern: str) -> list[Path]:
         store = self.out / "store"
@@ -162,7 +161,7 @@ class Killer:
             return False
         path = self.dice.choice(chosen)
         spoil(path, self.dice)
-        self.figures.damaged["checkpoint or log" if path in begun else "finished artifact"] += 1
+        count(self.figures.damaged, "work that was begun" if path in begun else "finished artifact")
         return True
 
 
@@ -180,6 +179,10 @@ class Watched:
         self.changes += now != self.last
         self.last = now
         return self.changes > self.after
+
+
+def count(tally: dict[str, int], what: str) -> None:
+    tally[what] = tally.get(what, 0) + 1
 
 
 def state_of(folder: Path) -> list[tuple[str, int]]:
@@ -273,7 +276,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as name:
         found = matrix(given.kills, seed=given.seed, at_a_time=given.at_a_time, folder=given.folder or Path(name))
     if given.out is not None:
-        write_json(given.out, asdict(found))
+        write_json(given.out, found)
     raise SystemExit(bool(found.differing))
 
 
