@@ -167,7 +167,7 @@ def record(prepared: Run) -> dict[str, Any]:
     """What `experiment.json` says: enough to run the same again and to see what every artifact was made from."""
     loaded = prepared.loaded
     return {
-        "source": loaded.source,
+        "source": Path(loaded.source).name,
         "given": loaded.given,
         "effective": loaded.effective,
         "hashes": {"given": digest(loaded.given), "effective": digest(loaded.effective)},
@@ -224,8 +224,12 @@ def untrained(plan: Plan) -> dict[str, str]:
 
 def _recorded(path: Path) -> Mapping[str, Any]:
     """The effective configuration of a run directory's experiment.json, or a plain JSON experiment."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return data.get("effective", data)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return data.get("effective", data)
+    except (ValueError, AttributeError):
+        fix = "give the experiment's own file; what is finished in the store is reused"
+        raise UserError("this is no record of a run (any more)", where=str(path), fix=fix) from None
 
 
 def _name(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from evenhand.errors import UserError
 from evenhand.results.assemble import assemble
 from evenhand.run_experiment import Run, execute, prepare
 from evenhand.runner.job import versions
@@ -170,3 +171,18 @@ def test_damage_after_the_run_costs_the_cell_and_what_depends_on_it(run, finishe
     before = json.loads((finished / "run" / "results.json").read_text())
     assert set(results.arms) == set(before["arms"])
     assert results.arms["again"].per_seed == tuple(before["arms"]["again"]["per_seed"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_spoilt_record_of_a_run_is_said(run, text):
+    (run.out / "experiment.json").write_text(text)
+    with pytest.raises(UserError, match="this is no record of a run"):
+        prepare(str(run.out), out=run.out)
+
+
+def test_spoilt_results_are_written_anew_and_said(run, finished, caplog):
+    before = (finished / "run" / "results.json").read_bytes()
+    (run.out / "results.json").write_text(before.decode()[:100])
+    execute(run, workers=0)
+    assert "results.json cannot be read and is written anew" in caplog.text
+    assert (run.out / "results.json").read_bytes() == before

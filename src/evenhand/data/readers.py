@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.decode import LONGEST, byte_lines, check_regular, decode_line, parse_json, read_text, text_lines
+from evenhand.data.parquet import parquet_rows
 from evenhand.data.rows import BadRow
 from evenhand.data.values import listed, shown, shown_name
 from evenhand.errors import UserError, did_you_mean
@@ -167,44 +168,6 @@ def _cell(value: str) -> Any:
     return value or None
 
 
-def _parquet(path: Path, encoding: str) -> Iterator[Placed]:
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow raises several unrelated types for a damaged file
-        raise UserError(f"not a Parquet file: {error}", where=path.name) from error
-    index = 0
-    for batch in _batches(table, path):
-        for row in _values(batch, path.name, index):
-            yield f"{path.name}[{index}]", row
-            index += 1
-
-
-def _batches(table: Any, path: Path) -> Iterator[Any]:
-    names = table.schema_arrow.names
-    if len(set(names)) < len(names):
-        raise UserError("two columns have one name", where=path.name, why=f"the columns are {listed(names)}", fix="rename one")
-    try:
-        yield from table.iter_batches(batch_size=1024)
-    except Exception as error:  # a page that cannot be read: again one of several unrelated types
-        raise UserError(f"the Parquet file is damaged: {error}", where=path.name, fix="fetch it again") from error
-
-
-def _values(batch: Any, name: str, index: int) -> Iterator[Mapping[str, Any] | BadRow]:
-    """The rows of a batch; one by one where a value cannot be turned into Python's (no UTF-8, a date beyond year 9999)."""
-    try:
-        yield from batch.to_pylist()
-        return
-    except (ValueError, OverflowError, ArithmeticError):
-        pass
-    for i in range(len(batch)):
-        try:
-            yield from batch.slice(i, 1).to_pylist()
-        except (ValueError, OverflowError, ArithmeticError) as error:
-            yield BadRow.of(UserError(f"a value cannot be read: {error}", where=f"{name}[{index + i}]"))
-
-
 def _dataset(path: Path, encoding: str) -> Iterator[Placed]:
     return dataset_rows(path, "")
 
@@ -278,7 +241,7 @@ READERS: Mapping[str, Callable[[Path, str], Iterator[Placed]]] = {
     "json": lambda path, encoding: _json(path, encoding, ""),
     "csv": _csv,
     "tsv": lambda path, encoding: _csv(path, encoding, "\t"),
-    "parquet": _parquet,
+    "parquet": parquet_rows,
     "dataset": _dataset,
     "text": lambda path, encoding: iter([(path.name, {"text": read_text(path, encoding)})]),
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from evenhand.plan.plan import Plan
 from evenhand.results.record import Looks
 from evenhand.stats.looks import Design, look
+
+_log = logging.getLogger(__name__)
 
 
 def looks(plan: Plan, out: Path, prompts: int) -> Looks:
@@ -30,5 +33,11 @@ def past(out: Path) -> list[Design]:
     path = out / "results.json"
     if not path.is_file():
         return []
-    told = json.loads(path.read_text()).get("looks") or {}
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")).get("looks") or {}
+    except (ValueError, AttributeError):
+        _log.warning(
+            "%s cannot be read and is written anew: how often this comparison was looked at before is not known", path.name
+        )
+        return []
     return [(int(seeds), int(prompts)) for seeds, prompts in told.get("designs", ())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from evenhand.configfile.schema import Loaded, to_json
@@ -23,7 +24,7 @@ def record(study: Study, board: RunState, loaded: Loaded[Any]) -> TuningRecord:
     return TuningRecord(
         name=e.name,
         description=e.description,
-        source=loaded.source,
+        source=Path(loaded.source).name,
         hashes={"given": digest(loaded.given), "effective": digest(loaded.effective)},
         versions={**versions(), **_optuna(tune.sampler)},
         measure=tune.measure,
