@@ -173,6 +173,17 @@ def test_damage_after_the_run_costs_the_cell_and_what_depends_on_it(run, finishe
     assert results.arms["again"].per_seed == tuple(before["arms"]["again"]["per_seed"])
 
 
+@pytest.mark.parametrize("gone", [(0,), (0, 1)])
+def test_an_arm_whose_training_is_gone_keeps_the_verdicts_on_its_answers(run, finished, gone):
+    """Damaged, thrown away, and the run that made it again was killed: its answers were sound when they were judged."""
+    before = json.loads((finished / "run" / "results.json").read_text())["arms"]["dpo"]
+    for seed in gone:
+        run.store.discard(run.plan[run.plan.arms["dpo"][seed]].key)
+    found = assemble(run.plan, run.store, run.out).arms["dpo"]
+    assert found.per_seed == tuple(before["per_seed"])
+    assert (found.ledger.tokens_trained is None) == (len(gone) == 2)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_spoilt_record_of_a_run_is_said(run, text):
     (run.out / "experiment.json").write_text(text)

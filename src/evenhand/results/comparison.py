@@ -123,9 +123,14 @@ def of_texts(seeds: Sequence[Sequence[Group]]) -> dict[str, Any]:
 
 
 def ledger(done: RunArtifacts, arm: str, seeds: Sequence[int]) -> Ledger:
-    """Mean counts over seeds; seconds stay in the arms' own ledgers, since they differ from run to run."""
-    rows = [done.load(done.plan.arms[arm][s], "ledger.json") for s in seeds] if done.plan.trained(arm) else []
-    return Ledger(**{name: float(np.mean([r[name] for r in rows])) if rows else 0.0 for name in COUNTS})
+    """Mean counts over seeds; seconds stay in the arms' own ledgers, since they differ from run to run.
+
+    A seed whose training is damaged or gone, though its answers were judged before, counts in the others' mean.
+    """
+    if not done.plan.trained(arm):
+        return Ledger(**dict.fromkeys(COUNTS, 0.0))
+    rows = [done.load(node, "ledger.json") for s in seeds if done.has(node := done.plan.arms[arm][s])]
+    return Ledger(**{name: float(np.mean([r[name] for r in rows])) for name in COUNTS}) if rows else Ledger()
 
 
 def differences(done: RunArtifacts, fits: Fits) -> list[PairDifference]:

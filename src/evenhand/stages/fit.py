@@ -21,7 +21,7 @@ from evenhand.stages.resume import Saved, Training
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.store import digests
 from evenhand.store.pointer import model_path
-from evenhand.train import checkpoint, loop, memory
+from evenhand.train import checkpoint, heap, loop
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import logged, of_samples
@@ -106,8 +106,8 @@ def train(training: Training, context: StageContext, saved: Saved) -> None:
             return
         if every and step % every == 0 and step < run.steps:
             resume.save(training, context.out, step)
-        if step % memory.EVERY == 0:
-            memory.give_back()
+        if step % heap.EVERY == 0:
+            heap.give_back()
 
 
 def next_step(

@@ -5,7 +5,7 @@ import platform
 
 import pytest
 
-from evenhand.train import memory
+from evenhand.train import heap
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
@@ -19,14 +19,14 @@ def test_free_memory_in_the_middle_of_the_heap_is_given_back():
     for block in blocks[:-1]:
         libc.free(block)
     before = resident()
-    memory.give_back()
+    heap.give_back()
     assert before - resident() > 100 << 20
     libc.free(blocks[-1])
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(memory, "_trim", lambda: None)
-    memory.give_back()
+    monkeypatch.setattr(heap, "_trim", lambda: None)
+    heap.give_back()
 
 
 def resident() -> int:
