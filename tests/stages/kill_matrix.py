@@ -103,11 +103,11 @@ class Killer:
     def until_whole(self) -> None:
         while True:
             code = self.once()
-            if code == 0 and (self.enough or not self.damage()):
-                return
             if code not in (0, 3, -signal.SIGKILL):
                 raise RuntimeError(f"the run ended with code {code}:\n{(self.folder / 'said').read_text()[-4000:]}")
-            if code != 0 and not self.enough:
+            if code == 0 and self.enough:
+                return
+            if code == 0 or self.dice.random() < _CHANCES["damage"]:
                 self.damage()
 
     def once(self) -> int:
@@ -150,19 +150,20 @@ class Killer:
         store = self.out / "store"
         return sorted(store.glob(pattern)) if store.is_dir() else []
 
-    def damage(self) -> bool:
-        """Spoils one file of the store, finished or begun; whether it did."""
-        if self.enough or self.dice.random() > _CHANCES["damage"]:
-            return False
+    def damage(self) -> None:
+        """Spoils files of the store, finished or begun, so that their stages are made again."""
+        for _ in range(0 if self.enough else self.dice.choice((1, 2, 4, 8))):
+            self.spoil_one()
+
+    def spoil_one(self) -> None:
         begun = [p for p in self.store_paths("*.partial/**/*") if p.is_file()]
         finished = [p for p in self.store_paths("*/**/*") if p.is_file() and re.fullmatch("[0-9a-f]{32}", _top(p, self.out))]
         chosen = begun if begun and self.dice.random() < 0.6 else finished
         if not chosen:
-            return False
+            return
         path = self.dice.choice(chosen)
         spoil(path, self.dice)
         count(self.figures.damaged, "work that was begun" if path in begun else "finished artifact")
-        return True
 
 
 @dataclass
@@ -225,11 +226,13 @@ def written(out: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(out)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def matrix(kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, whole: dict[str, str] | None = None) -> Figures:
-    """At least `kills` kills over as many runs as they need; a run is left alone once it has had `at_a_time` of them."""
+def matrix(kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, out: Path | None = None) -> Figures:
+    """At least `kills` kills over as many runs as they need; a run is left alone once it has had `at_a_time` of them.
+
+    The figures are written to `out` whenever a run has become whole.
+    """
     figures, began, dice = Figures(), time.monotonic(), random.Random(seed)
-    if whole is None:
-        whole = reference(folder / "whole")
+    whole = reference(folder / "whole")
     while figures.killed < kills:
         place = folder / f"run-{figures.runs}"
         place.mkdir(parents=True)
@@ -242,6 +245,8 @@ def matrix(kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, whol
         figures.differing += [f"{place.name}: {n}" for n in sorted({*whole, *found}) if whole.get(n) != found.get(n)]
         figures.seconds = time.monotonic() - began
         print(said(figures), flush=True)
+        if out is not None:
+            write_json(out, figures)
         if not figures.differing:
             shutil.rmtree(place)
     return figures
@@ -274,9 +279,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="Write the figures here as JSON.")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as name:
-        found = matrix(given.kills, seed=given.seed, at_a_time=given.at_a_time, folder=given.folder or Path(name))
-    if given.out is not None:
-        write_json(given.out, found)
+        found = matrix(given.kills, seed=given.seed, at_a_time=given.at_a_time, folder=given.folder or Path(name), out=given.out)
     raise SystemExit(bool(found.differing))
 
 
