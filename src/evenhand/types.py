@@ -207,7 +207,7 @@ class Head(StrEnum):
     VALUE = "value"
     SCORE = "score"
     KL = "kl"
-    """Exact KL of every token's distribution to the frozen reference's; costs a pass of the reference."""
+    """Exact KL of every token's distribution to the frozen reference's, or a divergence to a teacher's; costs a pass of it."""
     REFERENCE_KL = "reference_kl"
     """The other direction: KL(reference, policy) at every token; costs a pass of the reference."""
     REFERENCE_ENTROPY = "reference_entropy"

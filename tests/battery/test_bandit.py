@@ -354,7 +354,7 @@ def alone(name):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        *(alone(n) for n, m in DEFAULTS.items() if m.online and Need.PAIRS not in m.provides),
+        *(alone(n) for n, m in DEFAULTS.items() if m.rewarded and Need.PAIRS not in m.provides),
         ("reinforce", {"kl": 0.0, "baseline": "value"}), ("gspo", {"importance": 2.0}), ("cispo", {"importance": 2.0}),
         ("grpo", {"kl": 0.0, "dual_clip": 3.0}),
     ],

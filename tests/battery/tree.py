@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evenhand.core import kl
 from evenhand.methods import PREFERENCES, Method
 from evenhand.seeding import rng
 from evenhand.stages.offline import labelled
@@ -22,7 +23,7 @@ from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
 from evenhand.train.offline import FixedSource
-from evenhand.train.policies import INITIAL_POLICY, NONE, PREVIOUS
+from evenhand.train.policies import INITIAL_POLICY, NONE, PREVIOUS, TEACHER
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
@@ -65,11 +66,12 @@ class Table(nn.Module):
         self.value = nn.Parameter(torch.zeros(len(self.nodes), dtype=torch.float64))
         self.score = nn.Parameter(torch.zeros(len(answers), dtype=torch.float64))
         self.frozen: tuple[Table, ...] = ()
+        self.measure = kl.exact
 
     def node_kl(self) -> Tensor:
-        """KL to the frozen table of the branches at every node (nats), by listing them."""
-        own, ref = self.branch_logp()[0], self.frozen[0].branch_logp()[0].detach()
-        return torch.where(self.member, own.exp() * (own - ref), 0.0).sum(-1)
+        """KL to the frozen table of the branches at every node (nats), or another measure, by listing them."""
+        own, ref = (torch.where(t.member, t.logits, -torch.inf).log_softmax(-1) for t in (self, self.frozen[0]))
+        return self.measure(own, ref.detach())
 
     def node_reference_kl(self) -> Tensor:
         """KL of the frozen table's branches to this one's at every node."""
@@ -208,17 +210,22 @@ class _Repeated:
 
 
 def fit_online(
-    method: Method, reward: dict[Answer, float], start: Table, *, prompts: int = 2, steps: int = 150, rate: float = 0.1
-) -> Table:
-    """Train on rollouts of the table; every prompt is the same one, under different names so that draws differ."""
-    frozen, table = Table(start.answers, start.logits.detach()), Table(start.answers, start.logits.detach())
+    method: Method, reward: dict[Answer, float], start: Table, *, prompts: int = 2, steps: int = 150, rate: float = 0.1,
+    teacher: Table | None = None, answers: Sequence[Answer] = (),
+) -> Table:  # fmt: skip
+    """Train on rollouts of the table; every prompt is the same one, under different names so that draws differ. `answers` are the
+    data's own, of one prompt after the other."""
+    frozen, table = teacher or Table(start.answers, start.logits.detach()), Table(start.answers, start.logits.detach())
     score = lambda groups: [Scores(tuple(reward[c.tokens] for c in g.completions)) for g in groups]  # noqa: E731
     table.frozen = (frozen,) if method.compares_exactly else ()  # in a tuple: no submodule, and so not trained
+    table.measure = method.measure
     own = lambda heads, items: read(table, items, heads, tokens_per_microbatch=10_000, temperature=1.0, device="cpu")  # noqa: E731
     partner, other = method.rollouts.exploration.partner, Table(start.answers, start.logits.detach())
-    reference = partial(logps, frozen) if method.reference == INITIAL_POLICY else None
+    reference = partial(logps, frozen) if method.reference in (INITIAL_POLICY, TEACHER) else None
+    asked = [Prompt(content=str(n)) for n in range(prompts)]
+    known = {p.id: group_of([answers[n % len(answers)]], (0.0,), p.text) for n, p in enumerate(asked) if answers}
     source = RolloutSource(
-        method=method, prompts=[Prompt(content=str(n)) for n in range(prompts)], reward=score,
+        method=method, prompts=asked, reward=score if method.rewarded else None, answers=known,
         sampler=Sampler(
             engine=TableEngine(table), sampling=Sampling(), partner=None if partner == NONE else TableEngine(other)
         ),

@@ -40,7 +40,9 @@ def network(method: Method, seed: int = 0, config: Mapping[str, Any] = CONFIG) -
     policy = new_policy(config, seed=seed, device="cpu").double()
     if method.network in ("value", "critic"):
         policy = valued(policy.hf, new_policy(config, seed=seed + 10, device="cpu").double().hf, method.network, seed)
-    return policy.compared_to(new_policy(config, seed=seed + 20, device="cpu").double()) if method.compares_exactly else policy
+    if not method.compares_exactly:
+        return policy
+    return policy.compared_to(new_policy(config, seed=seed + 20, device="cpu").double(), method.measure)
 
 
 def valued(hf: torch.nn.Module, critic: torch.nn.Module, kind: str, seed: int) -> ValuePolicy:

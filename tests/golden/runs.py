@@ -21,7 +21,7 @@ from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
 from evenhand.train.offline import FixedSource
-from evenhand.train.policies import INITIAL_POLICY, PREVIOUS
+from evenhand.train.policies import INITIAL_POLICY, PREVIOUS, TEACHER
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
@@ -77,6 +77,12 @@ def mostly_even(prompt: Prompt, completion: Completion) -> float:
 COUNTS_RIGHT = ("maxrl", "pass_at_k_training")
 
 
+def own_answer(prompt: Prompt) -> Group:
+    """The data's own answer to a prompt: its ids, turned round, and a stop."""
+    ids = (*map(int, reversed(prompt.text.split())), 0)
+    return Group(prompt=prompt, completions=(Completion(content=" ".join(map(str, ids[:-1])), tokens=ids),))
+
+
 def built(name: str) -> Method:
     return variants.build(name, SMALLER.get(name, {}), steps=STEPS, max_tokens=MAX_TOKENS)
 
@@ -85,9 +91,10 @@ def run(name: str) -> Iterator[dict[str, float]]:
     """The metrics of each step."""
     method = built(name)
     model = network(method, config=CONFIG)
-    frozen = copy.deepcopy(model).requires_grad_(False)
+    frozen = network(replace(method, network="policy"), 7, CONFIG) if method.reference == TEACHER else copy.deepcopy(model)
+    frozen.requires_grad_(False)
     if method.compares_exactly:
-        model.compared_to(frozen)
+        model.compared_to(frozen, method.measure)
     optimizer = optim.AdamW(model, learning_rate=5e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0)
     reward = mostly_even if name in COUNTS_RIGHT else even_share
     source = rollouts(method, model, frozen, optimizer, reward) if method.online else fixed(method, frozen)
@@ -153,11 +160,12 @@ def rollouts(
             sampling=Sampling(max_tokens=MAX_TOKENS),
             partner=None if previous is None else LocalEngine(previous, Numbers()),
         ),
-        reward=pointwise(reward),
+        reward=pointwise(reward) if method.rewarded else None,
+        answers={p.id: own_answer(p) for p in prompts} if method.rollouts.exploration.given else {},
         reader=Reader(
             tokenise=Numbers().tokenise,
             read=own,
-            reference=partial(logps_of, frozen) if method.reference == INITIAL_POLICY else None,
+            reference=partial(logps_of, frozen) if method.reference in (INITIAL_POLICY, TEACHER) else None,
         ),
         prompts_per_step=PROMPTS_PER_STEP,
         tokens_per_microbatch=MICROBATCH,

@@ -59,7 +59,8 @@ class CheckContext:
 
     @property
     def online(self) -> dict[str, Arm]:
-        return {n: a for n, a in self.arms.items() if self.methods[n].online}
+        """Those that sample and are rewarded."""
+        return {n: a for n, a in self.arms.items() if self.methods[n].rewarded}
 
     # ---- data --------------------------------------------------------------------------------------------------------
 

@@ -102,6 +102,8 @@ def rehearsed(
     with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:
         folder = Path(scratch)
         inputs = place(patient, folder)
+        if "teacher" in node.inputs:
+            inputs["teacher"] = inputs["start"]
         for role in [r for r in ("tokens", "heldout_tokens", "reference") if r in node.inputs]:
             inputs[role] = prepared(patient.run.plan[node.inputs[role]].spec, spec, inputs, folder / role)
         yield SmokeRun(spec=spec, inputs=inputs, folder=folder)

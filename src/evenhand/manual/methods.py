@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evenhand.core import kto, policy, preference, surrogates
+from evenhand.core import distillation, kto, policy, preference, surrogates
 from evenhand.methods import METHODS, Method, build
 from evenhand.objectives import (
     PAIR_LOSSES,
@@ -16,6 +16,7 @@ from evenhand.objectives import (
     SURROGATES,
     BradleyTerry,
     Combined,
+    Distillation,
     Kto,
     Labelled,
     Likelihood,
@@ -85,6 +86,8 @@ def equations(objective: Any) -> Iterator[str]:
         yield f"`-logp` of {on}; {reduced(objective.reduce)}"
     elif isinstance(objective, PolicyGradient):
         yield from gradient_equations(objective)
+    elif isinstance(objective, Distillation):
+        yield f"{stated(distillation.generalised_jsd)}; {reduced(objective.reduce)}"
     else:
         yield stated(type(objective))
 
@@ -123,11 +126,16 @@ def coordinates(method: Method) -> Iterator[tuple[str, str]]:
         kl = plan.kl
         every = "every step" if plan.schedule.updates == 1 else f"every {plan.schedule.updates} steps"
         yield "source", f"{plan.completions_per_prompt} completions per prompt, sampled anew {every}"
-        yield "signal", "any reward" + (f"; KL ({kl.estimator}) in the reward, x {kl.coefficient:g}" if kl.coefficient else "")
+        rewarded = "any reward" if method.rewarded else "a teacher's log-probs"
+        yield "signal", rewarded + (f"; KL ({kl.estimator}) in the reward, x {kl.coefficient:g}" if kl.coefficient else "")
         about = plan.credit.about()
         yield "credit", about[0].lower() + about[1:]
     yield "objective", " + ".join(equations(method.objective))
-    references = {"none": "none", "start": "the policy every arm starts from, frozen", "generator": "the policy that sampled"}
+    references = {"teacher": "the teacher that the arm names"} | {
+        "none": "none",
+        "start": "the policy every arm starts from, frozen",
+        "generator": "the policy that sampled",
+    }
     yield "reference", references[method.reference]
 
 
@@ -160,8 +168,10 @@ def shown(value: Any) -> str:
 
 def needs(method: Method) -> str:
     """What an experiment must have for this method."""
-    asked = ["a reward", "prompts"] if method.online else [DATA[method.data]]
-    if method.reference != "none":
+    asked = ["a reward", "prompts"] if method.rewarded else [DATA.get(method.data, method.data)]
+    if method.reference == "teacher":
+        asked.append("a teacher of the policy's tokenizer (`teacher: {path: ...}`)")
+    elif method.reference != "none":
         asked.append("a reference's log-probs (computed once)" if not method.online else "a frozen copy of the start")
     if method.network == "value":
         asked.append("a value head")
@@ -219,7 +229,7 @@ def page() -> str:
     index = ["| method | learns from | reference | reduces to |", "|---|---|---|---|"]
     for name in METHODS:
         method = build(name, {}, steps=100, max_tokens=128)
-        source = "rollouts" if method.online else method.data
+        source = ("rollouts" if method.rewarded else "a teacher") if method.online else method.data
         index.append(f"| [{name}](#{name}) | {source} | {method.reference} | {paragraphs(METHODS[name])[1].rstrip('.')} |")
     return "\n\n".join([HEAD.rstrip(), "\n".join(index), *map(entry, METHODS), untrained(), BEST]) + "\n"
 

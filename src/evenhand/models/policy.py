@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from evenhand.core import kl
 from evenhand.errors import UserError
 from evenhand.models import divergence
 from evenhand.models.backbone import Trunk
@@ -40,6 +41,7 @@ class Policy(Trunk):
 
     gives = frozenset({Head.LOGP, Head.ENTROPY, Head.COLLISION})
     frozen: Policy | None = None
+    measure: divergence.Comparison = staticmethod(kl.exact)
 
     def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__(hf)
@@ -53,20 +55,23 @@ class Policy(Trunk):
                 stacklevel=2,
             )
 
-    def compared_to(self, frozen: Policy) -> Self:
+    def compared_to(self, frozen: Policy, measure: divergence.Comparison = kl.exact) -> Self:
         """The same policy, which from now on also gives what is told by comparing it to `frozen`, a policy over the same tokens:
-        `Head.KL`, `Head.REFERENCE_KL` and `Head.REFERENCE_ENTROPY`.
+        `Head.KL` (or another `measure` in its place), `Head.REFERENCE_KL` and `Head.REFERENCE_ENTROPY`.
 
         The frozen policy is looked at, not owned: it is neither trained nor saved.
         """
         object.__setattr__(self, "frozen", frozen.requires_grad_(False))
+        object.__setattr__(self, "measure", measure)
         self.gives = self.gives | divergence.OF_BOTH.keys()
         return self
 
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
         states = self.states(batch) if self.head_mode == "fused" else None
-        logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
+        logp = entropy = None
+        if Head.LOGP in reads or Head.ENTROPY in reads:
+            logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
         return ModelOut(logp=logp, entropy=entropy, **self.of_vocabulary(reads, states, batch, temperature=temperature))
 
     def of_vocabulary(self, reads: Set[Head], states: States | None, batch: Batch, *, temperature: float) -> dict[str, Tensor]:
@@ -77,14 +82,16 @@ class Policy(Trunk):
         return told
 
     def compared(self, head: Head, states: States | None, batch: Batch, *, temperature: float) -> Tensor:
-        """What `divergence.OF_BOTH[head]` says [N, C] of the distributions that each counted token was drawn from, nats."""
+        """What `divergence.OF_BOTH[head]` says [N, C] of the distributions that each counted token was drawn from, nats; of
+        `Head.KL`, what `measure` says."""
         assert self.frozen is not None
         with torch.no_grad():
             _, other = self.frozen.predicting(None, batch)
         cells, own = self.predicting(states, batch)
         read, read_other = (partial(p._head.log_probs, temperature=temperature) for p in (self, self.frozen))
         width = self.hf.config.get_text_config().vocab_size
-        return cells.spread(divergence.by_chunk(own, other, read, read_other, divergence.OF_BOTH[head], vocabulary=width))
+        compare = self.measure if head is Head.KL else divergence.OF_BOTH[head]
+        return cells.spread(divergence.by_chunk(own, other, read, read_other, compare, vocabulary=width))
 
     @torch.no_grad()
     def collision(self, states: States | None, batch: Batch, *, temperature: float) -> Tensor:

@@ -3,6 +3,7 @@
 from evenhand.objectives import pair_losses
 from evenhand.objectives.binary import Kto, Labelled
 from evenhand.objectives.combined import Combined
+from evenhand.objectives.distillation import Distillation
 from evenhand.objectives.likelihood import Likelihood
 from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise, Transport, pair_loss
 from evenhand.objectives.pairwise_step import STEP_RULES, SteeredPairs, step_rule
@@ -12,7 +13,7 @@ from evenhand.objectives.reward_model import BradleyTerry
 from evenhand.objectives.surrogates import SURROGATES, surrogate
 
 __all__ = [
-    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BradleyTerry", "Combined", "Kto", "Labelled", "Likelihood",
-    "Pairwise", "PolicyGradient", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss", "pair_losses",
-    "step_rule", "surrogate", "to_json",
+    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BradleyTerry", "Combined", "Distillation", "Kto", "Labelled",
+    "Likelihood", "Pairwise", "PolicyGradient", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss",
+    "pair_losses", "step_rule", "surrogate", "to_json",
 ]  # fmt: skip

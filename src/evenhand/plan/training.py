@@ -144,6 +144,9 @@ def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
     inputs = {"start": start, **graph.data_inputs(arm.data)}
     method = arm.build(steps=1, max_tokens=arm.lengths.completion)
     inputs |= _tokenised(graph, arm, method, start)
+    if arm.teacher is not None:
+        source = _source(arm.teacher.path, arm.teacher.revision)
+        inputs["teacher"] = graph.add(f"teachers/{arm.name}", BaseSpec(model=source), {}, row="teacher", cost=arm.teacher.path)
     if arm.reward is not None:
         inputs |= graph.reward_inputs(arm.reward, seed)
     column = f"seed {seed}" if arm.per_seed else SHARED

@@ -27,6 +27,16 @@ def best_of_n(*, n: int = 8) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Teacher:
+    """A model that a policy learns from; its tokenizer must be the policy's."""
+
+    path: str
+    """A folder in transformers' format, or a hub name."""
+    revision: str | None = None
+    """The commit or tag of a hub model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
     """One line of the comparison, checked: its method, parameters, training and signal."""
 
@@ -42,6 +52,8 @@ class Arm:
     """What it starts from in place of the shared `start`: base, sft, or another arm."""
     reward: str | Mapping[str, Any] | None = None
     """What it learns by, or `keep: best` chooses by: a reward's or reward model's name, or {kind: ...}."""
+    teacher: Teacher | None = None
+    """The model that a distilling method learns from: {path: FOLDER or hub name}."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What differs from the shared `sampling`."""
     lengths: Lengths = field(default_factory=Lengths)
@@ -74,7 +86,7 @@ class Arm:
         return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
 
 
-ARM_KEYS = ("method", "train", "start", "reward", "sampling", "lengths", "per_seed", "data")
+ARM_KEYS = ("method", "train", "start", "reward", "teacher", "sampling", "lengths", "per_seed", "data")
 INJECTED = ("steps", "max_tokens")
 
 
@@ -103,6 +115,11 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
     if own["train"].adapter is not None and not own.get("start", True):
         fix = "train all of its weights; later stages may have an adapter"
         raise UserError("a new network has nothing that an adapter could change", where=f"{where}.train.adapter", fix=fix)
+    if "teacher" in own:
+        given = own["teacher"]
+        own["teacher"] = Teacher(
+            **from_signature(Teacher, {"path": given} if isinstance(given, str) else given, f"{where}.teacher")
+        )
     own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
     own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))
     checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)

@@ -10,7 +10,7 @@ from evenhand.data.config import FOR_JUDGES, SPLITS
 from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
-from evenhand.methods import Method
+from evenhand.methods import PROMPTS, Method
 from evenhand.registry import Registry
 from evenhand.spec import evaluation_checks, search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
@@ -20,6 +20,7 @@ from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
 from evenhand.train.config import SamplingConfig, Train
+from evenhand.train.policies import TEACHER
 
 
 def problems(e: Experiment) -> Iterator[UserError]:
@@ -172,22 +173,30 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     if missing:
         yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
     yield from _length_problem(arm, where)
-    if method.online and arm.reward is None:
+    if (method.reference == TEACHER) != (arm.teacher is not None):
+        fix = "add `teacher: {path: FOLDER}`" if arm.teacher is None else "remove `teacher`"
+        says = "learns from a teacher" if arm.teacher is None else "learns from no teacher; it has no effect"
+        yield UserError(f"{arm.method} {says}", where=f"{where}.teacher", fix=fix)
+    if method.rewarded and arm.reward is None:
         yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
     best = arm.train.keep == "best"
-    if method.online and arm.data is not None:
+    if method.online and method.data == PROMPTS and arm.data is not None:
         yield UserError(
             f"{arm.method} samples its own answers to the data's `prompts`; `data` has no effect", where=f"{where}.data",
             fix="remove it, or choose the prompts in the section `data`",
         )  # fmt: skip
-    if not method.online and arm.reward is not None and not best:
+    if not method.rewarded and arm.reward is not None and not best:
+        by = "a teacher" if method.online else "fixed data"
         yield UserError(
-            f"{arm.method} learns from fixed data; a reward has no effect", where=f"{where}.reward",
+            f"{arm.method} learns from {by}; a reward has no effect", where=f"{where}.reward",
             fix="remove it, or choose the best weights by it: `train: {keep: best}`",
         )  # fmt: skip
     if best and arm.reward is not None and method.network == "reward":
         yield UserError("a reward model gives no answers to reward", where=f"{where}.reward", fix="remove it")
     yield from _snapshot_problems(arm, where)
+    if best and arm.reward is None and method.online and not method.rewarded:
+        fix = "add a `reward:` to choose the weights by, or keep the last"
+        yield UserError(f"{arm.method} has nothing to choose the best weights by", where=f"{where}.train.keep", fix=fix)
     rounds = arm.build(steps=arm.train.steps or 100, max_tokens=e.lengths.completion).rounds
     if best and not (arm.train.validate_every or rounds):
         yield UserError(

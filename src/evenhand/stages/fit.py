@@ -18,6 +18,7 @@ from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.resume import Saved, Training
+from evenhand.stages.teacher import check_vocabulary, open_teacher
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.store import digests
 from evenhand.store.pointer import model_path
@@ -26,7 +27,7 @@ from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import logged, of_samples
 from evenhand.train.optim import AdamW, schedule
-from evenhand.train.policies import INITIAL_POLICY
+from evenhand.train.policies import INITIAL_POLICY, TEACHER
 
 __all__ = ["FitSpec", "from_scratch", "open_run", "run"]
 
@@ -163,7 +164,10 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
         in_precision(model, setup.compute)
     else:
         renderer = open_renderer(inputs["start"], setup.template)
-        model = with_adapter(opened(inputs["start"], method, spec, context.seed, device), spec.train.adapter, context.seed)
+        model = opened(inputs["start"], method, spec, context.seed, device)
+        if method.compares_exactly:
+            model = beside(model, inputs, method, spec, renderer, device)
+        model = with_adapter(model, spec.train.adapter, context.seed)
     if spec.train.gradient_checkpointing:
         model.set_checkpointing()
     ledger.counts(model)
@@ -184,7 +188,17 @@ def opened(start: Path, method: Method, spec: FitSpec, seed: int, device: str) -
         policy = in_precision(ValuePolicy(policy.hf), compute)
     elif method.network == "critic":
         policy = in_precision(CriticPolicy(policy.hf, open_policy(start, compute, device).hf), compute)
-    return policy.compared_to(open_policy(start, compute, device)) if method.compares_exactly else policy
+    return policy
+
+
+def beside(model: Trunk, inputs: Mapping[str, Path], method: Method, spec: FitSpec, renderer: Renderer, device: str) -> Policy:
+    """The policy with what it is compared with, token by token: a teacher, or its start."""
+    assert isinstance(model, Policy)
+    if method.reference != TEACHER:
+        return model.compared_to(open_policy(inputs["start"], spec.setup.compute, device), method.measure)
+    frozen = open_teacher(inputs, renderer, spec.setup.compute, device)
+    check_vocabulary(frozen, model)
+    return model.compared_to(frozen, method.measure)
 
 
 def from_scratch(world: str, seed: int, device: str) -> tuple[Policy, Renderer]:
@@ -210,7 +224,7 @@ def watcher(run: TrainingRun, samples: checkpoint.Log) -> Watch:
     train = run.spec.train
     with run.ledger.passes("watch"):
         heldout = offline.heldout_items(run) if train.evaluate_every and not run.method.online else []
-    reward = run.reward if run.method.online else None
+    reward = run.reward if run.method.rewarded else None
 
     def watch(step: int) -> dict[str, float]:
         last, seen = step == run.steps, {}

@@ -150,7 +150,7 @@ def reference_network(run: TrainingRun) -> Model:
 
 
 def reference_reader(run: TrainingRun, frozen: Model | None = None) -> Callable[[Sequence[Example]], Rows]:
-    """Log-probs under the frozen start, for rows that no cache can know in advance."""
+    """Log-probs under the frozen start, or `frozen`, for rows that no cache can know in advance."""
     network = reference_network(run) if frozen is None else frozen
 
     def logps(items: Sequence[Example]) -> Rows:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from evenhand.engines.registry import open_engine
-from evenhand.methods import PROMPTS
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
 from evenhand.protocols import Engine, Reward
@@ -19,13 +18,14 @@ from evenhand.stages.adapter import with_adapter
 from evenhand.stages.common import open_policy
 from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.stages.splits import read_split
+from evenhand.stages.teacher import open_teacher
 from evenhand.stages.training_run import TrainingRun
 from evenhand.train import flops
 from evenhand.train.config import SamplingConfig
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows
 from evenhand.train.optim import AdamW
-from evenhand.train.policies import INITIAL_POLICY, PREVIOUS
+from evenhand.train.policies import INITIAL_POLICY, PREVIOUS, TEACHER
 from evenhand.train.rollouts import Truncation
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
@@ -40,16 +40,20 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
     """The method's rollouts as a source of optimizer steps."""
     method, train, plan = run.method, run.spec.train, run.method.rollouts
     assert plan is not None
-    assert run.reward is not None
+    assert run.reward is not None or not method.rewarded
     partner, initialise = plan.exploration.partner, plan.schedule.initialise
     initial = frozen_start(run) if INITIAL_POLICY in (partner, initialise) else None
     previous = twin(run) if partner == PREVIOUS else None
     author = {INITIAL_POLICY: initial, PREVIOUS: previous}.get(partner)
     reference = reference_reader(run, initial) if method.reference == INITIAL_POLICY else None
-    max_prompt = run.spec.setup.lengths.prompt
+    if method.reference == TEACHER and not method.compares_exactly:
+        reference = reference_reader(run, open_teacher(run.inputs, run.renderer, run.spec.setup.compute, run.device, run.ledger))
+    groups = [g for g in read_split(run.inputs, run.spec.data or method.split) if g.prompt.id not in run.held]
+    limits = run.spec.setup.lengths
     return RolloutSource(
         method=method,
-        prompts=[g.prompt for g in read_split(run.inputs, PROMPTS) if g.prompt.id not in run.held],
+        prompts=[g.prompt for g in groups],
+        answers={g.prompt.id: g for g in groups} if plan.exploration.given else {},
         sampler=Sampler(
             engine=counted_engine(run, run.model),
             sampling=run.spec.sampler(),
@@ -57,7 +61,9 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         ),
         reward=run.reward,
         reader=Reader(
-            tokenise=lambda g: run.renderer.tokenise(g, max_prompt=max_prompt, max_completion=None),
+            tokenise=lambda g: run.renderer.tokenise(
+                g, max_prompt=limits.prompt, max_completion=None if sampled(g) else limits.completion
+            ),
             read=lambda heads, examples: recomputed(run, heads, examples),
             reference=reference,
         ),
@@ -69,6 +75,11 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         carried={} if previous is None else {"previous": previous},
         fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),
     )
+
+
+def sampled(group: Group) -> bool:
+    """Whether its answers are tokens that an engine gave; the data's own are text, and cut to the limit."""
+    return all(c.tokens is not None for c in group.completions)
 
 
 def twin(run: TrainingRun) -> Policy:

@@ -93,7 +93,10 @@ def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, lea
     elif not reads & _READS_VOCABULARY:
         done = Work(tokens=done.tokens, scored=0, pairs=done.pairs)
     once = forward(shape, done)
-    again = once * ((Head.KL in reads) + (learns and model.checkpointing))
+    again = once * (learns and model.checkpointing)
+    if Head.KL in reads:
+        frozen = getattr(model, "frozen", None)
+        again += once if frozen is None else forward(shape_of(frozen), done)  # a teacher is of another size
     return once + again + (backward(shape, done) if learns else 0)
 
 

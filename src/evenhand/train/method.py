@@ -5,8 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from torch import Tensor
+
+from evenhand.core import kl
+from evenhand.core.distillation import generalised_jsd
 from evenhand.objectives import Pairwise
 from evenhand.protocols import Objective
 from evenhand.registry import Registry
@@ -25,11 +30,12 @@ OF_REFERENCE = frozenset({Head.KL, Head.REFERENCE_KL, Head.REFERENCE_ENTROPY})
 class Method:
     """Five coordinates. `data` names the split it learns from; `rollouts` is None for a fixed dataset.
 
-    `reference` is a name of `train.policies`: none, start (the initial policy, frozen) or generator (what sampled the rollout).
-    `network`: policy, reward (a scalar head), value (a policy with a value head) or critic (a policy and a value network of its
-    own). `label_baseline` turns binary labels into advantages +-1 - c (TOPR). `temperature` divides the logits in training; None
-    is the sampler's for rollouts and 1 for fixed data. `learning_rate` is the default where the experiment names none.
-    """
+    `reference` is a name of `train.policies`: none, start (the initial policy, frozen), generator (what sampled the rollout) or
+    teacher (another model, that the arm names). `divergence` is what `Head.KL` measures against the reference: None its exact
+    KL, else the share of a generalised Jensen-Shannon divergence. `network`: policy, reward (a scalar head), value (a policy
+    with a value head) or critic (a policy and a value network of its own). `label_baseline` turns binary labels into advantages
+    +-1 - c (TOPR). `temperature` divides the logits in training; None is the sampler's for rollouts and 1 for fixed data.
+    `learning_rate` is the default where the experiment names none."""
 
     objective: Objective
     data: str
@@ -38,11 +44,22 @@ class Method:
     network: str = "policy"
     label_baseline: float | None = None
     temperature: float | None = None
+    divergence: float | None = None
     learning_rate: float = 1e-6
 
     @property
     def online(self) -> bool:
         return self.rollouts is not None
+
+    @property
+    def rewarded(self) -> bool:
+        """Samples, and learns by a reward; a method that only learns from a teacher asks for none."""
+        return self.rollouts is not None and self.rollouts.credit.rewarded
+
+    @property
+    def measure(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """How far two distributions are from each other, for `Head.KL`."""
+        return kl.exact if self.divergence is None else partial(generalised_jsd, beta=self.divergence)
 
     @property
     def split(self) -> str:

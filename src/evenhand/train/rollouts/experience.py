@@ -93,6 +93,8 @@ class Credit(Protocol):
     """One advantage for all tokens of a completion: where it is zero, nothing is learned from it."""
     compares: ClassVar[bool] = False
     """Compares the completions of one prompt with each other: a flat group then teaches nothing."""
+    rewarded: ClassVar[bool] = True
+    """Learns by rewards; False for one that needs none, as a teacher's."""
     against_greedy: ClassVar[bool] = False
     """Wants the reward of each prompt's greedy answer, as the part GREEDY; that answer is sampled and scored, and not trained
     on."""

@@ -12,6 +12,9 @@ from evenhand.train.rollouts.kl import completion_kl
 from evenhand.train.rollouts.shaping import spread
 from evenhand.types import Finish, Group, Scores
 
+OF_REWARDS = ("reward", "flat", "watched/unscored")
+"""What says nothing where nothing is rewarded."""
+
 
 def summary(groups: Sequence[Group], examples: Sequence[Example]) -> dict[str, float]:
     """Reward, length, truncation, entropy and KL of a rollout, as plain means over completions."""

@@ -19,12 +19,14 @@ class Exploration:
 
     Completion i is sampled at temperatures[i mod len] (empty: the experiment's). `partner` lets the frozen initial policy, or the
     policy as it was one rollout ago, write the second half of every group. `refill` draws up to that many further times for
-    prompts whose group is flat (DAPO).
+    prompts whose group is flat (DAPO). `given` is the share of the prompts that are not sampled for: the data's own answers stand
+    in their place (GKD).
     """
 
     temperatures: tuple[float, ...] = ()
     partner: str = NONE
     refill: int = 0
+    given: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("partner", self.partner, (NONE, INITIAL_POLICY, PREVIOUS), where="rollouts")
@@ -41,7 +43,7 @@ class Exploration:
         False
         """
         used = set(self.temperatures) or {sampling.temperature}
-        return self.partner == NONE and not sampling.truncates and used == {temperature}
+        return self.partner == NONE and not self.given and not sampling.truncates and used == {temperature}
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from evenhand.train.method import Method
 from evenhand.train.policies import GENERATOR
 from evenhand.train.rollouts.experience import Experience
 from evenhand.train.rollouts.kl import sequence_kl
-from evenhand.train.rollouts.metrics import checked, summary, watched
+from evenhand.train.rollouts.metrics import OF_REWARDS, checked, summary, watched
 from evenhand.train.rollouts.plan import Rollouts
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
@@ -33,15 +33,15 @@ class RolloutSource:
     """Optimizer steps over rollouts of the current policy, as the method's `Rollouts` say.
 
     `collected(rollout)` is called after a rollout was sampled and read, before the first update on it: where a partner catches
-    up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of the
-    data that every rollout is trained with. State: the buffer of a rollout that is still being trained on, and what credits and
-    the KL coefficient remember.
-    """
+    up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of
+    the data that every rollout is trained with; `answers` the data's own groups, by prompt, for those that are not sampled. A
+    method that learns from a teacher alone has no `reward`. State: the buffer of a rollout that is still being trained on, and
+    what credits and the KL coefficient remember."""
 
     method: Method
     prompts: Sequence[Prompt]
     sampler: Sampler
-    reward: Reward
+    reward: Reward | None
     reader: Reader
     prompts_per_step: int
     tokens_per_microbatch: int
@@ -50,6 +50,7 @@ class RolloutSource:
     collected: Callable[[int], None] = lambda rollout: None
     carried: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     fixed: Sequence[Example] = ()
+    answers: Mapping[str, Group] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict, init=False)
     metrics: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -84,6 +85,7 @@ class RolloutSource:
         with self.ledger.phase("score"):
             examples = self.reader(examples, self._heads(), generator_is_reference=self.method.reference == GENERATOR)
         metrics = summary(groups, examples) | watched(groups)
+        metrics = metrics if self.reward is not None else {k: v for k, v in metrics.items() if k not in OF_REWARDS}
         compared = "ref_logp" in examples[0].per_token
         learned = plan.credit(
             Experience(
@@ -104,10 +106,16 @@ class RolloutSource:
             if (wanted := count - len(kept)) == 0:
                 break
             rows = window(self.seed, "prompts", len(self.prompts), (rollout * tries + attempt) * count, wanted)
-            groups = self.scored([self.prompts[i] for i in rows], keyed(self.seed, "rollout", rollout, attempt))
+            groups = self._answered([self.prompts[i] for i in rows], keyed(self.seed, "rollout", rollout, attempt))
             last = attempt == tries - 1
             kept += groups if last else [g for g in groups if spread(g, unshaped=True) > FLAT]
         return kept
+
+    def _answered(self, prompts: Sequence[Prompt], seed: int) -> list[Group]:
+        """A scored group per prompt: the data's own answers to the first of them, as many as are given, and samples."""
+        given = round(self.plan.exploration.given * len(prompts))
+        own = [replace(self.answers[p.id], scores=(0.0,) * len(self.answers[p.id].completions)) for p in prompts[:given]]
+        return [*own, *(self.scored(prompts[given:], seed) if given < len(prompts) else [])]
 
     def scored(self, prompts: Sequence[Prompt], seed: int) -> list[Group]:
         """A group per prompt with its shaped scores; `seed` keys the sampling. Scored beside it, where the credit asks for one,
@@ -117,9 +125,11 @@ class RolloutSource:
             groups = self.sampler(prompts, n, self.plan.exploration, seed=seed)
             if self.plan.credit.against_greedy:
                 groups = [with_greedy(g, best) for g, best in zip(groups, self.sampler.greedy(prompts), strict=True)]
+        self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        if self.reward is None:
+            return [replace(g, scores=(0.0,) * len(g.completions)) for g in groups]
         with self.ledger.phase("score"):
             scores = checked(groups, self.reward(groups))
-        self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
         self.ledger.reward_calls += sum(len(g.completions) for g in groups)
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
         shaped = [self.plan.shaping(g) for g in scored]

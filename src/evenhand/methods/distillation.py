@@ -1,0 +1,61 @@
+"""Learning from a teacher (`teacher: {path: ...}` of an arm): its log-probs are the signal, and no reward is asked for.
+
+The teacher must have the policy's tokenizer, token for token; what compares whole distributions also its vocabulary's size.
+"""
+
+from __future__ import annotations
+
+from evenhand.errors import UserError
+from evenhand.objectives import Distillation, PolicyGradient
+from evenhand.train.method import DEMONSTRATIONS, PROMPTS, Method, method
+from evenhand.train.policies import TEACHER
+from evenhand.train.rollouts import Exploration, Rollouts, Schedule
+from evenhand.train.rollouts.teacher_credits import TeacherAdvantage, Uncredited
+
+
+@method(space={"beta": (0.0, 0.1, 0.5, 0.9, 1.0)})
+def gkd(*, beta: float = 0.5, on_policy: float = 0.5, temperature: float = 1.0, reduce: str = "token_mean") -> Method:
+    """Generalised knowledge distillation: the Jensen-Shannon divergence from a teacher over the whole vocabulary, at every
+    token of answers of which a share is the policy's own and the rest the data's (Agarwal et al. 2023, arXiv:2306.13649).
+
+    `beta` 0 is KL(teacher, student), 1 KL(student, teacher); in between the loss is at most log 2, so that its size jumps at the
+    ends. `on_policy` is the share of every step's prompts that the policy answers itself; the others are learned on the answers
+    of the demonstrations. `temperature` divides both networks' logits.
+    Reduces to maximum likelihood at beta = 0 and on_policy = 0, with a teacher that says what the data say."""
+    if not 0 <= on_policy <= 1 or not 0 <= beta <= 1:
+        raise UserError(f"beta is {beta:g}, on_policy {on_policy:g}", where="gkd", why="both are shares", fix="use 0 to 1")
+    rollouts = Rollouts(completions_per_prompt=1, credit=Uncredited(), exploration=Exploration(given=1 - on_policy))
+    return Method(
+        objective=Distillation(reduce=reduce), data=DEMONSTRATIONS, rollouts=rollouts, reference=TEACHER, divergence=beta,
+        temperature=temperature, learning_rate=1e-5,
+    )  # fmt: skip
+
+
+@method
+def on_policy_distillation(
+    *, completions_per_prompt: int = 4, updates: int = 1, importance: float = 0.0, reduce: str = "token_mean"
+) -> Method:
+    """On-policy distillation by sampled tokens: the teacher's log-prob less the policy's own is each token's advantage, on the
+    policy's own answers (Thinking Machines 2025; arXiv:2601.02780, eq. 8).
+
+    Unbiased for the gradient of KL(student, teacher) at every state, prefixes held fixed: a token is not blamed for what
+    follows it. Costs a log-prob of the teacher per token, where `exact_distillation` reads its whole vocabulary. Reduces to
+    `exact_distillation` in expectation."""
+    surrogate = {"surrogate": "clipped", "parameters": {"low": 0.2, "high": 0.2}} if updates > 1 else {"surrogate": "reinforce"}
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=TeacherAdvantage(), schedule=Schedule(updates))
+    objective = PolicyGradient(**surrogate, reduce=reduce, importance=importance)  # type: ignore[arg-type]
+    return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=TEACHER, learning_rate=1e-6)
+
+
+@method
+def exact_distillation(*, completions_per_prompt: int = 4, beta: float = 1.0, reduce: str = "token_mean") -> Method:
+    """On-policy distillation over the whole vocabulary: KL(student, teacher) at every token of the policy's own answers
+    (reference: Agarwal et al. 2023, arXiv:2306.13649, with lambda = 1); another `beta` is their divergence.
+
+    No noise from the sampled token; a pass of the teacher with every update. The prefix is held fixed.
+    Reduces to `gkd` at on_policy = 1 and beta = 1, on prompts of its own."""
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=Uncredited())
+    return Method(
+        objective=Distillation(reduce=reduce), data=PROMPTS, rollouts=rollouts, reference=TEACHER, divergence=beta,
+        learning_rate=1e-6,
+    )  # fmt: skip
