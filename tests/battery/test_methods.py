@@ -119,8 +119,9 @@ def test_finite_at_extreme_log_probs(method, level):
     with torch.no_grad():
         out = model(live, method.objective.reads)
     if out.logp is None:
-        leaf = torch.full_like(out.score, level).float().requires_grad_()
-        extreme = replace(out, score=leaf)
+        name = "kl" if out.score is None else "score"
+        leaf = torch.full_like(getattr(out, name), level).float().requires_grad_()
+        extreme = replace(out, **{name: leaf})
     else:
         leaf = torch.where(live.completion_mask, level, 0.0).float().requires_grad_()
         extreme = replace(out, logp=leaf, value=None if out.value is None else out.value.float())  # the KL is its own test

@@ -37,7 +37,8 @@ def experiment(teacher: str | None, arms: dict | None = None) -> dict:
         "data": {"world": "quickstart", "sizes": {"demonstrations": 24, "prompts": 16}},
         "model": {"pretrain": {"documents": 32, "train": TRAIN}}, "lengths": {"prompt": 32, "completion": 12},
         "sft": {"train": TRAIN}, "train": TRAIN, "arms": {"sft": {"method": "start"}, **arms},
-        "evaluation": {"prompts": 6}, "judge": {"reward": {"kind": "length", "unit": "words"}, "self_test": 0}, "runtime": {"device": "cpu"},
+        "evaluation": {"prompts": 6}, "judge": {"reward": {"kind": "length", "unit": "words"}, "self_test": 0},
+        "runtime": {"device": "cpu"},
     }  # fmt: skip
 
 
