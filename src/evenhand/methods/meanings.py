@@ -92,6 +92,8 @@ PARAMETERS: Mapping[str, str] = {
     "vespo.decay": "How fast a good answer that has moved stops teaching.",
     "vespo.k_negative": "Power of the answer's ratio for bad answers.",
     "vespo.decay_negative": "How fast a bad answer that has moved stops teaching.",
+    "beta_dpo.decay": "Weight of the past in the moving mean and deviation of the margins.",
+    "alpha_dpo.decay": "Weight of the past in the moving mean and deviation of the margins.",
     "discopop.width": "The paper's tau: how far the loss is bent around 0.",
     "mpo.quality": "Weight of the classification of each answer.",
     "mpo.preference": "Weight of DPO's loss.",
