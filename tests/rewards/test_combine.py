@@ -59,6 +59,14 @@ def test_ensembles_by_hand():
     assert careful.parts["member 1"] == (3.0, 1.0)
 
 
+def test_uncertainty_takes_variances_off():
+    """Variances 1 and 4 of members (1, 5) and (3, 1); nothing is left of it at k = 0, and one member is itself."""
+    members = (Table((1.0, 5.0), (0, 0)), Table((3.0, 1.0), (0, 0)))
+    assert Ensemble(members, ensemble_rule("uncertainty", k=0.5))(GROUPS)[0].values == pytest.approx((1.5, 1.0))
+    assert Ensemble(members, ensemble_rule("uncertainty", k=0.0))(GROUPS)[0].values == (2.0, 3.0)
+    assert Ensemble(members[:1], ensemble_rule("uncertainty", k=9.0))(GROUPS)[0].values == (1.0, 5.0)
+
+
 def test_lower_bound_of_agreeing_members_is_their_mean():
     members = (Table((1.0, 5.0), (0, 0)),) * 3
     assert Ensemble(members, ensemble_rule("lower_bound", k=9.0))(GROUPS)[0].values == (1.0, 5.0)

@@ -16,6 +16,7 @@ from evenhand.objectives import (
     SURROGATES,
     BradleyTerry,
     Combined,
+    Correctness,
     Distillation,
     Kto,
     Labelled,
@@ -73,6 +74,8 @@ def equations(objective: Any) -> Iterator[str]:
         yield stated(PAIR_LOSSES[objective.loss].function)
     elif isinstance(objective, SteeredPairs):
         yield f"{stated(PAIR_LOSSES[objective.loss].function)}; {stated(STEP_RULES[objective.rule].function)}"
+    elif isinstance(objective, Correctness):
+        yield stated(Correctness)
     elif isinstance(objective, Labelled):
         yield stated(LABEL_LOSSES[objective.loss])
     elif isinstance(objective, Transport):

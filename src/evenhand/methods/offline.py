@@ -7,7 +7,7 @@ from dataclasses import replace
 from evenhand.errors import UserError
 from evenhand.methods import strengths
 from evenhand.methods.pairs import pairs
-from evenhand.objectives import BradleyTerry, Combined, Kto, Likelihood, Pairwise, PolicyGradient, Transport
+from evenhand.objectives import BradleyTerry, Combined, Correctness, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method, method
 
 # ---- likelihood and reward models -----------------------------------------------------------------------------------
@@ -25,6 +25,15 @@ def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method
     """Bradley-Terry reward model on all pairs of each group (Ouyang et al. 2022, eq. 1; margins: Llama 2, eq. 2)."""
     objective = BradleyTerry(margin_scale=margin_scale, centring=centring)
     return Method(objective=objective, data=PREFERENCES, network="reward", learning_rate=2e-6)
+
+
+@method
+def outcome_reward_model() -> Method:
+    """Outcome reward model: whether an answer is right, as the cross-entropy of its label, read at the last token (Cobbe et al.
+    2021, arXiv:2110.14168). Its score is the logit of being right, with a level of its own where Bradley-Terry's has none; a
+    label between 0 and 1 is a probability. Reduces to `reward_model` without centring in what it orders, where every pair has
+    one right and one wrong answer."""
+    return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6)
 
 
 @method(was="local")

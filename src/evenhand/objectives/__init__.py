@@ -9,11 +9,11 @@ from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise, Transport, pair_
 from evenhand.objectives.pairwise_step import STEP_RULES, SteeredPairs, step_rule
 from evenhand.objectives.policy_gradient import PolicyGradient
 from evenhand.objectives.registry import OBJECTIVES, from_json, objective, to_json
-from evenhand.objectives.reward_model import BradleyTerry
+from evenhand.objectives.reward_model import BradleyTerry, Correctness
 from evenhand.objectives.surrogates import SURROGATES, surrogate
 
 __all__ = [
-    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BradleyTerry", "Combined", "Distillation", "Kto", "Labelled",
-    "Likelihood", "Pairwise", "PolicyGradient", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss",
+    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BradleyTerry", "Combined", "Correctness", "Distillation", "Kto",
+    "Labelled", "Likelihood", "Pairwise", "PolicyGradient", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss",
     "pair_losses", "step_rule", "surrogate", "to_json",
 ]  # fmt: skip

@@ -7,12 +7,39 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from evenhand.core import preference
 from evenhand.objectives.pair_fields import pair_weight, sides
-from evenhand.objectives.parts import metric, present
+from evenhand.objectives.parts import metric, present, row_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+
+@objective("correctness")
+@dataclass(frozen=True, kw_only=True)
+class Correctness:
+    """`p nls(s) + (1 - p) nls(-s)` on scores `[N]`: the cross-entropy of a label p, 1 or 0 or between, averaged over answers.
+
+    The score is read at the last token and is the logit of being right. An answer without a label counts nowhere. Source: Cobbe
+    et al. 2021 (arXiv:2110.14168), whose verifier also learns at every token before it. Gradient in s: sigmoid(s) - p."""
+
+    reads: ClassVar[frozenset[Head]] = frozenset({Head.SCORE})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORE})
+
+    def _weight(self, batch: Batch) -> Tensor:
+        label = present(batch.score)
+        return row_weight(batch, label) * ~label.isnan()
+
+    def denominators(self, batch: Batch) -> Tensor:
+        return self._weight(batch).sum().reshape(1)
+
+    def __call__(self, out: ModelOut, batch: Batch) -> Terms:
+        score, weight = present(out.score), self._weight(batch)
+        label = present(batch.score).nan_to_num(0.0).to(score.dtype)
+        value = label * softplus(-score) + (1 - label) * softplus(score)
+        metrics = {"accuracy": metric(((score > 0) == (label > 0.5)).float(), weight), "score": metric(score, weight)}
+        return Terms((Term("correctness", value, weight.to(value.dtype)),), metrics)
 
 
 @objective("bradley_terry")

@@ -52,7 +52,11 @@ REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     }),
     "weighted": ("A weighted sum.", {"parts": "A list of {reward, weight, name}."}),
     "ensemble": ("Several rewards as one.", {
-        "members": "The rewards.", "rule": "mean, min, or lower_bound (the mean less k standard deviations).",
+        "members": "The rewards.",
+        "rule": "mean, min, lower_bound (the mean less k standard deviations) or uncertainty (the mean less k variances).",
         "k": "How many of them.",
+    }),
+    "rubric": ("The weighted share of criteria that an answer meets.", {
+        "criteria": "A list of {reward, weight, least, name}: met where the reward is at least `least`, by default 1.",
     }),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from evenhand import worlds
 from evenhand.errors import UserError, did_you_mean
 from evenhand.protocols import Reward
 from evenhand.registry import Registry, check_keys
-from evenhand.rewards import code, combine, constraints, function, shaping, verifiable
+from evenhand.rewards import code, combine, constraints, function, rubric, shaping, verifiable
 from evenhand.rewards.time_limit import TimeLimited
 from evenhand.rewards.tournament import Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
@@ -210,3 +210,24 @@ def _part(
 def _ensemble(context: Context, members: Sequence[Mapping[str, Any] | str], rule: str = "mean", k: float = 1.0) -> Reward:
     built = tuple(context.build(member, f"reward.members[{i}]") for i, member in enumerate(members))
     return combine.Ensemble(built, combine.ensemble_rule(rule, k=k))
+
+
+@reward("rubric")
+def _rubric(context: Context, criteria: Sequence[Mapping[str, Any]]) -> Reward:
+    """`criteria`: a list of `{reward: SPEC, weight: W, least: L, name: NAME}`: met where the reward is at least L."""
+    made: dict[str, rubric.Criterion] = {}
+    for i, given in enumerate(criteria):
+        check_keys(_criterion, given, f"reward.criteria[{i}]")
+        name, criterion = _criterion(context, **given, where=f"reward.criteria[{i}]")
+        if name in made:
+            raise UserError(f"two criteria are called '{name}'", where=f"reward.criteria[{i}]", fix="give each a `name`")
+        made[name] = criterion
+    return rubric.Rubric(made)
+
+
+def _criterion(
+    context: Context, reward: Mapping[str, Any] | str, weight: float = 1.0, least: float = 1.0, name: str = "", where: str = ""
+) -> tuple[str, rubric.Criterion]:
+    kind_of = reward if isinstance(reward, str) else str(reward.get("kind"))
+    built = context.build(reward, f"{where}.reward")
+    return name or kind_of, rubric.Criterion(reward=built, weight=float(weight), least=float(least))
