@@ -209,12 +209,12 @@ def reward_samples(graph: Graph) -> str | None:
 
 
 def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
-    """For every trained arm that was sampled in training: its samples under the judge, where the judge scores."""
-    if not (graph.e.evaluation.frontier and isinstance(graph.e.judge, Judge)):
+    """For every trained arm that was sampled in training: their KL to the start, and the judge's score."""
+    if not graph.e.evaluation.frontier:
         return {}
     found: dict[str, dict[int, str]] = {}
     names = list(graph.e.reward_models)
-    gold, proxy = graph.reward_spec(graph.e.judge.reward), graph.reward_spec(names[0]) if names else None
+    gold, proxy = _reward(_judged_by(graph)), graph.reward_spec(names[0]) if names else None
     spec = FrontierSpec(gold=gold, proxy=proxy, setup=graph.setup)
     for arm in graph.arms.values():
         if not (arm.trained and arm.train.sample_every):

@@ -77,7 +77,7 @@ class Evaluation:
     best_of_n: int = 0
     """Answers per prompt of the starting policy that every reward model scores, for best-of-n curves; 0 is off."""
     frontier: bool = True
-    """Whether answers sampled in training (`train.sample_every`) are scored by the judge, for reward against KL."""
+    """Whether answers sampled in training (`train.sample_every`) are measured: their KL to the start, and a judge's score."""
     length_grid: tuple[int, ...] = ()
     """Completion limits under which every arm answers and is judged again. In tokens."""
     pass_at: tuple[int, ...] = ()

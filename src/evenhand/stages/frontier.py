@@ -19,12 +19,13 @@ from evenhand.types import Completion, Finish, Group, Prompt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontierSpec:
-    """The samples of the input `arm` under the judge's reward `gold`; `proxy` where the arm had no reward of its own."""
+    """The samples of the input `arm`: KL to `start`, score under the judge's reward `gold` (None: it compares pairs), `proxy`
+    where the arm had no reward of its own."""
 
     KIND: ClassVar[str] = "frontier"
     VERSION: ClassVar[int] = 3
 
-    gold: Mapping[str, Any]
+    gold: Mapping[str, Any] | None = None
     proxy: Mapping[str, Any] | None = None
     setup: Setup
 
@@ -37,7 +38,7 @@ def run(spec: FrontierSpec, context: StageContext) -> None:
     start, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
     groups = [_group(row, prompts[row["prompt_id"]], renderer.stop_ids) for row in rows]
     reference = log_probs(start, renderer, max_prompt=setup.lengths.prompt)
-    gold = numbers(scores(build_reward(spec.gold, inputs, setup, device), groups))
+    gold = numbers(scores(build_reward(spec.gold, inputs, setup, device), groups)) if spec.gold else [None] * len(rows)
     proxy = numbers(scores(build_reward(spec.proxy, inputs, setup, device), groups)) if spec.proxy else [None] * len(rows)
     points = []
     for row, ref, judged, rewarded in zip(rows, scores(reference, groups), gold, proxy, strict=True):
