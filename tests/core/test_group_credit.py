@@ -158,3 +158,34 @@ def test_gdpo_tells_answers_of_one_sum_apart():
     found = group_credit.decoupled([first, second], [1.0, 1.0])[0]
     assert credit.standardise(first + second)[0, 0] == credit.standardise(first + second)[0, 2]
     assert found[2] > found[0] + 0.1
+
+
+def test_the_optimal_token_baseline_by_hand():
+    """Two answers of 2 and 1 tokens: at the first token weights 1 and 3, to-go 1 and 0: 1/4; the second is alone with itself."""
+    mask = torch.tensor([[[True, True], [True, False]]])
+    to_go = torch.tensor([[[1.0, 1.0], [0.0, 9.0]]], dtype=torch.float64)
+    weight = torch.tensor([[[1.0, 2.0], [3.0, 9.0]]], dtype=torch.float64)
+    assert group_credit.optimal_token(to_go, weight, mask).tolist() == [[[0.75, 0.0], [-0.25, 0.0]]]
+    alike = group_credit.optimal_token(MIXED[..., None], torch.ones_like(MIXED)[..., None], (MIXED == MIXED)[..., None])
+    torch.testing.assert_close(alike[..., 0], credit.centre(MIXED))
+    nothing = group_credit.optimal_token(to_go, 0 * weight, mask)
+    assert nothing.isfinite().all()
+
+
+def test_the_energy_is_the_squared_norm_of_the_score():
+    """d log p_y / d logits = onehot(y) - p: its squared length, by autograd, summed over the tokens so far."""
+    logits = torch.tensor([[0.2, -0.4, 0.1], [2.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    logp = logits.log_softmax(-1)
+    picked = logp[[0, 1], [2, 0]]
+    score = torch.autograd.grad(picked.sum(), logits)[0]
+    found = group_credit.score_energy(picked.detach(), (2 * logp.detach()).logsumexp(-1), torch.tensor([True, True]))
+    torch.testing.assert_close(found, score.square().sum(-1).cumsum(0))
+
+
+def test_the_optimal_baseline_has_the_least_variance():
+    """Of all constants, listed over the answers of one token: no other gives the gradient estimate a smaller second moment."""
+    share, reward = tensor(0.6, 0.3, 0.1), tensor(1.0, 0.0, 3.0)
+    energy = 1 - 2 * share + share.square().sum()
+    best = (share * energy * reward).sum() / (share * energy).sum()
+    second = lambda b: float((share * energy * (reward - b) ** 2).sum())  # noqa: E731
+    assert second(best) < min(second(best - 0.05), second(best + 0.05), second((share * reward).sum()))

@@ -134,7 +134,7 @@ def test_vapo_has_a_lam_of_its_own_for_every_length():
     assert (tokens_of(LengthAdaptiveGae(warmup=1)(replace(found, rollout=1))) != 0).any()
 
 
-@pytest.mark.parametrize("name", ["remax", "reinforce_pp", "vapo", "opo"])
+@pytest.mark.parametrize("name", ["remax", "reinforce_pp", "vapo", "opo", "optimal_token"])
 def test_a_rollout_is_resumed_exactly(name):
     """What a credit adds to an example survives the checkpoint's JSON."""
     source = source_of(name, completions_per_prompt=3)
@@ -180,3 +180,21 @@ def test_grpo_takes_every_credit_that_compares():
 def test_the_best_of_more_answers_than_there_are_is_refused():
     with pytest.raises(UserError, match="best of 9 of 8"):
         methods.build("pass_at_k", {"k": 9}, steps=8, max_tokens=8)
+
+
+def test_the_optimal_token_baseline_reads_the_whole_distribution():
+    """By hand over the tree: energies from the branches at every node that an answer has passed."""
+    found = experience_of("optimal_token", completions_per_prompt=4)
+    table = source_of("optimal_token").sampler.engine.table
+    squares = dict(zip(table.nodes, table.node_collision().detach().exp().tolist(), strict=False))
+    credited = CREDITS["optimal_token"](found)
+    for e, rewards in zip(credited, found.reward.tolist(), strict=True):
+        energies = []
+        for answer, own in zip(e.tokens.group.completions, e.per_token["old_logp"], strict=True):
+            parts = [1 - 2 * math.exp(p) + squares[answer.tokens[:t]] for t, p in enumerate(own.tolist())]
+            energies.append([sum(parts[: t + 1]) for t in range(len(parts))])
+        for own, reward in zip(e.per_token["token_advantage"], rewards, strict=True):
+            for t, value in enumerate(own.tolist()):
+                here = [(w[t], r) for w, r in zip(energies, rewards, strict=True) if len(w) > t]
+                known = reward - sum(w * r for w, r in here) / max(1e-12, sum(w for w, _ in here))
+                assert value == pytest.approx(known, abs=1e-4)

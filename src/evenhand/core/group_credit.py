@@ -117,3 +117,27 @@ def decoupled(rewards: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     total = sum((w * standardise(r) for w, r in zip(weights, masked, strict=True)), torch.zeros_like(rewards[0]))
     spread = total.max() - total.min()
     return torch.where(spread < FLAT, 0.0, whiten(total, scored))
+
+
+def optimal_token(to_go: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+    """`A_t = G_t - sum_i G_it W_it / sum_i W_it` over the answers of a group that reach token t: the optimal token baseline
+    (verl).
+
+    `to_go` G, `weight` W [P, G, C] and `mask` bool of the same shape -> [P, G, C], 0 where masked. W is the squared length of the
+    score up to t (see `score_energy`): the baseline of least variance. At equal weights it is the mean over the group; an answer
+    that is alone at t gets 0.
+    """
+    held = torch.where(mask, weight, 0.0)
+    baseline = (held * torch.where(mask, to_go, 0.0)).sum(1, keepdim=True) / held.sum(1, keepdim=True).clamp(min=1e-12)
+    return torch.where(mask, to_go - baseline, 0.0)
+
+
+def score_energy(logp: Tensor, collision: Tensor, mask: Tensor) -> Tensor:
+    """`W_t = sum_{j <= t} (1 - 2 p_j + sum_v p_jv^2)`: the squared norm of grad log pi in the logits, up to token t.
+
+    `logp` of the sampled tokens and `collision` = log sum_v p_v^2, any shape with tokens last. Between 0 and 2 per token.
+
+    >>> score_energy(torch.tensor([0.5, 1.0]).log(), torch.tensor([0.5, 1.0]).log(), torch.tensor([True, True]))
+    tensor([0.5000, 0.5000])
+    """
+    return torch.where(mask, 1 - 2 * logp.exp() + collision.exp(), 0.0).cumsum(-1)

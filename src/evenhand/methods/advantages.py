@@ -86,6 +86,18 @@ def opo(*, completions_per_prompt: int = 8, importance: float = 0.0) -> Method:
     return _score_function(credits.opo, completions_per_prompt, importance)
 
 
+@method(space=strengths.KL)
+def optimal_token(*, completions_per_prompt: int = 8, kl: float = 0.0, importance: float = 0.0) -> Method:
+    """The optimal token baseline: at every token the group's reward-to-go, weighted by how long each answer's score has grown
+    so far, is taken off (verl's `optimal_token_baseline`, 2025). A sure token adds nothing to the weight, a surprising one up
+    to 2.
+
+    Reads the whole vocabulary once per rollout, for sum_v p_v^2. The baseline includes the answer itself, and an answer that is
+    alone at a token learns nothing from it. `grpo` takes it as `advantage` too.
+    Reduces to `rloo` times (G - 1) / G, where all weights are alike."""
+    return _score_function(credits.OptimalToken(), completions_per_prompt, importance, kl=kl)
+
+
 @method
 def gpg(*, completions_per_prompt: int = 8, importance: float = 0.0) -> Method:
     """Group policy gradient: centred rewards over the share of answers in groups that are not flat, every token alike (Chu et al.

@@ -19,7 +19,7 @@ from evenhand.models.heads import RewardModel, score_head
 from evenhand.models.hidden_states import backbone
 from evenhand.types import Head, Layout
 
-_READS_VOCABULARY = frozenset({Head.LOGP, Head.ENTROPY, Head.KL})
+_READS_VOCABULARY = frozenset({Head.LOGP, Head.ENTROPY, Head.KL, Head.COLLISION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

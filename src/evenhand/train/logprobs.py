@@ -18,6 +18,7 @@ Rows = list[tuple[Tensor, ...]]
 
 NAMES = {
     Head.LOGP: "log-prob", Head.VALUE: "value", Head.SCORE: "score", Head.ENTROPY: "entropy", Head.KL: "KL to the reference",
+    Head.COLLISION: "sum of squared probabilities",
 }  # fmt: skip
 
 

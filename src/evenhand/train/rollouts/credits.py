@@ -151,12 +151,13 @@ def token_advantages(
     mask = pad_sequence(
         [torch.tensor(c.mask) & known for c, known in zip(completions, ~reward.isnan(), strict=True)], batch_first=True
     )
-    old = _padded(experience, "old_logp")
-    value = _padded(experience, "value") if "value" in experience.examples[0].per_token else torch.zeros_like(old)
+    old = padded(experience, "old_logp")
+    value = padded(experience, "value") if "value" in experience.examples[0].per_token else torch.zeros_like(old)
     estimate = pad_sequence(experience.token_kl(), batch_first=True) if beta else None
     rewards = kl_control.token_rewards(reward.nan_to_num(0.0), old, old, mask, beta=beta, estimate=estimate)
     return *core.gae(rewards, value, mask, gamma=gamma, lam=lam, bootstrap=bootstrap), mask
 
 
-def _padded(experience: Experience, name: str) -> Tensor:
+def padded(experience: Experience, name: str) -> Tensor:
+    """What was read of every completion [P G, C], 0 beyond its end."""
     return pad_sequence([row for e in experience.examples for row in e.per_token[name]], batch_first=True)

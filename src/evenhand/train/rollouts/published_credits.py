@@ -13,9 +13,10 @@ from evenhand.core import credit as core
 from evenhand.core import group_credit, pass_at_k
 from evenhand.errors import UserError, did_you_mean
 from evenhand.train.examples import Example
-from evenhand.train.rollouts.credits import CREDITS, Gae, GroupCredit, credit, token_advantages
+from evenhand.train.rollouts.credits import CREDITS, Gae, GroupCredit, credit, padded, token_advantages
 from evenhand.train.rollouts.experience import Credit, Experience, stated
 from evenhand.train.rollouts.shaping import GREEDY, UNSHAPED
+from evenhand.types import Head
 
 
 class LengthCredit(GroupCredit):
@@ -123,6 +124,24 @@ class LengthAdaptiveGae(Gae):
         return f"vapo: {stated(type(self))}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class OptimalToken(Credit):
+    """`A_t = G_t - sum_i G_it W_it / sum_i W_it`, over the answers of a group that reach token t (optimal token baseline)."""
+
+    reads: ClassVar[frozenset[Head]] = frozenset({Head.COLLISION})
+    per_completion: ClassVar[bool] = False
+    compares: ClassVar[bool] = True
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        to_go, _, mask = token_advantages(experience, gamma=1.0, lam=1.0)
+        logp, collision = (padded(experience, name) for name in ("old_logp", "collision"))
+        grouped = [
+            of.reshape(*experience.reward.shape, -1) for of in (to_go, group_credit.score_energy(logp, collision, mask), mask)
+        ]
+        return experience.credited_tokens(group_credit.optimal_token(*grouped).flatten(0, 1))
+
+
+CREDITS.register("optimal_token")(OptimalToken())
 CREDITS.register("remax")(AgainstGreedy())
 CREDITS.register("gdpo")(Decoupled())
 CREDITS.register("reinforce_pp")(TokenReturn())

@@ -11,7 +11,7 @@ from evenhand.train.examples import Example
 from evenhand.train.logprobs import Rows
 from evenhand.types import Group, Head, TokenGroup
 
-FIELDS = {Head.LOGP: "old_logp", Head.VALUE: "value", Head.KL: "exact_kl"}
+FIELDS = {Head.LOGP: "old_logp", Head.VALUE: "value", Head.KL: "exact_kl", Head.COLLISION: "collision"}
 
 
 @dataclass(frozen=True, kw_only=True)

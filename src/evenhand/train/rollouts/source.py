@@ -146,7 +146,7 @@ class RolloutSource:
 
     def _finished(self, example: Example) -> Example:
         """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""
-        drop = {"exact_kl"}
+        drop = {"exact_kl", "collision"}
         if self.plan.schedule.updates == 1:
             drop.add("old_logp")
         if Need.REF_LOGP not in self.method.objective.needs:
