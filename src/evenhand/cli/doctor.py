@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.progress import Waiting
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -41,10 +43,10 @@ def doctor(
         if id not in CHECKS:
             raise UserError(f"there is no check '{id}'", where="--only", fix=did_you_mean(id, CHECKS))
     errors = Console(stderr=True)
-    with errors.status("looking") as status:
+    with Waiting("looking", errors.file) as waiting:
         diagnosis = examine(
             prepare(experiment, overrides or [], out), quick=quick, only=only or (),
-            progress=lambda check: status.update(f"{check.id} {check.title}"),
+            progress=lambda check: waiting.now(f"{check.id} {check.title}"),
         )  # fmt: skip
     show(diagnosis, console)
     if not diagnosis.ok:
@@ -56,7 +58,8 @@ def before_run(prepared: Run, console: Console) -> None:
     from evenhand.doctor import Severity, examine
     from evenhand.doctor.render import show
 
-    diagnosis = examine(prepared, quick=True)
+    with Waiting("a quick look at data and settings", console.file) as waiting:
+        diagnosis = examine(prepared, quick=True, progress=lambda check: waiting.now(f"{check.id} {check.title}"))
     if any(r.worst() in (Severity.FAIL, Severity.WARN) for r in diagnosis.results):
         show(diagnosis, console, least=Severity.WARN)
     if not diagnosis.ok:

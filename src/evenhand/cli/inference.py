@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.progress import Progress, Waiting
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
@@ -50,11 +51,12 @@ def generate(
 
     if not prompt and prompts is None:
         raise UserError("there is nothing to answer", fix="give --prompt TEXT or --prompts FILE")
-    policy, renderer = open_policy(model, device)
+    with Waiting("opening the model"):
+        policy, renderer = open_policy(model, device)
     asked = [as_prompt(text, renderer, raw=raw) for text in prompt or []]
     asked += read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=raw)) if prompts else []
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
-    groups = open_engine(DEFAULT, policy, renderer).generate(asked, n, sampling)
+    groups = open_engine(DEFAULT, policy, renderer).generate(asked, n, sampling, progress=Progress("answered"))
     if out is None:
         _print_groups(groups)
     else:
@@ -116,10 +118,12 @@ def score(
     from evenhand.data.jsonl import write_groups
 
     refuse_same(file, out)
-    score_all = scorer(model_or_reward, device, max_prompt=max_prompt, max_completion=max_completion)
+    with Waiting("opening"):
+        score_all = scorer(model_or_reward, device, max_prompt=max_prompt, max_completion=max_completion)
     sources = answers_by_source(file, prompts, device)
     for name, given in sources.items():
-        scored = score_all(given)
+        with Waiting(f"scoring {sum(len(g.completions) for g in given)} answers{f' of {name}' if name else ''}"):
+            scored = score_all(given)
         for line in summary(given, scored, model_or_reward):
             print(spelled_out(f"{name}: {line}" if name else line))
         if out is not None:

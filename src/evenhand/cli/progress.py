@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 BETWEEN_LINES = 30.0
 """Seconds between two lines where the output is no terminal."""
+
+
+class Waiting:
+    """What is being done where nobody knows how long it takes: `with Waiting("opening the model"):`, and `now(text)` inside.
+
+    A terminal has a line that turns; elsewhere a line comes after `first` seconds and then every `BETWEEN_LINES`.
+    """
+
+    def __init__(self, doing: str, out: TextIO | None = None, *, first: float = 5.0) -> None:
+        self.doing, self.out, self.first = doing, out or sys.stderr, first
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._begun = time.monotonic()
+
+    def now(self, doing: str) -> None:
+        """What is being done from here on."""
+        self.doing = doing
+
+    def __enter__(self) -> Waiting:
+        self._begun = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if self.out.isatty():
+            print("\r\x1b[K", end="", file=self.out, flush=True)
+
+    def _watch(self) -> None:
+        terminal, wait = self.out.isatty(), self.first
+        while not self._over.wait(0.25 if terminal and self._elapsed() >= 1 else min(wait, 1.0) if terminal else wait):
+            seconds = round(self._elapsed())
+            if terminal and seconds >= 1:
+                print(f"\r\x1b[K{self.doing}, {seconds} s", end="", file=self.out, flush=True)
+            elif not terminal:
+                print(f"{self.doing}, {seconds} s so far", file=self.out, flush=True)
+                wait = BETWEEN_LINES
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun
 
 
 class Progress:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evenhand.cli.models import as_prompt, model_path, open_policy, read_prompts
+from evenhand.cli.progress import Progress
 from evenhand.errors import UserError
 from evenhand.store.pointer import POINTER
 
@@ -50,4 +51,4 @@ def sample(
             conversations.refuse_without_template(questions, model)
         return conversations.converse(questions, lambda asked: engine.generate(asked, 1, sampling))
     asked = read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=not chat))[:limit]
-    return engine.generate(asked, n, sampling)
+    return engine.generate(asked, n, sampling, progress=Progress("answered"))

@@ -48,10 +48,14 @@ class Quiet:
 
 
 class Lines:
-    """One line per start and end of a node, and one per running node about every `every` seconds."""
+    """One line per start and end of a node, and one per running node after `first` seconds and about every `every` from then on.
 
-    def __init__(self, console: Console, *, every: float = 10.0) -> None:
-        self.console, self.every = console, every
+    A node that has not said how far it is shows how long it has been running: nothing is silent.
+    """
+
+    def __init__(self, console: Console, *, every: float = 10.0, first: float = 5.0) -> None:
+        self.console, self.every, self.first = console, every, first
+        self.told: set[str] = set()
         self.last: dict[str, float] = {}
 
     def start(self, board: RunState) -> None:
@@ -75,7 +79,9 @@ class Lines:
     def tick(self) -> None:
         now = self.board.clock()
         for name, cell in self.board.cells.items():
-            if cell.status is Status.RUNNING and cell.total and now - self.last.get(name, now) >= self.every:
+            wait = self.every if name in self.told else self.first
+            if cell.status is Status.RUNNING and now - self.last.get(name, now) >= wait:
+                self.told.add(name)
                 self.last[name] = now
                 self.line(f"{name}: {_figures(cell, now)}; all: {_eta(self.board)}")
 

@@ -16,6 +16,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from evenhand.errors import UserError
 from evenhand.plugins import Plugin, activate
 from evenhand.runner.job import Job
 from evenhand.runner.worker_protocol import Failed, Finished, Sender, Spoilt, one_line, relay_warnings
@@ -43,13 +44,26 @@ class Setting:
 def perform(job: Job, store: Store, stages: str, report: Callable[..., None]) -> None:
     """Runs the node's stage in the store, unless another process just finished it.
 
-    Raises: Damaged where an input is not what was made.
+    Raises: Damaged where an input is not what was made; UserError where memory ran out.
     """
     stage = importlib.import_module(stages).STAGES[job.kind]
     inputs = {role: store.require(key) for role, key in job.inputs.items()}
     with store.open(job.key, job.meta, lambda: report(0, 0, phase="waits for another run")) as folder:
         if folder is not None:
-            stage(job.spec, StageContext(seed=job.seed, inputs=inputs, out=folder, report=report))
+            try:
+                stage(job.spec, StageContext(seed=job.seed, inputs=inputs, out=folder, report=report))
+            except (MemoryError, RuntimeError) as error:
+                raise _plainly(error, job) from error
+
+
+def _plainly(error: Exception, job: Job) -> Exception:
+    """A library's words for a lack of memory as a message; any other error as it is."""
+    from evenhand.train.memory import ran_out
+
+    if not ran_out(error):
+        return error
+    fix = "fewer --workers, shorter `lengths`, smaller `train.tokens_per_microbatch`, or `model: {dtype: bfloat16}`"
+    return UserError("out of memory", where=job.name, why=str(error).partition("\n")[0][:200], fix=fix)
 
 
 def work(job: Job, setting: Setting, pipe: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from evenhand.data.template import Renderer
@@ -22,7 +23,7 @@ from evenhand.stages.teacher import check_vocabulary, open_teacher
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.store import digests
 from evenhand.store.pointer import model_path
-from evenhand.train import checkpoint, heap, loop
+from evenhand.train import checkpoint, heap, loop, memory
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import logged, of_samples
@@ -51,12 +52,38 @@ def run(spec: FitSpec, context: StageContext) -> None:
             return
         _log.warning("what training had written before it was stopped is damaged (%s): it is written again", why)
         (out / LEDGER).unlink()
-    device, saved = begin(spec.setup.compute), Saved.newest(out)
+    while (less := attempt(spec, context)) is not None:
+        memory.release()
+        _log.warning("out of memory: micro-batches of at most %d tokens from here on", less)
+        spec = replace(spec, train=replace(spec.train, tokens_per_microbatch=less))
+
+
+def attempt(spec: FitSpec, context: StageContext) -> int | None:
+    """Train from the newest checkpoint to the end; returns the size of micro-batches to try where memory ran out, if asked."""
+    device, out = begin(spec.setup.compute), context.out
+    saved = Saved.newest(out)
     ledger = saved.ledger
+    context.report(0, 0, phase="opens the model")
     with ledger.phase("load"):
         training = assemble(open_run(spec, context, device, ledger))
     resume.restore(training, saved)
-    train(training, context, saved)
+    try:
+        train(training, context, saved)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error):
+            raise
+        longest = max((g.size for g in training.source.groups), default=0)
+        less = memory.smaller(spec.train, longest) if spec.train.on_memory == "smaller" else None
+        if less is None:
+            where = f"{spec.method}, seed {context.seed}"
+            raise memory.step_too_large(spec.train, training.run.model, longest, where=where) from error
+        return less
+    complete(training, out)
+    return None
+
+
+def complete(training: Training, out: Path) -> None:
+    """Everything that is written when the last step is done."""
     monitoring.write(training.monitor, training.run, out)
     if (keeper := training.keeper) is not None:
         keeper.best.restore(training.run.model)

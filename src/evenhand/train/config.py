@@ -38,6 +38,8 @@ class Train:
     """Largest norm of a step's gradient."""
     tokens_per_microbatch: int = 8192
     """What is computed at once: lower it where memory is short, the result stays the same. In tokens."""
+    on_memory: Literal["stop", "smaller"] = field(default="stop", metadata={"decides": False})
+    """Where a micro-batch does not fit: stop, and say what would, or go on with smaller ones (halved until one fits)."""
     gradient_checkpointing: bool = False
     """Whether activations are computed twice to save memory; the result stays the same."""
     checkpoint_every: int = field(default=50, metadata={"decides": False})
