@@ -165,3 +165,14 @@ def test_a_full_disk_is_said_whoever_wrote():
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")):
         assert one_line(error).startswith("the disk is full; fix: free some space and give the same command again")
     assert one_line(OSError(5, "Input/output error")) == "OSError: [Errno 5] Input/output error"
+
+
+def test_a_node_that_says_nothing_is_not_silent(board, clock):
+    view, told = lines(board)
+    view.changed(board.set("dpo/0", Status.RUNNING))
+    board.move("dpo/0", 0, 0, {"phase": "opens the model"})
+    for _ in range(16):
+        clock.now += 1
+        view.tick()
+    said = [line.partition(";")[0] for line in told() if "opens" in line]
+    assert said == ["dpo/0: opens the model 5 s", "dpo/0: opens the model 15 s"]

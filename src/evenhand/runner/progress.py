@@ -48,9 +48,9 @@ class Quiet:
 
 
 class Lines:
-    """One line per start and end of a node, and one per running node after `first` seconds and about every `every` from then on.
+    """One line per start and end of a node, and one per running node about every `every` seconds.
 
-    A node that has not said how far it is shows how long it has been running: nothing is silent.
+    A node that has not said how far it is shows after `first` seconds how long it has been running: nothing is silent.
     """
 
     def __init__(self, console: Console, *, every: float = 10.0, first: float = 5.0) -> None:
@@ -79,7 +79,7 @@ class Lines:
     def tick(self) -> None:
         now = self.board.clock()
         for name, cell in self.board.cells.items():
-            wait = self.every if name in self.told else self.first
+            wait = self.every if cell.total or name in self.told else self.first
             if cell.status is Status.RUNNING and now - self.last.get(name, now) >= wait:
                 self.told.add(name)
                 self.last[name] = now
