@@ -30,14 +30,14 @@ def small_machine(monkeypatch, room=ROOM, begins=0):
     """A machine whose memory ends after `begins` steps of the reward model."""
     seen = {"steps": 0, "largest": []}
 
-    def accumulate(model, objective, batches, temperature=1.0):
+    def accumulate(model, objective, batches, *more):
         largest = max(b.layout.total for b in batches)
         if type(objective).__name__ == "BradleyTerry":
             if seen["steps"] >= begins and largest > room:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
             seen["steps"] += 1
             seen["largest"].append(largest)
-        return REAL(model, objective, batches, temperature)
+        return REAL(model, objective, batches, *more)
 
     monkeypatch.setattr(loop, "accumulate", accumulate)
     return seen
