@@ -60,11 +60,14 @@ class Registry(Mapping[str, T]):
         self.kind, self.known_facts, self.named_by = kind, frozenset(facts), frozenset(named_by or (kind,))
         self.entries: dict[str, Entry[T]] = {}
         self.former: dict[str, str] = {}
+        self.aliases: dict[str, str] = {}
+        self.refused: dict[str, tuple[str, str]] = {}
         self.answered: set[str] = set()
         REGISTRIES[kind] = self
 
-    def register(self, name: str = "", *, was: str = "", **facts: Any) -> Callable[[T], T]:
-        """Decorator: what stands below is called `name`, by default as in Python. `was` is its name of before, still understood.
+    def register(self, name: str = "", *, was: str = "", also: Iterable[str] = (), **facts: Any) -> Callable[[T], T]:
+        """Decorator: what stands below is called `name`, by default as in Python. `was` is its name of before, still understood;
+        `also` are its names in other tools, understood for good.
 
         Raises: UserError for a name that another place has already registered, and for a fact that this kind does not have.
         """
@@ -83,12 +86,17 @@ class Registry(Mapping[str, T]):
             self.entries[entry.name] = entry
             if was:
                 self.former[was] = entry.name
+            self.aliases |= dict.fromkeys(also, entry.name)
             return value
 
         return add
 
+    def refuse(self, name: str, *, why: str, fix: str) -> None:
+        """Answer a name that other tools have, or that several papers share, with the reason why there is none of it here."""
+        self.refused[name] = (why, fix)
+
     def __getitem__(self, name: str) -> T:
-        return self.entries[name if name in self.entries else self.former[name]].value
+        return self.entries[name if name in self.entries else {**self.former, **self.aliases}[name]].value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -101,19 +109,27 @@ class Registry(Mapping[str, T]):
         return {name: entry.facts[fact] for name, entry in self.entries.items() if fact in entry.facts}
 
     def canonical(self, name: str) -> str:
-        """The present name of a former one, which is said once; any other name as it is."""
-        if name in self.entries or name not in self.former:
+        """The name here of a former one or of one from another tool, which is said once; any other name as it is."""
+        known = {**self.former, **self.aliases}
+        if name in self.entries or name not in known:
             return name
         if name not in self.answered:
             self.answered.add(name)
-            now = f"is now called '{self.former[name]}'; the old name goes with the next release"
-            _log.warning("the %s '%s' %s", self.kind, name, now)
-        return self.former[name]
+            of_before = f"is now called '{known[name]}'; the old name goes with the next release"
+            _log.warning("the %s '%s' %s", self.kind, name, of_before if name in self.former else f"is '{known[name]}' here")
+        return known[name]
+
+    def unknown(self, name: str, *, where: str, known: Iterable[str] = ()) -> UserError:
+        """What to say of a name that is not registered: why it is refused, or which names are close (of `known`, if given)."""
+        if name in self.refused:
+            why, fix = self.refused[name]
+            return UserError(f"there is no {self.kind} '{name}'", where=where, why=why, fix=fix)
+        return UserError(f"unknown {self.kind} '{name}'", where=where, fix=did_you_mean(str(name), known or self.entries))
 
     def find(self, name: str, *, where: str = "") -> T:
         """The value of that name. Raises: UserError with the closest names."""
         if (name := self.canonical(name)) not in self.entries:
-            raise UserError(f"unknown {self.kind} '{name}'", where=where, fix=did_you_mean(str(name), self.entries))
+            raise self.unknown(name, where=where)
         return self.entries[name].value
 
     def check(self, settings: Mapping[str, Any] | str, *, where: str) -> tuple[Any, dict[str, Any]]:
@@ -157,6 +173,7 @@ def forget(sources: Iterable[Path]) -> None:
     for registry in REGISTRIES.values():
         registry.entries = {name: entry for name, entry in registry.entries.items() if entry.source.resolve() not in gone}
         registry.former = {old: new for old, new in registry.former.items() if new in registry.entries}
+        registry.aliases = {old: new for old, new in registry.aliases.items() if new in registry.entries}
 
 
 def _place() -> tuple[Path, int, str]:

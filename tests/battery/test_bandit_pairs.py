@@ -8,8 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from evenhand.core import credit
+from evenhand.train.rollouts.optimistic import WinRate
 from tests.battery.test_bandit import ANSWERS, LENGTHS, LEVEL, REF, build, duels, start, two_answers
-from tests.battery.tree import fit_fixed, group_of
+from tests.battery.tree import fit_fixed, fit_online, group_of
 
 LOG3 = math.log(3)
 
@@ -157,3 +159,66 @@ def test_bco_separates_good_from_bad_around_the_running_mean():
     ]
     moved = fit_fixed(build("bco", beta=2.0), rows, start(), steps=400).distribution().detach() - REF
     assert 2 * float(moved[0] - moved[1]) == pytest.approx(2 * LOG3, abs=2e-2)
+
+
+# ---- several rated answers, and fresh pairs ----------------------------------------------------------------------------------
+
+RATINGS = torch.tensor([1.0, -0.5, 0.0, 0.5], dtype=torch.float64)
+
+
+def rated(name: str, **parameters) -> torch.Tensor:
+    """Log-ratios of all four answers after learning from them as one rated group."""
+    rows = [group_of(ANSWERS, tuple(RATINGS.tolist()))]
+    return fit_fixed(build(name, **parameters), rows, start(), steps=600).distribution().detach() - REF
+
+
+def test_infonca_learns_the_tilted_reference():
+    found = 0.5 * rated("infonca", beta=0.5, alpha=0.8)
+    torch.testing.assert_close(found - found[0], (RATINGS - RATINGS[0]) / 0.8, rtol=0, atol=3e-3)
+
+
+def test_nca_orders_the_answers_and_pins_their_level():
+    """beta u = log(k w) as far as probabilities that sum to one allow it."""
+    scores = 4 * rated("nca", beta=4.0, alpha=2.0)
+    assert scores.argsort().tolist() == RATINGS.argsort().tolist()
+    assert float((scores.exp() / 4 - torch.softmax(RATINGS / 2.0, 0)).abs().max()) < 0.1
+
+
+def test_qrpo_learns_the_quantiles():
+    """Quantiles 1, 1/4, 1/2, 3/4: beta u = q up to the constant that normalises, which four answers shift a little."""
+    found = 0.5 * rated("qrpo", beta=0.5)
+    assert found.argsort().tolist() == RATINGS.argsort().tolist()
+    assert float(found[0] - found[1]) == pytest.approx(0.75, abs=0.15)
+
+
+def test_a_star_po_learns_the_tilted_reference():
+    """At value_temperature = beta the regression is solved exactly by ref exp(r / beta) / Z."""
+    reward = dict(zip(ANSWERS, RATINGS.tolist(), strict=True))
+    method = build("a_star_po", beta=0.5, value_temperature=0.5, completions_per_prompt=64)
+    found = fit_online(method, reward, start(), steps=150, rate=0.1).distribution().detach()
+    torch.testing.assert_close(found, (REF + RATINGS / 0.5).log_softmax(0), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["xpo", "vpo_online"])
+def test_optimism_spreads_the_policy(name):
+    """With a large coefficient what is known already gains less than with none."""
+    reward = dict(zip(ANSWERS, RATINGS.tolist(), strict=True))
+
+    def gained(**parameters) -> float:
+        found = fit_online(build(name, **parameters), reward, start(), steps=40, rate=0.05, prompts=3)
+        return float((found.distribution().detach() - REF)[0])
+
+    assert gained(optimism=0.2) < gained(optimism=0.0)
+
+
+def test_win_rates_of_a_group():
+    """Against three rivals, ties by halves; an unscored answer has none and is nobody's rival."""
+    shaped = WinRate()(group_of((*ANSWERS, ANSWERS[0]), (2.0, 1.0, 1.0, 0.0, math.nan)))
+    assert shaped.scores[:4] == pytest.approx((1.0, 0.5, 0.5, 0.0))
+    assert math.isnan(shaped.scores[4])
+
+
+def test_spo_has_half_the_credit_of_ranks():
+    scores = torch.tensor([[2.0, 1.0, 1.0, 0.0], [0.3, -2.0, 5.0, 0.3]])
+    rates = torch.tensor([WinRate()(group_of(ANSWERS, tuple(row))).scores for row in scores.tolist()])
+    torch.testing.assert_close(credit.centre(rates), credit.rank(scores) / 2)

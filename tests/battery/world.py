@@ -72,12 +72,15 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Exampl
     draw = rng("battery", seed)
     online = method.rollouts is not None and Need.ADVANTAGE in method.provides
     k = 3 if online else 2 if method.data == PREFERENCES or (method.rollouts and Need.PAIRS in method.provides) else 1
+    k = 4 if method.data == PREFERENCES and Need.SCORE in method.objective.needs else k  # rated answers, all at once
     items = [drawn_item(draw, k, i) for i in range(prompts)]
     items = [_with_fields(i, method, draw, online) for i in items]
     if Need.PAIRS in method.objective.needs or method.data == PREFERENCES:
         items = [with_pairs(i) for i in items]
-    if method.label_baseline is not None or method.data == BINARY:
+    if method.label_baseline is not None or method.data == BINARY or Need.SCORE in method.objective.needs:
         items = [labelled(i, method) for i in items]
+    if Need.OPTIMISM in method.objective.needs:
+        items = [replace(i, per_completion={**i.per_completion, "optimism": (1.0, 0.0)}) for i in items]
     if Need.UNIFORM in method.objective.needs:
         items = with_uniform(items, seed)
     if Need.MISMATCHED in method.objective.needs:
@@ -117,6 +120,8 @@ def _with_fields(item: Example, method: Method, draw, online: bool) -> Example:
     lengths = [len(c.ids) for c in item.tokens.completions]
     rows = lambda scale: tuple(torch.tensor(draw.normal(-2.0, scale, size=n), dtype=torch.float32) for n in lengths)  # noqa: E731
     per_token = {"ref_logp": rows(0.5)}
+    if Need.OLD_LOGP in method.objective.needs:
+        per_token |= {"old_logp": rows(0.5)}
     if not online:
         return replace(item, per_token=per_token)
     per_token |= {"old_logp": rows(0.5), "behaviour_logp": rows(0.5), "value": rows(1.0), "returns": rows(1.0)}

@@ -144,6 +144,8 @@ def rollouts(
 
     previous = copy.deepcopy(frozen) if method.rollouts.exploration.partner == PREVIOUS else None
 
+    author = {PREVIOUS: previous, INITIAL_POLICY: frozen}.get(method.rollouts.exploration.partner)
+
     def collected(rollout: int) -> None:
         """As the stage does it: the last round's policy catches up, and the policy starts anew where the method says so."""
         if previous is not None:
@@ -158,7 +160,7 @@ def rollouts(
         sampler=Sampler(
             engine=LocalEngine(model, Numbers()),
             sampling=Sampling(max_tokens=MAX_TOKENS),
-            partner=None if previous is None else LocalEngine(previous, Numbers()),
+            partner=None if author is None else LocalEngine(author, Numbers()),
         ),
         reward=pointwise(reward) if method.rewarded else None,
         answers={p.id: own_answer(p) for p in prompts} if method.rollouts.exploration.given else {},

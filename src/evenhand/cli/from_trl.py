@@ -21,6 +21,7 @@ LOSSES = {
     "sigmoid": "dpo", "hinge": "rso_hinge", "ipo": "ipo_mean", "robust": "robust_dpo", "simpo": "simpo", "exo_pair": "exo",
     "nca_pair": "nca_pair", "bco_pair": "bco_pair", "sppo_hard": "sppo", "aot": "aot_paired", "aot_pair": "aot_paired",
     "apo_zero": "apo_zero", "apo_down": "apo_down", "discopop": "discopop", "kto": "kto", "grpo": "grpo", "bnpo": "grpo",
+    "sigmoid_norm": "dpo_norm", "aot_unpaired": "aot", "alphapo": "alphapo", "apo_zero_unpaired": "apo_zero_unpaired",
     "dr_grpo": "dr_grpo", "dapo": "dapo", "cispo": "cispo",
 }  # fmt: skip
 """`loss_type` of DPO, CPO, KTO and GRPO trainers -> method."""

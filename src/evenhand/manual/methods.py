@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evenhand.core import distillation, kto, policy, preference, surrogates
+from evenhand.core import distillation, k_answers, kto, policy, preference, surrogates
+from evenhand.manual import family
 from evenhand.methods import METHODS, Method, build
 from evenhand.objectives import (
     PAIR_LOSSES,
@@ -23,10 +24,13 @@ from evenhand.objectives import (
     Likelihood,
     Pairwise,
     PolicyGradient,
+    RatedGroups,
+    RewardRegression,
     SteeredPairs,
     Transport,
 )
 from evenhand.objectives.binary import LABEL_LOSSES
+from evenhand.objectives.k_answers import GROUP_LOSSES
 from evenhand.spec.arms import BEST_OF_N, INJECTED, START, best_of_n
 from evenhand.train.rollouts.experience import stated
 from evenhand.types import Need
@@ -76,6 +80,10 @@ def equations(objective: Any) -> Iterator[str]:
         yield f"{stated(PAIR_LOSSES[objective.loss].function)}; {stated(STEP_RULES[objective.rule].function)}"
     elif isinstance(objective, Correctness):
         yield stated(Correctness)
+    elif isinstance(objective, RatedGroups):
+        yield stated(GROUP_LOSSES[objective.loss])
+    elif isinstance(objective, RewardRegression):
+        yield stated(k_answers.reward_regression)
     elif isinstance(objective, Labelled):
         yield stated(LABEL_LOSSES[objective.loss])
     elif isinstance(objective, Transport):
@@ -145,6 +153,8 @@ def coordinates(method: Method) -> Iterator[tuple[str, str]]:
 def fixed_credit(method: Method) -> str:
     if method.label_baseline is not None:
         return f"label +1 or -1, less {method.label_baseline:g}"
+    if method.data == "preferences" and Need.PAIRS not in method.objective.needs:
+        return "all answers of a prompt at once, each prompt weighing 1"
     if method.data == "preferences":
         return "all pairs of a group, each group weighing 1"
     return "label as it is" if method.data == "binary" else "every answer alike"
@@ -234,7 +244,8 @@ def page() -> str:
         method = build(name, {}, steps=100, max_tokens=128)
         source = ("rollouts" if method.rewarded else "a teacher") if method.online else method.data
         index.append(f"| [{name}](#{name}) | {source} | {method.reference} | {paragraphs(METHODS[name])[1].rstrip('.')} |")
-    return "\n\n".join([HEAD.rstrip(), "\n".join(index), *map(entry, METHODS), untrained(), BEST]) + "\n"
+    sections = [HEAD.rstrip(), "\n".join(index), family.tree(), family.coverage(), *map(entry, METHODS), untrained(), BEST]
+    return "\n\n".join(sections) + "\n"
 
 
 if __name__ == "__main__":

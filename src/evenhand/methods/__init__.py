@@ -7,7 +7,7 @@ docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, c
 
 # isort: off
 from evenhand.methods import offline, offline_margins, offline_sides, offline_lengths, offline_steps
-from evenhand.methods import gradients, groups, advantages, surrogates, selections, distillation
+from evenhand.methods import gradients, groups, advantages, surrogates, selections, distillation, rated, refused
 
 # isort: on
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, PREFERENCES, PROMPTS, Method, build, method
@@ -15,5 +15,5 @@ from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, 
 __all__ = [
     "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "advantages", "build",
     "distillation", "gradients", "groups", "method", "offline", "offline_lengths", "offline_margins", "offline_sides",
-    "offline_steps", "selections", "surrogates",
+    "offline_steps", "rated", "refused", "selections", "surrogates",
 ]  # fmt: skip

@@ -13,21 +13,21 @@ from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENC
 # ---- likelihood and reward models -----------------------------------------------------------------------------------
 
 
-@method
+@method(elsewhere={"TRL": "SFTTrainer", "OpenRLHF": "sft", "verl": "sft", "study": "sft"})
 def sft(*, reduce: str = "token_mean") -> Method:
     """Supervised fine-tuning: maximum likelihood of demonstrations, every token alike (or `sequence_mean`).
     Reduces to the cross-entropy of completion tokens."""
     return Method(objective=Likelihood(reduce=reduce), data=DEMONSTRATIONS, learning_rate=2e-5)
 
 
-@method
+@method(elsewhere={"TRL": "RewardTrainer", "OpenRLHF": "rm", "study": "rm"})
 def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method:
     """Bradley-Terry reward model on all pairs of each group (Ouyang et al. 2022, eq. 1; margins: Llama 2, eq. 2)."""
     objective = BradleyTerry(margin_scale=margin_scale, centring=centring)
     return Method(objective=objective, data=PREFERENCES, network="reward", learning_rate=2e-6)
 
 
-@method
+@method(of="reward_model", differs="right or wrong, each answer by itself")
 def outcome_reward_model() -> Method:
     """Outcome reward model: whether an answer is right, as the cross-entropy of its label, read at the last token (Cobbe et al.
     2021, arXiv:2110.14168). Its score is the logit of being right, with a level of its own where Bradley-Terry's has none; a
@@ -36,7 +36,7 @@ def outcome_reward_model() -> Method:
     return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6)
 
 
-@method(was="local")
+@method(was="local", of="dpo", differs="no reference")
 def local_reward_model(*, beta: float = 1 / 53) -> Method:
     """The local reward model r = beta log pi(y | x), no reference (All Roads Lead to Likelihood, section 2, appendix A.5).
     Reduces to `dpo` against a reference that gives every answer probability 1."""
@@ -53,7 +53,8 @@ def preference_model() -> Method:
 # ---- offline preference methods -------------------------------------------------------------------------------------
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, also=("sigmoid",), of="reward_model", differs="the score is the policy's own log-ratio",
+        elsewhere={"TRL": "sigmoid", "OpenRLHF": "dpo", "study": "dpo"})  # fmt: skip
 def dpo(*, beta: float = 0.1, temperature: float = 1.0) -> Method:
     """Direct preference optimisation (Rafailov et al. 2023, eq. 7).
 
@@ -63,40 +64,43 @@ def dpo(*, beta: float = 0.1, temperature: float = 1.0) -> Method:
     return replace(method, temperature=temperature) if temperature != 1.0 else method
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, of="dpo", differs="labels wrong with some probability",
+        elsewhere={"OpenRLHF": "label_smoothing", "study": "cdpo"})  # fmt: skip
 def cdpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
     """Conservative DPO: labels are wrong with probability `flip` (Mitchell 2023).
     Reduces to `dpo` at flip = 0."""
     return pairs("cdpo", beta=beta, flip=flip)
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, also=("robust",), of="dpo", differs="unbiased for the labels before they were flipped",
+        elsewhere={"TRL": "robust", "study": "~robust_dpo, plus for minus"})  # fmt: skip
 def robust_dpo(*, beta: float = 0.1, flip: float = 0.1) -> Method:
     """The unbiased loss under flipped labels (Chowdhury et al. 2024, arXiv:2403.00409). It never saturates.
     Reduces to `dpo` at flip = 0."""
     return pairs("robust", beta=beta, flip=flip)
 
 
-@method(space=strengths.TAU)
+@method(space=strengths.TAU, of="dpo", differs="a square around a target margin",
+        elsewhere={"TRL": "~online only", "OpenRLHF": "ipo", "study": "ipo"})  # fmt: skip
 def ipo(*, tau: float = 0.1) -> Method:
     """Identity preference optimisation on summed log-probs, as printed (Azar et al. 2023, eq. 17)."""
     return pairs("ipo", tau=tau)
 
 
-@method(space=strengths.TAU)
+@method(space=strengths.TAU, of="ipo", differs="log-ratios per token", elsewhere={"TRL": "ipo"})
 def ipo_mean(*, tau: float = 0.1) -> Method:
     """IPO on length-mean log-ratios, as its authors ran it; tau does not transfer from `ipo`.
     Reduces to `ipo` for answers of one token."""
     return pairs("ipo_mean", tau=tau)
 
 
-@method(was="hinge", space=strengths.BETA)
+@method(was="hinge", space=strengths.BETA, of="dpo", differs="a hinge", elsewhere={"TRL": "hinge", "study": "hinge"})
 def rso_hinge(*, beta: float = 0.1) -> Method:
     """RSO's hinge on the DPO margin (Liu et al. 2023, arXiv:2309.06657)."""
     return pairs("hinge", beta=beta)
 
 
-@method(space={"margin": {"log": (0.3, 3.0)}})
+@method(space={"margin": {"log": (0.3, 3.0)}}, of="rso_hinge", differs="no reference, plus the likelihood")
 def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
     """SLiC-HF: a hinge on log-probs, without a reference, plus the chosen answer's likelihood (Zhao et al. 2023)."""
     pair = Pairwise(loss="slic", parameters={"margin": margin})
@@ -106,28 +110,32 @@ def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
     )
 
 
-@method(space={"beta": (2.0, 2.5, 5.0, 10.0), "margin": (0.3, 0.5, 1.0, 1.6)})
+@method(space={"beta": (2.0, 2.5, 5.0, 10.0), "margin": (0.3, 0.5, 1.0, 1.6)}, of="local_reward_model",
+        differs="log-probs per token, against a margin", elsewhere={"TRL": "cpo: simpo", "study": "~simpo, beta .1"})  # fmt: skip
 def simpo(*, beta: float = 2.0, margin: float = 0.5) -> Method:
     """SimPO: length-mean log-probs against a margin, no reference (Meng et al. 2024, eq. 6).
     Reduces to `local_reward_model` for answers of one token, at margin = 0."""
     return pairs("simpo", reference="none", rate=1e-6, beta=beta, margin=margin)
 
 
-@method(space={"beta": (0.01, 0.03, 0.1, 0.3)})
+@method(space={"beta": (0.01, 0.03, 0.1, 0.3)}, also=("aot_unpaired",), of="dpo", differs="two sorted distributions",
+        elsewhere={"TRL": "~aot_unpaired, per micro-batch", "study": "~aot, per micro-batch"})  # fmt: skip
 def aot(*, beta: float = 0.1) -> Method:
     """Alignment by optimal transport, unpaired: chosen dominate rejected, sorted over the step (Melnyk et al. 2024, eq. 9).
     Reduces to `dpo` with one pair per step."""
     return Method(objective=Transport(form="unpaired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
-@method(space={"beta": (0.01, 0.03, 0.1, 0.3)})
+@method(space={"beta": (0.01, 0.03, 0.1, 0.3)}, of="aot", differs="margins sorted, not answers",
+        elsewhere={"TRL": "~aot, per micro-batch"})  # fmt: skip
 def aot_paired(*, beta: float = 0.1) -> Method:
     """AOT, paired: policy margins dominate reference margins, sorted over the step (Melnyk et al. 2024, eq. 7).
     Reduces to `dpo` with one pair per step."""
     return Method(objective=Transport(form="paired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
 
 
-@method(space={"weight": {"log": (0.03, 0.3)}})
+@method(space={"weight": {"log": (0.03, 0.3)}}, of="sft", differs="plus the log odds ratio",
+        elsewhere={"TRL": "ORPOTrainer", "study": "orpo"})  # fmt: skip
 def orpo(*, weight: float = 0.1, reduce: str = "token_mean") -> Method:
     """Odds-ratio preference optimisation with its likelihood term (Hong et al. 2024, eq. 6), of every token of the chosen answers
     alike or by `reduce: sequence_mean`. The published code also learns the prompt.
@@ -136,13 +144,14 @@ def orpo(*, weight: float = 0.1, reduce: str = "token_mean") -> Method:
     return Method(objective=Combined(objectives=(nll, odds), coefficients=(1.0, weight)), data=PREFERENCES, learning_rate=8e-6)
 
 
-@method
+@method(of="orpo", differs="without the likelihood")
 def orpo_odds() -> Method:
     """ORPO's odds-ratio term alone, for a policy that had its SFT already."""
     return Method(objective=Pairwise(loss="orpo", parameters={}), data=PREFERENCES, learning_rate=8e-6)
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, of="dpo", differs="single labelled answers against a common reference point",
+        elsewhere={"TRL": "KTOTrainer", "study": "~kto, logistic, matched"})  # fmt: skip
 def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable: float = 1.0) -> Method:
     """Kahneman-Tversky optimisation of single labelled answers (Ethayarajh et al. 2024, eq. 8). Pairs become two labels, each a
     row of its own: a step of n rows holds as many answers as n / 2 pairs."""
@@ -150,7 +159,7 @@ def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable:
     return Method(objective=objective, data=BINARY, reference="start", learning_rate=5e-6)
 
 
-@method
+@method(of="offline_reinforce", differs="a taper for bad answers")
 def topr(*, baseline: float = 0.0) -> Method:
     """Tapered off-policy REINFORCE on labelled answers, the start standing in for their unknown author (Le Roux et al. 2025).
     With a share p of good answers, baseline c makes them weigh like a share p (1 - c) / (1 + (1 - 2p) c): 0.6 makes 0.5 like 0.2.
@@ -162,7 +171,7 @@ def topr(*, baseline: float = 0.0) -> Method:
     return Method(objective=objective, data=BINARY, reference="start", label_baseline=baseline, learning_rate=3e-6)
 
 
-@method
+@method(of="kto", differs="linear: no saturation")
 def offline_reinforce(*, baseline: float = 0.0) -> Method:
     """REINFORCE on labelled answers as if the policy had written them, the label +1 or -1 minus `baseline`. It has no optimum:
     the loss is linear in log pi, so a bad answer is pushed down for ever. A control, and what `topr` mends.
@@ -171,7 +180,8 @@ def offline_reinforce(*, baseline: float = 0.0) -> Method:
     return Method(objective=objective, data=BINARY, label_baseline=baseline, learning_rate=3e-6)
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, of="dpo", differs="plus the likelihood",
+        elsewhere={"TRL": "loss_type: [sigmoid, sft]", "OpenRLHF": "nll_coef", "study": "dpnll"})  # fmt: skip
 def rpo(*, beta: float = 0.1, likelihood: float = 1.0, reduce: str = "token_mean") -> Method:
     """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1), over the tokens of the step as in TRL; the paper's mean
     over each answer's own tokens is `reduce: sequence_mean`.

@@ -8,7 +8,9 @@ from evenhand.objectives import Combined, Likelihood, Pairwise
 from evenhand.train.method import Method, method
 
 
-@method(space=strengths.PER_TOKEN, of="dpo", differs="log-ratios per token", elsewhere={"TRL": "sigmoid_norm"})
+@method(
+    space=strengths.PER_TOKEN, of="dpo", differs="log-ratios per token", also=("sigmoid_norm",), elsewhere={"TRL": "sigmoid_norm"}
+)
 def dpo_norm(*, beta: float = 5.0) -> Method:
     """Length-normalised DPO: the margin of length-mean log-ratios (Tulu 3, Lambert et al. 2024, arXiv:2411.15124, section 4.3;
     TRL's `sigmoid_norm`, whose default beta of .1 is small for a margin per token).

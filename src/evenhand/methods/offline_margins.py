@@ -11,7 +11,7 @@ SHAPES = ("logistic", "hinge", "squared", "truncated_squared", "exponential", "s
 
 
 @method(space=strengths.BETA, of="dpo", differs="reverse KL to smoothed labels",
-        elsewhere={"TRL": "exo_pair", "study": "exo"})  # fmt: skip
+        also=("exo_pair",), elsewhere={"TRL": "exo_pair", "study": "exo"})  # fmt: skip
 def exo(*, beta: float = 0.1, flip: float = 0.001) -> Method:
     """Efficient exact optimisation of a pair: the reverse KL of the policy's preference from labels that are wrong with
     probability `flip` (Ji et al. 2024, arXiv:2402.00856, eq. 16). Margins stop at beta D = log((1 - flip) / flip), and a badly

@@ -25,7 +25,7 @@ def bco_pair(*, beta: float = 0.01) -> Method:
 
 
 @method(space=strengths.WEAK, of="ipo", differs="IPO's target on either answer",
-        elsewhere={"TRL": "sppo_hard", "study": "~sppo, beta .1"})  # fmt: skip
+        also=("sppo_hard",), elsewhere={"TRL": "sppo_hard", "study": "~sppo, beta .1"})  # fmt: skip
 def sppo(*, beta: float = 0.001) -> Method:
     """Self-play preference optimisation where the winner wins for certain (Wu et al. 2024, arXiv:2405.00675, eq. 4.7): regression
     of the log-ratios on +-1/(2 beta), that is +-500 nats at the paper's beta; TRL's default of .1 asks for +-5. The authors' code

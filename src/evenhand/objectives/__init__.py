@@ -4,7 +4,9 @@ from evenhand.objectives import pair_losses
 from evenhand.objectives.binary import Kto, Labelled
 from evenhand.objectives.combined import Combined
 from evenhand.objectives.distillation import Distillation
+from evenhand.objectives.k_answers import RatedGroups, RewardRegression
 from evenhand.objectives.likelihood import Likelihood
+from evenhand.objectives.optimism import Optimism
 from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise, Transport, pair_loss
 from evenhand.objectives.pairwise_step import STEP_RULES, SteeredPairs, step_rule
 from evenhand.objectives.policy_gradient import PolicyGradient
@@ -14,6 +16,6 @@ from evenhand.objectives.surrogates import SURROGATES, surrogate
 
 __all__ = [
     "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BradleyTerry", "Combined", "Correctness", "Distillation", "Kto",
-    "Labelled", "Likelihood", "Pairwise", "PolicyGradient", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss",
-    "pair_losses", "step_rule", "surrogate", "to_json",
+    "Labelled", "Likelihood", "Optimism", "Pairwise", "PolicyGradient", "RatedGroups", "RewardRegression", "SteeredPairs",
+    "Transport", "from_json", "objective", "pair_loss", "pair_losses", "step_rule", "surrogate", "to_json",
 ]  # fmt: skip

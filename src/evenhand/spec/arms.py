@@ -99,7 +99,7 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
         raise UserError("'method' is missing", where=where, fix=f"add `method:`; {did_you_mean('', METHODS)}")
     signatures: dict[str, Callable[..., Any]] = {**METHODS, BEST_OF_N: best_of_n}
     if kind != START and kind not in signatures:
-        raise UserError(f"unknown method '{kind}'", where=f"{where}.method", fix=did_you_mean(str(kind), [*signatures, START]))
+        raise METHODS.unknown(str(kind), where=f"{where}.method", known=[*signatures, START])
     own = {k: v for k, v in raw.items() if k in ARM_KEYS} | {"method": kind}
     rest = {k: v for k, v in raw.items() if k not in ARM_KEYS}
     if kind == START:

@@ -71,7 +71,7 @@ PARAMETERS: Mapping[str, Range] = {
     **dict.fromkeys(("importance_low", "off_policy_mask", "penalty", "share"), STRENGTH),
     **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds", "k"), COUNT),
     **dict.fromkeys(("lam", "gamma", "overlong", "mix", "share", "drop", "decay"), SHARE),
-    **dict.fromkeys(("temperature", "rejection_temperature", "width", "eta", "robustness", "scale"), FINITE),
+    **dict.fromkeys(("temperature", "rejection_temperature", "width", "eta", "robustness", "scale", "value_temperature"), FINITE),
     "tau": FINITE, "flip": Range("with half of the labels swapped they say nothing", low=0, below=0.5),
 }  # fmt: skip
 """A method's parameters: these names mean one thing wherever they occur."""
