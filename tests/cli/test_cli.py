@@ -18,7 +18,7 @@ from evenhand.store.store import Store
 
 def call(*arguments, capsys, monkeypatch):
     """Exit code, standard output, standard error of `evenhand ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["evenhand", *arguments])
+    monkeypatch.setattr(sys, "argv", ["evenhand", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         evenhand.cli.main()
     out, err = capsys.readouterr()
@@ -55,6 +55,7 @@ def prepared(monkeypatch, tmp_path):
     run_dir.mkdir()
     monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
     monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
+    monkeypatch.setattr("evenhand.cli.doctor.look", lambda prepared, console: True)
     monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
     monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {', '.join(results.arms)}")
     return SimpleNamespace(run=run, asked=asked)
@@ -83,6 +84,22 @@ def test_help_is_light():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_plan_finds_what_is_in_the_way_and_runs_nothing(cli, tmp_path, monkeypatch):
+    from tests.doctor.patients import Ward, pairs
+
+    monkeypatch.chdir(tmp_path)
+    ward = Ward(tmp_path, rows=pairs(12))
+    ward.experiment["arms"]["sft"] = {"method": "sft"}
+    code, out, err = cli("run", ward.write(), "--plan", "--out", tmp_path / "out")
+    assert code == 0
+    assert "nodes, 0 cached" in out
+    assert "arms.sft learns from `demonstrations`, which the data do not have" in " ".join(err.split())
+    assert "It does not start like this." in err
+    assert not (tmp_path / "out").exists()
+    _, _, err = cli("run", tmp_path / "ward.yaml", "--plan", "--unchecked", "--out", tmp_path / "out")
+    assert "demonstrations" not in err
 
 
 def test_plan_shows_stages_hits_and_cost_and_runs_nothing(cli, prepared, monkeypatch):

@@ -55,6 +55,12 @@ def doctor(
 
 def before_run(prepared: Run, console: Console) -> None:
     """The quick look: warnings are shown, failures that are not waived end the command with exit code 2."""
+    if not look(prepared, console):
+        raise typer.Exit(WRONG_INPUT)
+
+
+def look(prepared: Run, console: Console) -> bool:
+    """Warnings and failures of the quick look: bad data, short contexts, missing splits. Returns whether a run would start."""
     from evenhand.doctor import Severity, examine
     from evenhand.doctor.render import show
 
@@ -65,11 +71,11 @@ def before_run(prepared: Run, console: Console) -> None:
     if not diagnosis.ok:
         ids = ", ".join(f'{r.check.id}: "the reason"' for r in diagnosis.failed)
         console.print(
-            f"Not started. Mend it, or waive it in the experiment file: doctor: {{waive: {{{ids}}}}}",
+            f"It does not start like this. Mend it, or waive it in the experiment file: doctor: {{waive: {{{ids}}}}}",
             soft_wrap=True,
             markup=False,
         )
-        raise typer.Exit(WRONG_INPUT)
+    return diagnosis.ok
 
 
 def _list(console: Console) -> None:

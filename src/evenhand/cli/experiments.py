@@ -39,7 +39,7 @@ def run(
     ],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME).")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show stages, cache hits and cost; run nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show stages, cost and what is in the way; run nothing.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
@@ -47,7 +47,7 @@ def run(
     """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
     from rich.console import Console
 
-    from evenhand.cli.doctor import before_run
+    from evenhand.cli.doctor import before_run, look
     from evenhand.plan import parameter_count
     from evenhand.run_experiment import prepare
 
@@ -58,6 +58,8 @@ def run(
         wide.print(plan_table(prepared))
         for line in parameter_count.lines(prepared.loaded.value):
             wide.print(line, highlight=False, markup=False, soft_wrap=True)
+        if not unchecked:
+            look(prepared, Console(stderr=True))
         return
     if not unchecked:
         before_run(prepared, Console(stderr=True))

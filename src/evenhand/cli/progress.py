@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import IO, TextIO
 
 BETWEEN_LINES = 30.0
 """Seconds between two lines where the output is no terminal."""
@@ -18,7 +18,7 @@ class Waiting:
     A terminal has a line that turns; elsewhere a line comes after `first` seconds and then every `BETWEEN_LINES`.
     """
 
-    def __init__(self, doing: str, out: TextIO | None = None, *, first: float = 5.0) -> None:
+    def __init__(self, doing: str, out: IO[str] | None = None, *, first: float = 5.0) -> None:
         self.doing, self.out, self.first = doing, out or sys.stderr, first
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
