@@ -87,7 +87,7 @@ def chain(spec, context):
         if spec.get("trace"):
             with open(spec["trace"], "a") as file:
                 file.write(f"{os.getpid()} {seed} {step}\n")
-        while inputs and (held := os.environ.get("EVENHAND_TEST_HOLD")) and Path(held).exists():
+        while held(spec.get("hold") or os.environ.get("EVENHAND_TEST_HOLD"), seed, step):
             time.sleep(0.01)  # until the test lets go, or a signal ends it
         partial = out / "checkpoint.new"
         partial.write_text(json.dumps([link, step + 1]))
@@ -96,6 +96,15 @@ def chain(spec, context):
     (out / "chain.txt").write_text(link)
     state.unlink()
     print("chain complete")
+
+
+def held(path: str | None, seed: int, step: int) -> bool:
+    """Whether a chain waits at this step: while the file is there, and names its seed and a step that it has reached."""
+    try:
+        seeds, first = json.loads(Path(path).read_text() or "[[1, 2], 0]") if path else ((), 0)
+    except FileNotFoundError:
+        return False
+    return seed in seeds and step >= first
 
 
 def fail(spec, context):
@@ -125,9 +134,9 @@ def warn(spec, context):
 STAGES = {"warn": warn, "chain": chain, "fail": fail, "refuse": refuse, "die": die, "environment": environment}
 
 
-def chain_plan(trace: str, pause: float, *, steps: int = 12) -> Plan:
-    """Two chains on one shared chain. The trace and the pause are not part of the keys."""
-    spec = {"steps": steps, "trace": trace, "pause": pause}
+def chain_plan(trace: str, pause: float, *, steps: int = 12, hold: str = "") -> Plan:
+    """Two chains on one shared chain. The trace, the pause and the file that holds them are not part of the keys."""
+    spec = {"steps": steps, "trace": trace, "pause": pause, "hold": hold}
     made = plan(
         Node(name="start", kind="chain", spec={"steps": steps}),
         *[

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -145,18 +145,14 @@ def test_a_worker_that_dies_is_a_failed_cell(tmp_path, number, said):
 
 
 def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
-    trace = tmp_path / "trace"
-    nodes = chain_plan(str(trace), 0.02)
-    killed = []
+    trace, hold = tmp_path / "trace", tmp_path / "hold"
+    hold.write_text("[[1], 4]")  # one arm waits at its fifth step until it is killed
+    nodes = chain_plan(str(trace), 0, hold=str(hold))
 
     def kill_an_arm():
-        while not killed:
-            rows = [line.split() for line in trace.read_text().splitlines()] if trace.exists() else []
-            victims = [int(pid) for pid, seed, step in rows if seed == "1" and int(step) >= 3]
-            if victims:
-                os.kill(victims[0], signal.SIGKILL)
-                killed.append(victims[0])
-            time.sleep(0.005)
+        wait_until(lambda: reached(trace, 1, 4))
+        os.kill(reached(trace, 1, 4)[0], signal.SIGKILL)
+        hold.unlink()
 
     killer = threading.Thread(target=kill_an_arm)
     killer.start()
@@ -202,6 +198,12 @@ def workers_of(trace):
     return {int(line.split()[0]) for line in trace.read_text().splitlines()} if trace.exists() else set()
 
 
+def reached(trace, seed, step):
+    """The processes that were at a step of a chain, the last one first."""
+    rows = [line.split() for line in trace.read_text().splitlines()] if trace.exists() else []
+    return [int(row[0]) for row in reversed(rows) if row[1:] == [str(seed), str(step)]]
+
+
 def alive(pids):
     return [p for p in pids if Path(f"/proc/{p}/stat").exists() and Path(f"/proc/{p}/stat").read_text().split()[2] != "Z"]
 
@@ -213,30 +215,31 @@ def wait_until(condition, seconds=HUNG):
         time.sleep(0.01)
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
-    trace, out, chance, kills = tmp_path / "trace", tmp_path / "out", random.Random(0), 0
+KILLS = [([0], 2), ([0], 9), ([1, 2], 1), ([1], 6), ([2], 10)]
+"""Who waits at which step for the kill: the shared chain at its beginning and end, both arms, one of them."""
+
+
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
+    trace, out, hold = tmp_path / "trace", tmp_path / "out", tmp_path / "hold"
     trace.touch()
-    while True:
-        before = trace.read_text()
-        process = start(out, trace)
-        wait_until(lambda before=before, process=process: process.poll() is not None or trace.read_text() != before)
-        time.sleep(chance.uniform(0.0, 0.15))
-        if kills == 5:
-            process.wait(HUNG)
-        if process.poll() is not None:
-            break
+    for seeds, step in KILLS:
+        hold.write_text(json.dumps([seeds, step]))
+        process = start(out, trace, "0", hold)
+        wait_until(lambda seeds=seeds, step=step: all(alive(reached(trace, seed, step)) for seed in seeds))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        kills += 1
         wait_until(lambda: not alive(workers_of(trace)))  # a dead run leaves no worker behind
-    assert process.returncode == 0, process.stderr.read()
-    assert kills >= 3
+    hold.unlink()
+    process = start(out, trace, "0")
+    assert process.wait(HUNG) == 0, process.stderr.read()
     assert results(Store(out / "store"), chain_plan("", 0)) == expected()
     folders = sorted(p.name for p in (out / "store").iterdir() if p.is_dir())  # a lock file may remain; it locks nothing
     assert folders == sorted(n.key for n in chain_plan("", 0).nodes)
     times = Counter(line.split(maxsplit=1)[1] for line in trace.read_text().splitlines())
     run_again = sum(times.values()) - len(times)
-    assert run_again <= 4 * kills, "a kill costs each of two workers its step, and at most one that was traced but not yet kept"
+    assert run_again <= 4 * len(KILLS), (
+        "a kill costs each of two workers its step, and at most one that was traced but not yet kept"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -243,7 +243,7 @@ def test_the_command_says_it_the_results_hold_it_and_the_page_shows_it(tmp_path)
     (tmp_path / "ill.yaml").write_text(RUN)
     command = [sys.executable, "-m", "evenhand.cli", "run", "ill.yaml", "--out", "out", "--unchecked"]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=quiet, timeout=400)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=quiet, timeout=3000)
     assert done.returncode == 3, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     reason = "dpo, seed 0, step 2 of 4: the "

@@ -41,7 +41,7 @@ def _batches(table: Any, path: Path) -> Iterator[Any]:
         raise UserError("two columns have one name", where=path.name, why=f"the columns are {listed(names)}", fix="rename one")
     size = path.stat().st_size
     room = max(UNPACKED, RATIO * size)
-    if _unpacked(table.metadata) > room or table.metadata.num_rows > max(ROWS, RATIO * size):
+    if sum(_unpacked(table.metadata)) > room or table.metadata.num_rows > max(ROWS, RATIO * size):
         raise _bomb(path)
     batches = _damage_named(table.iter_batches(batch_size=_rows_at_once(table.metadata)), path)
     for batch in batches:
@@ -58,21 +58,17 @@ def _damage_named(batches: Iterator[Any], path: Path) -> Iterator[Any]:
         raise UserError(f"the Parquet file is damaged: {error}", where=path.name, fix="fetch it again") from error
 
 
-def _chunks(metadata: Any) -> Iterator[Any]:
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        yield from (row_group.column(column) for column in range(row_group.num_columns))
+def _unpacked(metadata: Any) -> list[int]:
+    """Bytes of the pages of each row group before compression, as the file says.
 
-
-def _unpacked(metadata: Any) -> int:
-    """Bytes of all pages before compression, as the file says."""
-    return sum(max(chunk.total_uncompressed_size, 0) for chunk in _chunks(metadata))
+    Columns are not asked one by one: on a damaged file pyarrow ends the process there, where no exception can be caught.
+    """
+    return [max(metadata.row_group(group).total_byte_size, 1) for group in range(metadata.num_row_groups)]
 
 
 def _rows_at_once(metadata: Any) -> int:
-    """So many that even rows which each repeat the whole of the largest column chunk take at most `BATCH_BYTES`."""
-    largest = max((chunk.total_uncompressed_size for chunk in _chunks(metadata)), default=1)
-    return min(max(BATCH_BYTES // max(largest, 1), 1), BATCH_ROWS)
+    """So many that even rows which each repeat the whole of the largest row group take at most `BATCH_BYTES`."""
+    return min(max(BATCH_BYTES // max(_unpacked(metadata), default=1), 1), BATCH_ROWS)
 
 
 def _bomb(path: Path) -> UserError:
