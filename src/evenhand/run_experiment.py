@@ -91,7 +91,8 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     else:
         path = locate(str(experiment))
         source, name = _recorded(path) if path.suffix == ".json" else path, _name(path)
-    loaded = clamped(read_experiment(source, overrides, find=find, before=with_plugins))
+    loaded = read_experiment(source, overrides, find=find, before=with_plugins)
+    loaded = clamped(loaded) if hasattr(loaded.value, "lengths") else loaded
     try:
         plan = build(loaded.value)
     except UserError as error:
