@@ -94,6 +94,7 @@ PARAMETERS: Mapping[str, str] = {
     "vespo.decay_negative": "How fast a bad answer that has moved stops teaching.",
     "beta_dpo.decay": "Weight of the past in the moving mean and deviation of the margins.",
     "alpha_dpo.decay": "Weight of the past in the moving mean and deviation of the margins.",
+    "inpo.eta": "Strength of the hold on the mixture: smaller lets a round go further.",
     "discopop.width": "The paper's tau: how far the loss is bent around 0.",
     "mpo.quality": "Weight of the classification of each answer.",
     "mpo.preference": "Weight of DPO's loss.",
