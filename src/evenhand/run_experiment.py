@@ -120,9 +120,8 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
     store.root.mkdir(parents=True, exist_ok=True)
     write_json(out / "experiment.json", record(prepared))
     workers = prepared.workers if workers is None else workers
-    outcome = runner(plan, store, out, workers=workers, threads=prepared.threads, view=view)
+    outcome = runner(plan, store, out, workers=workers, threads=prepared.threads, view=watched(prepared, view))
     show(plan, store, out)
-    track(prepared)
     untrusted = plan.judge_test in outcome.errors  # verdicts of an earlier run may be there; they are no better
     if untrusted or not any(outcome.status[name].good for name in _last(plan)):
         return outcome, None
@@ -132,19 +131,15 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
     return outcome, load_results(out)
 
 
-def track(prepared: Run) -> None:
-    """Tells the experiment's tracker what every arm and seed that is finished has recorded."""
+def watched(prepared: Run, view: View | None) -> View | None:
+    """The view; where the experiment names a tracker, one that also tells it what arms record while they train."""
     experiment = prepared.loaded.value
     if (tracker := getattr(experiment, "tracker", None)) is None:
-        return
-    from evenhand.trackers import TrackedRun, replay
+        return view
+    from evenhand.runner.progress import Quiet
+    from evenhand.runner.tracking import tracked
 
-    cells = [(arm, seed) for arm, seeds in prepared.plan.arms.items() for seed in seeds]
-    paths = {cell: prepared.out / f"arms/{cell[0]}/seed-{cell[1]}/metrics.jsonl" for cell in cells}
-    replay(tracker, [
-        TrackedRun(experiment=experiment.name, arm=arm, seed=seed, metrics=path, out=prepared.out)
-        for (arm, seed), path in paths.items() if path.is_file()
-    ])  # fmt: skip
+    return tracked(view or Quiet(), tracker, experiment.name, prepared.plan, prepared.store, prepared.out)
 
 
 def plugged(plan: Plan) -> dict[str, Any]:

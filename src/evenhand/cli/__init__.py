@@ -28,6 +28,7 @@ from evenhand.cli import (
     statistics,
     store,
     synthesize,
+    track,
     tune,
 )
 from evenhand.display import shown
@@ -56,7 +57,7 @@ def _common(
 ) -> None: ...
 
 
-for _module in (init, experiments, tune, doctor, inference, evaluate, judge, label, export, keys, info):
+for _module in (init, experiments, track, tune, doctor, inference, evaluate, judge, label, export, keys, info):
     for _command in _module.COMMANDS:
         app.command()(_command)
 for _command in synthesize.COMMANDS:

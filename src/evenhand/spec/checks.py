@@ -19,6 +19,7 @@ from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_p
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
+from evenhand.trackers.packages import missing_package
 from evenhand.train.config import SamplingConfig, Train
 from evenhand.train.policies import TEACHER
 
@@ -101,6 +102,7 @@ def _structure(e: Experiment) -> Iterator[UserError]:
             _ = None if settings is None else registry.check(settings, where=where)
         except UserError as error:
             yield error
+    yield from missing_package(e.tracker)
     for section in (e.annotate, e.revise):
         yield from section.problems() if section is not None else ()
     if e.annotate is not None and e.annotate.reward is not None:

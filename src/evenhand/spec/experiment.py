@@ -166,9 +166,9 @@ class Experiment:
     doctor: Doctor = Doctor()
     """What `evenhand doctor` shall let pass."""
     engine: str | Mapping[str, Any] = "local"
-    """The sampler of every stage: local, vllm, or one of a plugin's."""
+    """The sampler of every stage: local, or one of a plugin's."""
     tracker: str | Mapping[str, Any] | None = None
-    """Who is told every arm's metrics: lines, or one of a plugin's."""
+    """Who is told every arm's metrics: lines, tensorboard, wandb, trackio, mlflow, or one of a plugin's."""
     tune: Tune | None = None
     """The budget of `evenhand tune`, the same for every arm."""
     tuned: Tuned | None = None

@@ -141,10 +141,10 @@ def sections() -> list[Section]:
 
 
 OTHERS: Mapping[str, str] = {
-    "path": "The file, inside the run directory.",
-    "tensor_parallel_size": "GPUs that one model is spread over.",
-    "memory": "Share of a GPU's memory that the sampler may take.",
-    "enforce_eager": "Whether CUDA graphs are left out.",
+    "path": "The file or folder, inside the run directory.",
+    "project": "What the tool files the runs under; the experiment's name where it is empty.",
+    "mode": "offline writes on this machine only; online needs a login.",
+    "uri": "A tracking server; a file in the run directory where it is empty.",
 }
 """Keys of samplers and trackers."""
 
