@@ -179,7 +179,7 @@ def _tokens(graph: Graph, arm: Arm, prefix: str = "", *, world: str | None = Non
         split=prefix + split, form=form, lengths=arm.lengths, supervise=graph.e.data.supervise, world=world,
         template=None if world else graph.e.model.template,
     )  # fmt: skip
-    inputs = graph.split_inputs(spec.split) | ({} if world else {"base": graph.models["base", graph.e.seeds[0]]})
+    inputs = {"data": "data"} if world else {**graph.split_inputs(spec.split), "base": graph.models["base", graph.e.seeds[0]]}
     name = f"tokens/{spec.split}" + (f"/{form}" if form == BINARY else "")
     return graph.add(name, spec, inputs, row="tokens", cost="each row once")
 
