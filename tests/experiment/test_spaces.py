@@ -152,4 +152,6 @@ def test_without_the_section_a_plan_is_what_it_was():
     assert "data set apart" not in [n.name for n in nodes]
     assert {n.spec.split for n in nodes if n.kind == "generate"} == {"heldout_prompts"}
     tuned = build(read_experiment(GIVEN).value).nodes
-    assert {n.key for n in nodes} & {n.key for n in tuned} == {n.key for n in tuned if n.name in ("data", "tokens/corpus", "base")}
+    assert {n.key for n in nodes} & {n.key for n in tuned} == {
+        n.key for n in tuned if n.name in ("data", "tokens/corpus", "base")
+    }
