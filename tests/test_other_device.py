@@ -21,6 +21,8 @@ from tests.pretended import HERE, There, move, pretended
 
 PER_LOOK, AT_THE_ENDS = 16, 16
 """How often the host may wait while sampling: where it looks which rows have ended and drops them, and before and after."""
+CHOOSING = {"clip_cov", "kl_cov", "top_entropy"}
+"""They choose tokens over the whole step before its backward passes, by a rule that looks at them on the processor."""
 METHODS = {name: methods.build(name, {}, steps=6, max_tokens=8) for name in methods.METHODS}
 
 
@@ -46,7 +48,8 @@ def test_a_step_of_every_method(name, monkeypatch):
             move(model.frozen)
         found = one_step(model, method.objective, [b.to(HERE) for b in batches])
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    assert device.waits == ["to cpu"], "one transfer of all metrics, and no other wait"
+    if name not in CHOOSING:
+        assert device.waits == ["to cpu"], "one transfer of all metrics, and no other wait"
 
 
 def test_log_probs_come_back_to_the_processor(monkeypatch):

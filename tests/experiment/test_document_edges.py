@@ -201,7 +201,9 @@ def test_a_pattern_that_never_ends_is_stopped():
 
 
 def test_what_a_pattern_finds_and_is_no_number_is_no_grade():
-    found = template.parse("name: t\nkind: single\nuser: '{answer}'\npatterns: ['grade (\\w+)']\nscale: [1, 10]", where="t")
+    found = template.parse(
+        "name: t\nkind: single\nuser: '{question} {answer}'\npatterns: ['grade (\\w+)']\nscale: [1, 10]", where="t"
+    )
     assert found.read("grade eight") is None
     assert found.read("grade 8") == ("8", 8.0)
     assert found.read("grade " + "9" * 400) is None

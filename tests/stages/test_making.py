@@ -182,7 +182,7 @@ def test_answers_are_revised_and_learned_from(base, tmp_path):
     changed = [h for h in history[: len(demonstrations)] if h["answers"][0] != h["answers"][-1]]
     assert [[c.text for c in p.completions] for p in pairs] == [[h["answers"][-1], h["answers"][0]] for h in changed]
     assert not (out / "replies.kept").exists()
-    assert plan["reference/base/revised_pairs"].inputs["revisions"] == "revisions"
+    assert plan["tokens/revised_pairs"].inputs["revisions"] == "revisions"
     for arm in ("imitate", "prefer"):
         assert "revisions" in plan[plan.arms[arm][0]].inputs
         assert len((folders[plan.arms[arm][0]] / "metrics.jsonl").read_text().splitlines()) == 2

@@ -51,5 +51,5 @@ def judge(spec, context):
 
 STAGES = {
     "data": nothing, "validation_split": nothing, "tokens": nothing, "reference": nothing,
-    "fit": fit, "generate": generate, "judge": judge,
+    "fit": fit, "generate": generate, "judge": judge, "judge_self_test": nothing,
 }  # fmt: skip

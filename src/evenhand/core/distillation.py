@@ -24,8 +24,8 @@ def generalised_jsd(log_student: Tensor, log_teacher: Tensor, *, beta: float) ->
     says is harmless in between.
 
     >>> student, teacher = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
-    >>> [round(float(generalised_jsd(student, teacher, beta=b)), 4) for b in (0.0, 0.5, 1.0)]
-    [0.1308, 0.0339, 0.1438]
+    >>> [round(float(generalised_jsd(student, teacher, beta=b)), 3) for b in (0.0, 0.5, 1.0)]
+    [0.131, 0.034, 0.144]
     """
     if not 0.0 <= beta <= 1.0:
         raise ValueError(f"beta is a share, got {beta}")

@@ -56,15 +56,15 @@ def sapo(
 
 @method
 def vespo(
-    *, completions_per_prompt: int = 8, k: float = 2.0, decay: float = 3.0, k_negative: float = 3.0, decay_negative: float = 2.0,
+    *, completions_per_prompt: int = 8, k: float = 2.0, fall: float = 3.0, k_negative: float = 3.0, fall_negative: float = 2.0,
     updates: int = 4, importance: float = 0.0, advantage: str = "standardise",
 ) -> Method:  # fmt: skip
-    """Variational sequence-level soft policy optimisation: a smooth weight W^k exp(decay (1 - W)) of the whole answer's ratio on
+    """Variational sequence-level soft policy optimisation: a smooth weight W^k exp(fall (1 - W)) of the whole answer's ratio on
     every token's score (2026, arXiv:2602.10693). An answer that has moved far either way stops teaching.
 
     Its authors' code has (2, 3) for good and (3, 2) for bad answers, as here; its comments say (2, 1.5) and (4, 2.5).
     Reduces to `dapo` but for its clip and refilling, on-policy."""
-    parameters = {"k": k, "lam": decay, "k_negative": k_negative, "lam_negative": decay_negative}
+    parameters = {"k": k, "lam": fall, "k_negative": k_negative, "lam_negative": fall_negative}
     return _moved(
         "vespo", parameters, "token_mean", completions=completions_per_prompt, updates=updates, importance=importance,
         advantage=advantage,

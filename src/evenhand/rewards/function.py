@@ -52,7 +52,9 @@ def source_of(path: str, *, base: str | Path = ".") -> Path | None:
 
 def _from_file(file: Path, path: str) -> ModuleType:
     if not file.is_file():
-        raise UserError(f"there is no file {file}", where=path, fix="name it from the folder that the command runs in, or in full")
+        raise UserError(
+            f"there is no file {file}", where=path, fix="name it from the folder that the command runs in, or in full"
+        )
     name = f"evenhand_user_{file.stem}_{keyed(str(file.resolve())):x}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "a .py file has a loader"

@@ -41,7 +41,8 @@ class Nodes:
         for node in nodes:
             if node.key not in self._by_key:
                 name = node.name if node.name not in self.by_name else f"{node.name}-{node.key[:8]}"
-                own = replace(node, name=name, inputs={role: called[other] for role, other in node.inputs.items()})
+                inputs = {role: called[other] for role, other in node.inputs.items()}
+                own = replace(node, name=name, inputs=inputs, after=tuple(called[other] for other in node.after))
                 self.by_name[name], self._by_key[node.key] = own, name
                 new.append(own)
             called[node.name] = self._by_key[node.key]
@@ -113,7 +114,7 @@ def needed(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
     names = set(wanted)
     for node in reversed(nodes):
         if node.name in names:
-            names |= set(node.inputs.values())
+            names |= set(node.needs)
     return [node for node in nodes if node.name in names]
 
 
