@@ -16,6 +16,7 @@ from evenhand.train import loop
 from evenhand.train.examples import micro_batches
 from evenhand.train.logprobs import read
 from evenhand.types import Head, Prompt, Sampling
+from tests.battery.variants import lanes
 from tests.battery.world import CONFIG, items_for, network
 from tests.pretended import HERE, There, move, pretended
 
@@ -37,7 +38,7 @@ def _forward_only(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "backward", lambda *_: None)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", lanes(sorted(METHODS)))
 def test_a_step_of_every_method(name, monkeypatch):
     method = METHODS[name]
     model, batches = network(method), micro_batches(items_for(method), 30)

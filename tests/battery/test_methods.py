@@ -19,7 +19,7 @@ from tests.battery.world import gradients, items_for, network, same
 METHODS = {name: variants.build(name, steps=6, max_tokens=8) for name in (*methods.METHODS, *variants.VARIANTS)}
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(params=variants.lanes(sorted(METHODS)))
 def method(request):
     return METHODS[request.param]
 

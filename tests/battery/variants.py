@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import pytest
 
 from evenhand import methods
 from evenhand.methods import Method
+from evenhand.objectives.pairwise import PAIR_LOSSES, Pairwise
 
 VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "reinforce_value": ("reinforce", {"baseline": "value"}),
@@ -40,3 +43,26 @@ def build(name: str, parameters: Mapping[str, Any] | None = None, *, steps: int,
     """A registered method or a variant of one."""
     method, settings = VARIANTS.get(name, (name, {}))
     return methods.build(method, {**settings, **(parameters or {})}, steps=steps, max_tokens=max_tokens)
+
+
+def _way(method: Method) -> tuple[Any, ...] | None:
+    """What a loss of pairs is fed, on its way from data to terms; None where an objective is more than a pure loss."""
+    if type(method.objective) is not Pairwise or method.rollouts is not None:
+        return None
+    loss = PAIR_LOSSES[method.objective.loss]
+    return loss.per, loss.reference, loss.fields, method.data, method.reference
+
+
+def _repeated() -> frozenset[str]:
+    first: dict[tuple[Any, ...], str] = {}
+    ways = {name: _way(build(name, steps=6, max_tokens=8)) for name in methods.METHODS}
+    return frozenset(name for name, way in ways.items() if way is not None and first.setdefault(way, name) != name)
+
+
+REPEATED = _repeated()
+"""Pair losses that only their pure function tells from an earlier method: `tests/core` has that, the slow lane the rest."""
+
+
+def lanes(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test of every method; what repeats another one's way is in the slow lane."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in REPEATED else name for name in names]
