@@ -215,8 +215,9 @@ def wait_until(condition, seconds=HUNG):
         time.sleep(0.01)
 
 
-KILLS = [([0], 2), ([0], 9), ([1, 2], 1), ([1], 6), ([2], 10)]
-"""Who waits at which step for the kill: the shared chain at its beginning and end, both arms, one of them."""
+KILLS = [([0], 2), ([0], 9), ([1, 2], 1), ([1, 2], 6), ([1, 2], 10)]
+"""Who waits at which step for the kill: the shared chain at its beginning and end, then both arms. One alone would let the other
+one end before the kill, and a stage that has ended reaches no step again."""
 
 
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
