@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-import evenhand.cli
 from evenhand.cli.from_trl import carried
 from evenhand.errors import UserError
 from evenhand.run_experiment import execute, prepare
@@ -27,18 +25,9 @@ def model(tmp_path_factory):
     return ward.folder / "model"
 
 
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def _here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evenhand", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            evenhand.cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def write(path, rows):

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-import evenhand.cli
 from evenhand.cli.inference import agreement, summary
 from evenhand.data.jsonl import read_groups
 from evenhand.types import Completion, Group, Prompt, Scores
@@ -36,20 +35,6 @@ def models(tmp_path_factory, tokenizer):
     policy = root / "arms" / "dpo" / "seed-0" / "model"
     save(reward_model_from(policy, seed=0, device="cpu"), tokenizer, root / "rm")
     return root
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evenhand", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            evenhand.cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def test_generate_writes_groups_and_repeats_itself(cli, models, tmp_path):
