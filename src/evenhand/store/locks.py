@@ -53,19 +53,28 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
+@contextmanager
+def _tried(path: Path) -> Iterator[int | None]:
+    """The lock `path` without waiting, as its descriptor; None while somebody holds it. Raises: FileNotFoundError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def held(path: Path) -> bool:
     """True while some process holds the lock `path`."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        with _tried(path) as descriptor:
+            return descriptor is None
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def holder(path: Path) -> str:
@@ -80,16 +89,10 @@ def holder(path: Path) -> str:
 def remove_stale(path: Path) -> bool:
     """Removes a lock file that nobody holds; False where somebody does."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        with _tried(path) as descriptor:
+            stale = descriptor is not None and _same_file(descriptor, path)
+            if stale:
+                path.unlink()
+            return stale
     except FileNotFoundError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        stale = _same_file(descriptor, path)
-        if stale:
-            path.unlink()
-        return stale
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
