@@ -16,21 +16,6 @@ from evenhand.runner.state import Status
 from evenhand.store.store import Store
 
 
-def call(*arguments, capsys, monkeypatch):
-    """Exit code, standard output, standard error of `evenhand ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["evenhand", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        evenhand.cli.main()
-    out, err = capsys.readouterr()
-    return ended.value.code or 0, out, err
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    return lambda *arguments: call(*arguments, capsys=capsys, monkeypatch=monkeypatch)
-
-
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
     """An experiment of two nodes, one of them cached."""

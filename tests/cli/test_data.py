@@ -7,7 +7,6 @@ import pytest
 from evenhand.cli.data import numbered
 from evenhand.cli.describe import noteworthy
 from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens
-from tests.cli.test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def pairs(tmp_path):
     return path
 
 
-def test_describe_says_the_format_and_what_is_noteworthy(cli, pairs):  # noqa: F811
+def test_describe_says_the_format_and_what_is_noteworthy(cli, pairs):
     code, out, err = cli("data", "describe", pairs)
     assert code == 0, err
     assert "preference pairs" in out
@@ -31,14 +30,14 @@ def test_describe_says_the_format_and_what_is_noteworthy(cli, pairs):  # noqa: F
     assert "answers in words: median 1, 95% 3, 99% 3, longest 3" in out
 
 
-def test_describe_counts_tokens_and_cuts(cli, models, pairs):  # noqa: F811
+def test_describe_counts_tokens_and_cuts(cli, models, pairs):
     code, out, err = cli("data", "describe", pairs, "--model", models / "rm", "--max-completion", 3)
     assert code == 0, err
     assert "completions cut: 1" in out, "only ` black white green` and its stop token are longer than 3"
     assert "answers in tokens: median 2, 95% 3" in out
 
 
-def test_preview_shows_what_is_learned(cli, models, pairs):  # noqa: F811
+def test_preview_shows_what_is_learned(cli, models, pairs):
     code, out, err = cli("data", "preview", pairs, "--model", models / "rm", "-n", 1)
     assert code == 0, err
     assert "score 1, 3 of 3 tokens learned" in out
@@ -47,7 +46,7 @@ def test_preview_shows_what_is_learned(cli, models, pairs):  # noqa: F811
     assert "answer ids" not in out
 
 
-def test_preview_shows_ids_with_those_not_learned_in_brackets(cli, models, pairs, tokenizer):  # noqa: F811
+def test_preview_shows_ids_with_those_not_learned_in_brackets(cli, models, pairs, tokenizer):
     code, out, err = cli("data", "preview", pairs, "--model", models / "rm", "-n", 1, "--ids")
     assert code == 0, err
     green, blue, eos = (tokenizer.convert_tokens_to_ids(t) for t in (" green", " blue", "<eos>"))

@@ -8,8 +8,6 @@ import json
 
 import pytest
 
-from tests.cli.test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
-
 
 @pytest.fixture
 def files(tmp_path):
@@ -19,7 +17,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_a_table_a_csv_and_a_figure_of_several(cli, files):  # noqa: F811
+def test_a_table_a_csv_and_a_figure_of_several(cli, files):
     made = ("--csv", files / "out" / "t.csv", "--plot", files / "out" / "t.svg")
     code, out, err = cli("data", "describe", files / "pairs.jsonl", files / "qa.jsonl", *made)
     assert code == 0, err
@@ -42,7 +40,7 @@ def test_a_table_a_csv_and_a_figure_of_several(cli, files):  # noqa: F811
     assert "use .svg, .png or .pdf" in err
 
 
-def test_a_recipe_says_who_wrote_and_who_compared(cli, files):  # noqa: F811
+def test_a_recipe_says_who_wrote_and_who_compared(cli, files):
     (files / "hh.jsonl").write_text(
         json.dumps({"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"}) + "\n"
     )
@@ -64,7 +62,7 @@ def test_a_recipe_says_who_wrote_and_who_compared(cli, files):  # noqa: F811
         ),
     ],
 )
-def test_files_without_training_data_are_named(cli, tmp_path, name, text, said):  # noqa: F811
+def test_files_without_training_data_are_named(cli, tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     code, out, err = cli("data", "describe", tmp_path / name)
     assert code == 0, err
@@ -75,7 +73,7 @@ def test_files_without_training_data_are_named(cli, tmp_path, name, text, said):
     assert "no source holds training data" in err
 
 
-def test_an_unknown_kind_of_file_is_still_an_error(cli, tmp_path):  # noqa: F811
+def test_an_unknown_kind_of_file_is_still_an_error(cli, tmp_path):
     (tmp_path / "x.jsonl").write_text('{"colour": 1}\n')
     code, _, err = cli("data", "describe", tmp_path / "x.jsonl")
     assert code == 2
@@ -90,7 +88,7 @@ def test_an_unknown_kind_of_file_is_still_an_error(cli, tmp_path):  # noqa: F811
         ("latin.txt", "caf\xe9\n\nol\xe9\n".encode("latin-1"), "2 documents, separated by 'blank line'"),
     ],
 )
-def test_an_ending_or_an_encoding_is_guessed_and_said(cli, tmp_path, name, content, said):  # noqa: F811
+def test_an_ending_or_an_encoding_is_guessed_and_said(cli, tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     code, out, err = cli("data", "describe", tmp_path / name)
     assert code == 0, err
@@ -98,14 +96,14 @@ def test_an_ending_or_an_encoding_is_guessed_and_said(cli, tmp_path, name, conte
     assert said in out
 
 
-def test_unscored_answers_are_not_the_worst(cli, tmp_path):  # noqa: F811
+def test_unscored_answers_are_not_the_worst(cli, tmp_path):
     row = {"prompt": "p", "completions": ["a", "b c", "d e f"], "scores": [1.0, 2.0, None]}
     (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
     _, out, _ = cli("data", "describe", tmp_path / "r.jsonl")
     assert "the better answer is longer in 100.0%, equal to the worse in 0 of 1" in out
 
 
-def test_every_real_file_is_recognised(cli, real_data):  # noqa: F811
+def test_every_real_file_is_recognised(cli, real_data):
     files = sorted(p for p in (real_data / "data").rglob("*") if p.is_file() and p.name != "README.md" and p.suffix != ".txt")
     code, out, err = cli("data", "describe", *files)
     assert code == 0, err

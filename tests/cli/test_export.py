@@ -18,18 +18,6 @@ def run(tmp_path_factory) -> Path:
     return write_run(tmp_path_factory.mktemp("cli-export") / "run")
 
 
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evenhand", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            evenhand.cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
-
-
 def test_a_model_with_its_card(cli, run, tmp_path):
     options = ("--check", 3, "--license", "mit", "--device", "cpu")
     code, out, err = cli(run, "--arm", "dpo", "--seed", 1, "--out", tmp_path / "m", *options)

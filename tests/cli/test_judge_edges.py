@@ -7,7 +7,6 @@ import json
 import pytest
 
 from evenhand.judges.chat import Reply
-from tests.cli.test_evaluate import cli  # noqa: F401
 from tests.judges.fake_server import ANSWERS
 
 SPEC = "{kind: llm, model: m, endpoint: 'http://127.0.0.1:9/v1', attempts: 1}"
@@ -57,7 +56,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("tested", [0, 20])
 @pytest.mark.parametrize("kind", ["labels", "sides"])
-def test_a_judge_that_is_none_is_said_before_any_number(cli, says, labelled, two_sides, tmp_path, name, tested, kind):  # noqa: F811
+def test_a_judge_that_is_none_is_said_before_any_number(cli, says, labelled, two_sides, tmp_path, name, tested, kind):
     answer, words = BAD[name]
     says(answer)
     target = [labelled] if kind == "labels" else two_sides
@@ -105,7 +104,7 @@ def test_a_judge_that_is_none_is_said_before_any_number(cli, says, labelled, two
         ),
     ],
 )
-def test_judgements_of_a_judge_that_is_none_are_refused_too(cli, tmp_path, name, row, words):  # noqa: F811
+def test_judgements_of_a_judge_that_is_none_are_refused_too(cli, tmp_path, name, row, words):
     key = "uid" if "uid" in row else "question_id"
     path = tmp_path / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row | {key: str(i)}) + "\n" for i in range(6)))
@@ -124,7 +123,7 @@ def test_judge_benchs_judgements_likewise(decision, words):
         judge_bench_judgments([(f"f:{i}", row) for i in range(6)])
 
 
-def test_labels_of_a_judge_that_is_none_are_not_written(cli, says, tmp_path):  # noqa: F811
+def test_labels_of_a_judge_that_is_none_are_not_written(cli, says, tmp_path):
     says(lambda first, second: "I would rather not.")
     given = tmp_path / "answers.jsonl"
     given.write_text("".join(json.dumps({"prompt": f"p{i}", "completions": ["white", "red red"]}) + "\n" for i in range(5)))
@@ -134,7 +133,7 @@ def test_labels_of_a_judge_that_is_none_are_not_written(cli, says, tmp_path):  #
     assert not (tmp_path / "o.jsonl").exists()
 
 
-def test_a_program_is_warned_about_and_refused_only_when_it_is_random(cli, two_sides, tmp_path):  # noqa: F811
+def test_a_program_is_warned_about_and_refused_only_when_it_is_random(cli, two_sides, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import itertools\nn = itertools.count()\n"
         "def moody(prompt, completion):\n    return next(n)\n"

@@ -8,7 +8,6 @@ import pytest
 
 from evenhand.data.load import load
 from evenhand.types import Message
-from tests.cli.test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
 
 LONGER = "{kind: length, unit: words}"
 
@@ -21,7 +20,7 @@ def answers(tmp_path):
     return path
 
 
-def test_best_and_worst_by_a_program_load_as_pairs(cli, answers, tmp_path):  # noqa: F811
+def test_best_and_worst_by_a_program_load_as_pairs(cli, answers, tmp_path):
     out = tmp_path / "pairs.jsonl"
     code, said, err = cli("label", answers, "--judge", LONGER, "--pairs", "best-worst", "--out", out)
     assert code == 0, err
@@ -33,7 +32,7 @@ def test_best_and_worst_by_a_program_load_as_pairs(cli, answers, tmp_path):  # n
     assert all(g.parts["value"] == (3.0, 1.0) for g in data.groups)
 
 
-def test_noise_and_margins(cli, answers, tmp_path):  # noqa: F811
+def test_noise_and_margins(cli, answers, tmp_path):
     options = ("--judge", LONGER, "--pairs", "all", "--out", tmp_path / "pairs.jsonl")
     code, said, err = cli("label", answers, *options, "--margin", 1, "--flip", 1)
     assert code == 0, err
@@ -47,7 +46,7 @@ def test_noise_and_margins(cli, answers, tmp_path):  # noqa: F811
     assert "no pair is left" in err
 
 
-def test_on_policy_pairs_are_sampled_judged_and_not_sampled_again(cli, models, tmp_path, monkeypatch):  # noqa: F811
+def test_on_policy_pairs_are_sampled_judged_and_not_sampled_again(cli, models, tmp_path, monkeypatch):
     prompts, out = tmp_path / "prompts.jsonl", tmp_path / "pairs.jsonl"
     prompts.write_text("".join(json.dumps({"messages": [{"role": "user", "content": c}]}) + "\n" for c in ("red", "blue")))
     policy = models / "arms" / "dpo" / "seed-0"
@@ -69,7 +68,7 @@ def test_on_policy_pairs_are_sampled_judged_and_not_sampled_again(cli, models, t
     assert out.read_bytes() == made
 
 
-def test_prompts_alone_need_someone_to_answer(cli, tmp_path):  # noqa: F811
+def test_prompts_alone_need_someone_to_answer(cli, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"prompt": "red"}\n')
     code, _, err = cli("label", tmp_path / "p.jsonl", "--judge", LONGER, "--out", tmp_path / "o.jsonl")
     assert code == 2
@@ -78,7 +77,7 @@ def test_prompts_alone_need_someone_to_answer(cli, tmp_path):  # noqa: F811
     assert not (tmp_path / "o.jsonl").exists()
 
 
-def test_a_language_model_is_asked_in_both_orders_once(cli, answers, tmp_path, monkeypatch):  # noqa: F811
+def test_a_language_model_is_asked_in_both_orders_once(cli, answers, tmp_path, monkeypatch):
     from evenhand.judges.chat import Reply
 
     asked = []

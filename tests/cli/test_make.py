@@ -11,7 +11,6 @@ from evenhand.cli.progress import Progress
 from evenhand.data.load import load
 from evenhand.judges.chat import Reply
 from evenhand.types import Message
-from tests.cli.test_play import cli, models, tokenizer  # noqa: F401 (fixtures)
 
 SERVER = ("--model", "m", "--endpoint", "http://localhost:1/v1")
 
@@ -44,7 +43,7 @@ def reviser(text: str) -> str:
     return "Gentler." if text.endswith("Revision:") else "First."
 
 
-def test_revise_writes_demonstrations_pairs_and_the_history(cli, server, tmp_path):  # noqa: F811
+def test_revise_writes_demonstrations_pairs_and_the_history(cli, server, tmp_path):
     asked = server(reviser)
     given = rows(tmp_path / "p.jsonl", {"question": "Why?"}, {"question": "Where? " * 99})
     (tmp_path / "c.yaml").write_text("- {name: kindness, critique: What is rude., revision: Be kind.}\n")
@@ -67,7 +66,7 @@ def test_revise_writes_demonstrations_pairs_and_the_history(cli, server, tmp_pat
     assert "0 asked, 3 known already" in said
 
 
-def test_a_stopped_revision_leaves_nothing_half_written(cli, server, tmp_path):  # noqa: F811
+def test_a_stopped_revision_leaves_nothing_half_written(cli, server, tmp_path):
     def broken(text: str) -> str:
         if text.endswith("Revision:"):
             raise KeyError("a bug")
@@ -83,7 +82,7 @@ def test_a_stopped_revision_leaves_nothing_half_written(cli, server, tmp_path): 
     assert len(asked) == 1, "the answer and the critique are known"
 
 
-def test_a_model_on_this_machine_revises_too(cli, models, tmp_path):  # noqa: F811
+def test_a_model_on_this_machine_revises_too(cli, models, tmp_path):
     given = rows(
         tmp_path / "d.jsonl", {"messages": [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}]}
     )
@@ -98,7 +97,7 @@ def test_a_model_on_this_machine_revises_too(cli, models, tmp_path):  # noqa: F8
     assert len(made["answers"]) == 2
 
 
-def test_invent_keeps_what_is_new_and_says_what_it_left_out(cli, server, tmp_path):  # noqa: F811
+def test_invent_keeps_what_is_new_and_says_what_it_left_out(cli, server, tmp_path):
     def write(text: str) -> str:
         if not text.startswith("Come up with"):
             return f"Answer to {text}"
@@ -115,7 +114,7 @@ def test_invent_keeps_what_is_new_and_says_what_it_left_out(cli, server, tmp_pat
     assert made.completions[0].text == "Answer to Explain how a bridge stands."
 
 
-def test_phrase_splits_by_kind(cli, tmp_path):  # noqa: F811
+def test_phrase_splits_by_kind(cli, tmp_path):
     reviews = rows(tmp_path / "reviews.jsonl", *({"text": f"film {i}", "label": "good"} for i in range(5)))
     posts = rows(tmp_path / "posts.jsonl", {"text": "long", "summary": "short"})
     out, sources = tmp_path / "out", (f"sentiment={reviews}", f"summary={posts}")
@@ -141,7 +140,7 @@ RANKED = {"prompt": "p", "completions": ["a", "b", "c"], "scores": [3, 1, 2.5]}
         (("--per-prompt", 2), ["ab", "cb"]),
     ],
 )
-def test_pairs_from_ratings(cli, tmp_path, options, expected):  # noqa: F811
+def test_pairs_from_ratings(cli, tmp_path, options, expected):
     given, out = rows(tmp_path / "r.jsonl", RANKED), tmp_path / "pairs.jsonl"
     code, _, err = cli("data", "pairs", given, "--out", out, *options)
     assert code == 0, err
@@ -149,7 +148,7 @@ def test_pairs_from_ratings(cli, tmp_path, options, expected):  # noqa: F811
     assert ["".join(c.text for c in g.completions) for g in groups] == expected
 
 
-def test_flipped_pairs_are_counted(cli, tmp_path):  # noqa: F811
+def test_flipped_pairs_are_counted(cli, tmp_path):
     given, out = rows(tmp_path / "r.jsonl", *({**RANKED, "prompt": str(i)} for i in range(50))), tmp_path / "pairs.jsonl"
     code, said, err = cli("data", "pairs", given, "--choose", "random", "--flip", 1, "--out", out)
     assert code == 0, err

@@ -15,7 +15,6 @@ from evenhand.spec.experiment import Experiment
 from evenhand.stages.data import from_sources
 from evenhand.types import Completion, Group, Prompt
 from evenhand.worlds import get as world
-from tests.cli.test_play import cli  # noqa: F401 (fixture)
 
 FORM = "<reasoning>{}</reasoning><answer>{}</answer>"
 TASKS = {
@@ -102,7 +101,7 @@ def test_it_judges_from_the_command_line(task, tmp_path):
     assert [v.outcome for v in judge(pairs)] == [1.0, 0.0]
 
 
-def test_it_scores_from_the_command_line(cli, task, tmp_path):  # noqa: F811
+def test_it_scores_from_the_command_line(cli, task, tmp_path):
     from evenhand.data.jsonl import write_groups
 
     reward, source, right, wrong = task
