@@ -214,6 +214,8 @@ class Head(StrEnum):
     """The reference's entropy at every token, as a share of the largest possible; costs a pass of the reference."""
     COLLISION = "collision"
     """log sum_v p(v)^2 at every token, without gradient: the log-prob that a second draw would be the same token."""
+    EXPERTS = "experts"
+    """How often the routers of a mixture of experts chose each expert, and how likely they held it."""
 
 
 class Need(StrEnum):
@@ -290,7 +292,8 @@ class ModelOut:
     """`logp[i, t] = log pi(completion_i[t] | prompt, completion_i[<t])` [N, C]; 0 at padding.
 
     `entropy`, `value`, `kl`, `reference_kl`, `reference_entropy`, `collision` [N, C] at the same positions (the state
-    before token t); `score` [N] at the last completion token.
+    before token t); `score` [N] at the last completion token; `experts` [2, E] choices and probabilities of each expert, summed
+    over the tokens of all rows (`models.routers.spread`).
     """
 
     logp: Tensor | None = None
@@ -301,6 +304,7 @@ class ModelOut:
     reference_kl: Tensor | None = None
     reference_entropy: Tensor | None = None
     collision: Tensor | None = None
+    experts: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,10 +74,10 @@ class Trunk(nn.Module):
         """
         self.matmul_dtype = dtype
 
-    def states(self, batch: Batch) -> States:
-        """Hidden states of a batch in this model's layout."""
+    def states(self, batch: Batch, *, routers: bool = False) -> States:
+        """Hidden states of a batch in this model's layout; with `routers`, how its experts were chosen as well."""
         with self.running():
-            return (tree_states if self.layout_mode == "tree" else padded_states)(self.hf, batch)
+            return (tree_states if self.layout_mode == "tree" else padded_states)(self.hf, batch, routers=routers)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -52,7 +52,7 @@ class ValuePolicy(Policy):
 
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
-        states = self.states(batch)
+        states = self.states(batch, routers=Head.EXPERTS in reads)
         logp = entropy = value = None
         if Head.LOGP in reads or Head.ENTROPY in reads:
             logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from evenhand.data.batch import predictor_index, token_index
 from evenhand.models.rope_length import Sides, start_over
+from evenhand.models.routers import asked, rows_of_token, spread
 from evenhand.models.tree_attention import Tree
 from evenhand.types import Batch, Layout, Span
 
@@ -25,49 +26,59 @@ class States:
     """`hidden` [R, H] in some order of tokens, and where in it to look.
 
     `predictor` [N, C] is the row that predicts token t of completion i (-1 at padding), `last` [N] the row of its last token;
-    both on the processor.
+    both on the processor. `experts` [2, E]: `routers.spread` over all rows, where it was asked for.
     """
 
     hidden: Tensor
     predictor: Tensor
     last: Tensor
+    experts: Tensor | None = None
 
 
-def tree_states(hf: PreTrainedModel, batch: Batch) -> States:
+def tree_states(hf: PreTrainedModel, batch: Batch, *, routers: bool = False) -> States:
     """One forward pass over the flat sequence; every prompt is computed once."""
-    return _by_side(hf, batch, partial(_on_tree, hf))
+    return _by_side(hf, batch, partial(_on_tree, hf, routers=routers))
 
 
-def padded_states(hf: PreTrainedModel, batch: Batch, *, logits: bool = False) -> States:
+def padded_states(hf: PreTrainedModel, batch: Batch, *, logits: bool = False, routers: bool = False) -> States:
     """One row per completion: prompt, completion, padding on the right. Correct for every causal model; prompts are repeated.
 
     With `logits`, the states are the model's own logits [R, V] instead of its hidden states.
     """
-    return _by_side(hf, batch, partial(_on_rows, hf, logits=logits))
+    return _by_side(hf, batch, partial(_on_rows, hf, logits=logits, routers=routers))
 
 
-def _on_tree(hf: PreTrainedModel, batch: Batch) -> States:
+def _on_tree(hf: PreTrainedModel, batch: Batch, *, routers: bool) -> States:
     tree = Tree(batch.layout, batch.positions)
     # A mask of four dimensions stops transformers from building one.
     unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=batch.ids.device)
-    hidden = backbone(hf)(
+    out = backbone(hf)(
         input_ids=batch.ids[None],
         position_ids=batch.positions[None],
         attention_mask=unused,
         use_cache=False,
         tree=tree,
-    ).last_hidden_state[0]
-    return States(hidden, *_tree_index(batch.layout))
+        **asked(routers),
+    )
+    experts = _experts(hf, out, rows_of_token(batch.layout)) if routers else None
+    return States(out.last_hidden_state[0], *_tree_index(batch.layout), experts)
 
 
-def _on_rows(hf: PreTrainedModel, batch: Batch, *, logits: bool) -> States:
+def _on_rows(hf: PreTrainedModel, batch: Batch, *, logits: bool, routers: bool) -> States:
     source, predictor, last = _padded_index(batch.layout)
     source = source.to(batch.ids.device)
     mask = source >= 0
     ids = torch.where(mask, batch.ids[source.clamp(min=0)], 0)
     network = hf if logits else backbone(hf)
-    out = network(input_ids=ids, attention_mask=mask.long(), **without_cache(network))
-    return States((out.logits if logits else out.last_hidden_state).flatten(0, 1), predictor, last)
+    out = network(input_ids=ids, attention_mask=mask.long(), **without_cache(network), **asked(routers))
+    experts = _experts(hf, out, mask.flatten()) if routers else None
+    return States((out.logits if logits else out.last_hidden_state).flatten(0, 1), predictor, last, experts)
+
+
+def _experts(hf: PreTrainedModel, out: Any, rows: Tensor) -> Tensor | None:
+    """Choices and probabilities per expert of one pass; None where its routers said nothing."""
+    logits = getattr(out, "router_logits", None)
+    return spread(logits, rows, hf.num_experts_per_tok) if logits else None  # type: ignore[arg-type]
 
 
 def _by_side(hf: PreTrainedModel, batch: Batch, run: Callable[[Batch], States]) -> States:
@@ -78,7 +89,7 @@ def _by_side(hf: PreTrainedModel, batch: Batch, run: Callable[[Batch], States]) 
     rows: dict[tuple[int, ...], list[int]] = {}
     for i, (completion, g) in enumerate(zip(batch.layout.completions, batch.layout.owner, strict=True)):
         rows.setdefault(rule.of(batch.layout.prompts[g].length + completion.length), []).append(i)
-    hidden, held = [], 0
+    hidden, held, experts = [], 0, list[Tensor]()
     predictor = torch.full(tuple(token_index(batch.layout).shape), -1)
     last = torch.empty(batch.completions, dtype=torch.long)
     for chosen in rows.values():
@@ -89,7 +100,8 @@ def _by_side(hf: PreTrainedModel, batch: Batch, run: Callable[[Batch], States]) 
         last[torch.tensor(chosen)] = part.last + held
         hidden.append(part.hidden)
         held += len(part.hidden)
-    return States(torch.cat(hidden), predictor, last)
+        experts += [part.experts] if part.experts is not None else []
+    return States(torch.cat(hidden), predictor, last, torch.stack(experts).sum(0) if experts else None)
 
 
 def part_of(batch: Batch, rows: list[int]) -> Batch:

@@ -14,8 +14,9 @@ from evenhand.models import attention
 from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import backbone, padded_states, tree_states, without_cache
 from evenhand.models.rope_length import Sides, start_over
+from evenhand.models.routers import balance, row_tokens
 from evenhand.seeding import rng
-from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
+from evenhand.types import Batch, Completion, Group, Prompt, Span, TokenGroup, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -103,10 +104,14 @@ def long_shapes(config: Any) -> tuple[tuple[int, Sequence[int]], ...]:
 
 def probe_rows(batch: Batch) -> list[tuple[int, Tensor]]:
     """The shortest and the longest row of a batch: (number, ids)."""
-    layout = batch.layout
-    paths = [(layout.prompts[g], c) for c, g in zip(layout.completions, layout.owner, strict=True)]
+    paths = _paths(batch)
     order = sorted(range(len(paths)), key=lambda i: paths[i][0].length + paths[i][1].length)
     return [(i, torch.cat([batch.ids[s.start : s.stop] for s in paths[i]])) for i in (order[0], order[-1])]
+
+
+def _paths(batch: Batch) -> list[tuple[Span, Span]]:
+    """Where each row's prompt and completion lie."""
+    return [(batch.layout.prompts[g], c) for c, g in zip(batch.layout.completions, batch.layout.owner, strict=True)]
 
 
 @torch.no_grad()
@@ -145,6 +150,26 @@ def head_problem(hf: PreTrainedModel, head: FusedHead) -> str | None:
         expected, _ = LogitsHead()(logits, ids, temperature=1.0, entropy=False)
         fused, _ = head(states.hidden[rows], ids, temperature=1.0, entropy=False)
     return _difference("fused and plain log-probs", expected, fused, hf.dtype)
+
+
+@torch.no_grad()
+def routers_problem(hf: PreTrainedModel) -> str | None:
+    """Why the balance of `hf`'s routers cannot be told, or None: on padded rows it is what the model's own forward pass says."""
+    if not isinstance(getattr(hf, "num_experts_per_tok", None), int):
+        return "the model does not say how many experts serve a token"
+    batch = _probe_for(hf)
+    rows = [torch.cat([batch.ids[s.start : s.stop] for s in path]) for path in _paths(batch)]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    try:
+        experts = padded_states(hf, batch, routers=True).experts
+        own = getattr(hf(input_ids=ids, attention_mask=mask, output_router_logits=True), "aux_loss", None)
+    except FAILURES as error:
+        return f"its routers cannot be read ({type(error).__name__}: {error})"
+    if experts is None or not isinstance(own, Tensor):
+        return "its forward pass does not give what its routers said"
+    found = balance(experts, experts[0] / row_tokens(batch.layout)) / row_tokens(batch.layout)
+    return _difference("its own loss of its routers and that here", own.reshape(1), found.reshape(1), hf.dtype)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Set
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +16,12 @@ from evenhand.models import divergence
 from evenhand.models.backbone import Trunk
 from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import States, padded_states
-from evenhand.models.layout_check import head_problem, logits_problem
+from evenhand.models.layout_check import head_problem, logits_problem, routers_problem
 from evenhand.models.token_positions import Cells
 from evenhand.types import Batch, Head, ModelOut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def router_loss_weight(config: Any) -> float | None:
-    """The weight of the load-balancing loss that transformers adds for a mixture of experts; None where it adds none."""
-    text = config.get_text_config()
-    weight = getattr(text, "router_aux_loss_coef", None)
-    return float(weight) if getattr(text, "output_router_logits", False) and weight else None
 
 
 class Policy(Trunk):
@@ -48,12 +41,6 @@ class Policy(Trunk):
         self.head_mode = "logits"
         self._head: LogitsHead | FusedHead = LogitsHead()
         self._settle_head()
-        if (weight := router_loss_weight(hf.config)) is not None:
-            warnings.warn(
-                f"the auxiliary loss of {type(hf).__name__}'s routers (weight {weight:g}, output_router_logits) is off here: the "
-                "objective alone is minimised",
-                stacklevel=2,
-            )
 
     def compared_to(self, frozen: Policy, measure: divergence.Comparison = kl.exact) -> Self:
         """The same policy, which from now on also gives what is told by comparing it to `frozen`, a policy over the same tokens:
@@ -68,18 +55,33 @@ class Policy(Trunk):
 
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
-        states = self.states(batch) if self.head_mode == "fused" else None
+        balanced = Head.EXPERTS in reads
+        states = self.states(batch, routers=balanced) if self.head_mode == "fused" or balanced else None
         logp = entropy = None
         if Head.LOGP in reads or Head.ENTROPY in reads:
             logp, entropy = self.read(states, batch, temperature=temperature, entropy=Head.ENTROPY in reads)
         return ModelOut(logp=logp, entropy=entropy, **self.of_vocabulary(reads, states, batch, temperature=temperature))
 
     def of_vocabulary(self, reads: Set[Head], states: States | None, batch: Batch, *, temperature: float) -> dict[str, Tensor]:
-        """What only the whole distribution tells, of those that are read, [N, C] each."""
+        """What only the whole distribution tells, of those that are read, [N, C] each, and what the routers chose."""
         told = {h.value: self.compared(h, states, batch, temperature=temperature) for h in reads & divergence.OF_BOTH.keys()}
         if Head.COLLISION in reads:
             told["collision"] = self.collision(states, batch, temperature=temperature)
+        if Head.EXPERTS in reads:
+            assert states is not None
+            assert states.experts is not None
+            told["experts"] = states.experts
         return told
+
+    def with_routers(self) -> Self:
+        """The same policy, which from now on also gives `Head.EXPERTS`. UserError where its routers cannot be read."""
+        if (problem := routers_problem(self.hf)) is not None:
+            raise UserError(
+                f"the routers of {type(self.hf).__name__} cannot be balanced", why=problem, where="train.router_loss",
+                fix="set `train: {router_loss: 0}`: the objective alone is minimised",
+            )  # fmt: skip
+        self.gives = self.gives | {Head.EXPERTS}
+        return self
 
     def compared(self, head: Head, states: States | None, batch: Batch, *, temperature: float) -> Tensor:
         """What `divergence.OF_BOTH[head]` says [N, C] of the distributions that each counted token was drawn from, nats; of

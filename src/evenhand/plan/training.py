@@ -14,6 +14,7 @@ from evenhand.models import adapter_files
 from evenhand.plan import synthetic
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, model_bytes
 from evenhand.spec.arms import Arm
+from evenhand.spec.lengths import config_file
 from evenhand.spec.pretrained import Adopted
 from evenhand.stages.base import BaseSpec, ModelSource
 from evenhand.stages.data import DEFAULT_SIZES, DataSpec
@@ -196,11 +197,29 @@ def _reference(graph: Graph, arm: Arm, method: Method, start: str, tokens: str) 
 
 def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
     reward = graph.reward_spec(arm.reward) if arm.reward is not None else None
+    train = replace(arm.train, learning_rate=arm.learning_rate, router_loss=_router_loss(graph, arm))
     return FitSpec(
-        method=arm.method, parameters=arm.parameters, train=replace(arm.train, learning_rate=arm.learning_rate),
-        sampling=arm.sampling, setup=graph.setup_for(lengths=arm.lengths), supervise=graph.e.data.supervise, reward=reward,
-        data=arm.data,
+        method=arm.method, parameters=arm.parameters, train=train, sampling=arm.sampling,
+        setup=graph.setup_for(lengths=arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
     )  # fmt: skip
+
+
+def _router_loss(graph: Graph, arm: Arm) -> float | None:
+    """The weight of the routers' loss as asked, or as the config of the model says, where it is here and adds one."""
+    from evenhand.models.guarded import guarded
+
+    asked, path = arm.train.router_loss, graph.e.model.path
+    if asked is not None or path is None or arm.build(steps=1, max_tokens=1).network == "reward":
+        return asked
+    base = adapter_files.base_of(path, graph.e.model.base) if adapter_files.is_adapter(path) else path
+    found = config_file(base, graph.e.model.revision)
+    if found is None or "output_router_logits" not in found.read_text(encoding="utf-8"):
+        return None
+    from transformers import AutoConfig
+
+    from evenhand.models.routers import configured_weight
+
+    return configured_weight(guarded(AutoConfig.from_pretrained, found.parent))
 
 
 def _fit_cost(arm: Arm) -> str:

@@ -55,7 +55,7 @@ def context(experiment: Experiment) -> int | None:
 
 def window_of_model(name: str, revision: str | None = None) -> int | None:
     """Tokens that a model has positions for, by its folder or its name on the Hub."""
-    path = _config_of(name, revision)
+    path = config_file(name, revision)
     if path is None:
         return None
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def window_of_model(name: str, revision: str | None = None) -> int | None:
     return found if isinstance(found, int) and found > 1 else None
 
 
-def _config_of(path: str, revision: str | None) -> Path | None:
+def config_file(path: str, revision: str | None) -> Path | None:
     """The config of a folder, or of a Hub model that was downloaded before."""
     folder = Path(path).expanduser()
     if folder.is_dir():

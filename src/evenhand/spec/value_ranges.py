@@ -53,7 +53,7 @@ TRAIN: Mapping[str, Range] = {
     "steps": COUNT, "epochs": FINITE, "prompts_per_step": COUNT, "learning_rate": STRENGTH, "weight_decay": STRENGTH,
     "warmup": Range("it is the share of the steps in which the learning rate rises", low=0, high=1), "eps": FINITE,
     "clip": POSITIVE, "tokens_per_microbatch": COUNT, "checkpoint_every": MAYBE, "evaluate_every": MAYBE, "sample_every": MAYBE,
-    "validate_every": MAYBE, "validation_prompts": COUNT,
+    "validate_every": MAYBE, "validation_prompts": COUNT, "router_loss": STRENGTH,
 }  # fmt: skip
 LIMIT = Range("every rule measures something that is 0 or more", low=0)
 BETAS = Range("a moving average of no or of all of the past is none", low=0, below=1)

@@ -14,6 +14,7 @@ from evenhand.models.backbone import Trunk
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
+from evenhand.models.routers import configured_weight
 from evenhand.stages import monitoring, offline, online, resume, snapshots, validate
 from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer, write_json
@@ -103,7 +104,7 @@ def assemble(run: TrainingRun) -> Training:
     length = plan.schedule.updates if plan is not None and anew else run.steps  # a round that starts anew has its own
     of_round = schedule(train.schedule, warmup=round(train.warmup * length), steps=length, **train.schedule_parameters)
     trainer = loop.Loop(
-        model=run.model, objective=run.method.objective, source=source, optimizer=optimizer, clip=train.clip,
+        model=run.model, objective=run.objective, source=source, optimizer=optimizer, clip=train.clip,
         factor=lambda step: of_round(step % length), temperature=run.temperature, device=run.device, memory=run.memory,
     )  # fmt: skip
     return Training(run=run, source=source, loop=trainer, keeper=validate.keeper(run), monitor=monitoring.monitor(run))
@@ -201,7 +202,7 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
     reward = build_reward(spec.reward, inputs, setup, device, ledger) if spec.reward is not None else None
     return TrainingRun(
         spec=spec, seed=context.seed, inputs=inputs, device=device, renderer=renderer, method=method, model=model,
-        steps=steps, ledger=ledger, reward=reward, held=held,
+        steps=steps, ledger=ledger, reward=reward, held=held, router_loss=router_loss(model, spec),
     )  # fmt: skip
 
 
@@ -216,6 +217,17 @@ def opened(start: Path, method: Method, spec: FitSpec, seed: int, device: str) -
     elif method.network == "critic":
         policy = in_precision(CriticPolicy(policy.hf, open_policy(start, compute, device).hf), compute)
     return policy
+
+
+def router_loss(model: Trunk, spec: FitSpec) -> float:
+    """The weight of the load-balancing loss: as asked, or as the model's config says; 0 where a network has no part in it."""
+    asked = spec.train.router_loss
+    weight = (configured_weight(model.hf.config) if asked is None else asked) or 0.0
+    if not weight or not isinstance(model, Policy):
+        return 0.0
+    model.with_routers()
+    _log.info("the loss that balances the routers is added, with weight %g", weight)
+    return weight
 
 
 def beside(model: Trunk, inputs: Mapping[str, Path], method: Method, spec: FitSpec, renderer: Renderer, device: str) -> Policy:
@@ -264,7 +276,7 @@ def watcher(run: TrainingRun, samples: checkpoint.Log) -> Watch:
         if heldout and step and (step % train.evaluate_every == 0 or last):
             with run.ledger.phase("watch"):
                 batches = [b.to(run.device) for b in micro_batches(heldout, train.tokens_per_microbatch)]
-                found = loop.evaluate(run.model, run.method.objective, batches, run.temperature, run.memory)
+                found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory)
             seen |= {f"heldout/{k}": v for k, v in logged(found).items()}
         return seen
 

@@ -15,7 +15,8 @@ from evenhand.data.template import Renderer
 from evenhand.methods import Method
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
-from evenhand.protocols import Reward
+from evenhand.objectives.router_balance import balanced
+from evenhand.protocols import Objective, Reward
 from evenhand.stages.setup import Setup
 from evenhand.train.config import SamplingConfig, Train
 from evenhand.train.cost_accounting import Ledger
@@ -62,6 +63,7 @@ class TrainingRun:
     """One method, one seed: everything that is fixed before the first step.
 
     `held` are the ids of the prompts that validate: no training row has one of them. `memory`: see `train.loop.Loop`.
+    `router_loss` is the weight of the loss that balances the routers of a mixture of experts.
     """
 
     spec: FitSpec
@@ -76,6 +78,13 @@ class TrainingRun:
     reward: Reward | None = None
     held: frozenset[str] = frozenset()
     memory: dict[str, Tensor] = field(default_factory=dict)
+    router_loss: float = 0.0
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised: the method's objective, and beside it the balance of the routers where that has a weight."""
+        own = self.method.objective
+        return balanced(own, self.router_loss) if self.router_loss else own
 
     @property
     def compared_to(self) -> Policy | None:

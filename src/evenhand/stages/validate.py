@@ -78,7 +78,7 @@ def heldout_loss(run: TrainingRun) -> Callable[[], float]:
     batches = [b.to(run.device) for b in micro_batches(items, run.spec.train.tokens_per_microbatch)]
 
     def measure() -> float:
-        found = loop.evaluate(run.model, run.method.objective, batches, run.temperature, run.memory)
+        found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory)
         if not math.isfinite(value := found.get("loss", math.nan)):  # NaN is left out of the metrics
             raise UserError(
                 f"the loss on the validation prompts is {value}", where="train.keep",

@@ -58,6 +58,8 @@ class Train:
     """Steps whose weights are kept and judged like arms; `rounds`: after every round of a method with rounds."""
     stop_when: Mapping[str, float] = field(default_factory=dict)
     """Rules of docs/monitoring.md that end training, with their limits, such as {kl: 50}."""
+    router_loss: float | None = None
+    """Weight of the loss that serves all experts of a mixture alike; by default as the model's config says, 0 is off."""
     adapter: Adapter | None = None
     """Train a low-rank change of some layers instead of all weights: docs/adapters.md."""
 
