@@ -263,3 +263,14 @@ def test_style_of_annotations_and_of_arena_hard(stats, tmp_path):
     )
     code, said, _ = stats("style", tmp_path / "j.jsonl")
     assert (code, "--answers FILE --baseline FILE" in said) == (2, True)
+
+
+def test_agreement_of_annotators(stats, tmp_path):
+    rows = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15  # Cohen (1960): kappa .4
+    code, said, found = stats("agreement", table(tmp_path / "labels.csv", "ann,bob", rows))
+    assert code == 0, said
+    assert "50 items, 2 raters; labels no, yes: categories without an order" in said
+    assert "ann and bob: Cohen's kappa 0.40 (" in said
+    assert found["cohen"][0]["value"] == pytest.approx(0.4)
+    code, said, _ = stats("agreement", table(tmp_path / "one.csv", "item,ann", [(1, 1)]))
+    assert (code, "fewer than two raters" in said) == (2, True)

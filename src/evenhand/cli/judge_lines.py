@@ -50,19 +50,32 @@ def people_lines(found: Mapping[str, Any]) -> list[str]:
         return []
     told = found["annotators"]
     lines = [
-        f"  {row['a']} and {row['b']}: Cohen's kappa {_coefficient(row)}"
+        f"  {row['a']} and {row['b']}: Cohen's kappa {coefficient(row)}"
         for row in told["with_judge"]["cohen"]
         if "judge" in (row["a"], row["b"])
     ]
     if told["people"] is not None:
         with_judge, people = told["with_judge"]["alpha"], told["people"]["alpha"]
-        lines += [f"  Krippendorff's alpha of the annotators {_coefficient(people)}, with the judge {_coefficient(with_judge)}"]
+        lines += [f"  Krippendorff's alpha of the annotators {coefficient(people)}, with the judge {coefficient(with_judge)}"]
     if "label_ties" in found:
         lines.append(f"  {found['label_ties']} pairs whose labels tie count in these coefficients alone")
     return lines
 
 
-def _coefficient(found: Mapping[str, Any]) -> str:
+def agreement_lines(found: Mapping[str, Any]) -> list[str]:
+    """Coefficients of agreement between raters, and what their labels were taken for."""
+    how = {"nominal": "categories without an order", "ordinal": "in this order", "interval": "numbers with distances"}
+    lines = [f"{found['items']} items, {len(found['raters'])} raters; labels {', '.join(found['labels'])}: {how[found['level']]}"]
+    lines += [f"  {name}: {row['n']} rated" for name, row in found["raters"].items() if row["n"] < found["items"]]
+    lines.append(f"Krippendorff's alpha {coefficient(found['alpha'])}, n = {found['alpha']['n']}")
+    if len(found["raters"]) > 2:
+        lines.append(f"Fleiss' kappa {coefficient(found['fleiss'])}, n = {found['fleiss']['n']} that all rated")
+    lines += [f"{row['a']} and {row['b']}: Cohen's kappa {coefficient(row)}, n = {row['n']}" for row in found["cohen"]]
+    return lines
+
+
+def coefficient(found: Mapping[str, Any]) -> str:
+    """A coefficient of agreement with its interval."""
     if found["value"] is None:
         return "not defined"
     ends = "" if found["ci95"] is None else f" ({found['ci95'][0]:.2f} to {found['ci95'][1]:.2f})"
@@ -76,7 +89,7 @@ def _votes(found: Mapping[str, Any]) -> list[str]:
         return [f"judge: asked {found['repeats']} times; it differs from itself by {shares}"]
     if "jury" not in found:
         return []
-    shown = _coefficient
+    shown = coefficient
     jury = found["jury"]
     lines = [
         f"jury: Krippendorff's alpha {shown(jury['alpha'])}, Fleiss' kappa {shown(jury['fleiss'])}, n = {jury['alpha']['n']}"

@@ -80,6 +80,21 @@ def ratings(
 
 
 @app.command()
+def agreement(
+    file: Annotated[Path, typer.Argument(help="Columns item, rater, label; or a row per item and a column per rater.")],
+    rater: Annotated[list[str] | None, typer.Option(help="A rater's column; may be given several times.")] = None,
+    level: Annotated[str, typer.Option(help="What labels are: nominal, ordinal or interval (default: by the labels).")] = "",
+    out: Out = None,
+) -> None:
+    """How far annotators or judges agree beyond chance: Krippendorff's alpha, Fleiss' and Cohen's kappa, with intervals."""
+    from evenhand.cli.judge_lines import agreement_lines
+    from evenhand.evaluation.ratings_files import agreement
+
+    found = agreement(file, rater or [], level)
+    _show(agreement_lines(found), found, out)
+
+
+@app.command()
 def style(
     file: Annotated[Path, typer.Argument(help="AlpacaEval annotations, outcomes with texts, verdicts, Arena-Hard judgments.")],
     answers: Annotated[Path | None, typer.Option(help="The model's answers, where the file has no texts.")] = None,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
-from evenhand.stats.agreement import agreement_of, repeat_noise
+from evenhand.stats.agreement import Level, agreement_of, repeat_noise
 
 LOW_MASS = 0.9
 """Below this the model put much probability on words that are no verdict."""
@@ -76,9 +76,9 @@ def jury_agreement(votes: Votes) -> dict[str, Any]:
     return {"jury": {"members": members, **coefficients({name: sides(values) for name, values in given.items()})}}
 
 
-def coefficients(ratings: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def coefficients(ratings: Mapping[str, Sequence[float]], level: Level = "ordinal") -> dict[str, Any]:
     """Krippendorff's alpha, Fleiss' kappa and Cohen's for every two raters of the same items, as plain values."""
-    found = agreement_of(ratings)
+    found = agreement_of(ratings, level)
     plain = lambda c: {"value": None if math.isnan(c.value) else c.value, "ci95": c.ci95, "n": c.n}  # noqa: E731
     pairs = [{"a": a, "b": b, **plain(kappa)} for (a, b), kappa in found.pairs.items()]
     return {"alpha": plain(found.alpha), "fleiss": plain(found.fleiss), "cohen": pairs}
