@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported; a test that looks for a hub would wait for it
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -22,12 +23,11 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_thread() -> None:
     """Tests run side by side; results must not depend on the number of threads."""
     import torch
 
     torch.set_num_threads(1)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from evenhand import methods
+from evenhand.engines.counted import Counted
 from evenhand.engines.local import LocalEngine
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import generator
@@ -106,18 +107,6 @@ def logps(model: torch.nn.Module, prompt: Sequence[int], ids: Sequence[int], tem
     return distributions(model, prompt, ids, temperature)[range(len(ids)), list(ids)]
 
 
-class Recorder:
-    """An engine that remembers every group it sampled."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.engine, self.groups = engine, []
-
-    def generate(self, prompts: Any, n: int, sampling: Any) -> list[Group]:
-        groups = self.engine.generate(prompts, n, sampling)
-        self.groups += groups
-        return groups
-
-
 def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p: float = 1.0) -> Stepped:
     """A rollout, the weights moved, and the loop's gradient of its `update`-th step."""
     method = methods.build(name, parameters, steps=8, max_tokens=LIMIT)
@@ -126,7 +115,8 @@ def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p:
         model.compared_to(frozen)
     temperature = method.logit_temperature(TEMPERATURE)
     asked = partial(read, tokens_per_microbatch=2000, temperature=temperature, device="cpu")
-    engine = Recorder(LocalEngine(model, Numbers()))
+    seen: list[Group] = []
+    engine = Counted(LocalEngine(model, Numbers()), lambda groups, _: seen.extend(groups))
     source = RolloutSource(
         method=method, prompts=PROMPTS, reward=pointwise(reward_of),
         sampler=Sampler(engine=engine, sampling=Sampling(max_tokens=LIMIT, temperature=TEMPERATURE, top_p=top_p)),
@@ -150,7 +140,7 @@ def stepped(name: str, parameters: Mapping[str, Any], *, update: int = 1, top_p:
             *(logps(m, prompt, c.tokens, temperature).detach() for m in (before, frozen)),
             torch.tensor(c.behaviour_logp, dtype=torch.float64),
         )
-        for n, group in enumerate(engine.groups)
+        for n, group in enumerate(seen)
         for prompt in [Numbers().prompt_ids(group.prompt)]
         for c in group.completions
     ]  # fmt: skip

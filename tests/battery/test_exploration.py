@@ -69,8 +69,8 @@ def test_partner_and_policy_share_the_temperatures():
     found = source(start(), start(), partner="start")
     asked = []
     for engine in (found.sampler.engine, found.sampler.partner):
-        engine.generate = lambda prompts, n, each, real=engine.generate: (
-            asked.append([s.temperature for s in each]) or real(prompts, n, each)
+        engine.generate = lambda prompts, n, each, max_prompt=None, real=engine.generate: (
+            asked.append([s.temperature for s in each]) or real(prompts, n, each, max_prompt=max_prompt)
         )
     found.step(0)
     assert asked == [[1.0, 0.7], [1.0, 0.7]]

@@ -129,7 +129,9 @@ class TableEngine:
         self.table = table
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling]) -> list[Group]:
+    def generate(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling], *, max_prompt: int | None = None
+    ) -> list[Group]:
         each = [sampling] * n if isinstance(sampling, Sampling) else list(sampling)
         choices = {s.temperature: self._choices(s.temperature) for s in each}
         groups = []

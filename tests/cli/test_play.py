@@ -50,36 +50,26 @@ def test_an_arm_of_several_seeds_is_no_model(cli, models):
     assert "seed-0" in err
 
 
-def test_a_conversation_is_spoken_as_the_engine_would_sample_it(models, tokenizer):
+@pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 0.7, "top_k": 3}])
+def test_a_conversation_is_spoken_as_the_engine_samples_it(models, tokenizer, sampling):
     from evenhand.cli.stream import Speaker
     from evenhand.data.template import Renderer
     from evenhand.engines.local import LocalEngine
     from evenhand.models.load import load_policy
+    from evenhand.seeding import keyed
     from evenhand.types import Message, Sampling
 
-    policy = load_policy(models / "arms" / "dpo" / "seed-0" / "model", device="cpu")
-    policy.eval()
     renderer = Renderer(tokenizer)
+    engine = LocalEngine(load_policy(models / "arms" / "dpo" / "seed-0" / "model", device="cpu"), renderer)
     history = [Message("user", "red"), Message("assistant", "green"), Message("user", "blue")]
-    pieces = []
-    answer = Speaker(policy.hf, renderer, temperature=0, top_p=1.0, max_tokens=8).say(history, pieces.append)
-    engine = LocalEngine(policy, renderer).generate([Prompt(content=tuple(history))], 1, Sampling(temperature=0, max_tokens=8))
-    assert answer == engine[0].completions[0].text
-    assert "".join(pieces) == answer
-    assert answer
-
-
-def test_nucleus_sampling_leaves_the_tail_out(tokenizer):
-    import torch
-
-    from evenhand.cli.stream import Speaker
-
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    torch.manual_seed(0)
-    speaker = Speaker(None, None, temperature=1.0, top_p=0.7, max_tokens=1)
-    drawn = [speaker._choose(logits) for _ in range(400)]
-    assert set(drawn) == {0, 1}, "0.5 + 0.3 is the smallest set of at least 0.7"
-    assert drawn.count(0) / 400 == pytest.approx(0.625, abs=0.08)
+    speaker = Speaker(engine.stream, renderer, Sampling(**sampling, max_tokens=8, seed=3))
+    for given in range(2):
+        pieces = []
+        answer = speaker.say(history, pieces.append)
+        keys = Sampling(**sampling, max_tokens=8, seed=keyed(3, "chat", given))
+        group = engine.generate([Prompt(content=tuple(history))], 1, keys)[0]
+        assert answer == group.completions[0].text
+        assert "".join(pieces) == answer
 
 
 def test_chat_goes_on_until_an_empty_line(cli, models, monkeypatch):

@@ -15,6 +15,7 @@ from evenhand.methods import PROMPTS as PROMPTS_SPLIT
 from evenhand.methods import Method
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example
+from evenhand.train.policies import INITIAL_POLICY
 from evenhand.train.rollouts import (
     CREDITS,
     SELECTIONS,
@@ -40,10 +41,11 @@ class Sampler:
     """Completion i of a prompt is i + 1 tokens long; remembers what it was asked."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.limits = [], []
 
-    def generate(self, prompts, n, sampling):
+    def generate(self, prompts, n, sampling, *, max_prompt=None):
         self.asked.append(([p.content for p in prompts], sampling))
+        self.limits.append(max_prompt)
         return [Group(prompt=p, completions=tuple(self.one(p, i) for i in range(n))) for p in prompts]
 
     def one(self, prompt, i):
@@ -261,9 +263,9 @@ def test_the_best_alone_may_be_truncated_and_then_weighs_nothing():
         def one(self, prompt, i):
             return replace(super().one(prompt, i), finish=Finish.LENGTH if prompt.content == self.first else Finish.STOP)
 
-        def generate(self, prompts, n, sampling):
+        def generate(self, prompts, n, sampling, *, max_prompt=None):
             self.first = prompts[0].content
-            return super().generate(prompts, n, sampling)
+            return super().generate(prompts, n, sampling, max_prompt=max_prompt)
 
     plan = Rollouts(completions_per_prompt=3, credit=SELECTIONS["best"], truncation=Truncation(mask=True))
     made, _ = source(plan, needs=frozenset(), engine=Cut())
@@ -411,3 +413,13 @@ def test_the_trainer_is_asked_for_its_own_log_probs_where_the_sampler_cut_some_o
     made, _ = source(Rollouts(completions_per_prompt=2, credit=CREDITS["centre"]))
     made.sampler = GroupSampler(engine=Sampler(), sampling=Sampling(max_tokens=8, **sampling))
     assert made.step(0).metrics["entropy"] == pytest.approx(-0.25 if asked else 0.5)
+
+
+def test_every_author_reads_prompts_as_long_as_training_does():
+    own, partner = Sampler(), Sampler()
+    sampler = GroupSampler(engine=own, sampling=Sampling(max_tokens=8), partner=partner, max_prompt=3)
+    sampler(PROMPTS[:1], 4, Exploration(partner=INITIAL_POLICY), seed=0)
+    sampler.greedy(PROMPTS[:1])
+    replace(sampler, partner=None)(PROMPTS[:1], 4, Exploration(), seed=0)
+    assert own.limits == [3, 3, 3]
+    assert partner.limits == [3]

@@ -25,6 +25,7 @@ TopK = Annotated[int, typer.Option(min=0, help="0 is off.")]
 MinP = Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this share of the likeliest's probability; 0 is off.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same answers.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the text as it is, without the chat template.")]
 
 
@@ -38,7 +39,7 @@ def generate(
     top_k: TopK = 0,
     min_p: MinP = 0.0,
     max_tokens: MaxTokens = 128,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
+    seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write groups as JSONL here instead of printing.")] = None,
     raw: Raw = False,
     device: Device = "auto",
@@ -69,7 +70,10 @@ def chat(
     system: Annotated[str, typer.Option(help="A system message.")] = "",
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
     max_tokens: MaxTokens = 256,
+    seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Talk with a model; an empty line ends it, `/new` starts again."""
@@ -77,9 +81,12 @@ def chat(
 
     from evenhand.cli.models import open_policy
     from evenhand.cli.stream import Speaker
+    from evenhand.engines.registry import local_engine
+    from evenhand.types import Sampling
 
     policy, renderer = open_policy(model, device)
-    speaker = Speaker(policy.hf, renderer, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
+    speaker = Speaker(local_engine(policy, renderer).stream, renderer, sampling)
     console = Console()
     history = opening(system)
     while text := _ask(console):

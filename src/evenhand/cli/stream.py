@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
+from evenhand.seeding import keyed
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
-    from evenhand.types import Message
+    from evenhand.types import Message, Prompt, Sampling
 
 
+@dataclass
 class Speaker:
-    """Samples one token at a time with the model's own cache, and tells text as soon as it is complete.
+    """Tells an answer's text as soon as it is complete; `stream` gives the tokens (`LocalEngine.stream`).
 
-    Prompts are rendered by the same `Renderer` as in training. Without a chat template the turns are joined as plain text.
+    Without a chat template the turns are joined as plain text. Every answer has random numbers of its own, keyed by
+    (sampling.seed, how many were given before).
     """
 
-    def __init__(self, hf: Any, renderer: Renderer, *, temperature: float, top_p: float, max_tokens: int) -> None:
-        self.hf, self.renderer = hf, renderer
-        self.temperature, self.top_p, self.max_tokens = temperature, top_p, max_tokens
+    stream: Callable[[Prompt, Sampling], Iterator[int]]
+    renderer: Renderer
+    sampling: Sampling
+    answers: int = 0
 
     def say(self, history: Sequence[Message], tell: Callable[[str], None]) -> str:
         """The answer to `history`; `tell` gets its pieces."""
+        sampling = replace(self.sampling, seed=keyed(self.sampling.seed, "chat", self.answers))
+        self.answers += 1
         ids, told = [], ""
-        for token in self._tokens(self._prompt(history)):
+        for token in self.stream(self._prompt(history), sampling):
             ids.append(token)
             text = self.renderer.decode(ids)
             if not text.endswith("�"):  # half a character: its other bytes are still to come
@@ -33,29 +39,8 @@ class Speaker:
                 told = text
         return told
 
-    def _prompt(self, history: Sequence[Message]) -> list[int]:
+    def _prompt(self, history: Sequence[Message]) -> Prompt:
         from evenhand.types import Prompt
 
         chat = self.renderer.tokenizer.chat_template
-        content = tuple(history) if chat else "".join(m.content for m in history)
-        return list(self.renderer.prompt_ids(Prompt(content=content)))
-
-    @torch.inference_mode()
-    def _tokens(self, prompt: Sequence[int]) -> Iterator[int]:
-        ids = torch.tensor([prompt], device=self.hf.device)
-        cache = None
-        for _ in range(self.max_tokens):
-            out = self.hf(input_ids=ids, past_key_values=cache, use_cache=True)
-            token = self._choose(out.logits[0, -1].float())
-            if token in self.renderer.stop_ids:
-                return
-            yield token
-            cache, ids = out.past_key_values, torch.tensor([[token]], device=self.hf.device)
-
-    def _choose(self, logits: torch.Tensor) -> int:
-        """Nucleus sampling at a temperature; 0 is greedy."""
-        if self.temperature == 0:
-            return int(logits.argmax())
-        probs, order = torch.softmax(logits / self.temperature, -1).sort(descending=True)
-        probs = torch.where(probs.cumsum(-1) - probs < self.top_p, probs, 0.0)
-        return int(order[torch.multinomial(probs, 1)])
+        return Prompt(content=tuple(history) if chat else "".join(m.content for m in history))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,19 @@ def run(
             tokens = tokens[order]
         logits = session.step(tokens)
     return tape.results()
+
+
+def stream(decoder: Decoder, prompt: Sequence[int], row: DecodeRow, stop: Collection[int]) -> Iterator[int]:
+    """The tokens of one row as they are drawn, up to its stop token or limit; call it inside `decoder.ready()`."""
+    session = decoder.open([prompt], [0])
+    logits = session.logits
+    draw = Draw([row.sampling], logits.device)
+    for number in _uniforms([row], row.sampling.max_tokens).to(logits.device):
+        tokens, _ = draw(logits, number)
+        if (token := int(tokens)) in stop:
+            return
+        yield token
+        logits = session.step(tokens)
 
 
 class _Tape:

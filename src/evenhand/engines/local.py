@@ -7,11 +7,11 @@ How it works, in order: prompts are sorted by length and cut into waves that fit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.engines.checks import Renders, check_sampling, per_completion, prompt_ids
-from evenhand.engines.decode_batch import DecodeRow, Sampled, plan, run
+from evenhand.engines.decode_batch import DecodeRow, Sampled, plan, run, stream
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
 from evenhand.models.rope_length import Sides, start_over
@@ -95,6 +95,17 @@ class LocalEngine:
                 done += len(wave)
                 report(0)
         return [_checked(r) for r in results]
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[int]:
+        """The tokens of one answer while they are drawn, the stop token left out: those of `generate([prompt], 1, sampling)`."""
+        ids = prompt_ids(self._renderer, prompt, None)
+        row = DecodeRow(prompt=0, key=(prompt.id, 0), sampling=sampling)
+        check_sampling(sampling)
+        self._check_window([ids], [row])
+        decoder = self._ready_decoder()
+        start_over(decoder.hf)
+        with decoder.ready(getattr(self._policy, "matmul_dtype", None), rows=1):
+            yield from stream(decoder, ids, row, self._renderer.stop_ids)
 
     def _ready_decoder(self) -> Decoder:
         if self._decoder is None or self._decoder.hf is not self._policy.hf:

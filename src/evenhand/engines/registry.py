@@ -11,7 +11,7 @@ from evenhand.protocols import Engine
 from evenhand.registry import Registry
 
 if TYPE_CHECKING:
-    from evenhand.engines.local import HasModel
+    from evenhand.engines.local import HasModel, LocalEngine
 
 DEFAULT = "local"
 """The engine where no experiment names one: in a command that is given a model alone."""
@@ -33,9 +33,14 @@ engine = ENGINES.register
 
 @engine("local")
 def _local(opened: EngineContext) -> Engine:
+    return local_engine(opened.policy, opened.renderer)
+
+
+def local_engine(policy: HasModel, renderer: Renders) -> LocalEngine:
+    """The sampler inside this process, for who needs more of it than an `Engine`: tokens while they are drawn."""
     from evenhand.engines.local import LocalEngine
 
-    return LocalEngine(opened.policy, opened.renderer)
+    return LocalEngine(policy, renderer)
 
 
 def open_engine(settings: str | Mapping[str, Any], policy: HasModel, renderer: Renders) -> Engine:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from evenhand.engines.counted import Counted
 from evenhand.engines.registry import open_engine
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
-from evenhand.protocols import Engine, Reward
+from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages import tokens
 from evenhand.stages.adapter import with_adapter
@@ -30,7 +31,7 @@ from evenhand.train.rollouts import Truncation
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
-from evenhand.types import Completion, Group, Head, Prompt, Sampling
+from evenhand.types import Completion, Group, Head
 
 WATCHED = 4
 """Fixed held-out prompts whose answers are shown over training."""
@@ -58,6 +59,7 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
             engine=counted_engine(run, run.model),
             sampling=run.spec.sampler(),
             partner=None if author is None else counted_engine(run, author),
+            max_prompt=limits.prompt,
         ),
         reward=run.reward,
         reader=Reader(
@@ -127,47 +129,24 @@ def recomputed(run: TrainingRun, heads: frozenset[Head], items: Sequence[Example
         return reading(run, run.model, heads, items)
 
 
-def counted_engine(run: TrainingRun, policy: Trunk) -> LimitedPrompts:
-    """A policy as an engine under the run's limit of prompts, its work counted."""
-    setup = run.spec.setup
-    limit, shape = setup.lengths.prompt, flops.shape_of(policy)
+def counted_engine(run: TrainingRun, policy: Trunk) -> Counted:
+    """A policy as an engine, its forward passes counted."""
+    shape = flops.shape_of(policy)
 
-    def spend(groups: Sequence[Group]) -> None:
+    def spend(groups: Sequence[Group], max_prompt: int | None) -> None:
         for group in groups:
             answers = [len(c.tokens or ()) for c in group.completions]
-            prompt = len(run.renderer.prompt_ids(group.prompt, limit))
+            prompt = len(run.renderer.prompt_ids(group.prompt, max_prompt))
             run.ledger.spend(flops.forward(shape, flops.work([prompt], answers, [0] * len(answers))))
 
-    return LimitedPrompts(open_engine(setup.compute.engine, policy, run.renderer), limit, spend)
-
-
-@dataclass
-class LimitedPrompts:
-    """An engine whose prompts keep their last `max_prompt` tokens; `sampled` is told of every group."""
-
-    engine: Engine
-    max_prompt: int
-    sampled: Callable[[Sequence[Group]], None]
-
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        n: int,
-        sampling: Sampling | Sequence[Sampling],
-        *,
-        max_prompt: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Group]:
-        limit = self.max_prompt if max_prompt is None else min(max_prompt, self.max_prompt)
-        groups = self.engine.generate(prompts, n, sampling, max_prompt=limit, progress=progress)
-        self.sampled(groups)
-        return groups
+    return Counted(open_engine(run.spec.setup.compute.engine, policy, run.renderer), spend)
 
 
 def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, Any]]:
     """Answers to a few fixed held-out prompts, with the training reward where there is one. Sampling is keyed by prompt alone."""
     prompts = [g.prompt for g in read_split(run.inputs, "heldout_prompts")][:WATCHED]
-    groups = counted_engine(run, run.model).generate(prompts, 1, run.spec.sampler(seed=keyed("watched")))
+    sampling, limit = run.spec.sampler(seed=keyed("watched")), run.spec.setup.lengths.prompt
+    groups = counted_engine(run, run.model).generate(prompts, 1, sampling, max_prompt=limit)
     scores = [s.values[0] for s in reward(groups)] if reward is not None else [None] * len(groups)
     return [
         {

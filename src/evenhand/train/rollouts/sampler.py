@@ -53,17 +53,20 @@ class Sampler:
     engine: Engine
     sampling: Sampling
     partner: Engine | None = None
+    max_prompt: int | None = None
+    """Prompts keep their last `max_prompt` tokens, as in training."""
 
     def greedy(self, prompts: Sequence[Prompt]) -> list[Group]:
         """The policy's likeliest token at every place: one answer per prompt."""
-        return self.engine.generate(prompts, 1, replace(self.sampling, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0))
+        likeliest = replace(self.sampling, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
+        return self.engine.generate(prompts, 1, likeliest, max_prompt=self.max_prompt)
 
     def __call__(self, prompts: Sequence[Prompt], n: int, exploration: Exploration, *, seed: int) -> list[Group]:
         settings = exploration.settings(n, replace(self.sampling, seed=seed))
         if self.partner is None:
-            return self.engine.generate(prompts, n, settings)
+            return self.engine.generate(prompts, n, settings, max_prompt=self.max_prompt)
         each, half = per_completion(n, settings), -(-n // 2)
         others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[half:]]  # else equal weights would say equal things
-        own = self.engine.generate(prompts, half, each[:half])
-        theirs = self.partner.generate(prompts, len(others), others)
+        own = self.engine.generate(prompts, half, each[:half], max_prompt=self.max_prompt)
+        theirs = self.partner.generate(prompts, len(others), others, max_prompt=self.max_prompt)
         return [replace(a, completions=a.completions + b.completions, scores=()) for a, b in zip(own, theirs, strict=True)]
