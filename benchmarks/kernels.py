@@ -121,11 +121,18 @@ def library_cache(policy: Any) -> AbstractContextManager[None]:
 
 LONG_PROMPT = Training(name="", kind="dpo", model=SMALL, rows=4, prompt=300, completion=50)
 LONG_ANSWER = Training(name="", kind="dpo", model=SMALL, rows=4, prompt=160, completion=250)
+LONGER_ANSWER = Training(name="", kind="dpo", model=SMALL, rows=2, prompt=300, completion=1000)
 long_prompt, long_answer, many_rows = partial(step, LONG_PROMPT), partial(step, LONG_ANSWER), partial(sampling, 64, 128, 32, 8)
 KERNELS = (
     Kernel("models/attention.py", "shared-prefix packing: DPO, 4 pairs, prompt 300, answers of 50", long_prompt, padded_rows),
     Kernel(
         "models/tree_attention_flash.py", "attention in slices: DPO, 4 pairs, prompt 160, answers of 250", long_answer, no_flash
+    ),
+    Kernel(
+        "models/tree_attention_flash.py",
+        "the same, 2 pairs, prompt 300, answers of 1,000",
+        partial(step, LONGER_ANSWER),
+        no_flash,
     ),
     Kernel("core/logprob.py", "log-probs without logits: the same step", long_answer, full_logits),
     Kernel("core/logits_kernels.py", "logits in blocks that fit the cache: the same step", long_answer, no_blocks),
