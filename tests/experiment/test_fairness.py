@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from evenhand.errors import UserError
+from evenhand.plan.plan import build
 from evenhand.results.fairness import deviations, held_equal, made_apart, spent_apart
 from evenhand.spec.read import read_experiment
+from evenhand.stages.online import once
+from evenhand.types import Group, Prompt
 
 GIVEN = {
     "name": "t",
@@ -74,7 +77,20 @@ def test_a_setting_without_effect_is_not_listed(settings: dict[str, Any], said: 
     assert [d for d in found if not d.startswith("train.learning_rate")] == said
 
 
-def test_data_of_an_arm_that_samples_is_refused() -> None:
-    arms = {"sft": {"method": "start"}, "rloo": {"method": "rloo", "reward": "gold", "data": "preferences"}}
-    with pytest.raises(UserError, match=r"arms\.rloo\.data: rloo samples its own answers to the data's `prompts`"):
+def test_prompts_of_an_arm_that_samples_are_of_the_split_that_it_names() -> None:
+    own, pairs = ({"method": "rloo", "reward": "gold"} | more for more in ({}, {"data": "preferences"}))
+    e = read_experiment({**GIVEN, "arms": {"sft": {"method": "start"}, "own": own, "pairs": pairs}}).value
+    assert "prompts: the data's prompts (own); preferences (pairs)" in deviations(e)
+    keys = {node.name: node.key for node in build(e).nodes}
+    assert keys["arms/own/seed-0"] != keys["arms/pairs/seed-0"]
+
+
+def test_a_split_that_no_data_has_is_refused() -> None:
+    arms = {"sft": {"method": "start"}, "rloo": {"method": "rloo", "reward": "gold", "data": "preference"}}
+    with pytest.raises(UserError, match=r"arms\.rloo\.data: the data has no split 'preference'"):
         read_experiment({**GIVEN, "arms": arms})
+
+
+def test_pairs_of_one_prompt_ask_it_once() -> None:
+    asked = [Group(prompt=Prompt(content=text), completions=()) for text in ("a", "b", "a")]
+    assert [g.prompt.text for g in once(asked)] == ["a", "b"]

@@ -62,6 +62,7 @@ def deviations(experiment: Experiment) -> list[str]:
     own: dict[str, dict[str, object]] = {
         "start": {a.name: a.start for a in arms},
         "data": {a.name: a.data or "the method's own split" for a in arms if not _samples(a)},
+        "prompts": {a.name: a.data or "the data's prompts" for a in arms if _samples(a)},
         "sampling": {a.name: a.sampling for a in arms if _samples(a)},
         "lengths.prompt": {a.name: a.lengths.prompt for a in arms},
         "lengths.completion": {a.name: a.lengths.completion for a in arms},

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from evenhand.configfile.schema import from_signature
-from evenhand.data.config import FOR_JUDGES, SPLITS
+from evenhand.data.config import FOR_JUDGES, SPLITS, TRAINED
 from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
-from evenhand.methods import PROMPTS, Method
+from evenhand.methods import Method
 from evenhand.registry import Registry
 from evenhand.spec import evaluation_checks, search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
@@ -182,11 +182,8 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     if method.rewarded and arm.reward is None:
         yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
     best = arm.train.keep == "best"
-    if method.online and method.data == PROMPTS and arm.data is not None:
-        yield UserError(
-            f"{arm.method} samples its own answers to the data's `prompts`; `data` has no effect", where=f"{where}.data",
-            fix="remove it, or choose the prompts in the section `data`",
-        )  # fmt: skip
+    if arm.data is not None and arm.data not in (known := (*TRAINED, *REVISED, FOR_JUDGES)):
+        yield UserError(f"the data has no split '{arm.data}'", where=f"{where}.data", fix=did_you_mean(arm.data, known))
     if not method.rewarded and arm.reward is not None and not best:
         by = "a teacher" if method.online else "fixed data"
         yield UserError(

@@ -254,8 +254,10 @@ def settled_steps(spec: FitSpec, inputs: Mapping[str, Path], held: frozenset[str
     if spec.train.steps is not None:
         return spec.train.steps
     assert spec.train.epochs is not None
-    rows = len(offline.learned_from(spec, inputs, spec.build(), without=held))
-    return math.ceil(spec.train.epochs * rows / spec.train.prompts_per_step)
+    method = spec.build()
+    rows = offline.learned_from(spec, inputs, method, without=held)
+    passed = len(online.once(rows) if method.online else rows)
+    return math.ceil(spec.train.epochs * passed / spec.train.prompts_per_step)
 
 
 def watcher(run: TrainingRun, samples: checkpoint.Log) -> Watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +49,7 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
     reference = reference_reader(run, initial) if method.reference == INITIAL_POLICY else None
     if method.reference == TEACHER and not method.compares_exactly:
         reference = reference_reader(run, open_teacher(run.inputs, run.renderer, run.spec.setup.compute, run.device, run.ledger))
-    groups = [g for g in read_split(run.inputs, run.spec.data or method.split) if g.prompt.id not in run.held]
+    groups = once(g for g in read_split(run.inputs, run.spec.data or method.split) if g.prompt.id not in run.held)
     limits = run.spec.setup.lengths
     return RolloutSource(
         method=method,
@@ -77,6 +77,14 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         carried={} if previous is None else {"previous": previous},
         fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),
     )
+
+
+def once(groups: Iterable[Group]) -> list[Group]:
+    """A group per prompt, the first, in order: pairs of a prompt ask it once."""
+    first: dict[str, Group] = {}
+    for group in groups:
+        first.setdefault(group.prompt.id, group)
+    return list(first.values())
 
 
 def sampled(group: Group) -> bool:
