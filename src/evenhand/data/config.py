@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 TRAINED = ("prompts", "preferences", "demonstrations")
 FOR_JUDGES = "judge_preferences"
@@ -24,6 +24,8 @@ class DataConfig:
     """Rows of each split of a world."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The world's own task options."""
+    annotator: Mapping[str, float] = field(default_factory=dict)
+    """How the world's annotator differs from its usual self: temperature, bias_per_word, flip."""
     demonstrations: str | Mapping[str, Any] | None = None
     """Rows with one good answer each, for SFT: a path, a Hub name, or a mapping."""
     preferences: str | Mapping[str, Any] | None = None
@@ -51,3 +53,22 @@ class DataConfig:
             "heldout_preferences": self.heldout_preferences, "heldout_prompts": self.heldout_prompts,
         }  # fmt: skip
         return {split: source for split, source in named.items() if source}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """One more split of the data, for `data:` of an arm or a reward model: of a `source`, or made by the experiment's world.
+
+    A world's split of `count` rows is about the same requests as its usual one, so that only what is named here differs.
+    """
+
+    source: str | Mapping[str, Any] | None = None
+    """Where its rows come from: a path, a Hub name, or a mapping; in place of a world's `rows`."""
+    rows: Literal["demonstrations", "preferences", "prompts"] | None = None
+    """What the world makes: demonstrations, preferences or prompts."""
+    count: int = 2000
+    """How many of them."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the world's task options, such as the writer's skill."""
+    annotator: Mapping[str, float] = field(default_factory=dict)
+    """What differs from the annotator of `data`: temperature, bias_per_word, flip."""

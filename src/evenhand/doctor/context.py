@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evenhand.models.policy import Policy
     from evenhand.run_experiment import Run
     from evenhand.spec.experiment import Experiment
+    from evenhand.stages.data import DataSpec
 
 T = TypeVar("T")
 QUICK_ROWS, FULL_ROWS = 256, 2000
@@ -69,13 +70,31 @@ class CheckContext:
         return attempt(self._open_data)
 
     def _open_data(self) -> tuple[dict[str, list[Group]], list[str]]:
-        from evenhand.stages.data import DEFAULT_SIZES, DataSpec, from_sources, from_world
+        from evenhand.stages.data import DataSpec
 
         spec, asked = self.run.plan["data"].spec, self.experiment.evaluation.prompts
         assert isinstance(spec, DataSpec)
+        limit = QUICK_ROWS if self.quick else FULL_ROWS
+        further, told = self._further(limit)
+        splits, said = self._own_data(spec, asked, limit)
+        return splits | further, [*said, *told]
+
+    def _further(self, limit: int) -> tuple[dict[str, list[Group]], list[str]]:
+        """The further splits, at most `limit` rows of what a world makes."""
+        from evenhand.stages.further_split import FurtherSplitSpec, rows
+
+        found, said = {}, []
+        for spec in (n.spec for n in self.run.plan.nodes if isinstance(n.spec, FurtherSplitSpec)):
+            fewer = replace(spec, split=replace(spec.split, count=min(spec.split.count, limit)))
+            found[spec.name], found[f"heldout_{spec.name}"], told = rows(fewer, self.experiment.data.seed)
+            said.append(f"{spec.name}: {told}")
+        return found, said
+
+    def _own_data(self, spec: DataSpec, asked: int, limit: int) -> tuple[dict[str, list[Group]], list[str]]:
+        from evenhand.stages.data import DEFAULT_SIZES, from_sources, from_world
+
         if not spec.source.world:
             return from_sources(spec.source, self.experiment.data.seed)
-        limit = QUICK_ROWS if self.quick else FULL_ROWS
         sizes = {**DEFAULT_SIZES, "heldout_prompts": asked, **spec.source.sizes}
         source = replace(spec.source, sizes={k: min(n, limit) for k, n in sizes.items()})
         return from_world(replace(spec, source=source, corpus=min(spec.corpus, limit)), self.experiment.data.seed)
@@ -107,6 +126,8 @@ class CheckContext:
 
     def origin(self, split: str) -> str:
         """The place of a split in the experiment file."""
+        if (own := split.removeprefix("heldout_")) in self.experiment.splits:
+            return f"splits.{own}"
         return f"data.world, {split}" if self.experiment.data.world else f"data.{split}"
 
     # ---- tokenizer and template --------------------------------------------------------------------------------------
@@ -157,10 +178,8 @@ class CheckContext:
     def _open_config(self) -> Any:
         from transformers import AutoConfig
 
-        from evenhand import worlds
-
         if self.experiment.model.path is None:
-            shape = worlds.get(str(self.experiment.data.world)).model_config()
+            shape = self.experiment.network()
             kind = shape.pop("model_type")
             return AutoConfig.for_model(kind, **{"vocab_size": len(self.renderer.tokenizer), **shape})
         try:
@@ -223,13 +242,11 @@ class CheckContext:
         return attempt(self._open_policy)
 
     def _open_policy(self) -> Policy:
-        from evenhand import worlds
         from evenhand.models.load import load_policy, new_policy
 
         e = self.experiment
         if e.model.path is None:
-            shape = worlds.get(str(e.data.world)).model_config()
-            return new_policy(shape, self.renderer.tokenizer, seed=0, device=e.runtime.device)
+            return new_policy(e.network(), self.renderer.tokenizer, seed=0, device=e.runtime.device)
         return load_policy(self.folder, dtype=e.model.dtype, device=e.runtime.device, base=e.model.base)
 
     @property

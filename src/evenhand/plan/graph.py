@@ -18,6 +18,7 @@ from evenhand.spec.reward_resolution import functions_in, models_in, resolved_re
 from evenhand.stages.context import StageSpec
 from evenhand.stages.judge import JudgedBy
 from evenhand.stages.setup import Compute, Setup
+from evenhand.stages.splits import FURTHER
 from evenhand.store.fingerprint import decisive, file_fingerprint, model_fingerprint, stage_key
 from evenhand.synthesis.config import REVISED
 from evenhand.train.config import Lengths
@@ -119,8 +120,9 @@ class Graph:
         return own if tokens_per_microbatch is None else replace(own, tokens_per_microbatch=tokens_per_microbatch)
 
     def data_inputs(self, split: str | None = None) -> dict[str, str]:
-        """The data, and the preference pairs made here if there are any; for a split of revisions, those."""
+        """The data, and the preference pairs made here if there are any; for a split of revisions or a further one, those."""
         made = {"revisions": "revisions"} if split in REVISED else {}
+        made |= {f"{FURTHER}{split}": f"{FURTHER}{split}"} if split in self.e.splits else {}
         return {"data": self.data} | ({"preferences": "preferences"} if "preferences" in self.nodes else {}) | made
 
     def split_inputs(self, split: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def config_of(experiment: Experiment) -> Any:
     path = experiment.model.path
     if path is None:
         world = worlds.get(str(experiment.data.world))
-        shape = world.model_config()
+        shape = experiment.network()
         kind = shape.pop("model_type")
         return AutoConfig.for_model(kind, **{"vocab_size": len(world.tokenizer()), **shape})
     if adapter_files.is_adapter(path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evenhand import plugins
-from evenhand.data.config import DataConfig
+from evenhand.data.config import DataConfig, Split
 from evenhand.data.files import local_files
 from evenhand.errors import UserError
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
@@ -20,8 +20,10 @@ from evenhand.stages.base import BaseSpec, ModelSource
 from evenhand.stages.data import DEFAULT_SIZES, DataSpec
 from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
 from evenhand.stages.fit import FitSpec
+from evenhand.stages.further_split import FurtherSplitSpec
 from evenhand.stages.pretrained_reward_model import PretrainedRewardModelSpec
 from evenhand.stages.reference import ReferenceSpec
+from evenhand.stages.splits import FURTHER
 from evenhand.stages.tokens import TokensSpec
 from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.store.fingerprint import file_fingerprint, folder_fingerprint
@@ -57,13 +59,29 @@ def data(graph: Graph) -> None:
         graph.data = graph.add(APART, apart, {"data": "data"}, row=APART, cost=cost)
     if graph.asked == "data" or graph.questions.split != HELDOUT:
         graph.asked = graph.data
+    for name, split in graph.e.splits.items():
+        _further(graph, name, split)
+
+
+def _further(graph: Graph, name: str, split: Split) -> None:
+    """A further split is a node of its own: another one trains nothing again that does not name it."""
+    e, source = graph.e.data, split.source
+    told = DataConfig(world=e.world, options=e.options, annotator=e.annotator, holdout=e.holdout) if split.rows else None
+    spec = FurtherSplitSpec(
+        name=name, split=split, data=told or DataConfig(holdout=e.holdout),
+        fingerprints=tuple(content(path) for path in local_files(source)) if source else (),
+        world_version=world_version(e) if split.rows else None,
+    )  # fmt: skip
+    formats = plugins.bringing("data format") if source else {}
+    cost = f"{split.count} {split.rows}" if split.rows else str(source)
+    graph.add(f"{FURTHER}{name}", spec, {}, seed=e.seed, row=name, cost=cost, code=formats)
 
 
 def starts(graph: Graph) -> None:
     """What arms may start from, and preference pairs made from it."""
     pretrain = graph.e.pretrain_arm()
-    if pretrain is not None:
-        spec = replace(_fit_spec(graph, pretrain), world=graph.e.data.world)
+    if pretrain is not None and graph.e.model.pretrain is not None:
+        spec = replace(_fit_spec(graph, pretrain), world=graph.e.data.world, shape=graph.e.model.pretrain.shape)
         inputs = {"data": "data", "tokens": _tokens(graph, pretrain, world=graph.e.data.world)}
         base = graph.add("base", spec, inputs, row="base", cost=_fit_cost(pretrain))
     else:
@@ -229,11 +247,12 @@ def _fit_cost(arm: Arm) -> str:
 
 def data_bytes(config: DataConfig) -> dict[str, tuple[str, ...]]:
     """The bytes of every local file or folder a split is read from."""
-    watched = {split: local_files(source) for split, source in config.sources.items()}
-    return {
-        split: tuple(folder_fingerprint(p) if p.is_dir() else file_fingerprint(p) for p in paths)
-        for split, paths in watched.items()
-    }
+    return {split: tuple(content(path) for path in local_files(source)) for split, source in config.sources.items()}
+
+
+def content(path: Path) -> str:
+    """The bytes of a file or folder, in short."""
+    return folder_fingerprint(path) if path.is_dir() else file_fingerprint(path)
 
 
 def world_version(config: DataConfig) -> int | None:

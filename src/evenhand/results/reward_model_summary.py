@@ -63,7 +63,9 @@ def label_ceiling(plan: Plan) -> float | None:
         return None
     from evenhand import worlds
 
-    return float(worlds.get(plan.experiment.data.world, **plan.experiment.data.options).label_ceiling())
+    given = plan.experiment.data
+    assert given.world is not None
+    return float(worlds.with_annotator(worlds.get(given.world, **given.options), **given.annotator).label_ceiling())
 
 
 def best_of_n(scores: Mapping[str, Any]) -> dict[str, tuple[BestOfNPoint, ...]]:

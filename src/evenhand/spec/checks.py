@@ -12,7 +12,7 @@ from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import Method
 from evenhand.registry import Registry
-from evenhand.spec import evaluation_checks, search_spaces, value_ranges
+from evenhand.spec import evaluation_checks, search_spaces, split_checks, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
@@ -114,6 +114,7 @@ def _structure(e: Experiment) -> Iterator[UserError]:
             )  # fmt: skip
     if e.start == "sft" and e.sft is None:
         yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
+    yield from split_checks.problems(e)
     yield from _apart_problems(e)
     made = {f"arms.{n}": raw for n, raw in e.arms.items()} | {f"reward_models.{n}": r for n, r in e.reward_models.items()}
     for where, raw in made.items():
@@ -182,8 +183,8 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     if method.rewarded and arm.reward is None:
         yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
     best = arm.train.keep == "best"
-    if arm.data is not None and arm.data not in (known := (*TRAINED, *REVISED, FOR_JUDGES)):
-        yield UserError(f"the data has no split '{arm.data}'", where=f"{where}.data", fix=did_you_mean(arm.data, known))
+    if arm.data is not None and arm.data not in (splits := (*TRAINED, *REVISED, FOR_JUDGES, *e.splits)):
+        yield UserError(f"the data has no split '{arm.data}'", where=f"{where}.data", fix=did_you_mean(arm.data, splits))
     if not method.rewarded and arm.reward is not None and not best:
         by = "a teacher" if method.online else "fixed data"
         yield UserError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from evenhand.data.config import DataConfig
+from evenhand.data.config import DataConfig, Split
 from evenhand.errors import UserError
 from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel
 from evenhand.spec.arms import Arm, parse_arm
@@ -24,6 +24,8 @@ class Pretrain:
 
     documents: int = 4000
     """Texts of the world's corpus that it is trained on."""
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the world's own small network, in the words of transformers' configuration."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Training settings of this stage: the keys of `train`."""
 
@@ -135,6 +137,8 @@ class Experiment:
     """The base model that everything starts from."""
     data: DataConfig
     """Where prompts, pairs and demonstrations come from."""
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    """Further splits of the data by name, so that data sets, writers and labellers can be arms: `data: NAME`."""
     lengths: Lengths = field(default_factory=Lengths)
     """Longest prompt and completion, for training and evaluation."""
     start: str = ""
@@ -220,6 +224,13 @@ class Experiment:
         raw = {**raw, "sampling": {**self.sampling, **raw.get("sampling", {})}}
         raw["lengths"] = {**asdict(self.lengths), **raw.get("lengths", {})}
         return parse_arm(name, raw, where=where, train=train, defaults=defaults)
+
+    def network(self) -> dict[str, Any]:
+        """The transformers config, as a dict, of the world's own model that is pretrained here; no vocabulary size."""
+        from evenhand import worlds
+
+        own = self.model.pretrain.shape if self.model.pretrain is not None else {}
+        return {**worlds.get(str(self.data.world), **self.data.options).model_config(), **own}
 
     def judges(self) -> dict[str, Judge | LLM | LocalLLM | PreferenceModel | OwnJudge]:
         """Who judges, by key path: the judge, or the judges of a jury."""

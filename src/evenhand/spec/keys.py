@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from evenhand.configfile.field_docs import field_docs, parted
 from evenhand.configfile.introspection import words
-from evenhand.data.config import DataConfig
+from evenhand.data.config import DataConfig, Split
 from evenhand.data.source import DataSource, Mixture
 from evenhand.engines.registry import ENGINES
 from evenhand.judges.config import LLM, LocalLLM, PreferenceModel
@@ -70,6 +70,7 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("data", "", DataConfig),
     ("data.SPLIT", "a source", DataSource),
     ("data.SPLIT", "a mixture of sources", Mixture),
+    ("splits.NAME", "", Split),
     ("lengths", "", Lengths),
     ("train", "", Train),
     ("train.adapter", "", Adapter),

@@ -46,10 +46,7 @@ def _given(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def context(experiment: Experiment) -> int | None:
     """Tokens that the base model has positions for, where its config is here and says so."""
     if experiment.model.pretrain is not None and experiment.data.world is not None:
-        from evenhand import worlds
-
-        shape = worlds.get(experiment.data.world, **experiment.data.options).model_config()
-        return shape.get("max_position_embeddings")
+        return experiment.network().get("max_position_embeddings")
     return window_of_model(str(experiment.model.path), experiment.model.revision)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 SPECS: Mapping[str, str] = {
     "data": "DataSpec",
     "validation_split": "ValidationSplitSpec",
+    "further_split": "FurtherSplitSpec",
     "base": "BaseSpec",
     "tokens": "TokensSpec",
     "pretrained_reward_model": "PretrainedRewardModelSpec",

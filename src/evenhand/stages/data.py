@@ -47,7 +47,8 @@ def from_world(spec: DataSpec, seed: int) -> tuple[dict[str, list[Group]], list[
 
     config = spec.source
     assert config.world is not None
-    world, sizes = worlds.get(config.world, **config.options), {**DEFAULT_SIZES, **config.sizes, "corpus": spec.corpus}
+    world = worlds.with_annotator(worlds.get(config.world, **config.options), **config.annotator)
+    sizes = {**DEFAULT_SIZES, **config.sizes, "corpus": spec.corpus}
     made: dict[str, Callable[[int], list[Group]]] = {
         "demonstrations": lambda n: world.demonstrations(seed, n),
         "preferences": lambda n: world.preferences(seed, n),

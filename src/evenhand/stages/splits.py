@@ -12,17 +12,21 @@ from evenhand.errors import UserError
 from evenhand.types import Group
 
 HELD_OUT = "heldout_"
+FURTHER = "splits/"
+"""Begins the role of the input that holds a further split."""
 
 
 def read_split(inputs: Mapping[str, Path], split: str) -> list[Group]:
     """A split of the experiment's data; an `annotate` stage's preferences take the place of the data's own.
 
-    `revised` and `revised_pairs` come from a `revise` stage. Reward models for judging are tested on the same held-out pairs.
+    `revised` and `revised_pairs` come from a `revise` stage, a further split from a stage of its own. Reward models for judging
+    are tested on the same held-out pairs.
     """
     split = f"{HELD_OUT}preferences" if split == f"{HELD_OUT}{FOR_JUDGES}" else split
     made = "preferences" in inputs and split in ("preferences", f"{HELD_OUT}preferences")
     source = inputs["preferences"] if made else inputs["data"]
     source = inputs.get("revisions", source) if split.removeprefix(HELD_OUT).startswith("revised") else source
+    source = inputs.get(f"{FURTHER}{split.removeprefix(HELD_OUT)}", source)
     path = source / f"{split}.jsonl"
     if not path.exists():
         raise UserError(f"the data has no split '{split}'", where="data", fix=f"add `{split}:` to the `data:` section")

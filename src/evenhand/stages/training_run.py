@@ -34,7 +34,7 @@ class FitSpec:
     """Training by a method: SFT, reward models and every arm. `parameters` are all of the method's, defaults filled in.
 
     `data` names a split in place of the method's own. `train.learning_rate` is settled. With `world` the network is that built-in
-    world's own, new.
+    world's own, new, but for what `shape` says otherwise.
     """
 
     KIND: ClassVar[str] = "fit"
@@ -49,6 +49,7 @@ class FitSpec:
     data: str | None = None
     supervise: str = "completion"
     world: str | None = None
+    shape: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, *, steps: int = 1) -> Method:
         return methods.build(self.method, self.parameters, steps=steps, max_tokens=self.setup.lengths.completion)

@@ -13,7 +13,7 @@ from evenhand.worlds.labels import Annotator
 from evenhand.worlds.notes import Notes, NotesGold
 from evenhand.worlds.world import Task, World, with_annotator
 
-__all__ = ["WORLDS", "World", "get", "with_annotator"]
+__all__ = ["WORLDS", "Annotator", "World", "get", "with_annotator"]
 
 SMALL_LLAMA: Mapping[str, Any] = {
     "model_type": "llama",
