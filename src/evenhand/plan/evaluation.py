@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evenhand.judges.config import OwnJudge, Settings
-from evenhand.plan.graph import HELDOUT, Graph, judged_by
+from evenhand.plan.graph import HELDOUT, SHARED, Graph, judged_by
 from evenhand.spec.judge import Judge, Jury
 from evenhand.stages.frontier import FrontierSpec
 from evenhand.stages.generate import GenerateSpec
@@ -36,6 +36,7 @@ class Compared:
     verdicts: BySeed = field(default_factory=dict)
     judge_test: str | None = None
     reward_samples: str | None
+    arm_samples: BySeed = field(default_factory=dict)
     frontiers: BySeed = field(default_factory=dict)
     grid: Mapping[int, Judged] = field(default_factory=dict)
     passes: BySeed = field(default_factory=dict)
@@ -55,6 +56,7 @@ def compare(graph: Graph) -> Compared:
         verdicts=verdicts(graph, answers, limit, tested),
         judge_test=tested,
         reward_samples=reward_samples(graph),
+        arm_samples=arm_samples(graph),
         frontiers=frontiers(graph),
         grid={limit: _at_limit(graph, limit, tested) for limit in sorted(set(graph.e.evaluation.length_grid))},
         passes=passes(graph, tested),
@@ -192,20 +194,40 @@ def self_test(graph: Graph, answers: BySeed) -> str | None:
 
 def reward_samples(graph: Graph) -> str | None:
     """Several answers per held-out prompt, scored by every reward model of the first seed, and by a judge that scores."""
-    count, seed, names = graph.e.evaluation.best_of_n, graph.e.seeds[0], list(graph.e.reward_models)
-    if count < 2 or not names:
+    if graph.e.evaluation.best_of_n < 2 or not graph.e.reward_models:
         return None
+    seed = graph.e.seeds[0]
+    return _scored_samples(graph, graph.models[graph.e.start, seed], seed, "samples/start", "reward samples", kept=0)
+
+
+def arm_samples(graph: Graph) -> dict[str, dict[int, str]]:
+    """The same of the arms that are named, of every seed, each with its seed's reward models."""
+    if graph.e.evaluation.best_of_n < 2 or not graph.e.reward_models:
+        return {}
+    return {
+        name: {
+            seed: _scored_samples(
+                graph, graph.models[f"arms/{name}", seed], seed, f"samples/{name}/seed-{seed}", f"{name} samples", kept=seed
+            )
+            for seed in graph.e.seeds
+        }
+        for name in graph.e.evaluation.best_of_arms
+    }  # fmt: skip
+
+
+def _scored_samples(graph: Graph, policy: str, seed: int, place: str, row: str, *, kept: int) -> str:
+    """`kept` is the seed of the sampling."""
+    given, names = graph.e.evaluation, list(graph.e.reward_models)
     gold, proxies = _reward(_judged_by(graph)) if graph.e.arms else None, {n: graph.reward_spec(n) for n in names}
     spec = SampleRewardsSpec(
-        proxies=proxies, gold=gold, prompts=graph.e.evaluation.prompts, completions_per_prompt=count,
-        sampling=graph.e.evaluation.sampling, setup=graph.setup,
+        proxies=proxies, gold=gold, prompts=given.prompts, completions_per_prompt=given.best_of_n, sampling=given.sampling,
+        setup=graph.setup,
     )  # fmt: skip
-    judge = _judge_inputs(graph, seed) if graph.e.arms else {}
-    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.asked, **judge}
+    inputs = {"start": policy, "data": graph.asked, **(_judge_inputs(graph, seed) if graph.e.arms else {})}
     for n in names:
         inputs |= graph.model_inputs(n, seed)
-    cost = f"{graph.e.evaluation.prompts} prompts x {count}"
-    return graph.add("samples/start", spec, inputs, row="reward samples", cost=cost)
+    column = f"seed {seed}" if place != "samples/start" else SHARED
+    return graph.add(place, spec, inputs, seed=kept, row=row, column=column, cost=f"{given.prompts} prompts x {given.best_of_n}")
 
 
 def frontiers(graph: Graph) -> dict[str, dict[int, str]]:

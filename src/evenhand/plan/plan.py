@@ -27,6 +27,8 @@ class Plan:
     reward_models: Mapping[str, Mapping[int, str]]
     judge_test: str | None = None
     reward_samples: str | None = None
+    arm_samples: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """By arm and seed: several scored answers per prompt, for best-of-n curves of that arm."""
     frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     grid: Mapping[int, Judged] = field(default_factory=dict)
     """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
@@ -67,7 +69,7 @@ def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
     return Plan(
         nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
         generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
-        reward_samples=compared.reward_samples, frontiers=compared.frontiers, grid=compared.grid,
-        passes=compared.passes, snapshots=compared.snapshots, evaluations=more,
+        reward_samples=compared.reward_samples, arm_samples=compared.arm_samples, frontiers=compared.frontiers,
+        grid=compared.grid, passes=compared.passes, snapshots=compared.snapshots, evaluations=more,
         plugins=plugins.active(),
     )  # fmt: skip

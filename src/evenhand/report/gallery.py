@@ -31,8 +31,11 @@ def figure(run: RunData, summary: Summary, name: str) -> PlotFigure:
     Raises: UserError for an unknown name, and where the run recorded nothing of the kind.
     """
     metrics = {metric.key: metric for metric in (*METRICS, *DETAILS, LOSS, *other_metrics(run.curves))}
+    arms = {f"best_of_n/{arm}": best_of_n_figure(curves, arm) for arm, curves in run.results.best_of_n_by_arm.items()}
+    if name in arms and (own := arms[name]) is not None:
+        return own
     if name not in _FIGURES and name not in metrics:
-        raise UserError(f"no figure is called '{name}'", where="plot", fix=did_you_mean(name, [*_FIGURES, *metrics]))
+        raise UserError(f"no figure is called '{name}'", where="plot", fix=did_you_mean(name, [*_FIGURES, *arms, *metrics]))
     found = _FIGURES[name](run, summary) if name in _FIGURES else _curve(run, summary, metrics[name])
     if found is None:
         raise UserError(f"this run recorded nothing for '{name}'", where=str(run.folder), fix="see `report.html` for what it has")

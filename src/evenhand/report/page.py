@@ -149,6 +149,7 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "details": curve_figures(run.curves, styles, (*DETAILS, *other_metrics(run.curves))),
         "frontier": frontier_figures(results, summary, run.curves),
         "best_of_n": best_of_n_figure(results.best_of_n),
+        "best_of_arms": [f for arm, c in results.best_of_n_by_arm.items() if (f := best_of_n_figure(c, arm)) is not None],
         "length_maps": length_figures(results.length_bias),
         "phases": phase_figure(run.ledgers, summary),
     }

@@ -22,7 +22,13 @@ from evenhand.results.paths import without_folders
 from evenhand.results.record import ArmResult, Contrast, Excluded, FailedStage, Looks, PluginUsed, Results, Waived
 from evenhand.results.record_judge import JudgeSummary, Sample, SelfTest
 from evenhand.results.record_parts import FrontierPoint
-from evenhand.results.reward_model_summary import best_of_n, finished_seeds, length_leaning, reward_model_summary
+from evenhand.results.reward_model_summary import (
+    best_of_n,
+    best_of_n_of_arms,
+    finished_seeds,
+    length_leaning,
+    reward_model_summary,
+)
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
 from evenhand.results.tuning import tuned_alike, tuning, untuned
@@ -71,6 +77,7 @@ def assemble(
         samples=samples(done),
         frontier=frontier(done),
         best_of_n=best_of_n(scores) if scores is not None else {},
+        best_of_n_by_arm=best_of_n_of_arms(done),
         length_bias=length_leaning(scores) if scores is not None else {},
         length_grid=grid(done),
         selection=chosen,

@@ -286,6 +286,8 @@ class Results:
     samples: tuple[Sample, ...] = ()
     frontier: Mapping[str, tuple[FrontierPoint, ...]] = field(default_factory=dict)
     best_of_n: Mapping[str, tuple[BestOfNPoint, ...]] = field(default_factory=dict)
+    best_of_n_by_arm: Mapping[str, Mapping[str, tuple[BestOfNPoint, ...]]] = field(default_factory=dict)
+    """The same of the answers of the arms in `evaluation.best_of_arms`; intervals are over seeds and prompts."""
     length_bias: Mapping[str, LengthLeaning] = field(default_factory=dict)
     length_grid: LengthGrid | None = None
     selection: Mapping[str, Mapping[str, CheckpointChoice]] = field(default_factory=dict)

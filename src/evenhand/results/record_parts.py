@@ -42,6 +42,7 @@ class RewardModelSummary:
     per_seed: tuple[float, ...] = ()
     mean_margin: float | None = None
     log_loss: float | None = None
+    log_loss_per_seed: tuple[float, ...] = ()
     ece: float | None = None
     length_correlation: float | None = None
     ties: float | None = None
@@ -54,7 +55,7 @@ class RewardModelSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfNPoint:
-    """Expected gold score of a scorer's favourite of `n` answers of the initial policy, over `prompts`."""
+    """Expected gold score of a scorer's favourite of `n` answers of a policy, over `prompts`."""
 
     n: int
     gold: float

@@ -15,7 +15,9 @@ from evenhand.plan.plan import Plan
 from evenhand.results.files import parsed
 from evenhand.results.record_parts import AgreementBin, BestOfNPoint, LengthLeaning, ProbeResult, RewardModelSummary
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.stats.bestofn import best_of_n_by_prompt, kl_bound
 from evenhand.stats.reward_model import agreement_by_length, calibration, length_bias, length_heatmap, pair_metrics
+from evenhand.stats.twoway import paired_difference
 from evenhand.types import Completion, Group, Prompt
 
 Table = Sequence[Sequence[float | None]]
@@ -48,6 +50,7 @@ def on_pairs(tables: Sequence[Mapping[str, Any]]) -> RewardModelSummary:
         per_seed=tuple(m.accuracy for m in found),
         mean_margin=average("mean_margin"),
         log_loss=average("log_loss"),
+        log_loss_per_seed=tuple(m.log_loss for m in found),
         ece=average("ece"),
         length_correlation=average("length_correlation"),
         ties=average("ties"),
@@ -81,6 +84,44 @@ def best_of_n(scores: Mapping[str, Any]) -> dict[str, tuple[BestOfNPoint, ...]]:
         return parsed(dict[str, tuple[BestOfNPoint, ...]], best_of_n_curve(groups, proxies, gold))
     except UserError:
         return {}  # no prompt is fully scored; the arms' own results say how much is invalid
+
+
+def best_of_n_of_arms(done: RunArtifacts) -> dict[str, dict[str, tuple[BestOfNPoint, ...]]]:
+    """A curve per arm and reward model over the finished seeds; intervals are over seeds and prompts.
+
+    Empty without a judge that scores. A prompt that is not fully scored in every seed is left out, and counted.
+    """
+    found = {}
+    for arm, seeds in done.plan.arm_samples.items():
+        tables = [done.load(node, "scores.json") for node in seeds.values() if done.has(node)]
+        if tables and all(t["gold"] is not None for t in tables):
+            found[arm] = _over_seeds(tables)
+    return found
+
+
+def _over_seeds(tables: Sequence[Mapping[str, Any]]) -> dict[str, tuple[BestOfNPoint, ...]]:
+    """The curves of every scorer from the scored samples of several seeds, [seeds][prompts][answers]."""
+    golds = np.array([_numbers(t["gold"]) for t in tables])
+    scorers = {name: np.array([_numbers(t["proxies"][name]) for t in tables]) for name in tables[0]["proxies"]}
+    scorers["the judge itself"] = golds
+    whole = np.isfinite(golds).all(axis=(0, 2))
+    for scores in scorers.values():
+        whole &= np.isfinite(scores).all(axis=(0, 2))
+    if not whole.any():
+        return {}
+    curves = {}
+    for name, scores in scorers.items():
+        by_prompt = np.stack([best_of_n_by_prompt(s[whole], g[whole]) for s, g in zip(scores, golds, strict=True)])
+        curves[name] = tuple(_mean_point(n + 1, by_prompt[..., n], len(whole)) for n in range(by_prompt.shape[-1]))
+    return curves
+
+
+def _mean_point(n: int, table: np.ndarray, asked: int) -> BestOfNPoint:
+    """The mean of a table [seeds, prompts] with its interval."""
+    mean = paired_difference(table, np.zeros_like(table))
+    return BestOfNPoint(
+        n=n, gold=mean.estimate, ci95=mean.ci95, kl_bound=kl_bound(n), prompts=table.shape[1], left_out=asked - table.shape[1]
+    )
 
 
 def length_leaning(scores: Mapping[str, Any]) -> dict[str, LengthLeaning]:

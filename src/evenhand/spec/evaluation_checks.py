@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from evenhand.data.source import check_source
-from evenhand.errors import UserError
+from evenhand.errors import UserError, did_you_mean
 from evenhand.judges import config as judging
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.experiment import Experiment
@@ -18,6 +18,14 @@ def problems(e: Experiment) -> Iterator[UserError]:
     """Every fault that needs no device to find."""
     yield from _judge_problems(e, "judge")
     yield from _pass_problems(e)
+    for name in e.evaluation.best_of_arms:
+        where = "evaluation.best_of_arms"
+        if name not in e.arms:
+            yield UserError(f"no arm is called '{name}'", where=where, fix=did_you_mean(name, e.arms))
+        if e.evaluation.best_of_n < 2 or not e.reward_models:
+            yield UserError(
+                "nothing chooses among the answers", where=where, fix="set `best_of_n: 8` or more, and name a reward model"
+            )
     for name, asked in e.evaluations.items():
         yield from _evaluation_problems(e, asked, f"evaluations.{name}")
 

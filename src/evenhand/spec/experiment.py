@@ -78,6 +78,8 @@ class Evaluation:
     """Held-out prompts that every arm answers and that are judged."""
     best_of_n: int = 0
     """Answers per prompt of the starting policy that every reward model scores, for best-of-n curves; 0 is off."""
+    best_of_arms: tuple[str, ...] = ()
+    """Arms whose answers are scored so too, of every seed, for a curve of their own."""
     frontier: bool = True
     """Whether answers sampled in training (`train.sample_every`) are measured: their KL to the start, and a judge's score."""
     length_grid: tuple[int, ...] = ()

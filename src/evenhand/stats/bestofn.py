@@ -39,13 +39,29 @@ def best_of_n(rewards: ArrayLike, golds: ArrayLike) -> list[BestOfN]:
     >>> [round(p.gold, 4) for p in best_of_n([[1.0, 2.0, 3.0], [1.0, 1.0, 2.0]], [[0.0, 0.3, 0.9], [0.0, 1.0, 0.4]])]
     [0.4333, 0.5667, 0.65]
     """
+    reward, gold = _ordered(rewards, golds)
+    samples = reward.shape[1]
+    return [_point(n, order_weights(samples, n), reward, gold) for n in range(1, samples + 1)]
+
+
+def best_of_n_by_prompt(rewards: ArrayLike, golds: ArrayLike) -> Array:
+    """What `best_of_n` takes the mean of: the expected gold score of the favourite of n, [prompts, m], n = 1..m.
+
+    >>> best_of_n_by_prompt([[1.0, 2.0, 3.0]], [[0.0, 0.3, 0.9]]).round(4).tolist()
+    [[0.4, 0.7, 0.9]]
+    """
+    _, gold = _ordered(rewards, golds)
+    samples = gold.shape[1]
+    return np.stack([gold @ order_weights(samples, n) for n in range(1, samples + 1)], axis=1)
+
+
+def _ordered(rewards: ArrayLike, golds: ArrayLike) -> tuple[Array, Array]:
+    """Rewards ascending in every row, and the gold scores in their order, ties averaged."""
     reward, gold = as_table(rewards, "best_of_n rewards", at_least=1), as_table(golds, "best_of_n golds", at_least=1)
     same_shape("best_of_n", rewards=reward, golds=gold)
     order = np.argsort(reward, axis=1, kind="stable")
     reward = np.take_along_axis(reward, order, axis=1)
-    gold = _tie_averaged(reward, np.take_along_axis(gold, order, axis=1))
-    samples = reward.shape[1]
-    return [_point(n, order_weights(samples, n), reward, gold) for n in range(1, samples + 1)]
+    return reward, _tie_averaged(reward, np.take_along_axis(gold, order, axis=1))
 
 
 def order_weights(samples: int, n: int) -> Array:

@@ -21,23 +21,27 @@ _REFERENCES = ("the judge itself", "length")
 """Curves that are no reward model: the best any choice could do, and a choice by length alone."""
 
 
-def best_of_n_figure(curves: Mapping[str, Sequence[BestOfNPoint]]) -> PlotFigure | None:
-    """Expected gold score of each reward model's favourite of n answers; None without curves."""
+def best_of_n_figure(curves: Mapping[str, Sequence[BestOfNPoint]], arm: str = "") -> PlotFigure | None:
+    """Expected gold score of each reward model's favourite of n answers, of an arm or of the start; None without curves."""
     if not curves:
         return None
     prompts = next(iter(curves.values()))[0].prompts
     rows = [
         [name, p.n, p.gold, *(p.ci95 or (None, None)), p.reward, p.kl_bound] for name, points in curves.items() for p in points
     ]
+    whose = f"of {arm}" if arm else "of the starting policy"
+    over = f"seeds and {prompts} prompts" if arm else f"{prompts} prompts"
+    longest = ", “length” chooses the longest" if "length" in curves else ""
+    name = f"best-of-n-{arm}" if arm else "best-of-n"
     return PlotFigure(
-        name="best-of-n",
-        title="Best of n",
-        caption="The mean gold score of the answer that each scorer likes best among n answers of the starting policy, over "
-        f"all subsets of n; bands are 95% intervals over {prompts} prompts. “The judge itself” is the best that choosing could "
-        "do, “length” chooses the longest. A reward model that does not rise above its start cannot guide training; one that "
+        name=name,
+        title=f"Best of n, {arm}" if arm else "Best of n",
+        caption=f"The mean gold score of the answer that each scorer likes best among n answers {whose}, over "
+        f"all subsets of n; bands are 95% intervals over {over}. “The judge itself” is the best that choosing could "
+        f"do{longest}. A reward model that does not rise above its start cannot guide training; one that "
         "falls as n grows is being exploited.",
-        wide=_curves(curves, 460, "best-of-n"),
-        narrow=_curves(curves, 360, "best-of-n-narrow"),
+        wide=_curves(curves, 460, name),
+        narrow=_curves(curves, 360, f"{name}-narrow"),
         csv=csv_text(["scorer", "n", "gold", "ci95_low", "ci95_high", "reward", "kl_bound"], rows),
     )
 
