@@ -232,6 +232,8 @@ class Need(StrEnum):
     """Rows that pair a prompt with another prompt's completion (KTO's reference point), counted only."""
     OPTIMISM = "optimism"
     """Which answers are to become less likely, so that others are tried."""
+    GIVEN = "given"
+    """Which answers of a rollout the data wrote."""
     UNIFORM = "uniform"
     """A random number per token, anew in every step."""
     STATISTICS = "statistics"
@@ -244,8 +246,8 @@ class Batch:
 
     `ids`, `positions` [T]; `completion_mask` [N, C] True on tokens that count (right-padded per completion).
     Optional fields, all float unless said: `ref_logp`, `old_logp`, `behaviour_logp`, `value`, `returns`, `uniform` [N, C];
-    `advantage` [N, C] or [N, 1]; `score`, `weight`, `optimism` [N]; `pairs` [B, 2] int (chosen, rejected: indices into N) with
-    `margin`, `pair_weight` [B] and, where the data ask for it, `pair_margin` [B], the least difference of their scores;
+    `advantage` [N, C] or [N, 1]; `score`, `weight`, `optimism`, `given` [N]; `pairs` [B, 2] int (chosen, rejected: places in N)
+    with `margin`, `pair_weight` [B] and, where the data ask for it, `pair_margin` [B], the least difference of their scores;
     `statistics` named tensors computed over the whole optimizer step (KTO's z0, AOT's weights).
     """
 
@@ -263,6 +265,7 @@ class Batch:
     score: Tensor | None = None
     weight: Tensor | None = None
     optimism: Tensor | None = None
+    given: Tensor | None = None
     pairs: Tensor | None = None
     margin: Tensor | None = None
     pair_weight: Tensor | None = None

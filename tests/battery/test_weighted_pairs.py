@@ -17,6 +17,8 @@ from tests.battery.world import gradients, items_for
 PAIRED = [n for n in methods.METHODS if Need.PAIRS in variants.build(n, steps=6, max_tokens=8).objective.needs]
 RATED = {"odpo", "rebel", "rebel_online", "dno"}
 """Of these a label's certainty is a rating gap as well: see `test_a_soft_label_is_a_rating_gap_too`."""
+GOLDEN = {"tpo"}
+"""Of three ranked answers the best is in no pair: see `test_gold`."""
 OPTIMISTIC = {"xpo", "selm"}
 """Beside the pairs they hope for answers, one by one: an answer counts once in however many pairs it stands."""
 UNRATED = [n for n in PAIRED if n not in RATED]
@@ -85,7 +87,7 @@ def ranking(item: Example, order: tuple[float, ...], of: Example) -> Example:
     return with_pairs(replace(item, tokens=tokens, per_token=rows, per_completion=each))
 
 
-@pytest.mark.parametrize("name", [n for n in PAIRED if n not in OPTIMISTIC])
+@pytest.mark.parametrize("name", [n for n in PAIRED if n not in OPTIMISTIC | GOLDEN])
 def test_a_ranking_weighs_as_much_as_a_pair(name):
     """Beside a plain pair, the pairs of a ranking of three count a third each: like rows of their own beside 3 of the pair."""
     method = built(name)

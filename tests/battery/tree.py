@@ -16,7 +16,6 @@ from evenhand.core import kl
 from evenhand.methods import PREFERENCES, Method
 from evenhand.seeding import rng
 from evenhand.stages.offline import labelled
-from evenhand.stages.online import copy_weights
 from evenhand.train import optim
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, with_pairs
@@ -27,6 +26,7 @@ from evenhand.train.policies import INITIAL_POLICY, NONE, PREVIOUS, TEACHER
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
+from evenhand.train.weights import copy_weights
 from evenhand.types import (
     Batch,
     Completion,

@@ -35,6 +35,9 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "iterative_dpo_random": ("iterative_dpo", {"pairs": "best_vs_random"}),
     "iterative_dpo_rejection": ("iterative_dpo", {"pairs": "rejection"}),
     "iterative_dpo_anew": ("iterative_dpo", {"initialise": "start", "accumulate": True, "partner": "previous"}),
+    "grpo_renewed": ("grpo", {"updates": 4, "renew": 2, "importance": 1e9, "kl": 0.0}),
+    "tpo_mean": ("tpo", {"per": "mean", "beta": 2.0}),
+    "dro_head": ("dro", {"critic": "head"}),
     "raft_masked": ("raft", {"mask_truncated": True}),
 }
 
@@ -50,7 +53,7 @@ def _way(method: Method) -> tuple[Any, ...] | None:
     if type(method.objective) is not Pairwise or method.rollouts is not None:
         return None
     loss = PAIR_LOSSES[method.objective.loss]
-    return loss.per, loss.reference, loss.fields, method.data, method.reference
+    return loss.per, loss.reference, loss.fields, method.data, method.reference, method.reference_update
 
 
 def _repeated() -> frozenset[str]:

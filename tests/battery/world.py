@@ -81,6 +81,8 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Exampl
         items = [labelled(i, method) for i in items]
     if Need.OPTIMISM in method.objective.needs:
         items = [replace(i, per_completion={**i.per_completion, "optimism": (1.0, 0.0)}) for i in items]
+    if Need.GIVEN in method.objective.needs:
+        items = [replace(i, per_completion={**i.per_completion, "given": (0.0, 0.0, 1.0)}) for i in items]
     if Need.UNIFORM in method.objective.needs:
         items = with_uniform(items, seed)
     if Need.MISMATCHED in method.objective.needs:

@@ -10,21 +10,24 @@ from functools import partial
 import torch
 
 from evenhand.engines.local import LocalEngine
+from evenhand.engines.mixture import MixtureEngine
 from evenhand.methods import PREFERENCES, Method
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import rng
 from evenhand.stages.offline import labelled
-from evenhand.stages.online import copy_weights
 from evenhand.train import optim
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
+from evenhand.train.moving_reference import FollowingReference
 from evenhand.train.offline import FixedSource
-from evenhand.train.policies import INITIAL_POLICY, PREVIOUS, TEACHER
+from evenhand.train.policies import DATA, INITIAL_POLICY, MIXTURE, PREVIOUS, TEACHER
+from evenhand.train.rollouts.given import GivenAnswers
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
+from evenhand.train.weights import copy_weights
 from evenhand.types import Completion, Group, Head, Need, Prompt, Sampling, TokenGroup, Tokens
 from tests.battery import variants
 from tests.battery.world import VOCABULARY, drawn_item, logps_of, network
@@ -38,6 +41,7 @@ CONFIG = {
 COLUMNS = ("step", "loss", "grad_norm", "reward", "kl")
 SMALLER: Mapping[str, Mapping[str, object]] = {
     "batched_online_dpo": {"completions_per_prompt": 5}, "vapo": {"warmup": 2}, "pass_at_k_training": {"k": 2},
+    "tr_dpo": {"every": 4},
 }  # fmt: skip
 """Parameters changed for speed, or so that twenty steps show something; every other method runs at its defaults."""
 
@@ -97,7 +101,11 @@ def run(name: str) -> Iterator[dict[str, float]]:
         model.compared_to(frozen, method.measure)
     optimizer = optim.AdamW(model, learning_rate=5e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0)
     reward = mostly_even if name in COUNTS_RIGHT else even_share
-    source = rollouts(method, model, frozen, optimizer, reward) if method.online else fixed(method, frozen)
+    reference = copy.deepcopy(frozen) if method.reference_update is not None else None
+    made = rollouts(method, model, frozen, optimizer, reward) if method.online else fixed(method, frozen, reference)
+    source = made if reference is None else FollowingReference(
+        source=made, policy=model, reference=reference, update=method.reference_update
+    )  # fmt: skip
     factor = optim.schedule("cosine", warmup=3, steps=STEPS)
     loop = Loop(
         model=model, objective=method.objective, source=source, optimizer=optimizer, factor=factor,
@@ -107,8 +115,8 @@ def run(name: str) -> Iterator[dict[str, float]]:
         yield metrics
 
 
-def fixed(method: Method, frozen: torch.nn.Module) -> FixedSource:
-    """Ten hand-drawn rows, their reference log-probs those of the start."""
+def fixed(method: Method, frozen: torch.nn.Module, moving: torch.nn.Module | None = None) -> FixedSource:
+    """Ten hand-drawn rows, their reference log-probs those of the start, or read anew off one that moves."""
     draw = rng("golden", method.data)
     items = [
         drawn_item(draw, 3 if method.data == PREFERENCES and i % 3 == 0 else 1 + (method.data == PREFERENCES), i)
@@ -127,6 +135,7 @@ def fixed(method: Method, frozen: torch.nn.Module) -> FixedSource:
         ledger=Ledger(),
         reference=partial(logps_of, frozen) if Need.MISMATCHED in method.objective.needs else None,
         uniform=Need.UNIFORM in method.objective.needs,
+        follow=None if moving is None else partial(logps_of, moving, temperature=method.logit_temperature(1.0)),
     )
 
 
@@ -145,6 +154,12 @@ def rollouts(
     previous = copy.deepcopy(frozen) if method.rollouts.exploration.partner == PREVIOUS else None
 
     author = {PREVIOUS: previous, INITIAL_POLICY: frozen}.get(method.rollouts.exploration.partner)
+    explored = method.rollouts.exploration
+    answers = {p.id: own_answer(p) for p in prompts} if explored.given or explored.partner == DATA else {}
+    beside = {
+        MIXTURE: lambda: MixtureEngine(model, frozen, Numbers(), share=explored.mixture),
+        DATA: lambda: GivenAnswers(answers),
+    }.get(explored.partner, lambda: None if author is None else LocalEngine(author, Numbers()))()
 
     def collected(rollout: int) -> None:
         """As the stage does it: the last round's policy catches up, and the policy starts anew where the method says so."""
@@ -160,10 +175,10 @@ def rollouts(
         sampler=Sampler(
             engine=LocalEngine(model, Numbers()),
             sampling=Sampling(max_tokens=MAX_TOKENS),
-            partner=None if author is None else LocalEngine(author, Numbers()),
+            partner=beside,
         ),
         reward=pointwise(reward) if method.rewarded else None,
-        answers={p.id: own_answer(p) for p in prompts} if method.rollouts.exploration.given else {},
+        answers=answers,
         reader=Reader(
             tokenise=Numbers().tokenise,
             read=own,

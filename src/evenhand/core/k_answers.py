@@ -69,6 +69,19 @@ def reward_regression(u: Tensor, advantage: Tensor, *, beta: float) -> Tensor:
     return (beta * u - advantage).square()
 
 
+def direct_reward(u: Tensor, reward: Tensor, value: Tensor, *, tau: float) -> Tensor:
+    """`(r - V - tau u)^2 / 2` [N]: direct reward optimisation, DRO-V (arXiv:2405.19107).
+
+    u are the log-ratios to the reference, V the soft value of the prompt, learned by the same square. Minimised by
+    `ref exp((r - V) / tau)`: one answer per prompt is enough, where a pair's difference needs no V. With V at its own minimum,
+    the mean of `r - tau u`, two answers have a quarter of `(r_1 - r_2 - tau (u_1 - u_2))^2` each over two: `rebel`'s square.
+
+    >>> direct_reward(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([0.5]), tau=0.5)
+    tensor([0.1250])
+    """
+    return (reward - value - tau * u).square() / 2
+
+
 def _same(owner: Tensor) -> Tensor:
     """Which answers have one prompt, [N, N]."""
     return owner[:, None] == owner[None, :]

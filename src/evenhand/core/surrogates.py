@@ -125,3 +125,20 @@ def _kept(logp: Tensor, behaviour_logp: Tensor, advantage: Tensor, near: tuple[T
     keep = torch.where(advantage > 0, near[0], near[1])
     weight = ratio(logp, behaviour_logp).clamp(max=cap).detach()
     return torch.where(keep, -weight * advantage * logp, 0.0)
+
+
+def mixed_policy(
+    logp: Tensor, old_logp: Tensor, advantage: Tensor, given: Tensor, *, low: float, high: float, gain: float
+) -> Tensor:
+    """`-A p / (p + gain)` on answers of somebody else, p the token's probability; PPO's clip on the policy's own: LUFFY
+    (arXiv:2504.14945).
+
+    `given` [N, 1] is True for the former, which have no old log-probs and no clip. Their slope in p is `A gain / (p + gain)^2`:
+    rare tokens weigh up to 1 / gain, and a certain one next to nothing.
+
+    >>> row = torch.tensor([[0.1]]).log()
+    >>> mixed_policy(row, row, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), low=0.2, high=0.2, gain=0.1)
+    tensor([[-0.5000]])
+    """
+    shaped = -advantage * torch.sigmoid(logp - math.log(gain))
+    return torch.where(given, shaped, clipped(logp, old_logp, advantage, low=low, high=high))

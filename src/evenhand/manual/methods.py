@@ -15,9 +15,11 @@ from evenhand.objectives import (
     PAIR_LOSSES,
     STEP_RULES,
     SURROGATES,
+    BelowTheBest,
     BradleyTerry,
     Combined,
     Correctness,
+    DirectReward,
     Distillation,
     Kto,
     Labelled,
@@ -31,6 +33,7 @@ from evenhand.objectives import (
 )
 from evenhand.objectives.binary import LABEL_LOSSES
 from evenhand.objectives.k_answers import GROUP_LOSSES
+from evenhand.objectives.likelihood import WEIGHTINGS
 from evenhand.spec.arms import BEST_OF_N, INJECTED, START, best_of_n
 from evenhand.train.rollouts.experience import stated
 from evenhand.types import Need
@@ -93,8 +96,13 @@ def equations(objective: Any) -> Iterator[str]:
     elif isinstance(objective, BradleyTerry):
         yield stated(preference.bradley_terry)
     elif isinstance(objective, Likelihood):
-        on = "chosen answers" if objective.on == "chosen" else "answers"
-        yield f"`-logp` of {on}; {reduced(objective.reduce)}"
+        on = "answers" if objective.on in ("all", "rewarded") else f"{objective.on} answers"
+        formula = "`-logp`" if objective.weighting == "even" else stated(WEIGHTINGS[objective.weighting])
+        yield f"{formula} of {on}; {reduced(objective.reduce)}"
+    elif isinstance(objective, BelowTheBest):
+        yield from (f"{line}, of the answers below the gold one" for line in equations(objective.objective))
+    elif isinstance(objective, DirectReward):
+        yield stated(k_answers.direct_reward)
     elif isinstance(objective, PolicyGradient):
         yield from gradient_equations(objective)
     elif isinstance(objective, Distillation):
@@ -137,7 +145,8 @@ def coordinates(method: Method) -> Iterator[tuple[str, str]]:
         kl = plan.kl
         every = "every step" if plan.schedule.updates == 1 else f"every {plan.schedule.updates} steps"
         yield "source", f"{plan.completions_per_prompt} completions per prompt, sampled anew {every}"
-        rewarded = "any reward" if method.rewarded else "a teacher's log-probs"
+        unrewarded = "a teacher's log-probs" if method.reference == "teacher" else "the data's own answers"
+        rewarded = "any reward" if method.rewarded else unrewarded
         yield "signal", rewarded + (f"; KL ({kl.estimator}) in the reward, x {kl.coefficient:g}" if kl.coefficient else "")
         about = plan.credit.about()
         yield "credit", about[0].lower() + about[1:]
@@ -147,7 +156,8 @@ def coordinates(method: Method) -> Iterator[tuple[str, str]]:
         "start": "the policy every arm starts from, frozen",
         "generator": "the policy that sampled",
     }
-    yield "reference", references[method.reference]
+    moves, held = method.reference_update, references[method.reference]
+    yield "reference", held if moves is None else f"the start, then every {moves.every} steps {moves.mix:g} of the policy in it"
 
 
 def fixed_credit(method: Method) -> str:
@@ -184,6 +194,8 @@ def needs(method: Method) -> str:
     asked = ["a reward", "prompts"] if method.rewarded else [DATA.get(method.data, method.data)]
     if method.reference == "teacher":
         asked.append("a teacher of the policy's tokenizer (`teacher: {path: ...}`)")
+    elif method.reference_update is not None:
+        asked.append("a second copy of the policy, read in every step")
     elif method.reference != "none":
         asked.append("a reference's log-probs (computed once)" if not method.online else "a frozen copy of the start")
     if method.network == "value":

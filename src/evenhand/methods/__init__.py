@@ -7,6 +7,7 @@ docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, c
 
 # isort: off
 from evenhand.methods import offline, offline_margins, offline_sides, offline_lengths, offline_steps
+from evenhand.methods import moving
 from evenhand.methods import gradients, groups, advantages, surrogates, selections, distillation, rated, refused
 
 # isort: on
@@ -14,6 +15,6 @@ from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, 
 
 __all__ = [
     "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "advantages", "build",
-    "distillation", "gradients", "groups", "method", "offline", "offline_lengths", "offline_margins", "offline_sides",
+    "distillation", "gradients", "groups", "method", "moving", "offline", "offline_lengths", "offline_margins", "offline_sides",
     "offline_steps", "rated", "refused", "selections", "surrogates",
 ]  # fmt: skip

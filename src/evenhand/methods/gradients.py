@@ -40,6 +40,14 @@ def whole_epochs(method: str, updates: int, epochs: int) -> None:
                         fix=f"use `updates: {epochs * max(1, updates // epochs)}`, or `epochs: 1`")  # fmt: skip
 
 
+def renewed(method: str, schedule: Schedule, importance: float) -> Schedule:
+    """The schedule, refused where a proximal policy is renewed and nothing remembers who sampled."""
+    if schedule.renew and not importance:
+        why = "after a renewal the ratio no longer tells how far the policy is from the one that sampled"
+        raise UserError("`renew` without `importance`", where=method, why=why, fix="add `importance: 1e9` (exact), or a cap")
+    return schedule
+
+
 def clip_surrogate(low: float, high: float, dual_clip: float) -> dict[str, Any]:
     """The clipped surrogate; `dual_clip` c > 1 (3 is usual) also bounds what a negative advantage may cost, 0 does not."""
     if not dual_clip:
@@ -102,12 +110,15 @@ def ppo(
     critic: str = "head",
     bootstrap_truncated: bool = False,
     importance: float = 0.0,
+    renew: int = 0,
 ) -> Method:
     """PPO: value head, GAE whitened over the rollout, token clip, several epochs, KL per token in the reward, fixed or adaptive
     (Schulman et al. 2017, eq. 9; Ziegler et al. 2019).
 
     `critic` is a head on the policy or a `separate` network; `dual_clip` 3 bounds what a bad token may cost (Ye et al. 2020);
-    with `bootstrap_truncated` an answer cut by the limit is worth its last value instead of ending there.
+    with `bootstrap_truncated` an answer cut by the limit is worth its last value instead of ending there. With `renew` the policy
+    that the clip is around is the current one again after so many updates, and `importance` weighs by its ratio to the policy
+    that sampled: decoupled PPO (Hilton et al. 2021, arXiv:2110.00641), exact with `importance` 1e9.
     Reduces to `reinforce` with the reward-to-go at lam = 1, no clip, value 0 and one update, but for the whitening."""
     networks = {"head": "value", "separate": "critic"}
     network = networks[one_of("critic", critic, networks, where="ppo")]
@@ -116,7 +127,8 @@ def ppo(
         raise UserError("an adaptive KL needs a coefficient to begin with", where="ppo", why=why, fix="set `kl`, say 0.05")
     whole_epochs("ppo", updates, epochs)
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, schedule=Schedule(updates, epochs), kl=KlPenalty(target=kl_target),
+        completions_per_prompt=completions_per_prompt, kl=KlPenalty(target=kl_target),
+        schedule=renewed("ppo", Schedule(updates, epochs, renew=renew), importance),
         credit=credits.Gae(gamma=gamma, lam=lam, bootstrap_truncated=bootstrap_truncated),
     )  # fmt: skip
     objective = PolicyGradient(

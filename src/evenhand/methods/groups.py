@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evenhand.errors import UserError, one_of
-from evenhand.methods.gradients import clip_surrogate, gradient, mismatch, whole_epochs
+from evenhand.methods.gradients import clip_surrogate, gradient, mismatch, renewed, whole_epochs
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import Method, method
 from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, credits
@@ -37,6 +37,7 @@ def grpo(
     correction: str = "truncate",
     importance_low: float = 0.0,
     off_policy_mask: float = 0.0,
+    renew: int = 0,
 ) -> Method:
     """Group-relative policy optimisation: z-scored rewards, token clip, k3 in the loss (Shao et al. 2024, arXiv:2402.03300).
 
@@ -48,14 +49,16 @@ def grpo(
 
     `correction` says how the sampler's mismatch is met, `importance` being the largest weight and `importance_low` the least:
     truncate (TIS), mask_tokens (IcePop, 0.5 to 5), truncate_sequence, mask_sequences (MIS, 3), mask_geometric (0.99 to 1.01 of an
-    answer's geometric mean); with importance 1e9 it is decoupled PPO. `off_policy_mask` leaves bad answers out that the policy
+    answer's geometric mean); with importance 1e9 it is decoupled PPO, whose proximal policy is the current one again after
+    every `renew` updates. `off_policy_mask` leaves bad answers out that the policy
     has left by more nats per token (DeepSeek-V3.2; 0.5).
     Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
     known = {name: credit for name, credit in credits.CREDITS.items() if credit.compares}
     whole_epochs("grpo", updates, epochs)
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=known[one_of("advantage", advantage, known, where="grpo")],
-        schedule=Schedule(updates, epochs), truncation=Truncation(mask_truncated, truncated_in_baseline),
+        schedule=renewed("grpo", Schedule(updates, epochs, renew=renew), importance),
+        truncation=Truncation(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     surrogate = clip_surrogate(low, high, dual_clip)
     sampled = mismatch(correction, importance_low, off_policy_mask)

@@ -20,6 +20,13 @@ def sft(*, reduce: str = "token_mean") -> Method:
     return Method(objective=Likelihood(reduce=reduce), data=DEMONSTRATIONS, learning_rate=2e-5)
 
 
+@method(of="sft", differs="a token weighs by its own probability", elsewhere={"TRL": "loss_type: dft"})
+def dft(*, reduce: str = "token_mean") -> Method:
+    """Dynamic fine-tuning: each token's likelihood times its probability, held constant (Wu et al. 2025, arXiv:2508.05629).
+    Tokens that the policy would hardly write teach little. Reduces to `sft` in the direction of each token's gradient."""
+    return Method(objective=Likelihood(reduce=reduce, weighting="probability"), data=DEMONSTRATIONS, learning_rate=2e-5)
+
+
 @method(elsewhere={"TRL": "RewardTrainer", "OpenRLHF": "rm", "study": "rm"})
 def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method:
     """Bradley-Terry reward model on all pairs of each group (Ouyang et al. 2022, eq. 1; margins: Llama 2, eq. 2)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.methods.pairs import of_pairs, pairs
-from evenhand.objectives import Combined, Likelihood, Pairwise
+from evenhand.objectives import BelowTheBest, Combined, Likelihood, Pairwise
 from evenhand.train.method import Method, method
 
 
@@ -126,6 +126,20 @@ def mpo(*, beta: float = 0.1, preference: float = 0.8, quality: float = 0.2, lik
     dpo, classifier = (Pairwise(loss=loss, parameters={"beta": beta}) for loss in ("dpo", "bco_pair"))
     parts = dpo, classifier, Likelihood(on="chosen")
     return of_pairs(Combined(objectives=parts, coefficients=(preference, quality, likelihood)), rate=5e-6)
+
+
+@method(space=strengths.WEAK, also=("triple_preference",), of="cpo", differs="a gold answer is imitated, and in no pair",
+        elsewhere={"TRL": "tpo: sigmoid, simpo"})  # fmt: skip
+def tpo(*, beta: float = 0.01, likelihood: float = 1.0, per: str = "sum", margin: float = 0.5) -> Method:
+    """Triple preference optimisation: of three or more ranked answers the best is gold and is imitated, and the others make the
+    pairs, without a reference (Saeidi et al. 2024, arXiv:2405.16681). `per` mean compares log-probs per token against `margin`
+    (the paper's TPO-L), sum whole answers without one. The gold answer's NLL is over the tokens of the step.
+    Reduces to `cpo` for plain pairs, whose chosen answer is the gold one."""
+    one_of("per", per, ("sum", "mean"), where="tpo")
+    loss = {"sum": Pairwise(loss="local", parameters={"beta": beta}),
+            "mean": Pairwise(loss="simpo", parameters={"beta": beta, "margin": margin})}[per]  # fmt: skip
+    parts = BelowTheBest(objective=loss), Likelihood(on="gold")
+    return of_pairs(Combined(objectives=parts, coefficients=(1.0, likelihood)), reference="none", rate=1e-6)
 
 
 # ---- another distance to the reference ------------------------------------------------------------------------------

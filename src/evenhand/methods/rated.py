@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evenhand.errors import UserError
+from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.methods.gradients import gradient
-from evenhand.objectives import Combined, Optimism, Pairwise, PolicyGradient, RatedGroups, RewardRegression
+from evenhand.objectives import Combined, DirectReward, Optimism, Pairwise, PolicyGradient, RatedGroups, RewardRegression
 from evenhand.protocols import Objective
 from evenhand.train.method import PREFERENCES, PROMPTS, Method, method
-from evenhand.train.policies import GENERATOR, INITIAL_POLICY
+from evenhand.train.policies import GENERATOR, INITIAL_POLICY, MIXTURE
 from evenhand.train.rollouts import Exploration, Rollouts, Schedule, credits, selections
-from evenhand.train.rollouts.optimistic import LastMarked, PartnerMarked, SoftValue, WinRate
+from evenhand.train.rollouts.optimistic import AgainstPartner, LastMarked, PartnerMarked, SoftValue, WinRate
 
 
 def _rated(loss: str, **parameters: float) -> Method:
@@ -59,6 +59,19 @@ def qrpo(*, beta: float = 0.001) -> Method:
     of them, the finer the quantile. The constant is exact for every beta, where the authors' code approximates it for small
     ones."""
     return _rated("qrpo", beta=beta)
+
+
+@method(space=strengths.TAU, of="rebel", differs="single answers: a learned value in place of the other answer")
+def dro(*, tau: float = 0.1, critic: str = "separate") -> Method:
+    """Direct reward optimisation, DRO-V: rated answers, each by itself; the reward is to be `tau` times the log-ratio plus a
+    value of the prompt that is learned beside it (Richemond et al. 2024, arXiv:2405.19107). `critic` is a separate network, as
+    in the paper, or a `head` on the policy. Its default `tau` was not verified. Not the distributionally robust `dr_dpo`.
+    Reduces to `rebel` at eta = 1 / tau, in the gradient of a pair, where the value is at its own optimum."""
+    networks = {"head": "value", "separate": "critic"}
+    return Method(
+        objective=DirectReward(tau=tau), data=PREFERENCES, reference="start", learning_rate=5e-7,
+        network=networks[one_of("critic", critic, networks, where="dro")],
+    )  # fmt: skip
 
 
 # ---- fresh pairs ----------------------------------------------------------------------------------------------------
@@ -160,4 +173,23 @@ def spo_minimax(*, completions_per_prompt: int = 8, kl: float = 0.05) -> Method:
     preferences may be cyclic (Swamy et al. 2024, arXiv:2401.04056). Without a KL its credit is half of `rank_advantage`'s.
     Not the SPO of `spo_silu`."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, shaping=WinRate(), credit=credits.centre)
+    return gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum"), rollouts, kl=kl)
+
+
+@method(space={**strengths.KL, "mixture": (0.125, 0.25, 0.5)}, of="spo_minimax", differs="against a mixture with the start")
+def nash_md(*, completions_per_prompt: int = 2, mixture: float = 0.5, kl: float = 0.1) -> Method:
+    """Nash-MD: an answer's credit is the chance that it is preferred to answers of the mixture `pi^(1 - mixture) start^mixture`,
+    less a half; the mixture is sampled token by token and not trained on; KL in the reward, by whole answers (Munos et al. 2023,
+    arXiv:2312.00886). The chance is Bradley-Terry's of the two rewards. Half of `completions_per_prompt` are the mixture's.
+    Some codes take the KL of each token alone, which ignores what a token leads to.
+    Reduces to self-play at mixture = 0, and to play against the start at 1."""
+    if not 0 <= mixture <= 1:
+        raise UserError(f"mixture is {mixture:g}", where="nash_md", why="it is the start's share", fix="use 0 to 1")
+    if completions_per_prompt < 2:
+        raise UserError(f"{completions_per_prompt} completions per prompt", where="nash_md",
+                        why="one is the policy's, one the mixture's", fix="use at least 2")  # fmt: skip
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit=AgainstPartner(),
+        exploration=Exploration(partner=MIXTURE, mixture=mixture),
+    )  # fmt: skip
     return gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum"), rollouts, kl=kl)

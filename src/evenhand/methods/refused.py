@@ -15,12 +15,7 @@ METHODS.refuse(
 METHODS.refuse(
     "sdpo",
     why="three papers have the name: stepwise DPO, segment-level DPO and self-distillation",
-    fix="stepwise DPO moves the reference: use `dpo` arm by arm, each with `start:` the one before",
-)
-METHODS.refuse(
-    "dro",
-    why="it is direct reward optimisation in one paper and distributionally robust DPO in others",
-    fix="use `dr_dpo` for the robust one",
+    fix="use `stepwise_dpo` for the first",
 )
 METHODS.refuse(
     "lrml",

@@ -8,7 +8,7 @@ from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.objectives import Combined, Likelihood, Pairwise
 from evenhand.train.method import PROMPTS, Method, method
-from evenhand.train.policies import GENERATOR, INITIAL_POLICY
+from evenhand.train.policies import GENERATOR, INITIAL_POLICY, NONE, PREVIOUS
 from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, selections
 from evenhand.types import Need
 
@@ -64,6 +64,7 @@ def iterative_dpo(
     resamples two by exp(reward / rejection_temperature) (RSO, Liu et al. 2023, algorithm 1)."""
     known = {name: s for name, s in selections.SELECTIONS.items() if Need.PAIRS in s.provides}
     known["rejection"] = selections.rejection(rejection_temperature)
+    one_of("partner", partner, (NONE, INITIAL_POLICY, PREVIOUS), where="iterative_dpo")
     one_of("reference", reference, (INITIAL_POLICY, GENERATOR), where="iterative_dpo")
     if hybrid and reference != INITIAL_POLICY:
         raise UserError("hybrid data need a fixed reference", where="iterative_dpo", fix="use `reference: start`")

@@ -8,12 +8,14 @@ trainer (2 is usual).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from evenhand.errors import one_of
 from evenhand.methods.gradients import gradient
 from evenhand.objectives import PolicyGradient
-from evenhand.train.method import Method, method
-from evenhand.train.rollouts import CREDITS, Rollouts, Schedule
+from evenhand.train.method import DEMONSTRATIONS, Method, method
+from evenhand.train.policies import DATA
+from evenhand.train.rollouts import CREDITS, Exploration, Rollouts, Schedule
 
 
 def _moved(
@@ -146,3 +148,23 @@ def top_entropy(
         "clipped", {"low": low, "high": high}, "token_mean", completions=completions_per_prompt, updates=updates,
         importance=importance, advantage=advantage, top_entropy=share,
     )  # fmt: skip
+
+
+@method(of="grpo", differs="an answer of the data in every group, its tokens' weight shaped")
+def luffy(
+    *, completions_per_prompt: int = 8, low: float = 0.2, high: float = 0.2, gain: float = 0.1, updates: int = 1,
+    advantage: str = "standardise", reduce: str = "token_mean",
+) -> Method:  # fmt: skip
+    """Learning from answers of somebody else beside one's own: the last of each group's answers is a demonstration, scored by the
+    same reward and compared with the others; its tokens learn by `p / (p + gain)`, without a ratio or a clip, the policy's own
+    by PPO's clip (LUFFY; Yan et al. 2025, arXiv:2504.14945). Learns from demonstrations, whose prompts must have what the
+    reward needs.
+    Reduces to `dapo` without its refilling, at its low clip, in the answers that are the policy's own."""
+    known = {name: credit for name, credit in CREDITS.items() if credit.compares}
+    rollouts = Rollouts(
+        completions_per_prompt=completions_per_prompt, credit=known[one_of("advantage", advantage, known, where="luffy")],
+        exploration=Exploration(partner=DATA), schedule=Schedule(updates),
+    )  # fmt: skip
+    parameters = {"low": low, "high": high, "gain": gain}
+    made = gradient(PolicyGradient(surrogate="mixed_policy", parameters=parameters, reduce=reduce), rollouts)
+    return replace(made, data=DEMONSTRATIONS)

@@ -3,7 +3,9 @@
 from evenhand.objectives import pair_losses
 from evenhand.objectives.binary import Kto, Labelled
 from evenhand.objectives.combined import Combined
+from evenhand.objectives.direct_reward import DirectReward
 from evenhand.objectives.distillation import Distillation
+from evenhand.objectives.gold import BelowTheBest
 from evenhand.objectives.k_answers import RatedGroups, RewardRegression
 from evenhand.objectives.likelihood import Likelihood
 from evenhand.objectives.optimism import Optimism
@@ -15,7 +17,8 @@ from evenhand.objectives.reward_model import BradleyTerry, Correctness
 from evenhand.objectives.surrogates import SURROGATES, surrogate
 
 __all__ = [
-    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BradleyTerry", "Combined", "Correctness", "Distillation", "Kto",
-    "Labelled", "Likelihood", "Optimism", "Pairwise", "PolicyGradient", "RatedGroups", "RewardRegression", "SteeredPairs",
-    "Transport", "from_json", "objective", "pair_loss", "pair_losses", "step_rule", "surrogate", "to_json",
+    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BelowTheBest", "BradleyTerry", "Combined", "Correctness",
+    "DirectReward", "Distillation", "Kto", "Labelled", "Likelihood", "Optimism", "Pairwise", "PolicyGradient", "RatedGroups",
+    "RewardRegression", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss", "pair_losses", "step_rule",
+    "surrogate", "to_json",
 ]  # fmt: skip

@@ -124,7 +124,8 @@ class PolicyGradient:
         old = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, 0.0)
         behaviour = old if batch.behaviour_logp is None else torch.where(mask, batch.behaviour_logp, 0.0)
         chosen = batch.statistics.get("chosen", torch.zeros_like(mask))
-        return Step(logp, old, behaviour, present(batch.advantage), mask, chosen)
+        given = torch.zeros_like(mask[:, :1]) if batch.given is None else (batch.given > 0)[:, None]
+        return Step(logp, old, behaviour, present(batch.advantage), mask, chosen, given)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         step = self._step(out, batch)

@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a surrogate sees: log-probs [N, C] (current, at the rollout's weights, as sampled), advantage, mask, and the tokens
-    that were chosen from the whole step, where it chooses any."""
+    that were chosen from the whole step, where it chooses any; `given` [N, 1] True for answers that the data wrote."""
 
     logp: Tensor
     old_logp: Tensor
@@ -28,6 +28,7 @@ class Step:
     advantage: Tensor
     mask: Tensor
     chosen: Tensor
+    given: Tensor
 
 
 def _per_sequence(advantage: Tensor) -> Tensor:
@@ -55,6 +56,7 @@ class Surrogate:
 SURROGATES = Registry[Surrogate]("surrogate")
 OLD = frozenset({Need.OLD_LOGP})
 SAMPLED = frozenset({Need.BEHAVIOUR_LOGP})
+MIXED = frozenset({Need.OLD_LOGP, Need.GIVEN})
 
 
 def surrogate(
@@ -155,3 +157,8 @@ def _clip_cov(s: Step, *, low: float, high: float, **chosen_by: float) -> Tensor
 @surrogate("kl_cov", needs=OLD, choose=_largest_covariance)
 def _kl_cov(s: Step, *, penalty: float, **chosen_by: float) -> Tensor:
     return surrogates.kl_cov(s.logp, s.old_logp, s.advantage, s.chosen, penalty=penalty)
+
+
+@surrogate("mixed_policy", needs=MIXED)
+def _mixed_policy(s: Step, **p: float) -> Tensor:
+    return surrogates.mixed_policy(s.logp, s.old_logp, s.advantage, s.given, **p)

@@ -185,7 +185,7 @@ def _tokenised(graph: Graph, arm: Arm, method: Method, start: str) -> dict[str, 
     inputs = {"tokens": _tokens(graph, arm)}
     if arm.train.evaluate_every and not method.online and method.data != DEMONSTRATIONS:
         inputs["heldout_tokens"] = _tokens(graph, arm, "heldout_")
-    if method.reference == "start" and not method.online:
+    if method.reference == "start" and not method.online and method.reference_update is None:
         inputs["reference"] = _reference(graph, arm, method, start, inputs["tokens"])
     return inputs
 
@@ -219,6 +219,7 @@ def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
     return FitSpec(
         method=arm.method, parameters=arm.parameters, train=train, sampling=arm.sampling,
         setup=graph.setup_for(lengths=arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
+        reference_update=arm.reference_update,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import METHODS, Method, build
 from evenhand.models.adapter_config import RATE
-from evenhand.train.config import Lengths, SamplingConfig, Train
+from evenhand.train.config import Lengths, ReferenceUpdate, SamplingConfig, Train
 
 START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
@@ -54,6 +54,8 @@ class Arm:
     """What it learns by, or `keep: best` chooses by: a reward's or reward model's name, or {kind: ...}."""
     teacher: Teacher | None = None
     """The model that a distilling method learns from: {path: FOLDER or hub name}."""
+    reference_update: ReferenceUpdate | None = None
+    """Let the reference follow the policy: {every: STEPS, mix: SHARE}. For any method that is held to the start."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What differs from the shared `sampling`."""
     lengths: Lengths = field(default_factory=Lengths)
@@ -83,10 +85,10 @@ class Arm:
 
     def build(self, *, steps: int, max_tokens: int) -> Method:
         """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
-        return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
+        return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens).following(self.reference_update)
 
 
-ARM_KEYS = ("method", "train", "start", "reward", "teacher", "sampling", "lengths", "per_seed", "data")
+ARM_KEYS = ("method", "train", "start", "reward", "teacher", "reference_update", "sampling", "lengths", "per_seed", "data")
 INJECTED = ("steps", "max_tokens")
 
 
@@ -119,6 +121,10 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
         given = own["teacher"]
         own["teacher"] = Teacher(
             **from_signature(Teacher, {"path": given} if isinstance(given, str) else given, f"{where}.teacher")
+        )
+    if "reference_update" in own:
+        own["reference_update"] = ReferenceUpdate(
+            **from_signature(ReferenceUpdate, own["reference_update"], f"{where}.reference_update")
         )
     own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
     own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))

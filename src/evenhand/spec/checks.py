@@ -21,7 +21,7 @@ from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
 from evenhand.trackers.packages import missing_package
 from evenhand.train.config import SamplingConfig, Train
-from evenhand.train.policies import TEACHER
+from evenhand.train.policies import INITIAL_POLICY, TEACHER
 
 
 def problems(e: Experiment) -> Iterator[UserError]:
@@ -176,6 +176,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     if missing:
         yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
     yield from _length_problem(arm, where)
+    yield from _following_problems(arm, method, where)
     if (method.reference == TEACHER) != (arm.teacher is not None):
         fix = "add `teacher: {path: FOLDER}`" if arm.teacher is None else "remove `teacher`"
         says = "learns from a teacher" if arm.teacher is None else "learns from no teacher; it has no effect"
@@ -206,6 +207,23 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         yield UserError("`keep: best` needs prompts", where=f"{where}.train.validation_prompts", fix="use at least 1")
     if arm.reward is not None:
         yield from reward_problem(arm.reward, e, f"{where}.reward")
+
+
+def _following_problems(arm: Arm, method: Method, where: str) -> Iterator[UserError]:
+    """A reference that is to follow the policy, where there is none that could."""
+    update, place = method.reference_update, f"{where}.reference_update"
+    if update is None:
+        return
+    hybrid = method.rollouts is not None and method.rollouts.schedule.hybrid
+    if method.reference != INITIAL_POLICY or method.label_baseline is not None:
+        yield UserError(f"{arm.method} is not held to the start", where=place, fix="remove it")
+    elif method.compares_exactly or hybrid:
+        why = "the data's pairs" if hybrid else "its whole distributions"
+        why = f"{why} are compared with the start once and for all"
+        yield UserError(f"the reference of {arm.method} cannot move", where=place, why=why, fix="remove it")
+    elif arm.train.adapter is not None and update.mix < 1:
+        why = "a mixture of two adapters' factors is not the mixture of the changes that they make"
+        yield UserError(f"mix is {update.mix:g} under an adapter", where=place, why=why, fix="use `mix: 1`, or train all weights")
 
 
 def _snapshot_problems(arm: Arm, where: str) -> Iterator[UserError]:

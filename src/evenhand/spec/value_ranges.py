@@ -57,6 +57,7 @@ TRAIN: Mapping[str, Range] = {
 }  # fmt: skip
 LIMIT = Range("every rule measures something that is 0 or more", low=0)
 BETAS = Range("a moving average of no or of all of the past is none", low=0, below=1)
+UPDATE: Mapping[str, Range] = {"every": COUNT, "mix": Range("it is the policy's share of the new reference", above=0, high=1)}
 SAMPLING: Mapping[str, Range] = {
     "temperature": STRENGTH,
     "top_p": NUCLEUS,
@@ -65,11 +66,12 @@ SAMPLING: Mapping[str, Range] = {
 }
 PARAMETERS: Mapping[str, Range] = {
     **dict.fromkeys(("low", "high", "clip", "dual_clip", "value_clip", "importance", "refill", "kl_target", "warmup"), MAYBE),
+    "renew": MAYBE, "gain": FINITE,
     **dict.fromkeys(("beta", "kl", "entropy", "likelihood", "margin_scale", "centring", "weight", "alpha"), STRENGTH),
     **dict.fromkeys(("focus", "reward_limit", "optimism", "pessimism"), STRENGTH),
     **dict.fromkeys(("weight_desirable", "weight_undesirable", "length_penalty"), STRENGTH),
     **dict.fromkeys(("importance_low", "off_policy_mask", "penalty", "share"), STRENGTH),
-    **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds", "k"), COUNT),
+    **dict.fromkeys(("completions_per_prompt", "updates", "epochs", "rounds", "k", "every", "parts"), COUNT),
     **dict.fromkeys(("lam", "gamma", "overlong", "mix", "share", "drop", "decay"), SHARE),
     **dict.fromkeys(("temperature", "rejection_temperature", "width", "eta", "robustness", "scale", "value_temperature"), FINITE),
     "tau": FINITE, "flip": Range("with half of the labels swapped they say nothing", low=0, below=0.5),
@@ -193,6 +195,8 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserE
         for key, allowed in ranges.items():
             place = f"{where}.{section}.{key}" if key in own else f"{section}.{key}"
             yield from _problem(getattr(getattr(arm, section), key), allowed, place)
+    for key, allowed in UPDATE.items():
+        yield from _problem(getattr(arm.reference_update, key, None), allowed, f"{where}.reference_update.{key}")
     for beta in arm.train.betas:
         yield from _problem(beta, BETAS, f"{where}.train.betas" if "betas" in (raw.get("train") or {}) else "train.betas")
     yield from _stop_problems(arm, f"{where}.train" if "stop_when" in (raw.get("train") or {}) else "train")

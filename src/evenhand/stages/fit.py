@@ -16,6 +16,7 @@ from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
 from evenhand.models.routers import configured_weight
+from evenhand.protocols import Source
 from evenhand.stages import monitoring, offline, online, resume, snapshots, validate
 from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer, write_json
@@ -29,6 +30,7 @@ from evenhand.train import checkpoint, heap, loop, memory
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import logged, of_samples
+from evenhand.train.moving_reference import FollowingReference
 from evenhand.train.optim import AdamW, schedule
 from evenhand.train.policies import INITIAL_POLICY, TEACHER
 
@@ -100,7 +102,10 @@ def assemble(run: TrainingRun) -> Training:
     optimizer = AdamW(
         run.model, learning_rate=train.learning_rate, betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
     )
-    source = online.source(run, optimizer) if plan is not None else offline.source(run)
+    source: Source = online.source(run, optimizer) if plan is not None else offline.source(run)
+    if (update := run.method.reference_update) is not None:
+        assert run.following is not None
+        source = FollowingReference(source=source, policy=run.model, reference=run.following, update=update)
     anew = plan is not None and plan.schedule.initialise == INITIAL_POLICY
     length = plan.schedule.updates if plan is not None and anew else run.steps  # a round that starts anew has its own
     of_round = schedule(train.schedule, warmup=round(train.warmup * length), steps=length, **train.schedule_parameters)
@@ -201,10 +206,11 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
         model.set_checkpointing()
     ledger.counts(model)
     reward = build_reward(spec.reward, inputs, setup, device, ledger) if spec.reward is not None else None
-    return TrainingRun(
+    made = TrainingRun(
         spec=spec, seed=context.seed, inputs=inputs, device=device, renderer=renderer, method=method, model=model,
         steps=steps, ledger=ledger, reward=reward, held=held, router_loss=router_loss(model, spec),
     )  # fmt: skip
+    return replace(made, following=online.twin(made, ledger)) if method.reference_update is not None else made
 
 
 def opened(start: Path, method: Method, spec: FitSpec, seed: int, device: str) -> Trunk:

@@ -18,7 +18,7 @@ from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train import flops
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows, read
-from evenhand.train.offline import FixedSource, mismatched_items, with_uniform
+from evenhand.train.offline import FixedSource, mismatched_items, with_reference, with_uniform
 from evenhand.types import Group, Head, Need
 
 SHARED_REFERENCE = "shared reference"
@@ -32,14 +32,16 @@ def source(run: TrainingRun) -> FixedSource:
         items = joined(items, read_rows(run.inputs["reference"]))
         count_shared_reference(run, items)
     items = [labelled(i, run.method) for i in items if i.tokens.group.prompt.id not in run.held]
-    needs_reference = Need.MISMATCHED in run.method.objective.needs
+    reads = reference_reader(run, run.following) if run.following is not None else None
+    mismatched = Need.MISMATCHED in run.method.objective.needs
     return FixedSource(
         items=items,
         prompts_per_step=run.spec.train.prompts_per_step,
         tokens_per_microbatch=run.spec.train.tokens_per_microbatch,
         seed=run.seed,
         ledger=run.ledger,
-        reference=reference_reader(run) if needs_reference else None,
+        reference=(reads or reference_reader(run)) if mismatched else None,
+        follow=reads,
         uniform=Need.UNIFORM in run.method.objective.needs,
     )
 
@@ -114,13 +116,11 @@ def _complete(run: TrainingRun, items: Sequence[Example]) -> list[Example]:
 
 def joined(items: Sequence[Example], rows: Rows) -> list[Example]:
     """Items with their reference log-probs, matched by position and checked by length."""
-    out = []
     for item, logps in zip(items, rows, strict=True):
         lengths = [len(c.ids) for c in item.tokens.completions]
         if lengths != [len(row) for row in logps]:
             raise ValueError(f"reference log-probs do not fit prompt {item.tokens.group.prompt.id}")
-        out.append(replace(item, per_token={**item.per_token, "ref_logp": logps}))
-    return out
+    return with_reference(items, rows)
 
 
 def labelled(item: Example, method: Method) -> Example:

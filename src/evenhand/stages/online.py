@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from evenhand.engines.counted import Counted
+from evenhand.engines.mixture import MixtureEngine
 from evenhand.engines.registry import open_engine
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
-from evenhand.protocols import Reward
+from evenhand.protocols import Engine, Reward
 from evenhand.seeding import keyed
 from evenhand.stages import tokens
 from evenhand.stages.adapter import with_adapter
@@ -23,14 +24,17 @@ from evenhand.stages.teacher import open_teacher
 from evenhand.stages.training_run import TrainingRun
 from evenhand.train import flops
 from evenhand.train.config import SamplingConfig
+from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows
 from evenhand.train.optim import AdamW
-from evenhand.train.policies import INITIAL_POLICY, PREVIOUS, TEACHER
+from evenhand.train.policies import DATA, INITIAL_POLICY, MIXTURE, PREVIOUS, TEACHER
 from evenhand.train.rollouts import Truncation
+from evenhand.train.rollouts.given import GivenAnswers, by_prompt
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.source import RolloutSource
+from evenhand.train.weights import copy_weights
 from evenhand.types import Completion, Group, Head
 
 WATCHED = 4
@@ -43,22 +47,29 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
     assert plan is not None
     assert run.reward is not None or not method.rewarded
     partner, initialise = plan.exploration.partner, plan.schedule.initialise
-    initial = frozen_start(run) if INITIAL_POLICY in (partner, initialise) else None
+    initial = frozen_start(run) if {INITIAL_POLICY, MIXTURE} & {partner, initialise} else None
     previous = twin(run) if partner == PREVIOUS else None
     author = {INITIAL_POLICY: initial, PREVIOUS: previous}.get(partner)
-    reference = reference_reader(run, initial) if method.reference == INITIAL_POLICY else None
+    beside: Engine | None = None if author is None else counted_engine(run, author)
+    if partner == MIXTURE:
+        assert initial is not None
+        mixed = MixtureEngine(run.model, initial, run.renderer, share=plan.exploration.mixture)
+        beside = counted(run, mixed, run.model, initial)
+    reference = reference_reader(run, run.following or initial) if method.reference == INITIAL_POLICY else None
     if method.reference == TEACHER and not method.compares_exactly:
         reference = reference_reader(run, open_teacher(run.inputs, run.renderer, run.spec.setup.compute, run.device, run.ledger))
-    groups = once(g for g in read_split(run.inputs, run.spec.data or method.split) if g.prompt.id not in run.held)
+    rows = [g for g in read_split(run.inputs, run.spec.data or method.split) if g.prompt.id not in run.held]
+    answers = by_prompt(rows) if plan.exploration.given or partner == DATA else {}
+    groups = rows if answers else once(rows)  # each row has an answer of its own
     limits = run.spec.setup.lengths
     return RolloutSource(
         method=method,
         prompts=[g.prompt for g in groups],
-        answers={g.prompt.id: g for g in groups} if plan.exploration.given else {},
+        answers=answers,
         sampler=Sampler(
             engine=counted_engine(run, run.model),
             sampling=run.spec.sampler(),
-            partner=None if author is None else counted_engine(run, author),
+            partner=GivenAnswers(answers) if partner == DATA else beside,
             max_prompt=limits.prompt,
         ),
         reward=run.reward,
@@ -92,9 +103,9 @@ def sampled(group: Group) -> bool:
     return all(c.tokens is not None for c in group.completions)
 
 
-def twin(run: TrainingRun) -> Policy:
+def twin(run: TrainingRun, ledger: Ledger | None = None) -> Policy:
     """The initial policy once more, with the same adapter if there is one, so that weights go from one to the other by name."""
-    start = open_policy(run.inputs["start"], run.spec.setup.compute, run.device)
+    start = open_policy(run.inputs["start"], run.spec.setup.compute, run.device, ledger)
     return with_adapter(start, run.spec.train.adapter, run.seed)
 
 
@@ -114,15 +125,6 @@ def between_rounds(
     return collected
 
 
-@torch.no_grad()
-def copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Give `target` the parameters of `source` that both have by name."""
-    known = dict(source.named_parameters())
-    for name, parameter in target.named_parameters():
-        if name in known:
-            parameter.copy_(known[name])
-
-
 def own_pairs(run: TrainingRun, reference: Callable[[Sequence[Example]], Rows]) -> list[Example]:
     """The data's own preference pairs, for a method that mixes them with its rollouts; none of a validation prompt."""
     read = map(with_pairs, tokens.read(run.inputs["tokens"]))
@@ -139,15 +141,21 @@ def recomputed(run: TrainingRun, heads: frozenset[Head], items: Sequence[Example
 
 def counted_engine(run: TrainingRun, policy: Trunk) -> Counted:
     """A policy as an engine, its forward passes counted."""
-    shape = flops.shape_of(policy)
+    return counted(run, open_engine(run.spec.setup.compute.engine, policy, run.renderer), policy)
+
+
+def counted(run: TrainingRun, engine: Engine, *policies: Trunk) -> Counted:
+    """An engine, a forward pass of each of `policies` counted for everything that it samples."""
+    shapes = [flops.shape_of(policy) for policy in policies]
 
     def spend(groups: Sequence[Group], max_prompt: int | None) -> None:
         for group in groups:
             answers = [len(c.tokens or ()) for c in group.completions]
             prompt = len(run.renderer.prompt_ids(group.prompt, max_prompt))
-            run.ledger.spend(flops.forward(shape, flops.work([prompt], answers, [0] * len(answers))))
+            work = flops.work([prompt], answers, [0] * len(answers))
+            run.ledger.spend(sum(flops.forward(shape, work) for shape in shapes))
 
-    return Counted(open_engine(run.spec.setup.compute.engine, policy, run.renderer), spend)
+    return Counted(engine, spend)
 
 
 def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from evenhand.models.policy import Policy
 from evenhand.objectives.router_balance import balanced
 from evenhand.protocols import Objective, Reward
 from evenhand.stages.setup import Setup
-from evenhand.train.config import SamplingConfig, Train
+from evenhand.train.config import ReferenceUpdate, SamplingConfig, Train
 from evenhand.train.cost_accounting import Ledger
 from evenhand.types import Sampling
 
@@ -50,9 +50,11 @@ class FitSpec:
     supervise: str = "completion"
     world: str | None = None
     shape: Mapping[str, Any] = field(default_factory=dict)
+    reference_update: ReferenceUpdate | None = None
 
     def build(self, *, steps: int = 1) -> Method:
-        return methods.build(self.method, self.parameters, steps=steps, max_tokens=self.setup.lengths.completion)
+        made = methods.build(self.method, self.parameters, steps=steps, max_tokens=self.setup.lengths.completion)
+        return made.following(self.reference_update)
 
     def sampler(self, seed: int = 0) -> Sampling:
         """The sampling with its completion limit."""
@@ -65,6 +67,7 @@ class TrainingRun:
 
     `held` are the ids of the prompts that validate: no training row has one of them. `memory`: see `train.loop.Loop`.
     `router_loss` is the weight of the loss that balances the routers of a mixture of experts.
+    `following` is the reference where it follows the policy; losses on held-out rows are still taken against the start.
     """
 
     spec: FitSpec
@@ -80,6 +83,7 @@ class TrainingRun:
     held: frozenset[str] = frozenset()
     memory: dict[str, Tensor] = field(default_factory=dict)
     router_loss: float = 0.0
+    following: Policy | None = None
 
     @property
     def objective(self) -> Objective:

@@ -65,6 +65,16 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceUpdate:
+    """How a reference follows the policy: `ref <- mix * policy + (1 - mix) * ref` after every `every` steps (TR-DPO)."""
+
+    every: int
+    """Optimizer steps between two updates of the reference."""
+    mix: float = 1.0
+    """The policy's share of the new reference: 1 copies it (a hard update)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
     """How completions are sampled."""
 

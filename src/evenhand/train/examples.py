@@ -17,7 +17,7 @@ from evenhand.types import Batch, Group, TokenGroup
 
 TOKEN_FIELDS = ("ref_logp", "old_logp", "behaviour_logp", "value", "returns", "token_advantage", "uniform")
 """One float per token of each completion."""
-SCALAR_FIELDS = ("advantage", "score", "weight", "optimism")
+SCALAR_FIELDS = ("advantage", "score", "weight", "optimism", "given")
 """One float per completion."""
 
 

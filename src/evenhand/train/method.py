@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,8 @@ from evenhand.core.distillation import generalised_jsd
 from evenhand.objectives import Pairwise
 from evenhand.protocols import Objective
 from evenhand.registry import Registry
-from evenhand.train.policies import INITIAL_POLICY, NONE
+from evenhand.train.config import ReferenceUpdate
+from evenhand.train.policies import DATA, INITIAL_POLICY, NONE
 from evenhand.train.rollouts import Rollouts
 from evenhand.types import Head, Need
 
@@ -35,7 +36,8 @@ class Method:
     KL, else the share of a generalised Jensen-Shannon divergence. `network`: policy, reward (a scalar head), value (a policy
     with a value head) or critic (a policy and a value network of its own). `label_baseline` turns binary labels into advantages
     +-1 - c (TOPR). `temperature` divides the logits in training; None is the sampler's for rollouts and 1 for fixed data.
-    `learning_rate` is the default where the experiment names none."""
+    `learning_rate` is the default where the experiment names none. With `reference_update` the reference is the start at first,
+    and follows the policy."""
 
     objective: Objective
     data: str
@@ -46,6 +48,11 @@ class Method:
     temperature: float | None = None
     divergence: float | None = None
     learning_rate: float = 1e-6
+    reference_update: ReferenceUpdate | None = None
+
+    def following(self, update: ReferenceUpdate | None) -> Method:
+        """The same with a reference that follows the policy; as it is where `update` is None."""
+        return self if update is None else replace(self, reference_update=update)
 
     @property
     def online(self) -> bool:
@@ -120,7 +127,9 @@ class Method:
                 labels.add(Need.BEHAVIOUR_LOGP)
             return frozenset(always | reference | credit | labels)
         value = {Need.VALUE} if self.network in ("value", "critic") else set()
-        return frozenset(always | reference | self.rollouts.credit.provides | value | {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP})
+        given = {Need.GIVEN} if self.rollouts.exploration.partner == DATA else set()
+        sampled = {Need.OLD_LOGP, Need.BEHAVIOUR_LOGP} - ({Need.BEHAVIOUR_LOGP} if given else set())
+        return frozenset(always | reference | self.rollouts.credit.provides | value | given | sampled)
 
 
 METHODS = Registry[Callable[..., Method]]("method", facts=("space", "of", "differs", "elsewhere"))

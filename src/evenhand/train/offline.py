@@ -26,7 +26,8 @@ class FixedSource:
     """Items in a keyed order, `prompts_per_step` of them in each optimizer step. It has no state: step i is a function of i.
 
     With `reference`, each step also carries denominator-only rows that pair its prompts with other prompts' completions (KTO).
-    `uniform` draws a number per token for every step (SamPO).
+    `uniform` draws a number per token for every step (SamPO). `follow` reads the reference log-probs of every step's rows, where
+    the reference moves and none can be known in advance.
     """
 
     items: Sequence[Example]
@@ -36,6 +37,7 @@ class FixedSource:
     ledger: Ledger
     reference: Reference | None = None
     uniform: bool = False
+    follow: Reference | None = None
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
@@ -47,6 +49,8 @@ class FixedSource:
         chosen = [self.items[i] for i in rows]
         if self.uniform:
             chosen = with_uniform(chosen, self.seed, index)
+        if self.follow is not None:
+            chosen = with_reference(chosen, self.follow(chosen))
         if self.reference is not None:
             chosen = chosen + mismatched_items(chosen, self.reference)
         self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.denominator_only)
@@ -57,6 +61,11 @@ class FixedSource:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         return None
+
+
+def with_reference(items: Sequence[Example], rows: Sequence[tuple[Tensor, ...]]) -> list[Example]:
+    """The items with their log-probs under a reference."""
+    return [replace(i, per_token={**i.per_token, "ref_logp": row}) for i, row in zip(items, rows, strict=True)]
 
 
 def with_uniform(items: Sequence[Example], *key: int) -> list[Example]:
@@ -81,5 +90,4 @@ def mismatched_items(items: Sequence[Example], reference: Reference) -> list[Exa
         other = items[partner].tokens.completions[:1]
         tokens = replace(item.tokens, completions=other)
         out.append(Example(tokens=tokens, per_completion={"score": (float("nan"),)}, denominator_only=True))
-    logp = reference(out)
-    return [replace(i, per_token={"ref_logp": row}) for i, row in zip(out, logp, strict=True)]
+    return with_reference(out, reference(out))

@@ -17,19 +17,22 @@ OF_REWARDS = ("reward", "flat", "watched/unscored")
 
 
 def summary(groups: Sequence[Group], examples: Sequence[Example]) -> dict[str, float]:
-    """Reward, length, truncation, entropy and KL of a rollout, as plain means over completions."""
+    """Plain means over completions: the reward over all, the rest over those that were sampled and not the data's own."""
     completions = [c for g in groups for c in g.completions]
+    sampled = [n for n, c in enumerate(completions) if c.tokens is not None]
+    own, logps = [completions[n] for n in sampled], [row for e in examples for row in e.per_token["old_logp"]]
     scores = [s for g in groups for s in g.scores if s == s]
-    tokens = sum(len(c.tokens or ()) for c in completions)
+    tokens, count = sum(len(c.tokens or ()) for c in own), max(1, len(own))
     out = {
         "reward": sum(scores) / max(1, len(scores)),
-        "length": tokens / len(completions),
-        "truncated": sum(c.finish is Finish.LENGTH for c in completions) / len(completions),
-        "entropy": -sum(float(r.sum()) for e in examples for r in e.per_token["old_logp"]) / max(1, tokens),
+        "length": tokens / count,
+        "truncated": sum(c.finish is Finish.LENGTH for c in own) / count,
+        "entropy": -sum(float(logps[n].sum()) for n in sampled) / max(1, tokens),
         "flat": sum(spread(g) <= FLAT for g in groups) / len(groups),
     }
     if "ref_logp" in examples[0].per_token:
-        out["kl"] = sum(sum(completion_kl(e)) for e in examples) / len(completions)
+        divergence = [value for e in examples for value in completion_kl(e)]
+        out["kl"] = sum(divergence[n] for n in sampled) / count
     for name in groups[0].parts:
         values = [v for g in groups for v in g.parts[name] if v == v]
         out[f"reward/{name}"] = sum(values) / max(1, len(values))

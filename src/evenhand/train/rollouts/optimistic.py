@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from evenhand.train.examples import Example, with_pairs
-from evenhand.train.rollouts.experience import Credit, Experience
+from evenhand.train.rollouts.experience import Credit, Experience, stated
 from evenhand.train.rollouts.selections import Pairing
 from evenhand.train.rollouts.shaping import UNSHAPED
 from evenhand.types import Group, Need
@@ -71,6 +71,24 @@ class SoftValue(Credit):
         advantage = (own - value[:, None]).nan_to_num(0.0)
         cut = [e.only(range(half)) for e in experience.examples]
         return [replace(e, per_completion={"advantage": tuple(a)}) for e, a in zip(cut, advantage.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class AgainstPartner(Credit):
+    """`A_i = mean_j sigmoid(r_i - r'_j) - 1/2 - kl_i`, r' the rewards of the partner's answers, which are not trained on."""
+
+    compares: ClassVar[bool] = True
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        own = -(-experience.reward.shape[1] // 2)
+        mine, theirs = experience.reward[:, :own], experience.reward[:, own:]
+        kl = (experience.reward - experience.completion_reward)[:, :own]
+        advantage = torch.sigmoid(mine[:, :, None] - theirs[:, None, :]).nanmean(-1) - 0.5 - kl
+        cut = [example.only(range(own)) for example in experience.examples]
+        return replace(experience, examples=cut).credited(advantage.nan_to_num(0.0))
+
+    def about(self) -> str:
+        return stated(type(self))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from evenhand.engines.checks import per_completion
 from evenhand.errors import one_of
 from evenhand.protocols import Engine
 from evenhand.seeding import keyed
-from evenhand.train.policies import INITIAL_POLICY, NONE, PREVIOUS
+from evenhand.train.policies import DATA, INITIAL_POLICY, MIXTURE, NONE, PREVIOUS
 from evenhand.types import Group, Prompt, Sampling
 
 
@@ -17,19 +17,24 @@ from evenhand.types import Group, Prompt, Sampling
 class Exploration:
     """How groups are made to differ, and what happens to those that do not.
 
-    Completion i is sampled at temperatures[i mod len] (empty: the experiment's). `partner` lets the frozen initial policy, or the
-    policy as it was one rollout ago, write the second half of every group. `refill` draws up to that many further times for
-    prompts whose group is flat (DAPO). `given` is the share of the prompts that are not sampled for: the data's own answers stand
-    in their place (GKD).
+    Completion i is sampled at temperatures[i mod len] (empty: the experiment's). `partner` lets the frozen initial policy, the
+    policy as it was one rollout ago, or the mixture `policy^(1 - mixture) start^mixture` write the second half of every group, or
+    the data its last answer. `refill` draws up to that many further times for prompts whose group is flat (DAPO). `given` is the
+    share of the prompts that are not sampled for: the data's own answers stand in their place (GKD).
     """
 
     temperatures: tuple[float, ...] = ()
     partner: str = NONE
     refill: int = 0
     given: float = 0.0
+    mixture: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("partner", self.partner, (NONE, INITIAL_POLICY, PREVIOUS), where="rollouts")
+        one_of("partner", self.partner, (NONE, INITIAL_POLICY, PREVIOUS, MIXTURE, DATA), where="rollouts")
+
+    def of_partner(self, n: int) -> int:
+        """How many of a group's n completions the partner writes."""
+        return 1 if self.partner == DATA else n // 2
 
     def settings(self, n: int, sampling: Sampling) -> Sampling | list[Sampling]:
         """The sampling parameters of a group: of all its completions, or of each."""
@@ -48,7 +53,7 @@ class Exploration:
 
 @dataclass(kw_only=True)
 class Sampler:
-    """A group per prompt; with a partner, the second half of its completions are the partner's, at the same temperatures."""
+    """A group per prompt; with a partner, the last of its completions are the partner's, at the same temperatures."""
 
     engine: Engine
     sampling: Sampling
@@ -65,8 +70,8 @@ class Sampler:
         settings = exploration.settings(n, replace(self.sampling, seed=seed))
         if self.partner is None:
             return self.engine.generate(prompts, n, settings, max_prompt=self.max_prompt)
-        each, half = per_completion(n, settings), -(-n // 2)
-        others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[half:]]  # else equal weights would say equal things
-        own = self.engine.generate(prompts, half, each[:half], max_prompt=self.max_prompt)
+        each, first = per_completion(n, settings), n - exploration.of_partner(n)
+        others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[first:]]  # else equal weights would say equal things
+        own = self.engine.generate(prompts, first, each[:first], max_prompt=self.max_prompt)
         theirs = self.partner.generate(prompts, len(others), others, max_prompt=self.max_prompt)
         return [replace(a, completions=a.completions + b.completions, scores=()) for a, b in zip(own, theirs, strict=True)]

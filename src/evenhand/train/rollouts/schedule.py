@@ -16,7 +16,8 @@ class Schedule:
     """A rollout covers `updates / epochs` optimizer steps' worth of prompts and is trained on for `updates` steps.
 
     `accumulate` keeps earlier rollouts in the training set; `hybrid` adds the fixed pairs of the data to every rollout. Each
-    rollout is trained on from the weights that `initialise` names: the last ones, or those of the initial policy.
+    rollout is trained on from the weights that `initialise` names: the last ones, or those of the initial policy. With `renew`
+    the proximal policy, whose log-probs are `old_logp`, is the current one again after so many updates (decoupled PPO).
     """
 
     updates: int = 1
@@ -24,9 +25,14 @@ class Schedule:
     accumulate: bool = False
     hybrid: bool = False
     initialise: str = LAST
+    renew: int = 0
 
     def __post_init__(self) -> None:
         one_of("initialise", self.initialise, (LAST, INITIAL_POLICY), where="rollouts")
+
+    def renews(self, update: int) -> bool:
+        """Whether the proximal policy is renewed before this update of a rollout; the first has it as sampled."""
+        return bool(self.renew and update and update % self.renew == 0)
 
     def prompts(self, per_step: int) -> int:
         """Prompts of one rollout."""

@@ -17,6 +17,7 @@ from evenhand.train.examples import Example, micro_batches, split_zero_advantage
 from evenhand.train.method import Method
 from evenhand.train.policies import GENERATOR
 from evenhand.train.rollouts.experience import Experience
+from evenhand.train.rollouts.given import GivenAnswers
 from evenhand.train.rollouts.kl import sequence_kl
 from evenhand.train.rollouts.metrics import OF_REWARDS, checked, summary, watched
 from evenhand.train.rollouts.plan import Rollouts
@@ -25,7 +26,7 @@ from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.schedule import Buffer
 from evenhand.train.rollouts.shaping import spread, with_greedy, without_greedy
 from evenhand.train.shuffling import window
-from evenhand.types import Group, Head, Need, Prompt, TokenGroup
+from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, TokenGroup
 
 
 @dataclass(kw_only=True)
@@ -34,7 +35,7 @@ class RolloutSource:
 
     `collected(rollout)` is called after a rollout was sampled and read, before the first update on it: where a partner catches
     up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of
-    the data that every rollout is trained with; `answers` the data's own groups, by prompt, for those that are not sampled. A
+    the data that every rollout is trained with; `answers` the data's own, by prompt, for those that are not sampled. A
     method that learns from a teacher alone has no `reward`. State: the buffer of a rollout that is still being trained on, and
     what credits and the KL coefficient remember."""
 
@@ -72,11 +73,20 @@ class RolloutSource:
             fresh, self.metrics = self.collect(rollout)
             self.buffer.add(fresh)
             self.collected(rollout)
+        elif self.plan.schedule.renews(update):
+            self.renew()
         chosen = self.buffer.share(rollout, update)
         if self.method.skips_zero_advantage:
             chosen = [piece for example in chosen for piece in split_zero_advantage(example)]
         self.ledger.tokens_trained += sum(e.tokens.size for e in chosen if not e.denominator_only)
         return Step(micro_batches(chosen, self.tokens_per_microbatch), self.metrics)
+
+    def renew(self) -> None:
+        """The current policy as the proximal one of what is left of the rollout; who sampled it stays known."""
+        with self.ledger.phase("score"):
+            rows = self.reader.read(frozenset({Head.LOGP}), self.buffer.examples)[Head.LOGP]
+        renewed = zip(self.buffer.examples, rows, strict=True)
+        self.buffer.examples = [replace(e, per_token={**e.per_token, "old_logp": row}) for e, row in renewed]
 
     def collect(self, rollout: int) -> tuple[list[Example], dict[str, float]]:
         """One rollout: sampled, scored, read, credited."""
@@ -114,7 +124,7 @@ class RolloutSource:
     def _answered(self, prompts: Sequence[Prompt], seed: int) -> list[Group]:
         """A scored group per prompt: the data's own answers to the first of them, as many as are given, and samples."""
         given = round(self.plan.exploration.given * len(prompts))
-        own = [replace(self.answers[p.id], scores=(0.0,) * len(self.answers[p.id].completions)) for p in prompts[:given]]
+        own = [replace(g, scores=(0.0,)) for g in GivenAnswers(self.answers).generate(prompts[:given], 1, Sampling(seed=seed))]
         return [*own, *(self.scored(prompts[given:], seed) if given < len(prompts) else [])]
 
     def scored(self, prompts: Sequence[Prompt], seed: int) -> list[Group]:
@@ -151,6 +161,9 @@ class RolloutSource:
             drop.add("old_logp")
         if Need.REF_LOGP not in self.method.objective.needs:
             drop.add("ref_logp")
+        if Need.GIVEN in self.method.objective.needs:
+            flags = tuple(float(c.finish is Finish.GIVEN) for c in example.tokens.group.completions)
+            example = replace(example, per_completion={**example.per_completion, "given": flags})
         example = replace(example, per_token={k: v for k, v in example.per_token.items() if k not in drop})
         return self.plan.truncation.weighted(example)
 
