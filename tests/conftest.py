@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported; a test that looks for a hub would wait for it
+from tests.report.browser import Browser, find_chromium, running
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -45,3 +47,12 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return ended.value.code or 0, out, err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    with running(executable) as found:
+        yield found

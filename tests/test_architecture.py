@@ -11,7 +11,7 @@ from pathlib import Path
 SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
     {"display", "errors", "hub", "seeding", "registry", "types", "core", "stats", "__init__"},
-    {"configfile", "store", "plugins", "trackers", "protocols", "data", "worlds", "models", "theory"},
+    {"configfile", "store", "plugins", "trackers", "protocols", "data", "worlds", "models", "theory", "serve"},
     {"objectives", "engines", "rewards", "judges", "train"},
     {"methods", "evaluation", "synthesis"},
     {"stages"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"run_experiment", "manual"},
     {"tuning"},
     {"report", "doctor"},
-    {"export"},
+    {"export", "labelling"},
     {"api"},
     {"cli", "__main__"},
 ]

@@ -28,11 +28,15 @@ class UserError(Exception):
         super().__init__(spelled_out("\n".join([head, *tail])))
 
     def __reduce__(self) -> tuple:  # keyword-only fields survive the trip between worker processes
-        return (_rebuild, (self.what, self.where, self.why, self.fix))
+        return (_rebuild, (type(self), self.what, self.where, self.why, self.fix))
 
 
-def _rebuild(what: str, where: str, why: str, fix: str) -> UserError:
-    return UserError(what, where=where, why=why, fix=fix)
+class Pending(UserError):
+    """Nothing is wrong: something waits for people. The command line exits with 4, and the same command goes on later."""
+
+
+def _rebuild(kind: type[UserError], what: str, where: str, why: str, fix: str) -> UserError:
+    return kind(what, where=where, why=why, fix=fix)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """The command line. Commands import what they need when they run: `evenhand --help` answers at once.
 
-Exit codes: 0 fine, 1 a bug, 2 the input is wrong, 3 some cells failed, 130 stopped.
+Exit codes: 0 fine, 1 a bug, 2 the input is wrong, 3 some cells failed, 4 people must label first, 130 stopped.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from evenhand.cli import (
     tune,
 )
 from evenhand.display import shown
-from evenhand.errors import UserError
+from evenhand.errors import Pending, UserError
 
-BUG, WRONG_INPUT = 1, 2
+BUG, WRONG_INPUT, PENDING = 1, 2, 4
 
 app = typer.Typer(
     name="evenhand",
@@ -73,7 +73,7 @@ def main() -> None:
         app()
     except UserError as error:
         print(shown(str(error)), file=sys.stderr)
-        raise SystemExit(WRONG_INPUT) from None
+        raise SystemExit(PENDING if isinstance(error, Pending) else WRONG_INPUT) from None
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             _say_bug()

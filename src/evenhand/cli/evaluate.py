@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli.options import Answers, Device, Leaderboard, MaxTokens, Temperature
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
@@ -35,18 +36,15 @@ def evaluate(
         bool, typer.Option("--allow-code-execution", help="Let harness tasks run what a model wrote.")
     ] = False,
     prompts: Annotated[Path | None, typer.Option(help="Prompts for a policy to answer (default: safe and unsafe pairs).")] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Answers per prompt.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0)] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    n: Answers = 1,
+    temperature: Temperature = 1.0,
+    max_tokens: MaxTokens = 128,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows, prompts or items.")] = None,
     difficulty: Annotated[Path | None, typer.Option(help="A CSV of prompt difficulties for length control.")] = None,
     margin: Annotated[float | None, typer.Option(min=0, help="Of outcomes: are two arms equivalent within this share?")] = None,
-    leaderboard: Annotated[
-        Path | None,
-        typer.Option(help="Put arms, tasks or reward models into this file of JSON lines; annotations: AlpacaEval's CSV."),
-    ] = None,
+    leaderboard: Leaderboard = None,
     plugins: Annotated[list[str] | None, typer.Option(help="Your own files or modules with benchmarks and rewards.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
 ) -> None:
     """Say what can be said of a model, a file or a run, with intervals."""

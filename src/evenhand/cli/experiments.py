@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evenhand.run_experiment import Run
     from evenhand.runner.protocol import Outcome
 
-FAILED_CELLS, STOPPED = 3, 130
+FAILED_CELLS, WAITING, STOPPED = 3, 4, 130
 _WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 
@@ -68,7 +68,7 @@ def run(
         _show_report(results, prepared.out, console)
     if not outcome.ok:
         _say_failures(outcome, prepared.out)
-        raise typer.Exit(FAILED_CELLS)
+        raise typer.Exit(FAILED_CELLS if "failed" in outcome.status.values() else WAITING)
 
 
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
@@ -134,9 +134,15 @@ def _say_failures(outcome: Outcome, out: Path) -> None:
     from rich.text import Text
 
     errors = Console(stderr=True)
-    failed = [n for n, s in outcome.status.items() if s == "failed"]
+    failed, waiting = ([n for n, s in outcome.status.items() if s == word] for word in ("failed", "waiting"))
     blocked = sum(s == "blocked" for s in outcome.status.values())
-    errors.print(Text(f"{len(failed)} failed, {blocked} blocked by them:", style="bold red"))
+    if waiting:
+        first = f"{len(waiting)} wait for people, the first: {waiting[0]}: {outcome.errors[waiting[0]]}"
+        errors.print(Text(first, style="bold magenta"), soft_wrap=True)
+        errors.print(Text(f"  label: evenhand label {out}\n  then give the same command again"), soft_wrap=True)
+    if not failed:
+        return
+    errors.print(Text(f"{len(failed)} failed, {blocked} blocked:", style="bold red"))
     for name in failed:
         errors.print(Text(f"  {name}: {outcome.errors[name]}\n    log: {out / 'logs' / name}.log"), soft_wrap=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.options import Answers, Device, MaxTokens, Temperature
 from evenhand.cli.progress import Progress, Waiting
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from evenhand.types import Group, Message, Scores
 
 Model = Annotated[str, typer.Argument(help="A model folder, an arm's folder (DIR/arms/ARM/seed-S), or a Hub name.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(min=0, max=1)]
 TopK = Annotated[int, typer.Option(min=0, help="0 is off.")]
 MinP = Annotated[float, typer.Option(min=0, max=1, help="Drop tokens below this share of the likeliest's probability; 0 is off.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same answers.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Use the text as it is, without the chat template.")]
 
@@ -33,7 +31,7 @@ def generate(
     model: Model,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be given several times.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts: what `run` reads, or .txt, one a line.")] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Answers per prompt.")] = 1,
+    n: Answers = 1,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     top_k: TopK = 0,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evenhand.cli.judge_lines import behaviour_lines, call_lines, people_lines, side_lines, spent
+from evenhand.cli.options import By, Concurrency, Endpoint, JudgingModel, Limit, Logprobs, MaxCost, Template
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
@@ -46,18 +47,15 @@ def judge(
     b: Annotated[
         Path | None, typer.Argument(metavar="[B]", help="The baseline: its answers to the same prompts, or a model.")
     ] = None,
-    by: Annotated[
-        str,
-        typer.Option("--judge", help="A reward's name, a reward model's folder, or '{kind: llm, model: ..., endpoint: ...}'."),
-    ] = "",
-    model: Annotated[str, typer.Option(help="A judging model's name at --endpoint; or a folder, without --endpoint.")] = "",
-    endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible address that ends in /v1.")] = "",
-    template: Annotated[str, typer.Option(help="A built-in judge template, or a YAML file.")] = "helpfulness",
-    logprobs: Annotated[bool, typer.Option("--logprobs", help="Read verdicts from log-probs.")] = False,
-    max_cost: Annotated[float | None, typer.Option(help="Dollars; checked before a request is sent.")] = None,
+    by: By = "",
+    model: JudgingModel = "",
+    endpoint: Endpoint = "",
+    template: Template = "helpfulness",
+    logprobs: Logprobs = False,
+    max_cost: MaxCost = None,
     price: Annotated[str, typer.Option(help="Dollars per million tokens: '{input: 1, output: 2}'.")] = "",
     cache: Annotated[Path | None, typer.Option(help="A file of judgements to re-use (default: OUT/judge-cache.jsonl).")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 8,
+    concurrency: Concurrency = 8,
     requests_per_minute: Annotated[float | None, typer.Option(min=0.01, help="At most so many requests a minute.")] = None,
     revision: Annotated[str, typer.Option(help="Tells apart models that a server gives one name.")] = "",
     orders: Annotated[
@@ -67,7 +65,7 @@ def judge(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a model.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="Of a model that answers first.")] = 1.0,
     self_test: Annotated[int, typer.Option(min=0, help="Prompts of the judge's self-test; 0 leaves it out.")] = 20,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts.")] = None,
+    limit: Limit = None,
     form: Annotated[FileForm, typer.Option("--format", help="Also write verdicts as this tool reads them.")] = FileForm.evenhand,
     out: Annotated[Path, typer.Option(help="Where verdicts.jsonl and summary.json go.")] = Path("judged"),
 ) -> None:
@@ -146,6 +144,8 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
     spec = dict(parse(by, "--judge").data) if by.startswith("{") else {}
     if spec.get("kind") == "jury":
         return _jury(spec, given, cache)
+    if spec.get("kind") == "human":
+        return _people(spec)
     if not by and given.get("model"):
         spec = {"kind": "llm" if "endpoint" in given else "local"}
     if spec.get("kind") in ("llm", "local", "preference_model"):
@@ -160,6 +160,16 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
     from evenhand.cli.scores import scorer
 
     return RewardJudge(scorer(by, "auto"), name=by)
+
+
+def _people(spec: Mapping[str, Any]) -> Judge:
+    from evenhand.configfile.document import Document
+    from evenhand.configfile.schema import check
+    from evenhand.judges.config import Human
+    from evenhand.judges.human import HumanJudge
+
+    settings: Human = check(Human, Document(dict(spec)))
+    return HumanJudge(Path(settings.labels).expanduser(), settings.annotators)
 
 
 def _jury(spec: Mapping[str, Any], given: Mapping[str, Any], cache: Path) -> Judge:
@@ -177,6 +187,8 @@ def _jury(spec: Mapping[str, Any], given: Mapping[str, Any], cache: Path) -> Jud
     opened = {
         str(name): _language_model({**shared, **member}, cache)
         if isinstance(member, Mapping) and member.get("kind") in ("llm", "local", "preference_model")
+        else _people(member)
+        if isinstance(member, Mapping) and member.get("kind") == "human"
         else open_judge(str(member), {}, cache)
         for name, member in spelt.items()
     }

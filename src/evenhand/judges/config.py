@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from evenhand.engines.registry import DEFAULT
 from evenhand.errors import UserError
@@ -138,14 +138,32 @@ class OwnJudge:
         return {"kind": self.judge, **self.settings}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Human:
+    """People, on the page of `evenhand label`: a run stops until the pairs are labelled, and the same command goes on."""
+
+    kind: Literal["human"]
+    """human: people."""
+    labels: str = _how(default="human-labels.jsonl")
+    """The file of their labels, which `evenhand label RUN` writes; from the working directory."""
+    annotators: int = 1
+    """How many people must have labelled a pair; the mean of their labels counts."""
+    self_test: ClassVar[int] = 0
+    """Nobody is asked about ruined answers."""
+
+
 Settings = LLM | LocalLLM | PreferenceModel
 
 
-def problem(settings: Settings | OwnJudge) -> UserError | None:
+def problem(settings: Settings | OwnJudge | Human) -> UserError | None:
     """What is wrong with the settings, as far as it can be known before anything runs."""
     try:
         if isinstance(settings, OwnJudge):
             JUDGES.check(settings.builder, where="judge")
+            return None
+        if isinstance(settings, Human):
+            if settings.annotators < 1:
+                raise UserError(f"{settings.annotators} annotators", where="judge.annotators", fix="use at least 1")
             return None
         template = templates.get(settings.template)
         _check_repeats(settings)

@@ -9,6 +9,7 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.judges.agreement import account
+from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import jurors, scores, single
 from evenhand.judges.llm import LLMJudge
 from evenhand.judges.verdict import ASKED, Comparison, Judge, Progress, Status, Verdict
@@ -56,6 +57,8 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
 
 
 def _tested(judge: Judge, kept: Sequence[tuple[Prompt, Completion]], progress: Progress | None) -> dict[str, Any]:
+    if isinstance(judge, HumanJudge):
+        return {"n": len(kept), "passed": None, "note": "people are not asked about ruined answers"}
     judge = single(judge)
     asked = judge.in_both_orders() if isinstance(judge, LLMJudge) else judge
     scored = scores(judge)

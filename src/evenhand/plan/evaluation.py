@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evenhand.judges.config import OwnJudge, Settings
+from evenhand.judges.config import Human, OwnJudge, Settings
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, judged_by
 from evenhand.spec.judge import Judge, Jury
 from evenhand.stages.frontier import FrontierSpec
@@ -258,7 +258,7 @@ def _judged_by(graph: Graph) -> JudgedBy:
     return JudgedBy(settings=JuryRule(by=graph.e.judge.by), members=members)
 
 
-def _one_judge(graph: Graph, judge: Judge | Settings | OwnJudge) -> JudgedBy:
+def _one_judge(graph: Graph, judge: Judge | Settings | Human | OwnJudge) -> JudgedBy:
     if isinstance(judge, Judge):
         return JudgedBy(settings=ScoredBy(reward=graph.reward_spec(judge.reward), tie=judge.tie))
     return judged_by(judge)
@@ -278,11 +278,13 @@ def _judge_cost(graph: Graph) -> str:
     return " + ".join(_cost(judge, graph.questions.count) for judge in graph.e.judges().values())
 
 
-def _cost(judge: Judge | Settings | OwnJudge, pairs: int) -> str:
+def _cost(judge: Judge | Settings | Human | OwnJudge, pairs: int) -> str:
     if isinstance(judge, Judge):
         return "score both answers"
     if isinstance(judge, OwnJudge):
         return f"{pairs} pairs"
+    if isinstance(judge, Human):
+        return f"{pairs} pairs by people"
     orders = "one order" if getattr(judge, "orders", "both") == "one" else "both orders"
     repeats = getattr(judge, "repeats", 1)
     return f"{pairs} pairs in {orders}" + (f" x {repeats}" if repeats > 1 else "")

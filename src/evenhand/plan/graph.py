@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.judges import template
-from evenhand.judges.config import LLM, OwnJudge, Settings
+from evenhand.judges.config import LLM, Human, OwnJudge, Settings
 from evenhand.methods import PREFERENCES
 from evenhand.models.load import resolve_device
 from evenhand.plugins import used
@@ -167,8 +167,15 @@ def compute(experiment: Experiment) -> Compute:
     return Compute(device=kind, dtype=dtype, threads=threads, matmul=matmul, engine=engine)
 
 
-def judged_by(settings: Settings | OwnJudge) -> JudgedBy:
-    """A judging model, its template and weights named by their content; a judge of the user's by its code (see `Graph.add`)."""
+def judged_by(settings: Settings | OwnJudge | Human) -> JudgedBy:
+    """A judging model, its template and weights named by their content; a judge of the user's by its code (see `Graph.add`).
+
+    People are named by their labels so far: other labels are other verdicts.
+    """
+    if isinstance(settings, Human):
+        labels = Path(settings.labels).expanduser().resolve()
+        known = file_fingerprint(labels) if labels.is_file() else None
+        return JudgedBy(settings=replace(settings, labels=str(labels)), fingerprint=known)
     if isinstance(settings, OwnJudge):
         return JudgedBy(settings=settings)
     path = None if isinstance(settings, LLM) else settings.path

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.judges.config import LLM, OwnJudge
+from evenhand.judges.config import LLM, Human, OwnJudge
 from evenhand.results.paths import without_folders
 from evenhand.results.record_parts import EvaluatedArm, EvaluationResult
 from evenhand.results.run_artifacts import RunArtifacts
@@ -96,5 +96,7 @@ def _judge(done: RunArtifacts, name: str) -> str | None:
         return "jury of " + ", ".join(judge.judges)
     if isinstance(judge, Judge):
         return judge.reward if isinstance(judge.reward, str) else str(judge.reward.get("kind"))
+    if isinstance(judge, Human):
+        return "people"
     called = judge.model if isinstance(judge, LLM) else judge.judge if isinstance(judge, OwnJudge) else judge.path
     return without_folders(called)

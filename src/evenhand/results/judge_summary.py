@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.judges.agreement import jury_agreement, merged, own_noise
-from evenhand.judges.config import LLM, OwnJudge
+from evenhand.judges.config import LLM, Human, OwnJudge
 from evenhand.results.files import parsed
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ControlledWinRate
@@ -39,7 +39,8 @@ def judge_summary(settings: Any, judged_by: JudgedBy, verdicts: Verdicts, baseli
     behaved = merged([v["account"] for v in rows]) if rows else {}
     named["right_or_wrong"] = bool(golds) and all(g in (0.0, 1.0) for g in golds)
     votes = [vote for v in rows for vote in v.get("votes", ()) if vote]
-    told = jury_agreement(votes) if judged_by.members else own_noise(votes)
+    several = judged_by.members or isinstance(judged_by.settings, Human)
+    told = jury_agreement(votes) if several else own_noise(votes)
     return parsed(JudgeSummary, {**behaved, **rules, **named, **told})
 
 
@@ -53,6 +54,8 @@ def _named(settings: Any, judged_by: JudgedBy) -> dict[str, Any]:
         name, rules = reward if isinstance(reward, str) and reward != kind else asked.name, {"tie": asked.tie}
     elif isinstance(asked, OwnJudge):
         name, kind, rules = asked.judge, "own", {}
+    elif isinstance(asked, Human):
+        name, kind, rules = "people", asked.kind, {}
     else:
         name, kind = asked.model if isinstance(asked, LLM) else asked.path, asked.kind
         given = {"template_sha": judged_by.template_sha, **asdict(asked)}

@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.errors import Pending
 from evenhand.plugins import Plugin, activate
 from evenhand.runner import timings
 from evenhand.runner.job import as_job
@@ -26,7 +27,7 @@ from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.repairs import MADE_AGAIN, Repairs
 from evenhand.runner.state import RunState, Status
 from evenhand.runner.worker import THREADS, Setting, perform, work
-from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, one_line
+from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, Waits, one_line
 from evenhand.store import runs
 from evenhand.store.store import Damaged, Store
 
@@ -67,7 +68,7 @@ def run(
     cells = board.cells
     return Outcome(
         status={n: c.status for n, c in cells.items()},
-        errors={n: c.error for n, c in cells.items() if c.status in (Status.FAILED, Status.BLOCKED)},
+        errors={n: c.error for n, c in cells.items() if c.status.lost},
         seconds={n: c.seconds(c.ended) for n, c in cells.items() if c.status is Status.DONE},
     )
 
@@ -143,6 +144,8 @@ class _Scheduler:
                 perform(as_job(node, self.keys), self.store, self.stages, report)
             except Damaged as error:
                 self.spoilt(node, Spoilt(error.key, error.what))
+            except Pending as error:
+                self.fail(node, one_line(error), Status.WAITING)
             except Exception as error:
                 self.fail(node, one_line(error))
             else:
@@ -181,13 +184,13 @@ class _Scheduler:
     def add(self, node: Node) -> None:
         cell = self.board.add(node)
         self.keys[node.name] = node.key
-        lost = [name for name in node.needs if self.board.cells[name].status in (Status.FAILED, Status.BLOCKED)]
+        lost = [name for name in node.needs if self.board.cells[name].status.lost]
         if text := self.repairs.look(cell):
             self.note(node, text)
         if cell.status is Status.CACHED:
             return
         if lost:
-            cell.status, cell.error = Status.BLOCKED, f"needs {lost[0]}, which failed"
+            cell.status, cell.error = Status.BLOCKED, self.needs(lost[0])
 
     def next_ready(self) -> Node | None:
         """The first queued node whose inputs are there and whose artifact nobody of us is making."""
@@ -240,13 +243,15 @@ class _Scheduler:
         memory = " (often: out of memory; use fewer workers or smaller micro-batches)" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{memory}"
 
-    def close(self, worker: _Worker, message: Finished | Failed | Spoilt) -> None:
+    def close(self, worker: _Worker, message: Finished | Failed | Spoilt | Waits) -> None:
         _end(worker.process)
         worker.pipe.close()
         del self.running[worker.node.name]
         self.slots = sorted([*self.slots, worker.slot])
         if isinstance(message, Failed):
             self.fail(worker.node, message.error)
+        elif isinstance(message, Waits):
+            self.fail(worker.node, message.text, Status.WAITING)
         elif isinstance(message, Spoilt):
             self.spoilt(worker.node, message)
         else:
@@ -268,13 +273,17 @@ class _Scheduler:
             self.change(owner.name, Status.QUEUED)
             self.note(owner, message.text + MADE_AGAIN)
 
-    def fail(self, node: Node, error: str) -> None:
-        self.change(node.name, Status.FAILED, error)
+    def fail(self, node: Node, error: str, status: Status = Status.FAILED) -> None:
+        """It has no artifact: nothing that needs it can be run."""
+        self.change(node.name, status, error)
         lost = {node.name}
         for name, cell in self.board.cells.items():  # topological order: one pass finds all dependants
             if cell.status is Status.QUEUED and lost & set(cell.node.needs):
                 lost.add(name)
-                self.change(name, Status.BLOCKED, f"needs {node.name}, which failed")
+                self.change(name, Status.BLOCKED, self.needs(node.name))
+
+    def needs(self, name: str) -> str:
+        return f"needs {name}, which {'waits' if self.board.cells[name].status is Status.WAITING else 'failed'}"
 
     def note(self, node: Node, text: str) -> None:
         """Shows a warning once, not for every arm and seed it holds for; the logs have them all."""

@@ -18,10 +18,11 @@ _LOOKS = {
     Status.CACHED: ("cached", "green dim"),
     Status.DONE: ("done", "green"),
     Status.FAILED: ("failed", "bold red"),
+    Status.WAITING: ("waits", "magenta"),
     Status.BLOCKED: ("blocked", "yellow"),
     Status.STOPPED: ("stopped", "yellow"),
 }
-_ORDER = (Status.FAILED, Status.RUNNING, Status.STOPPED, Status.BLOCKED, Status.QUEUED, Status.DONE, Status.CACHED)
+_ORDER = tuple(Status(s) for s in ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached"))
 """What a matrix cell shows when several nodes share it: the most urgent first."""
 
 
@@ -67,7 +68,7 @@ class Lines:
         now = self.board.clock()
         self.last[cell.node.name] = now
         text = f"{cell.node.name}: {'started' if cell.status is Status.RUNNING else cell.status}"
-        if cell.status in (Status.DONE, Status.FAILED, Status.STOPPED) and cell.started:
+        if cell.status in (Status.DONE, Status.FAILED, Status.WAITING, Status.STOPPED) and cell.started:
             text += f" after {duration(cell.seconds(now))}"
         if cell.status is Status.RUNNING and cell.node.cost:
             text += f" ({cell.node.cost})"

@@ -21,14 +21,21 @@ class Status(StrEnum):
     """Its artifact lay in the store already."""
     DONE = "done"
     FAILED = "failed"
+    WAITING = "waiting"
+    """Needs people first, such as their labels."""
     BLOCKED = "blocked"
-    """Not run, because an input failed."""
+    """Not run, because an input failed or waits."""
     STOPPED = "stopped"
     """Interrupted; its partial artifact waits in the store."""
 
     @property
     def open(self) -> bool:
         return self in (Status.QUEUED, Status.RUNNING)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing that needs it can be run."""
+        return self in (Status.FAILED, Status.WAITING, Status.BLOCKED)
 
     @property
     def good(self) -> bool:

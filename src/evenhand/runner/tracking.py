@@ -35,7 +35,7 @@ class Tracking:
 
     def changed(self, cell: StageState) -> None:
         self.view.changed(cell)
-        if cell.status in (Status.DONE, Status.FAILED, Status.STOPPED):
+        if cell.status in (Status.DONE, Status.FAILED, Status.WAITING, Status.STOPPED):
             self.tell(cell, ended=True)
 
     def noted(self, cell: StageState, text: str) -> None:

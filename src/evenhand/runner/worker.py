@@ -16,10 +16,10 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from evenhand.errors import UserError
+from evenhand.errors import Pending, UserError
 from evenhand.plugins import Plugin, activate
 from evenhand.runner.job import Job
-from evenhand.runner.worker_protocol import Failed, Finished, Sender, Spoilt, one_line, relay_warnings
+from evenhand.runner.worker_protocol import Failed, Finished, Sender, Spoilt, Waits, one_line, relay_warnings
 from evenhand.stages.context import StageContext
 from evenhand.store.store import Damaged, Store
 
@@ -79,6 +79,8 @@ def work(job: Job, setting: Setting, pipe: Connection) -> None:
         perform(job, Store(setting.store), setting.stages, sender.report)
     except Damaged as error:
         sender.send(Spoilt(error.key, error.what))
+    except Pending as error:
+        sender.send(Waits(one_line(error)))
     except Exception as error:
         traceback.print_exc()
         sender.send(Failed(one_line(error)))

@@ -59,7 +59,14 @@ class Spoilt:
     text: str
 
 
-Message = Report | Note | Finished | Failed | Spoilt
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """The stage needs people first; `text` says what for, in one line."""
+
+    text: str
+
+
+Message = Report | Note | Finished | Failed | Spoilt | Waits
 
 
 class Sender:

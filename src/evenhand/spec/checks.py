@@ -10,6 +10,7 @@ from evenhand.data.config import FOR_JUDGES, SPLITS, TRAINED
 from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
 from evenhand.errors import UserError, did_you_mean
+from evenhand.judges.config import Human
 from evenhand.methods import Method
 from evenhand.registry import Registry
 from evenhand.spec import evaluation_checks, search_spaces, split_checks, value_ranges
@@ -262,5 +263,11 @@ def _tune_problems(e: Experiment) -> Iterator[UserError]:
         yield UserError(f"{tune.steps:g} is out of range", where="tune.steps", fix="give a share of the budget, at most 1")
     for name in tune.arms.keys() - e.arms.keys():
         yield UserError(f"no arm is called '{name}'", where=f"tune.arms.{name}", fix=did_you_mean(name, e.arms))
+    people = [where for where, judge in e.judges().items() if isinstance(judge, Human)]
+    if people and not isinstance(tune.objective, MeanReward):
+        yield UserError(
+            "people would have to label every trial", where=people[0],
+            fix="tune by a reward: `tune: {objective: {reward: NAME}}`, or by another judge in a file that extends this one",
+        )  # fmt: skip
     if isinstance(tune.objective, MeanReward):
         yield from reward_problem(tune.objective.reward, e, "tune.objective.reward")

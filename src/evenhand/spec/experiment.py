@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from evenhand.data.config import DataConfig, Split
 from evenhand.errors import UserError
-from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel
+from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel
 from evenhand.spec.arms import Arm, parse_arm
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.judge import Judge, Jury
@@ -161,7 +161,7 @@ class Experiment:
     """How training samples are drawn; an arm names what differs."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What is compared: a mapping from a name to a method with its settings. Without any, reward models alone are trained."""
-    judge: Judge | LLM | LocalLLM | PreferenceModel | OwnJudge | Jury = field(default_factory=Judge)
+    judge: Judge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | Jury = field(default_factory=Judge)
     """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
     """The held-out comparison."""
@@ -234,7 +234,7 @@ class Experiment:
         own = self.model.pretrain.shape if self.model.pretrain is not None else {}
         return {**worlds.get(str(self.data.world), **self.data.options).model_config(), **own}
 
-    def judges(self) -> dict[str, Judge | LLM | LocalLLM | PreferenceModel | OwnJudge]:
+    def judges(self) -> dict[str, Judge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]:
         """Who judges, by key path: the judge, or the judges of a jury."""
         if isinstance(self.judge, Jury):
             return {f"judge.judges.{name}": member for name, member in self.judge.judges.items()}

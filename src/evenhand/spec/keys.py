@@ -13,7 +13,7 @@ from evenhand.configfile.introspection import words
 from evenhand.data.config import DataConfig, Split
 from evenhand.data.source import DataSource, Mixture
 from evenhand.engines.registry import ENGINES
-from evenhand.judges.config import LLM, LocalLLM, PreferenceModel
+from evenhand.judges.config import LLM, Human, LocalLLM, PreferenceModel
 from evenhand.methods import METHODS
 from evenhand.methods.meanings import meaning
 from evenhand.models.adapter_config import Adapter
@@ -30,7 +30,7 @@ from evenhand.train.config import Lengths, SamplingConfig, Train
 ELSEWHERE: Mapping[type, str] = {
     Train: "train", SamplingConfig: "sampling", Lengths: "lengths", Adapter: "train.adapter", spec.Pretrain: "model.pretrain",
     spec.Planned: "evaluation.planned", LLM: "judge", LocalLLM: "judge", PreferenceModel: "judge", spec.Judge: "judge",
-    spec.Jury: "judge",
+    spec.Jury: "judge", Human: "judge",
 }  # fmt: skip
 """Where the keys of a mapping are listed that occurs in several places."""
 HIDDEN: Mapping[type, frozenset[str]] = {Arm: frozenset({"name", "parameters"}), Mixture: frozenset({"names", "weights", "caps"})}
@@ -81,6 +81,7 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("judge", "kind: llm", LLM),
     ("judge", "kind: local", LocalLLM),
     ("judge", "kind: preference_model", PreferenceModel),
+    ("judge", "kind: human", Human),
     ("judge", "kind: jury", spec.Jury),
     ("evaluations.NAME", "", spec.MoreEvaluation),
     ("annotate", "", Annotate),

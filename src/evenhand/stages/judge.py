@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evenhand.data.jsonl import read_groups
 from evenhand.data.template import Renderer
 from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
-from evenhand.judges.config import LLM, LocalLLM, OwnJudge, PreferenceModel, build
+from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel, build
+from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import Jury, Rule
 from evenhand.judges.selftest import refuse_broken
 from evenhand.models.load import load_policy, load_tokenizer
@@ -51,7 +53,7 @@ class JuryRule:
 class JudgedBy:
     """Who compares answers, and what was found of it when the run was planned: its template, its weights; or a jury's members."""
 
-    settings: ScoredBy | LLM | LocalLLM | PreferenceModel | OwnJudge | JuryRule
+    settings: ScoredBy | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | JuryRule
     template_sha: str = ""
     fingerprint: str | None = None
     members: Mapping[str, JudgedBy] = field(default_factory=dict)
@@ -109,6 +111,8 @@ def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -
     if isinstance(settings, OwnJudge):
         own: Judge = JUDGES.build(settings.builder, JudgeContext(device=device, folder=context.out.parent), where="judge")
         return own
+    if isinstance(settings, Human):
+        return HumanJudge(Path(settings.labels), settings.annotators)
     opened = None if isinstance(settings, LLM) else _opened(settings.path, setup.compute, device)
     cache, weights = context.out.parent / CACHE, by.fingerprint or ""
     return build(settings, cache=cache, opened=opened, weights=weights, engine=setup.compute.engine)

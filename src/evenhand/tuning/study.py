@@ -85,7 +85,7 @@ class Study:
         known = (trial.arm, trial.number)
         if known not in self._ended:
             cells = [board.cells[name] for name in trial.verdicts.values() if name in board.cells]
-            lost = [c for c in cells if c.status in (Status.FAILED, Status.BLOCKED)]
+            lost = [c for c in cells if c.status.lost]
             if lost:
                 self._ended[known] = TrialOutcome(trial=trial, status=FAILED, error=_cause(board, lost[0].node.name))
             elif len(cells) == len(trial.verdicts) and all(c.status.good for c in cells):
@@ -113,7 +113,7 @@ def _cause(board: RunState, name: str) -> str:
     """The error of the node that failed, for one that was blocked by it: what happened. The log has why, and where to look."""
     cell = board.cells[name]
     while cell.status is Status.BLOCKED:
-        lost = [board.cells[i] for i in cell.node.inputs.values() if board.cells[i].status in (Status.FAILED, Status.BLOCKED)]
+        lost = [board.cells[i] for i in cell.node.inputs.values() if board.cells[i].status.lost]
         if not lost:
             break
         cell = lost[0]
