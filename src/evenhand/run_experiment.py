@@ -131,15 +131,18 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
     return outcome, load_results(out)
 
 
-def watched(prepared: Run, view: View | None) -> View | None:
-    """The view; where the experiment names a tracker, one that also tells it what arms record while they train."""
-    experiment = prepared.loaded.value
-    if (tracker := getattr(experiment, "tracker", None)) is None:
-        return view
+def watched(prepared: Run, view: View | None) -> View:
+    """The view, which also leaves a record to watch from elsewhere, and tells the experiment's tracker what arms record."""
     from evenhand.runner.progress import Quiet
+    from evenhand.runner.recording import Recording
+
+    experiment = prepared.loaded.value
+    seen = Recording(view or Quiet(), prepared.out)
+    if (tracker := getattr(experiment, "tracker", None)) is None:
+        return seen
     from evenhand.runner.tracking import tracked
 
-    return tracked(view or Quiet(), tracker, experiment.name, prepared.plan, prepared.store, prepared.out)
+    return tracked(seen, tracker, experiment.name, prepared.plan, prepared.store, prepared.out)
 
 
 def plugged(plan: Plan) -> dict[str, Any]:

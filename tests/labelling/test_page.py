@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +11,6 @@ import pytest
 pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
-import uvicorn
 from fastapi.testclient import TestClient
 
 from evenhand.judges.label_log import LabelLog
@@ -23,12 +20,11 @@ from evenhand.labelling.session import Session
 from evenhand.labelling.write import preferences, write
 from evenhand.run_experiment import execute, prepare
 from evenhand.serve.guard import Guard
-from evenhand.serve.server import listening
 from evenhand.types import Completion, Group, Message, Prompt
 from tests.doctor.patients import Ward, pairs
+from tests.serving import TOKEN, serving
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
-TOKEN = "token"
 
 
 def asked(count, answers=2):
@@ -51,18 +47,8 @@ def session(path, groups, form=Form.pair, **named):
 def served(session, **page) -> Iterator[str]:
     """The page's address while it is served."""
     built = app.build(session, app.Page(title="Pairs", **page))
-    with listening(0) as listener:
-        settings = uvicorn.Config(Guard(built, TOKEN, app.policy()), log_level="error", lifespan="off", ws="none")
-        server = uvicorn.Server(settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving(built, app.policy()) as address:
+        yield address
 
 
 DONE = "document.getElementById('far').textContent.includes(': {} of ')"
@@ -93,7 +79,7 @@ def test_ten_pairs_by_keyboard_reload_resume_and_training_on_them(browser, tmp_p
         browser.press("Enter")
         browser.press(["ArrowLeft", "ArrowRight"][browser.evaluate(GOOD)])
         browser.until(DONE.format(4))
-        browser.open(address + "#Ann")  # reloaded: the same person goes on, with the same pair
+        browser.reload()  # the same person goes on, with the same pair
         before = browser.until("document.querySelector('.answer .text')?.textContent")
         assert browser.evaluate(DONE.format(4))
         assert "owned" not in browser.evaluate("document.title")
@@ -121,11 +107,12 @@ def test_ten_pairs_by_keyboard_reload_resume_and_training_on_them(browser, tmp_p
 
 def trained(folder):
     """DPO on the pairs that were just labelled."""
-    ward = Ward(folder, rows=pairs(4))
+    ward = Ward(folder / "ward", rows=pairs(4))
+    ward.folder.mkdir()
     ward.write()
     ward.experiment |= {
-        "seeds": [0], "data": {"preferences": str(folder / "pairs.jsonl"), "holdout": 0.3}, "evaluation": {"prompts": 2},
-        "arms": {"base": {"method": "start"}, "dpo": {"method": "dpo"}}, "lengths": {"prompt": 64, "completion": 128},
+        "seeds": [0], "data": {"preferences": str(folder / "pairs.jsonl"), "holdout": 0.5}, "evaluation": {"prompts": 2},
+        "arms": {"base": {"method": "start"}, "dpo": {"method": "dpo"}}, "lengths": {"prompt": 256, "completion": 256},
         "judge": {"reward": "fair", "self_test": 0}, "runtime": {"workers": 0, "device": "cpu"},
     }  # fmt: skip
     outcome, results = execute(prepare(ward.experiment, (), folder / "run"))
@@ -156,7 +143,15 @@ def test_two_people_at_once_see_no_pair_twice_and_their_agreement(browser, tmp_p
 
 @pytest.mark.parametrize(
     "body",
-    [{"annotator": ""}, {"annotator": "a" * 61}, {"annotator": "a\n"}, {"annotator": 3}, {"annotator": "a", "more": 1}, [], "x"],
+    [
+        {"annotator": ""},
+        {"annotator": "a" * 61},
+        {"annotator": "a\x07b"},
+        {"annotator": 3},
+        {"annotator": "a", "more": 1},
+        [],
+        "x",
+    ],
 )
 def test_what_is_no_request_is_refused_and_nothing_is_kept(tmp_path, body):
     one = session(tmp_path / "labels.jsonl", asked(2))

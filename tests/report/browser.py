@@ -68,6 +68,12 @@ class Browser:
             raise RuntimeError(result["exceptionDetails"]["exception"].get("description", result["exceptionDetails"]["text"]))
         return result["result"].get("value")
 
+    def reload(self) -> None:
+        """The same page again, from its server."""
+        self.events.clear()
+        self.call("Page.reload")
+        self._wait_for("Page.loadEventFired")
+
     def press(self, key: str) -> None:
         """One key, as typed: a character, or a name such as Enter or ArrowLeft."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}

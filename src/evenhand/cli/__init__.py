@@ -30,6 +30,7 @@ from evenhand.cli import (
     synthesize,
     track,
     tune,
+    watch,
 )
 from evenhand.display import shown
 from evenhand.errors import Pending, UserError
@@ -57,7 +58,7 @@ def _common(
 ) -> None: ...
 
 
-for _module in (init, experiments, track, tune, doctor, inference, evaluate, judge, label, export, keys, info):
+for _module in (init, experiments, watch, track, tune, doctor, inference, evaluate, judge, label, export, keys, info):
     for _command in _module.COMMANDS:
         app.command()(_command)
 for _command in synthesize.COMMANDS:

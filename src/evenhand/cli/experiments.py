@@ -82,6 +82,11 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run dir
 
         Console().print(f"Trials: {tuning.write(folder)}", soft_wrap=True, highlight=False)
         return
+    if not (folder / NAME).is_file() and (folder / "experiment.json").is_file():
+        import evenhand.report
+
+        Console().print(f"The run is not done. As far as it is: {evenhand.report.write(folder)}", soft_wrap=True, highlight=False)
+        return
     _show_report(load(folder), folder, Console())
 
 

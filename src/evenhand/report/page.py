@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,12 @@ from evenhand.report.summaries import (
 )
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
-from evenhand.report.text import cautions, corrected, excluded, headline, held_equal, looked, power
+from evenhand.report.text import Headline, cautions, corrected, excluded, headline, held_equal, looked, power
 from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.report.tuned import tuned_rows
+from evenhand.report.under_way import UnderWay, read_under_way
+from evenhand.results.files import NAME
+from evenhand.serve.guard import content_policy, own_script
 
 SHOWN_FIRST = 6
 """Arms whose answers are shown at first where there are many."""
@@ -48,7 +50,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(run_dir: Path) -> Path:
-    """`report.html`, `results.csv` and `results.tex` of `run_dir`."""
+    """`report.html`, `results.csv` and `results.tex` of `run_dir`; of a run without results the page alone, as far as it is."""
+    if not (run_dir / NAME).is_file() and (run_dir / "experiment.json").is_file():
+        path = run_dir / "report.html"
+        path.write_text(html_under_way(*read_under_way(run_dir), assets()), encoding="utf-8")
+        return path
     run = read_run(run_dir)
     summary = summarise(run.results)
     (run_dir / "results.csv").write_text(results_csv(summary, _seconds(run)), encoding="utf-8")
@@ -58,9 +64,17 @@ def write_page(run_dir: Path) -> Path:
     return path
 
 
-def html(run: RunData, summary: Summary) -> str:
-    """The page as text."""
-    return environment().get_template("report.html.j2").render(**_context(run, summary))
+def html(run: RunData, summary: Summary, page: Mapping[str, str] | None = None) -> str:
+    """The page as text; `page` None is that of `assets`, which opens from disk."""
+    context = {**_context(run, summary), **(page or assets())}
+    return environment().get_template("report.html.j2").render(**context, under_way=None)
+
+
+def html_under_way(run: RunData, way: UnderWay, page: Mapping[str, str]) -> str:
+    """The same page of a run that is not done: how far it is in place of the verdict; `page` as of `assets`."""
+    context = _context(run, summarise(run.results))
+    context |= {"headline": Headline(way.title, (way.foot,)), "win_rates": None, "power": None}
+    return environment().get_template("report.html.j2").render(**context, **page, under_way=way)
 
 
 def environment() -> jinja2.Environment:
@@ -123,7 +137,6 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "contrasts_link": data_link(contrasts_csv(summary), "text/csv"),
         "tex_link": data_link(results_tex(summary), "application/x-tex"),
         **_figures(run, summary),
-        **assets(),
     }
 
 
@@ -178,13 +191,18 @@ def _title(run: RunData) -> str:
     return run.results.name or run.folder.resolve().name
 
 
+def live_assets() -> dict[str, str]:
+    """Those of a page that asks its server how far the run is."""
+    script = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "live.js"))
+    return {**assets(), "script": script, "policy": content_policy(script)}
+
+
 def assets() -> dict[str, str]:
     """Style and script as text, and the policy that forbids the page everything else."""
     sheet = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # only this very script runs, and nothing is ever fetched; styles stay open because SVG needs style attributes
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+    policy = f"default-src 'none'; {own_script(script)}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
     light, dark = style.css_variables("light"), style.css_variables("dark")
     variables = f":root{{--sans:{FONT};{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
     return {"style": variables + "\n" + sheet, "script": script, "policy": policy}

@@ -95,7 +95,17 @@ def read_json(path: Path) -> Any:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file. Split on newlines only: texts may hold U+2028."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    return _objects(path, path.read_bytes())
+
+
+def read_growing_jsonl(path: Path) -> list[dict[str, Any]]:
+    """`read_jsonl` of a file that somebody writes: a line that has no end yet is left for the next look."""
+    data = path.read_bytes()
+    return _objects(path, data[: data.rfind(b"\n") + 1])
+
+
+def _objects(path: Path, data: bytes) -> list[dict[str, Any]]:
+    lines = data.decode("utf-8").split("\n")
     return [_parse(line, where=f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
