@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported; a test that looks for a hub would wait for it
 from tests.report.browser import Browser, find_chromium, running
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported; a test that looks for a hub would wait for it
 ROOT = Path(__file__).resolve().parents[1]
 
 
