@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from evenhand.engines.decode_batch import DecodeRow
+from evenhand.engines.decode_batch import DecodeRow, plan
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
 from evenhand.models.decode import SharedPrefixDecoder, decoder_for, problem_with
@@ -322,3 +322,14 @@ def test_token_level_rows_may_be_in_any_order(llama):
     got = [s.tokens for s in engine.sample([ids_of(p) for p in prompts], rows)]
     (zero, one) = tokens_of(engine.generate(prompts, 2, sampling))
     assert got == [one[0], zero[1], one[1], zero[0]]
+
+
+@pytest.mark.parametrize(("budget", "waves"), [(3432, [[0, 1, 2], [3]]), (3431, [[0, 1], [2, 3]]), (1, [[0], [1], [2], [3]])])
+def test_a_wave_holds_what_fits_the_budget(budget, waves):
+    """float32, 2 layers, 2 key heads of 8: 256 bytes a token; 120 for a row's logits; 2 new tokens a row, prompts of 3."""
+    config = AutoConfig.for_model(
+        "llama", num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_size=32, head_dim=8, vocab_size=10
+    )
+    hf = SimpleNamespace(config=config, dtype=torch.float32, device=torch.device("cpu"))
+    rows = [DecodeRow(prompt=i // 2, key=("", i), sampling=Sampling(max_tokens=2)) for i in range(4)]
+    assert list(plan(hf, [[1, 2, 3]] * 2, rows, max_rows=9, cache_bytes=budget)) == waves

@@ -71,3 +71,20 @@ def test_a_resumed_run_goes_on_counting():
 def test_training_is_what_steps_took_less_sampling_and_scoring():
     spent = Ledger(seconds={"step": 10.0, "generate": 3.0, "score": 1.5, "watch": 0.5, "load": 0.25}).closed()
     assert spent["seconds"] == {"generate": 3.0, "score": 1.5, "watch": 0.5, "load": 0.25, "train": 5.5}
+
+
+def test_seconds_are_those_between_the_beginning_and_the_end_of_every_phase_of_that_name(monkeypatch):
+    clock = iter([100.0, 103.5, 200.0, 201.0])
+    monkeypatch.setattr("evenhand.train.cost_accounting.time.perf_counter", lambda: next(clock))
+    ledger = Ledger()
+    for _ in range(2):
+        with ledger.phase("step"):
+            pass
+    assert ledger.seconds == {"step": 4.5}
+
+
+def test_a_frozen_model_is_counted_without_a_backward_pass(policy):
+    policy.requires_grad_(False)
+    ledger = Ledger()
+    ledger.counts(policy)(assemble([item(3, 2)]), LOGP)
+    assert ledger.flops == forward(shape_of(policy), work([3], [2], [0]))

@@ -31,6 +31,7 @@ from evenhand.train.rollouts import (
 )
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler as GroupSampler
+from evenhand.train.rollouts.shaping import UNSHAPED, spread
 from evenhand.train.rollouts.source import RolloutSource
 from evenhand.types import Completion, Finish, Group, Head, Need, Prompt, Sampling, Scores, TokenGroup, Tokens
 
@@ -423,3 +424,23 @@ def test_every_author_reads_prompts_as_long_as_training_does():
     replace(sampler, partner=None)(PROMPTS[:1], 4, Exploration(), seed=0)
     assert own.limits == [3, 3, 3]
     assert partner.limits == [3]
+
+
+@pytest.mark.parametrize(("n", "own", "theirs"), [(4, 2, 2), (5, 3, 2)])
+def test_the_partner_writes_the_second_half_and_the_policy_the_odd_one(n, own, theirs):
+    class Signed(Sampler):
+        def one(self, prompt, i):
+            return replace(super().one(prompt, i), content=self.name)
+
+    authors = [Signed(), Signed()]
+    authors[0].name, authors[1].name = "own", "partner"
+    sampler = GroupSampler(engine=authors[0], sampling=Sampling(max_tokens=8), partner=authors[1])
+    (group,) = sampler(PROMPTS[:1], n, Exploration(partner=INITIAL_POLICY), seed=0)
+    assert [c.content for c in group.completions] == ["own"] * own + ["partner"] * theirs
+
+
+def test_a_group_s_spread_is_of_known_rewards_before_or_after_length_penalties():
+    group = replace(Sampler().generate(PROMPTS[:1], 3, None)[0], scores=(1.0, math.nan, 4.0), parts={UNSHAPED: (2.0, 0.0, 2.5)})
+    assert spread(group) == 3.0
+    assert spread(group, unshaped=True) == 2.5
+    assert spread(replace(group, scores=(1.0, math.nan, math.nan))) == 0.0
