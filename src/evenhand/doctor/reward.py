@@ -38,6 +38,9 @@ def scores(patient: CheckContext) -> Iterator[Finding]:
         try:
             values = [v for s in patient.reward(reward)(groups) for v in s.values]
         except Unavailable as error:
+            if asked := scored_where_it_is_asked(patient, reward, groups):
+                yield info(f"{where}: scores {asked} prompts that are sampled for; the answers of the data are to other prompts")
+                continue
             cause = error.__cause__
             told = from_error(cause) if isinstance(cause, UserError) else fail(f"{where}: {error}")
             yield replace(told, examples=(shortened(groups[0].prompt.text),))
@@ -180,6 +183,20 @@ def tried(patient: CheckContext) -> list[Group]:
     return groups or [Group(prompt=p, completions=(_stand_in(p),)) for p in patient.prompts(TRIED)]
 
 
+def scored_where_it_is_asked(patient: CheckContext, reward: Any, groups: Sequence[Group]) -> int:
+    """On how many prompts without answers of their own, which are what arms sample for, the reward scores answers to others.
+
+    0: there are none, or it fails there too. A program that reads a field of a prompt has none to read in other data's pairs.
+    """
+    known = {g.prompt.id for g in groups}
+    prompts = [g.prompt for g in spaced(patient.splits.get("prompts", []), TRIED) if g.prompt.id not in known]
+    borrowed = [Group(prompt=p, completions=(_said(p, g.completions[0].text),)) for p, g in zip(prompts, groups, strict=False)]
+    try:
+        return len(patient.reward(reward)(borrowed)) if borrowed else 0
+    except Unavailable:
+        return 0
+
+
 def _written(patient: CheckContext) -> list[Group]:
     """Rows with an answer that someone wrote, demonstrations first."""
     names = sorted(patient.answered, key=lambda n: (not n.startswith("demonstrations"), n))
@@ -187,8 +204,12 @@ def _written(patient: CheckContext) -> list[Group]:
 
 
 def _stand_in(prompt: Any) -> Completion:
-    text = " ".join(prompt.text.split()[:5]) or "yes"
-    return Completion(content=text if isinstance(prompt.content, str) else (Message("assistant", text),))
+    return _said(prompt, " ".join(prompt.text.split()[:5]) or "yes")
+
+
+def _said(like: Any, text: str) -> Completion:
+    """An answer in the form of a prompt or another answer: text, or an assistant's turn."""
+    return Completion(content=text if isinstance(like.content, str) else (Message("assistant", text),))
 
 
 def _against_labels(patient: CheckContext, where: str, reward: Any) -> Iterator[Finding]:
@@ -216,9 +237,7 @@ def _worse(good: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def _answering(group: Group, text: str) -> Group:
-    chat = not isinstance(group.completions[0].content, str)
-    content = (Message("assistant", text),) if chat else text
-    return Group(prompt=group.prompt, completions=(Completion(content=content),))
+    return Group(prompt=group.prompt, completions=(_said(group.completions[0], text),))
 
 
 def _with_suffix(group: Group, suffix: str | None) -> Group:
