@@ -109,13 +109,15 @@ class Finish(StrEnum):
 class Completion:
     """One answer. `tokens` are exactly what was sampled (stop token included); None for text from a file.
 
-    `behaviour_logp` [len(tokens)]: log-prob of each token as the engine sampled it, at its temperature.
+    `behaviour_logp` [len(tokens)]: log-prob of each token as the engine sampled it, at its temperature. `earned` [len(tokens)]:
+    see `Scores`; it lives until the answer is credited.
     """
 
     content: Content
     tokens: tuple[int, ...] | None = None
     behaviour_logp: tuple[float, ...] | None = None
     finish: Finish = Finish.GIVEN
+    earned: tuple[float, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -354,7 +356,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A reward's answer for one group: a value per completion (NaN = could not be scored) and its unweighted parts."""
+    """A reward's answer for one group: a value per completion (NaN = could not be scored) and its unweighted parts.
+
+    `earned`, where a reward knows it, holds for every completion how much of its value was earned at each of its tokens; what the
+    rest comes to is earned at the last one. Credits per token read it (GAE); to others only the value counts.
+    """
 
     values: tuple[float, ...]
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    earned: tuple[tuple[float, ...], ...] = ()

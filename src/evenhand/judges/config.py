@@ -15,6 +15,7 @@ from evenhand.judges.cache import Cache
 from evenhand.judges.jury import Repeated
 from evenhand.judges.llm import LLMJudge, Orders
 from evenhand.judges.registry import JUDGES
+from evenhand.judges.template import Template
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
@@ -204,11 +205,12 @@ def endpoint(settings: LLM) -> Any:
 
 def build(
     settings: Settings, *, cache: Path | None = None, opened: tuple[Policy, Renderer] | None = None, weights: str = "",
-    engine: str | Mapping[str, Any] = DEFAULT,
+    engine: str | Mapping[str, Any] = DEFAULT, template: Template | None = None,
 ) -> LLMJudge | Repeated:  # fmt: skip
-    """The judge of the settings. `cache` is used when they name none; `opened` is the model of a judge on this machine, and
-    `weights` a fingerprint of its files, which the cache is keyed by; `engine` samples its answers."""
-    template = templates.get(settings.template)
+    """The judge of the settings, asking by `template` in place of the one that they name. `cache` is used when they name none;
+    `opened` is the model of a judge on this machine, and `weights` a fingerprint of its files, which the cache is keyed by;
+    `engine` samples its answers."""
+    template = templates.get(settings.template) if template is None else template
     replies = Cache(Path(settings.cache).expanduser() if settings.cache else cache)
     if isinstance(settings, LLM):
         return _repeated(settings, LLMJudge(

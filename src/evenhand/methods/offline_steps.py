@@ -128,6 +128,15 @@ def bco(*, beta: float = 0.01) -> Method:
     return Method(objective=Labelled(loss="bco", beta=beta), data=BINARY, reference="start", learning_rate=5e-7)
 
 
+@method(space={"beta": (0.01, 0.03, 0.05, 0.1)}, of="outcome_reward_model", differs="the score is the policy's own log-ratio")
+def implicit_process_reward(*, beta: float = 0.05) -> Method:
+    """Implicit process reward model: whether an answer is right, as the cross-entropy of its label with `beta` times its
+    log-ratio to the start as logit (PRIME; Cui et al. 2025, arXiv:2502.01456). As a reward model it says what every token earns:
+    credits per token (`ppo`, `reinforce_pp`) take it there, others the whole answer's sum. No label of a step is needed.
+    Reduces to `bco` without its running mean, and for a pair's two labels to `bco_pair`."""
+    return Method(objective=Labelled(loss="bco", shift="none", beta=beta), data=BINARY, reference="start", learning_rate=1e-6)
+
+
 @method(space=strengths.BETA, of="kto", differs="z0 = 0", elsewhere={"TRL": "apo_zero_unpaired"})
 def apo_zero_unpaired(*, beta: float = 0.1) -> Method:
     """APO-zero of single labelled answers: KTO whose reference point is 0 (D'Oosterlinck et al. 2024, arXiv:2408.06266)."""

@@ -14,7 +14,7 @@ from evenhand.models.load import resolve_device
 from evenhand.plugins import used
 from evenhand.rewards.function import source_of
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
+from evenhand.spec.reward_resolution import functions_in, judges_in, models_in, resolved_reward
 from evenhand.stages.context import StageSpec
 from evenhand.stages.judge import JudgedBy
 from evenhand.stages.setup import Compute, Setup
@@ -102,7 +102,7 @@ class Graph:
         is `code`.
         """
         keys = {role: self.nodes[other].key for role, other in inputs.items()}
-        code = {**_functions(spec), **used([spec, runs]), **(code or {})}
+        code = {**reward_code(decisive(spec)), **used([spec, runs]), **(code or {})}
         key = stage_key(spec.KIND, spec.VERSION, spec, seed, keys, code)
         if key in self._by_key:
             return self._by_key[key]
@@ -149,10 +149,17 @@ class Graph:
         return own | ({f"reward_references/{name}": self.models[arm.start, seed]} if how.get("reference") else {})
 
 
-def _functions(spec: StageSpec) -> dict[str, str]:
-    """Fingerprints of the functions that rewards in a spec name, by that name."""
-    named = ((path, source_of(path)) for path in sorted(functions_in(decisive(spec))))
-    return {path: file_fingerprint(file) for path, file in named if file is not None}
+def reward_code(settled: Any) -> dict[str, str]:
+    """Fingerprints of what the rewards inside it name: functions, and the weights and templates of judging models."""
+    named = ((path, source_of(path)) for path in sorted(functions_in(settled)))
+    judges = judges_in(settled)
+    models = {path: model_bytes(path) for path, _ in sorted(judges)}
+    asked = sorted({name for _, name in judges})
+    return (
+        {path: file_fingerprint(file) for path, file in named if file is not None}
+        | {path: found for path, found in models.items() if found is not None}
+        | {f"judge template {name}": template.get(name).sha for name in asked}
+    )
 
 
 def compute(experiment: Experiment) -> Compute:

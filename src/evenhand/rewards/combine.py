@@ -37,7 +37,14 @@ class WeightedReward:
         values = tuple(sum(w * x for w, x in zip(weights, column, strict=True)) for column in columns)
         parts = {name: scores.values for name, scores in found.items()}
         inner = {f"{name}/{part}": v for name, scores in found.items() for part, v in scores.parts.items()}
-        return Scores(values, parts | inner)
+        return Scores(values, parts | inner, self._earned(found))
+
+    def _earned(self, found: Mapping[str, Scores]) -> tuple[tuple[float, ...], ...]:
+        """The weighted sum of what those rewards that know say was earned at each token."""
+        known = [(weight, found[name].earned) for name, (_, weight) in self.terms.items() if found[name].earned]
+        rows = zip(*(earned for _, earned in known), strict=True)
+        weights = [weight for weight, _ in known]
+        return tuple(tuple(sum(w * x for w, x in zip(weights, at, strict=True)) for at in zip(*row, strict=True)) for row in rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

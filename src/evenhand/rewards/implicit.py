@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from evenhand.train.examples import Example
 from evenhand.train.logprobs import Rows, read, total
 from evenhand.types import Group, Head, Scores
@@ -22,7 +25,8 @@ class PolicyReward:
 
     The first is what DPO's loss calls the reward, the second the local reward of "All Roads Lead to Likelihood" (appendix A.5):
     the same thing against a reference that gives every answer probability 1. `parts` hold `logp` and, if any, `ref_logp`.
-    `temperature` divides the logits of both, as in training. Lengths in tokens; no gradient.
+    `temperature` divides the logits of both, as in training. Lengths in tokens; no gradient. `earned` is the same token by token:
+    the process reward of an implicit model (PRIME, arXiv:2502.01456), which credits per token make use of.
     """
 
     policy: Policy
@@ -37,20 +41,26 @@ class PolicyReward:
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         cut = partial(self.renderer.tokenise, max_prompt=self.max_prompt, max_completion=self.max_completion)
         items = [Example(tokens=cut(g)) for g in groups]
-        own = self._sums(self.policy, items)
-        ref = self._sums(self.reference, items) if self.reference is not None else None
-        return [self._scores(own[n], ref[n] if ref else None) for n in range(len(items))]
+        own = self._rows(self.policy, items)
+        ref = self._rows(self.reference, items) if self.reference is not None else None
+        return [self._scores(item, own[n], ref[n] if ref else None) for n, item in enumerate(items)]
 
-    def _scores(self, own: tuple[float, ...], ref: tuple[float, ...] | None) -> Scores:
+    def _scores(self, item: Example, own: tuple[Tensor, ...], ref: tuple[Tensor, ...] | None) -> Scores:
+        masks = [tokens.mask for tokens in item.tokens.completions]
+        sums = tuple(total(row, mask) for row, mask in zip(own, masks, strict=True))
         if ref is None:
-            return Scores(tuple(self.beta * s for s in own), {"logp": own})
-        values = tuple(self.beta * (s - r) for s, r in zip(own, ref, strict=True))
-        return Scores(values, {"logp": own, "ref_logp": ref})
+            return Scores(tuple(self.beta * s for s in sums), {"logp": sums}, self._earned(own, masks))
+        against = tuple(total(row, mask) for row, mask in zip(ref, masks, strict=True))
+        values = tuple(self.beta * (s - r) for s, r in zip(sums, against, strict=True))
+        ratio = [a - b for a, b in zip(own, ref, strict=True)]
+        return Scores(values, {"logp": sums, "ref_logp": against}, self._earned(ratio, masks))
 
-    def _sums(self, policy: Policy, items: Sequence[Example]) -> list[tuple[float, ...]]:
-        rows: Rows = read(
+    def _earned(self, rows: Sequence[Tensor], masks: Sequence[Sequence[bool]]) -> tuple[tuple[float, ...], ...]:
+        counted = zip(rows, masks, strict=True)
+        return tuple(tuple((self.beta * row * torch.tensor(mask)).tolist()) for row, mask in counted)
+
+    def _rows(self, policy: Policy, items: Sequence[Example]) -> Rows:
+        return read(
             policy, items, frozenset({Head.LOGP}), tokens_per_microbatch=self.tokens_per_microbatch,
             temperature=self.temperature, device=policy.device,
         )[Head.LOGP]  # fmt: skip
-        pairs = (zip(row, item.tokens.completions, strict=True) for row, item in zip(rows, items, strict=True))
-        return [tuple(total(logp, tokens.mask) for logp, tokens in pair) for pair in pairs]

@@ -57,6 +57,12 @@ REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "k": "How many of them.",
     }),
     "rubric": ("The weighted share of criteria that an answer meets.", {
-        "criteria": "A list of {reward, weight, least, name}: met where the reward is at least `least`, by default 1.",
+        "criteria": "A list of {reward, weight, least, name}: met where the reward is at least `least`, by default 1; or of "
+                    "{ask, weight, least, name}: met where the judging model says so.",
+        "judge": "The judging model that is asked: the keys of `judge` for llm or local; `verdict: logprobs` reads P(yes).",
+    }),
+    "judge": ("A language model's grade of each answer, or a tournament of the answers to a prompt.", {
+        "judge": "The judging model: the keys of `judge` for llm or local. Its template grades an answer or compares two.",
+        "rule": "How comparisons of two become a score: borda or knock_out.",
     }),
 }  # fmt: skip

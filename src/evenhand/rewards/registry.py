@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evenhand import worlds
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.protocols import Reward
 from evenhand.registry import Registry, check_keys
-from evenhand.rewards import code, combine, constraints, function, rubric, shaping, verifiable
+from evenhand.rewards import code, combine, constraints, function, judged, rubric, shaping, verifiable
+from evenhand.rewards.judged import Open
 from evenhand.rewards.time_limit import TimeLimited
-from evenhand.rewards.tournament import Tournament
+from evenhand.rewards.tournament import RULES, Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
 from evenhand.worlds.countdown import CountdownGold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What builders may use: loaded rewards by name, and the folder that paths are relative to."""
+    """What builders may use: loaded rewards by name, the folder that paths are relative to, and how a judging model is opened."""
 
     resources: Mapping[str, Reward] = field(default_factory=dict)
     base: Path = Path(".")
+    open_model: Open | None = None
 
     def build(self, spec: Mapping[str, Any] | str, where: str) -> Reward:
-        return get(spec, self.resources, base=self.base, where=where)
+        return get(spec, self.resources, base=self.base, where=where, open_model=self.open_model)
 
 
 Builder = Callable[..., Reward]
@@ -42,6 +45,7 @@ def get(
     *,
     base: str | Path = ".",
     where: str = "reward",
+    open_model: Open | None = None,
 ) -> Reward:
     """The reward of a spec: `{"kind": K, ...}`, or K alone. `resources` holds rewards that need a loaded artifact, by name.
 
@@ -55,7 +59,7 @@ def get(
     evenhand.errors.UserError: reward.kind: unknown reward 'vadre'
       fix: did you mean 'vader'?
     """
-    return REWARDS.build(spec, Context(resources=resources or {}, base=Path(base)), where=where)
+    return REWARDS.build(spec, Context(resources=resources or {}, base=Path(base), open_model=open_model), where=where)
 
 
 @reward("gold")
@@ -212,13 +216,23 @@ def _ensemble(context: Context, members: Sequence[Mapping[str, Any] | str], rule
     return combine.Ensemble(built, combine.ensemble_rule(rule, k=k))
 
 
+@reward("judge")
+def _judge(context: Context, judge: Mapping[str, Any], rule: str = "borda") -> Reward:
+    """`judge`: the settings of a judging model, as of the section `judge`; `rule` is for a template that compares two answers."""
+    one_of("rule", rule, RULES, where="reward.rule")
+    return judged.judged(judge, context.open_model, where="reward.judge", rule=rule)
+
+
 @reward("rubric")
-def _rubric(context: Context, criteria: Sequence[Mapping[str, Any]]) -> Reward:
-    """`criteria`: a list of `{reward: SPEC, weight: W, least: L, name: NAME}`: met where the reward is at least L."""
+def _rubric(context: Context, criteria: Sequence[Mapping[str, Any]], judge: Mapping[str, Any] | None = None) -> Reward:
+    """`criteria`: a list of `{reward: SPEC, weight: W, least: L, name: NAME}`: met where the reward is at least L; or of
+    `{ask: TEXT, weight: W, name: NAME}`: met where the judging model `judge` says so."""
     made: dict[str, rubric.Criterion] = {}
     for i, given in enumerate(criteria):
-        check_keys(_criterion, given, f"reward.criteria[{i}]")
-        name, criterion = _criterion(context, **given, where=f"reward.criteria[{i}]")
+        where = f"reward.criteria[{i}]"
+        part = partial(_asked, judge=judge) if "ask" in given else _criterion
+        check_keys(_asked if "ask" in given else _criterion, given, where)
+        name, criterion = part(context, **given, where=where)
         if name in made:
             raise UserError(f"two criteria are called '{name}'", where=f"reward.criteria[{i}]", fix="give each a `name`")
         made[name] = criterion
@@ -231,3 +245,12 @@ def _criterion(
     kind_of = reward if isinstance(reward, str) else str(reward.get("kind"))
     built = context.build(reward, f"{where}.reward")
     return name or kind_of, rubric.Criterion(reward=built, weight=float(weight), least=float(least))
+
+
+def _asked(
+    context: Context, ask: str, weight: float = 1.0, least: float = 0.5, name: str = "", where: str = "", judge: Any = None
+) -> tuple[str, rubric.Criterion]:
+    if judge is None:
+        raise UserError("nobody is asked", where=f"{where}.ask", fix="add `judge: {kind: llm, model: NAME}` to the rubric")
+    built = judged.judged(judge, context.open_model, where="reward.judge", template=judged.criterion(ask))
+    return name or ask, rubric.Criterion(reward=built, weight=float(weight), least=float(least))

@@ -45,6 +45,19 @@ def functions_in(reward: Any) -> set[str]:
     return set().union(*(functions_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
 
 
+def judges_in(reward: Any) -> set[tuple[str, str]]:
+    """(path, template) of the judging models that resolved rewards of the kinds `judge` and `rubric` ask; "" of an endpoint."""
+    from evenhand.rewards.judged import CRITERION, settings_of
+
+    if isinstance(reward, Mapping):
+        own: set[tuple[str, str]] = set()
+        if reward.get("kind") in ("judge", "rubric") and reward.get("judge"):
+            settings = settings_of(reward["judge"], where="judge")
+            own = {(getattr(settings, "path", ""), settings.template if reward["kind"] == "judge" else CRITERION)}
+        return own.union(*(judges_in(v) for v in reward.values()))
+    return set().union(*(judges_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+
+
 def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[UserError]:
     """The fault of a world or of its options, if there is one."""
     from evenhand import worlds

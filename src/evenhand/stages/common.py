@@ -89,7 +89,14 @@ def build_reward(
         name: open_model_reward(inputs[f"reward_models/{name}"], setup, device, inputs.get(f"reward_references/{name}"), ledger)
         for name in names
     }
-    return rewards.get(reward, resources=resources)
+    return rewards.get(reward, resources=resources, open_model=lambda path: open_judging_model(path, setup.compute, device))
+
+
+def open_judging_model(path: str, compute: Compute, device: str) -> tuple[Policy, Renderer]:
+    """A language model that judges, by its own template."""
+    policy = in_precision(load_policy(path, dtype=compute.dtype, device=device), compute)
+    policy.eval()
+    return policy, Renderer(load_tokenizer(path))
 
 
 def open_model_reward(

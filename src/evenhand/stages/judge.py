@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evenhand.data.jsonl import read_groups
-from evenhand.data.template import Renderer
 from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
 from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel, build
 from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import Jury, Rule
 from evenhand.judges.selftest import refuse_broken
-from evenhand.models.load import load_policy, load_tokenizer
-from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
-from evenhand.stages.common import begin, build_reward, in_precision, write_json
+from evenhand.stages.common import begin, build_reward, open_judging_model, write_json
 from evenhand.stages.context import StageContext
-from evenhand.stages.setup import Compute, Setup
+from evenhand.stages.setup import Setup
 from evenhand.types import Group
 
 CACHE = "judge-cache.jsonl"
@@ -113,15 +110,9 @@ def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -
         return own
     if isinstance(settings, Human):
         return HumanJudge(Path(settings.labels), settings.annotators)
-    opened = None if isinstance(settings, LLM) else _opened(settings.path, setup.compute, device)
+    opened = None if isinstance(settings, LLM) else open_judging_model(settings.path, setup.compute, device)
     cache, weights = context.out.parent / CACHE, by.fingerprint or ""
     return build(settings, cache=cache, opened=opened, weights=weights, engine=setup.compute.engine)
-
-
-def _opened(path: str, compute: Compute, device: str) -> tuple[Policy, Renderer]:
-    policy = in_precision(load_policy(path, dtype=compute.dtype, device=device), compute)
-    policy.eval()
-    return policy, Renderer(load_tokenizer(path))
 
 
 def scores(reward: Reward, groups: Sequence[Group]) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evenhand.core import kl
 from evenhand.core.distillation import generalised_jsd
-from evenhand.objectives import Pairwise
+from evenhand.objectives import Labelled, Pairwise
 from evenhand.protocols import Objective
 from evenhand.registry import Registry
 from evenhand.train.config import ReferenceUpdate
@@ -109,6 +109,8 @@ class Method:
             return {"kind": "score"}
         if self.data == COMPARISONS:
             return {"kind": "preference"}
+        if isinstance(self.objective, Labelled) and (self.objective.loss, self.objective.shift) == ("bco", "none"):
+            return {"kind": "policy", "beta": self.objective.beta, "reference": True}
         if isinstance(self.objective, Pairwise) and self.objective.loss in ("dpo", "local") and not self.online:
             scaled = {} if self.temperature is None else {"temperature": self.temperature}
             beta, against = self.objective.parameters["beta"], self.reference == INITIAL_POLICY

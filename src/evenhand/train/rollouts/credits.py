@@ -145,7 +145,7 @@ def token_advantages(
     experience: Experience, *, gamma: float, lam: float | Tensor, bootstrap: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Advantage, return and mask [P G, C] from values, 0 where none was read, with the KL off the reward token by token; nothing
-    where unscored."""
+    where unscored. What was earned on the way counts where it was, and the rest of the reward at the last token."""
     reward, beta = experience.reward.flatten(), experience.kl_coefficient
     completions = [c for e in experience.examples for c in e.tokens.completions]
     mask = pad_sequence(
@@ -154,8 +154,20 @@ def token_advantages(
     old = padded(experience, "old_logp")
     value = padded(experience, "value") if "value" in experience.examples[0].per_token else torch.zeros_like(old)
     estimate = pad_sequence(experience.token_kl(), batch_first=True) if beta else None
-    rewards = kl_control.token_rewards(reward.nan_to_num(0.0), old, old, mask, beta=beta, estimate=estimate)
+    early = torch.where(mask, earned(experience, mask.shape[-1]), 0.0)
+    left = reward.nan_to_num(0.0) - early.sum(-1)
+    rewards = early + kl_control.token_rewards(left, old, old, mask, beta=beta, estimate=estimate)
     return *core.gae(rewards, value, mask, gamma=gamma, lam=lam, bootstrap=bootstrap), mask
+
+
+def earned(experience: Experience, width: int) -> Tensor:
+    """What a reward says was earned at each token [P G, C], 0 where it does not say."""
+    completions = [c for e in experience.examples for c in e.tokens.group.completions]
+    found = torch.zeros(len(completions), width)
+    for n, completion in enumerate(completions):
+        row = torch.tensor((completion.earned or ())[:width])
+        found[n, : len(row)] = row
+    return found
 
 
 def padded(experience: Experience, name: str) -> Tensor:

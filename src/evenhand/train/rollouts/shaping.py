@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evenhand.core import kl_control
 from evenhand.train.examples import Example, cut_group
-from evenhand.types import Finish, Group
+from evenhand.types import Finish, Group, Scores
 
 UNSHAPED = "unshaped"
 """The part of a group's scores that holds the reward as it was."""
@@ -75,6 +75,15 @@ def spread(group: Group, *, unshaped: bool = False) -> float:
     scores = group.parts.get(UNSHAPED, group.scores) if unshaped else group.scores
     known = [s for s in scores if s == s]
     return max(known) - min(known) if len(known) > 1 else 0.0
+
+
+def with_scores(group: Group, scores: Scores) -> Group:
+    """The group with a reward's values and parts, and what was earned at each token where the reward knows."""
+    scored = replace(group, scores=scores.values, parts=scores.parts)
+    if not scores.earned:
+        return scored
+    told = tuple(replace(c, earned=row) for c, row in zip(group.completions, scores.earned, strict=True))
+    return replace(scored, completions=told)
 
 
 def with_greedy(group: Group, best: Group) -> Group:

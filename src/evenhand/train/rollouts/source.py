@@ -24,7 +24,7 @@ from evenhand.train.rollouts.plan import Rollouts
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.schedule import Buffer
-from evenhand.train.rollouts.shaping import spread, with_greedy, without_greedy
+from evenhand.train.rollouts.shaping import spread, with_greedy, with_scores, without_greedy
 from evenhand.train.shuffling import window
 from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, TokenGroup
 
@@ -141,7 +141,7 @@ class RolloutSource:
         with self.ledger.phase("score"):
             scores = checked(groups, self.reward(groups))
         self.ledger.reward_calls += sum(len(g.completions) for g in groups)
-        scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, scores, strict=True)]
+        scored = [with_scores(g, s) for g, s in zip(groups, scores, strict=True)]
         shaped = [self.plan.shaping(g) for g in scored]
         return [without_greedy(g) for g in shaped] if self.plan.credit.against_greedy else shaped
 

@@ -1,0 +1,269 @@
+"""Whole steps of TRL's other trainers on the tiny network: the same loss and gradient as the method here (extra `bench`).
+
+Of KTO, CPO and its family, ORPO, TPO, the reward model and GRPO's losses. As in `test_trl_losses`, what is compared is TRL's own
+code, given a trainer's fields, a batch in its layout and a model's outputs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from types import MethodType, SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from evenhand import methods
+from evenhand.train.examples import micro_batches
+from tests.battery.world import gradients, items_for, logps_of, network
+from tests.test_trl_losses import as_trl_calls_it, trl
+
+BETA = 0.3
+
+
+def laid(rows) -> dict[str, torch.Tensor]:
+    """(prompt, completion) pairs, right-padded: ids, attention, and which tokens count."""
+    width = max(len(p) + len(c.ids) for p, c in rows)
+    ids, attention, counted = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    for n, (prompt, completion) in enumerate(rows):
+        stop = len(prompt) + len(completion.ids)
+        ids[n, :stop] = torch.tensor(prompt + completion.ids)
+        attention[n, :stop] = 1
+        counted[n, len(prompt) : stop] = torch.tensor(completion.mask).long()
+    return {"input_ids": ids, "attention_mask": attention, "completion_mask": counted}
+
+
+def trainer(**fields: Any) -> SimpleNamespace:
+    accelerator = MagicMock(device="cpu", num_processes=1, gather=lambda x: x, gather_for_metrics=lambda x: x)
+    accelerator.reduce, accelerator.pad_across_processes = lambda x, reduction="sum": x, lambda x, dim, pad_index: x
+    return SimpleNamespace(
+        accelerator=accelerator, aux_loss_enabled=False, _metrics=defaultdict(lambda: defaultdict(list)), _total_train_tokens=0,
+        _tp_size=1, model=MagicMock(training=True), **fields,
+    )  # fmt: skip
+
+
+def compared(model: Any, loss: torch.Tensor, here, *, rtol: float = 1e-5) -> None:
+    """Equal loss, and a gradient that is equal up to rounding."""
+    loss.backward()
+    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(here[0], loss.detach(), rtol=rtol, atol=1e-6, check_dtype=False)
+    torch.testing.assert_close(here[1], flat, rtol=0, atol=rtol * float(flat.abs().max()), check_dtype=False)
+
+
+def step(method, items):
+    return gradients(method, micro_batches(items, 60))
+
+
+def whole(items):
+    """Every token of an answer counted."""
+    counted = [tuple(replace(c, mask=(True,) * len(c.ids)) for c in i.tokens.completions) for i in items]
+    return [replace(i, tokens=replace(i.tokens, completions=row)) for i, row in zip(items, counted, strict=True)]
+
+
+# ---- pairs without a reference ----------------------------------------------------------------------------------------
+
+CPO = {
+    # the method here, its settings, TRL's fields
+    "cpo": ({"beta": BETA, "likelihood": 1.0}, {"loss_type": "sigmoid", "cpo_alpha": 1.0}),
+    "simpo": ({"beta": 2.0, "margin": 0.5}, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.5}),
+    "cpo_simpo": (
+        {"beta": 2.0, "margin": 0.5, "likelihood": 0.7},
+        {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.5, "cpo_alpha": 0.7},
+    ),
+    "alphapo": (
+        {"beta": 2.0, "alpha": 0.25, "margin": 0.1}, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.1, "alpha": 0.25},
+    ),
+    "slic": ({"margin": 1 / BETA, "likelihood": 0.0}, {"loss_type": "hinge"}),
+}  # fmt: skip
+
+
+def pair_batch(items) -> dict[str, torch.Tensor]:
+    """Chosen and rejected answers apart, labels with -100 where nothing counts, as CPO's and ORPO's collator lays them."""
+    out = {}
+    for side, name in enumerate(("chosen", "rejected")):
+        rows = laid([(i.tokens.prompt, i.tokens.completions[i.pairs[0][side]]) for i in items])
+        labels = rows["input_ids"].masked_fill(rows["completion_mask"] == 0, -100)
+        out |= {
+            f"{name}_input_ids": rows["input_ids"],
+            f"{name}_attention_mask": rows["attention_mask"],
+            f"{name}_labels": labels,
+        }
+    return out
+
+
+def bound(kind: Any, **fields: Any) -> SimpleNamespace:
+    """The trainer's own methods over fields of ours."""
+    made = trainer(is_encoder_decoder=False, pad_token_id=0, padding_value=0, **fields)
+    for name in ("concatenated_forward", "cpo_loss", "odds_ratio_loss", "get_batch_loss_metrics"):
+        if hasattr(kind, name):
+            setattr(made, name, MethodType(getattr(kind, name), made))
+    made.concatenated_inputs, made.get_batch_logps = kind.concatenated_inputs, kind.get_batch_logps
+    return made
+
+
+def plain(policy: Any):
+    """The plain network as a trainer calls it."""
+    return lambda ids, attention_mask, use_cache: policy.hf(input_ids=ids, attention_mask=attention_mask)
+
+
+@pytest.mark.parametrize("name", CPO)
+def test_a_step_of_cpo_s_trainer(name):
+    from trl.experimental.cpo import CPOTrainer
+
+    settings, fields = CPO[name]
+    method = methods.build(name, settings, steps=6, max_tokens=8)
+    model, items = network(method), items_for(method)
+    defaults = {"alpha": 0.0, "beta": BETA, "cpo_alpha": 0.0, "label_smoothing": 0.0, "simpo_gamma": 0.0}
+    theirs = bound(CPOTrainer, **{**defaults, **fields})
+    loss, _ = theirs.get_batch_loss_metrics(plain(model), pair_batch(items))
+    scale = BETA if name == "slic" else 1.0  # a hinge at 1 on beta times the margin is beta times one at 1 / beta
+    here = step(method, items)
+    compared(model, loss, (here[0] * scale, here[1] * scale))
+
+
+def test_a_step_of_orpo_s_trainer():
+    """It learns the prompt too: with prompts of one token, which nothing predicts, there is none to learn."""
+    from trl.experimental.orpo import ORPOTrainer
+
+    method = methods.build("orpo", {"weight": BETA}, steps=6, max_tokens=8)
+    items = [replace(i, tokens=replace(i.tokens, prompt=i.tokens.prompt[:1])) for i in whole(items_for(method))]
+    model = network(method)
+    loss, _ = bound(ORPOTrainer, beta=BETA).get_batch_loss_metrics(plain(model), pair_batch(items))
+    compared(model, loss, step(method, items), rtol=1e-4)  # its odds are in float32
+
+
+# ---- single answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
+def test_a_step_of_kto_s_trainer(name):
+    """The answers to other prompts that its reference point is taken from are those that our step holds."""
+    weights = {"weight_desirable": 1.5, "weight_undesirable": 0.75} if name == "kto" else {}
+    method = methods.build(name, {"beta": BETA, **weights}, steps=6, max_tokens=8)
+    model, frozen = network(method), network(method, seed=5)
+    items = items_for(method)
+    items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, logps_of(frozen, items), strict=True)]
+    own, others = ([i for i in items if i.denominator_only is only] for only in (False, True))
+    batch = laid([(i.tokens.prompt, i.tokens.completions[0]) for i in own])
+    batch |= {"label": torch.tensor([i.tokens.group.scores[0] > 0 for i in own])}
+    if name == "kto":
+        batch |= {f"KL_{k}": v for k, v in laid([(i.tokens.prompt, i.tokens.completions[0]) for i in others]).items()}
+    theirs = trainer(
+        calculate_KL=name == "kto", precompute_ref_logps=False, ref_model=as_trl_calls_it(frozen), beta=BETA, loss_type=name,
+        desirable_weight=weights.get("weight_desirable", 1.0), undesirable_weight=weights.get("weight_undesirable", 1.0),
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+    )  # fmt: skip
+    theirs._compute_kl_logps = MethodType(trl.KTOTrainer._compute_kl_logps, theirs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trl.trainer.kto_trainer.is_peft_model", lambda model: False)
+        call = as_trl_calls_it(model)
+        loss = trl.KTOTrainer._compute_loss(theirs, lambda **k: call(**k), batch, False)
+    compared(model, loss, step(method, items), rtol=1e-4)
+
+
+def test_a_step_of_the_reward_model_s_trainer():
+    method = methods.build("reward_model", {"centring": 0.05}, steps=6, max_tokens=8)
+    model, items = network(method), items_for(method)
+    batch = laid([(i.tokens.prompt, i.tokens.completions[i.pairs[0][side]]) for side in (0, 1) for i in items])
+    last = batch["attention_mask"].sum(-1) - 1
+
+    def scores(input_ids, attention_mask, **_: Any) -> SimpleNamespace:
+        """The classifier's own score at each row's last token, whatever its padding token is."""
+        hidden = model.hf.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return SimpleNamespace(logits=model.hf.score(hidden)[torch.arange(len(last)), last])
+
+    theirs = trainer(args=SimpleNamespace(center_rewards_coefficient=0.05))
+    loss = trl.RewardTrainer.compute_loss(theirs, scores, {k: batch[k] for k in ("input_ids", "attention_mask")})
+    compared(model, loss, step(method, items), rtol=1e-4)
+
+
+# ---- policy gradients -------------------------------------------------------------------------------------------------
+
+CLIP = {"low": 0.2, "high": 0.28}
+GRPO = {
+    # TRL's loss: the method here, its settings, TRL's fields
+    "grpo": ("grpo", {**CLIP, "kl": 0.04}, {"beta": 0.04}),
+    "grpo, two-sided": ("grpo", {**CLIP, "kl": 0.0, "dual_clip": 1.5}, {"delta": 1.5}),
+    "grpo, unbiased k3": ("grpo", {**CLIP, "kl": 0.04, "kl_estimator": "k3_ratio"}, {"beta": 0.04, "unbiased": True}),
+    "dr_grpo": ("dr_grpo", CLIP, {}),
+    "dapo": ("dapo", {**CLIP}, {}),
+    "dapo, highest entropy": ("top_entropy", {**CLIP, "share": 0.4}, {"top_entropy_quantile": 0.4}),
+    "grpo, whole answers": ("gspo", CLIP, {"importance_sampling_level": "sequence"}),
+    "cispo": ("cispo", {"low": 1.0, "high": 0.3}, {"epsilon_high": 1.3}),
+    "sapo": ("sapo", {"tau": 1.0, "tau_negative": 1.05}, {}),
+    "vespo": ("vespo", {"k": 2.0, "fall": 3.0, "k_negative": 3.0, "fall_negative": 2.0}, {}),
+    "luspo": ("luspo", CLIP, {"importance_sampling_level": "sequence"}),
+}
+
+
+def rollout(name: str, settings: dict[str, Any]):
+    """The method and a step's items, every token counted: old log-probs near the policy's own, so that some are clipped."""
+    method = methods.build(name, {"updates": 2, **settings}, steps=6, max_tokens=8)
+    items = whole(items_for(method))
+    generator = torch.Generator().manual_seed(0)
+    near = [
+        tuple(row + 0.3 * torch.randn(row.shape, generator=generator) for row in rows)
+        for rows in logps_of(network(method), items)
+    ]
+    return method, [
+        replace(i, per_token={**i.per_token, "old_logp": r, "behaviour_logp": r}) for i, r in zip(items, near, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("told", GRPO)
+def test_a_step_of_grpo_s_trainer(told):
+    name, settings, changed = GRPO[told]
+    method, items = rollout(name, settings)
+    model = network(method)
+    rows = [(i, n) for i in items for n in range(len(i.tokens.completions))]
+    laid_out = left_and_right(rows)
+    pad = torch.nn.utils.rnn.pad_sequence
+    inputs = {
+        **laid_out,
+        "advantages": torch.tensor([i.per_completion["advantage"][n] for i, n in rows]),
+        "old_per_token_logps": pad([i.per_token["old_logp"][n] for i, n in rows], batch_first=True),
+        "ref_per_token_logps": pad([i.per_token["ref_logp"][n] for i, n in rows], batch_first=True),
+        "num_items_in_batch": laid_out["completion_mask"].sum(),
+    }
+    fields = {
+        "beta": 0.0, "top_entropy_quantile": 1.0, "off_policy_mask_threshold": None, "importance_sampling_level": "token",
+        "epsilon_low": CLIP["low"], "epsilon_high": CLIP["high"], "use_vllm": False, "max_completion_length": 8,
+        "current_gradient_accumulation_steps": 1, "_entropy_bonus_enabled": False, "loss_type": told.split(",")[0],
+    }  # fmt: skip
+    args = SimpleNamespace(
+        use_bias_correction_kl=changed.get("unbiased", False),
+        delta=changed.get("delta"), sapo_temperature_pos=1.0, sapo_temperature_neg=1.05, steps_per_generation=1,
+        vespo_k_pos=2.0, vespo_lambda_pos=3.0, vespo_k_neg=3.0, vespo_lambda_neg=2.0,
+    )  # fmt: skip
+    theirs = trainer(args=args, **{**fields, **{k: v for k, v in changed.items() if k not in ("delta", "unbiased")}})
+    theirs._get_per_token_logps_and_entropies = lambda *a, **k: (*told_by(model, laid_out), None)
+    theirs.get_high_entropy_mask = MethodType(trl.GRPOTrainer.get_high_entropy_mask, theirs)
+    theirs.get_gamma_weights = trl.GRPOTrainer.get_gamma_weights
+    compared(model, trl.GRPOTrainer._compute_loss(theirs, model, inputs), step(method, items), rtol=1e-4)
+
+
+def left_and_right(rows) -> dict[str, torch.Tensor]:
+    """Prompts padded on the left, completions on the right, as GRPO's trainer has them."""
+    wide = max(len(i.tokens.prompt) for i, _ in rows)
+    long = max(len(i.tokens.completions[n].ids) for i, n in rows)
+    found = {k: torch.zeros(len(rows), w, dtype=torch.long) for k, w in
+             (("prompt_ids", wide), ("prompt_mask", wide), ("completion_ids", long), ("completion_mask", long))}  # fmt: skip
+    for at, (item, n) in enumerate(rows):
+        prompt, answer = item.tokens.prompt, item.tokens.completions[n].ids
+        found["prompt_ids"][at, wide - len(prompt) :], found["prompt_mask"][at, wide - len(prompt) :] = torch.tensor(prompt), 1
+        found["completion_ids"][at, : len(answer)], found["completion_mask"][at, : len(answer)] = torch.tensor(answer), 1
+    return found
+
+
+def told_by(model: Any, rows: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-prob and entropy at every token of the completions, by the plain network."""
+    ids = torch.cat([rows["prompt_ids"], rows["completion_ids"]], 1)
+    mask = torch.cat([rows["prompt_mask"], rows["completion_mask"]], 1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = model.hf(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, rows["prompt_ids"].shape[1] - 1 : -1]
+    logp = logits.log_softmax(-1)
+    chosen = logp.gather(-1, rows["completion_ids"][..., None])[..., 0]
+    counted = rows["completion_mask"].bool()
+    return torch.where(counted, chosen, 0.0), torch.where(counted, -(logp.exp() * logp).sum(-1), 0.0)
