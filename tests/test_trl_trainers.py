@@ -1,7 +1,7 @@
 """Whole steps of TRL's other trainers on the tiny network: the same loss and gradient as the method here (extra `bench`).
 
-Of KTO, CPO and its family, ORPO, TPO, the reward model and GRPO's losses. As in `test_trl_losses`, what is compared is TRL's own
-code, given a trainer's fields, a batch in its layout and a model's outputs.
+Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model and GRPO's losses. As in `test_trl_losses`, what is compared
+is TRL's own code, given a trainer's fields, a batch in its layout and a model's outputs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from evenhand import methods
-from evenhand.train.examples import micro_batches
+from evenhand.train.examples import micro_batches, with_pairs
 from tests.battery.world import gradients, items_for, logps_of, network
 from tests.test_trl_losses import as_trl_calls_it, trl
 
@@ -132,6 +132,40 @@ def test_a_step_of_orpo_s_trainer():
     model = network(method)
     loss, _ = bound(ORPOTrainer, beta=BETA).get_batch_loss_metrics(plain(model), pair_batch(items))
     compared(model, loss, step(method, items), rtol=1e-4)  # its odds are in float32
+
+
+@pytest.mark.parametrize(("per", "told"), [("sum", "sigmoid"), ("mean", "tpo-l")])
+def test_a_step_of_tpo_s_trainer(per, told):
+    """Of three ranked answers the best is its `reference`, the second its chosen and the last its rejected one."""
+    from trl.experimental.tpo import TPOTrainer
+
+    method = methods.build("tpo", {"beta": BETA, "likelihood": 0.7, "per": per, "margin": 0.5}, steps=6, max_tokens=8)
+    items = [with_pairs(i.only([0, 1, 2])) for i in items_for(method)]
+    scores = [i.tokens.group.scores for i in items]
+    places = [sorted(range(3), key=lambda n, row=row: -row[n]) for row in scores]
+    rows = [(i.tokens.prompt, i.tokens.completions[p[side]]) for side in (1, 2, 0) for i, p in zip(items, places, strict=True)]
+    model = network(method)
+    theirs = trainer(loss_type=told, beta=BETA, tpo_alpha=0.7, tpo_l_gamma=0.5, label_smoothing=0.0)
+    loss = TPOTrainer._compute_loss(theirs, lambda use_cache, **inputs: model.hf(**inputs), laid(rows), False)
+    compared(model, loss, step(method, items))
+
+
+@pytest.mark.parametrize(("name", "told"), [("sft", "nll"), ("dft", "dft")])
+def test_a_step_of_sft_s_trainer(name, told):
+    method = methods.build(name, {}, steps=6, max_tokens=8)
+    model, items = network(method), items_for(method)
+    batch = laid([(i.tokens.prompt, i.tokens.completions[0]) for i in items])
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    told_of = as_trl_calls_it(model)
+
+    def call(**inputs: Any) -> SimpleNamespace:
+        return SimpleNamespace(**vars(told_of(**inputs)), label_mask=inputs["labels"][:, 1:] != -100)
+
+    theirs = trainer(compute_loss_func=None, label_smoother=None, get_tp_size=lambda: 1)
+    theirs.args = SimpleNamespace(loss_type=told, average_tokens_across_devices=False, max_length=None)
+    theirs.accelerator.parallelism_config = None
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+    compared(model, trl.SFTTrainer.compute_loss(theirs, call, inputs), step(method, items))
 
 
 # ---- single answers ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterator, Mapping
+from statistics import median
 
 from evenhand.methods import METHODS
 
@@ -74,7 +77,22 @@ def tree() -> str:
                 yield f"{'  ' * depth}- [{name}](#{name})" + (f": {differs}" if differs else "")
                 yield from lines(name, depth + 1)
 
-    return "## The family\n\nBelow each method stand those that change one thing of it.\n\n" + "\n".join(lines("", 0))
+    size = median(map(declared, METHODS))
+    about = (
+        f"{len(METHODS)} methods. Below each stand those that change one thing of it. A declaration has {size:g} lines in the"
+        " median, its docstring aside."
+    )
+    return f"## The family\n\n{about}\n\n" + "\n".join(lines("", 0))
+
+
+def declared(name: str) -> int:
+    """Lines of a method's declaration without its docstring."""
+    (function,) = ast.parse(inspect.getsource(METHODS[name])).body
+    assert isinstance(function, ast.FunctionDef)
+    assert function.end_lineno is not None
+    first, rest = function.body[0], function.body[1:]
+    begin = min([function.lineno, *(d.lineno for d in function.decorator_list)])
+    return function.end_lineno - begin + 1 - ((first.end_lineno or 0) - first.lineno + 1 if rest else 0)
 
 
 def coverage() -> str:
