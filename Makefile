@@ -42,5 +42,10 @@ bench: $(STAMP)  ## beside TRL, same model, data, batch and precision; writes do
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/python -m benchmarks.run
 
+docs: $(STAMP)   ## the site, in build/site
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
 clean:
 	rm -rf $(VENV) runs build dist

@@ -52,7 +52,9 @@ def language(text: str, language: str) -> bool:
     try:
         import langdetect
     except ImportError as error:
-        raise UserError("the package langdetect is not installed", where="reward ifeval", fix="pip install langdetect") from error
+        raise UserError(
+            "the package langdetect is not installed", where="reward ifeval", fix="pip install 'evenhand[verify]'"
+        ) from error
     langdetect.DetectorFactory.seed = 0  # its guess is otherwise drawn
     try:
         return langdetect.detect(text) == language
