@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from evenhand.report.style import ArmStyle
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.record_judge import JudgedOrder, Sample
 
+Turns = Mapping[str, tuple[tuple[str, str], ...]]
+"""By a prompt's id: (role, text) of its turns."""
 MOST_PROMPTS = 8
 MOST_STEPS = 25
 MOST_ARMS = 11
@@ -27,6 +31,8 @@ class Answer:
     chars: int
     best: bool
     outcome: float | None = None
+    parts: tuple[tuple[str, bool], ...] = ()
+    """The text in pieces, each with whether the baseline's answer lacks it; see `marked`."""
     orders: tuple[tuple[str, str], ...] = ()
     """(what was shown first, the verdict) of each order in which a judge was asked; empty for judges that score."""
 
@@ -45,15 +51,38 @@ class PromptCard:
     prompt: str
     answers: tuple[Answer, ...]
     spread: float
+    turns: tuple[tuple[str, str], ...] = ()
+    """(role, text) of a conversation's turns; empty for a plain prompt."""
 
 
-def answer_cards(samples: Sequence[Sample], summary: Summary) -> list[PromptCard]:
-    """A card per held-out prompt, answers in the order of the arms."""
-    return [_card(sample, summary) for sample in samples]
+def answer_cards(samples: Sequence[Sample], summary: Summary, turns: Turns | None = None) -> list[PromptCard]:
+    """A card per held-out prompt, answers in the order of the arms; `turns` of the prompts that are conversations."""
+    return [_card(sample, summary, (turns or {}).get(sample.prompt_id or "", ())) for sample in samples]
 
 
-def _card(sample: Sample, summary: Summary) -> PromptCard:
+LEAST_SHARED = 0.4
+"""Below this share of equal words nearly everything differs, and marks say nothing."""
+
+
+def marked(text: str, baseline: str) -> tuple[tuple[str, bool], ...]:
+    """The text in pieces, each with whether the baseline's answer lacks it, by the longest runs of equal words.
+
+    >>> marked("the cat sat down", "the dog sat down")
+    (('the ', False), ('cat ', True), ('sat down', False))
+    >>> marked("all other words", "no one said it")
+    (('all other words', False),)
+    """
+    own, other = (re.findall(r"\S+\s*|\s+", given) for given in (text, baseline))
+    matcher = SequenceMatcher(None, [w.strip() for w in other], [w.strip() for w in own], autojunk=False)
+    if not text or matcher.ratio() < LEAST_SHARED:
+        return ((text, False),)
+    pieces = (("".join(own[start:end]), kind != "equal") for kind, _, _, start, end in matcher.get_opcodes())
+    return tuple((piece, new) for piece, new in pieces if piece)
+
+
+def _card(sample: Sample, summary: Summary, turns: tuple[tuple[str, str], ...]) -> PromptCard:
     texts = sample.answers
+    against = texts.get(summary.baseline or "")
     scores = {arm: score for arm, score in sample.gold.items() if score is not None and arm in texts}
     top = max(scores.values(), default=None)
     unique_best = top is not None and sum(score == top for score in scores.values()) == 1
@@ -66,6 +95,7 @@ def _card(sample: Sample, summary: Summary) -> PromptCard:
             length=sample.lengths.get(arm.name),
             chars=len(texts[arm.name]),
             best=unique_best and scores.get(arm.name) == top,
+            parts=((texts[arm.name], False),) if arm.is_baseline or against is None else marked(texts[arm.name], against),
             outcome=None if arm.is_baseline else sample.outcome.get(arm.name),
             orders=_orders(sample.orders.get(arm.name, ())),
         )
@@ -73,7 +103,7 @@ def _card(sample: Sample, summary: Summary) -> PromptCard:
         if arm.name in texts
     )
     spread = max(scores.values()) - min(scores.values()) if scores else 0.0
-    return PromptCard(sample.prompt, answers, spread)
+    return PromptCard(sample.prompt, answers, spread, turns)
 
 
 def _orders(rows: Sequence[JudgedOrder]) -> tuple[tuple[str, str], ...]:

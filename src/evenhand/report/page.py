@@ -15,7 +15,7 @@ from evenhand.report.budget import budget
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
 from evenhand.report.judge_card import jury, probe_tables, self_test, self_test_warnings
-from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics
+from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics, shared_figures
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.lengths import length_grid_figure
 from evenhand.report.plots.over_training import over_training_figure
@@ -127,7 +127,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "reward_models": reward_model_cards(results.reward_models),
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
         "budget": budget(summary, run.ledgers, run.experiment),
-        "cards": answer_cards(results.samples, summary),
+        "cards": answer_cards(results.samples, summary, run.turns),
         "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),
         "shown_first": [arm.name for arm in summary.ranked[:SHOWN_FIRST]] if summary.crowded else [a.name for a in summary.arms],
         "training": training_samples(run.samples, summary),
@@ -159,6 +159,7 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "win_rates": win_rate_figure(summary),
         "curves": curve_figures(run.curves, styles, METRICS),
         "losses": loss_figures(run.curves, styles),
+        "shared_curves": shared_figures(run.shared),
         "details": curve_figures(run.curves, styles, (*DETAILS, *other_metrics(run.curves))),
         "frontier": frontier_figures(results, summary, run.curves),
         "best_of_n": best_of_n_figure(results.best_of_n),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.jsonl import iter_groups
 from evenhand.results.files import load, read_json, read_jsonl
 from evenhand.results.record import Results
 
@@ -26,6 +27,10 @@ class RunData:
     curves: dict[str, dict[str, list[Metrics]]] = field(default_factory=dict)
     samples: dict[str, dict[str, list[Metrics]]] = field(default_factory=dict)
     ledgers: dict[str, dict[str, Metrics]] = field(default_factory=dict)
+    shared: dict[str, dict[str, list[Metrics]]] = field(default_factory=dict)
+    """Curves of what arms share: "sft" and the reward models by name, as far as they are there."""
+    turns: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """(role, text) of the shown prompts' turns, by prompt id; prompts that are plain text have none."""
 
 
 def read_run(folder: Path) -> RunData:
@@ -39,7 +44,35 @@ def read_run(folder: Path) -> RunData:
         curves=_per_seed(_curve_paths(folder, results), read_jsonl),
         samples=_per_seed(_seed_files(folder, "samples.jsonl"), read_jsonl),
         ledgers=_per_seed(_seed_files(folder, "ledger.json"), read_json),
+        shared=shared_curves(folder, experiment_path),
+        turns=_turns(folder, {s.prompt_id for s in results.samples}),
     )
+
+
+def shared_curves(folder: Path, record: Path) -> dict[str, dict[str, list[Metrics]]]:
+    """Metrics of supervised fine-tuning and of every reward model, by name and seed, out of the run's store."""
+    if not record.is_file():
+        return {}
+    told = read_json(record)
+    found: dict[str, dict[str, list[Metrics]]] = {}
+    for node in told.get("nodes", ()):
+        kind, _, rest = str(node["name"]).partition("/")
+        path = folder / told.get("store", "store") / node["key"] / "metrics.jsonl"
+        if node["kind"] == "fit" and kind in ("sft", "reward_models") and path.is_file():
+            name, _, seed = (rest if kind == "reward_models" else node["name"]).partition("/seed-")
+            found.setdefault(name, {})[seed or str(node["seed"])] = read_jsonl(path)
+    return found
+
+
+def _turns(folder: Path, wanted: set[str | None]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """The turns of the wanted prompts that are conversations, from any arm's answers to them."""
+    path = next(iter(sorted(folder.glob("generations/*/seed-*/generations.jsonl"))), None)
+    prompts = (g.prompt for g in iter_groups(path)) if path is not None else ()
+    return {
+        p.id: tuple((m.role, m.text) for m in p.content)
+        for p in prompts
+        if p.id in wanted and not isinstance(p.content, str) and len(p.content) > 1
+    }
 
 
 def _curve_paths(folder: Path, results: Results) -> dict[str, dict[str, Path]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evenhand.report.figures import PlotFigure, csv_text
 from evenhand.report.formatting import is_number
-from evenhand.report.style import ArmStyle
+from evenhand.report.style import ArmStyle, arm_styles
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 
 if TYPE_CHECKING:
@@ -102,6 +102,20 @@ def loss_figures(curves: Curves, styles: Mapping[str, ArmStyle]) -> list[PlotFig
         for arm, seeds in _series(curves, LOSS.key).items()
         if arm in styles
     ]
+
+
+def shared_figures(curves: Curves) -> list[PlotFigure]:
+    """What arms share and learn from: supervised fine-tuning by itself, and the reward models together."""
+    found: list[PlotFigure] = []
+    learned = {n: c for n, c in curves.items() if n != "sft"}
+    for prefix, word, own in (
+        ("sft", "Fine-tuning", {n: curves[n] for n in curves if n == "sft"}),
+        ("rm", "Reward model", learned),
+    ):
+        metrics = (LOSS, *(m for m in METRICS if m.key in ("accuracy", "margin", "heldout/loss")))
+        titled = [replace(m, title=f"{word}: {m.title.lower()}", reading="") for m in metrics]
+        found += curve_figures(own, arm_styles(own, None), titled, prefix=prefix)
+    return found
 
 
 Line = tuple[np.ndarray, np.ndarray]
