@@ -45,8 +45,10 @@ expression in `src/evenhand/methods` over five coordinates: where experience com
 (**signal**), how a judgement becomes a number per completion, token or pair (**credit**), what is minimised (**objective**),
 and what the policy is held to (**reference**). Settings are keys of an arm; the learning rate is the default where an
 experiment names none. Any arm may keep its best weights on a validation set instead of its last (`train: {keep: best}`, see
-[below](#the-best-weights)). What a method reduces to is tested as an equal gradient (`tests/battery/test_reductions.py`), where
-it goes on a tree of listed answers (`tests/battery/test_bandit.py`), and how it moves a small network (`tests/golden`).
+[below](#the-best-weights)), and one that is held to the start may let that reference follow the policy
+(`reference_update: {every: 100, mix: 0.5}`, as in [tr_dpo](#tr_dpo)). What a method reduces to is tested as an equal gradient
+(`tests/battery/test_reductions.py`), where it goes on a tree of listed answers (`tests/battery/test_bandit.py`), and how it moves
+a small network (`tests/golden`).
 
 Notation: `nls(x) = -log sigmoid(x)`; `D` is the log-ratio margin `(chosen - ref_chosen) - (rejected - ref_rejected)`; `rho` the
 ratio of the policy to the rollout's weights; `A` the advantage; `sg` stops the gradient; all log-probs in nats. On where a KL
