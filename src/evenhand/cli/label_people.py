@@ -50,22 +50,26 @@ def by_people(
     from evenhand.labelling.items import Form
     from evenhand.labelling.session import Session
     from evenhand.serve.server import check_installed, serve
-    from evenhand.store.locks import held, locked
+    from evenhand.store.locks import locked
 
     check_installed()
     source = _source(file, out, answers, page, Form(form), choose, seed)
     lock = source.log.with_name(f".{source.log.name}.lock")
     source.log.parent.mkdir(parents=True, exist_ok=True)
-    if held(lock):
-        raise UserError("another page writes this file", where=str(source.log), fix="use that page: several people may at once")
-    with locked(lock):
+    with locked(lock, lambda: _refuse(source.log)):
         session = Session(source.items, LabelLog(source.log), form=Form(form), people=source.people, again=page.again, seed=seed)
         told = page.guidelines.read_text(encoding="utf-8") if page.guidelines is not None else ""
         shown = app.Page(title=file.stem or str(file), guidelines=told, others=_others(source.items, file))
-        print(f"{len(source.items)} items, {len(session.labels())} labels so far; every click is kept in {source.log}")
+        print(f"{len(source.items)} items; every click is kept in {source.log}")
+        for line in _ended(session, source, out, Form(form), labels, margin) if session.labels() else ():
+            print(spelled_out(line))
         serve(app.build(session, shown), app.policy(), port=page.port)
         for line in _ended(session, source, out, Form(form), labels, margin):
             print(spelled_out(line))
+
+
+def _refuse(log: Path) -> None:
+    raise UserError("another page writes this file", where=str(log), fix="use that page: several people may at once")
 
 
 def _source(

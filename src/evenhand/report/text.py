@@ -242,8 +242,8 @@ def held_equal(results: Results) -> list[tuple[str, str]]:
     """What the results themselves state about the common ground of all arms, as (label, value)."""
     judge = results.judge.name if results.judge is not None else None
     facts = (
-        ("Compared with", results.baseline), ("Held-out prompts", results.n_prompts), ("Seeds", len(results.seeds)),
-        ("Judge", judge),
+        ("Compared with", results.baseline), ("Held-out prompts", results.n_prompts),
+        ("Seeds", ", ".join(map(str, results.seeds))), ("Judge", judge),
     )  # fmt: skip
     return [(label, str(value)) for label, value in facts if value]
 
