@@ -103,7 +103,7 @@ def test_a_finished_run_is_labelled_blind_and_judged_by_it(cli, tmp_path, people
     run = tmp_path / "run"
     assert execute(prepare(ward.experiment, (), run))[0].ok
     people.count = 100
-    code, said, err = cli("label", run)
+    code, _, err = cli("label", run)
     assert code == 0, err
     log = LabelLog(run / "human-labels.jsonl")
     assert len(log.labels) >= 1
