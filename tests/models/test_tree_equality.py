@@ -101,6 +101,15 @@ def test_a_head_that_is_not_what_its_config_says_is_found_out(monkeypatch):
     assert_equal_to_plain(policy, network("granite"), token_groups())
 
 
+def test_a_head_behind_a_projection_falls_back_to_the_models_own_logits():
+    """RemBERT's head reads 48 numbers that a layer of the head makes of a state's 32."""
+    small = {"output_embedding_size": 48, "input_embedding_size": 32, "is_decoder": True, "num_key_value_heads": 4}
+    with pytest.warns(UserWarning, match="its head reads 48 numbers of a state, not the 32"):
+        policy = Policy(network("rembert", **small))
+    assert policy.head_mode == "logits"
+    assert_equal_to_plain(policy, network("rembert", **small), token_groups())
+
+
 def test_a_window_the_attention_is_not_told_is_found_out(monkeypatch):
     """Windows can be longer than the self-check's rows, so they are compared by what is asked for, not by values."""
     from transformers.models.mistral import modeling_mistral

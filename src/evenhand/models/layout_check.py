@@ -144,6 +144,9 @@ def head_problem(hf: PreTrainedModel, head: FusedHead) -> str | None:
     real = (states := padded_states(hf, batch)).predictor >= 0
     ids = completion_ids(batch)[real.to(batch.ids.device)]
     rows = states.predictor[real]
+    width, read = states.hidden.shape[1], hf.get_output_embeddings().in_features
+    if width != read:
+        return f"its head reads {read} numbers of a state, not the {width} that its layers give"
     size = float(hf.get_output_embeddings()(states.hidden[rows]).float().std())
     with _louder(hf.get_output_embeddings(), LOUD / size if 0 < size < LOUD else 1.0):
         logits = padded_states(hf, batch, logits=True).hidden[rows]
