@@ -119,12 +119,27 @@ def samples(results: dict[str, Any], *, prompts: bool) -> str:
     return "\n\n".join(blocks)
 
 
-def figures(results: dict[str, Any], run: Path, command: str, place: Path) -> str:
+def pictures(run: Path, names: list[str], place: Path) -> str:
+    """Figures of the run's own report as SVG files beside the page, each with the sentence that says how to read it."""
+    from evenhand import load
+
+    found, blocks = load(run), []
+    for name in names:
+        figure = found.plot(name)
+        file = place.with_name(f"{place.stem}-{figure.name}.svg")
+        figure.save(file)
+        blocks.append(f"![{figure.title}]({file.name})\n\n*{figure.caption}*")
+    return "\n\n".join(blocks)
+
+
+def figures(results: dict[str, Any], run: Path, command: str, place: Path, names: list[str]) -> str:
     """Everything measured: where, the arms, the judge's parts, the reward models, the contrasts, and what was held equal."""
     seeds, asked, judge = len(results["seeds"]), results["n_prompts"], results["judge"]["name"]
     blocks = [
         f"Measured on {machine()}. {seeds} seed{'s' * (seeds != 1)}, {asked} held-out prompts, judge: {judge}. Regenerate:",
-        f"    {command}\n    python -m benchmarks.results RUN_DIRECTORY {place.as_posix()}",
+        f"    {command}\n    python -m benchmarks.results RUN_DIRECTORY {place.as_posix()}"
+        + "".join(f" --figure {name}" for name in names),
+        pictures(run, names, place),
         solved_rows(results),
         arm_rows(results),
         f"Win rates are against `{results['baseline']}`, ties count half; intervals are over seeds and prompts.",
@@ -136,9 +151,9 @@ def figures(results: dict[str, Any], run: Path, command: str, place: Path) -> st
     return "\n\n".join(p.strip("\n") for p in blocks if p) + "\n"
 
 
-def page(results: dict[str, Any], run: Path, command: str, place: Path, *, prompts: bool) -> str:
+def page(results: dict[str, Any], run: Path, command: str, place: Path, names: list[str], *, prompts: bool) -> str:
     """The whole page; of one with its own words only the figures are new."""
-    measured = figures(results, run, command, place)
+    measured = figures(results, run, command, place, names)
     before = place.read_text() if place.exists() else ""
     if FIGURES.search(before):
         return FIGURES.sub(lambda m: m[1] + measured + m[2], before)
@@ -163,10 +178,11 @@ def main() -> None:
     parser.add_argument("--command", default="evenhand run EXPERIMENT")
     parser.add_argument("--note", default="")
     parser.add_argument("--hide-prompts", action="store_true", help="for data that may not be passed on")
+    parser.add_argument("--figure", action="append", default=[], help="a figure of the run's report, as SVG beside the page")
     given = parser.parse_args()
     results = json.loads((given.run / "results.json").read_text())
     given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(page(results, given.run, given.command, given.page, prompts=not given.hide_prompts))
+    given.page.write_text(page(results, given.run, given.command, given.page, given.figure, prompts=not given.hide_prompts))
     if given.readme:
         shown = "\n".join("    " + line if line else "" for line in table(given.run).splitlines())
         block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")
