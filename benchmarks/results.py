@@ -22,6 +22,8 @@ from benchmarks.machine import cores, installed, processor
 
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
 FIGURES = re.compile(r"(<!-- figures:begin -->\n).*?(<!-- figures:end -->)", re.S)
+WITHOUT_PAPER = re.compile(r"(<svg [^>]*>)")
+"""Where a sheet goes under a figure, whose ink a dark page would swallow."""
 MOST_CONTRASTS = 50
 SHOWN = 4
 """Held-out prompts shown with every arm's answer: the first ones, never chosen by result."""
@@ -128,6 +130,7 @@ def pictures(run: Path, names: list[str], place: Path) -> str:
         figure = found.plot(name)
         file = place.with_name(f"{place.stem}-{figure.name}.svg")
         figure.save(file)
+        file.write_text(WITHOUT_PAPER.sub(r'\1<rect width="100%" height="100%" fill="#ffffff"/>', file.read_text(), count=1))
         blocks.append(f"![{figure.title}]({file.name})\n\n*{figure.caption}*")
     return "\n\n".join(blocks)
 
