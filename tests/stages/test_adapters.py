@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -227,11 +228,10 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
     source, trainer = training.source, training.loop
     read = lambda model: torch.cat([p.flatten().clone() for p in checkpoint.trained(model).values()])  # noqa: E731
     policy, partner = [], []
-    engine = source.sampler.engine
-    sample = engine.generate
-    engine.generate = lambda *a: (
-        policy.append(read(training_run.model)), partner.append(read(source.carried["previous"])), sample(*a)
-    )[-1]  # fmt: skip
+    sample = source.sampler.engine.generate
+    source.sampler.engine = SimpleNamespace(generate=lambda *a, **k: (
+        policy.append(read(training_run.model)), partner.append(read(source.carried["previous"])), sample(*a, **k)
+    )[-1])  # fmt: skip
     for index in range(4):
         trainer.one_step(index)
     assert len(policy) == 2

@@ -110,13 +110,13 @@ def test_other_errors_are_not_memorys(monkeypatch, tmp_path):
 
 def test_any_stage_that_runs_out_says_so(monkeypatch, tmp_path):
     from evenhand.runner.job import Job
+    from evenhand.runner.process import Setting
     from evenhand.runner.worker import perform
-    from evenhand.store.store import Store
 
     job = Job(name="generations/a", kind="x", spec=None, seed=0, key="a" * 20, inputs={}, meta={})
     monkeypatch.setattr("evenhand.stages.STAGES", {"x": _full})
     with pytest.raises(UserError, match="generations/a: out of memory"):
-        perform(job, Store(tmp_path), "evenhand.stages", lambda *a, **k: None)
+        perform(job, Setting(store=tmp_path, stages="evenhand.stages", threads=1), lambda *a, **k: None)
 
 
 def _full(spec, context):

@@ -15,6 +15,7 @@ from evenhand.train.cost_accounting import Ledger
 from evenhand.train.loop import Loop
 from evenhand.train.monitor import Monitor
 from evenhand.train.offline import FixedSource
+from evenhand.train.ranks import ONE
 from tests.battery.world import items_for, network
 
 STATEFUL = ("bco", "beta_dpo", "alpha_dpo")
@@ -33,7 +34,7 @@ def training(name: str) -> SimpleNamespace:
     loop = Loop(
         model=model, objective=method.objective, source=source, optimizer=optimizer, factor=lambda step: 1.0, memory=memory
     )
-    run = SimpleNamespace(model=model, memory=memory, device="cpu", ledger=Ledger())
+    run = SimpleNamespace(model=model, memory=memory, device="cpu", ledger=Ledger(), ranks=ONE)
     return SimpleNamespace(run=run, source=source, loop=loop, keeper=None, monitor=Monitor())
 
 

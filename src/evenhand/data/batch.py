@@ -64,6 +64,25 @@ def split_by_tokens(sizes: Sequence[int], budget: int) -> list[list[int]]:
     return bins
 
 
+def split_evenly(sizes: Sequence[int], budget: int, parts: int) -> list[list[int]]:
+    """The same in a multiple of `parts` micro-batches of about equal size; fewer where there are fewer items.
+
+    >>> split_evenly([3, 9, 4, 5], budget=100, parts=2)
+    [[1, 0], [3, 2]]
+    """
+    count = -(-len(split_by_tokens(sizes, budget)) // parts) * parts
+    while True:
+        bins: list[list[int]] = [[] for _ in range(count)]
+        held = [0] * count
+        for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+            least = min(range(count), key=lambda b: (held[b], b))
+            bins[least].append(index)
+            held[least] += sizes[index]
+        if all(size <= budget or len(items) == 1 for size, items in zip(held, bins, strict=True)):
+            return [items for items in bins if items]
+        count += parts
+
+
 def pad_rows(rows: Sequence[Sequence[float]], dtype: torch.dtype, *, width: int | None = None) -> Tensor:
     """Rows of different lengths as a tensor [N, C], filled with zeros on the right."""
     out = torch.zeros(len(rows), width or max(map(len, rows)), dtype=dtype)

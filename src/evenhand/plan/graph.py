@@ -119,6 +119,13 @@ class Graph:
         own = self.setup if lengths is None else replace(self.setup, lengths=lengths)
         return own if tokens_per_microbatch is None else replace(own, tokens_per_microbatch=tokens_per_microbatch)
 
+    def setup_for_training(self, lengths: Lengths) -> Setup:
+        """The same for a stage that trains, on all of the experiment's ranks."""
+        own, runtime = self.setup_for(lengths=lengths), self.e.runtime
+        if runtime.ranks == 1:
+            return own
+        return replace(own, compute=replace(own.compute, world_size=runtime.ranks, shard=runtime.shard))
+
     def data_inputs(self, split: str | None = None) -> dict[str, str]:
         """The data, and the preference pairs made here if there are any; for a split of revisions or a further one, those."""
         made = {"revisions": "revisions"} if split in REVISED else {}

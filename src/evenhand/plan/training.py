@@ -218,7 +218,7 @@ def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
     train = replace(arm.train, learning_rate=arm.learning_rate, router_loss=_router_loss(graph, arm))
     return FitSpec(
         method=arm.method, parameters=arm.parameters, train=train, sampling=arm.sampling,
-        setup=graph.setup_for(lengths=arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
+        setup=graph.setup_for_training(arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
         reference_update=arm.reference_update,
     )  # fmt: skip
 

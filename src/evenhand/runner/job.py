@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import evenhand
 from evenhand.configfile.schema import to_json
+from evenhand.stages.setup import Setup
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
@@ -28,6 +29,17 @@ class Job:
     inputs: Mapping[str, str]
     key: str
     meta: Mapping[str, Any]
+
+    @property
+    def ranks(self) -> int:
+        """Processes that run its stage together."""
+        return world_size(self.spec)
+
+
+def world_size(spec: Any) -> int:
+    """Processes that run a stage together: one for all stages but training."""
+    setup = getattr(spec, "setup", None)
+    return setup.compute.world_size if isinstance(setup, Setup) else 1
 
 
 def versions() -> dict[str, str]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,16 +17,17 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.errors import Pending
+from evenhand.errors import Pending, UserError
 from evenhand.plugins import Plugin, activate
 from evenhand.runner import timings
-from evenhand.runner.job import as_job
+from evenhand.runner.job import as_job, world_size
+from evenhand.runner.process import THREADS, Setting
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.repairs import MADE_AGAIN, Repairs
 from evenhand.runner.state import RunState, Status
-from evenhand.runner.worker import THREADS, Setting, perform, work
-from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, Waits, one_line
+from evenhand.runner.worker import perform, work
+from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, Waits, death, one_line
 from evenhand.store import runs
 from evenhand.store.store import Damaged, Store
 
@@ -61,6 +61,7 @@ def run(
     Raises: KeyboardInterrupt when stopped, after its workers have ended.
     """
     workers = default_workers(threads) if workers is None else workers
+    _check_devices(plan.nodes, workers)
     board = RunState(plan.nodes, workers=workers, usual=timings.usual(out))
     scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more, plan.plugins)
     scheduler.run()
@@ -87,12 +88,23 @@ def cuda_devices() -> list[str]:
     return [str(i) for i in range(len(list(found)))]
 
 
+def _check_devices(nodes: Sequence[Node], workers: int) -> None:
+    """Every rank has a CUDA device of its own, where there are any. Raises: UserError where there are too few."""
+    most, devices = max((world_size(n.spec) for n in nodes), default=1), cuda_devices()
+    room = min(workers, len(devices)) if workers else len(devices)
+    if devices and most > room:
+        fewer = f"{len(devices)} CUDA devices here" + (f" and {workers} workers" if workers else "")
+        raise UserError(
+            f"{most} ranks need {most} devices, each a worker", where="runtime.ranks", why=fewer, fix=f"use at most {room} ranks"
+        )
+
+
 @dataclass(slots=True)
 class _Worker:
     process: ForkServerProcess
     pipe: Connection
     node: Node
-    slot: int
+    slots: list[int]
     log: Path
 
 
@@ -104,7 +116,7 @@ class _Scheduler:
         self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages
         self.more, self.ended, self.plugins = more, -1, plugins
         self.keys = {name: cell.node.key for name, cell in board.cells.items()}
-        self.slots = list(range(workers))
+        self.workers, self.slots = workers, list(range(workers))
         self.running: dict[str, _Worker] = {}
         self.devices = cuda_devices()
         self.noted: set[str] = set()
@@ -141,7 +153,7 @@ class _Scheduler:
                 self.view.tick()
 
             try:
-                perform(as_job(node, self.keys), self.store, self.stages, report)
+                perform(as_job(node, self.keys), self.setting(), report)
             except Damaged as error:
                 self.spoilt(node, Spoilt(error.key, error.what))
             except Pending as error:
@@ -158,7 +170,7 @@ class _Scheduler:
         context.set_forkserver_preload([*warm, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
         while True:
             self.grow()
-            while self.slots and (node := self.next_ready()):
+            while (node := self.next_ready()) and self.needed(node) <= len(self.slots):
                 self.launch(context, node)
             if not self.running:
                 if self.grow():  # what was found in the store just now may call for more
@@ -206,19 +218,27 @@ class _Scheduler:
         return None
 
     def launch(self, context: Any, node: Node) -> None:
-        slot = self.slots.pop(0)
+        count = self.needed(node)
+        taken, self.slots = self.slots[:count], self.slots[count:]
         log = self.out / "logs" / f"{node.name}.log"
-        device = self.devices[slot % len(self.devices)] if self.devices else None
-        setting = Setting(
-            store=self.store.root, stages=self.stages, threads=self.threads, log=log, device=device, plugins=self.plugins
-        )
+        devices = tuple(self.devices[slot % len(self.devices)] for slot in taken) if self.devices else ()
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(as_job(node, self.keys), setting, there), name=node.name, daemon=False)
+        given = (as_job(node, self.keys), self.setting(log, devices), there)
+        process = context.Process(target=work, args=given, name=node.name, daemon=False)
         with _environment(**dict.fromkeys(THREADS, str(self.threads)), TOKENIZERS_PARALLELISM="false"):
             process.start()
         there.close()  # so that the end of the worker is the end of the pipe
-        self.running[node.name] = _Worker(process, here, node, slot, log)
+        self.running[node.name] = _Worker(process, here, node, taken, log)
         self.change(node.name, Status.RUNNING)
+
+    def needed(self, node: Node) -> int:
+        """Slots that a node takes: one for each of its ranks; on processors no more than there are."""
+        return min(world_size(node.spec), self.workers)
+
+    def setting(self, log: Path | None = None, devices: tuple[str, ...] = ()) -> Setting:
+        return Setting(
+            store=self.store.root, stages=self.stages, threads=self.threads, log=log, devices=devices, plugins=self.plugins
+        )
 
     def listen(self, worker: _Worker) -> None:
         """Reads what the worker has sent; a pipe that ends without a last word is a worker that died."""
@@ -233,21 +253,14 @@ class _Scheduler:
                     return self.close(worker, message)
         except (EOFError, OSError):
             worker.process.join()
-            self.close(worker, Finished() if self.store.has(worker.node.key) else Failed(self.death(worker)))
-
-    def death(self, worker: _Worker) -> str:
-        code = worker.process.exitcode or 0
-        if code >= 0:
-            return f"the worker ended with code {code} before it finished (see {worker.log})"
-        name = signal.Signals(-code).name
-        memory = " (often: out of memory; use fewer workers or smaller micro-batches)" if name == "SIGKILL" else ""
-        return f"the worker was killed by {name}{memory}"
+            died = Failed(death(worker.process.exitcode or 0, "the worker", worker.log))
+            self.close(worker, Finished() if self.store.has(worker.node.key) else died)
 
     def close(self, worker: _Worker, message: Finished | Failed | Spoilt | Waits) -> None:
         _end(worker.process)
         worker.pipe.close()
         del self.running[worker.node.name]
-        self.slots = sorted([*self.slots, worker.slot])
+        self.slots = sorted([*self.slots, *worker.slots])
         if isinstance(message, Failed):
             self.fail(worker.node, message.error)
         elif isinstance(message, Waits):

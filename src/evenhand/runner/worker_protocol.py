@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import threading
 import time
 import warnings
@@ -119,6 +120,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, (bool, int, float, str)) or value is None:
         return value
     return float(value) if hasattr(value, "__float__") else str(value)
+
+
+def death(code: int, who: str, log: Path | None) -> str:
+    """How a process ended that sent no last word."""
+    if code >= 0:
+        return f"{who} ended with code {code} before it finished" + (f" (see {log})" if log is not None else "")
+    name = signal.Signals(-code).name
+    memory = " (often: out of memory; use fewer workers or smaller micro-batches)" if name == "SIGKILL" else ""
+    return f"{who} was killed by {name}{memory}"
 
 
 def one_line(error: BaseException) -> str:

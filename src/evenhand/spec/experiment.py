@@ -109,6 +109,10 @@ class Runtime:
     """Threads of each process; they are part of the result's bytes."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N, mps or xpu."""
+    ranks: int = 1
+    """Processes that train one model together, each with a GPU of its own where there are any: docs/scaling.md."""
+    shard: Literal["ddp", "fsdp"] = "ddp"
+    """What each of them holds: all weights (ddp), or a share of weights, gradients and moments (fsdp)."""
     store: str | None = None
     """A folder of artifacts to share between experiments; by default each run directory has its own."""
 

@@ -85,7 +85,7 @@ SECTIONS: Mapping[str, Mapping[str, Range]] = {
     "evaluation": {"prompts": COUNT, "best_of_n": MAYBE},
     "evaluation.planned": {"seeds": COUNT, "prompts": COUNT},
     "evaluation.sampling": SAMPLING,
-    "runtime": {"workers": MAYBE, "threads": COUNT},
+    "runtime": {"workers": MAYBE, "threads": COUNT, "ranks": COUNT},
     "annotate": {
         "noise": MAYBE, "flip": SHARE, "prompts": COUNT, "heldout_prompts": COUNT, "completions_per_prompt": PAIR,
         "temperature": POSITIVE,

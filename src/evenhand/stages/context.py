@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from evenhand.train.ranks import ONE, Ranks
+
 
 class StageSpec(Protocol):
     """A frozen dataclass that, with seed and inputs, determines a stage's result. See `store.fingerprint.decisive`."""
@@ -26,13 +28,15 @@ class StageContext:
     """The finished artifacts `inputs` by role, and the folder `out` for the stage's own.
 
     `out` survives a kill: a stage finds its own checkpoint there and goes on. `report(done, total, **shown)` moves the progress
-    bar; it never changes a result.
+    bar; it never changes a result. Where several `ranks` run the stage together, the first one's `out` is the artifact, and what
+    another writes is thrown away.
     """
 
     seed: int
     inputs: Mapping[str, Path]
     out: Path
     report: Callable[..., None] = unreported
+    ranks: Ranks = ONE
 
 
 class Stage(Protocol):

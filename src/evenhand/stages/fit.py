@@ -21,6 +21,7 @@ from evenhand.stages import monitoring, offline, online, resume, snapshots, vali
 from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
+from evenhand.stages.on_ranks import reward_on
 from evenhand.stages.resume import Saved, Training
 from evenhand.stages.teacher import check_vocabulary, open_teacher
 from evenhand.stages.training_run import FitSpec, TrainingRun
@@ -50,23 +51,31 @@ _log = logging.getLogger(__name__)
 def run(spec: FitSpec, context: StageContext) -> None:
     """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl, warnings.json and ledger.json."""
     out = context.out
-    if (out / LEDGER).exists():  # killed while it tidied up: all the rest is there, the checkpoints may be halves
-        if not (why := digests.damage(out, but=APART) if digests.sealed(out) else ""):
-            checkpoint.remove(out)
-            return
-        _log.warning("what training had written before it was stopped is damaged (%s): it is written again", why)
-        (out / LEDGER).unlink()
+    if context.ranks.told(lambda: tidied(out)):
+        return
     while (less := attempt(spec, context)) is not None:
         memory.release()
         _log.warning("out of memory: micro-batches of at most %d tokens from here on", less)
         spec = replace(spec, train=replace(spec.train, tokens_per_microbatch=less))
 
 
+def tidied(out: Path) -> bool:
+    """Whether a stage had only to tidy up when it was killed: all the rest is there, and the checkpoints may be halves."""
+    if not (out / LEDGER).exists():
+        return False
+    if not (why := digests.damage(out, but=APART) if digests.sealed(out) else ""):
+        checkpoint.remove(out)
+        return True
+    _log.warning("what training had written before it was stopped is damaged (%s): it is written again", why)
+    (out / LEDGER).unlink()
+    return False
+
+
 def attempt(spec: FitSpec, context: StageContext) -> int | None:
     """Train from the newest checkpoint to the end; returns the size of micro-batches to try where memory ran out, if asked."""
-    device, out = begin(spec.setup.compute), context.out
-    saved = Saved.newest(out)
-    ledger = saved.ledger
+    device, out, ranks = begin(spec.setup.compute), context.out, context.ranks
+    saved = ranks.told(lambda: Saved.newest(out))
+    ledger = saved.ledger.of(ranks)
     context.report(0, 0, phase="opens the model")
     with ledger.phase("load"):
         training = assemble(open_run(spec, context, device, ledger))
@@ -77,7 +86,8 @@ def attempt(spec: FitSpec, context: StageContext) -> int | None:
         if not memory.ran_out(error):
             raise
         longest = max((g.size for g in training.source.groups), default=0)
-        less = memory.smaller(spec.train, longest) if spec.train.on_memory == "smaller" else None
+        again = spec.train.on_memory == "smaller" and ranks.size == 1  # one rank alone cannot begin again
+        less = memory.smaller(spec.train, longest) if again else None
         if less is None:
             where = f"{spec.method}, seed {context.seed}"
             raise memory.step_too_large(spec.train, training.run.model, longest, where=where) from error
@@ -112,6 +122,7 @@ def assemble(run: TrainingRun) -> Training:
     trainer = loop.Loop(
         model=run.model, objective=run.objective, source=source, optimizer=optimizer, clip=train.clip,
         factor=lambda step: of_round(step % length), temperature=run.temperature, device=run.device, memory=run.memory,
+        ranks=run.ranks,
     )  # fmt: skip
     return Training(run=run, source=source, loop=trainer, keeper=validate.keeper(run), monitor=monitoring.monitor(run))
 
@@ -160,17 +171,25 @@ def measured(run: TrainingRun, keeper: validate.Keeper) -> float:
 
 def finish(run: TrainingRun, out: Path) -> None:
     """Write the model and what it cost; the ledger is the last file of all, see `run`."""
-    with run.ledger.phase("save"):
-        save(run.model, run.renderer.tokenizer, out / "model", stop_ids=run.renderer.stop_ids)
-        if run.model.adapter is not None:
-            write_adapter(run.model, run.inputs["start"], out)
-        if isinstance(run.model, RewardModel):
-            normalise(run, run.model, out / "model")
-        if run.method.implied_reward is not None:
-            write_json(out / REWARD, run.method.implied_reward)
-    digests.seal(out, but=APART)
-    write_json(out / LEDGER, run.ledger.closed())
-    checkpoint.remove(out)
+    with run.ledger.phase("save"), run.ranks.whole(run.model):
+        if run.ranks.first:
+            write_model(run, out)
+    spent = run.ledger.together(run.ranks)
+    if run.ranks.first:
+        digests.seal(out, but=APART)
+        write_json(out / LEDGER, spent.closed())
+        checkpoint.remove(out)
+
+
+def write_model(run: TrainingRun, out: Path) -> None:
+    """The weights in transformers' format, and what stands beside them."""
+    save(run.model, run.renderer.tokenizer, out / "model", stop_ids=run.renderer.stop_ids)
+    if run.model.adapter is not None:
+        write_adapter(run.model, run.inputs["start"], out)
+    if isinstance(run.model, RewardModel):
+        normalise(run, run.model, out / "model")
+    if run.method.implied_reward is not None:
+        write_json(out / REWARD, run.method.implied_reward)
 
 
 def normalise(run: TrainingRun, model: RewardModel, folder: Path) -> None:
@@ -206,9 +225,10 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
         model.set_checkpointing()
     ledger.counts(model)
     reward = build_reward(spec.reward, inputs, setup, device, ledger) if spec.reward is not None else None
+    ranks = context.ranks
     made = TrainingRun(
-        spec=spec, seed=context.seed, inputs=inputs, device=device, renderer=renderer, method=method, model=model,
-        steps=steps, ledger=ledger, reward=reward, held=held, router_loss=router_loss(model, spec),
+        spec=spec, seed=context.seed, inputs=inputs, device=device, renderer=renderer, method=method, model=ranks.placed(model),
+        steps=steps, ledger=ledger, reward=reward_on(ranks, reward), held=held, router_loss=router_loss(model, spec), ranks=ranks,
     )  # fmt: skip
     return replace(made, following=online.twin(made, ledger)) if method.reference_update is not None else made
 
@@ -284,8 +304,8 @@ def watcher(run: TrainingRun, samples: checkpoint.Log) -> Watch:
             seen = of_samples([row["completion"] for row in rows])
         if heldout and step and (step % train.evaluate_every == 0 or last):
             with run.ledger.phase("watch"):
-                batches = [b.to(run.device) for b in micro_batches(heldout, train.tokens_per_microbatch)]
-                found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory)
+                batches = [b.to(run.device) for b in micro_batches(heldout, train.tokens_per_microbatch, run.ranks.size)]
+                found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory, run.ranks)
             seen |= {f"heldout/{k}": v for k, v in logged(found).items()}
         return seen
 

@@ -71,8 +71,9 @@ def explained(run: TrainingRun, source: Source, out: Path) -> Iterator[None]:
     try:
         yield
     except NotFinite as error:
-        if error.step > 1:
-            save(run.model, run.renderer.tokenizer, out / LAST_GOOD, stop_ids=run.renderer.stop_ids)
+        with run.ranks.whole(run.model):
+            if error.step > 1 and run.ranks.first:
+                save(run.model, run.renderer.tokenizer, out / LAST_GOOD, stop_ids=run.renderer.stop_ids)
         raise diverged(error, run, source.groups, out) from error
 
 

@@ -40,6 +40,7 @@ def source(run: TrainingRun) -> FixedSource:
         tokens_per_microbatch=run.spec.train.tokens_per_microbatch,
         seed=run.seed,
         ledger=run.ledger,
+        ranks=run.ranks.size,
         reference=(reads or reference_reader(run)) if mismatched else None,
         follow=reads,
         uniform=Need.UNIFORM in run.method.objective.needs,
@@ -48,7 +49,7 @@ def source(run: TrainingRun) -> FixedSource:
 
 def count_shared_reference(run: TrainingRun, items: Sequence[Example]) -> None:
     """The pass that every arm with a reference needs, as if it were this one's own; once, in a resumed run too."""
-    if SHARED_REFERENCE not in run.ledger.flops_by_phase:
+    if run.ranks.first and SHARED_REFERENCE not in run.ledger.flops_by_phase:
         shape = flops.shape_of(run.model)
         run.ledger.flops_by_phase[SHARED_REFERENCE] = float(sum(flops.forward(shape, work_of(i)) for i in items))
 
@@ -162,5 +163,7 @@ def reference_reader(run: TrainingRun, frozen: Model | None = None) -> Callable[
 
 def reading(run: TrainingRun, model: Model, heads: frozenset[Head], items: Sequence[Example]) -> dict[Head, Rows]:
     """What `model` says of items, at this run's temperature."""
-    budget = run.spec.train.tokens_per_microbatch
-    return read(model, items, heads, tokens_per_microbatch=budget, temperature=run.temperature, device=run.device)
+    return read(
+        model, items, heads, tokens_per_microbatch=run.spec.train.tokens_per_microbatch, temperature=run.temperature,
+        device=run.device, ranks=run.ranks,
+    )  # fmt: skip

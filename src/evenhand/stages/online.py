@@ -19,6 +19,7 @@ from evenhand.stages import tokens
 from evenhand.stages.adapter import with_adapter
 from evenhand.stages.common import open_policy
 from evenhand.stages.offline import frozen_start, reading, reference_reader
+from evenhand.stages.on_ranks import engine_on
 from evenhand.stages.splits import read_split
 from evenhand.stages.teacher import open_teacher
 from evenhand.stages.training_run import TrainingRun
@@ -84,6 +85,7 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         tokens_per_microbatch=train.tokens_per_microbatch,
         seed=run.seed,
         ledger=run.ledger,
+        ranks=run.ranks.size,
         collected=between_rounds(run, previous, initial if initialise == INITIAL_POLICY else None, optimizer),
         carried={} if previous is None else {"previous": previous},
         fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),
@@ -149,13 +151,13 @@ def counted(run: TrainingRun, engine: Engine, *policies: Trunk) -> Counted:
     shapes = [flops.shape_of(policy) for policy in policies]
 
     def spend(groups: Sequence[Group], max_prompt: int | None) -> None:
-        for group in groups:
+        for group in groups if run.ranks.first else ():
             answers = [len(c.tokens or ()) for c in group.completions]
             prompt = len(run.renderer.prompt_ids(group.prompt, max_prompt))
             work = flops.work([prompt], answers, [0] * len(answers))
             run.ledger.spend(sum(flops.forward(shape, work) for shape in shapes))
 
-    return Counted(engine, spend)
+    return Counted(engine_on(run.ranks, engine, policies[0]), spend)
 
 
 def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, Any]]:

@@ -61,10 +61,14 @@ class Saved:
 def save(training: Training, out: Path, step: int) -> None:
     """Everything a resumed run needs, as of `step`."""
     keeper, state = training.keeper, {"source": training.source.state_dict(), "monitor": training.monitor.state_dict()}
-    state |= {"ledger": training.run.ledger.as_dict()} | ({"kept": keeper.best.as_json()} if keeper is not None else {})
-    checkpoint.save(
-        out, step=step, model=training.run.model, optimizer=training.loop.optimizer, state=state, more=_beside(training)
+    ranks = training.run.ranks
+    state |= {"ledger": training.run.ledger.together(ranks).as_dict()} | (
+        {"kept": keeper.best.as_json()} if keeper is not None else {}
     )
+    checkpoint.save(
+        out, step=step, model=training.run.model, optimizer=training.loop.optimizer, state=state, more=_beside(training),
+        ranks=ranks,
+    )  # fmt: skip
 
 
 def _beside(training: Training) -> dict[str, dict[str, Tensor]]:

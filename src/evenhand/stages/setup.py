@@ -19,6 +19,8 @@ class Compute:
     threads: int = 1
     matmul: Literal["float32", "bfloat16"] | None = None
     world_size: int = 1
+    """Processes that train one network together; `shard` says how they hold its weights."""
+    shard: Literal["ddp", "fsdp"] = "ddp"
     engine: str | Mapping[str, Any] = "local"
 
 

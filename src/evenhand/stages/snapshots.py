@@ -30,9 +30,10 @@ def steps_of(train: Train, method: Method, steps: int) -> tuple[int, ...]:
 def keep(run: TrainingRun, out: Path, step: int) -> None:
     """Writes the weights as they are after `step`; a half of an earlier try makes room."""
     folder = place(out, step)
-    shutil.rmtree(folder, ignore_errors=True)
-    with run.ledger.phase("save"):
-        save(run.model, run.renderer.tokenizer, folder / "model", stop_ids=run.renderer.stop_ids)
+    with run.ledger.phase("save"), run.ranks.whole(run.model):
+        if run.ranks.first:
+            shutil.rmtree(folder, ignore_errors=True)
+            save(run.model, run.renderer.tokenizer, folder / "model", stop_ids=run.renderer.stop_ids)
 
 
 def place(artifact: Path, step: int) -> Path:

@@ -20,6 +20,7 @@ from evenhand.protocols import Objective, Reward
 from evenhand.stages.setup import Setup
 from evenhand.train.config import ReferenceUpdate, SamplingConfig, Train
 from evenhand.train.cost_accounting import Ledger
+from evenhand.train.ranks import ONE, Ranks
 from evenhand.types import Sampling
 
 
@@ -65,9 +66,9 @@ class FitSpec:
 class TrainingRun:
     """One method, one seed: everything that is fixed before the first step.
 
-    `held` are the ids of the prompts that validate: no training row has one of them. `memory`: see `train.loop.Loop`.
-    `router_loss` is the weight of the loss that balances the routers of a mixture of experts.
-    `following` is the reference where it follows the policy; losses on held-out rows are still taken against the start.
+    `held` are the ids of the prompts that validate: no training row has one of them. `memory` and `ranks`: see
+    `train.loop.Loop`. `router_loss` is the weight of the loss that balances the routers of a mixture of experts. `following` is
+    the reference where it follows the policy; losses on held-out rows are still taken against the start.
     """
 
     spec: FitSpec
@@ -84,6 +85,7 @@ class TrainingRun:
     memory: dict[str, Tensor] = field(default_factory=dict)
     router_loss: float = 0.0
     following: Policy | None = None
+    ranks: Ranks = ONE
 
     @property
     def objective(self) -> Objective:

@@ -75,10 +75,10 @@ def keeper(run: TrainingRun) -> Keeper | None:
 def heldout_loss(run: TrainingRun) -> Callable[[], float]:
     """The method's own loss on the rows of the validation prompts, counted as one step."""
     items = offline.held_items(run)
-    batches = [b.to(run.device) for b in micro_batches(items, run.spec.train.tokens_per_microbatch)]
+    batches = [b.to(run.device) for b in micro_batches(items, run.spec.train.tokens_per_microbatch, run.ranks.size)]
 
     def measure() -> float:
-        found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory)
+        found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory, run.ranks)
         if not math.isfinite(value := found.get("loss", math.nan)):  # NaN is left out of the metrics
             raise UserError(
                 f"the loss on the validation prompts is {value}", where="train.keep",

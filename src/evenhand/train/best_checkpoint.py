@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evenhand.models.sharding import assign, full
 from evenhand.train.checkpoint import trained
 
 HIGHER = {"reward": True, "loss": False}
@@ -46,13 +47,13 @@ class Best:
             raise ValueError(f"the validation number after step {step} is not a number")
         self.points.append((step, value))
         if self.chosen == step:
-            self.weights = {n: t.to("cpu", copy=True) for n, t in trained(model).items()}
+            self.weights = {n: full(t).to("cpu", copy=True) for n, t in trained(model).items()}
 
     @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
         """Give the model the best weights."""
         for name, tensor in trained(model).items():
-            tensor.copy_(self.weights[name])
+            assign(tensor, self.weights[name])
 
     def as_json(self) -> dict[str, Any]:
         """What is written as selection.json, but for how it was measured."""

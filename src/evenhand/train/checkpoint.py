@@ -18,9 +18,11 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from evenhand.models.sharding import assign
 from evenhand.store import digests
 from evenhand.store.store import flush
 from evenhand.train.optim import AdamW
+from evenhand.train.ranks import ONE, Ranks
 
 FOLDER = "checkpoint"
 LOGS = "logs.json"
@@ -36,18 +38,23 @@ def save(
     optimizer: AdamW,
     state: Mapping[str, Any],
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ranks: Ranks = ONE,
 ) -> None:
     """Write the checkpoint of `step` beside the last one, then replace it by rename; a kill leaves one of the two whole.
 
-    `more` are named sets of tensors beside the model's and the optimizer's: see `tensors`.
+    `more` are named sets of tensors beside the model's and the optimizer's: see `tensors`. Of several `ranks` the first writes,
+    and all tensors are in full: the files are the same, and any number of ranks can go on from them.
     """
+    model_tensors = {f"model.{n}": t for n, t in trained(model).items()}
+    sets = {"model": model_tensors, "optimizer": optimizer.tensors(), **(more or {})}
+    gathered = {name: ranks.full(tensors_of) for name, tensors_of in sets.items()}
+    if not ranks.first:
+        return
     new = out / f"{FOLDER}-{step:08d}"
     partial = out / f"{FOLDER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _save_tensors({f"model.{n}": t for n, t in trained(model).items()}, partial / "model.safetensors")
-    _save_tensors(optimizer.tensors(), partial / "optimizer.safetensors")
-    for name, tensors_of in (more or {}).items():
+    for name, tensors_of in gathered.items():
         _save_tensors(tensors_of, partial / f"{name}.safetensors")
     _write(partial / "state.json", json.dumps({"step": step, **state}))
     _write(partial / LOGS, json.dumps({log.name: _mark(log) for log in sorted(out.glob("*.jsonl"))}))
@@ -100,7 +107,7 @@ def load(folder: Path, *, model: nn.Module, optimizer: AdamW) -> dict[str, Any]:
     weights = load_file(folder / "model.safetensors")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data.copy_(weights[f"model.{name}"])
+            assign(parameter.data, weights[f"model.{name}"])
     optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 

@@ -6,13 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 
 from evenhand.models.backbone import Trunk
 from evenhand.train import flops
+from evenhand.train.ranks import Ranks, idle, summed
 
 LABELS = {"step": "train", "score": "reward"}
 """What the passes of a phase are called where nothing nearer says so."""
@@ -26,7 +27,8 @@ class Ledger:
     """Counts are reproducible; `seconds` are not, and live nowhere else.
 
     `flops_by_phase` has the operations of every pass of every network that `counts` was told of, forward and backward, by what
-    it was for: train, generate, recompute (the trainer's own log-probs and values), reference, reward, validate.
+    it was for: train, generate, recompute (the trainer's own log-probs and values), reference, reward, validate. Where several
+    ranks train, each one's ledger has the operations that it did, and `together` those of all.
     """
 
     tokens_generated: int = 0
@@ -72,12 +74,22 @@ class Ledger:
         shape = flops.shape_of(model)
 
         def spend(_: Trunk, given: tuple[Any, ...]) -> None:
+            if idle():
+                return
             batch, reads = given
             learns = torch.is_grad_enabled() and shape.learning + shape.head_learning > 0
             self.spend(flops.of_pass(model, shape, batch.layout, reads, learns=learns))
 
         model.register_forward_pre_hook(spend)
         return model
+
+    def of(self, ranks: Ranks) -> Ledger:
+        """The first rank goes on from what was counted; the others count what they add to it."""
+        return self if ranks.first else replace(self, flops_by_phase=defaultdict(float))
+
+    def together(self, ranks: Ranks) -> Ledger:
+        """What all ranks have spent, with the first one's clock; asked of every rank at once."""
+        return replace(self, flops_by_phase=summed(ranks, self.flops_by_phase)) if ranks.size > 1 else self
 
     def as_dict(self) -> dict[str, Any]:
         return {

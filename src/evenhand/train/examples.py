@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from evenhand.core import selection
-from evenhand.data.batch import pack, split_by_tokens
+from evenhand.data.batch import pack, split_by_tokens, split_evenly
 from evenhand.data.convert import MARGIN, SOFT
 from evenhand.types import Batch, Group, TokenGroup
 
@@ -87,14 +87,19 @@ def split_zero_advantage(item: Example) -> list[Example]:
     return parts + ([item.only(dead, denominator_only=True)] if dead else [])
 
 
-def micro_batches(items: Sequence[Example], tokens_per_microbatch: int) -> list[Batch]:
+def micro_batches(items: Sequence[Example], tokens_per_microbatch: int, ranks: int = 1) -> list[Batch]:
     """Pack the items of one step into micro-batches under a token budget, live items and denominator-only ones apart."""
     batches = []
     for denominator_only in (False, True):
         chosen = [i for i in items if i.denominator_only == denominator_only]
-        for indices in split_by_tokens([i.tokens.size for i in chosen], tokens_per_microbatch):
+        for indices in pieces([i.tokens.size for i in chosen], tokens_per_microbatch, ranks):
             batches.append(assemble([chosen[i] for i in indices]))
     return batches
+
+
+def pieces(sizes: Sequence[int], budget: int, ranks: int) -> list[list[int]]:
+    """Indices of items in micro-batches of at most `budget` tokens; for several ranks as many, or a multiple, of equal size."""
+    return split_by_tokens(sizes, budget) if ranks == 1 else split_evenly(sizes, budget, ranks)
 
 
 def assemble(items: Sequence[Example]) -> Batch:

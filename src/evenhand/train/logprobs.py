@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evenhand.data.batch import split_by_tokens
 from evenhand.errors import UserError
 from evenhand.protocols import Model
-from evenhand.train.examples import Example, assemble, unpad
+from evenhand.train.examples import Example, assemble, pieces, unpad
+from evenhand.train.ranks import ONE, Ranks, in_order
 from evenhand.types import Head
 
 Rows = list[tuple[Tensor, ...]]
@@ -31,22 +31,40 @@ def read(
     tokens_per_microbatch: int,
     temperature: float,
     device: torch.device | str,
+    ranks: Ranks = ONE,
 ) -> dict[Head, Rows]:
-    """What `model` says at every completion token of every item, per head.
+    """What `model` says at every completion token of every item, per head; each of `ranks` asks it for a share of them.
 
     Raises UserError, naming the prompt, where that is not finite.
     """
     out: dict[Head, Rows] = {h: [()] * len(items) for h in heads}
-    for indices in split_by_tokens([i.tokens.size for i in items], tokens_per_microbatch):
-        batch = assemble([items[i] for i in indices]).to(device)
-        result = model(batch, heads, temperature=temperature)
+    cut = pieces([i.tokens.size for i in items], tokens_per_microbatch, ranks.size)
+    read_here: dict[int, dict[Head, Rows]] = {}
+    for turn in ranks.turns([sum(items[i].tokens.size for i in indices) for indices in cut]):
+        with turn.running():
+            found = _read(model, [items[i] for i in cut[turn.index]], heads, temperature, device)
+        read_here |= {turn.index: found} if turn.share else {}
+    for indices, found in zip(cut, in_order(ranks, read_here), strict=True):
         for head in heads:
-            rows, at = unpad(getattr(result, head.value), batch), 0
-            for i in indices:
-                count = len(items[i].tokens.completions)
-                out[head][i] = tuple(rows[at : at + count])
-                at += count
-                _check(model, items[i], head, out[head][i])
+            for i, row in zip(indices, found[head], strict=True):
+                out[head][i] = row
+    return out
+
+
+def _read(
+    model: Model, items: Sequence[Example], heads: frozenset[Head], temperature: float, device: torch.device | str
+) -> dict[Head, Rows]:
+    """The same of the items of one micro-batch."""
+    batch = assemble(items).to(device)
+    result = model(batch, heads, temperature=temperature)
+    out: dict[Head, Rows] = {h: [] for h in heads}
+    for head in heads:
+        rows, at = unpad(getattr(result, head.value), batch), 0
+        for item in items:
+            count = len(item.tokens.completions)
+            out[head].append(tuple(rows[at : at + count]))
+            at += count
+            _check(model, item, head, out[head][-1])
     return out
 
 

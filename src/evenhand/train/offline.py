@@ -27,7 +27,7 @@ class FixedSource:
 
     With `reference`, each step also carries denominator-only rows that pair its prompts with other prompts' completions (KTO).
     `uniform` draws a number per token for every step (SamPO). `follow` reads the reference log-probs of every step's rows, where
-    the reference moves and none can be known in advance.
+    the reference moves and none can be known in advance. `ranks` share the micro-batches of a step.
     """
 
     items: Sequence[Example]
@@ -38,6 +38,7 @@ class FixedSource:
     reference: Reference | None = None
     uniform: bool = False
     follow: Reference | None = None
+    ranks: int = 1
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
@@ -54,7 +55,7 @@ class FixedSource:
         if self.reference is not None:
             chosen = chosen + mismatched_items(chosen, self.reference)
         self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.denominator_only)
-        return Step(micro_batches(chosen, self.tokens_per_microbatch))
+        return Step(micro_batches(chosen, self.tokens_per_microbatch, self.ranks))
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.models.sharding import assign, full
 
 Schedule = Callable[[int, int], float]
 
@@ -106,12 +107,14 @@ class AdamW:
         """The inverse of `tensors`."""
         for name, target in zip(self.named, self.inner.param_groups[0]["params"], strict=True):
             if name in self.master:
-                self.master[name].copy_(tensors[f"master.{name}"])
-            state = {k: tensors[f"{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{name}" in tensors}
-            if state:
-                self.inner.state[target] = {k: v.to(target.device) if k != "step" else v.clone() for k, v in state.items()}
+                assign(self.master[name], tensors[f"master.{name}"])
+            if f"step.{name}" in tensors:
+                moments = {key: torch.zeros_like(target) for key in ("exp_avg", "exp_avg_sq")}
+                for key, moment in moments.items():
+                    assign(moment, tensors[f"{key}.{name}"])
+                self.inner.state[target] = {"step": tensors[f"step.{name}"].to(target.device, copy=True), **moments}
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scale gradients to a global norm of at most `limit` (0: never); returns the norm before clipping, on the device."""
-    return torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], limit if limit > 0 else math.inf)
+    return full(torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], limit if limit > 0 else math.inf))

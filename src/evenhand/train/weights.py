@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from evenhand.models.sharding import assign, full
+
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
@@ -24,9 +26,6 @@ def mix_weights(source: nn.Module, target: nn.Module, share: float) -> None:
     """
     known = dict(source.named_parameters())
     for name, parameter in target.named_parameters():
-        if name not in known:
-            continue
-        if share == 1.0:
-            parameter.copy_(known[name])
-        else:
-            parameter.lerp_(known[name], share)
+        if name in known:
+            value = full(known[name])
+            assign(parameter, value if share == 1.0 else torch.lerp(full(parameter), value, share))

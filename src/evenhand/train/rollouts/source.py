@@ -36,8 +36,8 @@ class RolloutSource:
     `collected(rollout)` is called after a rollout was sampled and read, before the first update on it: where a partner catches
     up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of
     the data that every rollout is trained with; `answers` the data's own, by prompt, for those that are not sampled. A
-    method that learns from a teacher alone has no `reward`. State: the buffer of a rollout that is still being trained on, and
-    what credits and the KL coefficient remember."""
+    method that learns from a teacher alone has no `reward`. `ranks` share the micro-batches of a step. State: the buffer of a
+    rollout that is still being trained on, and what credits and the KL coefficient remember."""
 
     method: Method
     prompts: Sequence[Prompt]
@@ -48,6 +48,7 @@ class RolloutSource:
     tokens_per_microbatch: int
     seed: int
     ledger: Ledger
+    ranks: int = 1
     collected: Callable[[int], None] = lambda rollout: None
     carried: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     fixed: Sequence[Example] = ()
@@ -79,7 +80,7 @@ class RolloutSource:
         if self.method.skips_zero_advantage:
             chosen = [piece for example in chosen for piece in split_zero_advantage(example)]
         self.ledger.tokens_trained += sum(e.tokens.size for e in chosen if not e.denominator_only)
-        return Step(micro_batches(chosen, self.tokens_per_microbatch), self.metrics)
+        return Step(micro_batches(chosen, self.tokens_per_microbatch, self.ranks), self.metrics)
 
     def renew(self) -> None:
         """The current policy as the proximal one of what is left of the rollout; who sampled it stays known."""

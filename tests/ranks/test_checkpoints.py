@@ -1,0 +1,80 @@
+"""A checkpoint is the same files whatever number of ranks wrote it, and any number goes on from it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evenhand.train import checkpoint
+from evenhand.train.ranks import ONE, Ranks
+from tests.battery import variants
+from tests.battery.world import items_for
+from tests.ranks.two import Steps, made, on_ranks
+
+TOLERANCE = 1e-8
+"""Of weights in float64 after two more steps of 1e-3: sums in another order, which Adam divides by the root of a square."""
+
+
+def steps(ranks: Ranks, dtype: str) -> Steps:
+    method = variants.build("dpo", steps=6, max_tokens=8)
+    model = made(method, dtype, adapter=False)
+    ranks.placed(model)
+    return Steps(model, method, items_for(method, prompts=6), ranks)
+
+
+def move(run: Steps, count: int) -> None:
+    for _ in range(count):
+        run.gradients()
+        run.optimizer.step(1.0)
+
+
+def save_and_go_on(out: Path, dtype: str, ranks: Ranks, scratch: Path, report: Any) -> None:
+    run = steps(ranks, dtype)
+    move(run, 3)
+    folder = out if ranks.first else scratch
+    checkpoint.save(folder, step=3, model=run.model, optimizer=run.optimizer, state={}, more={"x": run.weights()}, ranks=ranks)
+    move(run, 2)
+    weights = run.weights()
+    if ranks.first:
+        torch.save(weights, out / "weights")
+
+
+def go_on(out: Path, dtype: str, name: str, ranks: Ranks, scratch: Path, report: Any) -> None:
+    run = steps(ranks, dtype)
+    checkpoint.load(checkpoint.latest(out), model=run.model, optimizer=run.optimizer)
+    move(run, 2)
+    weights = run.weights()
+    if ranks.first:
+        torch.save(weights, out / name)
+
+
+@pytest.fixture(scope="module", params=["float64", "bfloat16"])
+def written(request, tmp_path_factory) -> tuple[Path, str]:
+    """By two ranks that hold half of everything each; weights of bf16 have masters in fp32."""
+    out = tmp_path_factory.mktemp("two")
+    on_ranks(partial(save_and_go_on, out, request.param), 2, out, shard="fsdp")
+    return out, request.param
+
+
+@pytest.mark.parametrize(("size", "shard"), [(1, "ddp"), (2, "fsdp"), (3, "fsdp"), (2, "ddp")])
+def test_any_number_of_ranks_goes_on(written, size, shard):
+    out, dtype = written
+    work = partial(go_on, out, dtype, f"weights-{size}-{shard}")
+    work(ONE, out, None) if size == 1 else on_ranks(work, size, out, shard=shard)
+    a, b = torch.load(out / "weights"), torch.load(out / f"weights-{size}-{shard}")
+    exact = (size, shard) == (2, "fsdp")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=0 if exact else TOLERANCE if dtype == "float64" else 4e-3)
+
+
+def test_the_files_are_those_of_one_process(written, tmp_path):
+    out, dtype = written
+    save_and_go_on(tmp_path, dtype, ONE, tmp_path, None)
+    for name in ("model", "optimizer", "x"):
+        one, many = (load_file(checkpoint.latest(folder) / f"{name}.safetensors") for folder in (tmp_path, out))
+        assert {k: (v.shape, v.dtype) for k, v in one.items()} == {k: (v.shape, v.dtype) for k, v in many.items()}
