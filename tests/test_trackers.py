@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from evenhand.cli import app
 from evenhand.errors import UserError
 from evenhand.runner.progress import Quiet
-from evenhand.runner.state import Status
+from evenhand.runner.state import StageStatus
 from evenhand.runner.tracking import METRICS, Tracking, replay
 from evenhand.store.store import Store
 from evenhand.trackers import TRACKERS, TrackedRun
@@ -42,7 +42,7 @@ def tracking(out: Path, settings: str = "lines", view: object = None) -> Trackin
 class Board:
     """A board with one stage, and a clock that is set by hand."""
 
-    def __init__(self, status: Status = Status.RUNNING) -> None:
+    def __init__(self, status: StageStatus = StageStatus.RUNNING) -> None:
         self.now = 100.0
         self.cell = SimpleNamespace(node=SimpleNamespace(name="arms/dpo/seed-0", key=KEY), status=status)
         self.cells = {self.cell.node.name: self.cell}
@@ -67,7 +67,7 @@ def test_a_run_is_told_while_it_trains_and_each_line_once(tmp_path: Path) -> Non
     assert told(tmp_path) == [("dpo", 0, 1), ("dpo", 0, 2)]
     metrics.write_text("".join(map(line, STEPS)))
     metrics.parent.rename(seen.store.path(KEY))
-    board.cell.status = Status.DONE
+    board.cell.status = StageStatus.DONE
     seen.changed(board.cell)
     seen.stop()
     assert told(tmp_path) == [("dpo", 0, n) for n in (1, 2, 3)]
@@ -106,7 +106,7 @@ def test_a_tool_that_fails_is_said_once_and_ends_nothing(tmp_path: Path) -> None
 
     TRACKERS.register("broken")(Broken)
     try:
-        view, board = Noting(), Board(Status.CACHED)
+        view, board = Noting(), Board(StageStatus.CACHED)
         seen = tracking(tmp_path, "broken", view)
         metrics = seen.store.path(KEY) / METRICS
         metrics.parent.mkdir(parents=True)

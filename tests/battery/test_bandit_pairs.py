@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evenhand.core import credit
-from evenhand.train.rollouts.optimistic import WinRate
+from evenhand.train.rollouts.optimistic import GroupWinRate
 from tests.battery.test_bandit import ANSWERS, LENGTHS, LEVEL, REF, build, duels, start, two_answers
 from tests.battery.tree import fit_fixed, fit_online, group_of
 
@@ -213,12 +213,12 @@ def test_optimism_spreads_the_policy(name):
 
 def test_win_rates_of_a_group():
     """Against three rivals, ties by halves; an unscored answer has none and is nobody's rival."""
-    shaped = WinRate()(group_of((*ANSWERS, ANSWERS[0]), (2.0, 1.0, 1.0, 0.0, math.nan)))
+    shaped = GroupWinRate()(group_of((*ANSWERS, ANSWERS[0]), (2.0, 1.0, 1.0, 0.0, math.nan)))
     assert shaped.scores[:4] == pytest.approx((1.0, 0.5, 0.5, 0.0))
     assert math.isnan(shaped.scores[4])
 
 
 def test_spo_has_half_the_credit_of_ranks():
     scores = torch.tensor([[2.0, 1.0, 1.0, 0.0], [0.3, -2.0, 5.0, 0.3]])
-    rates = torch.tensor([WinRate()(group_of(ANSWERS, tuple(row))).scores for row in scores.tolist()])
+    rates = torch.tensor([GroupWinRate()(group_of(ANSWERS, tuple(row))).scores for row in scores.tolist()])
     torch.testing.assert_close(credit.centre(rates), credit.rank(scores) / 2)

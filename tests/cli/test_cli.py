@@ -12,7 +12,7 @@ from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results.record import ArmResult, Results
 from evenhand.runner.protocol import Outcome
-from evenhand.runner.state import Status
+from evenhand.runner.state import StageStatus
 from evenhand.store.store import Store
 
 
@@ -51,7 +51,7 @@ RESULTS = Results(arms={"dpo": ArmResult()})
 
 def outcome(**status):
     errors = {n: f"{n} broke" for n, s in status.items() if s in ("failed", "blocked")}
-    return Outcome(status={n: Status(s) for n, s in status.items()}, errors=errors, seconds={})
+    return Outcome(status={n: StageStatus(s) for n, s in status.items()}, errors=errors, seconds={})
 
 
 def test_help_lists_the_commands(cli):

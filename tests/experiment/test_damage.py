@@ -13,7 +13,7 @@ from test_run import expected, go, results
 from test_store import META, fail
 
 from evenhand.runner.repairs import Repairs
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 from evenhand.store import digests
 from evenhand.store.store import Damaged, Store
 
@@ -176,8 +176,10 @@ def test_a_damaged_artifact_is_said_and_made_again(tmp_path, name, workers):
         f"artifact {key[:12]} ({name}) is damaged: chain.txt has other bytes than when it was finished; it is made again"
     ]
     assert outcome.ok
-    assert outcome.status[name] is Status.DONE
-    assert set(outcome.status.values()) == {Status.DONE, Status.CACHED}, "what others made from it when it was whole stays"
+    assert outcome.status[name] is StageStatus.DONE
+    assert set(outcome.status.values()) == {StageStatus.DONE, StageStatus.CACHED}, (
+        "what others made from it when it was whole stays"
+    )
     assert results(store, nodes) == expected()
 
 
@@ -203,11 +205,11 @@ def test_what_is_damaged_again_after_it_was_made_again_fails(tmp_path):
     start = next(n for n in nodes.nodes if n.name == "start")
     board = RunState(nodes.nodes)
     repairs = Repairs(board, store)
-    board.set("start", Status.DONE)
+    board.set("start", StageStatus.DONE)
     assert repairs.spoilt(start.key) == [start]
-    board.set("start", Status.RUNNING)
+    board.set("start", StageStatus.RUNNING)
     assert repairs.spoilt(start.key) == [], "it is on its way: who needs it waits"
-    board.set("start", Status.DONE)
+    board.set("start", StageStatus.DONE)
     assert repairs.spoilt(start.key) is None
 
 
@@ -232,5 +234,5 @@ def test_artifacts_without_digests_are_used_and_said_once(tmp_path):
     for node in nodes.nodes:
         as_of_before(store, node.key)
     outcome, view = go(nodes, tmp_path)
-    assert set(outcome.status.values()) == {Status.CACHED}
+    assert set(outcome.status.values()) == {StageStatus.CACHED}
     assert view.notes == ["3 artifacts were made before artifacts had digests: damage to them cannot be seen"]

@@ -6,7 +6,7 @@ import pytest
 from fake_stages import Node, chain_result, plan
 
 from evenhand.runner.local import run
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 from evenhand.store.store import Store
 
 ALL = plan(
@@ -41,7 +41,7 @@ class InTurn:
 def test_nodes_that_become_known_while_it_runs_are_run(tmp_path, workers):
     store = Store(tmp_path / "store")
     outcome = run(plan(), store, tmp_path, workers=workers, stages="fake_stages", more=InTurn(ALL.nodes))
-    assert outcome.status == {"start": Status.DONE, "next": Status.DONE, "last": Status.DONE}
+    assert outcome.status == {"start": StageStatus.DONE, "next": StageStatus.DONE, "last": StageStatus.DONE}
     expected = ""
     for node, seed, steps in zip(ALL.nodes, (0, 1, 2), (2, 3, 3), strict=True):
         expected = chain_result(seed, expected, steps=steps)
@@ -52,13 +52,13 @@ def test_what_is_in_the_store_already_calls_for_the_next_at_once(tmp_path):
     store = Store(tmp_path / "store")
     run(plan(), store, tmp_path, workers=0, stages="fake_stages", more=InTurn(ALL.nodes))
     outcome = run(plan(), store, tmp_path, workers=0, stages="fake_stages", more=InTurn(ALL.nodes))
-    assert set(outcome.status.values()) == {Status.CACHED}
+    assert set(outcome.status.values()) == {StageStatus.CACHED}
     assert len(outcome.status) == 3
 
 
 def test_a_node_that_becomes_known_after_its_input_failed_is_blocked(tmp_path):
     outcome = run(plan(), Store(tmp_path / "store"), tmp_path, workers=0, stages="fake_stages", more=InTurn(BROKEN.nodes))
-    assert outcome.status == {"broken": Status.FAILED, "after": Status.BLOCKED, "beyond": Status.BLOCKED}
+    assert outcome.status == {"broken": StageStatus.FAILED, "after": StageStatus.BLOCKED, "beyond": StageStatus.BLOCKED}
     assert outcome.errors["after"] == "needs broken, which failed"
 
 

@@ -7,7 +7,7 @@ from fake_stages import Node
 from rich.console import Console
 
 from evenhand.runner.progress import Lines, Matrix, Quiet, choose_view
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 from evenhand.runner.worker_protocol import one_line, plain
 
 
@@ -30,7 +30,7 @@ def board(clock):
 
 
 def test_time_left_follows_the_rate_since_the_first_report(board, clock):
-    cell = board.set("sft", Status.RUNNING)
+    cell = board.set("sft", StageStatus.RUNNING)
     clock.now += 5
     board.move("sft", 40, 100, {})  # resumed at 40: the first 40 were not done in these 5 seconds
     assert cell.remaining(clock.now) is None
@@ -40,7 +40,7 @@ def test_time_left_follows_the_rate_since_the_first_report(board, clock):
 
 
 def test_a_new_phase_starts_a_new_rate(board, clock):
-    cell = board.set("sft", Status.RUNNING)
+    cell = board.set("sft", StageStatus.RUNNING)
     board.move("sft", 0, 10, {"phase": "data"})
     clock.now += 10
     board.move("sft", 10, 10, {"phase": "data"})
@@ -52,12 +52,12 @@ def test_a_new_phase_starts_a_new_rate(board, clock):
 
 
 def test_the_runs_time_left_shares_work_among_workers(board, clock):
-    board.set("sft", Status.RUNNING)
+    board.set("sft", StageStatus.RUNNING)
     clock.now += 3
-    board.set("sft", Status.DONE)
+    board.set("sft", StageStatus.DONE)
     assert board.eta() == (0.0, False), "no node of this kind has run: nothing can be said"
-    board.set("dpo/0", Status.RUNNING)
-    board.set("dpo/1", Status.RUNNING)
+    board.set("dpo/0", StageStatus.RUNNING)
+    board.set("dpo/1", StageStatus.RUNNING)
     board.move("dpo/0", 0, 10, {})
     clock.now += 10
     board.move("dpo/0", 5, 10, {})
@@ -67,8 +67,8 @@ def test_the_runs_time_left_shares_work_among_workers(board, clock):
 
 def test_the_time_left_is_no_shorter_than_the_longest_node(board, clock):
     for name in ("sft", "dpo/0", "dpo/1", "ppo/0"):
-        board.set(name, Status.CACHED)
-    board.set("ppo/1", Status.RUNNING)
+        board.set(name, StageStatus.CACHED)
+    board.set("ppo/1", StageStatus.RUNNING)
     board.move("ppo/1", 0, 4, {})
     clock.now += 1
     board.move("ppo/1", 1, 4, {})
@@ -78,7 +78,7 @@ def test_the_time_left_is_no_shorter_than_the_longest_node(board, clock):
 def test_earlier_runs_give_the_first_estimate(clock):
     board = RunState([Node(name="a", kind="fit"), Node(name="b", kind="fit")], workers=1, usual={"fit": 50.0}, clock=clock)
     assert board.eta() == (100.0, True)
-    board.set("a", Status.RUNNING)
+    board.set("a", StageStatus.RUNNING)
     clock.now += 20
     assert board.eta() == (80.0, True)
 
@@ -92,13 +92,13 @@ def lines(board, every=10.0):
 
 def test_lines_tell_starts_ends_and_errors(board, clock):
     view, told = lines(board)
-    view.changed(board.set("dpo/0", Status.RUNNING))
+    view.changed(board.set("dpo/0", StageStatus.RUNNING))
     clock.now += 75
-    view.changed(board.set("dpo/0", Status.DONE))
-    view.changed(board.set("dpo/1", Status.RUNNING))
-    view.changed(board.set("dpo/1", Status.FAILED, "[bold] is text, not markup, and long lines are not broken"))
+    view.changed(board.set("dpo/0", StageStatus.DONE))
+    view.changed(board.set("dpo/1", StageStatus.RUNNING))
+    view.changed(board.set("dpo/1", StageStatus.FAILED, "[bold] is text, not markup, and long lines are not broken"))
     view.noted(board.cells["dpo/1"], "3 rows left out")
-    view.changed(board.set("ppo/0", Status.BLOCKED, "needs dpo/1, which failed"))
+    view.changed(board.set("ppo/0", StageStatus.BLOCKED, "needs dpo/1, which failed"))
     assert told() == [
         "5 nodes, 0 cached, 2 at a time",
         "dpo/0: started (9 steps)",
@@ -112,7 +112,7 @@ def test_lines_tell_starts_ends_and_errors(board, clock):
 
 def test_lines_report_a_running_node_about_every_ten_seconds(board, clock):
     view, told = lines(board)
-    view.changed(board.set("dpo/0", Status.RUNNING))
+    view.changed(board.set("dpo/0", StageStatus.RUNNING))
     for second in range(1, 26):
         clock.now += 1
         board.move("dpo/0", second, 50, {"phase": "generate", "reward": 1.23456, "step": 3})
@@ -129,13 +129,13 @@ def test_the_matrix_shows_every_state(board, clock):
     console = Console(file=out, width=100, force_terminal=True, color_system=None, legacy_windows=False)
     view = Matrix(console)
     view.start(board)
-    board.set("sft", Status.CACHED)
-    board.set("dpo/0", Status.DONE)
-    board.set("dpo/1", Status.RUNNING)
+    board.set("sft", StageStatus.CACHED)
+    board.set("dpo/0", StageStatus.DONE)
+    board.set("dpo/1", StageStatus.RUNNING)
     board.move("dpo/1", 37, 100, {"phase": "train", "loss": 0.5})
-    board.set("ppo/0", Status.FAILED, "boom")
+    board.set("ppo/0", StageStatus.FAILED, "boom")
     view.changed(board.cells["ppo/0"])
-    board.set("ppo/1", Status.BLOCKED)
+    board.set("ppo/1", StageStatus.BLOCKED)
     view.stop()
     shown = [line.rstrip() for line in out.getvalue().splitlines()]
     assert any("ppo/0 failed: boom" in line for line in shown)
@@ -169,7 +169,7 @@ def test_a_full_disk_is_said_whoever_wrote():
 
 def test_a_node_that_says_nothing_is_not_silent(board, clock):
     view, told = lines(board)
-    view.changed(board.set("dpo/0", Status.RUNNING))
+    view.changed(board.set("dpo/0", StageStatus.RUNNING))
     board.move("dpo/0", 0, 0, {"phase": "opens the model"})
     for _ in range(16):
         clock.now += 1

@@ -14,7 +14,7 @@ import pytest
 from fake_stages import Node, chain_plan, chain_result, plan
 
 from evenhand.runner.local import default_workers, run
-from evenhand.runner.state import RunState, StageState, Status
+from evenhand.runner.state import RunState, StageState, StageStatus
 from evenhand.store.store import Store
 
 SCRIPT = Path(__file__).parent / "run_forever.py"
@@ -74,7 +74,7 @@ def test_a_second_run_runs_nothing(tmp_path):
     go(nodes, tmp_path)
     before = trace.read_text()
     outcome, view = go(nodes, tmp_path)
-    assert set(outcome.status.values()) == {Status.CACHED}
+    assert set(outcome.status.values()) == {StageStatus.CACHED}
     assert outcome.ok
     assert view.seen == []
     assert trace.read_text() == before
@@ -84,7 +84,7 @@ def test_equal_nodes_are_made_once(tmp_path):
     trace = tmp_path / "trace"
     nodes = plan(*[Node(name=n, kind="chain", spec={"steps": 3, "trace": str(trace)}) for n in ("a", "b")])
     outcome, _ = go(nodes, tmp_path)
-    assert outcome.status == {"a": Status.DONE, "b": Status.CACHED}
+    assert outcome.status == {"a": StageStatus.DONE, "b": StageStatus.CACHED}
     assert len(trace.read_text().splitlines()) == 3
 
 
@@ -140,7 +140,7 @@ def test_a_worker_that_dies_is_a_failed_cell(tmp_path, number, said):
     dies = Node(name="dies", kind="die", spec={"signal": int(number)})
     nodes = plan(dies, Node(name="good", kind="chain", spec={"steps": 2}))
     outcome, _ = go(nodes, tmp_path)
-    assert outcome.status == {"dies": Status.FAILED, "good": Status.DONE}
+    assert outcome.status == {"dies": StageStatus.FAILED, "good": StageStatus.DONE}
     assert said in outcome.errors["dies"]
 
 
@@ -158,11 +158,11 @@ def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
     killer.start()
     outcome, _ = go(nodes, tmp_path)
     killer.join()
-    assert outcome.status["arms/a/seed-1"] is Status.FAILED
-    assert outcome.status["arms/a/seed-2"] is Status.DONE
+    assert outcome.status["arms/a/seed-1"] is StageStatus.FAILED
+    assert outcome.status["arms/a/seed-2"] is StageStatus.DONE
     again, _ = go(nodes, tmp_path)
-    assert again.status["arms/a/seed-1"] is Status.DONE
-    assert again.status["arms/a/seed-2"] is Status.CACHED
+    assert again.status["arms/a/seed-1"] is StageStatus.DONE
+    assert again.status["arms/a/seed-2"] is StageStatus.CACHED
     assert results(Store(tmp_path / "store"), nodes) == expected()
     times = Counter(line.split()[2] for line in trace.read_text().splitlines() if line.split()[1] == "1")
     assert set(times) == {str(step) for step in range(12)}

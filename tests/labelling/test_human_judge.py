@@ -12,7 +12,7 @@ from evenhand.judges.agreement import jury_agreement
 from evenhand.judges.human import HumanJudge
 from evenhand.judges.label_log import LabelLog, answer_name, item_name
 from evenhand.labelling.items import wanted
-from evenhand.labelling.session import Session
+from evenhand.labelling.session import LabellingSession
 from evenhand.spec.read import read_experiment
 from evenhand.types import Completion, Prompt
 from tests.doctor.patients import Ward, pairs
@@ -80,7 +80,7 @@ def ward(tmp_path, monkeypatch):
 
 def label_all(run, who, word="first"):
     found = wanted(run)
-    session = Session(found.items, LabelLog(found.labels), people=found.annotators, again=0)
+    session = LabellingSession(found.items, LabelLog(found.labels), people=found.annotators, again=0)
     while (task := session.next(who)) is not None:
         session.answer(who, task.item.name, task.answers, word)
     return found

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from evenhand.judges.label_log import LabelLog
 from evenhand.labelling import app
 from evenhand.labelling.items import Form, from_groups
-from evenhand.labelling.session import Session
+from evenhand.labelling.session import LabellingSession
 from evenhand.labelling.write import preferences, write
 from evenhand.run_experiment import execute, prepare
 from evenhand.serve.guard import Guard
@@ -40,7 +40,7 @@ def asked(count, answers=2):
 
 
 def session(path, groups, form=Form.pair, **named):
-    return Session(from_groups(groups, form, "all", 0), LabelLog(path), form=form, **{"again": 0.0, **named})
+    return LabellingSession(from_groups(groups, form, "all", 0), LabelLog(path), form=form, **{"again": 0.0, **named})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from evenhand.errors import UserError
 from evenhand.judges.label_log import LabelLog, answer_name
 from evenhand.labelling.agreement import agreement
 from evenhand.labelling.items import Form, from_groups
-from evenhand.labelling.session import GAP, Session, Stale, means
+from evenhand.labelling.session import GAP, LabellingSession, Stale, means
 from evenhand.labelling.write import preferences, rows_by_annotator
 from evenhand.types import Completion, Group, Prompt
 
@@ -28,7 +28,7 @@ def groups(count, answers=("good {}", "bad {}")):
 
 def session(tmp_path, count=12, form=Form.pair, answers=("good {}", "bad {}"), **named):
     items = from_groups(groups(count, answers), form, "all", 0)
-    return Session(items, LabelLog(tmp_path / "labels.jsonl"), form=form, **named)
+    return LabellingSession(items, LabelLog(tmp_path / "labels.jsonl"), form=form, **named)
 
 
 def say(session, who, task, word):

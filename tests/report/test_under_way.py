@@ -15,7 +15,7 @@ from evenhand.report.page import live_assets
 from evenhand.report.under_way import read_under_way
 from evenhand.run_experiment import execute, prepare
 from evenhand.runner.progress import Quiet
-from evenhand.runner.state import Status
+from evenhand.runner.state import StageStatus
 from evenhand.serve.guard import Guard
 from tests.doctor.patients import Ward, pairs
 from tests.serving import serving
@@ -48,7 +48,7 @@ class StopAt(Quiet):
 def stopped(experiment, tmp_path_factory):
     """A run that was stopped when DPO had been trained, and what was seen of it at that moment."""
     out, seen = tmp_path_factory.mktemp("stopped") / "run", []
-    view = StopAt("arms/dpo/seed-0", Status.DONE, lambda: seen.append(live.Growing(out).state()))
+    view = StopAt("arms/dpo/seed-0", StageStatus.DONE, lambda: seen.append(live.Growing(out).state()))
     with pytest.raises(KeyboardInterrupt):
         execute(prepare(experiment, (), out), view=view)
     return out, seen[0]

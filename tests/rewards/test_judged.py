@@ -15,7 +15,7 @@ from evenhand.judges import template as templates
 from evenhand.judges.chat import Reply
 from evenhand.plan.graph import reward_code
 from evenhand.rewards import judged
-from evenhand.rewards.judged import Judged, criterion
+from evenhand.rewards.judged import JudgedReward, criterion
 from evenhand.rewards.rubric import Criterion, Rubric
 from evenhand.types import Completion, Group, Prompt
 
@@ -36,8 +36,8 @@ class Chat:
             yield n, self.answer(text)
 
 
-def made(answer, template, **how) -> Judged:
-    return Judged(partial(LLMJudge, Chat(answer), template, attempts=1, **how), template)
+def made(answer, template, **how) -> JudgedReward:
+    return JudgedReward(partial(LLMJudge, Chat(answer), template, attempts=1, **how), template)
 
 
 def group(*texts: str) -> Group:
@@ -77,7 +77,7 @@ def test_a_judged_rubric_by_hand():
     """Weights 3 for a number, -1 for being rude: each criterion is asked by itself, parsed, and a part of the score."""
     chat = Chat(lambda text: Reply(text="**Verdict:** YES" if "fool" in answer_in(text) else "NO"))
     template = criterion("It is rude.")
-    rude = Judged(lambda: LLMJudge(chat, template, attempts=1), template)
+    rude = JudgedReward(lambda: LLMJudge(chat, template, attempts=1), template)
     rubric = Rubric({
         "number": Criterion(reward=made(yes_or_no, criterion("It names a number.")), weight=3.0, least=0.5),
         "rude": Criterion(reward=rude, weight=-1.0, least=0.5),

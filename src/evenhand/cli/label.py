@@ -11,7 +11,7 @@ import typer
 from evenhand.cli.files import refuse_same
 from evenhand.cli.judge import open_judge
 from evenhand.cli.label_people import PageOptions, by_people
-from evenhand.cli.label_sources import Answers, Sampler, identity
+from evenhand.cli.label_sources import Answers, AnswerSampler, identity
 from evenhand.cli.options import (
     Again,
     By,
@@ -36,7 +36,7 @@ from evenhand.errors import UserError
 if TYPE_CHECKING:
     from evenhand.judges import Judge
     from evenhand.judges.cache import Cache
-    from evenhand.synthesis import Labelled
+    from evenhand.synthesis import AnnotatedPairs
     from evenhand.types import Group
 
 
@@ -57,7 +57,7 @@ _CHOOSE: dict[Pairs, Literal["random", "best_worst", "all"]] = {
 }  # fmt: skip
 
 
-class Label(StrEnum):
+class LabelForm(StrEnum):
     """How a chance becomes a label."""
 
     hard = "hard"
@@ -92,7 +92,7 @@ def label(
     log: ClickLog = None,
     port: Port = 0,
     pairs: Annotated[Pairs, typer.Option(help="Two at random, the best against the worst, or every two.")] = Pairs.random,
-    labels: Annotated[Label, typer.Option(help="hard: 1 and 0; soft: p and 1 - p; drawn: 1 with chance p.")] = Label.hard,
+    labels: Annotated[LabelForm, typer.Option(help="hard: 1 and 0; soft: p and 1 - p; drawn: 1 with chance p.")] = LabelForm.hard,
     margin: Annotated[float, typer.Option(min=0, help="Leave out differences up to this (of rewards, else |2p - 1|).")] = 0.0,
     temperature: Annotated[float, typer.Option(help="p = sigmoid(difference of rewards / temperature).")] = 1.0,
     flip: Annotated[float, typer.Option(min=0, max=1, help="Share of labels to swap, for studies of noise.")] = 0.0,
@@ -104,7 +104,7 @@ def label(
 
     Stopped, it goes on where it was. Of a run whose judge is `kind: human`, the page asks what the run waits for.
     """
-    sampler = Sampler(
+    sampler = AnswerSampler(
         model=answers_by, n=n, max_tokens=max_tokens, seed=seed, temperature=answer_temperature, template=chat_template,
         max_prompt=max_prompt,
     )  # fmt: skip
@@ -152,7 +152,7 @@ def with_memory(judge: Judge, name: str, cache: Cache) -> Judge:
     return RewardJudge(reward, name=judge.name, tie=judge.tie)
 
 
-def summary(groups: list[Group], found: Labelled, judge: Judge) -> list[str]:
+def summary(groups: list[Group], found: AnnotatedPairs, judge: Judge) -> list[str]:
     """What came out, what was left out, and how the judge behaved."""
     lines = [f"{len(found.pairs)} pairs from {len(groups)} prompts"]
     lines += [", ".join(f"{count} {reason}" for reason, count in found.left_out.items())] if found.left_out else []

@@ -14,7 +14,7 @@ from evenhand.errors import UserError
 if TYPE_CHECKING:
     from evenhand.cli.label_sources import Answers
     from evenhand.labelling.items import Form, Item
-    from evenhand.labelling.session import Session
+    from evenhand.labelling.session import LabellingSession
     from evenhand.synthesis.annotation import Labels
     from evenhand.synthesis.comparison import Choose
 
@@ -48,7 +48,7 @@ def by_people(
     from evenhand.judges.label_log import LabelLog
     from evenhand.labelling import app
     from evenhand.labelling.items import Form
-    from evenhand.labelling.session import Session
+    from evenhand.labelling.session import LabellingSession
     from evenhand.serve.server import check_installed, serve
     from evenhand.store.locks import locked
 
@@ -57,7 +57,9 @@ def by_people(
     lock = source.log.with_name(f".{source.log.name}.lock")
     source.log.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, lambda: _refuse(source.log)):
-        session = Session(source.items, LabelLog(source.log), form=Form(form), people=source.people, again=page.again, seed=seed)
+        session = LabellingSession(
+            source.items, LabelLog(source.log), form=Form(form), people=source.people, again=page.again, seed=seed
+        )
         told = page.guidelines.read_text(encoding="utf-8") if page.guidelines is not None else ""
         shown = app.Page(title=file.stem or str(file), guidelines=told, others=_others(source.items, file))
         print(f"{len(source.items)} items; every click is kept in {source.log}")
@@ -116,7 +118,7 @@ def _others(items: Sequence[Item], file: Path) -> dict[str, list[tuple[float, ..
     return {"the run's judge" if file.is_dir() else "the file": [i.group.scores for i in items]}
 
 
-def _ended(session: Session, source: _Source, out: Path | None, form: Form, labels: Labels, margin: float) -> list[str]:
+def _ended(session: LabellingSession, source: _Source, out: Path | None, form: Form, labels: Labels, margin: float) -> list[str]:
     """What was said, what is left to be said, and what came of it."""
     from evenhand.labelling.write import preferences, write
 

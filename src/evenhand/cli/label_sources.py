@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampler:
+class AnswerSampler:
     """A model that answers `n` times, as `evenhand generate` would; `template` is for one without a chat template."""
 
     model: str
@@ -52,7 +52,7 @@ class Answers:
 
     file: Path
     limit: int | None
-    sampler: Sampler | None
+    sampler: AnswerSampler | None
     cache: Path | None
 
     def read(self, kept: Path) -> list[Group]:

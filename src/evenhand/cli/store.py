@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from evenhand.store.prune import Candidate
     from evenhand.store.store import Store
-    from evenhand.store.survey import Entry, Survey
+    from evenhand.store.survey import StoredArtifact, Survey
 
 app = typer.Typer(name="store", help="What runs share: list it, verify it, and remove what nobody uses.", no_args_is_help=True)
 Where = Annotated[
@@ -127,7 +127,7 @@ def _registered(found: Survey, run: Path | None) -> bool:
     return any(known.folder == run for known in found.runs)
 
 
-def _entries_table(entries: list[Entry]) -> Table:
+def _entries_table(entries: list[StoredArtifact]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

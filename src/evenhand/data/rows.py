@@ -35,7 +35,7 @@ class BadRow(UserError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class RowReading:
     """How rows of one source are read, beyond their format.
 
     `columns` maps a field's name to the column that holds it (`{prompt: question}`; a dot goes into objects).
@@ -58,7 +58,7 @@ class Row:
 
     data: Mapping[str, Any]
     place: str
-    reading: Reading = field(default_factory=Reading)
+    reading: RowReading = field(default_factory=RowReading)
 
     def column(self, name: str) -> str:
         return self.reading.columns.get(name, name)

@@ -17,7 +17,7 @@ from evenhand.data.documents import Cutting
 from evenhand.data.formats import FORMATS
 from evenhand.data.readers import READERS, type_of
 from evenhand.data.recipes import with_recipe
-from evenhand.data.rows import Grades, Reading, Style, Transcripts
+from evenhand.data.rows import Grades, RowReading, Style, Transcripts
 from evenhand.data.steps import check_steps
 from evenhand.errors import UserError, did_you_mean
 
@@ -59,7 +59,7 @@ class DataSource:
 
     Where: `path` (a file, a list of files, or a folder of `datasets`) or `name` (of the Hub) with `config`, `split`,
     `revision`, `files` (which of its files), `streaming`. How it is read: `file_type`, `encoding`, `field` (the list in a JSON
-    object), `format` and `columns` (else detected), `style`, `wrap`, `transcripts`, `grades`, `keep` (see `Reading`),
+    object), `format` and `columns` (else detected), `style`, `wrap`, `transcripts`, `grades`, `keep` (see `RowReading`),
     `on_bad_row` (error or skip), `steps` before that (see `steps.py`). Text: `separator`, `opening_words`, `opening_sentences`
     (see `Cutting`).
     What is made of it, in this order: `use` (prompts, demonstrations, binary, pairs), `margin` (least gap of scores),
@@ -124,8 +124,8 @@ class DataSource:
     """Groups at most."""
 
     @property
-    def reading(self) -> Reading:
-        return Reading(
+    def reading(self) -> RowReading:
+        return RowReading(
             columns=self.columns,
             style=self.style,
             wrap=self.wrap,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.data.formats import Format, Kind
-from evenhand.data.rows import BadRow, Reading, Row
+from evenhand.data.rows import BadRow, Row, RowReading
 from evenhand.data.values import look
 from evenhand.errors import UserError
 from evenhand.types import Group, Message
@@ -18,7 +18,7 @@ _BAD = {"-1": "-1", "-1.0": "-1", "0": "0", "0.0": "0", "false": "0"}
 class Watch:
     """Sees each row of a source with the groups made of it, and says at the end what was noteworthy."""
 
-    def __init__(self, form: Format, reading: Reading, label: str) -> None:
+    def __init__(self, form: Format, reading: RowReading, label: str) -> None:
         self._form, self._reading, self._label = form, reading, label
         self._bad_labels: dict[str, str] = {}
         self._first, self._count = "", 0
@@ -65,7 +65,7 @@ def neighbours(group: Group) -> bool:
     return False
 
 
-def refuse_repeated_prompts(form: Format, rows: Sequence[tuple[str, Any]], reading: Reading, where: str) -> None:
+def refuse_repeated_prompts(form: Format, rows: Sequence[tuple[str, Any]], reading: RowReading, where: str) -> None:
     """Raises UserError when every answer of the first rows begins with its prompt: the model would learn to repeat it."""
     if form.kind in (Kind.GROUPS, Kind.PROMPTS):
         return

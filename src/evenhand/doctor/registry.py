@@ -21,7 +21,7 @@ class Severity(StrEnum):
     INFO = "INFO"
 
 
-class Section(StrEnum):
+class CheckSection(StrEnum):
     """What the first letter of an id stands for."""
 
     DATA = "data"
@@ -33,12 +33,12 @@ class Section(StrEnum):
 
 
 SECTIONS = {
-    "D": Section.DATA,
-    "T": Section.TOKENS,
-    "M": Section.MODEL,
-    "R": Section.REWARD,
-    "G": Section.GENERATION,
-    "B": Section.BUDGET,
+    "D": CheckSection.DATA,
+    "T": CheckSection.TOKENS,
+    "M": CheckSection.MODEL,
+    "R": CheckSection.REWARD,
+    "G": CheckSection.GENERATION,
+    "B": CheckSection.BUDGET,
 }
 SHOWN = 3
 """Examples per finding."""
@@ -70,7 +70,7 @@ class Check:
     look: Callable[[CheckContext], Iterable[Finding]]
 
     @property
-    def section(self) -> Section:
+    def section(self) -> CheckSection:
         return SECTIONS[self.id[0]]
 
 

@@ -16,7 +16,7 @@ from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
 from evenhand.judges.selftest import PLANTED_FLOOR, shuffled
-from evenhand.spec.judge import Judge
+from evenhand.spec.judge import ScoringJudge
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.types import Completion, Group, Message
 
@@ -128,7 +128,7 @@ def judge(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.judges import RewardJudge, self_test
 
     asked = patient.experiment.judge
-    if not isinstance(asked, Judge):
+    if not isinstance(asked, ScoringJudge):
         raise Unavailable("the run tests a judging model itself")
     groups = _written(patient)[:20]
     if len(groups) < 8:
@@ -151,7 +151,7 @@ def judge(patient: CheckContext) -> Iterator[Finding]:
     fix="judge by a program, another model, or people",
 )
 def own_judge(patient: CheckContext) -> Iterator[Finding]:
-    scoring = [judge.reward for judge in patient.experiment.judges().values() if isinstance(judge, Judge)]
+    scoring = [judge.reward for judge in patient.experiment.judges().values() if isinstance(judge, ScoringJudge)]
     judging = {name for reward in scoring for name in models_in(resolved_reward(reward, patient.experiment))}
     for name, arm in patient.online.items():
         shared = judging & models_in(resolved_reward(arm.reward, patient.experiment))
@@ -168,7 +168,7 @@ def rewards(patient: CheckContext) -> list[tuple[str, Any]]:
     there = set() if patient.quick else {n for n, m in patient.adopted.items() if m.reward_opened.error is None}
     asked = [(f"{name}.reward", arm.reward) for name, arm in patient.arms.items() if arm.reward is not None]
     asked += [("annotate.reward", e.annotate.reward)] if e.annotate is not None and e.annotate.reward is not None else []
-    asked += [(f"{where}.reward", judge.reward) for where, judge in e.judges().items() if isinstance(judge, Judge)]
+    asked += [(f"{where}.reward", judge.reward) for where, judge in e.judges().items() if isinstance(judge, ScoringJudge)]
     found: dict[str, tuple[str, Any]] = {}
     for where, reward in asked:
         spec = resolved_reward(reward, e)

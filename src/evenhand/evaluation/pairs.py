@@ -19,7 +19,7 @@ CATEGORY_FIELDS = ("subset", "category", "source", "domain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
+class ScoredPairs:
     """Scores of preferred and rejected answers, one entry per pair, with lengths in characters and the pair's category."""
 
     chosen: tuple[float, ...]
@@ -32,9 +32,9 @@ class Pairs:
     def margins(self) -> np.ndarray:
         return np.array(self.chosen) - np.array(self.rejected)
 
-    def only(self, category: str) -> Pairs:
+    def only(self, category: str) -> ScoredPairs:
         kept = [i for i, c in enumerate(self.category) if c == category]
-        return Pairs(**{name: tuple(getattr(self, name)[i] for i in kept) for name in self.__dataclass_fields__})
+        return ScoredPairs(**{name: tuple(getattr(self, name)[i] for i in kept) for name in self.__dataclass_fields__})
 
 
 def category_of(group: Group, field: str | None = None) -> str:
@@ -43,7 +43,7 @@ def category_of(group: Group, field: str | None = None) -> str:
     return next((str(group.prompt.meta[n]) for n in names if n in group.prompt.meta), "all")
 
 
-def score_pairs(groups: Sequence[Group], scorer: Scorer, *, category: str | None = None) -> Pairs:
+def score_pairs(groups: Sequence[Group], scorer: Scorer, *, category: str | None = None) -> ScoredPairs:
     """Best against worst answer of each group by its own scores; groups without a preference are left out.
 
     An answer that could not be scored is an error: a reward model that leaves out hard pairs would look better than it is.
@@ -64,10 +64,10 @@ def score_pairs(groups: Sequence[Group], scorer: Scorer, *, category: str | None
             (*values, len(group.completions[best].text), len(group.completions[worst].text), category_of(group, category))
         )
     columns = [tuple(c) for c in zip(*rows, strict=True)]
-    return Pairs(**dict(zip(Pairs.__dataclass_fields__, columns, strict=True)))
+    return ScoredPairs(**dict(zip(ScoredPairs.__dataclass_fields__, columns, strict=True)))
 
 
-def report(pairs: Pairs) -> dict[str, Any]:
+def report(pairs: ScoredPairs) -> dict[str, Any]:
     """Accuracy with its interval, log-loss, calibration, margins, agreement by length, and the same per category.
 
     `sections` and `overall` are RewardBench's when the categories are its subsets.
@@ -83,7 +83,7 @@ def report(pairs: Pairs) -> dict[str, Any]:
     return found
 
 
-def _metrics(pairs: Pairs) -> dict[str, Any]:
+def _metrics(pairs: ScoredPairs) -> dict[str, Any]:
     return asdict(pair_metrics(pairs.chosen, pairs.rejected, pairs.chosen_chars, pairs.rejected_chars))
 
 

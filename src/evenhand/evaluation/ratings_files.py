@@ -27,7 +27,7 @@ FORMS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ratings:
+class RatedItems:
     """Labels by rater over the same items, as numbers; NaN where one has none. `level`: how far apart two labels are.
 
     `labels`: what the numbers stand for, where the file has words.
@@ -38,7 +38,7 @@ class Ratings:
     labels: Mapping[str, float]
 
 
-def read_ratings(path: str | Path, columns: Sequence[str] = ()) -> Ratings:
+def read_ratings(path: str | Path, columns: Sequence[str] = ()) -> RatedItems:
     """The ratings of a CSV, TSV, JSON or JSONL file; `columns` names the raters' columns of a table with a row per item.
 
     Labels that are all numbers are ordinal; so are those that name a side of a pair or a tie (1, 1/2, 0: a tie lies between the
@@ -59,7 +59,7 @@ def read_ratings(path: str | Path, columns: Sequence[str] = ()) -> Ratings:
     level, codes = _codes([value for value, _ in cells.values()])
     values = {r: [codes[_said(cells[r, i][0])] if (r, i) in cells else math.nan for i in items] for r in raters}
     words = {} if all(_number(word) is not None for word in codes) else codes
-    return Ratings(by_rater=values, level=level, labels=words)
+    return RatedItems(by_rater=values, level=level, labels=words)
 
 
 def agreement(path: str | Path, columns: Sequence[str] = (), level: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ Texts = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class StyledComparison:
     """One comparison with both texts. `weight` is 3 for Arena-Hard's strong verdicts, else 1."""
 
     model: str
@@ -39,13 +39,13 @@ def style_report(path: Path, answers: Path | None = None, baseline: Path | None 
     `path` holds AlpacaEval annotations, or outcomes with columns `text` and `baseline_text`, and needs nothing else; for
     Arena-Hard judgments and verdicts without texts, `answers` and `baseline` are the files of both sides' answers.
     """
-    by_model: dict[str, list[Judged]] = {}
+    by_model: dict[str, list[StyledComparison]] = {}
     for one in read_judged(path, answers, baseline):
         by_model.setdefault(one.model, []).append(one)
     return {"kind": "style", "models": {name: _of_model(rows) for name, rows in by_model.items()}}
 
 
-def read_judged(path: Path, answers: Path | None, baseline: Path | None) -> list[Judged]:
+def read_judged(path: Path, answers: Path | None, baseline: Path | None) -> list[StyledComparison]:
     """The comparisons of a file with their texts; UserError where a text is not known."""
     rows = read_located(path)
     if {"output_1", "output_2", "preference"} <= rows[0][1].keys():
@@ -58,19 +58,19 @@ def read_judged(path: Path, answers: Path | None, baseline: Path | None) -> list
             )
         model = str(rows[0][1].get("model", path.stem))
         games = arena_hard.battles([row for _, row in rows])
-        return [Judged(model, uid, y, _text(sides[0], uid), _text(sides[1], uid), w) for uid, y, w in games]
+        return [StyledComparison(model, uid, y, _text(sides[0], uid), _text(sides[1], uid), w) for uid, y, w in games]
     return [_outcome(row, sides) for row in read_outcomes(path)]
 
 
-def _annotation(row: Row, where: str) -> Judged:
+def _annotation(row: Row, where: str) -> StyledComparison:
     preference = float(row["preference"])
     if not (preference == 0.0 or 1.0 <= preference <= 2.0):
         raise UserError(f"'preference' is {preference:g}, not in [1, 2]", where=where)
     outcome = 0.5 if preference == 0.0 else preference - 1.0
-    return Judged(str(row["generator_2"]), str(row["instruction"]), outcome, row["output_2"], row["output_1"])
+    return StyledComparison(str(row["generator_2"]), str(row["instruction"]), outcome, row["output_2"], row["output_1"])
 
 
-def _outcome(row: Row, sides: tuple[Texts, Texts] | None) -> Judged:
+def _outcome(row: Row, sides: tuple[Texts, Texts] | None) -> StyledComparison:
     key, texts = str(row["prompt"]), (row.get("text"), row.get("baseline_text"))
     if not all(isinstance(t, str) for t in texts):
         if sides is None:
@@ -79,7 +79,7 @@ def _outcome(row: Row, sides: tuple[Texts, Texts] | None) -> Judged:
                 fix="columns `text` and `baseline_text`, or --answers FILE --baseline FILE",
             )  # fmt: skip
         texts = _text(sides[0], key), _text(sides[1], key)
-    return Judged(str(row["arm"]), key, row["outcome"], str(texts[0]), str(texts[1]))
+    return StyledComparison(str(row["arm"]), key, row["outcome"], str(texts[0]), str(texts[1]))
 
 
 def _texts(path: Path) -> Texts:
@@ -92,7 +92,7 @@ def _text(texts: Texts, key: str) -> str:
     return texts[key]
 
 
-def _of_model(rows: Sequence[Judged]) -> dict[str, Any]:
+def _of_model(rows: Sequence[StyledComparison]) -> dict[str, Any]:
     ours, theirs = [style_of(r.text) for r in rows], [style_of(r.baseline) for r in rows]
     outcome, gaps = np.array([r.outcome for r in rows]), style_gaps(ours, theirs)
     about: dict[str, Any] = {"prompt": [r.prompt for r in rows], "weight": [r.weight for r in rows]}

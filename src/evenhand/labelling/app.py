@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic import Field as Checked
 
 from evenhand.labelling.agreement import agreement
-from evenhand.labelling.session import Session, Stale, Task
+from evenhand.labelling.session import LabellingSession, LabellingTask, Stale
 from evenhand.report.style import css_variables
 from evenhand.report.svg import FONT
 from evenhand.serve.guard import content_policy
@@ -63,7 +63,7 @@ def policy() -> str:
     return content_policy(assets()[1])
 
 
-def build(session: Session, page: Page) -> FastAPI:
+def build(session: LabellingSession, page: Page) -> FastAPI:
     """The application; it stands behind `evenhand.serve.guard.Guard`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     html = _html(session, page)
@@ -101,7 +101,7 @@ def build(session: Session, page: Page) -> FastAPI:
     return app
 
 
-def _html(session: Session, page: Page) -> str:
+def _html(session: LabellingSession, page: Page) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -111,14 +111,14 @@ def _html(session: Session, page: Page) -> str:
     return template.render(page=page, form=session.form.value, items=len(session.items), style=style, script=script)
 
 
-def _asked(session: Session, annotator: str) -> dict[str, Any]:
+def _asked(session: LabellingSession, annotator: str) -> dict[str, Any]:
     """The next task, and how far this person is."""
     task, standing = session.next(annotator), session.standing(annotator)
     far = {"done": standing.done, "left": standing.left, "seconds": standing.seconds}
     return {"progress": far, "task": None if task is None else _shown(task)}
 
 
-def _shown(task: Task) -> dict[str, Any]:
+def _shown(task: LabellingTask) -> dict[str, Any]:
     group = task.item.group
     return {
         "item": task.item.name,

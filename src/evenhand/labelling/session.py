@@ -26,7 +26,7 @@ class Stale(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LabellingTask:
     """An item as one person sees it: its answers in the order `shown` (their places in the item)."""
 
     item: Item
@@ -46,7 +46,7 @@ class Standing:
     seconds: float | None
 
 
-class Session:
+class LabellingSession:
     """Hands out `items`, keeps what is said of them in `log`. Several people may work at once.
 
     `people`: how many of them label each item; 0: everyone labels everything. `again`: the share of items that a person is shown
@@ -72,7 +72,7 @@ class Session:
                     fix=f"go on with --form {form_of(label)}, or name another file with --log",
                 )  # fmt: skip
 
-    def next(self, annotator: str) -> Task | None:
+    def next(self, annotator: str) -> LabellingTask | None:
         """What this person is shown; the same until it is answered. None when there is nothing left for them."""
         with self._lock:
             task = self._due(annotator)
@@ -120,7 +120,7 @@ class Session:
     def _of(self, annotator: str) -> list[Label]:
         return [label for label in self.labels() if label.annotator == annotator]
 
-    def _due(self, annotator: str) -> Task | None:
+    def _due(self, annotator: str) -> LabellingTask | None:
         own = self._of(annotator)
         held = self._open.get(annotator)
         new, second = self._new(annotator, own), self._second(annotator, own)
@@ -157,13 +157,13 @@ class Session:
         drawn = lambda name: keyed(self.seed, "again", annotator, name) / _UNIT < self.again  # noqa: E731
         return [self.items[name] for name, times in count.items() if times == 1 and drawn(name)]
 
-    def _task(self, one: Item, annotator: str, own: Sequence[Label]) -> Task:
+    def _task(self, one: Item, annotator: str, own: Sequence[Label]) -> LabellingTask:
         """The first time in an order by chance, the second time in the other."""
         before = next((label for label in own if label.item == one.name), None)
         if before is not None:
-            return Task(one, tuple(one.answers.index(a) for a in reversed(before.answers)))
+            return LabellingTask(one, tuple(one.answers.index(a) for a in reversed(before.answers)))
         order = rng(self.seed, "side", annotator, one.name).permutation(len(one.answers))
-        return Task(one, tuple(int(i) for i in order))
+        return LabellingTask(one, tuple(int(i) for i in order))
 
 
 def form_of(label: Label) -> Form:

@@ -13,12 +13,14 @@ from evenhand.judges.human import HumanJudge
 from evenhand.judges.label_log import Label
 from evenhand.labelling.items import Form, Item
 from evenhand.labelling.session import means
-from evenhand.synthesis import Labelled
+from evenhand.synthesis import AnnotatedPairs
 from evenhand.synthesis import label as labelled_by
 from evenhand.synthesis.annotation import Labels
 
 
-def preferences(items: Sequence[Item], log: Path, form: Form, labels: Sequence[Label], kind: Labels, margin: float) -> Labelled:
+def preferences(
+    items: Sequence[Item], log: Path, form: Form, labels: Sequence[Label], kind: Labels, margin: float
+) -> AnnotatedPairs:
     """The labelled items: pairs as any judge's labels become pairs; rankings and ratings as groups with each answer's mean score.
 
     Left out are pairs that nobody has labelled and ties; rankings and ratings in which all answers are equal.
@@ -29,7 +31,7 @@ def preferences(items: Sequence[Item], log: Path, form: Form, labels: Sequence[L
     known = [g for g in found if not math.isnan(g.scores[0])]
     kept = tuple(g for g in known if max(g.scores) - min(g.scores) > margin)
     left = {"not labelled": len(found) - len(known), "tied": len(known) - len(kept)}
-    return Labelled(pairs=kept, left_out={k: n for k, n in left.items() if n})
+    return AnnotatedPairs(pairs=kept, left_out={k: n for k, n in left.items() if n})
 
 
 def rows_by_annotator(items: Sequence[Item], labels: Sequence[Label]) -> Iterator[dict[str, Any]]:
@@ -51,7 +53,7 @@ def rows_by_annotator(items: Sequence[Item], labels: Sequence[Label]) -> Iterato
             }  # fmt: skip
 
 
-def write(out: Path, found: Labelled, items: Sequence[Item], labels: Sequence[Label]) -> Path:
+def write(out: Path, found: AnnotatedPairs, items: Sequence[Item], labels: Sequence[Label]) -> Path:
     """`out`, and beside it the rows by annotator; returns the second path."""
     beside = out.with_name(f"{out.name.removesuffix('.jsonl')}.annotators.jsonl")
     write_groups(out, found.pairs)

@@ -12,7 +12,7 @@ from evenhand.protocols import Objective
 from evenhand.train.method import PREFERENCES, PROMPTS, Method, method
 from evenhand.train.policies import GENERATOR, INITIAL_POLICY, MIXTURE
 from evenhand.train.rollouts import Exploration, Rollouts, Schedule, credits, selections
-from evenhand.train.rollouts.optimistic import AgainstPartner, LastMarked, PartnerMarked, SoftValue, WinRate
+from evenhand.train.rollouts.optimistic import AgainstPartner, GroupWinRate, LastMarked, PartnerMarked, SoftValue
 
 
 def _rated(loss: str, **parameters: float) -> Method:
@@ -163,7 +163,7 @@ def dno(*, steps: int, rounds: int = 3, completions_per_prompt: int = 6, beta: f
     """Direct Nash optimisation: rounds of DPO whose labels are sigmoid of the difference of two answers' win rates against the
     group, which stands for the current policy (Rosset et al. 2024, arXiv:2404.03715). Without the paper's teacher and its filter
     of pairs by margin."""
-    rollouts = replace(_rounds(steps, rounds, completions_per_prompt), shaping=WinRate())
+    rollouts = replace(_rounds(steps, rounds, completions_per_prompt), shaping=GroupWinRate())
     return _fresh(Pairwise(loss="soft_dpo", parameters={"beta": beta}), rollouts)
 
 
@@ -172,7 +172,7 @@ def spo_minimax(*, completions_per_prompt: int = 8, kl: float = 0.05) -> Method:
     """Self-play preference optimisation: an answer's reward is its win rate against the other answers of its group, so that
     preferences may be cyclic (Swamy et al. 2024, arXiv:2401.04056). Without a KL its credit is half of `rank_advantage`'s.
     Not the SPO of `spo_silu`."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, shaping=WinRate(), credit=credits.centre)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, shaping=GroupWinRate(), credit=credits.centre)
     return gradient(PolicyGradient(surrogate="reinforce", reduce="sequence_sum"), rollouts, kl=kl)
 
 

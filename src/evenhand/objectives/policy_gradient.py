@@ -14,7 +14,7 @@ from evenhand.objectives.chosen_tokens import over_the_step
 from evenhand.objectives.likelihood import reduction
 from evenhand.objectives.parts import metric, present
 from evenhand.objectives.registry import objective
-from evenhand.objectives.surrogates import SURROGATES, Step
+from evenhand.objectives.surrogates import SURROGATES, SurrogateInput
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms, Weighted
 
 KL_ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
@@ -118,14 +118,14 @@ class PolicyGradient:
         each = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
         return [replace(b, statistics={**b.statistics, **new}) for b, new in zip(batches, each, strict=True)]
 
-    def _step(self, out: ModelOut, batch: Batch) -> Step:
+    def _step(self, out: ModelOut, batch: Batch) -> SurrogateInput:
         mask = self._mask(batch)
         logp = torch.where(mask, present(out.logp), present(out.logp).new_zeros(()))
         old = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, 0.0)
         behaviour = old if batch.behaviour_logp is None else torch.where(mask, batch.behaviour_logp, 0.0)
         chosen = batch.statistics.get("chosen", torch.zeros_like(mask))
         given = torch.zeros_like(mask[:, :1]) if batch.given is None else (batch.given > 0)[:, None]
-        return Step(logp, old, behaviour, present(batch.advantage), mask, chosen, given)
+        return SurrogateInput(logp, old, behaviour, present(batch.advantage), mask, chosen, given)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         step = self._step(out, batch)
@@ -158,7 +158,7 @@ class PolicyGradient:
             return policy.ratio(logp, old) * kl.k3(logp, ref)
         return KL_ESTIMATORS[self.kl_estimator](logp, ref)
 
-    def _weight(self, step: Step, batch: Batch) -> Tensor:
+    def _weight(self, step: SurrogateInput, batch: Batch) -> Tensor:
         """The surrogate's weight: its share in the reduction, times what corrects for the sampler and what is left out."""
         weight = self._surrogate_weight(step.mask)[0]
         if self.importance:

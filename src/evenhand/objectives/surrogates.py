@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SurrogateInput:
     """What a surrogate sees: log-probs [N, C] (current, at the rollout's weights, as sampled), advantage, mask, and the tokens
     that were chosen from the whole step, where it chooses any; `given` [N, 1] True for answers that the data wrote."""
 
@@ -67,7 +67,7 @@ def surrogate(
     needs: frozenset[Need] = frozenset(),
     choose: Callable[..., Tensor] | None = None,
 ) -> Callable[[F], F]:
-    """Decorator: the function below turns a `Step` and its own keyword parameters into a surrogate loss [N, C] (or [N, 1])."""
+    """Decorator: the function below turns a `SurrogateInput` and its own parameters into a surrogate loss [N, C] (or [N, 1])."""
 
     def add(function: F) -> F:
         found = Surrogate(function, per_sequence=per_sequence, clips_tokens=clips_tokens, needs=needs, choose=choose)
@@ -78,37 +78,37 @@ def surrogate(
 
 
 @surrogate("reinforce")
-def _reinforce(s: Step) -> Tensor:
+def _reinforce(s: SurrogateInput) -> Tensor:
     return policy.reinforce(s.logp, s.advantage)
 
 
 @surrogate("clipped", clips_tokens=True, needs=OLD)
-def _clipped(s: Step, **p: float) -> Tensor:
+def _clipped(s: SurrogateInput, **p: float) -> Tensor:
     return policy.clipped(s.logp, s.old_logp, s.advantage, **p)
 
 
 @surrogate("dual_clipped", clips_tokens=True, needs=OLD)
-def _dual_clipped(s: Step, **p: float) -> Tensor:
+def _dual_clipped(s: SurrogateInput, **p: float) -> Tensor:
     return policy.dual_clipped(s.logp, s.old_logp, s.advantage, **p)
 
 
 @surrogate("sequence_clipped", per_sequence=True, needs=OLD)
-def _sequence_clipped(s: Step, **p: float) -> Tensor:
+def _sequence_clipped(s: SurrogateInput, **p: float) -> Tensor:
     return policy.sequence_clipped(s.logp, s.old_logp, _per_sequence(s.advantage), s.mask, **p)[:, None]
 
 
 @surrogate("gspo", needs=OLD)
-def _gspo(s: Step, **p: float) -> Tensor:
+def _gspo(s: SurrogateInput, **p: float) -> Tensor:
     return policy.gspo(s.logp, s.old_logp, s.advantage, s.mask, **p)
 
 
 @surrogate("cispo", needs=OLD)
-def _cispo(s: Step, **p: float) -> Tensor:
+def _cispo(s: SurrogateInput, **p: float) -> Tensor:
     return policy.cispo(s.logp, s.old_logp, s.advantage, **p)
 
 
 @surrogate("topr", per_sequence=True, needs=SAMPLED)
-def _topr(s: Step) -> Tensor:
+def _topr(s: SurrogateInput) -> Tensor:
     return policy.topr(masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask), _per_sequence(s.advantage))[:, None]
 
 
@@ -125,40 +125,40 @@ def _largest_covariance(logp: Tensor, advantage: Tensor, uniform: Tensor, **p: f
 
 
 @surrogate("gmpo", needs=OLD)
-def _gmpo(s: Step, **p: float) -> Tensor:
+def _gmpo(s: SurrogateInput, **p: float) -> Tensor:
     return surrogates.gmpo(s.logp, s.old_logp, s.advantage, s.mask, **p)
 
 
 @surrogate("sapo", needs=OLD)
-def _sapo(s: Step, **p: float) -> Tensor:
+def _sapo(s: SurrogateInput, **p: float) -> Tensor:
     return surrogates.sapo(s.logp, s.old_logp, s.advantage, **p)
 
 
 @surrogate("vespo", needs=OLD)
-def _vespo(s: Step, **p: float) -> Tensor:
+def _vespo(s: SurrogateInput, **p: float) -> Tensor:
     return surrogates.vespo(s.logp, s.old_logp, s.advantage, s.mask, **p)
 
 
 @surrogate("dppo", needs=SAMPLED)
-def _dppo(s: Step, **p: float) -> Tensor:
+def _dppo(s: SurrogateInput, **p: float) -> Tensor:
     return surrogates.dppo(s.logp, s.behaviour_logp, s.advantage, **p)
 
 
 @surrogate("dppo_kl", needs=SAMPLED)
-def _dppo_kl(s: Step, **p: float) -> Tensor:
+def _dppo_kl(s: SurrogateInput, **p: float) -> Tensor:
     return surrogates.dppo_kl(s.logp, s.behaviour_logp, s.advantage, **p)
 
 
 @surrogate("clip_cov", needs=OLD, clips_tokens=True, choose=_covariance_between)
-def _clip_cov(s: Step, *, low: float, high: float, **chosen_by: float) -> Tensor:
+def _clip_cov(s: SurrogateInput, *, low: float, high: float, **chosen_by: float) -> Tensor:
     return surrogates.clip_cov(s.logp, s.old_logp, s.advantage, s.chosen, low=low, high=high)
 
 
 @surrogate("kl_cov", needs=OLD, choose=_largest_covariance)
-def _kl_cov(s: Step, *, penalty: float, **chosen_by: float) -> Tensor:
+def _kl_cov(s: SurrogateInput, *, penalty: float, **chosen_by: float) -> Tensor:
     return surrogates.kl_cov(s.logp, s.old_logp, s.advantage, s.chosen, penalty=penalty)
 
 
 @surrogate("mixed_policy", needs=MIXED)
-def _mixed_policy(s: Step, **p: float) -> Tensor:
+def _mixed_policy(s: SurrogateInput, **p: float) -> Tensor:
     return surrogates.mixed_policy(s.logp, s.old_logp, s.advantage, s.given, **p)

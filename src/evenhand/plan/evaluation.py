@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.judges.config import Human, OwnJudge, Settings
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, judged_by
-from evenhand.spec.judge import Judge, Jury
+from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.stages.frontier import FrontierSpec
 from evenhand.stages.generate import GenerateSpec
 from evenhand.stages.judge import JudgedBy, JudgeSpec, JuryRule, ScoredBy
@@ -21,7 +21,7 @@ BySeed = Mapping[str, Mapping[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedArms:
     """Answers and verdicts of every arm and seed under one completion limit."""
 
     generations: BySeed
@@ -29,7 +29,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparisonArtifacts:
     """Where the comparison's artifacts are: see `Plan`."""
 
     generations: BySeed = field(default_factory=dict)
@@ -38,20 +38,20 @@ class Compared:
     reward_samples: str | None
     arm_samples: BySeed = field(default_factory=dict)
     frontiers: BySeed = field(default_factory=dict)
-    grid: Mapping[int, Judged] = field(default_factory=dict)
+    grid: Mapping[int, JudgedArms] = field(default_factory=dict)
     passes: BySeed = field(default_factory=dict)
-    snapshots: Mapping[int, Judged] = field(default_factory=dict)
+    snapshots: Mapping[int, JudgedArms] = field(default_factory=dict)
     """By step: the answers and verdicts of weights on the way, of the arms that keep them."""
 
 
-def compare(graph: Graph) -> Compared:
+def compare(graph: Graph) -> ComparisonArtifacts:
     """Every stage that follows training, generations before verdicts, so that the board shows them in this order."""
     if not graph.e.arms:  # reward models alone: their own held-out accuracy is what is asked
-        return Compared(reward_samples=reward_samples(graph))
+        return ComparisonArtifacts(reward_samples=reward_samples(graph))
     limit = graph.e.lengths.completion
     answers = answered(graph, limit)
     tested = self_test(graph, answers)  # before any verdict, which all wait for it
-    return Compared(
+    return ComparisonArtifacts(
         generations=answers,
         verdicts=verdicts(graph, answers, limit, tested),
         judge_test=tested,
@@ -64,10 +64,10 @@ def compare(graph: Graph) -> Compared:
     )
 
 
-def _at_limit(graph: Graph, limit: int, tested: str | None) -> Judged:
+def _at_limit(graph: Graph, limit: int, tested: str | None) -> JudgedArms:
     """Under the experiment's own limit these are the stages of the comparison itself."""
     answers = answered(graph, limit)
-    return Judged(answers, verdicts(graph, answers, limit, tested))
+    return JudgedArms(answers, verdicts(graph, answers, limit, tested))
 
 
 def answered(graph: Graph, limit: int) -> dict[str, dict[int, str]]:
@@ -88,7 +88,7 @@ def verdicts(graph: Graph, answers: BySeed, limit: int, tested: str | None) -> d
     return found
 
 
-def over_training(graph: Graph, answers: BySeed, tested: str | None) -> dict[int, Judged]:
+def over_training(graph: Graph, answers: BySeed, tested: str | None) -> dict[int, JudgedArms]:
     """Answers and verdicts of the weights that arms keep on the way, against the baseline's final answers."""
     steps: dict[str, tuple[int, ...]] = {}
     for arm in graph.arms.values():
@@ -102,7 +102,7 @@ def over_training(graph: Graph, answers: BySeed, tested: str | None) -> dict[int
             f"{a}{AT_STEP}{step}": {s: generation(graph, a, s, limit, step) for s in graph.e.seeds} for a in arms
         }
         judged = {a: {s: verdict(graph, f"{a}{AT_STEP}{step}", s, own, limit, tested) for s in graph.e.seeds} for a in arms}
-        found[step] = Judged({a: own[f"{a}{AT_STEP}{step}"] for a in arms}, judged)
+        found[step] = JudgedArms({a: own[f"{a}{AT_STEP}{step}"] for a in arms}, judged)
     return found
 
 
@@ -252,14 +252,14 @@ def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
 
 
 def _judged_by(graph: Graph) -> JudgedBy:
-    if not isinstance(graph.e.judge, Jury):
+    if not isinstance(graph.e.judge, JurySettings):
         return _one_judge(graph, graph.e.judge)
     members = {name: _one_judge(graph, judge) for name, judge in graph.e.judge.judges.items()}
     return JudgedBy(settings=JuryRule(by=graph.e.judge.by), members=members)
 
 
-def _one_judge(graph: Graph, judge: Judge | Settings | Human | OwnJudge) -> JudgedBy:
-    if isinstance(judge, Judge):
+def _one_judge(graph: Graph, judge: ScoringJudge | Settings | Human | OwnJudge) -> JudgedBy:
+    if isinstance(judge, ScoringJudge):
         return JudgedBy(settings=ScoredBy(reward=graph.reward_spec(judge.reward), tie=judge.tie))
     return judged_by(judge)
 
@@ -270,7 +270,7 @@ def _reward(by: JudgedBy) -> Mapping[str, Any] | None:
 
 
 def _judge_inputs(graph: Graph, seed: int) -> dict[str, str]:
-    rewards = [judge.reward for judge in graph.e.judges().values() if isinstance(judge, Judge)]
+    rewards = [judge.reward for judge in graph.e.judges().values() if isinstance(judge, ScoringJudge)]
     return {role: node for reward in rewards for role, node in graph.reward_inputs(reward, seed).items()}
 
 
@@ -278,8 +278,8 @@ def _judge_cost(graph: Graph) -> str:
     return " + ".join(_cost(judge, graph.questions.count) for judge in graph.e.judges().values())
 
 
-def _cost(judge: Judge | Settings | Human | OwnJudge, pairs: int) -> str:
-    if isinstance(judge, Judge):
+def _cost(judge: ScoringJudge | Settings | Human | OwnJudge, pairs: int) -> str:
+    if isinstance(judge, ScoringJudge):
         return "score both answers"
     if isinstance(judge, OwnJudge):
         return f"{pairs} pairs"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evenhand import plugins
 from evenhand.plan import evaluation, training
-from evenhand.plan.evaluation import Judged
+from evenhand.plan.evaluation import JudgedArms
 from evenhand.plan.graph import SHARED, Graph, Node, Questions
 from evenhand.plan.more_evaluations import PlannedEvaluation, more_evaluations
 from evenhand.plugins import Plugin
@@ -30,11 +30,11 @@ class Plan:
     arm_samples: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """By arm and seed: several scored answers per prompt, for best-of-n curves of that arm."""
     frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    grid: Mapping[int, Judged] = field(default_factory=dict)
+    grid: Mapping[int, JudgedArms] = field(default_factory=dict)
     """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
     passes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """`passes[arm][seed]`: several answers per prompt, scored, for pass@k."""
-    snapshots: Mapping[int, Judged] = field(default_factory=dict)
+    snapshots: Mapping[int, JudgedArms] = field(default_factory=dict)
     """By step: the answers and verdicts of the arms that keep their weights of that step."""
     evaluations: Mapping[str, PlannedEvaluation] = field(default_factory=dict)
     """By name: the answers and verdicts of the evaluations beside the comparison."""

@@ -37,7 +37,7 @@ class BudgetRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class BudgetTable:
     """The table; `ratios` has, per unit, the most costly trained arm over the cheapest, in words."""
 
     units: tuple[Unit, ...]
@@ -55,7 +55,7 @@ COUNTS = (
 COST = Unit("judge_cost_usd", "Judging, dollars", lambda value: fixed(value, 4))
 
 
-def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any]) -> Budget | None:
+def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any]) -> BudgetTable | None:
     """Mean cost per seed: from the ledgers on disk, else from the arm's own ledger in the results; None without either."""
     by = device(experiment)
     spent = {arm.name: costs for arm in summary.arms if (costs := _costs(arm, ledgers.get(arm.name, {}), by))}
@@ -73,7 +73,7 @@ def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any]) ->
         for arm in summary.ranked
         if arm.name in spent
     ]
-    return Budget(tuple(units), tuple(rows), tuple(_ratio([c.get(u.key) for c in trained]) for u in units))
+    return BudgetTable(tuple(units), tuple(rows), tuple(_ratio([c.get(u.key) for c in trained]) for u in units))
 
 
 @dataclass(frozen=True, slots=True)

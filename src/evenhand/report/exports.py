@@ -9,7 +9,7 @@ from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
 from evenhand.report.summaries import arm_notes
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.comparison import COUNTS
-from evenhand.results.record import Contrast, ControlledContrast, ControlledWinRate, Ledger, Verdict
+from evenhand.results.record import ArmCost, Contrast, ControlledContrast, ControlledWinRate, Verdict
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -63,7 +63,7 @@ def _seed_cells(arm: ArmRow, summary: Summary) -> list[float | None]:
 
 def _measures(arm: ArmRow, seconds: Mapping[str, float]) -> list[object]:
     found = arm.result
-    controlled, ledger = found.length_controlled or ControlledWinRate(), found.ledger or Ledger()
+    controlled, ledger = found.length_controlled or ControlledWinRate(), found.ledger or ArmCost()
     at_equal_length = [
         controlled.win_rate,
         *(controlled.ci95 or (None, None)),

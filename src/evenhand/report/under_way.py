@@ -25,7 +25,7 @@ ORDER = ("failed", "running", "stopped", "waiting", "blocked", "queued", "done",
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageRow:
     """One stage as it stands. `share` of it is done; `figures` are its latest numbers, in words."""
 
     name: str
@@ -41,7 +41,7 @@ class Stage:
 class UnderWay:
     """How far a run is. `alive` while a process works on it."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRow, ...]
     notes: tuple[tuple[str, str], ...]
     alive: bool
     foot: str
@@ -59,21 +59,21 @@ class UnderWay:
     @property
     def matrix(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """By row: for every column the word to show and the status it stands for."""
-        places: dict[str, dict[str, list[Stage]]] = {}
+        places: dict[str, dict[str, list[StageRow]]] = {}
         for stage in self.stages:
             places.setdefault(stage.row, {}).setdefault(stage.column, []).append(stage)
         return [(row, [_cell(own.get(column, [])) for column in self.columns]) for row, own in places.items()]
 
     @property
-    def running(self) -> list[Stage]:
+    def running(self) -> list[StageRow]:
         return [s for s in self.stages if s.status == "running"]
 
     @property
-    def troubled(self) -> list[Stage]:
+    def troubled(self) -> list[StageRow]:
         return [s for s in self.stages if s.error]
 
 
-def _cell(stages: list[Stage]) -> tuple[str, str]:
+def _cell(stages: list[StageRow]) -> tuple[str, str]:
     if not stages:
         return "", ""
     status = min((s.status for s in stages), key=ORDER.index)
@@ -138,13 +138,13 @@ def _way(folder: Path, record: Mapping[str, Any], store: Path) -> UnderWay:
     return UnderWay(stages=stages, notes=notes, alive=alive, foot=_foot(told, stages, alive))
 
 
-def _stage(row: Mapping[str, Any], alive: bool) -> Stage:
+def _stage(row: Mapping[str, Any], alive: bool) -> StageRow:
     status = row["status"] if alive or row["status"] != "running" else "stopped"
     shown = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.get("shown", {}).items()]
     left = [f"{duration(row['left'])} left"] if row.get("left") is not None else []
     share = float(row.get("share", 0.0))
     figures = ", ".join([*([f"{share:.0%}"] if share else []), *left, *shown])
-    return Stage(
+    return StageRow(
         row["name"], row.get("row") or row["name"], row.get("column") or "", status, share, figures, row.get("error", "")
     )
 
@@ -158,7 +158,7 @@ def _from_store(node: Mapping[str, Any], store: Path) -> dict[str, Any]:
     return {"name": node["name"], "status": "done" if done else begun, **place}
 
 
-def _foot(told: Mapping[str, Any], stages: tuple[Stage, ...], alive: bool) -> str:
+def _foot(told: Mapping[str, Any], stages: tuple[StageRow, ...], alive: bool) -> str:
     good = sum(s.status in ("done", "cached") for s in stages)
     parts = [f"{good} of {len(stages)} stages"]
     if "at" in told:

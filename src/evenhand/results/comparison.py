@@ -13,7 +13,7 @@ import numpy as np
 from evenhand.evaluation.policies import text_metrics
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
 from evenhand.results.own_reward import own_reward
-from evenhand.results.record import ArmResult, Contrast, ControlledContrast, Ledger, MixedModel, Power, Verdict
+from evenhand.results.record import ArmCost, ArmResult, Contrast, ControlledContrast, MixedModel, Power, Verdict
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.family import Judged, judged
 from evenhand.stats.length_contrasts import AtEqualLength, LengthControlledDifference, length_controlled_difference
@@ -21,7 +21,7 @@ from evenhand.stats.planning import resolved_by
 from evenhand.stats.twoway import MIXED_FROM, Difference, WinRate, paired_difference, win_rate
 from evenhand.types import Group
 
-COUNTS = tuple(f.name for f in fields(Ledger))
+COUNTS = tuple(f.name for f in fields(ArmCost))
 
 
 Fits = dict[tuple[int, ...], Mapping[str, AtEqualLength]]
@@ -122,15 +122,15 @@ def of_texts(seeds: Sequence[Sequence[Group]]) -> dict[str, Any]:
     return {name: found.get(name) for name in names} | {"refusal": found.get("refusals", {}).get("all", {}).get("rate")}
 
 
-def ledger(done: RunArtifacts, arm: str, seeds: Sequence[int]) -> Ledger:
+def ledger(done: RunArtifacts, arm: str, seeds: Sequence[int]) -> ArmCost:
     """Mean counts over seeds; seconds stay in the arms' own ledgers, since they differ from run to run.
 
     A seed whose training is damaged or gone, though its answers were judged before, counts in the others' mean.
     """
     if not done.plan.trained(arm):
-        return Ledger(**dict.fromkeys(COUNTS, 0.0))
+        return ArmCost(**dict.fromkeys(COUNTS, 0.0))
     rows = [done.load(node, "ledger.json") for s in seeds if done.has(node := done.plan.arms[arm][s])]
-    return Ledger(**{name: float(np.mean([r[name] for r in rows])) for name in COUNTS}) if rows else Ledger()
+    return ArmCost(**{name: float(np.mean([r[name] for r in rows])) for name in COUNTS}) if rows else ArmCost()
 
 
 def differences(done: RunArtifacts, fits: Fits) -> list[PairDifference]:

@@ -12,7 +12,7 @@ from evenhand.judges.config import LLM, Human, OwnJudge
 from evenhand.results.paths import without_folders
 from evenhand.results.record_parts import EvaluatedArm, EvaluationResult
 from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.spec.judge import Judge, Jury
+from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.stats.family import Judged
 from evenhand.stats.twoway import Difference, paired_difference, win_rate
 
@@ -92,9 +92,9 @@ def _judge(done: RunArtifacts, name: str) -> str | None:
     if asked.task is not None:
         return None
     judge = asked.judge or done.plan.experiment.judge
-    if isinstance(judge, Jury):
+    if isinstance(judge, JurySettings):
         return "jury of " + ", ".join(judge.judges)
-    if isinstance(judge, Judge):
+    if isinstance(judge, ScoringJudge):
         return judge.reward if isinstance(judge.reward, str) else str(judge.reward.get("kind"))
     if isinstance(judge, Human):
         return "people"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from evenhand.spec.arms import Arm, Train
-from evenhand.spec.experiment import Experiment, Jury
+from evenhand.spec.experiment import Experiment, JurySettings
 
 UNITS = {
     "tokens_trained": "tokens trained on", "tokens_generated": "tokens generated in training", "reward_calls": "reward calls",
@@ -27,7 +27,7 @@ def held_equal(experiment: Experiment, answered: int | None = None) -> list[str]
     truncated = f", {sampling.cuts}" if sampling.cuts else ""
     asked = e.evaluation.prompts
     fewer = f" ({asked} were asked for; the data hold no more)" if answered is not None and answered < asked else ""
-    judge = "One jury judges" if isinstance(e.judge, Jury) else "One judge scores"
+    judge = "One jury judges" if isinstance(e.judge, JurySettings) else "One judge scores"
     return [
         f"{_start(e)}, with one tokenizer and one template, and draws its training rows from one data set in the order of "
         "its seed.",

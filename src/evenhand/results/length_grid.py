@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.evaluation.best_of_n import length_grid as by_training_length
-from evenhand.plan.evaluation import Judged
+from evenhand.plan.evaluation import JudgedArms
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import mean_or_none
 from evenhand.results.record_parts import GoldChange, GridCell, GridRow, LengthGrid, MethodGrid
@@ -34,7 +34,7 @@ JudgedSeeds = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """arm -> seed -> what was judged and measured there."""
 
 
-def _read(done: RunArtifacts, cells: Judged) -> JudgedSeeds:
+def _read(done: RunArtifacts, cells: JudgedArms) -> JudgedSeeds:
     found: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in cells.verdicts}
     for arm, seeds in cells.verdicts.items():
         for seed, node in seeds.items():

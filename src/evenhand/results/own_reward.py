@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from evenhand.spec.judge import Judge
+from evenhand.spec.judge import ScoringJudge
 from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ def own_reward(experiment: Experiment, arm: str, proxies: Mapping[str, float | N
     if reward.get("kind") == "model" and reward.get("name") in proxies:
         return proxies[reward["name"]]
     judge = experiment.judge
-    return gold if isinstance(judge, Judge) and resolved_reward(judge.reward, experiment) == reward else None
+    return gold if isinstance(judge, ScoringJudge) and resolved_reward(judge.reward, experiment) == reward else None
 
 
 def trained_on_judge(experiment: Experiment) -> tuple[str, ...]:
     """Arms whose training reward is the judge's score, or that of a judge of the jury, or has a part in common with it."""
-    scoring = [resolved_reward(judge.reward, experiment) for judge in experiment.judges().values() if isinstance(judge, Judge)]
+    scoring = [
+        resolved_reward(judge.reward, experiment) for judge in experiment.judges().values() if isinstance(judge, ScoringJudge)
+    ]
     rewards = {name: resolved_reward(arm.reward, experiment) for name, arm in experiment.all_arms().items()}
     shared = lambda reward: any(_in_common(reward, judge) for judge in scoring)  # noqa: E731
     return tuple(name for name, reward in rewards.items() if reward is not None and shared(reward))

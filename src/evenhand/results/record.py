@@ -148,7 +148,7 @@ class MixedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
+class ArmCost:
     """What one seed of an arm cost in counts that do not depend on the machine, as a mean over its seeds."""
 
     tokens_generated: float | None = None
@@ -197,7 +197,7 @@ class ArmResult:
     reward: float | None = None
     """Mean of its own training reward over the held-out answers; None for an arm without one, and where it was not measured."""
     proxies: Mapping[str, float | None] = field(default_factory=dict)
-    ledger: Ledger | None = None
+    ledger: ArmCost | None = None
     judge_cost_usd: float | None = None
     length_controlled: ControlledWinRate | None = None
     warnings: tuple[TrainingWarning, ...] = ()

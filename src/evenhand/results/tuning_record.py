@@ -69,7 +69,7 @@ class TunedArmRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class HeldBack:
     """What the comparison will use, and tuning does not."""
 
     seeds: tuple[int, ...]
@@ -94,7 +94,7 @@ class TuningRecord:
     validation: str = ""
     sampler: str
     steps: float
-    comparison: Comparison
+    comparison: HeldBack
     arms: Mapping[str, TunedArmRecord]
     left_out: Mapping[str, str] = field(default_factory=dict)
 

@@ -39,7 +39,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProgramOutcome:
     """How a program ended. `detail` is what failed, or "timeout"."""
 
     passed: bool
@@ -77,7 +77,7 @@ def program_in(text: str) -> str:
     return blocks[-1] if blocks else text
 
 
-def run_program(program: str, tests: str, limits: Limits, mode: Mode) -> Outcome:
+def run_program(program: str, tests: str, limits: Limits, mode: Mode) -> ProgramOutcome:
     """Run a program and its tests under `limits`; it passes if the tests run to their end without an error.
 
     The verdict comes over a pipe that only the process of the tests has. When this returns, all that was started is dead.
@@ -106,7 +106,7 @@ def run_program(program: str, tests: str, limits: Limits, mode: Mode) -> Outcome
         said = _verdict(reader, limits.seconds)
         ended = started.poll()
     if said is None:
-        return Outcome(False, "timeout")
+        return ProgramOutcome(False, "timeout")
     if not said.startswith(READY):
         raise UserError(
             f"the tests could not be started: status {tested.returncode} and {started.returncode}", where="reward code",
@@ -114,7 +114,7 @@ def run_program(program: str, tests: str, limits: Limits, mode: Mode) -> Outcome
         )  # fmt: skip
     text = said.removeprefix(READY).decode("utf-8", "replace")
     over = f" (killed by signal {ended - 128 if ended > 128 else -ended}: over a limit)" if ended and not 0 < ended <= 128 else ""
-    return Outcome(text == "passed", "" if text == "passed" else (text or "the tests ended") + over)
+    return ProgramOutcome(text == "passed", "" if text == "passed" else (text or "the tests ended") + over)
 
 
 @contextlib.contextmanager

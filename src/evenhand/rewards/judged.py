@@ -53,7 +53,7 @@ def open_plainly(path: str) -> tuple[Policy, Renderer]:
     return load_policy(path, device=resolve_device("auto")), Renderer(load_tokenizer(path))
 
 
-class Judged:
+class JudgedReward:
     """A judging model's opinion of answers, asked by `template`.
 
     A single template: its grade of each answer, or by `verdict: logprobs` the mean of the labels' values under the model's own
@@ -75,10 +75,12 @@ class Judged:
         return [Scores(tuple(next(grades) for _ in g.completions)) for g in groups]
 
 
-def judged(given: Any, open_model: Open | None, *, where: str, template: Template | None = None, rule: str = "borda") -> Judged:
+def judged(
+    given: Any, open_model: Open | None, *, where: str, template: Template | None = None, rule: str = "borda"
+) -> JudgedReward:
     """The reward of a judging model's settings; `template` in place of the one that they name."""
     settings = settings_of(given, where=where)
-    return Judged(
+    return JudgedReward(
         partial(_opened, settings, open_model or open_plainly, template), template or templates.get(settings.template), rule=rule
     )
 

@@ -25,7 +25,7 @@ from evenhand.runner.process import THREADS, Setting
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.repairs import MADE_AGAIN, Repairs
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 from evenhand.runner.worker import perform, work
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, Waits, death, one_line
 from evenhand.store import runs
@@ -70,7 +70,7 @@ def run(
     return Outcome(
         status={n: c.status for n, c in cells.items()},
         errors={n: c.error for n, c in cells.items() if c.status.lost},
-        seconds={n: c.seconds(c.ended) for n, c in cells.items() if c.status is Status.DONE},
+        seconds={n: c.seconds(c.ended) for n, c in cells.items() if c.status is StageStatus.DONE},
     )
 
 
@@ -146,7 +146,7 @@ class _Scheduler:
         while (node := self.next_ready()) or self.grow():
             if node is None:
                 continue
-            self.change(node.name, Status.RUNNING)
+            self.change(node.name, StageStatus.RUNNING)
 
             def report(done: float, total: float, _name: str = node.name, **shown: Any) -> None:
                 self.board.move(_name, done, total, shown)
@@ -157,7 +157,7 @@ class _Scheduler:
             except Damaged as error:
                 self.spoilt(node, Spoilt(error.key, error.what))
             except Pending as error:
-                self.fail(node, one_line(error), Status.WAITING)
+                self.fail(node, one_line(error), StageStatus.WAITING)
             except Exception as error:
                 self.fail(node, one_line(error))
             else:
@@ -165,7 +165,7 @@ class _Scheduler:
 
     def in_processes(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        kinds = sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is Status.QUEUED})
+        kinds = sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is StageStatus.QUEUED})
         warm = [_WARM] if kinds and self.stages == STAGES else []
         context.set_forkserver_preload([*warm, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
         while True:
@@ -199,21 +199,21 @@ class _Scheduler:
         lost = [name for name in node.needs if self.board.cells[name].status.lost]
         if text := self.repairs.look(cell):
             self.note(node, text)
-        if cell.status is Status.CACHED:
+        if cell.status is StageStatus.CACHED:
             return
         if lost:
-            cell.status, cell.error = Status.BLOCKED, self.needs(lost[0])
+            cell.status, cell.error = StageStatus.BLOCKED, self.needs(lost[0])
 
     def next_ready(self) -> Node | None:
         """The first queued node whose inputs are there and whose artifact nobody of us is making."""
         busy = {w.node.key for w in self.running.values()}
         for cell in self.board.cells.values():
-            if cell.status is not Status.QUEUED or cell.node.key in busy:
+            if cell.status is not StageStatus.QUEUED or cell.node.key in busy:
                 continue
             if all(self.board.cells[i].status.good for i in cell.node.needs):
                 if not self.store.has(cell.node.key):
                     return cell.node
-                self.change(cell.node.name, Status.CACHED)  # an equal node, or another run, made it meanwhile
+                self.change(cell.node.name, StageStatus.CACHED)  # an equal node, or another run, made it meanwhile
                 return self.next_ready()
         return None
 
@@ -229,7 +229,7 @@ class _Scheduler:
             process.start()
         there.close()  # so that the end of the worker is the end of the pipe
         self.running[node.name] = _Worker(process, here, node, taken, log)
-        self.change(node.name, Status.RUNNING)
+        self.change(node.name, StageStatus.RUNNING)
 
     def needed(self, node: Node) -> int:
         """Slots that a node takes: one for each of its ranks; on processors no more than there are."""
@@ -264,14 +264,14 @@ class _Scheduler:
         if isinstance(message, Failed):
             self.fail(worker.node, message.error)
         elif isinstance(message, Waits):
-            self.fail(worker.node, message.text, Status.WAITING)
+            self.fail(worker.node, message.text, StageStatus.WAITING)
         elif isinstance(message, Spoilt):
             self.spoilt(worker.node, message)
         else:
             self.done(worker.node)
 
     def done(self, node: Node) -> None:
-        self.change(node.name, Status.DONE)
+        self.change(node.name, StageStatus.DONE)
         if text := self.repairs.differs(node):
             self.note(node, text)
 
@@ -281,22 +281,22 @@ class _Scheduler:
         if again is None:
             self.fail(node, f"{message.text}, again")
             return
-        self.change(node.name, Status.QUEUED)
+        self.change(node.name, StageStatus.QUEUED)
         for owner in again:
-            self.change(owner.name, Status.QUEUED)
+            self.change(owner.name, StageStatus.QUEUED)
             self.note(owner, message.text + MADE_AGAIN)
 
-    def fail(self, node: Node, error: str, status: Status = Status.FAILED) -> None:
+    def fail(self, node: Node, error: str, status: StageStatus = StageStatus.FAILED) -> None:
         """It has no artifact: nothing that needs it can be run."""
         self.change(node.name, status, error)
         lost = {node.name}
         for name, cell in self.board.cells.items():  # topological order: one pass finds all dependants
-            if cell.status is Status.QUEUED and lost & set(cell.node.needs):
+            if cell.status is StageStatus.QUEUED and lost & set(cell.node.needs):
                 lost.add(name)
-                self.change(name, Status.BLOCKED, self.needs(node.name))
+                self.change(name, StageStatus.BLOCKED, self.needs(node.name))
 
     def needs(self, name: str) -> str:
-        return f"needs {name}, which {'waits' if self.board.cells[name].status is Status.WAITING else 'failed'}"
+        return f"needs {name}, which {'waits' if self.board.cells[name].status is StageStatus.WAITING else 'failed'}"
 
     def note(self, node: Node, text: str) -> None:
         """Shows a warning once, not for every arm and seed it holds for; the logs have them all."""
@@ -304,7 +304,7 @@ class _Scheduler:
             self.noted.add(text)
             self.view.noted(self.board.cells[node.name], text)
 
-    def change(self, name: str, status: Status, error: str = "") -> None:
+    def change(self, name: str, status: StageStatus, error: str = "") -> None:
         self.view.changed(self.board.set(name, status, error))
 
     def stop(self) -> None:
@@ -313,7 +313,7 @@ class _Scheduler:
             worker.process.terminate()
         for worker in list(self.running.values()):
             _end(worker.process)
-            self.change(worker.node.name, Status.STOPPED)
+            self.change(worker.node.name, StageStatus.STOPPED)
         self.running.clear()
 
 

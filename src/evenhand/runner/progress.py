@@ -6,23 +6,23 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.display import spelled_out
-from evenhand.runner.state import RunState, StageState, Status
+from evenhand.runner.state import RunState, StageState, StageStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
 _LOOKS = {
-    Status.QUEUED: ("·", "dim"),
-    Status.RUNNING: ("▶", "bold cyan"),
-    Status.CACHED: ("cached", "green dim"),
-    Status.DONE: ("done", "green"),
-    Status.FAILED: ("failed", "bold red"),
-    Status.WAITING: ("waits", "magenta"),
-    Status.BLOCKED: ("blocked", "yellow"),
-    Status.STOPPED: ("stopped", "yellow"),
+    StageStatus.QUEUED: ("·", "dim"),
+    StageStatus.RUNNING: ("▶", "bold cyan"),
+    StageStatus.CACHED: ("cached", "green dim"),
+    StageStatus.DONE: ("done", "green"),
+    StageStatus.FAILED: ("failed", "bold red"),
+    StageStatus.WAITING: ("waits", "magenta"),
+    StageStatus.BLOCKED: ("blocked", "yellow"),
+    StageStatus.STOPPED: ("stopped", "yellow"),
 }
-_ORDER = tuple(Status(s) for s in ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached"))
+_ORDER = tuple(StageStatus(s) for s in ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached"))
 """What a matrix cell shows when several nodes share it: the most urgent first."""
 
 
@@ -61,16 +61,16 @@ class Lines:
 
     def start(self, board: RunState) -> None:
         self.board = board
-        cached = board.count(Status.CACHED)
+        cached = board.count(StageStatus.CACHED)
         self.line(f"{board.total} nodes, {cached} cached, {board.workers} at a time")
 
     def changed(self, cell: StageState) -> None:
         now = self.board.clock()
         self.last[cell.node.name] = now
-        text = f"{cell.node.name}: {'started' if cell.status is Status.RUNNING else cell.status}"
-        if cell.status in (Status.DONE, Status.FAILED, Status.WAITING, Status.STOPPED) and cell.started:
+        text = f"{cell.node.name}: {'started' if cell.status is StageStatus.RUNNING else cell.status}"
+        if cell.status in (StageStatus.DONE, StageStatus.FAILED, StageStatus.WAITING, StageStatus.STOPPED) and cell.started:
             text += f" after {duration(cell.seconds(now))}"
-        if cell.status is Status.RUNNING and cell.node.cost:
+        if cell.status is StageStatus.RUNNING and cell.node.cost:
             text += f" ({cell.node.cost})"
         self.line(text + (f": {cell.error}" if cell.error else ""))
 
@@ -81,7 +81,7 @@ class Lines:
         now = self.board.clock()
         for name, cell in self.board.cells.items():
             wait = self.every if cell.total or name in self.told else self.first
-            if cell.status is Status.RUNNING and now - self.last.get(name, now) >= wait:
+            if cell.status is StageStatus.RUNNING and now - self.last.get(name, now) >= wait:
                 self.told.add(name)
                 self.last[name] = now
                 self.line(f"{name}: {_figures(cell, now)}; all: {_eta(self.board)}")
@@ -108,7 +108,7 @@ class Matrix:
     def changed(self, cell: StageState) -> None:
         from rich.text import Text
 
-        if cell.status is Status.FAILED:  # a Text: a `style=` given to print would colour the table below too
+        if cell.status is StageStatus.FAILED:  # a Text: a `style=` given to print would colour the table below too
             self.live.console.print(Text(f"{cell.node.name} failed: {cell.error}", style="red"))
 
     def noted(self, cell: StageState, text: str) -> None:
@@ -160,7 +160,7 @@ def running(board: RunState) -> list[RenderableType]:
     from rich.text import Text
 
     now = board.clock()
-    cells = [c for c in board.cells.values() if c.status is Status.RUNNING]
+    cells = [c for c in board.cells.values() if c.status is StageStatus.RUNNING]
     return [Text(f"▶ {c.node.name}  {_bar(c.share)} {_figures(c, now)}", overflow="ellipsis", no_wrap=True) for c in cells]
 
 
@@ -169,10 +169,10 @@ def _shown(cells: list[StageState]) -> tuple[str, str]:
         return "", ""
     status = min((c.status for c in cells), key=_ORDER.index)
     text, style = _LOOKS[status]
-    if status is Status.RUNNING:
-        share = (sum(c.status.good for c in cells) + sum(c.share for c in cells if c.status is Status.RUNNING)) / len(cells)
+    if status is StageStatus.RUNNING:
+        share = (sum(c.status.good for c in cells) + sum(c.share for c in cells if c.status is StageStatus.RUNNING)) / len(cells)
         return f"{text} {share:.0%}", style
-    if status is Status.QUEUED and any(c.status.good for c in cells):
+    if status is StageStatus.QUEUED and any(c.status.good for c in cells):
         return f"· {sum(c.status.good for c in cells)}/{len(cells)}", style
     return text, style
 
@@ -194,14 +194,14 @@ def _figures(cell: StageState, now: float) -> str:
 
 
 def _foot(board: RunState) -> str:
-    good, failed = board.count(Status.DONE, Status.CACHED), board.count(Status.FAILED)
+    good, failed = board.count(StageStatus.DONE, StageStatus.CACHED), board.count(StageStatus.FAILED)
     lost = f", {failed} failed" if failed else ""
     return f"{good} of {board.total} nodes{lost} · {duration(board.elapsed())} so far · {_eta(board)}"
 
 
 def _eta(board: RunState) -> str:
     seconds, certain = board.eta()
-    if board.count(Status.QUEUED, Status.RUNNING) + sum(board.coming.values()) == 0:
+    if board.count(StageStatus.QUEUED, StageStatus.RUNNING) + sum(board.coming.values()) == 0:
         return "finished"
     if not certain and seconds < 1:
         return "time left not known yet"

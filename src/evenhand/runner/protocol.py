@@ -10,7 +10,7 @@ from typing import Protocol
 from evenhand.plan.graph import Node
 from evenhand.plan.plan import Plan
 from evenhand.runner.progress import View
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 from evenhand.store.store import Store
 
 
@@ -29,7 +29,7 @@ class Growth(Protocol):
 class Outcome:
     """How each node ended, by name. `errors` has one line per failed or blocked node."""
 
-    status: Mapping[str, Status]
+    status: Mapping[str, StageStatus]
     errors: Mapping[str, str]
     seconds: Mapping[str, float]
 

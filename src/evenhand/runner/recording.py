@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.runner.progress import View
-from evenhand.runner.state import RunState, StageState, Status
+from evenhand.runner.state import RunState, StageState, StageStatus
 
 FILE = Path("logs") / "progress.json"
 _SECONDS = 2.0
@@ -62,7 +62,7 @@ class Recording:
 
     def _row(self, cell: StageState) -> dict[str, Any]:
         now = self.board.clock()
-        left = cell.remaining(now) if cell.status is Status.RUNNING else None
+        left = cell.remaining(now) if cell.status is StageStatus.RUNNING else None
         shown = {k: v for k, v in cell.shown.items() if not isinstance(v, float) or math.isfinite(v)}
         return {
             "name": cell.node.name, "row": cell.node.row, "column": cell.node.column, "status": cell.status.value,

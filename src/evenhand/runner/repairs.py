@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evenhand.runner.state import RunState, StageState, Status
+from evenhand.runner.state import RunState, StageState, StageStatus
 from evenhand.store import digests
 from evenhand.store.store import GLANCE, Store
 
@@ -34,7 +34,7 @@ class Repairs:
         if not self.store.has(key):
             return ""
         if not (why := self.store.damage(key, up_to=GLANCE)):
-            self.board.set(cell.node.name, Status.CACHED)
+            self.board.set(cell.node.name, StageStatus.CACHED)
             self.unsealed += [cell.node] if self.store.unsealed(key) else []
             return ""
         text = self.store.damaged_words(key, why)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from evenhand.plan.graph import Node
 
 
-class Status(StrEnum):
+class StageStatus(StrEnum):
     """Where a node stands."""
 
     QUEUED = "queued"
@@ -30,16 +30,16 @@ class Status(StrEnum):
 
     @property
     def open(self) -> bool:
-        return self in (Status.QUEUED, Status.RUNNING)
+        return self in (StageStatus.QUEUED, StageStatus.RUNNING)
 
     @property
     def lost(self) -> bool:
         """Whether nothing that needs it can be run."""
-        return self in (Status.FAILED, Status.WAITING, Status.BLOCKED)
+        return self in (StageStatus.FAILED, StageStatus.WAITING, StageStatus.BLOCKED)
 
     @property
     def good(self) -> bool:
-        return self in (Status.CACHED, Status.DONE)
+        return self in (StageStatus.CACHED, StageStatus.DONE)
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class StageState:
     """One stage of the run. `done` of `total` units (steps, prompts) are finished; `shown` are its latest figures."""
 
     node: Node
-    status: Status = Status.QUEUED
+    status: StageStatus = StageStatus.QUEUED
     done: float = 0
     total: float = 0
     shown: dict[str, Any] = field(default_factory=dict)
@@ -101,10 +101,10 @@ class RunState:
         """How many nodes there will be."""
         return len(self.cells) + sum(self.coming.values())
 
-    def set(self, name: str, status: Status, error: str = "") -> StageState:
+    def set(self, name: str, status: StageStatus, error: str = "") -> StageState:
         cell = self.cells[name]
         cell.status, cell.error = status, error
-        if status is Status.RUNNING:
+        if status is StageStatus.RUNNING:
             cell.started, cell.ended = self.clock(), 0.0
         elif cell.started:
             cell.ended = self.clock()
@@ -118,7 +118,7 @@ class RunState:
         cell.shown = dict(shown)
         return cell
 
-    def count(self, *statuses: Status) -> int:
+    def count(self, *statuses: StageStatus) -> int:
         return sum(c.status in statuses for c in self.cells.values())
 
     def elapsed(self) -> float:
@@ -134,7 +134,7 @@ class RunState:
         for cell in self.cells.values():
             if not cell.status.open:
                 continue
-            left = cell.remaining(now) if cell.status is Status.RUNNING else None
+            left = cell.remaining(now) if cell.status is StageStatus.RUNNING else None
             if left is None:
                 usual = means.get(cell.node.kind)
                 certain = certain and usual is not None
@@ -151,8 +151,8 @@ class RunState:
         """Mean seconds of a node by kind: from this run where it has any, else from earlier ones."""
         seen: dict[str, list[float]] = {}
         for cell in self.cells.values():
-            left = cell.remaining(now) if cell.status is Status.RUNNING else None
-            if cell.status is Status.DONE:
+            left = cell.remaining(now) if cell.status is StageStatus.RUNNING else None
+            if cell.status is StageStatus.DONE:
                 seen.setdefault(cell.node.kind, []).append(cell.seconds(now))
             elif left is not None:
                 seen.setdefault(cell.node.kind, []).append(cell.seconds(now) + left)

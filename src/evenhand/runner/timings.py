@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 
 
 def remember(board: RunState, out: Path) -> None:
     """Appends the seconds of every node this run finished to `out/logs/timings.jsonl`."""
-    done = [c for c in board.cells.values() if c.status is Status.DONE]
+    done = [c for c in board.cells.values() if c.status is StageStatus.DONE]
     rows = [{"node": c.node.name, "kind": c.node.kind, "key": c.node.key, "seconds": round(c.seconds(c.ended), 3)} for c in done]
     if rows:
         _file(out).parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from evenhand.plan.plan import Plan
 from evenhand.runner.progress import View
-from evenhand.runner.state import RunState, StageState, Status
+from evenhand.runner.state import RunState, StageState, StageStatus
 from evenhand.store.store import Store
 from evenhand.trackers.following import Followed, Memory
 from evenhand.trackers.protocol import TrackedRun
@@ -30,12 +30,12 @@ class Tracking:
         self.board = board
         self.view.start(board)
         for cell in board.cells.values():
-            if cell.status is Status.CACHED:
+            if cell.status is StageStatus.CACHED:
                 self.tell(cell, ended=True)
 
     def changed(self, cell: StageState) -> None:
         self.view.changed(cell)
-        if cell.status in (Status.DONE, Status.FAILED, Status.WAITING, Status.STOPPED):
+        if cell.status in (StageStatus.DONE, StageStatus.FAILED, StageStatus.WAITING, StageStatus.STOPPED):
             self.tell(cell, ended=True)
 
     def noted(self, cell: StageState, text: str) -> None:
@@ -47,7 +47,7 @@ class Tracking:
             return
         self.looked = self.board.clock()
         for cell in self.board.cells.values():
-            if cell.status is Status.RUNNING:
+            if cell.status is StageStatus.RUNNING:
                 self.tell(cell, ended=False)
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.judges import config as judging
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.judge import Judge, Jury
+from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.reward_resolution import reward_problem, world_problem
 
 
@@ -38,7 +38,7 @@ def _pass_problems(e: Experiment) -> Iterator[UserError]:
             f"pass@{max(e.evaluation.pass_at)} from {e.evaluation.pass_samples} answers", where="evaluation.pass_samples",
             fix=f"draw at least {max(e.evaluation.pass_at)}, better twice as many",
         )  # fmt: skip
-    if e.evaluation.pass_at and not isinstance(e.judge, Judge):
+    if e.evaluation.pass_at and not isinstance(e.judge, ScoringJudge):
         yield UserError(
             "pass@k needs a judge that says right or wrong of one answer", where="evaluation.pass_at",
             fix="judge by a reward of 1 and 0: `judge: {reward: ...}`",
@@ -47,11 +47,11 @@ def _pass_problems(e: Experiment) -> Iterator[UserError]:
 
 def _judge_problems(e: Experiment, where: str) -> Iterator[UserError]:
     """Faults of the judge of an experiment, or of every judge of its jury."""
-    if isinstance(e.judge, Jury) and len(e.judge.judges) < 2:
+    if isinstance(e.judge, JurySettings) and len(e.judge.judges) < 2:
         yield UserError("a jury of one", where=f"{where}.judges", fix="name two judges or more, or give the judge itself")
     for path, judge in e.judges().items():
         place = where + path.removeprefix("judge")
-        if isinstance(judge, Judge):
+        if isinstance(judge, ScoringJudge):
             yield from reward_problem(judge.reward, e, f"{place}.reward") if e.arms else ()
         elif fault := judging.problem(judge):
             yield UserError(fault.what, where=place + fault.where.removeprefix("judge"), why=fault.why, fix=fault.fix)

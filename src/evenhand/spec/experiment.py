@@ -11,7 +11,7 @@ from evenhand.errors import UserError
 from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel
 from evenhand.spec.arms import Arm, parse_arm
 from evenhand.spec.evaluations import MoreEvaluation
-from evenhand.spec.judge import Judge, Jury
+from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
 from evenhand.spec.tuning import Tune, Tuned
 from evenhand.synthesis.config import Annotate, Revise
@@ -165,7 +165,7 @@ class Experiment:
     """How training samples are drawn; an arm names what differs."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What is compared: a mapping from a name to a method with its settings. Without any, reward models alone are trained."""
-    judge: Judge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | Jury = field(default_factory=Judge)
+    judge: ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | JurySettings = field(default_factory=ScoringJudge)
     """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
     """The held-out comparison."""
@@ -238,9 +238,9 @@ class Experiment:
         own = self.model.pretrain.shape if self.model.pretrain is not None else {}
         return {**worlds.get(str(self.data.world), **self.data.options).model_config(), **own}
 
-    def judges(self) -> dict[str, Judge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]:
+    def judges(self) -> dict[str, ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]:
         """Who judges, by key path: the judge, or the judges of a jury."""
-        if isinstance(self.judge, Jury):
+        if isinstance(self.judge, JurySettings):
             return {f"judge.judges.{name}": member for name, member in self.judge.judges.items()}
         return {"judge": self.judge}
 

@@ -11,7 +11,7 @@ from evenhand.judges.jury import Rule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judge:
+class ScoringJudge:
     """Who compares two answers: a program or a reward model scores both, the higher wins. Language models as judges:
     `evenhand.judges.config`.
     """
@@ -25,12 +25,12 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Jury:
+class JurySettings:
     """Several judges; see `evenhand.judges.jury.Jury`."""
 
     kind: Literal["jury"]
     """jury: several judges together."""
-    judges: Mapping[str, Judge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]
+    judges: Mapping[str, ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]
     """By a name of its own each, set up as it would be alone; the `self_test` of the jury holds for all."""
     by: Rule = "majority"
     """majority: the side that more judges prefer wins; mean: the mean of their outcomes. Who has no usable verdict abstains."""

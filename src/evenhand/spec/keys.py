@@ -29,8 +29,8 @@ from evenhand.train.config import Lengths, SamplingConfig, Train
 
 ELSEWHERE: Mapping[type, str] = {
     Train: "train", SamplingConfig: "sampling", Lengths: "lengths", Adapter: "train.adapter", spec.Pretrain: "model.pretrain",
-    spec.Planned: "evaluation.planned", LLM: "judge", LocalLLM: "judge", PreferenceModel: "judge", spec.Judge: "judge",
-    spec.Jury: "judge", Human: "judge",
+    spec.Planned: "evaluation.planned", LLM: "judge", LocalLLM: "judge", PreferenceModel: "judge", spec.ScoringJudge: "judge",
+    spec.JurySettings: "judge", Human: "judge",
 }  # fmt: skip
 """Where the keys of a mapping are listed that occurs in several places."""
 HIDDEN: Mapping[type, frozenset[str]] = {Arm: frozenset({"name", "parameters"}), Mixture: frozenset({"names", "weights", "caps"})}
@@ -77,12 +77,12 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("sampling", "", SamplingConfig),
     ("arms.NAME", "", Arm),
     ("reward_models.NAME", "one that exists (else the keys of an arm)", Adopted),
-    ("judge", "a reward", spec.Judge),
+    ("judge", "a reward", spec.ScoringJudge),
     ("judge", "kind: llm", LLM),
     ("judge", "kind: local", LocalLLM),
     ("judge", "kind: preference_model", PreferenceModel),
     ("judge", "kind: human", Human),
-    ("judge", "kind: jury", spec.Jury),
+    ("judge", "kind: jury", spec.JurySettings),
     ("evaluations.NAME", "", spec.MoreEvaluation),
     ("annotate", "", Annotate),
     ("revise", "", Revise),

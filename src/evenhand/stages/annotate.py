@@ -17,13 +17,13 @@ from evenhand.stages.context import StageContext
 from evenhand.stages.judge import JudgedBy, open_judge
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
-from evenhand.synthesis import Labelled
+from evenhand.synthesis import AnnotatedPairs
 from evenhand.synthesis.annotation import Labels
 from evenhand.synthesis.config import Annotate
 from evenhand.types import Group, Prompt, Sampling
 from evenhand.worlds.labels import Annotator
 
-Label = Callable[[list[Group], str], Labelled]
+Label = Callable[[list[Group], str], AnnotatedPairs]
 KEPT = "answers.kept"
 """Answers sampled so far, while the stage is under way."""
 
@@ -89,9 +89,11 @@ def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
     assert spec.reward is not None
     reward, annotator = build_reward(spec.reward, context.inputs, spec.setup, device), annotator_of(spec.section)
 
-    def label(groups: list[Group], split: str) -> Labelled:
+    def label(groups: list[Group], split: str) -> AnnotatedPairs:
         found = annotate(groups, reward, annotator, seed=context.seed)
-        return Labelled(pairs=found.pairs, left_out={"without two different answers": found.dropped} if found.dropped else {})
+        return AnnotatedPairs(
+            pairs=found.pairs, left_out={"without two different answers": found.dropped} if found.dropped else {}
+        )
 
     return label
 
@@ -110,7 +112,7 @@ def compared(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
         reward = build_reward(spec.reward, context.inputs, spec.setup, device)
         judge, usual, flip = RewardJudge(reward, name="annotator"), "drawn", 0.0
 
-    def labelled(groups: list[Group], split: str) -> Labelled:
+    def labelled(groups: list[Group], split: str) -> AnnotatedPairs:
         key = keyed(context.seed, split)
         found = label(
             groups, judge, choose=section.choose, labels=section.labels or usual, margin=section.margin,
@@ -125,7 +127,7 @@ def annotator_of(section: Annotate) -> Annotator:
     return Annotator(temperature=section.noise, bias_per_word=section.bias_per_word, flip=section.flip)
 
 
-def account_of(found: Labelled) -> dict[str, Any]:
+def account_of(found: AnnotatedPairs) -> dict[str, Any]:
     """How many pairs, what was left out and why, and how a judge of pairs behaved."""
 
     judged = {"judge": account(found.verdicts)} if found.verdicts else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evenhand.store.locks import remove_stale
 from evenhand.store.store import Store
-from evenhand.store.survey import Entry, State, Survey
+from evenhand.store.survey import State, StoredArtifact, Survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Candidate:
 
     path: Path
     why: str
-    entry: Entry | None = None
+    entry: StoredArtifact | None = None
 
     @property
     def size(self) -> int:
@@ -60,7 +60,7 @@ def remove(found: Survey, chosen: list[Candidate]) -> list[Candidate]:
     return left
 
 
-def _removed(store: Store, entry: Entry) -> bool:
+def _removed(store: Store, entry: StoredArtifact) -> bool:
     if store.busy(entry.key):
         return False
     if entry.state is State.TRASH:

@@ -30,7 +30,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class StoredArtifact:
     """A folder of a store: the stage `name` of `kind`, `size` in bytes, the run directories `runs` that use it.
 
     `used_by` counts the finished artifacts that were made from it; `holder` is the process that writes it.
@@ -61,7 +61,7 @@ class Survey:
     """Everything in a store. `runs` are those that are still there, `gone` those whose folder is not."""
 
     store: Store
-    entries: tuple[Entry, ...]
+    entries: tuple[StoredArtifact, ...]
     locks: tuple[Lock, ...]
     runs: tuple[KnownRun, ...]
     gone: tuple[KnownRun, ...]
@@ -84,7 +84,7 @@ def survey(store: Store) -> Survey:
         str(i.get("key")) for note in notes.values() for i in note.get("inputs", {}).values() if isinstance(i, Mapping)
     )
     entries = tuple(
-        Entry(
+        StoredArtifact(
             folder=path, key=found[1], state=_state(store, found), name=str(notes[path].get("name", "")),
             kind=str(notes[path].get("kind", "")), size=size_of(path), used_by=made_from[found[1]],
             runs=tuple(run.folder for run in living if found[1] in run.keys),

@@ -21,7 +21,7 @@ Labels = Literal["hard", "soft", "drawn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class AnnotatedPairs:
     """`pairs` in the order of their prompts; `left_out` counts what gave none, by reason; `verdicts` of a judge of pairs."""
 
     pairs: tuple[Group, ...]
@@ -32,7 +32,7 @@ class Labelled:
 def label(
     groups: Sequence[Group], judge: Judge, *, choose: Choose = "random", labels: Labels = "hard", margin: float = 0.0,
     annotator: Annotator | None = None, seed: int = 0, progress: Progress | None = None,
-) -> Labelled:  # fmt: skip
+) -> AnnotatedPairs:  # fmt: skip
     """Preference pairs from the different answers of each group, by what `judge` says of them.
 
     With p the chance that the first answer is preferred (a judge's mean over both orders; for a reward
@@ -59,7 +59,7 @@ def label(
             else:
                 pairs.append(_labelled(found, pair, labels, keyed(seed, "draw", place, *pair)))
     verdicts = tuple(v for found in compared for v in found.verdicts)
-    return Labelled(pairs=tuple(pairs), left_out={k: n for k, n in left_out.items() if n}, verdicts=verdicts)
+    return AnnotatedPairs(pairs=tuple(pairs), left_out={k: n for k, n in left_out.items() if n}, verdicts=verdicts)
 
 
 def _chosen(found: ComparedAnswers, choose: Choose) -> list[Pair]:

@@ -44,7 +44,7 @@ def of_group(shard: str, device: str) -> Ranks:
     """The ranks of the process group that this process has joined; on CUDA each has the device of its place on the machine."""
     if device.startswith("cuda"):
         torch.cuda.set_device(dist.get_node_local_rank(fallback_rank=dist.get_rank()))
-    return {"ddp": Replicated, "fsdp": Spread}[shard](dist.get_rank(), dist.get_world_size(), device)
+    return {"ddp": Replicated, "fsdp": Sharded}[shard](dist.get_rank(), dist.get_world_size(), device)
 
 
 class Replicated(Ranks):
@@ -85,7 +85,7 @@ class Replicated(Ranks):
         return tensors if self.first else {}
 
 
-class Spread(Replicated):
+class Sharded(Replicated):
     """Every weight, its gradient and its moments are spread over the ranks (FSDP2), gathered layer by layer where they are used.
 
     All ranks run equally many passes, since each pass gathers weights from all.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.configfile.schema import Loaded, to_json
-from evenhand.results.tuning_record import BehindBest, Comparison, TrialRecord, TunedArmRecord, TuningRecord
+from evenhand.results.tuning_record import BehindBest, HeldBack, TrialRecord, TunedArmRecord, TuningRecord
 from evenhand.runner.job import versions
 from evenhand.runner.state import RunState
 from evenhand.spec import search_spaces
@@ -35,7 +35,7 @@ def record(study: Study, board: RunState, loaded: Loaded[Any]) -> TuningRecord:
         validation=_validation(study),
         sampler=tune.sampler,
         steps=tune.steps,
-        comparison=Comparison(seeds=e.seeds, prompts=e.evaluation.prompts),
+        comparison=HeldBack(seeds=e.seeds, prompts=e.evaluation.prompts),
         arms={arm: arm_record(study, arm, study.outcomes(arm, board) or []) for arm in study.spaces},
         left_out=search_spaces.left_out(e),
     )

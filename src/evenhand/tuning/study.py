@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.plan.graph import Node
-from evenhand.runner.state import RunState, Status
+from evenhand.runner.state import RunState, StageStatus
 from evenhand.spec import search_spaces
 from evenhand.spec.experiment import Experiment
 from evenhand.store.store import Store
@@ -112,7 +112,7 @@ class Study:
 def _cause(board: RunState, name: str) -> str:
     """The error of the node that failed, for one that was blocked by it: what happened. The log has why, and where to look."""
     cell = board.cells[name]
-    while cell.status is Status.BLOCKED:
+    while cell.status is StageStatus.BLOCKED:
         lost = [board.cells[i] for i in cell.node.inputs.values() if board.cells[i].status.lost]
         if not lost:
             break
@@ -128,5 +128,5 @@ def replayed(study: Study, store: Store) -> RunState:
         for node in new:
             board.add(node)
             if store.has(node.key):
-                board.set(node.name, Status.CACHED)
+                board.set(node.name, StageStatus.CACHED)
     return board

@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.plan.graph import SHARED, Node, Questions
 from evenhand.plan.plan import build
-from evenhand.spec.experiment import Experiment, Judge
+from evenhand.spec.experiment import Experiment, ScoringJudge
 from evenhand.spec.search_spaces import RATE
 from evenhand.spec.tuning import MeanReward, Tune
 from evenhand.stages.validation_split import SPLIT
@@ -84,7 +84,7 @@ def of_trial(experiment: Experiment, arm: str, name: str, settings: Settings, ch
     while yardstick in e.arms and yardstick not in e.stages():
         arms.setdefault(yardstick, e.arms[yardstick])
         yardstick = e.arms[yardstick].get("start", e.start)
-    judge = Judge(reward=tune.objective.reward) if isinstance(tune.objective, MeanReward) else e.judge
+    judge = ScoringJudge(reward=tune.objective.reward) if isinstance(tune.objective, MeanReward) else e.judge
     return replace(e, arms=arms, seeds=tune.seeds, baseline=e.baseline_arm, judge=judge)
 
 

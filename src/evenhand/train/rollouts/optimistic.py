@@ -92,7 +92,7 @@ class AgainstPartner(Credit):
 
 
 @dataclass(frozen=True)
-class WinRate:
+class GroupWinRate:
     """Each answer's share of wins against the others of its group, ties by halves: its score, in place of the reward.
 
     What is asked of a game between the policy and itself (Swamy et al. 2024). An answer without a score has none here either.
