@@ -20,6 +20,7 @@ from evenhand.results.files import plain
 from evenhand.results.judge_summary import judge_summary, mean_or_none
 from evenhand.spec.read import read_experiment
 from evenhand.stages.judge import JudgedBy, JudgeSpec, ScoredBy
+from evenhand.stages.judge_self_test import known_answers
 from evenhand.types import Completion, Group, Prompt
 from tests.stages.performed import perform, setup
 
@@ -145,6 +146,22 @@ def test_the_self_test_uses_the_datas_own_answers(inputs: dict[str, Path], endpo
     assert found["identical"] == 0.5  # equally long without the blank: the first one, in both orders
     assert found["planted"] == 0.5  # a judge of length does not see that words were shuffled
     assert found["passed"] is False
+
+
+def test_answers_to_prompts_without_the_fields_that_a_checker_reads_are_no_test_of_it(tmp_path: Path) -> None:
+    told, asked = Completion(content="It is seven."), Completion(content="The sum is nine.")
+    (tmp_path / "data").mkdir(), (tmp_path / "answers").mkdir()
+    inputs = {"data": tmp_path / "data", "answers": tmp_path / "answers"}
+    compared = [Group(prompt=Prompt(content="4 + 5?", meta={"answer": "9"}), completions=(asked,))]
+    write_groups(inputs["answers"] / "generations.jsonl", compared)
+    write_groups(inputs["data"] / "demonstrations.jsonl", [Group(prompt=Prompt(content="A number?"), completions=(told,))])
+    source, rows = known_answers(inputs, 5)
+    assert source == "the baseline's answers"
+    assert [(prompt.meta["answer"], answer.text) for prompt, answer in rows] == [("9", "The sum is nine.")]
+    own = [Group(prompt=Prompt(content="3 + 4?", meta={"answer": "7", "level": "easy"}), completions=(told,))]
+    write_groups(inputs["data"] / "preferences.jsonl", own)
+    source, rows = known_answers(inputs, 5)
+    assert (source, [answer.text for _, answer in rows]) == ("preferences", ["It is seven."])
 
 
 def test_how_answers_are_got_is_no_part_of_the_key_but_the_template_is() -> None:

@@ -25,7 +25,7 @@ class JudgeSelfTestSpec:
     """`judge` on pairs made of `prompts` known answers. A judge that fails ends the run before any verdict."""
 
     KIND: ClassVar[str] = "judge_self_test"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     judge: JudgedBy
     prompts: int
@@ -50,12 +50,18 @@ def _refused(by: JudgedBy, found: Mapping[str, Any]) -> bool:
 
 
 def known_answers(inputs: Mapping[str, Path], count: int) -> tuple[str, list[tuple[Prompt, Completion]]]:
-    """Good answers of the data, different texts only: demonstrations, else preferred answers, else the baseline's own."""
+    """Good answers of the data, different texts only: demonstrations, else preferred answers, else the baseline's own.
+
+    Only answers to prompts that have the fields of those that will be judged: a program that checks an answer by them could
+    make nothing of answers to other data's prompts.
+    """
+    compared = read_groups(inputs["answers"] / "generations.jsonl")
+    fields = frozenset.intersection(*(frozenset(g.prompt.meta) for g in compared))
     for split in SOURCES:
         path = inputs["data"] / f"{split}.jsonl"
-        if path.exists() and (rows := _best(read_groups(path), count)):
+        if path.exists() and (rows := _best([g for g in read_groups(path) if fields <= g.prompt.meta.keys()], count)):
             return split, rows
-    return "the baseline's answers", _best(read_groups(inputs["answers"] / "generations.jsonl"), count)
+    return "the baseline's answers", _best(compared, count)
 
 
 def _best(groups: list[Group], count: int) -> list[tuple[Prompt, Completion]]:
