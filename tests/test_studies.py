@@ -24,7 +24,8 @@ def test_every_figure_of_a_page_lies_beside_it(page):
     assert [name for name in shown if not (page.parent / name).is_file()] == []
 
 
-def test_the_page_of_all_roads_has_every_arm_of_its_file():
-    text = (ROOT / "docs" / "results" / "all_roads.md").read_text()
-    arms = read_experiment(ROOT / "examples" / "all_roads" / "small.yaml").value.arms
+@pytest.mark.parametrize("study", ["all_roads", "real_instruct"])
+def test_the_page_of_a_study_has_every_arm_of_its_file(study):
+    text = (ROOT / "docs" / "results" / f"{study}.md").read_text()
+    arms = read_experiment(ROOT / "examples" / study / "small.yaml").value.arms
     assert [arm for arm in arms if f"| {arm} |" not in text] == []
