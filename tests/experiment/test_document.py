@@ -106,6 +106,14 @@ def test_another_kind_replaces_the_whole_mapping(tag):
     assert merge(base, parse(f"data: {{{tag}: file, n: 1}}", "b")).data == {"data": {tag: "file", "path": "x", "n": 1}}
 
 
+def test_a_mapping_that_gets_a_kind_is_replaced(tmp_path):
+    (tmp_path / "base.yaml").write_text("judge: {reward: gold, tie: 0.5}\n")
+    (tmp_path / "own.yaml").write_text("extends: base.yaml\njudge: {kind: human, labels: out.jsonl}\n")
+    found = read(tmp_path / "own.yaml")
+    assert found.data["judge"] == {"kind": "human", "labels": "out.jsonl"}
+    assert found.where(("judge", "labels")).startswith(str(tmp_path / "own.yaml"))
+
+
 def test_extends_in_a_circle_is_named(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")

@@ -319,7 +319,8 @@ def _is_file(path: Path) -> bool:
 def merge(base: Document, over: Document) -> Document:
     """`over` on top of `base`: mappings merge key by key, anything else is replaced.
 
-    A mapping whose `kind` or `method` changes is replaced as a whole: the old kind's keys mean nothing to the new one.
+    A mapping whose `kind` or `method` changes, or that gets a `kind` for the first time, is replaced as a whole: the old kind's keys
+    mean nothing to the new one.
     """
     places = dict(base.places)
     data = _merged(base.data, over.data, (), places, over.places)
@@ -350,6 +351,8 @@ def _paths(data: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 def _mergeable(base: Any, over: Any) -> bool:
     if not (isinstance(base, dict) and isinstance(over, dict)):
+        return False
+    if "kind" in over and "kind" not in base:
         return False
     return all(base[tag] == over[tag] for tag in _REPLACED_BY_TAG if tag in base and tag in over)
 
