@@ -379,7 +379,7 @@ def test_without_kl_the_best_answer_takes_all(name, parameters):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        *((n, {}) for n, m in DEFAULTS.items() if m.online and Need.PAIRS in m.provides),
+        *((n, {}) for n, m in DEFAULTS.items() if m.online and m.rewarded and Need.PAIRS in m.provides),
         ("iterative_dpo", {"pairs": "best_vs_random"}), ("iterative_dpo", {"pairs": "rejection"}),
         ("iterative_dpo", {"partner": "previous"}), ("iterative_dpo", {"partner": "start"}),
     ],
@@ -393,5 +393,5 @@ def test_selected_pairs_raise_the_reward(name, parameters):
 
 def test_every_method_of_single_labels_is_asked_above():
     """What each of them converges to is its own matter; all others are asked here by being registered."""
-    asked = {"kto", "topr", "offline_reinforce", "bco", "apo_zero_unpaired", "outcome_reward_model"}
+    asked = {"kto", "topr", "offline_reinforce", "bco", "apo_zero_unpaired", "outcome_reward_model", "implicit_process_reward"}
     assert {n for n, m in DEFAULTS.items() if m.data == methods.BINARY} == asked

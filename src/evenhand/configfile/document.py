@@ -319,8 +319,8 @@ def _is_file(path: Path) -> bool:
 def merge(base: Document, over: Document) -> Document:
     """`over` on top of `base`: mappings merge key by key, anything else is replaced.
 
-    A mapping whose `kind` or `method` changes, or that gets a `kind` for the first time, is replaced as a whole: the old kind's keys
-    mean nothing to the new one.
+    A mapping whose `kind` or `method` changes, or that first gets a `kind`, is replaced as a whole: the old kind's keys mean
+    nothing to the new one.
     """
     places = dict(base.places)
     data = _merged(base.data, over.data, (), places, over.places)

@@ -58,7 +58,7 @@ def shared_curves(folder: Path, record: Path) -> dict[str, dict[str, list[Metric
     for node in told.get("nodes", ()):
         kind, _, rest = str(node["name"]).partition("/")
         path = folder / told.get("store", "store") / node["key"] / "metrics.jsonl"
-        if node["kind"] == "fit" and kind in ("sft", "reward_models") and path.is_file():
+        if node.get("kind") == "fit" and kind in ("sft", "reward_models") and path.is_file():
             name, _, seed = (rest if kind == "reward_models" else node["name"]).partition("/seed-")
             found.setdefault(name, {})[seed or str(node["seed"])] = read_jsonl(path)
     return found

@@ -64,7 +64,7 @@ def pointwise(score: Score, *, name: str = "") -> Pointwise:
     >>> from evenhand.types import *
     >>> shouting = pointwise(lambda prompt, completion: completion.text.isupper())
     >>> shouting([Group(prompt=Prompt(content="Hi"), completions=(Completion(content="YES"), Completion(content="no")))])
-    [Scores(values=(1.0, 0.0), parts={})]
+    [Scores(values=(1.0, 0.0), parts={}, earned=())]
     """
     return Pointwise(score, name or getattr(score, "__qualname__", type(score).__name__))
 
