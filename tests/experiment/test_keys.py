@@ -11,7 +11,6 @@ import yaml
 
 import evenhand
 from evenhand.configfile.schema import from_json, to_json
-from evenhand.plan import first_defaults
 from evenhand.plan.plan import Plan, build
 from evenhand.run_experiment import BUILTIN
 from evenhand.spec.read import read_experiment
@@ -120,11 +119,6 @@ def test_a_methods_parameter_is_named_where_it_is_not_the_first_default(plan, fo
     assert decisive(planned(folder, "arms.dpo.beta=0.3")[arm].spec)["parameters"] == {"beta": 0.3}
     monkeypatch.setattr(fingerprint, "recorded", lambda: {"methods.dpo": {"beta": 0.5}})
     assert decisive(plan[arm].spec)["parameters"] == {"beta": 0.1}
-
-
-def test_the_record_of_first_defaults_is_complete() -> None:
-    fix = "run python -m evenhand.plan.first_defaults, and commit what it adds"
-    assert first_defaults.completed(fingerprint.recorded()) == fingerprint.recorded(), fix
 
 
 def test_how_a_result_is_reached_is_in_no_key(plan: Plan, folder: Path) -> None:

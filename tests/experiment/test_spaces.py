@@ -15,7 +15,6 @@ from evenhand.spec.experiment import Experiment
 from evenhand.spec.read import read_experiment
 from evenhand.spec.tuning import SearchRange
 from evenhand.train.config import Train
-from tests.conftest import ROOT
 
 GIVEN = {
     "name": "t",
@@ -52,11 +51,6 @@ def test_what_a_method_declares_are_settings_of_its_own():
 
 def test_training_settings_that_may_be_tuned_are_training_settings():
     assert set(search_spaces.TRAIN) <= set(inspect.signature(Train).parameters)
-
-
-def test_the_table_in_the_documentation_is_current():
-    page = (ROOT / "docs" / "tuning.md").read_text()
-    assert search_spaces.with_table(page) == page, "run: python -m evenhand.spec.search_spaces docs/tuning.md"
 
 
 def test_a_space_for_all_and_more_or_less_for_one():

@@ -1,11 +1,9 @@
-"""docs/methods.md, from the code: `python -m evenhand.manual.methods docs/methods.md` writes it anew."""
+"""docs/methods.md, from the code: `python -m evenhand.manual` writes it anew."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from evenhand.core import distillation, k_answers, kto, policy, preference, surrogates
@@ -40,7 +38,7 @@ from evenhand.types import Need
 
 HEAD = """# Methods
 
-Written by `python -m evenhand.manual.methods docs/methods.md` from the code; a test keeps it current. Every method is one
+Written by `python -m evenhand.manual` from the code; a test keeps it current. Every method is one
 expression in `src/evenhand/methods` over five coordinates: where experience comes from (**source**), what it is judged by
 (**signal**), how a judgement becomes a number per completion, token or pair (**credit**), what is minimised (**objective**),
 and what the policy is held to (**reference**). Settings are keys of an arm; the learning rate is the default where an
@@ -260,7 +258,3 @@ def page() -> str:
         index.append(f"| [{name}](#{name}) | {source} | {method.reference} | {paragraphs(METHODS[name])[1].rstrip('.')} |")
     sections = [HEAD.rstrip(), "\n".join(index), family.tree(), family.coverage(), *map(entry, METHODS), untrained(), BEST]
     return "\n\n".join(sections) + "\n"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page())

@@ -1,18 +1,16 @@
-"""docs/reference.md and docs/experiment.schema.json: `python -m evenhand.manual.reference docs` writes both from the code."""
+"""docs/reference.md and docs/experiment.schema.json: `python -m evenhand.manual` writes both from the code."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from evenhand.spec.json_schema import json_schema
 from evenhand.spec.keys import ELSEWHERE, Key, Section, sections
 
 HEAD = """# Every key of an experiment file
 
-Written by `python -m evenhand.manual.reference docs` from the code that checks a file; a test keeps it current.
+Written by `python -m evenhand.manual` from the code that checks a file; a test keeps it current.
 `evenhand keys KEY` says the same on a terminal, and answers to the words of other tools too (`evenhand keys num_generations`).
 [experiment.schema.json](experiment.schema.json) is for editors: a first line
 `# yaml-language-server: $schema=FOLDER/experiment.schema.json` completes and checks keys while you write
@@ -58,9 +56,3 @@ def _row(key: Key, section: Section) -> str:
 def schema() -> str:
     """The JSON schema as text."""
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    (folder / "reference.md").write_text(page(), encoding="utf-8")
-    (folder / "experiment.schema.json").write_text(schema(), encoding="utf-8")

@@ -1,10 +1,8 @@
-"""docs/results.schema.json, from the record: `python -m evenhand.manual.results docs/results.schema.json` writes it anew."""
+"""docs/results.schema.json, from the record: `python -m evenhand.manual` writes it anew."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 from evenhand.results.record import Results
 
@@ -15,7 +13,3 @@ def schema() -> str:
 
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(Results).json_schema()}
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(schema(), encoding="utf-8")

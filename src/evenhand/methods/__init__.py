@@ -1,7 +1,7 @@
 """The poster page: every method is one expression over five coordinates (source, signal, credit, objective, reference).
 
 A function of the modules here returns a `Method`; its keyword parameters are the method's hyper-parameters in an experiment file,
-its docstring says what it is, from which paper, and what it reduces to; `python -m evenhand.manual.methods` makes
+its docstring says what it is, from which paper, and what it reduces to; `python -m evenhand.manual` makes
 docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, come from the experiment.
 """
 

@@ -1,4 +1,4 @@
-"""The record of defaults that keys are made with: `python -m evenhand.plan.first_defaults` adds what is new to it."""
+"""The record of defaults that keys are made with: `python -m evenhand.manual` adds what is new to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from evenhand.methods import METHODS
 from evenhand.stages import SPECS, spec_class
-from evenhand.store.fingerprint import FIRST_DEFAULTS, decisive, recorded
+from evenhand.store.fingerprint import decisive, recorded
 
 
 def present() -> dict[str, dict[str, Any]]:
@@ -58,10 +58,7 @@ def _method(name: str) -> dict[str, Any]:
     return {p.name: decisive(p.default) for p in parameters if p.default is not p.empty}
 
 
-def main() -> None:
+def text() -> str:
+    """The record as the file has it, one owner a line."""
     lines = (f"{json.dumps(owner)}: {json.dumps(defaults)}" for owner, defaults in completed(recorded()).items())
-    FIRST_DEFAULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return "{\n" + ",\n".join(lines) + "\n}\n"

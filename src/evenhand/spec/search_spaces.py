@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.configfile.schema import to_json
@@ -284,8 +282,3 @@ def with_table(page: str) -> str:
     """A page with its table of default spaces as the code has it."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
