@@ -54,6 +54,17 @@ class RunResults(Results):
 
         return _frame(contrasts_rows(summarise(self))).set_index(["a", "b"])
 
+    def evaluations_frame(self) -> DataFrame:
+        """A row per evaluation beside the comparison and arm: its rate, the difference to the baseline's, and the verdict.
+
+        The columns are those of `evaluations.csv`; one correction covers these contrasts and those of `contrasts_frame` with the
+        baseline.
+        """
+        from evenhand.report.evaluations import evaluations_rows
+        from evenhand.report.summary import summarise
+
+        return _frame(evaluations_rows(summarise(self))).set_index(["evaluation", "arm"])
+
     def metrics_frame(self) -> DataFrame:
         """A row per arm, seed and training step, with every metric that any arm recorded; NaN where an arm has none."""
         import pandas as pd

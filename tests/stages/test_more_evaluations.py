@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from evenhand.errors import UserError
 from evenhand.plan.plan import build
@@ -64,6 +68,48 @@ def test_the_page_has_the_table(out: Path) -> None:
     page = Path(write(out / "run")).read_text()
     assert 'id="evaluations"' in page
     assert "One correction covers all 6 contrasts with sft" in page
+
+
+def test_frame_csv_tex_and_terminal_have_the_numbers_of_the_record(out: Path) -> None:
+    import evenhand
+    from evenhand.report import table, write
+
+    write(out / "run")
+    results, record = evenhand.load(out / "run"), load(out / "run").evaluations
+    frame = results.evaluations_frame()
+    assert sorted(frame.index) == sorted((name, arm) for name in ("asked", "sums") for arm in ("sft", "dpo", "ipo"))
+    with open(out / "run" / "evaluations.csv") as file:
+        rows = {(row["evaluation"], row["arm"]): row for row in csv.DictReader(file)}
+    tex = (out / "run" / "evaluations.tex").read_text()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(results))
+    shown = console.export_text()
+    for name, found in record.items():
+        for arm, mine in found.arms.items():
+            row = frame.loc[(name, arm)]
+            assert (row["verdict"], row["prompts"], row["measure"]) == (mine.verdict, found.n_prompts, "win rate")
+            assert rows[name, arm]["rate"] == f"{mine.rate:.6g}"
+            if mine.difference is not None:
+                assert (row["difference"], row["p_holm"]) == (mine.difference, mine.p_holm)
+                assert (row["ci95_simultaneous_low"], row["ci95_simultaneous_high"]) == mine.ci95_simultaneous
+                assert rows[name, arm]["p_holm"] == f"{mine.p_holm:.6g}"
+            percent = f"{100 * mine.rate:.1f}"
+            assert f"{percent}\\%" in tex.split(f"\n{arm} & ")[1].splitlines()[0]
+            assert any(arm in line and f"{percent}%" in line and mine.verdict in line for line in shown.splitlines())
+    for text in (tex, " ".join(shown.split())):
+        assert "One correction covers all 6 contrasts with sft" in text
+        assert "asked: win rate on 7 prompts, judged by length" in text
+
+
+def test_files_of_evaluations_that_are_no_more_go(out: Path, tmp_path: Path) -> None:
+    from evenhand.report import write
+
+    shutil.copytree(out / "run", tmp_path / "run", symlinks=True)
+    record = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "run" / "results.json").write_text(json.dumps({**record, "evaluations": {}}))
+    (tmp_path / "run" / "evaluations.csv").write_text("old")
+    write(tmp_path / "run")
+    assert not (tmp_path / "run" / "evaluations.csv").exists()
 
 
 def test_another_evaluation_changes_no_key_of_what_is_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from evenhand.doctor.context import CheckContext, last_turn
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
+from evenhand.errors import UserError
 from evenhand.synthesis.config import REVISED
 from evenhand.types import Content, Group, content_text
 
@@ -197,6 +198,7 @@ def enough(patient: CheckContext) -> Iterator[Finding]:
 def heldout(patient: CheckContext) -> Iterator[Finding]:
     if not patient.experiment.arms:
         raise Unavailable("nothing is compared")
+    yield from _other_evaluations(patient)
     held, asked = patient.splits.get("heldout_prompts"), patient.experiment.evaluation.prompts
     if not held:
         yield fail(
@@ -209,6 +211,19 @@ def heldout(patient: CheckContext) -> Iterator[Finding]:
     if there < 30:
         worst = 1.96 * (0.25 / there) ** 0.5
         yield warn(f"{there} held-out prompts: a win rate is known to about ±{worst:.0%} at best")
+
+
+def _other_evaluations(patient: CheckContext) -> Iterator[Finding]:
+    """The prompts of every evaluation beside the comparison that are read from somewhere, read."""
+    from evenhand.data.load import load
+
+    for name, asked in patient.experiment.evaluations.items():
+        if asked.prompts is None:
+            continue
+        try:
+            load(asked.prompts, where=f"evaluations.{name}.prompts")
+        except UserError as error:
+            yield from_error(error)
 
 
 def _sizes(patient: CheckContext) -> dict[str, int]:

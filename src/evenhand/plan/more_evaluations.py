@@ -80,7 +80,11 @@ def _prompts(graph: Graph, name: str, asked: MoreEvaluation) -> str:
     else:
         source = DataConfig(heldout_prompts=asked.prompts)
     spec = DataSpec(
-        source=source, only=(HELDOUT,), fingerprints=training.data_bytes(source), world_version=training.world_version(source)
+        source=source,
+        only=(HELDOUT,),
+        fingerprints=training.data_bytes(source),
+        world_version=training.world_version(source),
+        heldout_for=f"evaluations.{name}.prompts",
     )
     row = f"{name} prompts"
     return graph.add(f"evaluations/{name}/prompts", spec, {}, seed=graph.e.data.seed, row=row, cost=f"{asked.count} prompts")

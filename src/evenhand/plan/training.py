@@ -17,7 +17,7 @@ from evenhand.spec.arms import Arm
 from evenhand.spec.lengths import config_file
 from evenhand.spec.pretrained import Adopted
 from evenhand.stages.base import BaseSpec, ModelSource
-from evenhand.stages.data import DEFAULT_SIZES, DataSpec
+from evenhand.stages.data import COMPARISON, DEFAULT_SIZES, DataSpec
 from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
 from evenhand.stages.fit import FitSpec
 from evenhand.stages.further_split import FurtherSplitSpec
@@ -45,6 +45,7 @@ def data(graph: Graph) -> None:
         corpus=graph.e.model.pretrain.documents if graph.e.model.pretrain else 0,
         fingerprints=data_bytes(config),
         world_version=world_version(config),
+        heldout_for=COMPARISON if graph.e.arms else "",
     )
     source = f"world {config.world}" if config.world else ", ".join(config.sources)
     formats = plugins.bringing("data format") if config.sources else {}  # one of them may be recognised

@@ -17,7 +17,8 @@ __all__ = ["table", "write"]
 
 
 def write(run_dir: Path | str) -> Path:
-    """Write `report.html`, `results.csv` and `results.tex` into `run_dir`; return the path of the page.
+    """Write `report.html`, `results.csv` and `results.tex` into `run_dir` (with evaluations beside the comparison also
+    `evaluations.csv` and `evaluations.tex`); return the path of the page.
 
     The page is one self-contained file: it opens from disk, asks the network for nothing, and shows what models wrote as text.
     What is absent from the run directory is left out of the page; nothing is made up.

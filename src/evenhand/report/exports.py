@@ -120,7 +120,8 @@ def results_tex(summary: Summary) -> str:
 def _tex_notes(summary: Summary) -> list[str]:
     """Comments that must travel with the numbers."""
     notes = [f"% {arm}: {note}" for arm, note in arm_notes(summary)]
-    return [*notes, *([f"% {summary.looked}"] if summary.looked else [])]
+    beside = ["% The evaluations beside it are in evaluations.tex; the verdicts share one correction with theirs."]
+    return [*notes, *([f"% {summary.looked}"] if summary.looked else []), *(beside if summary.evaluations else [])]
 
 
 def _controlled(arm: ArmRow) -> float | None:

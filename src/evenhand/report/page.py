@@ -12,6 +12,7 @@ from evenhand import __version__
 from evenhand.report import formatting, style
 from evenhand.report.answers import answer_cards, training_samples
 from evenhand.report.budget import budget
+from evenhand.report.evaluations import evaluations_csv, evaluations_tex, shared_correction
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
 from evenhand.report.judge_card import jury, probe_tables, self_test, self_test_warnings
@@ -50,7 +51,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(run_dir: Path) -> Path:
-    """`report.html`, `results.csv` and `results.tex` of `run_dir`; of a run without results the page alone, as far as it is."""
+    """`report.html`, `results.csv` and `results.tex` of `run_dir`; of a run without results the page alone, as far as it is.
+
+    With evaluations beside the comparison also `evaluations.csv` and `evaluations.tex`.
+    """
     if not (run_dir / NAME).is_file() and (run_dir / "experiment.json").is_file():
         path = run_dir / "report.html"
         path.write_text(html_under_way(*read_under_way(run_dir), assets()), encoding="utf-8")
@@ -59,6 +63,11 @@ def write_page(run_dir: Path) -> Path:
     summary = summarise(run.results)
     (run_dir / "results.csv").write_text(results_csv(summary, _seconds(run)), encoding="utf-8")
     (run_dir / "results.tex").write_text(results_tex(summary), encoding="utf-8")
+    for name, text in (("evaluations.csv", evaluations_csv(summary)), ("evaluations.tex", evaluations_tex(summary))):
+        if summary.evaluations:
+            (run_dir / name).write_text(text, encoding="utf-8")
+        else:  # of a run that had some once
+            (run_dir / name).unlink(missing_ok=True)
     path = run_dir / "report.html"
     path.write_text(html(run, summary), encoding="utf-8")
     return path
@@ -146,7 +155,12 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
     return {
         "over_training": over_training_figure(results, summary),
         "steps": results.over_training,
-        "evaluations": results.evaluations,
+        "evaluations": summary.evaluations,
+        "shared_correction": shared_correction(summary),
+        "evaluation_links": [
+            ("CSV", "evaluations.csv", data_link(evaluations_csv(summary), "text/csv")),
+            ("LaTeX", "evaluations.tex", data_link(evaluations_tex(summary), "application/x-tex")),
+        ],
         "steps_shown": [arm for arm in summary.ranked if arm.name in results.over_training],
         "chosen": chosen_rows(results.selection, styles),
         "tuning": results.tuning,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from evenhand.report.style import ARMS, ArmStyle, arm_styles
 from evenhand.results.record import ArmResult, Contrast, Power, Results, Verdict
 from evenhand.results.record_judge import Pair
-from evenhand.results.record_parts import RewardModelSummary
+from evenhand.results.record_parts import EvaluationResult, RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ class Summary:
     reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)
     looked: str = ""
     """What looking at the comparison more than once does to its errors; empty where it was looked at once."""
+    evaluations: Mapping[str, EvaluationResult] = field(default_factory=dict)
+    """The evaluations beside the comparison, by name."""
 
     @property
     def reference(self) -> str:
@@ -99,6 +101,7 @@ def summarise(results: Results) -> Summary:
         trained_on_judge=frozenset(results.judge.trained_on) if results.judge is not None else frozenset(),
         reward_models=results.reward_models,
         looked=results.looks.note if results.looks is not None else "",
+        evaluations=results.evaluations,
     )
 
 

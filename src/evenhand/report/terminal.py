@@ -11,6 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from evenhand.report.evaluations import evaluations_table
 from evenhand.report.formatting import MISSING, fixed
 from evenhand.report.summary import ArmRow, Summary, summarise
 from evenhand.report.text import headline
@@ -30,7 +31,7 @@ _LEFT_OUT = ((), ("per seed",), ("per seed", "KL"), ("per seed", "KL", "length")
 class VerdictTable:
     """A row per arm: win rate, 95% interval, every seed, length, KL, verdict; as much as the terminal's width has room for.
 
-    The title is the headline of the report.
+    The title is the headline of the report. Below it the evaluations beside the comparison, if there are any.
     """
 
     results: Results
@@ -46,6 +47,8 @@ class VerdictTable:
             if wanted <= options.max_width:
                 break
         yield table
+        if summary.evaluations:
+            yield evaluations_table(summary)
 
 
 def _table(summary: Summary, without: Sequence[str]) -> Table:

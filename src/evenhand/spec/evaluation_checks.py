@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from evenhand.data.config import TRAINED
 from evenhand.data.source import check_source
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges import config as judging
@@ -13,10 +14,13 @@ from evenhand.spec.experiment import Experiment
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.reward_resolution import reward_problem, world_problem
 
+HELD_OUT = "heldout_"
+
 
 def problems(e: Experiment) -> Iterator[UserError]:
     """Every fault that needs no device to find."""
     yield from _judge_problems(e, "judge")
+    yield from _heldout_problem(e)
     yield from _pass_problems(e)
     for name in e.evaluation.best_of_arms:
         where = "evaluation.best_of_arms"
@@ -28,6 +32,19 @@ def problems(e: Experiment) -> Iterator[UserError]:
             )
     for name, asked in e.evaluations.items():
         yield from _evaluation_problems(e, asked, f"evaluations.{name}")
+
+
+def _heldout_problem(e: Experiment) -> Iterator[UserError]:
+    """Data of which nothing can be held out, as far as it is seen without reading them."""
+    data = e.data
+    if not e.arms or data.world is not None or data.heldout_prompts or not data.sources:
+        return
+    apart = [split for split in TRAINED if split in data.sources and f"{HELD_OUT}{split}" not in data.sources]
+    if apart and data.holdout > 0:
+        return
+    why = "`data.holdout` is 0" if apart else "the preferences have a held-out file of their own"
+    fix = "name `data.heldout_prompts`" + (", or raise `data.holdout`" if apart else "; the prompts of that file will do")
+    yield UserError("no prompts are held out for the comparison", where="data.heldout_prompts", why=why, fix=fix)
 
 
 def _pass_problems(e: Experiment) -> Iterator[UserError]:

@@ -8,19 +8,23 @@ from typing import ClassVar
 
 from evenhand.data.config import FOR_JUDGES, TRAINED, DataConfig
 from evenhand.data.jsonl import write_groups
+from evenhand.errors import UserError
 from evenhand.seeding import keyed
 from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
 from evenhand.types import Group, Prompt
 
 DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500, "heldout_prompts": 500}
+COMPARISON = "data.heldout_prompts"
+"""Where the file says which prompts the comparison asks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
     """The splits of `source`; of a built-in world also `corpus` documents. `only` names the splits that are made, () all.
 
-    `fingerprints` are those of the local files of a split; `world_version` is raised when a world's data change.
+    `heldout_for` is the place in the file that asks the held-out prompts, which must not be empty then. `fingerprints` are those
+    of the local files of a split; `world_version` is raised when a world's data change.
     """
 
     KIND: ClassVar[str] = "data"
@@ -31,14 +35,29 @@ class DataSpec:
     only: tuple[str, ...] = ()
     fingerprints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     world_version: int | None = None
+    heldout_for: str = field(default="", metadata={"decides": False})
 
 
 def run(spec: DataSpec, context: StageContext) -> None:
-    splits, said = from_world(spec, context.seed) if spec.source.world else from_sources(spec.source, context.seed)
+    splits, said = (
+        from_world(spec, context.seed)
+        if spec.source.world
+        else from_sources(spec.source, context.seed, heldout_at=spec.heldout_for or COMPARISON)
+    )
+    if spec.heldout_for and not splits["heldout_prompts"]:
+        raise nothing_held_out()
     for n, (name, groups) in enumerate(splits.items()):
         context.report(n, len(splits), split=name)
         write_groups(context.out / f"{name}.jsonl", groups)
     write_json(context.out / "description.json", {"splits": {k: len(v) for k, v in splits.items()}, "sources": said})
+
+
+def nothing_held_out() -> UserError:
+    """What a comparison is told that would ask nothing. A source without usable rows has its own message."""
+    return UserError(
+        "no prompts are held out", where=COMPARISON, why="arms are compared by answers to prompts that none has learned from",
+        fix="name `data.heldout_prompts`, raise `data.holdout`, or give more rows to set some apart from",
+    )  # fmt: skip
 
 
 def from_world(spec: DataSpec, seed: int) -> tuple[dict[str, list[Group]], list[str]]:
@@ -62,10 +81,11 @@ def from_world(spec: DataSpec, seed: int) -> tuple[dict[str, list[Group]], list[
     return splits, [f"built-in world {config.world}, version {world.version}"]
 
 
-def from_sources(config: DataConfig, seed: int) -> tuple[dict[str, list[Group]], list[str]]:
+def from_sources(config: DataConfig, seed: int, *, heldout_at: str = COMPARISON) -> tuple[dict[str, list[Group]], list[str]]:
     """Every named source, and held-out splits set apart where none is named.
 
-    A prompt's side depends on its id alone, so that what is held out of one split is held out of all.
+    `heldout_at` is the place in the file that names the held-out prompts. A prompt's side depends on its id alone, so that what
+    is held out of one split is held out of all.
     """
     from evenhand.data.convert import holdout
     from evenhand.data.load import load
@@ -73,7 +93,7 @@ def from_sources(config: DataConfig, seed: int) -> tuple[dict[str, list[Group]],
     splits: dict[str, list[Group]] = {}
     said = []
     for name, source in config.sources.items():
-        loaded = load(source, where=f"data.{name}")
+        loaded = load(source, where=heldout_at if name == "heldout_prompts" else f"data.{name}")
         splits[name] = loaded.groups
         said.append(f"{name}: {loaded.description}")
     held: dict[str, list[Group]] = {}

@@ -19,6 +19,7 @@ from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
 from evenhand.stages.context import StageContext
+from evenhand.stages.data import nothing_held_out
 from evenhand.stages.setup import Setup
 from evenhand.stages.snapshots import kept
 from evenhand.stages.splits import read_split
@@ -54,6 +55,8 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
         inputs["policy"] = kept(inputs["policy"], spec.snapshot)
     policy, renderer = open_policy(inputs["policy"], setup.compute, device), open_renderer(inputs["policy"], setup.template)
     prompts = [g.prompt for g in read_split(inputs, spec.split)][: spec.prompts]
+    if not prompts:
+        raise nothing_held_out()
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
     groups = open_engine(setup.compute.engine, policy, renderer).generate(
         prompts, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report
