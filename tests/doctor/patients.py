@@ -91,7 +91,7 @@ class Ward:
         self.experiment = {
             "name": "ward",
             "seeds": [0, 1, 2],
-            "start": "base",
+            "initial_policy": "base",
             "model": {"path": str(self.folder / "model")},
             "data": {"preferences": str(self.folder / "pairs.jsonl"), "holdout": 0.5},
             "lengths": {"prompt": 128, "completion": 128},

@@ -247,7 +247,7 @@ def test_real_files_raise_no_false_alarm(name: str, gpt2: Path, real_data: Path,
     experiment = {
         "name": "real",
         "seeds": [0, 1, 2],
-        "start": "base",
+        "initial_policy": "base",
         "model": {"path": str(gpt2), "template": "tulu"},
         "data": {split: {"path": str(real_data / "data" / name), **options}},
         "lengths": {"prompt": 1024, "completion": 1024},

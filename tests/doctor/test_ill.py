@@ -656,7 +656,7 @@ SETTINGS = {
     "a judge nobody knows": ({"judge": {"reward": "vadre"}}, "unknown reward 'vadre'"),
     "gold without a world": ({"judge": {"reward": "gold"}}, "`gold` is the reward of a built-in world"),
     "steps and epochs": ({"train": {"steps": 2, "epochs": 1}}, "either `steps` or `epochs`"),
-    "a start that is no stage": ({"arms": {"a": {"method": "dpo", "start": "sfft"}}}, "cannot start from 'sfft'"),
+    "a start that is no stage": ({"arms": {"a": {"method": "dpo", "initial_policy": "sfft"}}}, "cannot start from 'sfft'"),
 }
 
 

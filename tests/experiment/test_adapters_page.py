@@ -32,7 +32,7 @@ def test_every_key_is_listed_with_its_default():
 
 def test_the_example_means_what_its_comments_say():
     text = PAGE.split("```yaml\n")[1].split("```")[0]
-    given = {**yaml.safe_load(text), "name": "x", "data": {"world": "quickstart"}, "start": "base"}
+    given = {**yaml.safe_load(text), "name": "x", "data": {"world": "quickstart"}, "initial_policy": "base"}
     given |= {"model": {"pretrain": {"train": {"steps": 1}}}}
     arms = read_experiment(given).value.all_arms()
     assert arms["dpo"].train.adapter == Adapter(rank=16, alpha=32)

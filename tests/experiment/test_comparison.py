@@ -33,7 +33,7 @@ arms:
   sft: {method: start}
   dpo: {method: dpo}
   twin: {method: dpo}
-  d: {method: start, start: dpo}
+  d: {method: start, initial_policy: dpo}
   shared: {method: dpo, beta: 0.3, per_seed: false}
 """
 PROMPTS = 60

@@ -41,7 +41,7 @@ BAD = [
     ("arms.dpo.beta", "large", "arms.dpo.beta", "number"),
     ("arms.dpo.method", "dpoo", "unknown method 'dpoo'", "did you mean 'dpo'"),
     ("arms.dpo.train", {"learing_rate": 1}, "arms.dpo.train.learing_rate: unknown key", "did you mean 'learning_rate'"),
-    ("arms.dpo.start", "stf", "cannot start from 'stf'", "did you mean 'sft'"),
+    ("arms.dpo.initial_policy", "stf", "cannot start from 'stf'", "did you mean 'sft'"),
     ("arms.dpo.reward", "rm", "a reward has no effect", "remove it"),
     ("arms.rloo.reward", None, "needs a reward", "add `reward:`"),
     ("arms.rloo.reward", "rn", "unknown reward 'rn'", ""),
@@ -64,7 +64,7 @@ def test_an_experiment_trains_something_from_something_that_is_there():
     with pytest.raises(UserError, match="at least one arm"):
         read_experiment(changed("arms", {}) | {"reward_models": {}})
     with pytest.raises(UserError, match="there is no `sft:` section"):
-        read_experiment(changed("sft", None) | {"start": "sft"})
+        read_experiment(changed("sft", None) | {"initial_policy": "sft"})
 
 
 @pytest.mark.parametrize(("path", "value", "what", "fix"), BAD, ids=[b[0] + "=" + str(b[1])[:20] for b in BAD])
@@ -111,7 +111,7 @@ def test_keys_change_with_what_matters_and_with_nothing_else():
 
 
 def test_an_arm_may_start_from_another():
-    data = changed("arms.after", {"method": "rloo", "reward": "rm", "start": "dpo"})
+    data = changed("arms.after", {"method": "rloo", "reward": "rm", "initial_policy": "dpo"})
     plan = built(data)
     assert plan["arms/after/seed-1"].inputs["start"] == "arms/dpo/seed-1"
 

@@ -26,16 +26,16 @@ ARMS = {"arms": {"base": {"method": "start"}, "dpo": {"method": "dpo", "train": 
 
 
 def test_arms_start_from_sft_where_there_is_one():
-    assert read_experiment({**TINY, **ARMS}).value.start == "base"
+    assert read_experiment({**TINY, **ARMS}).value.initial_policy == "base"
     with_sft = read_experiment({**TINY, **ARMS, "sft": {"train": {"steps": 1}}}).value
-    assert (with_sft.start, with_sft.arm("dpo").start) == ("sft", "sft")
+    assert (with_sft.initial_policy, with_sft.arm("dpo").initial_policy) == ("sft", "sft")
     with pytest.raises(UserError, match="there is no `sft:` section"):
-        read_experiment({**TINY, **ARMS, "start": "sft"})
+        read_experiment({**TINY, **ARMS, "initial_policy": "sft"})
 
 
 def test_a_start_that_is_named_and_one_that_follows_are_one_stage():
     sft = {"sft": {"train": {"steps": 1}}}
-    one, other = (build(read_experiment({**TINY, **ARMS, **sft, **more}).value) for more in ({}, {"start": "sft"}))
+    one, other = (build(read_experiment({**TINY, **ARMS, **sft, **more}).value) for more in ({}, {"initial_policy": "sft"}))
     assert [n.key for n in one.nodes] == [n.key for n in other.nodes]
 
 

@@ -29,7 +29,7 @@ GIVEN = {
     [
         ("name=t", "Every arm and seed starts from the same `sft` weights (one draw of them, for which all intervals hold)"),
         ("sft.per_seed=true", "Every arm of a seed starts from that seed's `sft` weights"),
-        ("start=base", "Every arm starts from the base model"),
+        ("initial_policy=base", "Every arm starts from the base model"),
     ],
 )
 def test_a_start_that_all_seeds_share_is_said_to_be_one_draw(override: str, said: str) -> None:

@@ -27,7 +27,7 @@ seeds: [0]
 data: {world: quickstart, sizes: {demonstrations: 8, preferences: 8, prompts: 8, heldout_preferences: 8}}
 model: {pretrain: {documents: 8, train: {steps: 1}}}
 sft: {train: {steps: 1}}
-start: sft
+initial_policy: sft
 annotate: {reward: gold, prompts: 4, heldout_prompts: 4}
 revise: {prompts: 4, heldout_prompts: 4}
 reward_models: {rm: {train: {steps: 1}}, taken: {path: "%(model)s"}}
@@ -169,8 +169,8 @@ def test_what_a_user_wrote_is_in_the_keys_of_what_runs_it(plan, folder) -> None:
 
 
 def test_every_spec_survives_json(plan: Plan) -> None:
-    base = build(read_experiment({"name": "b", "model": {"path": "org/m"}, "data": {"world": "quickstart"}, "start": "base",
-                                   "arms": {"a": {"method": "start"}}}).value)["base"]  # fmt: skip
+    base = build(read_experiment({"name": "b", "model": {"path": "org/m"}, "data": {"world": "quickstart"}, "initial_policy":
+                                   "base", "arms": {"a": {"method": "start"}}}).value)["base"]  # fmt: skip
     for node in (*plan.nodes, base):
         back = from_json(spec_class(node.kind), to_json(node.spec))
         assert type(back) is type(node.spec)

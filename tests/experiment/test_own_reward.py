@@ -13,7 +13,7 @@ TEXT = """
 name: rewarded
 data: {{world: quickstart}}
 model: {{pretrain: {{documents: 10, train: {{epochs: 1}}}}}}
-start: base
+initial_policy: base
 train: {{steps: 1}}
 reward_models: {{rm: {{train: {{steps: 1}}}}, other: {{train: {{steps: 2}}}}}}
 rewards: {{mixed: {{kind: weighted, parts: [{{reward: rm}}, {{reward: {{kind: length, unit: words}}, weight: -0.1}}]}}}}

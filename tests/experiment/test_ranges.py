@@ -84,7 +84,7 @@ REFUSED = {
     "arms.ppo.kl_estimator=k9": "known: ",
     "arms.sft2={method: sft, reduce: tokens}": "unknown reduction 'tokens'",
     'arms."a/b"={method: dpo}': "'a/b' cannot be a name",
-    "arms.ppo.start=ppo": "cannot start from 'ppo'",
+    "arms.ppo.initial_policy=ppo": "cannot start from 'ppo'",
     "arms.ppo.reward={kind: function, path: nofile.py:f}": "nofile.py:f: there is no file nofile.py",
 }
 
@@ -114,8 +114,8 @@ def test_what_an_arm_sets_itself_is_told_there(base: Path, tmp_path: Path) -> No
 
 def test_arms_that_start_from_each_other(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dpo -> ipo -> dpo"):
-        prepare(str(base), ["arms.dpo.start=ipo", "arms.ipo.start=dpo"], tmp_path / "out")
-    prepare(str(base), ["arms.dpo.start=ipo"], tmp_path / "out")
+        prepare(str(base), ["arms.dpo.initial_policy=ipo", "arms.ipo.initial_policy=dpo"], tmp_path / "out")
+    prepare(str(base), ["arms.dpo.initial_policy=ipo"], tmp_path / "out")
 
 
 def test_every_method_with_its_defaults_is_in_range(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from evenhand.spec.read import read_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = {
-    "name": "n", "start": "base", "data": {"world": "quickstart"}, "model": {"pretrain": {"documents": 4, "train": {"steps": 1}}},
-    "train": {"steps": 1},
+    "name": "n", "initial_policy": "base", "data": {"world": "quickstart"},
+    "model": {"pretrain": {"documents": 4, "train": {"steps": 1}}}, "train": {"steps": 1},
     "arms": {"base": {"method": "start"}, "dpo": {"method": "dpo"}, "rloo": {"method": "rloo", "reward": "gold"}},
 }  # fmt: skip
 
@@ -159,7 +159,7 @@ def test_the_files_that_come_along_fit_the_schema(path):
     [
         {"trian": {}}, {"train": {"stepps": 3}}, {"train": {"steps": "3"}}, {"arms": {"dpo": {"method": "dpo", "gamma": 1}}},
         {"model": {"dtype": 3}}, {"lengths": {"prompt": 1.5}}, {"data": {"world": 3}},
-        {"train": {"keep": "worst"}},
+        {"train": {"keep_checkpoint": "worst"}},
     ],
 )  # fmt: skip
 def test_the_schema_refuses_what_a_run_refuses(change):

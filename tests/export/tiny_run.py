@@ -129,7 +129,7 @@ def _artifact(folder: Path, spec: dict[str, Any], name: str = "", start: str = "
 
 
 def _cell(place: Path, arm: str, seed: int, keys: dict[str, str]) -> None:
-    train = TRAIN | ({"keep": "best", "validation_prompts": 5} if arm == "kept" else {})
+    train = TRAIN | ({"keep_checkpoint": "best", "validation_prompts": 5} if arm == "kept" else {})
     spec = {
         "method": "dpo", "parameters": {"beta": 0.25}, "train": train, "setup": SETUP, "data": None, "reward": None,
         "supervise": "completion",

@@ -203,7 +203,7 @@ def test_a_key_knows_the_bytes_of_the_base(tmp_path):
     written(tmp_path)
 
     def key(*overrides: str) -> str:
-        given = {"name": "x", "start": "base", "data": {"world": "quickstart"}, "arms": {"start": {"method": "start"}}}
+        given = {"name": "x", "initial_policy": "base", "data": {"world": "quickstart"}, "arms": {"start": {"method": "start"}}}
         model = {"model": {"path": str(tmp_path / "adapter")}}
         return plan.build(read_experiment(given | model, overrides).value)["base"].key
 

@@ -32,7 +32,7 @@ train: {steps: 5, prompts_per_step: 5, learning_rate: 2.0e-4, schedule: constant
 arms:
   start: {method: start}
   dpo: {method: dpo, train: {evaluate_every: 2, adapter: {rank: 2}}}
-  kto: {method: kto, train: {keep: best, validate_every: 2, validation_prompts: 6, snapshots: [3]}}
+  kto: {method: kto, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 6, snapshots: [3]}}
   rounds: {method: iterative_dpo, reward: gold, completions_per_prompt: 4, partner: previous, hybrid: true}
   ppo: {method: ppo, reward: gold, completions_per_prompt: 2, updates: 2}
 evaluation: {prompts: 4, frontier: false}

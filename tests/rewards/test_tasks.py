@@ -80,7 +80,7 @@ def test_the_reward_scores_the_data_set(task):
 def test_an_experiment_trains_and_judges_by_it(task):
     reward, source, right, _ = task
     given = {
-        "name": "t", "model": {"path": "m"}, "start": "base", "judge": {"reward": reward},
+        "name": "t", "model": {"path": "m"}, "initial_policy": "base", "judge": {"reward": reward},
         "data": {"prompts": {**source, "use": "prompts"}, "holdout": 0.0},
         "arms": {"base": {"method": "start"}, "grpo": {"method": "grpo", "reward": reward, "train": {"steps": 1}}},
     }  # fmt: skip

@@ -52,7 +52,8 @@ arms:
   rloo: {method: rloo, reward: rm, completions_per_prompt: 2}
   grpo-adapter: {method: grpo, reward: rm, completions_per_prompt: 2, updates: 2, train: {adapter: {rank: 4}}}
   critic: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, critic: separate}
-  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validate_every: 2, validation_prompts: 4}}
+  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,
+    validation_prompts: 4}}
   rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
 evaluation: {prompts: 6}
 judge: {reward: gold, self_test: 0}

@@ -48,7 +48,8 @@ arms:
   kto: {method: kto, train: {adapter: {modules_to_save: [embed_tokens]}}}
   ppo: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, train: {gradient_checkpointing: true}}
   critic: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, critic: separate}
-  rloo: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validate_every: 2, validation_prompts: 4}}
+  rloo: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,
+    validation_prompts: 4}}
   rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
   anew: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, initialise: start, accumulate: true}
   whole: {method: dpo, train: {adapter: null}}

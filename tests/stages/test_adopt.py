@@ -48,7 +48,7 @@ def experiment(path: Path, **changes) -> dict:
     return {
         "name": "adopted",
         "baseline": "base",
-        "start": "base",
+        "initial_policy": "base",
         "data": {"world": "quickstart", "sizes": {"preferences": 24, "prompts": 16, "heldout_preferences": 12}},
         "model": {"pretrain": {"documents": 32, "train": TRAIN}},
         "lengths": {"prompt": 32, "completion": 12},

@@ -40,8 +40,8 @@ arms:
   cut: {method: rloo, reward: gold, completions_per_prompt: 2}
   ended: {method: rloo, reward: gold, completions_per_prompt: 2, train: {stop_when: {truncated: 0.4, kl: 1000}}}
   wild_online: {method: rloo, reward: gold, completions_per_prompt: 2, updates: 2, train: {learning_rate: 1.0e+14}}
-  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validation_prompts: 6, validate_every: 5,
-    stop_when: {truncated: 0.4}}}
+  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validation_prompts: 6,
+    validate_every: 5, stop_when: {truncated: 0.4}}}
   wrong: {method: dpo, train: {stop_when: {kl: 1}}}
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}

@@ -38,7 +38,7 @@ def base(tmp_path_factory) -> Path:
 
 def experiment(base: Path, **sections) -> dict:
     return {
-        "name": "made", "model": {"path": str(base)}, "start": "base", "lengths": {"prompt": 16, "completion": 6},
+        "name": "made", "model": {"path": str(base)}, "initial_policy": "base", "lengths": {"prompt": 16, "completion": 6},
         "data": {"prompts": str(base / "prompts.jsonl"), "holdout": 0.3}, "train": TRAIN,
         "arms": {"base": {"method": "start"}, "dpo": {"method": "dpo"}},
         "judge": {"reward": LENGTH, "self_test": 0}, "evaluation": {"prompts": 3}, "runtime": {"device": "cpu"}, **sections,

@@ -34,7 +34,7 @@ def models(tmp_path_factory):
 
 def plan_of(models, name, *overrides):
     experiment = {
-        "name": "routed", "model": {"path": str(models / name)}, "start": "base",
+        "name": "routed", "model": {"path": str(models / name)}, "initial_policy": "base",
         "data": {"preferences": str(models / "pairs.jsonl"), "holdout": 0.2}, "lengths": {"prompt": 16, "completion": 6},
         "train": TRAIN, "reward_models": {"rm": {"train": {"steps": 1}}},
         "arms": {"base": {"method": "start"}, "dpo": {"method": "dpo"}},

@@ -166,7 +166,7 @@ def test_a_preference_model_is_reward_and_judge(tmp_path):
     experiment = {
         "name": "letters", "model": {"path": str(tmp_path / "base")},
         "data": {"preferences": str(tmp_path / "pairs.jsonl"), "holdout": 0.2},
-        "start": "base", "lengths": {"prompt": 16, "completion": 4}, "train": TRAIN,
+        "initial_policy": "base", "lengths": {"prompt": 16, "completion": 4}, "train": TRAIN,
         "reward_models": {"pm": {"method": "preference_model", "train": {**TRAIN, "steps": 4}}},
         "arms": {
             "base": {"method": "start"},

@@ -24,7 +24,7 @@ from evenhand.train.cost_accounting import Ledger
 from tests.stages.performed import perform
 
 SMALL = """
-start: base
+initial_policy: base
 baseline: start
 data:
   world: quickstart
@@ -41,12 +41,13 @@ train: {steps: 6, prompts_per_step: 3, learning_rate: 3.0e-3, schedule: constant
 arms:
   start: {method: start}
   rounds:
-    {method: iterative_dpo, reward: gold, completions_per_prompt: 4, partner: previous, hybrid: true, train: {keep: best,
-    validation_prompts: 6}}
+    {method: iterative_dpo, reward: gold, completions_per_prompt: 4, partner: previous, hybrid: true, train: {
+    keep_checkpoint: best, validation_prompts: 6}}
   anew: {method: iterative_dpo, reward: gold, completions_per_prompt: 4, initialise: start, accumulate: true}
-  online: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep: best, validate_every: 2, validation_prompts: 6}}
-  loss: {method: dpo, temperature: 0.5, train: {keep: best, validate_every: 2, validation_prompts: 6}}
-  rewarded: {method: kto, reward: gold, train: {keep: best, validate_every: 4, validation_prompts: 6}}
+  online: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,
+    validation_prompts: 6}}
+  loss: {method: dpo, temperature: 0.5, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 6}}
+  rewarded: {method: kto, reward: gold, train: {keep_checkpoint: best, validate_every: 4, validation_prompts: 6}}
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
@@ -230,10 +231,10 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a: {method: rloo, reward: gold, train: {keep: best}}", "how often to measure"),
+        ("a: {method: rloo, reward: gold, train: {keep_checkpoint: best}}", "how often to measure"),
         ("a: {method: dpo, reward: gold}", "a reward has no effect"),
-        ("a: {method: dpo, train: {keep: bset, validate_every: 2}}", "train.keep"),
-        ("a: {method: dpo, train: {keep: best, validate_every: 2, validation_prompts: 0}}", "needs prompts"),
+        ("a: {method: dpo, train: {keep_checkpoint: bset, validate_every: 2}}", "train.keep_checkpoint"),
+        ("a: {method: dpo, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 0}}", "needs prompts"),
     ],
 )
 def test_what_cannot_be_meant_is_said_before_anything_runs(line, message):
@@ -246,5 +247,5 @@ def test_settings_that_decide_nothing_are_not_in_the_key():
     """So that results stored before these settings existed are found."""
     nodes = plan.build(read_experiment(EXPERIMENT).value)
     anew, online = (decisive(nodes[nodes.arms[name][0]].spec.train) for name in ("anew", "online"))
-    assert not {"keep", "validate_every", "validation_prompts"} & anew.keys()
-    assert online["keep"] == "best"
+    assert not {"keep_checkpoint", "validate_every", "validation_prompts"} & anew.keys()
+    assert online["keep_checkpoint"] == "best"

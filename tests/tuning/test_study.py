@@ -163,7 +163,7 @@ def test_a_share_of_the_budget():
 
 
 def test_an_arm_that_starts_from_a_tuned_arm_starts_from_what_was_chosen():
-    Path("t.yaml").write_text(FILE.replace("ipo, tau: 0.1", "ipo, tau: 0.1, start: dpo"))
+    Path("t.yaml").write_text(FILE.replace("ipo, tau: 0.1", "ipo, tau: 0.1, initial_policy: dpo"))
     tuning = launch.prepare("t.yaml", ["tune.trials=2"], Path("out"))
     found = to_json(launch.execute(tuning, workers=0)[1])
     chosen = found["arms"]["dpo"]["trials"][found["arms"]["dpo"]["chosen"] - 1]

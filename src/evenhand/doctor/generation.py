@@ -64,7 +64,7 @@ def follows(patient: CheckContext) -> Iterator[Finding]:
     "G3",
     "answers end before the limit",
     why="an answer that is cut cannot earn a reward for its end; with most cut, every reward is alike and nothing is learned",
-    fix="raise `lengths.completion`, or teach the model to stop first (`start: sft`)",
+    fix="raise `lengths.completion`, or teach the model to stop first (`initial_policy: sft`)",
     quick=False,
 )
 def cut(patient: CheckContext) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "M1",
     "a method begins where it must",
     why="at the first step the policy is its own reference: any other loss means a wrong reference, sign or mask",
-    fix="check `start:` of the arm; report it if the start is right",
+    fix="check `initial_policy:` of the arm; report it if the start is right",
     quick=False,
 )
 def first_loss(patient: CheckContext) -> Iterator[Finding]:

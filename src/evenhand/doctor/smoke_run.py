@@ -116,7 +116,7 @@ def rehearsal(spec: FitSpec, train: Mapping[str, Any], *, own_layers: bool) -> F
     adapter = spec.train.adapter
     if adapter is not None and not own_layers:
         adapter = replace(adapter, targets="all_linear", modules_to_save=())
-    quiet = {"evaluate_every": 0, "sample_every": 0, "keep": "last", "stop_when": {}, "adapter": adapter}
+    quiet = {"evaluate_every": 0, "sample_every": 0, "keep_checkpoint": "last", "stop_when": {}, "adapter": adapter}
     settings = replace(spec.train, **{"epochs": None, "tokens_per_microbatch": 2048, **quiet, **train})
     reward = TOY if spec.reward is not None else None
     return replace(spec, setup=replace(spec.setup, lengths=lengths), train=settings, reward=reward)

@@ -42,11 +42,11 @@ Written by `python -m evenhand.manual` from the code; a test keeps it current. E
 expression in `src/evenhand/methods` over five coordinates: where experience comes from (**source**), what it is judged by
 (**signal**), how a judgement becomes a number per completion, token or pair (**credit**), what is minimised (**objective**),
 and what the policy is held to (**reference**). Settings are keys of an arm; the learning rate is the default where an
-experiment names none. Any arm may keep its best weights on a validation set instead of its last (`train: {keep: best}`, see
-[below](#the-best-weights)), and one that is held to the start may let that reference follow the policy
-(`reference_update: {every: 100, mix: 0.5}`, as in [tr_dpo](#tr_dpo)). What a method reduces to is tested as an equal gradient
-(`tests/battery/test_reductions.py`), where it goes on a tree of listed answers (`tests/battery/test_bandit.py`), and how it moves
-a small network (`tests/golden`).
+experiment names none. Any arm may keep its best weights on a validation set instead of its last
+(`train: {keep_checkpoint: best}`, see [below](#the-best-weights)), and one that is held to the start may let that
+reference follow the policy (`reference_update: {every: 100, mix: 0.5}`, as in [tr_dpo](#tr_dpo)). What a method reduces to is
+tested as an equal gradient (`tests/battery/test_reductions.py`), where it goes on a tree of listed answers
+(`tests/battery/test_bandit.py`), and how it moves a small network (`tests/golden`).
 
 Notation: `nls(x) = -log sigmoid(x)`; `D` is the log-ratio margin `(chosen - ref_chosen) - (rejected - ref_rejected)`; `rho` the
 ratio of the policy to the rollout's weights; `A` the advantage; `sg` stops the gradient; all log-probs in nats. On where a KL
@@ -232,7 +232,8 @@ def untrained() -> str:
 
 BEST = """## The best weights
 
-`train: {keep: best, validate_every: 20, validation_prompts: 64}` keeps the weights that did best on prompts set apart for it:
+`train: {keep_checkpoint: best, validate_every: 20, validation_prompts: 64}` keeps the weights that did best
+on prompts set apart for it:
 
 - The prompts are a share of the data's own training prompts, chosen by their ids alone and the same for every seed. The arm
   learns from none of them, and none is of a held-out split, which belongs to the comparison.

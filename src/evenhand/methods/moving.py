@@ -27,7 +27,7 @@ def tr_dpo(*, beta: float = 0.05, every: int = 512, mix: float = 0.6) -> Method:
 def stepwise_dpo(*, steps: int, parts: int = 3, beta: float = 0.1) -> Method:
     """Stepwise DPO (sDPO): the data in `parts`, the reference of each the policy that the one before ended with (Kim et al. 2024,
     arXiv:2403.19270). Over one epoch no pair is in two parts, which are drawn, not sorted by how hard they are. Optimizer and
-    learning rate go on; the paper's runs of their own are arms of `dpo`, each with `start:` the one before.
+    learning rate go on; the paper's runs of their own are arms of `dpo`, each with `initial_policy:` the one before.
     Reduces to `dpo` at parts = 1."""
     return pairs("dpo", beta=beta).following(ReferenceUpdate(every=-(-steps // parts)))
 

@@ -57,7 +57,7 @@ def iterative_dpo(
     round from the last one's weights or from the start (the algorithm as printed, with `accumulate`; its learning rate then
     starts anew every round); `hybrid` adds the data's own pairs to every round. A round's steps share all it learns from, so that
     `accumulate` and `hybrid` make them larger. The algorithm's last line, the best round on a validation
-    set, is `train: {keep: best}`.
+    set, is `train: {keep_checkpoint: best}`.
 
     Exploration (section 3.3): `temperatures`; `partner: start | previous` lets the frozen start or the last round's policy write
     the second half of every group; `pairs: best_vs_random` sets a plain sample against the best of n, and `pairs: rejection`

@@ -134,7 +134,7 @@ def passes(graph: Graph, tested: str | None) -> dict[str, dict[int, str]]:
 def generation(graph: Graph, name: str, seed: int, limit: int, snapshot: int | None = None) -> str:
     """Answers of one arm to the held-out prompts; with `snapshot` those of its weights after that step."""
     arm, asked = graph.arms[name], graph.questions
-    start = graph.models[graph.e.start, seed]
+    start = graph.models[graph.e.initial_policy, seed]
     inputs = {"policy": graph.models[f"arms/{name}", seed], "start": start, "data": graph.asked}
     cost = f"{asked.count} held-out prompts" if asked.split == HELDOUT else f"{asked.count} validation prompts"
     chooses = arm.best_of > 1 and arm.reward is not None
@@ -197,7 +197,7 @@ def reward_samples(graph: Graph) -> str | None:
     if graph.e.evaluation.best_of_n < 2 or not graph.e.reward_models:
         return None
     seed = graph.e.seeds[0]
-    return _scored_samples(graph, graph.models[graph.e.start, seed], seed, "samples/start", "reward samples", kept=0)
+    return _scored_samples(graph, graph.models[graph.e.initial_policy, seed], seed, "samples/start", "reward samples", kept=0)
 
 
 def arm_samples(graph: Graph) -> dict[str, dict[int, str]]:
@@ -242,7 +242,7 @@ def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
         if not (arm.trained and arm.train.sample_every):
             continue
         for seed in graph.e.seeds if arm.per_seed else graph.e.seeds[:1]:
-            models = {"arm": graph.models[f"arms/{arm.name}", seed], "start": graph.models[graph.e.start, seed]}
+            models = {"arm": graph.models[f"arms/{arm.name}", seed], "start": graph.models[graph.e.initial_policy, seed]}
             inputs = {**models, "data": graph.data, **_judge_inputs(graph, seed)}
             inputs |= graph.model_inputs(names[0], seed) if names else {}
             name, row = f"frontier/{arm.name}/seed-{seed}", f"{arm.name} frontier"

@@ -153,7 +153,7 @@ class Graph:
         arm = self.e.all_reward_models()[name]
         how = arm.build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
         own = {f"reward_models/{name}": self.models[f"reward_models/{name}", seed]}
-        return own | ({f"reward_references/{name}": self.models[arm.start, seed]} if how.get("reference") else {})
+        return own | ({f"reward_references/{name}": self.models[arm.initial_policy, seed]} if how.get("reference") else {})
 
 
 def reward_code(settled: Any) -> dict[str, str]:

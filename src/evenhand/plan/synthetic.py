@@ -15,7 +15,7 @@ def annotate(graph: Graph) -> None:
     section, seed = graph.e.annotate, graph.e.seeds[0]
     if section is None:
         return
-    inputs = {"start": graph.models[graph.e.start, seed], "data": graph.data}
+    inputs = {"start": graph.models[graph.e.initial_policy, seed], "data": graph.data}
     cost = f"{section.prompts + section.heldout_prompts} prompts x {section.completions_per_prompt}"
     reward = None
     if section.judge is not None:
@@ -43,6 +43,6 @@ def revise(graph: Graph) -> None:
         section=replace(section, by=None, principles=None), principles=tuple(principles(section.principles or BUILTIN)),
         by=by, fingerprint=None if by is None or isinstance(by, LLM) else model_bytes(by.path), setup=graph.setup,
     )  # fmt: skip
-    inputs = {"start": graph.models[graph.e.start, graph.e.seeds[0]], "data": graph.data}
+    inputs = {"start": graph.models[graph.e.initial_policy, graph.e.seeds[0]], "data": graph.data}
     cost = f"{section.prompts + section.heldout_prompts} prompts x {1 + 2 * section.rounds} questions"
     graph.add("revisions", spec, inputs, seed=graph.e.data.seed, row="revisions", cost=cost)

@@ -149,10 +149,10 @@ def policy(graph: Graph, arm: Arm, seed: int) -> str:
     """The node that holds the arm's policy; arms it starts from come first."""
     if (f"arms/{arm.name}", seed) in graph.models:
         return graph.models[f"arms/{arm.name}", seed]
-    if arm.start not in graph.e.stages():
-        graph.models[arm.start, seed] = policy(graph, graph.arms[arm.start], seed)
+    if arm.initial_policy not in graph.e.stages():
+        graph.models[arm.initial_policy, seed] = policy(graph, graph.arms[arm.initial_policy], seed)
     if not arm.trained:
-        node = graph.models[arm.start, seed]
+        node = graph.models[arm.initial_policy, seed]
     else:
         node = _fit(graph, arm, f"arms/{arm.name}", seed)
     graph.models[f"arms/{arm.name}", seed] = node
@@ -160,7 +160,7 @@ def policy(graph: Graph, arm: Arm, seed: int) -> str:
 
 
 def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
-    start = graph.models[arm.start, seed]
+    start = graph.models[arm.initial_policy, seed]
     inputs = {"start": start, **graph.data_inputs(arm.data)}
     method = arm.build(steps=1, max_tokens=arm.lengths.completion)
     inputs |= _tokenised(graph, arm, method, start)

@@ -40,12 +40,13 @@ def held_equal(experiment: Experiment, answered: int | None = None) -> list[str]
 
 def _start(e: Experiment) -> str:
     """Where arms start. Weights shared by all seeds are one draw, which no interval over seeds contains."""
-    if e.start == "base":
+    if e.initial_policy == "base":
         return "Every arm starts from the base model"
-    supervised = e.sft_arm() if e.start == "sft" else None
+    supervised = e.sft_arm() if e.initial_policy == "sft" else None
     if supervised is not None and supervised.per_seed:
         return "Every arm of a seed starts from that seed's `sft` weights"
-    return f"Every arm and seed starts from the same `{e.start}` weights (one draw of them, for which all intervals hold)"
+    weights = f"the same `{e.initial_policy}` weights"
+    return f"Every arm and seed starts from {weights} (one draw of them, for which all intervals hold)"
 
 
 def deviations(experiment: Experiment) -> list[str]:
@@ -55,12 +56,12 @@ def deviations(experiment: Experiment) -> list[str]:
     for f in fields(Train):
         if f.name in UNSEEN:
             continue
-        counting = [a for a in arms if f.name not in CHOOSES or a.train.keep == "best"]
+        counting = [a for a in arms if f.name not in CHOOSES or a.train.keep_checkpoint == "best"]
         values = {a.name: _setting(a, f.name) for a in counting}
         if _differ(values):
             out.append(f"train.{f.name}: {by_value(values)}")
     own: dict[str, dict[str, object]] = {
-        "start": {a.name: a.start for a in arms},
+        "initial_policy": {a.name: a.initial_policy for a in arms},
         "data": {a.name: a.data or "the method's own split" for a in arms if not _samples(a)},
         "prompts": {a.name: a.data or "the data's prompts" for a in arms if _samples(a)},
         "sampling": {a.name: a.sampling for a in arms if _samples(a)},

@@ -44,7 +44,7 @@ def _point(step: int, rows: Mapping[int, Mapping[str, Any]], kept: tuple[int, ..
 
 
 def _last(done: RunArtifacts, arm: str, result: ArmResult, chosen: Mapping[str, CheckpointChoice]) -> tuple[TrainingPoint, ...]:
-    """The arm itself; with `keep: best` it is one of the steps before, and stands at the end of training all the same."""
+    """The arm itself; with `keep_checkpoint: best` it is one of the steps before, and stands at the end all the same."""
     steps = [_trained(done, arm, seed) for seed in result.seeds]
     if not steps or result.win_rate is None:
         return ()

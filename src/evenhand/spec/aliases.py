@@ -20,7 +20,8 @@ ALIASES: Mapping[str, str] = {
     "lr_scheduler_type": "train.schedule", "lr_scheduler": "train.schedule", "scheduler": "train.schedule",
     "max_grad_norm": "train.clip", "grad_clip": "train.clip", "gradient_clip_val": "train.clip", "max_norm": "train.clip",
     "adam_beta1": "train.betas", "adam_beta2": "train.betas", "adam_betas": "train.betas", "adam_epsilon": "train.eps",
-    "save_steps": "train.checkpoint_every", "eval_steps": "train.evaluate_every", "load_best_model_at_end": "train.keep",
+    "save_steps": "train.checkpoint_every", "eval_steps": "train.evaluate_every",
+    "load_best_model_at_end": "train.keep_checkpoint",
     "lora_r": "train.adapter.rank", "lora_rank": "train.adapter.rank", "lora_alpha": "train.adapter.alpha",
     "lora_target_modules": "train.adapter.targets", "target_modules": "train.adapter.targets", "use_peft": "train.adapter",
     "lora_dropout": "train.adapter.dropout", "use_rslora": "train.adapter.rslora", "peft_config": "train.adapter",
@@ -42,7 +43,7 @@ ALIASES: Mapping[str, str] = {
     "bf16": "model.dtype", "fp16": "model.dtype", "chat_template": "model.template", "tokenizer_chat_template": "model.template",
     "dataset_name": "data.preferences", "train_dataset": "data.preferences", "prompt_data": "data.prompts",
     "eval_dataset": "data.heldout_preferences", "test_size": "data.holdout", "seed": "seeds", "use_vllm": "engine",
-    "report_to": "tracker", "output_dir": "--out", "num_gpus": "runtime.workers", "ref_model": "start",
+    "report_to": "tracker", "output_dir": "--out", "num_gpus": "runtime.workers", "ref_model": "initial_policy",
 }  # fmt: skip
 """Key of TRL, OpenRLHF, verl or another trainer -> our key, with NAME for what the user calls."""
 NOTES: Mapping[str, str] = {

@@ -48,10 +48,10 @@ class Arm:
     """The method's own, given as keys of the arm beside the others."""
     train: Train = field(default_factory=Train)
     """What differs from the shared `train`."""
-    start: str = ""
-    """What it starts from in place of the shared `start`: base, sft, or another arm."""
+    initial_policy: str = ""
+    """What it starts from in place of the shared `initial_policy`: base, sft, or another arm."""
     reward: str | Mapping[str, Any] | None = None
-    """What it learns by, or `keep: best` chooses by: a reward's or reward model's name, or {kind: ...}."""
+    """What it learns by, or `keep_checkpoint: best` chooses by: a reward's or reward model's name, or {kind: ...}."""
     teacher: Teacher | None = None
     """The model that a distilling method learns from: {path: FOLDER or hub name}."""
     reference_update: ReferenceUpdate | None = None
@@ -88,7 +88,18 @@ class Arm:
         return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens).following(self.reference_update)
 
 
-ARM_KEYS = ("method", "train", "start", "reward", "teacher", "reference_update", "sampling", "lengths", "per_seed", "data")
+ARM_KEYS = (
+    "method",
+    "train",
+    "initial_policy",
+    "reward",
+    "teacher",
+    "reference_update",
+    "sampling",
+    "lengths",
+    "per_seed",
+    "data",
+)
 INJECTED = ("steps", "max_tokens")
 
 
@@ -114,7 +125,7 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
     if kind == BEST_OF_N:
         best_of_n(**parameters)
     own["train"] = parse_train(train, own.get("train", {}), where)
-    if own["train"].adapter is not None and not own.get("start", True):
+    if own["train"].adapter is not None and not own.get("initial_policy", True):
         fix = "train all of its weights; later stages may have an adapter"
         raise UserError("a new network has nothing that an adapter could change", where=f"{where}.train.adapter", fix=fix)
     if "teacher" in own:

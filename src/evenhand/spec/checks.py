@@ -113,8 +113,12 @@ def _structure(e: Experiment) -> Iterator[UserError]:
                 f"the reward model {name} is trained on the pairs that it is to label", where="annotate.reward",
                 fix="label by a program, or by a reward model that exists (`path:`)",
             )  # fmt: skip
-    if e.start == "sft" and e.sft is None:
-        yield UserError("`start: sft` but there is no `sft:` section", where="start", fix="add `sft:`, or `start: base`")
+    if e.initial_policy == "sft" and e.sft is None:
+        yield UserError(
+            "`initial_policy: sft` but there is no `sft:` section",
+            where="initial_policy",
+            fix="add `sft:`, or `initial_policy: base`",
+        )
     yield from split_checks.problems(e)
     yield from _apart_problems(e)
     made = {f"arms.{n}": raw for n, raw in e.arms.items()} | {f"reward_models.{n}": r for n, r in e.reward_models.items()}
@@ -156,8 +160,11 @@ def _built(e: Experiment, arm: Arm) -> Method:
 
 def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     known = e.stages() | (set(e.arms) - {arm.name})
-    if arm.start not in known:
-        yield UserError(f"cannot start from '{arm.start}'", where=f"{where}.start", fix=did_you_mean(arm.start, known))
+    if arm.initial_policy not in known:
+        yield UserError(
+            f"cannot start from '{arm.initial_policy}'", where=f"{where}.initial_policy",
+            fix=did_you_mean(arm.initial_policy, known),
+        )  # fmt: skip
     if arm.method == BEST_OF_N and arm.reward is None:
         yield UserError("best_of_n chooses by a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
     if arm.method == BEST_OF_N and arm.reward is not None:
@@ -184,30 +191,35 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         yield UserError(f"{arm.method} {says}", where=f"{where}.teacher", fix=fix)
     if method.rewarded and arm.reward is None:
         yield UserError(f"{arm.method} samples and needs a reward", where=where, fix="add `reward:` (a reward model's name, ...)")
-    best = arm.train.keep == "best"
+    best = arm.train.keep_checkpoint == "best"
     if arm.data is not None and arm.data not in (splits := (*TRAINED, *REVISED, FOR_JUDGES, *e.splits)):
         yield UserError(f"the data has no split '{arm.data}'", where=f"{where}.data", fix=did_you_mean(arm.data, splits))
     if not method.rewarded and arm.reward is not None and not best:
         by = "a teacher" if method.online else "fixed data"
         yield UserError(
             f"{arm.method} learns from {by}; a reward has no effect", where=f"{where}.reward",
-            fix="remove it, or choose the best weights by it: `train: {keep: best}`",
+            fix="remove it, or choose the best weights by it: `train: {keep_checkpoint: best}`",
         )  # fmt: skip
     if best and arm.reward is not None and method.network == "reward":
         yield UserError("a reward model gives no answers to reward", where=f"{where}.reward", fix="remove it")
     yield from _snapshot_problems(arm, where)
-    if best and arm.reward is None and method.online and not method.rewarded:
-        fix = "add a `reward:` to choose the weights by, or keep the last"
-        yield UserError(f"{arm.method} has nothing to choose the best weights by", where=f"{where}.train.keep", fix=fix)
-    rounds = arm.build(steps=arm.train.steps or 100, max_tokens=e.lengths.completion).rounds
-    if best and not (arm.train.validate_every or rounds):
-        yield UserError(
-            "`keep: best` needs to know how often to measure", where=f"{where}.train", fix="add `validate_every:` steps"
-        )
-    if best and arm.train.validation_prompts < 1:
-        yield UserError("`keep: best` needs prompts", where=f"{where}.train.validation_prompts", fix="use at least 1")
+    if best:
+        yield from _best_checkpoint_problems(e, arm, method, where)
     if arm.reward is not None:
         yield from reward_problem(arm.reward, e, f"{where}.reward")
+
+
+def _best_checkpoint_problems(e: Experiment, arm: Arm, method: Method, where: str) -> Iterator[UserError]:
+    if arm.reward is None and method.online and not method.rewarded:
+        what = f"{arm.method} has nothing to choose the best weights by"
+        fix = "add a `reward:` to choose the weights by, or keep the last"
+        yield UserError(what, where=f"{where}.train.keep_checkpoint", fix=fix)
+    rounds = arm.build(steps=arm.train.steps or 100, max_tokens=e.lengths.completion).rounds
+    if not (arm.train.validate_every or rounds):
+        what = "`keep_checkpoint: best` needs to know how often to measure"
+        yield UserError(what, where=f"{where}.train", fix="add `validate_every:` steps")
+    if arm.train.validation_prompts < 1:
+        yield UserError("`keep_checkpoint: best` needs prompts", where=f"{where}.train.validation_prompts", fix="use at least 1")
 
 
 def _following_problems(arm: Arm, method: Method, where: str) -> Iterator[UserError]:

@@ -147,7 +147,7 @@ class Experiment:
     """Further splits of the data by name, so that data sets, writers and labellers can be arms: `data: NAME`."""
     lengths: Lengths = field(default_factory=Lengths)
     """Longest prompt and completion, for training and evaluation."""
-    start: str = ""
+    initial_policy: str = ""
     """What arms start from: base, sft, or another arm; by default sft where there is such a section, else base."""
     sft: Mapping[str, Any] | None = None
     """Supervised fine-tuning that arms share: the keys of an arm. Trained once for all seeds unless `per_seed`."""
@@ -185,8 +185,8 @@ class Experiment:
     """What `evenhand tune` chose; it writes this section itself."""
 
     def __post_init__(self) -> None:
-        if not self.start:
-            object.__setattr__(self, "start", "sft" if self.sft is not None else "base")
+        if not self.initial_policy:
+            object.__setattr__(self, "initial_policy", "sft" if self.sft is not None else "base")
 
     def all_arms(self) -> dict[str, Arm]:
         """The arms in order, checked."""
@@ -194,11 +194,11 @@ class Experiment:
 
     def arm(self, name: str) -> Arm:
         """One arm, checked."""
-        return self._arm(name, self.arms[name], f"arms.{name}", {"start": self.start})
+        return self._arm(name, self.arms[name], f"arms.{name}", {"initial_policy": self.initial_policy})
 
     def all_reward_models(self) -> dict[str, Arm]:
         """The reward models that are trained here, as arms of the method `reward_model`."""
-        defaults = {"method": "reward_model", "start": self.start}
+        defaults = {"method": "reward_model", "initial_policy": self.initial_policy}
         return {n: self._arm(n, raw, f"reward_models.{n}", defaults, shared=False) for n, raw in self.recipes().items()}
 
     def recipes(self) -> dict[str, Mapping[str, Any]]:
@@ -212,13 +212,13 @@ class Experiment:
         """The shared supervised stage, trained once from the base model unless `per_seed: true`."""
         if self.sft is None:
             return None
-        return self._arm("sft", self.sft, "sft", {"method": "sft", "start": "base", "per_seed": False}, shared=False)
+        return self._arm("sft", self.sft, "sft", {"method": "sft", "initial_policy": "base", "per_seed": False}, shared=False)
 
     def pretrain_arm(self) -> Arm | None:
         """Pretraining of a world's own model, as an arm of the method `sft` on its corpus."""
         if self.model.pretrain is None:
             return None
-        raw = {"method": "sft", "start": "", "per_seed": False, "data": "corpus", "train": self.model.pretrain.train}
+        raw = {"method": "sft", "initial_policy": "", "per_seed": False, "data": "corpus", "train": self.model.pretrain.train}
         return self._arm("base", raw, "model.pretrain", {}, shared=False)
 
     def _arm(self, name: str, raw: Mapping[str, Any], where: str, defaults: Mapping[str, Any], *, shared: bool = True) -> Arm:

@@ -41,7 +41,7 @@ def is_adopted(raw: Mapping[str, Any]) -> bool:
 def parse_adopted(name: str, raw: Mapping[str, Any]) -> Adopted:
     """A checked `reward_models` entry with a `path`."""
     where = f"reward_models.{name}"
-    trained = [key for key in ("train", "start", "per_seed", "data", "sampling") if key in raw]
+    trained = [key for key in ("train", "initial_policy", "per_seed", "data", "sampling") if key in raw]
     if trained:
         raise UserError(
             f"`path` and `{trained[0]}` exclude each other",

@@ -12,6 +12,7 @@ from evenhand.errors import UserError
 from evenhand.spec import checks
 from evenhand.spec.aliases import answered
 from evenhand.spec.experiment import Experiment
+from evenhand.spec.former_keys import renamed
 
 
 def read_experiment(
@@ -25,7 +26,11 @@ def read_experiment(
 
     A key of another tool's is answered with ours; see `aliases`.
     """
+
+    def todays(document: Document) -> Document:
+        return renamed(before(document))
+
     try:
-        return load(Experiment, source, overrides, find=find, before=before, problems=checks.problems)
+        return load(Experiment, source, overrides, find=find, before=todays, problems=checks.problems)
     except UserError as error:
         raise answered(error) from None

@@ -145,7 +145,7 @@ def name_problems(experiment: Experiment) -> Iterator[UserError]:
                 fix += f"; at most {LONGEST} of them" if len(name.encode()) > LONGEST else ""
                 yield UserError(f"'{name[:LONGEST]}' cannot be a name", where=section, why=why, fix=fix)
         yield from _twins(getattr(experiment, section), section)
-    starts = {name: raw.get("start", experiment.start) for name, raw in experiment.arms.items()}
+    starts = {name: raw.get("initial_policy", experiment.initial_policy) for name, raw in experiment.arms.items()}
     for name in starts:
         way = [name]
         while (start := starts.get(way[-1])) in starts and start not in experiment.stages() and start not in way:
@@ -153,7 +153,7 @@ def name_problems(experiment: Experiment) -> Iterator[UserError]:
         if start == name and len(way) > 1:
             circle = " -> ".join([*way, name])
             fix = "let one of them start from `sft` or `base`"
-            yield UserError("the arms start from each other", where=f"arms.{name}.start", why=circle, fix=fix)
+            yield UserError("the arms start from each other", where=f"arms.{name}.initial_policy", why=circle, fix=fix)
 
 
 def _twins(names: Iterable[str], section: str) -> Iterator[UserError]:

@@ -30,7 +30,7 @@ def held_out(spec: FitSpec, inputs: Mapping[str, Path], method: Method) -> froze
     They come from the prompts split where a reward decides, else from the split the method learns from; never from a held-out
     one, which belongs to the evaluation.
     """
-    if spec.train.keep == "last":
+    if spec.train.keep_checkpoint == "last":
         return frozenset()
     groups = read_split(inputs, PROMPTS) if spec.reward is not None else offline.learned_from(spec, inputs, method)
     ids = sorted({g.prompt.id for g in groups}, key=lambda name: keyed("validation", name))
@@ -81,7 +81,7 @@ def heldout_loss(run: TrainingRun) -> Callable[[], float]:
         found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory, run.ranks)
         if not math.isfinite(value := found.get("loss", math.nan)):  # NaN is left out of the metrics
             raise UserError(
-                f"the loss on the validation prompts is {value}", where="train.keep",
+                f"the loss on the validation prompts is {value}", where="train.keep_checkpoint",
                 why="the weights have diverged, or the loss of a validation row overflows",
                 fix="lower train.learning_rate; metrics.jsonl shows the way there",
             )  # fmt: skip
@@ -108,9 +108,9 @@ def mean_reward(run: TrainingRun, reward: Reward, prompts: Sequence[Prompt]) -> 
         known = [value for value in finals if value == value]
         if not known:
             raise UserError(
-                "the reward scores no single answer", where="train.keep",
+                "the reward scores no single answer", where="train.keep_checkpoint",
                 why="it compares the answers of a group with each other, and so cannot compare one round with the next",
-                fix="use `keep: last`, or a reward that scores each answer by itself",
+                fix="use `keep_checkpoint: last`, or a reward that scores each answer by itself",
             )  # fmt: skip
         return sum(known) / len(known)
 

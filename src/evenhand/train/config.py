@@ -12,7 +12,7 @@ from evenhand.types import Sampling
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Train:
-    """Budget and optimizer. `keep: best` measures by the arm's reward, or by its loss where it has none."""
+    """Budget and optimizer. `keep_checkpoint: best` measures by the arm's reward, or by its loss where it has none."""
 
     steps: int | None = None
     """Optimizer steps; in place of `epochs`."""
@@ -48,12 +48,12 @@ class Train:
     """Steps between two looks at the held-out loss; 0 is never."""
     sample_every: int = 0
     """Steps between two looks at sampled answers; 0 is never."""
-    keep: Literal["last", "best"] = "last"
+    keep_checkpoint: Literal["last", "best"] = "last"
     """Which weights are the result: the last, or the best on validation prompts."""
     validate_every: int = 0
-    """Steps between two validations for `keep: best`; 0: after every round of a method with rounds."""
+    """Steps between two validations for `keep_checkpoint: best`; 0: after every round of a method with rounds."""
     validation_prompts: int = 64
-    """Prompts that are taken out of training for `keep: best`."""
+    """Prompts that are taken out of training for `keep_checkpoint: best`."""
     snapshots: tuple[int, ...] | Literal["rounds"] = ()
     """Steps whose weights are kept and judged like arms; `rounds`: after every round of a method with rounds."""
     stop_when: Mapping[str, float] = field(default_factory=dict)

@@ -218,7 +218,7 @@ _ALL = (
         seen="the sampled answers have {value} of the start's distinct word pairs (limit {limit})",
         means="answers repeat themselves or each other: text is degenerating",
         normal="never, unless the task asks for one form of answer",
-        fix="read samples.jsonl; lower the learning rate, or stop earlier (`keep: best`)",
+        fix="read samples.jsonl; lower the learning rate, or stop earlier (`keep_checkpoint: best`)",
     ),
     MonitorRule(
         name="length_change", value=_length_change, limit=2.0,

@@ -59,7 +59,7 @@ class Study:
     def next_settings(self, arm: str, board: RunState) -> Settings | None:
         """What the arm tries next; None while that is not known, or when it has had its trials."""
         trials, space = self.trials[arm], self.spaces[arm]
-        start = self.arms[arm].start
+        start = self.arms[arm].initial_policy
         waits = start in self.spaces and start not in self.experiment.stages() and self.outcomes(start, board) is None
         if len(trials) >= self.tune.trials or waits:
             return None

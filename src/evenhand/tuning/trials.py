@@ -76,14 +76,14 @@ def of_trial(experiment: Experiment, arm: str, name: str, settings: Settings, ch
     place, raw = name, with_settings(e.arms[arm], settings)
     if tune.steps != 1.0:
         raw = _shortened(raw, e.train, tune.steps)
-    while (start := raw.get("start", e.start)) in e.arms and start not in e.stages():
-        arms[place] = {**raw, "start": f"{start}/tuned"}
+    while (start := raw.get("initial_policy", e.initial_policy)) in e.arms and start not in e.stages():
+        arms[place] = {**raw, "initial_policy": f"{start}/tuned"}
         place, raw = f"{start}/tuned", with_settings(e.arms[start], chosen.get(start, {}))
     arms[place] = raw
-    yardstick = e.arms[e.baseline_arm].get("start", e.start)
+    yardstick = e.arms[e.baseline_arm].get("initial_policy", e.initial_policy)
     while yardstick in e.arms and yardstick not in e.stages():
         arms.setdefault(yardstick, e.arms[yardstick])
-        yardstick = e.arms[yardstick].get("start", e.start)
+        yardstick = e.arms[yardstick].get("initial_policy", e.initial_policy)
     judge = ScoringJudge(reward=tune.objective.reward) if isinstance(tune.objective, MeanReward) else e.judge
     return replace(e, arms=arms, seeds=tune.seeds, baseline=e.baseline_arm, judge=judge)
 

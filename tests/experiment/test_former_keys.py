@@ -1,0 +1,66 @@
+"""Keys under their former names: still read, with today's name said; beside today's, refused."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from evenhand.errors import UserError
+from evenhand.spec import former_keys
+from evenhand.spec.find_keys import find
+from evenhand.spec.read import read_experiment
+
+BEFORE = """\
+name: n
+model: {path: m}
+data: {world: quickstart}
+start: base
+train: {steps: 2, keep: best, validate_every: 1}
+reward_models: {rm: {start: base, train: {steps: 1, keep: last}}}
+arms:
+  start: {method: start}
+  dpo: {method: dpo, reward: rm}
+  more: {method: rloo, reward: rm, start: dpo, train: {keep: best}}
+"""
+
+
+def test_they_are_read_as_todays_and_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        loaded = read_experiment(BEFORE)
+    arms = loaded.value.all_arms()
+    assert loaded.value.initial_policy == "base"
+    assert arms.keys() == {"start", "dpo", "more"}, "an arm may be called so"
+    assert (arms["dpo"].initial_policy, arms["more"].initial_policy) == ("base", "dpo")
+    assert [arms[n].train.keep_checkpoint for n in ("dpo", "more")] == ["best", "best"]
+    assert list(loaded.given) == ["name", "model", "data", "initial_policy", "train", "reward_models", "arms"], "in their places"
+    said = [record.message for record in caplog.records]
+    assert len(said) == 6
+    assert said[0].endswith("start is now called 'initial_policy'; the old name goes with the next release")
+    assert any("arms.more.train.keep is now called 'arms.more.train.keep_checkpoint'" in line for line in said)
+
+
+def test_from_the_command_line_too():
+    assert read_experiment(BEFORE.replace("start: base\ntrain", "train"), ["start=base"]).value.initial_policy == "base"
+
+
+def test_a_fault_in_its_value_is_said_where_it_stands(tmp_path):
+    (path := tmp_path / "e.yaml").write_text(BEFORE.replace("start: dpo", "start: nobody"))
+    with pytest.raises(UserError) as caught:
+        read_experiment(path)
+    assert f"{path}:10" in str(caught.value)
+
+
+def test_both_names_at_once_are_refused(tmp_path):
+    (path := tmp_path / "e.yaml").write_text(BEFORE)
+    with pytest.raises(UserError) as caught:
+        read_experiment(path, ["initial_policy=base"])
+    assert "`start` and `initial_policy` are one key" in str(caught.value)
+    assert f"{path}:4: start" in str(caught.value)
+    assert "command line: initial_policy" in str(caught.value)
+
+
+@pytest.mark.parametrize(("pattern", "today"), former_keys.FORMER.items(), ids=lambda value: str(value))
+def test_todays_name_is_a_key_at_that_place(pattern, today):
+    at = {"reward_models": "arms"}.get(pattern[0], pattern[0])  # a reward model takes the keys of an arm
+    assert find(".".join("x" if part == "*" else part for part in (*(at, *pattern[1:-1])[: len(pattern) - 1], today)))
