@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import parts
+from benchmarks import origin, parts
 from benchmarks.machine import cores, installed, processor
 
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
@@ -185,7 +185,9 @@ def main() -> None:
     given = parser.parse_args()
     results = json.loads((given.run / "results.json").read_text())
     given.page.parent.mkdir(parents=True, exist_ok=True)
-    given.page.write_text(page(results, given.run, given.command, given.page, given.figure, prompts=not given.hide_prompts))
+    text = page(results, given.run, given.command, given.page, given.figure, prompts=not given.hide_prompts)
+    origin.write(given.page, given.run)
+    given.page.write_text(origin.marked(text, origin.mark(origin.of_run(given.run), origin.code_versions())))
     if given.readme:
         shown = "\n".join("    " + line if line else "" for line in table(given.run).splitlines())
         block = f"{shown}\n\n(Measured on {machine()}. {given.note})\n".replace(". )", ".)")

@@ -236,7 +236,10 @@ def _name(path: Path) -> str:
 
 
 def _node_record(node: Node) -> dict[str, Any]:
-    return {"name": node.name, "kind": node.kind, "seed": node.seed, "key": node.key, "inputs": dict(node.inputs)}
+    version = type(node.spec).VERSION
+    return {
+        "name": node.name, "kind": node.kind, "version": version, "seed": node.seed, "key": node.key, "inputs": dict(node.inputs),
+    }  # fmt: skip
 
 
 def _last(plan: Plan) -> list[str]:

@@ -7,6 +7,8 @@ import importlib.metadata
 import os
 import platform
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -22,8 +24,12 @@ def env() -> None:
         print(f"{name:<14} {value}")
 
 
-def theory() -> None:
-    """Check what the mathematics promises, on problems small enough to enumerate; about ten seconds."""
+def theory(
+    page: Annotated[
+        Path | None, typer.Option(help="Write it as a page too (markdown), with figures beside it: a minute.")
+    ] = None,
+) -> None:
+    """Check what the mathematics promises, on problems small enough to enumerate; about fifteen seconds."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -39,6 +45,8 @@ def theory() -> None:
         verdict = Text("holds", style="green") if row.holds else Text("DOES NOT HOLD", style="bold red")
         table.add_row(Text(row.claim), expected, f"{row.measured:.1e}", verdict)
     Console().print(table)
+    if page is not None:
+        importlib.import_module("evenhand.report.theory_page").write(page, rows)
     if held < len(rows):
         raise typer.Exit(1)
 

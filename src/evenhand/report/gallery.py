@@ -9,8 +9,9 @@ from evenhand.report.figures import PlotFigure
 from evenhand.report.plots.curves import DETAILS, LOSS, METRICS, Metric, curve_figures, other_metrics
 from evenhand.report.plots.frontier import frontier_figures
 from evenhand.report.plots.lengths import length_grid_figure
+from evenhand.report.plots.over_training import over_training_figure
 from evenhand.report.plots.phases import phase_figure
-from evenhand.report.plots.signals import best_of_n_figure
+from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.run_data import RunData
 from evenhand.report.summary import Summary
@@ -21,6 +22,7 @@ _FIGURES: Mapping[str, Callable[[RunData, Summary], PlotFigure | None]] = {
     "frontier_gold": lambda run, summary: _frontier(run, summary, "frontier-gold"),
     "best_of_n": lambda run, summary: best_of_n_figure(run.results.best_of_n),
     "length_grid": lambda run, summary: length_grid_figure(run.results.length_grid, summary.reference),
+    "over_training": lambda run, summary: over_training_figure(run.results, summary),
     "phases": lambda run, summary: phase_figure(run.ledgers, summary),
 }
 
@@ -32,10 +34,12 @@ def figure(run: RunData, summary: Summary, name: str) -> PlotFigure:
     """
     metrics = {metric.key: metric for metric in (*METRICS, *DETAILS, LOSS, *other_metrics(run.curves))}
     arms = {f"best_of_n/{arm}": best_of_n_figure(curves, arm) for arm, curves in run.results.best_of_n_by_arm.items()}
-    if name in arms and (own := arms[name]) is not None:
+    maps = zip(run.results.length_bias, length_figures(run.results.length_bias), strict=True)
+    named = arms | {f"length_map/{reward}": drawn for reward, drawn in maps}
+    if name in named and (own := named[name]) is not None:
         return own
     if name not in _FIGURES and name not in metrics:
-        raise UserError(f"no figure is called '{name}'", where="plot", fix=did_you_mean(name, [*_FIGURES, *arms, *metrics]))
+        raise UserError(f"no figure is called '{name}'", where="plot", fix=did_you_mean(name, [*_FIGURES, *named, *metrics]))
     found = _FIGURES[name](run, summary) if name in _FIGURES else _curve(run, summary, metrics[name])
     if found is None:
         raise UserError(f"this run recorded nothing for '{name}'", where=str(run.folder), fix="see `report.html` for what it has")
