@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from evenhand.manual import methods, reference, results
+from evenhand.manual.papers import page as papers
 from evenhand.plan import first_defaults
 from evenhand.spec import search_spaces
 from evenhand.store.fingerprint import FIRST_DEFAULTS
@@ -19,5 +20,6 @@ GENERATED: Mapping[Path, Callable[[str], str]] = {
     DOCS / "reference.md": lambda _: reference.page(),
     DOCS / "experiment.schema.json": lambda _: reference.schema(),
     DOCS / "results.schema.json": lambda _: results.schema(),
+    DOCS / "papers.md": lambda _: papers.page(),
     DOCS / "tuning.md": search_spaces.with_table,
 }

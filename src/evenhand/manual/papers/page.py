@@ -13,7 +13,7 @@ DOCUMENTS: tuple[Document, ...] = (ONLINE_OFFLINE, COURSE, WITHOUT_REWARD, RLHF_
 
 HEAD = """# From paper to command
 
-Written by `python -m evenhand.manual.papers docs/papers.md` from a table in the code; tests keep it current and prove that every
+Written by `python -m evenhand.manual` from a table in the code; tests keep it current and prove that every
 method, key, command, file and function named here exists, and that no numbered item of the five documents is missing.
 
 Each table, figure, equation, algorithm and theorem, in our words, and where it is here: a **method** of an arm, a **key** of an

@@ -54,7 +54,7 @@ RLHF_WORKFLOW = Document(
                     method("iterative_dpo"),
                     key("iterative_dpo: temperatures"),
                     key("iterative_dpo: initialise"),
-                    key("train.keep"),
+                    key("train.keep_checkpoint"),
                     *_RUN,
                 ),
             ),
