@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from evenhand.store.fingerprint import digest, file_fingerprint
 
 GROUP = "evenhand.plugins"
 """The entry point under which an installed package names its module."""
+RELATIVE = "a path is relative to the file that names it; on the command line, to the working directory"
 PATIENCE, LIMIT = 3.0, 120.0
 """Seconds before a plugin's import is mentioned, and before it is given up."""
 _active: dict[str, Plugin] = {}
@@ -64,12 +65,29 @@ def resolve(names: Iterable[str], folder: Path) -> tuple[Plugin, ...]:
     """
     found: dict[str, Plugin] = {}
     for name in dict.fromkeys([*names, *installed()]):
-        plugin = _file(name, folder) if name.endswith(".py") else _module(name, folder)
+        plugin = locate(name, folder)
         if plugin.module in found:
             other = found[plugin.module].source
             raise UserError(f"{plugin.source} and {other} have one name", where="plugins", fix="rename one of the files")
         found[plugin.module] = plugin
     return tuple(found.values())
+
+
+def locate(name: str, folder: Path, *, where: str = "plugins") -> Plugin:
+    """The user's file or module of that name, not imported: the one rule for all code that an experiment names.
+
+    A name that ends in `.py` is a file relative to `folder` (of the file that names it), any other a module that is there or
+    installed. Its neighbours that it imports belong to it.
+
+    Raises: UserError with the place that was looked at, and for a file that is no Python.
+    """
+    return _file(name, folder, where) if name.endswith(".py") else _module(name, folder, where)
+
+
+def beside(folder: Path) -> None:
+    """Lets code find its neighbours in `folder`: behind everything installed, which a neighbour must not hide."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def activate(plugins: Sequence[Plugin], *, patience: float = PATIENCE, limit: float = LIMIT) -> None:
@@ -137,17 +155,17 @@ def _code(value: Any) -> Iterator[Path]:
 # --- finding ---------------------------------------------------------------------------------------------------------
 
 
-def _file(name: str, folder: Path) -> Plugin:
-    path = (folder / name).expanduser().resolve()
+def _file(name: str, folder: Path, where: str) -> Plugin:
+    path = (folder / Path(name).expanduser()).resolve()
     if not path.is_file():
-        raise UserError(f"there is no file {path}", where="plugins", fix="the path is relative to the experiment file")
+        raise UserError(f"there is no file {path}", where=where, fix=RELATIVE)
     return _plugin(name, path.stem, path.parent, [path])
 
 
-def _module(name: str, folder: Path) -> Plugin:
+def _module(name: str, folder: Path, where: str) -> Plugin:
     """Found without running anything, its package neither: of a package every file belongs to it."""
     top, *rest = name.split(".")
-    spec = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
+    spec = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())]) or _elsewhere(top)
     roots = [Path(p).resolve() for p in (spec.submodule_search_locations or ())] if spec else []
     if spec and not rest and not roots and spec.origin:
         return _plugin(name, name, folder.resolve(), [Path(spec.origin).resolve()])
@@ -156,8 +174,16 @@ def _module(name: str, folder: Path) -> Plugin:
         for own in ([path.with_suffix(".py")] if rest else []) + [path / "__init__.py"]:
             if own.is_file():
                 return _plugin(name, name, folder.resolve(), [own, *sorted(set(root.rglob("*.py")) - {own})])
-    fix = "install it, or name a file: my_methods.py (relative to the experiment file)"
-    raise UserError(f"there is no module '{name}'", where="plugins", fix=fix)
+    why = f"it is looked for among what is installed and in {folder.resolve()}"
+    raise UserError(f"there is no module '{name}'", where=where, why=why, fix=f"install it, or name a file, NAME.py; {RELATIVE}")
+
+
+def _elsewhere(top: str) -> ModuleSpec | None:
+    """What finders other than the path's know: packages installed in place for development."""
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # a module without a spec, as the one that was started
+        return None
 
 
 def _plugin(name: str, module: str, folder: Path, files: list[Path]) -> Plugin:
@@ -233,8 +259,7 @@ def _where(plugin: Plugin, frames: Iterable[traceback.FrameSummary]) -> str:
 
 
 def _import(plugin: Plugin) -> None:
-    if str(plugin.folder) not in sys.path:
-        sys.path.append(str(plugin.folder))  # behind everything installed, which a neighbour must not hide
+    beside(plugin.folder)
     importlib.invalidate_caches()
     if not plugin.name.endswith(".py"):
         importlib.import_module(plugin.module)

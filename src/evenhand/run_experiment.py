@@ -83,7 +83,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     from evenhand.plan.plan import build
     from evenhand.spec.lengths import clamped
     from evenhand.spec.read import read_experiment
-    from evenhand.spec.user_code import with_plugins
+    from evenhand.spec.user_code import with_user_code
 
     source: Mapping[str, Any] | Path
     if isinstance(experiment, Mapping):
@@ -91,7 +91,7 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     else:
         path = locate(str(experiment))
         source, name = _recorded(path) if path.suffix == ".json" else path, _name(path)
-    loaded = read_experiment(source, overrides, find=find, before=with_plugins)
+    loaded = read_experiment(source, overrides, find=find, before=with_user_code)
     loaded = clamped(loaded) if hasattr(loaded.value, "lengths") else loaded
     try:
         plan = build(loaded.value)

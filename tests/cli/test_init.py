@@ -54,12 +54,15 @@ def test_what_it_writes_is_an_experiment(cli, model, tmp_path, kind, method, arm
 
 @pytest.mark.parametrize("kind", ["preferences", "prompts"])
 def test_what_it_writes_runs(cli, model, tmp_path, kind):
+    """In a folder of its own too: a reward's file is beside the experiment that names it."""
     rows = pairs(60) if kind == "preferences" else ROWS[kind]
     write(tmp_path / "rows.jsonl", rows)
-    code, _, err = cli("init", "first.yaml", "--model", model, "--data", "rows.jsonl")
+    (tmp_path / "mine").mkdir()
+    code, _, err = cli("init", "mine/first.yaml", "--model", model, "--data", "rows.jsonl")
     assert code == 0, err
+    assert (tmp_path / "mine" / "reward.py").exists() == (kind == "prompts")
     short = ["train.epochs=0.1", "evaluation.prompts=4", "judge.self_test=0", "lengths.completion=16", "runtime.device=cpu"]
-    outcome, results = execute(prepare("first.yaml", short, tmp_path / "run"), workers=0)
+    outcome, results = execute(prepare("mine/first.yaml", short, tmp_path / "run"), workers=0)
     assert outcome.ok, outcome.errors
     assert results is not None
     assert results.judge is not None

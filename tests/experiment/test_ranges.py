@@ -85,7 +85,7 @@ REFUSED = {
     "arms.sft2={method: sft, reduce: tokens}": "unknown reduction 'tokens'",
     'arms."a/b"={method: dpo}': "'a/b' cannot be a name",
     "arms.ppo.initial_policy=ppo": "cannot start from 'ppo'",
-    "arms.ppo.reward={kind: function, path: nofile.py:f}": "nofile.py:f: there is no file nofile.py",
+    "arms.ppo.reward={kind: function, path: nofile.py:f}": f"arms.ppo.reward.path: there is no file {Path.cwd()}/nofile.py",
 }
 
 

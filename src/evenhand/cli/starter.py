@@ -123,7 +123,7 @@ def _train(s: Starter) -> list[str]:
 
 
 def _rewards(s: Starter) -> list[str]:
-    own = [f"rewards:\n  mine: {{kind: function, path: {_yaml(f'{s.reward}:score')}}}  # yours: change {s.reward}"]
+    own = [f"rewards:\n  mine: {{kind: function, path: {_yaml(f'{s.reward.name}:score')}}}  # yours: change {s.reward}"]
     if not s.learns_a_judge:
         return own
     train = _flow({"epochs": 1, "prompts_per_step": s.step})

@@ -12,7 +12,7 @@ from evenhand.judges.config import LLM, Human, OwnJudge, Settings
 from evenhand.methods import PREFERENCES
 from evenhand.models.load import resolve_device
 from evenhand.plugins import used
-from evenhand.rewards.function import source_of
+from evenhand.rewards.function import fingerprint_of, without_folder
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import functions_in, judges_in, models_in, resolved_reward
 from evenhand.stages.context import StageSpec
@@ -102,8 +102,9 @@ class Graph:
         is `code`.
         """
         keys = {role: self.nodes[other].key for role, other in inputs.items()}
-        code = {**reward_code(decisive(spec)), **used([spec, runs]), **(code or {})}
-        key = stage_key(spec.KIND, spec.VERSION, spec, seed, keys, code)
+        settled = decisive(spec)
+        code = {**reward_code(settled), **used([spec, runs]), **(code or {})}
+        key = stage_key(spec.KIND, spec.VERSION, without_folders_of(settled), seed, keys, code)
         if key in self._by_key:
             return self._by_key[key]
         if name in self.nodes:  # another stage has it, e.g. reference log-probs under other limits
@@ -156,14 +157,39 @@ class Graph:
         return own | ({f"reward_references/{name}": self.models[arm.initial_policy, seed]} if how.get("reference") else {})
 
 
+def function_names(settled: Any) -> dict[str, tuple[str, str]]:
+    """Path -> (its name in a key, the fingerprint of its source), of the user's functions: where a file is decides nothing."""
+    names: dict[str, tuple[str, str]] = {}
+    for path in functions_in(settled):
+        if path in names or (found := fingerprint_of(path)) is None:
+            continue
+        name = without_folder(path)
+        other = dict(names.values()).get(name, found)
+        names[path] = (name if other == found else f"{name} {found}", found)
+    return names
+
+
+def without_folders_of(settled: Any) -> Any:
+    """A spec with the functions in it by their names."""
+    names = {path: name for path, (name, _) in function_names(settled).items()}
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            inside = {key: renamed(item) for key, item in value.items()}
+            own = value.get("kind") == "function" and str(value.get("path")) in names
+            return inside | ({"path": names[str(value["path"])]} if own else {})
+        return [renamed(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return renamed(settled) if names else settled
+
+
 def reward_code(settled: Any) -> dict[str, str]:
     """Fingerprints of what the rewards inside it name: functions, and the weights and templates of judging models."""
-    named = ((path, source_of(path)) for path in sorted(functions_in(settled)))
     judges = judges_in(settled)
     models = {path: model_bytes(path) for path, _ in sorted(judges)}
     asked = sorted({name for _, name in judges})
     return (
-        {path: file_fingerprint(file) for path, file in named if file is not None}
+        dict(function_names(settled).values())
         | {path: found for path, found in models.items() if found is not None}
         | {f"judge template {name}": template.get(name).sha for name in asked}
     )

@@ -37,7 +37,7 @@ def trained_on_judge(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _in_common(a: Any, b: Any) -> bool:
-    if models_in(a) & models_in(b) or functions_in(a) & functions_in(b):
+    if models_in(a) & models_in(b) or set(functions_in(a)) & set(functions_in(b)):
         return True
     return any(part == b for part in _specs(a)) or any(part == a for part in _specs(b))
 

@@ -12,23 +12,24 @@ from types import ModuleType
 from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.plugins import beside, locate
 from evenhand.protocols import Reward
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import keyed
+from evenhand.store.fingerprint import file_fingerprint
 from evenhand.types import Group, Scores
 
 
 def load_function(path: str, *, base: str | Path = ".") -> Callable[..., Any]:
     """The function named by `file.py:function` (relative to `base`) or `package.module:function`.
 
+    It is found as plugins are (`plugins.locate`); an experiment file's own paths are in full by then.
     Raises UserError for a missing file, a file that fails to run, and a missing function (with the nearest names).
     """
-    source, _, name = path.rpartition(":")
-    if not source or not name:
-        raise UserError(
-            f"'{path}' names no function", where="reward function", fix="write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION"
-        )
-    module = _from_file(Path(base, source), path) if source.endswith(".py") else _from_package(source, path)
+    source, name = named(path)
+    code = locate(source, Path(base), where=path)
+    beside(code.folder)
+    module = _from_file(code.source, path) if source.endswith(".py") else _from_package(source, path)
     found = getattr(module, name, None)
     if found is None:
         functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
@@ -38,31 +39,45 @@ def load_function(path: str, *, base: str | Path = ".") -> Callable[..., Any]:
     return found
 
 
-def source_of(path: str, *, base: str | Path = ".") -> Path | None:
-    """The file that `load_function` would take the function from; None where there is none, or it is not Python's source."""
-    source = path.rpartition(":")[0]
-    if source.endswith(".py"):
-        return Path(base, source) if Path(base, source).is_file() else None
+def named(path: str) -> tuple[str, str]:
+    """File or module, and function.
+
+    >>> named("rewards.py:brevity")
+    ('rewards.py', 'brevity')
+    """
+    source, _, name = path.rpartition(":")
+    if not source or not name:
+        raise UserError(
+            f"'{path}' names no function", where="reward function", fix="write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION"
+        )
+    return source, name
+
+
+def without_folder(path: str) -> str:
+    """A function's path as keys and records have it: where its file is decides nothing.
+
+    >>> without_folder("/home/me/rewards.py:brevity"), without_folder("mine.rewards:brevity")
+    ('rewards.py:brevity', 'mine.rewards:brevity')
+    """
+    return path.rpartition("/")[2]
+
+
+def fingerprint_of(path: str) -> str | None:
+    """Of the source that `load_function` takes the function from, with the neighbours it imports; None where there is none."""
     try:
-        found = importlib.util.find_spec(source)
-    except (ImportError, ValueError):  # said in full where the function is loaded
+        code = locate(named(path)[0], Path())
+    except UserError:  # said in full where the function is loaded
         return None
-    return Path(found.origin) if found is not None and found.origin and found.has_location else None
+    return file_fingerprint(code.source) if len(code.files) == 1 else code.digest
 
 
 def _from_file(file: Path, path: str) -> ModuleType:
-    if not file.is_file():
-        raise UserError(
-            f"there is no file {file}", where=path, fix="name it from the folder that the command runs in, or in full"
-        )
-    name = f"evenhand_user_{file.stem}_{keyed(str(file.resolve())):x}"
+    name = f"evenhand_user_{file.stem}_{keyed(str(file)):x}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "a .py file has a loader"
-    assert spec.loader is not None, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses and pickling look their module up by name
     try:
-        spec.loader.exec_module(module)
+        exec(compile(file.read_bytes(), str(file), "exec"), vars(module))  # never from a cache of bytecode
     except Exception as error:  # the user's code may raise anything
         del sys.modules[name]
         raise UserError(
@@ -74,10 +89,9 @@ def _from_file(file: Path, path: str) -> ModuleType:
 def _from_package(source: str, path: str) -> ModuleType:
     try:
         return importlib.import_module(source)
-    except ImportError as error:
-        raise UserError(
-            f"cannot import {source}: {error}", where=path, fix="install it, or name a file: FILE.py:FUNCTION"
-        ) from error
+    except Exception as error:  # the user's code may raise anything
+        what = f"cannot import {source}: {type(error).__name__}: {error}"
+        raise UserError(what, where=path, fix=f"try: python -c 'import {source}'") from error
 
 
 @dataclass(frozen=True, slots=True)

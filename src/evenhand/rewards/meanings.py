@@ -33,7 +33,7 @@ REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "isolation": "auto, or none without namespaces (docs/security.md).",
     }),
     "function": ("A Python function of yours: docs/extending.md.", {
-        "path": "FILE.py:NAME or module:NAME.",
+        "path": "FILE.py:NAME (relative to the file it stands in) or module:NAME (installed, or beside that file).",
         "sees": "What it is called with: completion (one answer) or group (all of a prompt).",
         "seconds": "Time limit for the answers to one prompt. In seconds.",
     }),

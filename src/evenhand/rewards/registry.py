@@ -161,8 +161,9 @@ def _function(context: Context, path: str, sees: str = "completion", seconds: fl
     """`seconds`: how long the function may take for the answers to one prompt."""
     if sees not in function.SEES:
         raise UserError(f"unknown value '{sees}'", where="reward.sees", fix=did_you_mean(sees, function.SEES))
-    scored = function.SEES[sees](function.load_function(path, base=context.base), name=path)
-    return TimeLimited(scored, seconds=seconds, name=path)
+    name = function.without_folder(path)
+    scored = function.SEES[sees](function.load_function(path, base=context.base), name=name)
+    return TimeLimited(scored, seconds=seconds, name=name)
 
 
 @reward("length")

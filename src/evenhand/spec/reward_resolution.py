@@ -37,12 +37,12 @@ def models_in(reward: Any) -> set[str]:
     return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
 
 
-def functions_in(reward: Any) -> set[str]:
-    """Paths of the user's functions inside a resolved reward."""
+def functions_in(reward: Any) -> list[str]:
+    """Paths of the user's functions inside a resolved reward, in the order in which they stand there."""
     if isinstance(reward, Mapping):
-        own = {str(reward["path"])} if reward.get("kind") == "function" and "path" in reward else set()
-        return own.union(*(functions_in(v) for v in reward.values()))
-    return set().union(*(functions_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+        own = [str(reward["path"])] if reward.get("kind") == "function" and "path" in reward else []
+        return own + [path for value in reward.values() for path in functions_in(value)]
+    return [path for value in reward for path in functions_in(value)] if isinstance(reward, list | tuple) else []
 
 
 def judges_in(reward: Any) -> set[tuple[str, str]]:

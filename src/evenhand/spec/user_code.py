@@ -7,16 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from evenhand import plugins
-from evenhand.configfile.document import COMMAND_LINE, Document
+from evenhand.configfile.document import COMMAND_LINE, Document, KeyPath
 from evenhand.errors import UserError
 from evenhand.judges.registry import JUDGES
 
 
-def with_plugins(document: Document) -> Document:
-    """Imports what stands under `plugins:` and in installed packages; the document then names files by their full paths.
+def with_user_code(document: Document) -> Document:
+    """Imports what stands under `plugins:` and in installed packages, and finds the functions that rewards name.
 
-    Files are relative to the experiment file that names them, on the command line and in plain data to the working directory.
+    Files and modules are looked for beside the experiment file that names them (with `extends`, the one in which the key stands),
+    on the command line and in plain data in the working directory. The document then names files by their full paths.
     """
+    return with_functions(with_plugins(document))
+
+
+def with_functions(document: Document) -> Document:
+    """The functions of `{kind: function, path: FILE.py:NAME}`, wherever such a mapping stands, by their files' full paths."""
+    return Document(_with_places(document.data, (), document), document.places)
+
+
+def _with_places(value: Any, path: KeyPath, document: Document) -> Any:
+    if isinstance(value, Mapping):
+        inside = {key: _with_places(item, (*path, key), document) for key, item in value.items()}
+        if value.get("kind") == "function" and isinstance(value.get("path"), str):
+            inside["path"] = _function(value["path"], (*path, "path"), document)
+        return inside
+    if isinstance(value, list):
+        return [_with_places(item, (*path, number), document) for number, item in enumerate(value)]
+    return value
+
+
+def _function(text: str, path: KeyPath, document: Document) -> str:
+    source, _, name = text.rpartition(":")
+    if not source or not name:
+        return text  # the check says so
+    code = plugins.locate(source, _folder(document.place(path)), where=document.where(path))
+    plugins.beside(code.folder)
+    return f"{code.source}:{name}" if source.endswith(".py") else text
+
+
+def with_plugins(document: Document) -> Document:
+    """The same for `plugins:` and installed packages alone; judges of theirs get the form that the schema has for all."""
     names = document.data.get("plugins") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return document  # the check says so
