@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -67,3 +72,42 @@ def test_autocast_has_its_say():
     (x, w, _), _ = operands(*SHAPES[0])
     with torch.autocast("cpu", torch.bfloat16):
         assert matmul.linear(x, w).dtype == torch.bfloat16
+
+
+HELD = """
+import ctypes, os
+import torch
+from evenhand.core import matmul
+
+names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+Held = type("Held", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in names.split()]})
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Held
+torch.set_num_threads(1)
+weight = torch.ones(128, 128)
+for rows in range(100, 500):
+    matmul.linear(torch.ones(rows, 128), weight)
+    if rows in (199, 499):
+        print(libc.mallinfo2().uordblks >> 20)
+print(*(os.environ[name] for name in matmul.CACHES))
+"""
+
+
+def held(**environment):
+    """MiB in use after products of 100 shapes and after 300 more, and the caches' sizes."""
+    given = {n: v for n, v in os.environ.items() if n not in matmul.CACHES}
+    run = [sys.executable, "-c", HELD]
+    said = subprocess.run(run, env=given | environment, capture_output=True, text=True, check=True).stdout.split()
+    return int(said[0]), int(said[1]), said[2:]
+
+
+@needs_onednn
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library, which does not tell")
+def test_products_of_ever_other_shapes_take_no_more_memory():
+    """Two caches keep what they prepared for every shape, 1,024 each by themselves: bounded unless their sizes are given."""
+    before, after, sizes = held()
+    assert sizes == ["64", "64"]
+    assert after - before < 20
+    before, after, sizes = held(ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024", LRU_CACHE_CAPACITY="1024")
+    assert sizes == ["1024", "1024"]
+    assert after - before > 60

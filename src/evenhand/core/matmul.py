@@ -7,6 +7,7 @@ rounding alone. `torch.backends.mkldnn.flags(enabled=False)` turns this off.
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,12 @@ ROWS = 8
 """Fewer rows than this are a matter of reading the weight, which MKL does as well."""
 WORK = 1 << 20
 """Multiplications below which the longer way to oneDNN costs more than it saves."""
+CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""How many products oneDNN, and torch's layer above it, keep prepared; each is read when the first product is made."""
+KEPT = "64"
+"""By themselves they keep 1,024 each: rollouts have other shapes in every step, at up to half a MB a shape."""
+for _cache in CACHES:
+    os.environ.setdefault(_cache, KEPT)
 PLAIN = (Tensor, nn.Parameter)
 """Types that oneDNN can read: no subclass that stands for something else."""
 
