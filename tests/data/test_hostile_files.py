@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from evenhand.data import readers
+from evenhand.data.decode import decode_line
 from evenhand.data.files import local_files
 from evenhand.data.jsonl import read_groups
 from evenhand.data.load import load
@@ -66,6 +68,29 @@ def test_a_table_loses_the_rows_that_cannot_be_decoded_or_cut(tmp_path):
     left = load({"path": str(path), "on_bad_row": "skip"})
     assert [(g.prompt.text, g.completions[0].text) for g in left.groups] == [("q", "a"), ("r", "c")]
     assert [line.split(":")[1].split(",")[0] for line in left.skipped] == ["3", "5"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv.gz"])
+@pytest.mark.parametrize(("first", "read"), [(b"caf\xe9", 1), (b"prompt", 65)])
+def test_a_table_of_lines_that_cannot_be_decoded_is_read_no_further_than_asked(tmp_path, monkeypatch, name, first, read):
+    """No usable row among the first 64: nobody decodes the other 100,000, packed into a kilobyte."""
+    data = first + b"\n" + b"\xe9\n" * 100_000
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    decoded = []
+    monkeypatch.setattr(readers, "decode_line", lambda line, *rest: decoded.append(line) or decode_line(line, *rest))
+    with pytest.raises(UserError, match="byte 0xe9 at position"):
+        load({"path": str(tmp_path / name), "on_bad_row": "skip"})
+    assert len(decoded) <= 2 * read, "the format is found in a first look, the rows are read in a second"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_of_any_line_ends_is_one_table(tmp_path, end, encoding):
+    """Line breaks inside of quotes are the cell's own, in every one of them."""
+    text = end.join(["prompt,completion", f'"q{end}r",a', "s,b", ""])
+    (tmp_path / "rows.csv").write_bytes(text.encode(encoding))
+    found = load({"path": str(tmp_path / "rows.csv"), "encoding": encoding.replace("-sig", "")}).groups
+    assert [(g.prompt.content, g.completions[0].content) for g in found] == [(f"q{end}r", "a"), ("s", "b")]
 
 
 def test_a_list_loses_what_is_no_object(tmp_path):

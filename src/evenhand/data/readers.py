@@ -105,38 +105,42 @@ def _object(row: Any, place: str) -> Mapping[str, Any] | BadRow:
 
 def _csv(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Placed]:
     """Cells under the names of the first line. A line that cannot be decoded spoils its own row alone."""
-    text, wrong = _csv_text(path, encoding)
+    wrong: dict[int, UserError] = {}
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    reader = csv.reader(_csv_lines(path, encoding, wrong), delimiter=delimiter)
     try:
         header = next(reader, None)
         if not header:
             raise UserError("the file is empty", where=path.name, fix="the first line must name the columns")
-        if 1 in wrong:
-            raise wrong[1]
+        if wrong:
+            raise wrong[min(wrong)]
         _check_header(header, path.name)
         line = reader.line_num
         for cells in reader:
             first, line = line + 1, reader.line_num
             if cells:
-                error = next((wrong[n] for n in range(first, line + 1) if n in wrong), None) if wrong else None
+                error = wrong[min(wrong)] if wrong else None
+                wrong.clear()
                 yield f"{path.name}:{first}", BadRow.of(error) if error else _cells(header, cells, f"{path.name}:{first}")
     except csv.Error as error:
         raise UserError(f"not a table: {error}", where=f"{path.name}:{reader.line_num}", fix="check its quotes") from None
 
 
-def _csv_text(path: Path, encoding: str) -> tuple[str, dict[int, UserError]]:
-    """The text, and the errors of lines that cannot be decoded; those keep their commas and quotes."""
+def _csv_lines(path: Path, encoding: str, wrong: dict[int, UserError]) -> Iterator[str]:
+    """The lines as the table's reader asks for them; those that cannot be decoded keep their commas and quotes.
+
+    Into `wrong` go, by line, the errors of those among the lines asked for: nothing is read that nobody wants.
+    """
     if "\n".encode(encoding) != b"\n":
-        return read_text(path, encoding), {}
-    lines, wrong = [], {}
+        yield from io.StringIO(read_text(path, encoding).lstrip("\ufeff"), newline="")
+        return
     for number, line in byte_lines(path):
         try:
-            lines.append(decode_line(line, encoding, f"{path.name}:{number}"))
+            text = decode_line(line, encoding, f"{path.name}:{number}")
         except UserError as error:
             wrong[number] = error
-            lines.append(line.decode(encoding, errors="replace"))
-    return "".join(lines), wrong
+            text = line.decode(encoding, errors="replace")
+        yield from io.StringIO(text.lstrip("\ufeff") if number == 1 else text, newline="")
 
 
 def _cells(header: list[str], cells: list[str], place: str) -> Mapping[str, Any] | BadRow:
