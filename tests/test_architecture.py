@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 LAYERS = [
     {"display", "errors", "hub", "seeding", "registry", "types", "core", "stats", "__init__"},
     {"configfile", "store", "plugins", "trackers", "protocols", "data", "worlds", "models", "theory", "serve"},
-    {"objectives", "engines", "rewards", "judges", "train"},
+    {"objectives", "engines", "environments", "rewards", "judges", "train"},
     {"methods", "evaluation", "synthesis"},
     {"stages"},
     {"spec"},

@@ -71,6 +71,19 @@ def test_an_own_judge_compares_and_an_own_engine_samples(first: Path) -> None:
     assert "counted: 8 x 4 completions" in (first / "logs/arms/smooth/seed-0.log").read_text(), "rollouts too: two steps' prompts"
 
 
+def test_an_own_environment_answers_between_turns(folder: Path, first: Path) -> None:
+    command(folder, "run", "turns.yaml", "--out", "turns")
+    results = json.loads((folder / "turns/results.json").read_text())
+    assert [Path(p["source"]).name for p in results["plugins"]] == ["my_environment.py"]
+    rows = [json.loads(line) for line in (folder / "turns/arms/turns/seed-0/metrics.jsonl").read_text().splitlines()]
+    assert all(1 <= row["turns"] <= 2 and row["environment_failed"] == 0 for row in rows)
+    files = [path.read_text() for path in (folder / "turns").glob("generations/*/*/generations.jsonl")]
+    answers = [json.loads(line)["completions"][0] for text in files for line in text.splitlines()]
+    several = [a["turns"] for a in answers if len(a["turns"]) > 1]
+    assert several, "one of the answers ends its turn, so that the environment asks for another"
+    assert all(turns[1]["messages"][0]["content"] == "Another." for turns in several)
+
+
 def test_an_own_format_is_read(folder: Path, first: Path) -> None:
     pairs = [(g.prompt.text, *(c.text for c in g.completions)) for g in worlds.get("quickstart").preferences(0, 40)]
     rows = [dict(zip(("question", "good", "bad"), pair, strict=True)) for pair in pairs]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evenhand.types import Batch, Group, Head, ModelOut, Need, Prompt, Sampling, Scores, Terms, TokenGroup
+from evenhand.types import Batch, Group, Head, Message, ModelOut, Need, Prompt, Sampling, Scores, Terms, TokenGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,37 @@ class Reward(Protocol):
     """Scores whole groups, so pairwise judges and diversity need no second interface. One `Scores` per group, in order."""
 
     def __call__(self, groups: Sequence[Group], /) -> list[Scores]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One turn of the model: its `text`, and whether it is the `last` that its limits allow (cut by the limit of tokens, or the
+    last of its turns): the environment's answer to it is then read for its reward alone."""
+
+    text: str
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An environment's answer to one turn of the model: turns of others to put behind it, its reward, and whether that is all."""
+
+    messages: tuple[Message, ...] = ()
+    reward: float = 0.0
+    done: bool = False
+
+
+class Environment(Protocol):
+    """What answers between the turns of one answer: a tool, a game, a user who asks back. Each answer has one of its own."""
+
+    def reset(self, prompt: Prompt) -> Prompt:
+        """Begin. The prompt as the model is to see it, say with a system turn or `tools` of the environment's: the same for all
+        answers to one prompt, whose id it keeps."""
+        ...
+
+    def step(self, action: Action) -> Reply:
+        """One turn further. What it raises costs this answer its score, and no other."""
+        ...
 
 
 class Objective(Protocol):

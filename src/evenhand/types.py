@@ -100,9 +100,24 @@ class Finish(StrEnum):
     STOP = "stop"
     """A stop token was produced; it is the last of `tokens`."""
     LENGTH = "length"
-    """The token limit was reached first."""
+    """The token limit, or that of turns, was reached first."""
     GIVEN = "given"
     """The text came from data, not from a sampler; a stop token is added when it is tokenised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A part of an answer over several turns: what the model wrote in one of them, or what its environment said back.
+
+    `tokens` is how many of the answer's tokens it has: as sampled with the stop token, or with all that the chat template writes
+    up to the model's next word. `reward` is what the environment gave for a turn that the model wrote.
+    """
+
+    messages: tuple[Message, ...]
+    tokens: int
+    written: bool
+    """Whether the model wrote it; what it did not write counts in no loss."""
+    reward: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +125,9 @@ class Completion:
     """One answer. `tokens` are exactly what was sampled (stop token included); None for text from a file.
 
     `behaviour_logp` [len(tokens)]: log-prob of each token as the engine sampled it, at its temperature. `earned` [len(tokens)]:
-    see `Scores`; it lives until the answer is credited.
+    see `Scores`; it lives until the answer is credited. An answer over several `turns` has the tokens of all of them, those that
+    the model did not write with a `behaviour_logp` of 0; its `content` is the model's last turn. `failed` says why its
+    environment gave up; such an answer has no score.
     """
 
     content: Content
@@ -118,10 +135,24 @@ class Completion:
     behaviour_logp: tuple[float, ...] | None = None
     finish: Finish = Finish.GIVEN
     earned: tuple[float, ...] | None = None
+    turns: tuple[Turn, ...] = ()
+    failed: str = ""
 
     @property
     def text(self) -> str:
         return content_text(self.content)
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """True on the sampled tokens that the model wrote [len(tokens)]."""
+        if not self.turns:
+            return (True,) * len(self.tokens or ())
+        return tuple(turn.written for turn in self.turns for _ in range(turn.tokens))
+
+    @property
+    def written(self) -> int:
+        """How many tokens the model wrote."""
+        return sum(self.mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,28 @@ def test_a_conversation_is_shown_turn_by_turn_with_its_roles(tmp_path):
     assert "<b>Hi</b>" not in page
 
 
+def test_an_answer_of_several_turns_is_shown_with_all_of_them(tmp_path):
+    """Held out and through training, whatever an environment says: as text, never as HTML."""
+    folder = write_run(tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    sample, hostile = results["samples"][0], "<b>42</b>"
+    arm = next(iter(sample["answers"]))
+    said = [["assistant", "<calc>6 * 7</calc>"], ["tool", hostile], ["assistant", "It is 42."]]
+    sample["turns"] = {arm: said}
+    (folder / "results.json").write_text(json.dumps(results))
+    recorded = next(folder.glob(f"arms/{arm}/seed-*/samples.jsonl"), None) or next(folder.glob("arms/*/seed-*/samples.jsonl"))
+    rows = [json.loads(line) for line in recorded.read_text().splitlines()]
+    rows[0]["turns"] = [{"messages": [{"role": role, "content": text}], "tokens": 1} for role, text in said]
+    recorded.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(folder)
+    (card, *_) = answer_cards(run.results.samples, summarise(run.results), run.turns)
+    assert next(a.turns for a in card.answers if a.arm == arm) == tuple(map(tuple, said))
+    page = evenhand.report.write(folder).read_text()
+    assert '<span class="role">tool</span>&lt;b&gt;42&lt;/b&gt;' in page
+    assert hostile not in page
+    assert "tool: \\u003cb\\u003e42" in page, "the viewer's data, in which no tag can end the script"
+
+
 def test_sft_and_reward_models_have_curves_of_their_own():
     rows = {"0": [{"step": 1, "loss": 1.0, "accuracy": 0.5}, {"step": 2, "loss": 0.5, "accuracy": 0.75}]}
     figures = shared_figures({"sft": {"0": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]}, "rm": rows, "other": rows})

@@ -25,14 +25,16 @@ def readable(group: Group, renderer: Renderer) -> Group:
 
 
 def spelled(completion: Completion, renderer: Renderer) -> bool:
-    """Whether the ids of an answer, if it has any, are this tokenizer's: they spell its text, and end as it ended."""
-    ids = completion.tokens
+    """Whether the ids of an answer, if it has any, are this tokenizer's: they spell its text, and end as it ended. Of an answer
+    over several turns, which may stop there for its limit of them, the last is looked at."""
+    ids, turns = completion.tokens, completion.turns
     if ids is None:
         return True
     stopped = ids[-1:] != () and ids[-1] in renderer.stop_ids
-    if completion.finish is not Finish.GIVEN and stopped is not (completion.finish is Finish.STOP):
+    if not turns and completion.finish is not Finish.GIVEN and stopped is not (completion.finish is Finish.STOP):
         return False
-    return max(ids, default=0) < len(renderer.tokenizer) and renderer.decode(ids) == completion.text
+    last = ids[len(ids) - turns[-1].tokens :] if turns else ids
+    return max(ids, default=0) < len(renderer.tokenizer) and renderer.decode(last) == completion.text
 
 
 def special_marks(renderer: Renderer) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import Any
 from evenhand.data.decode import byte_lines, check_regular
 from evenhand.data.values import as_json, shown
 from evenhand.errors import UserError
-from evenhand.types import Completion, Content, Finish, Group, Message, Prompt
+from evenhand.types import Completion, Content, Finish, Group, Message, Prompt, Turn
 
 FIELDS = ("prompt", "id", "meta", "completions", "scores", "parts")
 
@@ -215,7 +215,32 @@ def _completion_to_json(completion: Completion) -> dict[str, Any]:
         row["behaviour_logp"] = [_number_to_json(v) for v in completion.behaviour_logp]
     if completion.finish is not Finish.GIVEN:
         row["finish"] = completion.finish.value
+    if completion.turns:
+        row["turns"] = [turn_to_json(turn) for turn in completion.turns]
+    if completion.failed:
+        row["failed"] = completion.failed
     return row
+
+
+def turn_to_json(turn: Turn) -> dict[str, Any]:
+    """A turn of an answer; the environment's have no reward."""
+    row: dict[str, Any] = {"messages": [_message_to_json(m) for m in turn.messages], "tokens": turn.tokens}
+    return row | ({"reward": _number_to_json(turn.reward)} if turn.written else {})
+
+
+def turns_from_json(value: Any, key: str = "turns") -> tuple[Turn, ...]:
+    """The inverse of `turn_to_json`, for all turns of an answer."""
+    turns = []
+    for i, row in enumerate(_kind(value, (list | tuple, "a list"), key)):
+        place = f"{key}[{i}]"
+        given = _kind(row, (Mapping, "an object"), place)
+        messages = _kind(given.get("messages"), (list | tuple, "a list"), f"{place}.messages")
+        if type(count := given.get("tokens")) is not int or count < 0:
+            raise NotCanonical(f"{place}.tokens", f"is {shown(count)}, not a number of tokens")
+        said = tuple(_message_from_json(m, f"{place}.messages") for m in messages)
+        reward = _number_from_json(given["reward"], f"{place}.reward") if "reward" in given else 0.0
+        turns.append(Turn(messages=said, tokens=count, written="reward" in given, reward=reward))
+    return tuple(turns)
 
 
 def _completion_from_json(value: Any, key: str) -> Completion:
@@ -229,7 +254,12 @@ def _completion_from_json(value: Any, key: str) -> Completion:
         raise NotCanonical(f"{key}.behaviour_logp", "has not one value per token")
     if not isinstance(finish, str) or finish not in set(Finish):
         raise NotCanonical(f"{key}.finish", f"is {shown(finish)}, not {' or '.join(Finish)}")
+    turns = turns_from_json(row.get("turns", ()), f"{key}.turns")
+    if turns and sum(turn.tokens for turn in turns) != len(ids):
+        raise NotCanonical(f"{key}.turns", "have not the answer's tokens")
     return Completion(
+        turns=turns,
+        failed=_kind(row.get("failed", ""), (str, "text"), f"{key}.failed"),
         content=_content_from_json(row.get("content"), f"{key}.content"),
         tokens=None if tokens is None else tuple(tokens),
         behaviour_logp=None if logp is None else _numbers(logp, f"{key}.behaviour_logp"),

@@ -115,6 +115,41 @@ class ChatRenderer:
             )
         return before + found + words[len(words.rstrip()) :]
 
+    def between(self, prompt: Prompt, replies: Sequence[Sequence[Message]]) -> list[tuple[str, str]]:
+        """For each reply the conversation up to the end of the model's turn before it, and up to the model's next word, with
+        marks in place of what the model wrote; see `Renderer.between`."""
+        content, name = prompt.content, prompt.id
+        if isinstance(content, str):
+            raise UserError(
+                "a text prompt has no turns", where=f"prompt {name}", fix="give prompts as conversations, with a chat template"
+            )
+        if self.terminator is None:
+            raise UserError(
+                "the chat template has no special token that ends a turn", where=f"prompt {name}",
+                why="where the model's turn ends and its environment's begins would be a matter of text",
+                fix="use another template",
+            )  # fmt: skip
+        marks = [f"{MARK}{number:03d}" for number in range(len(replies))]
+        turns = [turn for mark, reply in zip(marks, replies, strict=True) for turn in (Message("assistant", mark), *reply)]
+        text = self.chat.text(joined(content, turns), name, prompt.options, add_generation_prompt=True)
+        ends, at = [], len(self.prompt(content, name, prompt.options))
+        if not text.startswith(self.prompt(content, name, prompt.options) + marks[0]):
+            raise self._rewrites(1, name)
+        for number, mark in enumerate(marks, 1):
+            if not text[at:].startswith(mark + self._closing):
+                raise self._rewrites(number, name)
+            end, following = at + len(mark + self._closing), marks[number : number + 1]
+            at = text.find(following[0], end) if following else len(text)
+            ends.append((text[:end], text[: at if at >= 0 else len(text)]))
+        return ends
+
+    def _rewrites(self, turn: int, name: str) -> Rewritten:
+        return Rewritten(
+            f"the chat template writes turn {turn} of an answer otherwise than behind its prompt",
+            where=f"prompt {name}", why="its tokens would not lie where they were sampled",
+            fix="use a template that keeps turns as they are",
+        )  # fmt: skip
+
     def closed(self, messages: Sequence[Message], name: str, options: Mapping[str, Any] = _NOTHING) -> str:
         """A conversation rendered up to the terminator of its last turn; what a template writes after that is no one's."""
         text = self.chat.text(messages, name, options, add_generation_prompt=False)

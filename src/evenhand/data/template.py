@@ -104,6 +104,24 @@ class Renderer:
             ids = (*ids, self._text_stop)
         return self._prompt(text, ids, chat, prompt.id)
 
+    def between(self, prompt: Prompt, replies: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        """The ids that stand between the turns of an answer: behind each stop token of the model's, what the template writes of a
+        reply and up to the model's next word. `replies` are the turns of others after each of the model's.
+
+        They do not depend on what the model wrote, whose ids stay as sampled. UserError where a template's earlier turns change
+        once others follow, or where a turn and what follows it share a token.
+        """
+        pieces = self._render.between(prompt, replies)
+        ids = self._encoder.encode(text for piece in pieces for text in piece)
+        for before, whole in pieces:
+            if ids[whole][: len(ids[before])] != ids[before]:
+                raise UserError(
+                    "what follows a turn of the model shares a token with it", where=f"prompt {prompt.id}",
+                    why="the turn's own tokens would not be those that were sampled",
+                    fix="use a template that ends turns with a special token",
+                )  # fmt: skip
+        return [ids[whole][len(ids[before]) :] for before, whole in pieces]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion: up to its first stop token, special tokens removed, a leading blank kept."""
         end = next((i for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
@@ -284,7 +302,8 @@ def _sampled(completion: Completion, limit: int | None) -> Tokens:
     ids, logp = completion.tokens or (), completion.behaviour_logp
     cut = limit is not None and len(ids) > limit
     ids, logp = ids[:limit], None if logp is None else logp[:limit]
-    return Tokens(ids=ids, mask=(True,) * len(ids), behaviour_logp=logp, truncated=cut or completion.finish is Finish.LENGTH)
+    mask = completion.mask[:limit]
+    return Tokens(ids=ids, mask=mask, behaviour_logp=logp, truncated=cut or completion.finish is Finish.LENGTH)
 
 
 def _all_supervised(group: TokenGroup) -> TokenGroup:

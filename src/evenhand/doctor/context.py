@@ -158,7 +158,7 @@ class CheckContext:
         from evenhand.models.load import load_tokenizer
 
         if self.experiment.model.path is None:
-            return Renderer(worlds.get(str(self.experiment.data.world)).tokenizer())
+            return Renderer(worlds.get(str(self.experiment.data.world), **self.experiment.data.options).tokenizer())
         own = isinstance(self.folder, Path) and (self.folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(self.folder if own else self.home)
         return Renderer(tokenizer, template=None if tokenizer.chat_template else self.experiment.model.template)

@@ -17,7 +17,7 @@ from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
 from evenhand.judges.selftest import PLANTED_FLOOR, shuffled
 from evenhand.spec.judge import ScoringJudge
-from evenhand.spec.reward_resolution import models_in, resolved_reward
+from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward
 from evenhand.types import Completion, Group, Message
 
 TRIED = 64
@@ -162,7 +162,8 @@ def own_judge(patient: CheckContext) -> Iterator[Finding]:
 def rewards(patient: CheckContext) -> list[tuple[str, Any]]:
     """Every reward that needs no model trained by this run, once, by the place where it is asked for first.
 
-    The full form opens reward models that exist; what cannot be opened is R8's to tell.
+    The full form opens reward models that exist; what cannot be opened is R8's to tell. What an environment gives
+    for turns says nothing of the data's answers, which have none.
     """
     e = patient.experiment
     there = set() if patient.quick else {n for n, m in patient.adopted.items() if m.reward_opened.error is None}
@@ -172,7 +173,7 @@ def rewards(patient: CheckContext) -> list[tuple[str, Any]]:
     found: dict[str, tuple[str, Any]] = {}
     for where, reward in asked:
         spec = resolved_reward(reward, e)
-        if models_in(spec) <= there:
+        if models_in(spec) <= there and not kind_in(spec, "environment"):
             found.setdefault(repr(spec), (where, reward))
     return list(found.values())
 

@@ -119,7 +119,7 @@ def passes(graph: Graph, tested: str | None) -> dict[str, dict[int, str]]:
     found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
     spec = SampleRewardsSpec(
         proxies={}, gold=gold, prompts=graph.questions.count, completions_per_prompt=given.pass_answers,
-        sampling=given.sampling, setup=graph.setup,
+        sampling=given.sampling, setup=graph.setup, environment=graph.e.asked_in,
     )  # fmt: skip
     for seed in graph.e.seeds:
         for name in graph.e.arms:
@@ -145,7 +145,7 @@ def generation(graph: Graph, name: str, seed: int, limit: int, snapshot: int | N
     lengths = replace(graph.e.lengths, completion=limit)
     spec = GenerateSpec(
         prompts=asked.count, split=asked.split, sampling=graph.e.evaluation.sampling, best_of=arm.best_of if chooses else 1,
-        reward=reward, snapshot=snapshot,
+        reward=reward, snapshot=snapshot, environment=graph.e.asked_in,
         setup=graph.setup_for(lengths=lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch),
     )  # fmt: skip
     name = name if snapshot is None else f"{name}{AT_STEP}{snapshot}"
@@ -221,7 +221,7 @@ def _scored_samples(graph: Graph, policy: str, seed: int, place: str, row: str, 
     gold, proxies = _reward(_judged_by(graph)) if graph.e.arms else None, {n: graph.reward_spec(n) for n in names}
     spec = SampleRewardsSpec(
         proxies=proxies, gold=gold, prompts=given.prompts, completions_per_prompt=given.best_of_n, sampling=given.sampling,
-        setup=graph.setup,
+        setup=graph.setup, environment=graph.e.asked_in,
     )  # fmt: skip
     inputs = {"start": policy, "data": graph.asked, **(_judge_inputs(graph, seed) if graph.e.arms else {})}
     for n in names:

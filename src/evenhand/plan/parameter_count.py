@@ -60,7 +60,7 @@ def config_of(experiment: Experiment) -> Any:
 
     path = experiment.model.path
     if path is None:
-        world = worlds.get(str(experiment.data.world))
+        world = worlds.get(str(experiment.data.world), **experiment.data.options)
         shape = experiment.network()
         kind = shape.pop("model_type")
         return AutoConfig.for_model(kind, **{"vocab_size": len(world.tokenizer()), **shape})

@@ -82,7 +82,12 @@ def starts(graph: Graph) -> None:
     """What arms may start from, and preference pairs made from it."""
     pretrain = graph.e.pretrain_arm()
     if pretrain is not None and graph.e.model.pretrain is not None:
-        spec = replace(_fit_spec(graph, pretrain), world=graph.e.data.world, shape=graph.e.model.pretrain.shape)
+        spec = replace(
+            _fit_spec(graph, pretrain),
+            world=graph.e.data.world,
+            shape=graph.e.model.pretrain.shape,
+            world_options=graph.e.data.options,
+        )
         inputs = {"data": "data", "tokens": _tokens(graph, pretrain, world=graph.e.data.world)}
         base = graph.add("base", spec, inputs, row="base", cost=_fit_cost(pretrain))
     else:
@@ -197,6 +202,7 @@ def _tokens(graph: Graph, arm: Arm, prefix: str = "", *, world: str | None = Non
     form, split = (PREFERENCES, PREFERENCES) if method.online else (method.data, arm.data or method.split)
     spec = TokensSpec(
         split=prefix + split, form=form, lengths=arm.lengths, supervise=graph.e.data.supervise, world=world,
+        world_options=graph.e.data.options if world else {},
         template=None if world else graph.e.model.template,
     )  # fmt: skip
     inputs = {"data": "data"} if world else {**graph.split_inputs(spec.split), "base": graph.models["base", graph.e.seeds[0]]}
@@ -221,6 +227,7 @@ def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
         method=arm.method, parameters=arm.parameters, train=train, sampling=arm.sampling,
         setup=graph.setup_for_training(arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
         reference_update=arm.reference_update,
+        environment=graph.e.environment_of(arm) if arm.build(steps=1, max_tokens=1).online else None,
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class Answer:
     outcome: float | None = None
     parts: tuple[tuple[str, bool], ...] = ()
     """The text in pieces, each with whether the baseline's answer lacks it; see `marked`."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """(role, text) of all turns of an answer that has several; `text` is then the last."""
     orders: tuple[tuple[str, str], ...] = ()
     """(what was shown first, the verdict) of each order in which a judge was asked; empty for judges that score."""
 
@@ -97,6 +99,7 @@ def _card(sample: Sample, summary: Summary, turns: tuple[tuple[str, str], ...]) 
             best=unique_best and scores.get(arm.name) == top,
             parts=((texts[arm.name], False),) if arm.is_baseline or against is None else marked(texts[arm.name], against),
             outcome=None if arm.is_baseline else sample.outcome.get(arm.name),
+            turns=sample.turns.get(arm.name, ()),
             orders=_orders(sample.orders.get(arm.name, ())),
         )
         for arm in summary.arms
@@ -144,13 +147,19 @@ def training_samples(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, An
 def _timeline(key: Any, text: str, shown: Sequence[ArmRow], first: Mapping[str, Any], steps: set[int]) -> dict[str, Any]:
     arms = {
         arm.name: [
-            [row["step"], row["completion"], row.get("reward"), row.get("length")]
+            [row["step"], _transcript(row), row.get("reward"), row.get("length")]
             for row in sorted(first[arm.name][1], key=lambda row: row["step"])
             if (row.get("prompt_id"), row["prompt"]) == (key, text) and row["step"] in steps
         ]
         for arm in shown
     }
     return {"prompt": text, "arms": arms}
+
+
+def _transcript(row: Mapping[str, Any]) -> str:
+    """What was said in a recorded answer: its text, or turn by turn where it has several."""
+    said = [(m["role"], m["content"]) for turn in row.get("turns", ()) for m in turn["messages"]]
+    return "\n".join(f"{role}: {text}" for role, text in said) if len(said) > 1 else str(row["completion"])
 
 
 def _spaced(steps: list[int]) -> list[int]:

@@ -36,6 +36,7 @@ from evenhand.results.versions import versions_apart
 from evenhand.stages.judge import JudgeSpec
 from evenhand.stats.family import Judged
 from evenhand.store.store import Store
+from evenhand.types import Completion
 
 SHOWN_PROMPTS = 60
 
@@ -115,6 +116,12 @@ def curves(done: RunArtifacts) -> dict[str, dict[str, str]]:
     return {a: {str(s): f"arms/{a}/seed-{s}/metrics.jsonl" for s in done.seeds(a)} for a in trained}
 
 
+def in_turns(completion: Completion) -> list[list[str]]:
+    """(role, text) of all that was said in an answer of several turns; nothing of one turn alone."""
+    said = [[m.role, m.text] for turn in completion.turns for m in turn.messages]
+    return said if len(said) > 1 else []
+
+
 def excluded(done: RunArtifacts) -> tuple[Excluded, ...]:
     """The cells without a verdict: they count nowhere, and the reader must know that they do not."""
     lost = {a: tuple(s for s in done.plan.experiment.seeds if s not in done.verdicts[a]) for a in done.plan.arms}
@@ -161,6 +168,7 @@ def samples(done: RunArtifacts) -> tuple[Sample, ...]:
             "outcome": {a: judged[a]["outcome"][i] for a in arms},
             "orders": {a: judged[a]["orders"][i] for a in arms if judged[a]["orders"][i]},
             "lengths": {a: measured[a][i] for a in arms},
+            "turns": {a: said for a, g in zip(arms, groups, strict=True) if (said := in_turns(g.completions[0]))},
         }
         for i, groups in enumerate(zip(*answers.values(), strict=True))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 from evenhand.spec.arms import Arm, Train
 from evenhand.spec.experiment import Experiment, JurySettings
@@ -33,9 +34,15 @@ def held_equal(experiment: Experiment, answered: int | None = None) -> list[str]
         "its seed.",
         _limits(e),
         f"All answer the same {asked if answered is None else answered} held-out prompts{fewer}, with one sampler at temperature "
-        f"{sampling.temperature:g}{truncated} and the same random numbers per prompt and seed.",
+        f"{sampling.temperature:g}{truncated}{_inside(e.asked_in)} and the same random numbers per prompt and seed.",
         f"{judge} all answers without knowing whose they are.",
     ]
+
+
+def _inside(environment: str | Mapping[str, Any] | None) -> str:
+    """In which environment answers are written, in words."""
+    kind = environment if isinstance(environment, str | None) else environment["kind"]
+    return f", in the environment {kind}" if kind is not None else ""
 
 
 def _start(e: Experiment) -> str:
@@ -51,7 +58,7 @@ def _start(e: Experiment) -> str:
 
 def deviations(experiment: Experiment) -> list[str]:
     """What is not held equal between trained arms by their settings, in words; those without effect on an arm are not listed."""
-    arms = [a for a in experiment.all_arms().values() if a.trained]
+    arms, e_of = [a for a in experiment.all_arms().values() if a.trained], experiment.environment_of
     out = []
     for f in fields(Train):
         if f.name in UNSEEN:
@@ -65,6 +72,7 @@ def deviations(experiment: Experiment) -> list[str]:
         "data": {a.name: a.data or "the method's own split" for a in arms if not _samples(a)},
         "prompts": {a.name: a.data or "the data's prompts" for a in arms if _samples(a)},
         "sampling": {a.name: a.sampling for a in arms if _samples(a)},
+        "environment": {a.name: e_of(a) or "none" for a in arms if _samples(a)},
         "lengths.prompt": {a.name: a.lengths.prompt for a in arms},
         "lengths.completion": {a.name: a.lengths.completion for a in arms},
     }

@@ -129,3 +129,5 @@ class Sample:
     outcome: Mapping[str, float | None] = field(default_factory=dict)
     orders: Mapping[str, tuple[JudgedOrder, ...]] = field(default_factory=dict)
     lengths: Mapping[str, int | None] = field(default_factory=dict)
+    turns: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """By arm (role, text) of the turns of its answer, where an environment answered between them."""

@@ -25,6 +25,7 @@ REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "reasoning": "Whether the answer stands inside <answer>.",
     }),
     "arithmetic": ("1 where the result is right.", {"reasoning": "Whether the answer stands inside <answer>."}),
+    "environment": ("What the environment of an answer gave for its turns: docs/environments.md.", {}),
     "ifeval": ("Share of the verifiable instructions that are followed.", {}),
     "code": ("Share of unit tests that a program passes; runs what a model wrote.", {
         "run_untrusted_code": "Must be true: this machine will run what a model wrote.",

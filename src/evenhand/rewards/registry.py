@@ -13,6 +13,7 @@ from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.protocols import Reward
 from evenhand.registry import Registry, check_keys
 from evenhand.rewards import code, combine, constraints, function, judged, rubric, shaping, verifiable
+from evenhand.rewards.environment import EnvironmentReward
 from evenhand.rewards.judged import Open
 from evenhand.rewards.time_limit import TimeLimited
 from evenhand.rewards.tournament import RULES, Tournament
@@ -134,6 +135,11 @@ def _countdown(context: Context, reasoning: bool = False) -> Reward:
 @reward("arithmetic")
 def _arithmetic(context: Context, reasoning: bool = False) -> Reward:
     return ArithmeticGold(reasoning=reasoning)
+
+
+@reward("environment")
+def _environment(context: Context) -> Reward:
+    return EnvironmentReward()
 
 
 @reward("ifeval")

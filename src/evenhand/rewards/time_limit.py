@@ -39,9 +39,14 @@ class TimeLimited:
             return self.inner([group])
 
 
+NO_SCORE = ("no score", "make the reward faster, or give it more time: `seconds: ...`")
+
+
 @contextlib.contextmanager
-def waiting_for(what: str, seconds: float, *, say_every: float = SAY_EVERY) -> Iterator[None]:
-    """Says what is waited for, again and again, and raises UserError after `seconds`: in the main thread, where that can be."""
+def waiting_for(what: str, seconds: float, *, say_every: float = SAY_EVERY, late: tuple[str, str] = NO_SCORE) -> Iterator[None]:
+    """Says what is waited for, again and again, and raises UserError after `seconds`: in the main thread, where that can be.
+
+    `late` are the words for that: what is missing, and how to mend it."""
     done = threading.Event()
 
     def say() -> None:
@@ -52,7 +57,7 @@ def waiting_for(what: str, seconds: float, *, say_every: float = SAY_EVERY) -> I
     speaker = threading.Thread(target=say, daemon=True, name="waiting-for")
     speaker.start()
     try:
-        with _alarm(what, seconds):
+        with _alarm(what, seconds, late):
             yield
     finally:
         done.set()
@@ -60,16 +65,14 @@ def waiting_for(what: str, seconds: float, *, say_every: float = SAY_EVERY) -> I
 
 
 @contextlib.contextmanager
-def _alarm(what: str, seconds: float) -> Iterator[None]:
+def _alarm(what: str, seconds: float, late: tuple[str, str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise UserError(
-            f"no score after {seconds:g} seconds", where=what,
-            fix="make the reward faster, or give it more time: `seconds: ...`",
-        )  # fmt: skip
+        missing, fix = late
+        raise UserError(f"{missing} after {seconds:g} seconds", where=what, fix=fix)
 
     before, start = signal.signal(signal.SIGALRM, ring), time.monotonic()
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again: the function may catch the first

@@ -56,6 +56,8 @@ class Arm:
     """The model that a distilling method learns from: {path: FOLDER or hub name}."""
     reference_update: ReferenceUpdate | None = None
     """Let the reference follow the policy: {every: STEPS, mix: SHARE}. For any method that is held to the start."""
+    environment: str | Mapping[str, Any] | None = None
+    """What answers between the turns of what it samples in training, in place of the shared `environment`; none: nothing."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What differs from the shared `sampling`."""
     lengths: Lengths = field(default_factory=Lengths)
@@ -95,6 +97,7 @@ ARM_KEYS = (
     "reward",
     "teacher",
     "reference_update",
+    "environment",
     "sampling",
     "lengths",
     "per_seed",

@@ -9,6 +9,7 @@ from evenhand.configfile.schema import from_signature
 from evenhand.data.config import FOR_JUDGES, SPLITS, TRAINED
 from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
+from evenhand.environments import registry as environments
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges.config import Human
 from evenhand.methods import Method
@@ -16,7 +17,7 @@ from evenhand.registry import Registry
 from evenhand.spec import evaluation_checks, search_spaces, split_checks, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
+from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward, reward_problem, world_problem
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
@@ -104,6 +105,8 @@ def _structure(e: Experiment) -> Iterator[UserError]:
         except UserError as error:
             yield error
     yield from missing_package(e.tracker)
+    yield from environment_problem(e.environment, "environment")
+    yield from environment_problem(e.evaluation.environment, "evaluation.environment")
     for section in (e.annotate, e.revise):
         yield from section.problems() if section is not None else ()
     if e.annotate is not None and e.annotate.reward is not None:
@@ -127,6 +130,15 @@ def _structure(e: Experiment) -> Iterator[UserError]:
             yield UserError(f"nothing makes `{raw['data']}`", where=f"{where}.data", fix="add a `revise:` section")
     if e.sft is not None and e.sft.get("data") in REVISED:
         yield UserError("the stage that revises cannot learn from it", where="sft.data", fix="use an arm `{method: sft}`")
+
+
+def environment_problem(settings: Any, where: str) -> Iterator[UserError]:
+    """The fault of an environment's settings, if they have one."""
+    try:
+        if settings is not None:
+            environments.check(settings, where=where)
+    except UserError as error:
+        yield error
 
 
 def _apart_problems(e: Experiment) -> Iterator[UserError]:
@@ -185,6 +197,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
     yield from _length_problem(arm, where)
     yield from _following_problems(arm, method, where)
+    yield from _environment_problems(e, arm, method, where)
     if (method.reference == TEACHER) != (arm.teacher is not None):
         fix = "add `teacher: {path: FOLDER}`" if arm.teacher is None else "remove `teacher`"
         says = "learns from a teacher" if arm.teacher is None else "learns from no teacher; it has no effect"
@@ -237,6 +250,16 @@ def _following_problems(arm: Arm, method: Method, where: str) -> Iterator[UserEr
     elif arm.train.adapter is not None and update.mix < 1:
         why = "a mixture of two adapters' factors is not the mixture of the changes that they make"
         yield UserError(f"mix is {update.mix:g} under an adapter", where=place, why=why, fix="use `mix: 1`, or train all weights")
+
+
+def _environment_problems(e: Experiment, arm: Arm, method: Method, where: str) -> Iterator[UserError]:
+    """An environment where nothing is sampled, or a reward of one where there is none."""
+    yield from environment_problem(arm.environment, f"{where}.environment")
+    if arm.environment is not None and not method.online:
+        yield UserError(f"{arm.method} samples nothing", where=f"{where}.environment", fix="remove it")
+    if method.rewarded and e.environment_of(arm) is None and kind_in(resolved_reward(arm.reward, e), "environment"):
+        fix = "add `environment: {kind: ...}`"
+        yield UserError("no environment gives a reward", where=f"{where}.reward", fix=fix)
 
 
 def _snapshot_problems(arm: Arm, where: str) -> Iterator[UserError]:

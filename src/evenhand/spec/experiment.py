@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from evenhand.data.config import DataConfig, Split
+from evenhand.environments.registry import chosen
 from evenhand.errors import UserError
 from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel
 from evenhand.spec.arms import Arm, parse_arm
@@ -92,6 +93,8 @@ class Evaluation:
     """The design declared before anyone looks, so that looking early is paid for."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How held-out answers are sampled: the keys of `sampling`."""
+    environment: str | Mapping[str, Any] | None = None
+    """What answers between the turns of held-out answers, in place of the shared `environment`; none: nothing."""
 
     @property
     def pass_answers(self) -> int:
@@ -177,6 +180,8 @@ class Experiment:
     """What `evenhand doctor` shall let pass."""
     engine: str | Mapping[str, Any] = "local"
     """The sampler of every stage: local, or one of a plugin's."""
+    environment: str | Mapping[str, Any] | None = None
+    """What answers between the turns of an answer, {kind: ..., turns: ...}: of all arms that sample, and of held-out answers."""
     tracker: str | Mapping[str, Any] | None = None
     """Who is told every arm's metrics: lines, tensorboard, wandb, trackio, mlflow, or one of a plugin's."""
     tune: Tune | None = None
@@ -230,6 +235,15 @@ class Experiment:
         raw = {**raw, "sampling": {**self.sampling, **raw.get("sampling", {})}}
         raw["lengths"] = {**asdict(self.lengths), **raw.get("lengths", {})}
         return parse_arm(name, raw, where=where, train=train, defaults=defaults)
+
+    def environment_of(self, arm: Arm) -> str | Mapping[str, Any] | None:
+        """What answers between the turns of what an arm samples in training."""
+        return chosen(arm.environment, self.environment)
+
+    @property
+    def asked_in(self) -> str | Mapping[str, Any] | None:
+        """The environment of held-out answers, the same for every arm."""
+        return chosen(self.evaluation.environment, self.environment)
 
     def network(self) -> dict[str, Any]:
         """The transformers config, as a dict, of the world's own model that is pretrained here; no vocabulary size."""

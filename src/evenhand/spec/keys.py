@@ -13,10 +13,12 @@ from evenhand.configfile.introspection import words
 from evenhand.data.config import DataConfig, Split
 from evenhand.data.source import DataSource, Mixture
 from evenhand.engines.registry import ENGINES
+from evenhand.environments.registry import ENVIRONMENTS, TurnLimits
 from evenhand.judges.config import LLM, Human, LocalLLM, PreferenceModel
 from evenhand.methods import METHODS
 from evenhand.methods.meanings import meaning
 from evenhand.models.adapter_config import Adapter
+from evenhand.registry import Registry
 from evenhand.rewards.meanings import REWARDS as REWARD_MEANINGS
 from evenhand.rewards.registry import REWARDS
 from evenhand.spec import experiment as spec
@@ -88,6 +90,7 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("revise", "", Revise),
     ("evaluation", "", spec.Evaluation),
     ("evaluation.planned", "", spec.Planned),
+    ("environment", "", TurnLimits),
     ("runtime", "", spec.Runtime),
     ("doctor", "", spec.Doctor),
     ("tune", "", tuning.Tune),
@@ -135,7 +138,8 @@ def sections() -> list[Section]:
         about, known = REWARD_MEANINGS.get(name, (_first(REWARDS[name]), {}))
         keys = tuple(_parameters("rewards.NAME", REWARDS[name], lambda key, known=known: known.get(key, ""), first=1))  # type: ignore[misc]
         made.append(Section(path="rewards.NAME", title=f"kind: {name}", about=about, keys=keys))
-    for path, registry in (("engine", ENGINES), ("tracker", TRACKERS)):
+    others: tuple[tuple[str, Registry[Any]], ...] = (("engine", ENGINES), ("environment", ENVIRONMENTS), ("tracker", TRACKERS))
+    for path, registry in others:
         for name in registry:
             keys = tuple(_parameters(path, registry[name], lambda key: OTHERS.get(key, ""), first=1))
             made.append(Section(path=path, title=f"kind: {name}", about=_first(registry[name]), keys=keys))
@@ -144,11 +148,16 @@ def sections() -> list[Section]:
 
 OTHERS: Mapping[str, str] = {
     "path": "The file or folder, inside the run directory.",
+    "form": "How it is called: tags (<calc>1 + 2</calc>), or tool_call, a tool that the chat template is told of.",
+    "role": "Whose turns its results are: tool, or user for a template without one.",
+    "cost": "What each call takes off the reward.",
+    "id": "What `verifiers.load_environment` is given.",
+    "options": "Its keyword arguments.",
     "project": "What the tool files the runs under; the experiment's name where it is empty.",
     "mode": "offline writes on this machine only; online needs a login.",
     "uri": "A tracking server; a file in the run directory where it is empty.",
 }
-"""Keys of samplers and trackers."""
+"""Keys of samplers, environments and trackers."""
 
 
 def _fields(path: str, cls: type) -> Iterator[Key]:

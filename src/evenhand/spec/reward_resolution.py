@@ -37,6 +37,13 @@ def models_in(reward: Any) -> set[str]:
     return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
 
 
+def kind_in(reward: Any, kind: str) -> bool:
+    """Whether a resolved reward is of that kind, or is made of one that is."""
+    if isinstance(reward, Mapping):
+        return reward.get("kind") == kind or any(kind_in(v, kind) for v in reward.values())
+    return isinstance(reward, list | tuple) and any(kind_in(r, kind) for r in reward)
+
+
 def functions_in(reward: Any) -> list[str]:
     """Paths of the user's functions inside a resolved reward, in the order in which they stand there."""
     if isinstance(reward, Mapping):

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
@@ -213,7 +212,7 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
     method = spec.build(steps=steps)
     if spec.world is not None:
         model: Trunk
-        model, renderer = from_scratch(spec.world, spec.shape, context.seed, device)
+        model, renderer = from_scratch(spec, context.seed, device)
         in_precision(model, setup.compute)
     else:
         renderer = open_renderer(inputs["start"], setup.template)
@@ -267,13 +266,13 @@ def beside(model: Trunk, inputs: Mapping[str, Path], method: Method, spec: FitSp
     return model.compared_to(frozen, method.measure)
 
 
-def from_scratch(world: str, shape: Mapping[str, Any], seed: int, device: str) -> tuple[Policy, Renderer]:
-    """A built-in world's own small model, new, with what `shape` changes of it, and its tokenizer."""
+def from_scratch(spec: FitSpec, seed: int, device: str) -> tuple[Policy, Renderer]:
+    """A built-in world's own small model, new, with what the spec changes of it, and its tokenizer."""
     from evenhand import worlds
 
-    chosen = worlds.get(world)
+    chosen = worlds.get(str(spec.world), **spec.world_options)
     tokenizer = chosen.tokenizer()
-    return new_policy({**chosen.model_config(), **shape}, tokenizer, seed=seed, device=device), Renderer(tokenizer)
+    return new_policy({**chosen.model_config(), **spec.shape}, tokenizer, seed=seed, device=device), Renderer(tokenizer)
 
 
 def settled_steps(spec: FitSpec, inputs: Mapping[str, Path], held: frozenset[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from evenhand.data.jsonl import turns_from_json
 from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.evaluation.logprobs import log_probs
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
@@ -53,4 +54,6 @@ def _group(row: Mapping[str, Any], prompt: Prompt, stops: frozenset[int]) -> Gro
     of before say that by their last token alone."""
     tokens = tuple(row["tokens"])
     finish = Finish(row["finish"]) if "finish" in row else Finish.STOP if tokens[-1] in stops else Finish.LENGTH
-    return Group(prompt=prompt, completions=(Completion(content=row["completion"], tokens=tokens, finish=finish),))
+    turns, failed = turns_from_json(row.get("turns", ())), row.get("failed", "")
+    told = Completion(content=row["completion"], tokens=tokens, finish=finish, turns=turns, failed=failed)
+    return Group(prompt=prompt, completions=(told,))

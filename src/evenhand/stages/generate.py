@@ -14,6 +14,7 @@ import torch
 from evenhand.core.selection import best_of
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.registry import open_engine
+from evenhand.environments.episodes import in_environment
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
@@ -46,6 +47,8 @@ class GenerateSpec:
     reward: Mapping[str, Any] | None = None
     snapshot: int | None = None
     """The policy's weights after this step of its training, in place of the last."""
+    environment: str | Mapping[str, Any] | None = None
+    """What answers between the turns of an answer; None: answers of one turn."""
 
 
 def run(spec: GenerateSpec, context: StageContext) -> None:
@@ -58,9 +61,8 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
     if not prompts:
         raise nothing_held_out()
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
-    groups = open_engine(setup.compute.engine, policy, renderer).generate(
-        prompts, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report
-    )
+    engine = in_environment(open_engine(setup.compute.engine, policy, renderer), spec.environment, renderer)
+    groups = engine.generate(prompts, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report)
     if spec.best_of > 1:
         assert spec.reward is not None
         groups = best_ones(groups, build_reward(spec.reward, inputs, setup, device), context.seed)
@@ -100,7 +102,9 @@ def measured(groups: list[Group], kl: list[float]) -> dict[str, Any]:
     return {
         "prompt_id": [g.prompt.id for g in groups],
         "kl": kl,
-        "length": [len(c.tokens or ()) for c in answers],
+        "length": [c.written for c in answers],
         "chars": [len(c.text) for c in answers],
         "truncated": [c.finish is Finish.LENGTH for c in answers],
+        **({"turns": [sum(t.written for t in c.turns) for c in answers]} if any(c.turns for c in answers) else {}),
+        **({"failed": [bool(c.failed) for c in answers]} if any(c.failed for c in answers) else {}),
     }

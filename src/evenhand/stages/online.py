@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from evenhand.data.jsonl import turn_to_json
 from evenhand.engines.counted import Counted
 from evenhand.engines.mixture import MixtureEngine
 from evenhand.engines.registry import open_engine
+from evenhand.environments.episodes import in_environment
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
 from evenhand.protocols import Engine, Reward
@@ -152,12 +154,27 @@ def counted(run: TrainingRun, engine: Engine, *policies: Trunk) -> Counted:
 
     def spend(groups: Sequence[Group], max_prompt: int | None) -> None:
         for group in groups if run.ranks.first else ():
-            answers = [len(c.tokens or ()) for c in group.completions]
             prompt = len(run.renderer.prompt_ids(group.prompt, max_prompt))
-            work = flops.work([prompt], answers, [0] * len(answers))
-            run.ledger.spend(sum(flops.forward(shape, work) for shape in shapes))
+            for before, answers in passes(prompt, group):
+                work = flops.work([before], answers, [0] * len(answers))
+                run.ledger.spend(sum(flops.forward(shape, work) for shape in shapes))
 
-    return Counted(engine_on(run.ranks, engine, policies[0]), spend)
+    inside = in_environment(engine, run.spec.environment, run.renderer)
+    return Counted(engine_on(run.ranks, inside, policies[0]), spend)
+
+
+def passes(prompt: int, group: Group) -> Iterator[tuple[int, list[int]]]:
+    """The passes in which a group was sampled: tokens that were read first, and those that each answer then went on with.
+
+    An answer of several turns reads all that was said before each of them.
+    """
+    yield prompt, [c.turns[0].tokens if c.turns else len(c.tokens or ()) for c in group.completions]
+    for completion in group.completions:
+        before = prompt
+        for number, turn in enumerate(completion.turns):
+            if number and turn.written:
+                yield before, [turn.tokens]
+            before += turn.tokens
 
 
 def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, Any]]:
@@ -172,13 +189,20 @@ def watched_samples(run: TrainingRun, reward: Reward | None) -> list[dict[str, A
             "prompt": g.prompt.text,
             "completion": g.completions[0].text,
             "reward": score,
-            "length": len(g.completions[0].tokens or ()),
+            "length": g.completions[0].written,
             "tokens": list(g.completions[0].tokens or ()),
             "finish": g.completions[0].finish.value,
             "logp": log_prob(g.completions[0], run.spec.sampling),
+            **in_turns(g.completions[0]),
         }
         for g, score in zip(groups, scores, strict=True)
     ]
+
+
+def in_turns(completion: Completion) -> dict[str, Any]:
+    """The turns of an answer that has several, and why its environment failed if it did."""
+    turns = {"turns": [turn_to_json(turn) for turn in completion.turns]} if completion.turns else {}
+    return turns | ({"failed": completion.failed} if completion.failed else {})
 
 
 def log_prob(completion: Completion, sampled: SamplingConfig) -> float | None:

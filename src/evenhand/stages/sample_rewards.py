@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.registry import open_engine
+from evenhand.environments.episodes import in_environment
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
@@ -35,6 +36,7 @@ class SampleRewardsSpec:
     completions_per_prompt: int
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     setup: Setup
+    environment: str | Mapping[str, Any] | None = None
 
 
 def run(spec: SampleRewardsSpec, context: StageContext) -> None:
@@ -42,13 +44,14 @@ def run(spec: SampleRewardsSpec, context: StageContext) -> None:
     policy, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
     prompts = [g.prompt for g in read_split(inputs, "heldout_prompts")][: spec.prompts]
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "best of n"))
-    groups = open_engine(setup.compute.engine, policy, renderer).generate(
+    engine = in_environment(open_engine(setup.compute.engine, policy, renderer), spec.environment, renderer)
+    groups = engine.generate(
         prompts, spec.completions_per_prompt, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )
     write_groups(context.out / "samples.jsonl", groups)
     scored = {name: table(build_reward(r, inputs, setup, device), groups) for name, r in spec.proxies.items()}
     gold = table(build_reward(spec.gold, inputs, setup, device), groups) if spec.gold is not None else None
-    lengths_of = [[len(c.tokens or ()) for c in g.completions] for g in groups]
+    lengths_of = [[c.written for c in g.completions] for g in groups]
     write_json(context.out / "scores.json", {"proxies": scored, "gold": gold, "length": lengths_of})
 
 

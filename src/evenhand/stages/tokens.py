@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +29,7 @@ _GROUPS, _TOKENS = "groups.jsonl", "tokens.safetensors"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokensSpec:
     """A split, cut to `lengths`, as the tokenizer of the input `base` writes it; with `world`, as that built-in world's own does.
+    `world_options` are the world's, whose vocabulary may depend on them.
 
     `form` is what a method learns from: demonstrations, preferences (rows whose answers are not all alike) or binary (labelled
     single answers). `template` is the chat template where the tokenizer brings none.
@@ -43,6 +44,7 @@ class TokensSpec:
     template: str | None = None
     supervise: str = "completion"
     world: str | None = None
+    world_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(spec: TokensSpec, context: StageContext) -> None:
@@ -56,7 +58,7 @@ def _renderer(spec: TokensSpec, context: StageContext) -> Renderer:
         return open_renderer(context.inputs["base"], spec.template)
     from evenhand import worlds
 
-    return Renderer(worlds.get(spec.world).tokenizer())
+    return Renderer(worlds.get(spec.world, **spec.world_options).tokenizer())
 
 
 def write(out: Path, rows: Sequence[TokenGroup]) -> None:

@@ -50,8 +50,12 @@ class FitSpec:
     data: str | None = None
     supervise: str = "completion"
     world: str | None = None
+    world_options: Mapping[str, Any] = field(default_factory=dict)
+    """The world's, whose vocabulary may depend on them."""
     shape: Mapping[str, Any] = field(default_factory=dict)
     reference_update: ReferenceUpdate | None = None
+    environment: str | Mapping[str, Any] | None = None
+    """What answers between the turns of a sampled answer; None: answers of one turn."""
 
     def build(self, *, steps: int = 1) -> Method:
         made = methods.build(self.method, self.parameters, steps=steps, max_tokens=self.setup.lengths.completion)

@@ -18,6 +18,7 @@ from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train import loop
 from evenhand.train.best_checkpoint import Best
 from evenhand.train.examples import micro_batches
+from evenhand.train.rollouts.shaping import without_failed
 from evenhand.types import Prompt
 
 FILE = "selection.json"
@@ -101,8 +102,9 @@ def mean_reward(run: TrainingRun, reward: Reward, prompts: Sequence[Prompt]) -> 
 
     def measure() -> float:
         groups = engine.generate(prompts, 1, config)
-        scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, reward(groups), strict=True)]
-        run.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        found = [without_failed(g, s) for g, s in zip(groups, reward(groups), strict=True)]
+        scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, found, strict=True)]
+        run.ledger.tokens_generated += sum(c.written for g in groups for c in g.completions)
         run.ledger.reward_calls += len(groups)
         finals = [(plan.shaping(g) if plan is not None else g).scores[0] for g in scored]
         known = [value for value in finals if value == value]

@@ -48,6 +48,8 @@ class Arithmetic:
     """Whether the writer shows the sum in reasoning tags before the result in answer tags."""
     skill: float = 0.7
     """The chance that the writer's answer is right; else one digit of it is drawn anew."""
+    calculator: float = 0.0
+    """The chance that the writer asks the environment `calculator` first and says what it reads; its answer is then right."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= 9:
@@ -67,19 +69,27 @@ class Arithmetic:
             content=(Message("user", f"What is {a} {sign} {b}?"),), meta={"a": a, "b": b, "sign": sign, "result": result}
         )
 
-    def answer(self, prompt: Prompt, generator: np.random.Generator) -> str:
+    def answer(self, prompt: Prompt, generator: np.random.Generator) -> str | tuple[Message, ...]:
         meta = prompt.meta
         digits = list(str(meta["result"]))
         if generator.random() >= self.skill:
             digits[int(generator.integers(len(digits)))] = str(int(generator.integers(10)))
-        result = int("".join(digits))
+        asks = bool(self.calculator) and generator.random() < self.calculator
+        result = meta["result"] if asks else int("".join(digits))
         told = f"{meta['a']} {meta['sign']} {meta['b']} = {result}"
-        return f"<reasoning>{told}</reasoning><answer>{result}</answer>" if self.reasoning else told
+        told = f"<reasoning>{told}</reasoning><answer>{result}</answer>" if self.reasoning else told
+        if not asks:
+            return told
+        asked = Message("assistant", f"<calc>{meta['a']} {meta['sign']} {meta['b']}</calc>")
+        return asked, Message("tool", str(result)), Message("assistant", told)
 
     def document(self, generator: np.random.Generator) -> str:
-        return self.answer(self.request(generator, "train"), generator)
+        written = self.answer(self.request(generator, "train"), generator)
+        return written if isinstance(written, str) else written[-1].content
 
     def language(self) -> Iterator[str]:
         yield "What is 0123456789 + 1 - 2? 3 + 4 - 5 = 6"
         if self.reasoning:
             yield "<reasoning>1 + 2 = 3</reasoning><answer>1</answer>"
+        if self.calculator:
+            yield "<calc>1 + 2</calc> - error"

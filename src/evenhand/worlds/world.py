@@ -28,7 +28,7 @@ class Task(Protocol):
 
     def request(self, generator: np.random.Generator, split: str) -> Prompt: ...
 
-    def answer(self, prompt: Prompt, generator: np.random.Generator) -> str: ...
+    def answer(self, prompt: Prompt, generator: np.random.Generator) -> str | tuple[Message, ...]: ...
 
     def document(self, generator: np.random.Generator) -> str: ...
 
@@ -112,11 +112,16 @@ class World:
 
     def _answered(self, prompt: Prompt, n: int, generator: np.random.Generator) -> Group:
         """The prompt with `n` different answers, in an order that tells nothing: all are drawn anew when two are equal."""
-        texts: set[str] = set()
+        texts: set[tuple[str, ...]] = set()
         while len(texts) < n:
-            drawn = [self.task.answer(prompt, generator) for _ in range(n)]
-            texts = set(drawn)
-        return Group(prompt=prompt, completions=tuple(Completion(content=(Message("assistant", t),)) for t in drawn))
+            drawn = [_turns(self.task.answer(prompt, generator)) for _ in range(n)]
+            texts = {tuple(m.content for m in turns) for turns in drawn}
+        return Group(prompt=prompt, completions=tuple(Completion(content=turns) for turns in drawn))
+
+
+def _turns(answer: str | tuple[Message, ...]) -> tuple[Message, ...]:
+    """An answer as turns: a text is one of the assistant's."""
+    return (Message("assistant", answer),) if isinstance(answer, str) else answer
 
 
 def with_annotator(world: World, **changes: float) -> World:

@@ -8,9 +8,10 @@ from evenhand.train.rollouts.sampler import Exploration
 from evenhand.train.rollouts.schedule import Schedule
 from evenhand.train.rollouts.selections import SELECTIONS, Pairing, Picking, rejection, selection
 from evenhand.train.rollouts.shaping import LengthPenalty, Shaping, Truncation
+from evenhand.train.rollouts.turn_credits import TurnCredit
 
 __all__ = [
     "CREDITS", "SELECTIONS", "CompletionCredit", "Credit", "Experience", "Exploration", "FixedBaseline", "Gae", "GroupCredit",
-    "KlPenalty", "LengthPenalty", "Pairing", "Picking", "Rollouts", "Schedule", "Shaping", "Truncation", "credit", "rejection",
-    "selection",
+    "KlPenalty", "LengthPenalty", "Pairing", "Picking", "Rollouts", "Schedule", "Shaping", "Truncation", "TurnCredit", "credit",
+    "rejection", "selection",
 ]  # fmt: skip

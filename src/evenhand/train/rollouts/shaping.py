@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -84,6 +85,14 @@ def with_scores(group: Group, scores: Scores) -> Group:
         return scored
     told = tuple(replace(c, earned=row) for c, row in zip(group.completions, scores.earned, strict=True))
     return replace(scored, completions=told)
+
+
+def without_failed(group: Group, scores: Scores) -> Scores:
+    """The scores, NaN for an answer whose environment failed: what it would have come to is not known."""
+    if not any(c.failed for c in group.completions):
+        return scores
+    values = tuple(math.nan if c.failed else v for c, v in zip(group.completions, scores.values, strict=True))
+    return replace(scores, values=values)
 
 
 def with_greedy(group: Group, best: Group) -> Group:

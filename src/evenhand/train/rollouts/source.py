@@ -24,9 +24,9 @@ from evenhand.train.rollouts.plan import Rollouts
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.schedule import Buffer
-from evenhand.train.rollouts.shaping import spread, with_greedy, with_scores, without_greedy
+from evenhand.train.rollouts.shaping import spread, with_greedy, with_scores, without_failed, without_greedy
 from evenhand.train.shuffling import window
-from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, TokenGroup
+from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, Scores, TokenGroup
 
 
 @dataclass(kw_only=True)
@@ -136,11 +136,13 @@ class RolloutSource:
             groups = self.sampler(prompts, n, self.plan.exploration, seed=seed)
             if self.plan.credit.against_greedy:
                 groups = [with_greedy(g, best) for g, best in zip(groups, self.sampler.greedy(prompts), strict=True)]
-        self.ledger.tokens_generated += sum(len(c.tokens or ()) for g in groups for c in g.completions)
+        self.ledger.tokens_generated += sum(c.written for g in groups for c in g.completions)
         if self.reward is None:
-            return [replace(g, scores=(0.0,) * len(g.completions)) for g in groups]
+            given = [without_failed(g, Scores((0.0,) * len(g.completions))) for g in groups]
+            return [with_scores(g, s) for g, s in zip(groups, given, strict=True)]
         with self.ledger.phase("score"):
-            scores = checked(groups, self.reward(groups))
+            scores = [without_failed(g, s) for g, s in zip(groups, self.reward(groups), strict=True)]
+            checked(groups, scores)
         self.ledger.reward_calls += sum(len(g.completions) for g in groups)
         scored = [with_scores(g, s) for g, s in zip(groups, scores, strict=True)]
         shaped = [self.plan.shaping(g) for g in scored]
