@@ -10,6 +10,7 @@ import torch
 
 from evenhand import methods
 from evenhand.core import credit, kl_control
+from evenhand.errors import UserError
 from evenhand.objectives import Combined, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.stages.offline import labelled
 from evenhand.train.examples import Example, micro_batches, split_zero_advantage
@@ -392,6 +393,24 @@ def test_topr_lets_go_of_bad_answers_it_no_longer_gives():
     assert (step(built("topr_online"), gone)[1] == 0).all()
     fading = step(built("topr_online"), topr_items(-0.7, 0.5))[1].norm()
     assert 0 < fading < reinforce_of(topr_items(-0.7, 0.5))[1].norm()
+
+
+def test_topr_s_limits_hold_the_ratio_on_both_sides():
+    """All at 1: no correction. A least weight of 1/4: a quarter of REINFORCE's gradient where the ratio is 0. Good ones too."""
+    gone, better = topr_items(-0.7, 1000.0), topr_items(0.7, 1000.0)
+    even = built("topr_online", low=1.0, high=1.0)
+    same(step(even, gone), reinforce_of(gone))
+    quarter = step(built("topr_online", low=0.25), gone)[1]
+    torch.testing.assert_close(quarter, 0.25 * reinforce_of(gone)[1])
+    assert (step(built("topr_online", good_low=0.0), better)[1] == 0).all()
+    doubled = step(built("topr_online", high=2.0), topr_items(-0.7, -1000.0))[1]
+    torch.testing.assert_close(doubled, 2.0 * reinforce_of(topr_items(-0.7, -1000.0))[1])
+
+
+@pytest.mark.parametrize("limits", [{"low": 2.0}, {"low": -1.0}, {"high": 0.0}, {"good_low": 1.5}])
+def test_limits_that_hold_nothing_are_refused(limits):
+    with pytest.raises(UserError, match="limit above it"):
+        built("topr", **limits)
 
 
 def test_offline_reinforce_is_leave_one_out_on_pairs():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evenhand.report.budget import budget, device
+from evenhand.report.budget import budget, device, steps_per_second
 from tests.report.given import summarise
 
 ARMS = {
@@ -34,6 +34,17 @@ def test_every_unit_has_its_column_and_says_whether_arms_were_equal_in_it() -> N
     assert rloo == ("50", "100", "–", "12", "24 s", "48", "0.3500")
     assert dpo == ("0", "100", "–", "6", "12 s", "24", "0.2500")
     assert found.ratios == ("not all", "equal", "–", "x 2.0", "x 2.0", "x 2.0", "x 1.4")
+
+
+def test_speed_is_steps_over_the_seconds_that_they_took() -> None:
+    """Ten steps in 10 s of training, loading left out; of RLOO 12 and 24 in 24 s of training and sampling."""
+    curves = {"dpo": {"0": [{"step": 5}, {"step": 10}]}, "rloo": {"0": [{"step": 12}], "1": [{"step": 24}]}}
+    assert steps_per_second(curves, LEDGERS) == {"dpo": 1.0, "rloo": 0.75}
+    found = budget(summarise({"baseline": "sft", "arms": ARMS}), LEDGERS, {}, curves)
+    assert found is not None
+    place = [unit.title for unit in found.units].index("Steps per second")
+    assert [row.cells[place] for row in found.rows] == ["–", "0.75", "1.00"]
+    assert found.ratios[place] == "–", "no budget: nothing to hold equal"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ reductions agree; they differ when one rollout serves several updates.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -121,15 +123,36 @@ def cispo(logp: Tensor, old_logp: Tensor, advantage: Tensor, *, low: float, high
     return weight * reinforce(logp, advantage)
 
 
-def topr(logp_sum: Tensor, behaviour_logp_sum: Tensor, advantage: Tensor) -> Tensor:
+def topr(
+    logp_sum: Tensor,
+    behaviour_logp_sum: Tensor,
+    advantage: Tensor,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    good_low: float = 1.0,
+    good_high: float = 1.0,
+) -> Tensor:
     """`-sg(alpha) A logp_sum` [N], alpha = 1 if A >= 0, else min(1, exp(logp_sum - behaviour_logp_sum)) (arXiv:2503.14286).
 
     Tapered off-policy REINFORCE: good answers are imitated wherever they came from; bad ones are pushed down only while the
     policy still gives them. Underflow of alpha to 0 is the intended behaviour. `advantage` = reward - constant baseline.
+    `low` and `high` hold the ratio of bad answers, `good_low` and `good_high` that of good ones (the paper's limits a and b):
+    all at 1 is REINFORCE as if the policy had written them, 0 and 1 for both is truncated importance sampling.
+
+    >>> logp, behaviour, bad = torch.tensor([-3.0]), torch.tensor([-1.0]), torch.tensor([-1.0])
+    >>> topr(logp, behaviour, bad), topr(logp, behaviour, bad, low=0.5)
+    (tensor([-0.4060]), tensor([-1.5000]))
     """
-    taper = torch.exp((logp_sum - behaviour_logp_sum).clamp(max=0.0)).detach()
-    alpha = torch.where(advantage >= 0, 1.0, taper)
+    gap = logp_sum - behaviour_logp_sum
+    taper = _held(gap, low, high)
+    alpha = torch.where(advantage >= 0, _held(gap, good_low, good_high), taper)
     return -alpha * advantage * logp_sum
+
+
+def _held(log_ratio: Tensor, low: float, high: float) -> Tensor:
+    """A ratio between two limits, a constant; underflow to 0 included."""
+    return torch.exp(log_ratio.clamp(max=math.log(high))).clamp(min=low).detach()
 
 
 def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, *, clip: float) -> Tensor:

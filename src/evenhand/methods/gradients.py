@@ -8,6 +8,7 @@ from typing import Any
 
 from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
+from evenhand.methods.ratio_limits import ratio_limits
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import PROMPTS, Method, method
 from evenhand.train.policies import INITIAL_POLICY, NONE
@@ -180,10 +181,20 @@ def rank_advantage(
 
 
 @method
-def topr_online(*, completions_per_prompt: int = 8, baseline: float = 0.0, updates: int = 4) -> Method:
-    """Tapered off-policy REINFORCE on its own earlier samples, reward minus a constant (Le Roux et al. 2025, eq. 3).
-    Reduces to `reinforce` with a constant baseline on its own fresh samples."""
+def topr_online(
+    *,
+    completions_per_prompt: int = 8,
+    baseline: float = 0.0,
+    updates: int = 4,
+    low: float = 0.0,
+    high: float = 1.0,
+    good_low: float = 1.0,
+    good_high: float = 1.0,
+) -> Method:
+    """Tapered off-policy REINFORCE on its own earlier samples, reward minus a constant (Le Roux et al. 2025, eq. 3); the limits
+    of the ratio are `topr`'s. Reduces to `reinforce` with a constant baseline on its own fresh samples."""
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=credits.FixedBaseline(baseline), schedule=Schedule(updates)
     )
-    return gradient(PolicyGradient(surrogate="topr"), rollouts)
+    limits = ratio_limits(low, high, good_low, good_high)
+    return gradient(PolicyGradient(surrogate="topr", parameters=limits), rollouts)

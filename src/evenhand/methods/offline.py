@@ -7,6 +7,7 @@ from dataclasses import replace
 from evenhand.errors import UserError
 from evenhand.methods import strengths
 from evenhand.methods.pairs import pairs
+from evenhand.methods.ratio_limits import ratio_limits
 from evenhand.objectives import BradleyTerry, Combined, Correctness, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method, method
 
@@ -167,14 +168,15 @@ def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable:
 
 
 @method(of="offline_reinforce", differs="a taper for bad answers")
-def topr(*, baseline: float = 0.0) -> Method:
+def topr(*, baseline: float = 0.0, low: float = 0.0, high: float = 1.0, good_low: float = 1.0, good_high: float = 1.0) -> Method:
     """Tapered off-policy REINFORCE on labelled answers, the start standing in for their unknown author (Le Roux et al. 2025).
     With a share p of good answers, baseline c makes them weigh like a share p (1 - c) / (1 + (1 - 2p) c): 0.6 makes 0.5 like 0.2.
-    """
+    Answers weigh by their ratio to that author, held between limits: by default good ones by 1, bad ones by at most 1.
+    Reduces to `offline_reinforce` at low = high = good_low = good_high = 1."""
     if not -1 < baseline < 1:
         why = "labels are +1 and -1: less such a baseline, both would be pushed the same way"
         raise UserError(f"baseline is {baseline:g}", where="topr", why=why, fix="use a number between -1 and 1")
-    objective = PolicyGradient(surrogate="topr")
+    objective = PolicyGradient(surrogate="topr", parameters=ratio_limits(low, high, good_low, good_high))
     return Method(objective=objective, data=BINARY, reference="start", label_baseline=baseline, learning_rate=3e-6)
 
 

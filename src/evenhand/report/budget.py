@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evenhand.report.formatting import MISSING, amount, duration, fixed, is_number
+from evenhand.report.plots.curves import Curves
 from evenhand.report.plots.phases import mean_seconds
 from evenhand.report.style import ArmStyle
 from evenhand.report.summary import ArmRow, Summary
@@ -52,14 +53,25 @@ COUNTS = (
     Unit("flops", "FLOPs", amount),
     Unit("seconds", "Time", duration),
 )
+SPEED = Unit("steps_per_second", "Steps per second", lambda value: fixed(value, 2))
+NOT_STEPS = ("load", "save", "watch", "validate")
+"""Phases of a training run that no step waits for."""
 COST = Unit("judge_cost_usd", "Judging, dollars", lambda value: fixed(value, 4))
 
 
-def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any]) -> BudgetTable | None:
-    """Mean cost per seed: from the ledgers on disk, else from the arm's own ledger in the results; None without either."""
+def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any], curves: Curves | None = None) -> BudgetTable | None:
+    """Mean cost per seed: from the ledgers on disk, else from the arm's own ledger in the results; None without either.
+
+    `curves` say how many steps an arm took, and so how many in a second.
+    """
     by = device(experiment)
     spent = {arm.name: costs for arm in summary.arms if (costs := _costs(arm, ledgers.get(arm.name, {}), by))}
-    units = [u for u in (*COUNTS, *([by.unit] if by else []), COST) if any(is_number(c.get(u.key)) for c in spent.values())]
+    for arm, speed in steps_per_second(curves or {}, ledgers).items():
+        if arm in spent:
+            spent[arm][SPEED.key] = speed
+    units = [
+        u for u in (*COUNTS, *([by.unit] if by else []), SPEED, COST) if any(is_number(c.get(u.key)) for c in spent.values())
+    ]
     if not spent:
         return None
     trained = [costs for costs in spent.values() if costs.get("tokens_trained")]
@@ -73,7 +85,24 @@ def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any]) ->
         for arm in summary.ranked
         if arm.name in spent
     ]
-    return BudgetTable(tuple(units), tuple(rows), tuple(_ratio([c.get(u.key) for c in trained]) for u in units))
+    return BudgetTable(tuple(units), tuple(rows), tuple(_apart(u, trained) for u in units))
+
+
+def steps_per_second(curves: Curves, ledgers: Ledgers) -> dict[str, float]:
+    """Steps of an arm over the seconds that they took, sampling and scoring included; mean over its seeds."""
+    found: dict[str, list[float]] = {}
+    for arm, seeds in ledgers.items():
+        for seed, ledger in seeds.items():
+            steps = max((row["step"] for row in curves.get(arm, {}).get(seed, ()) if "step" in row), default=0)
+            seconds = sum(v for phase, v in (ledger.get("seconds") or {}).items() if is_number(v) and phase not in NOT_STEPS)
+            if steps and seconds > 0:
+                found.setdefault(arm, []).append(steps / seconds)
+    return {arm: sum(values) / len(values) for arm, values in found.items()}
+
+
+def _apart(unit: Unit, trained: Sequence[Mapping[str, Any]]) -> str:
+    """How far apart the trained arms are in a unit; a speed is none that could be held equal."""
+    return MISSING if unit is SPEED else _ratio([costs.get(unit.key) for costs in trained])
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "matrix": _matrix(summary),
         "reward_models": reward_model_cards(results.reward_models),
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
-        "budget": budget(summary, run.ledgers, run.experiment),
+        "budget": budget(summary, run.ledgers, run.experiment, run.curves),
         "cards": answer_cards(results.samples, summary, run.turns),
         "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),
         "shown_first": [arm.name for arm in summary.ranked[:SHOWN_FIRST]] if summary.crowded else [a.name for a in summary.arms],

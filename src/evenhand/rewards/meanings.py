@@ -38,6 +38,13 @@ REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "sees": "What it is called with: completion (one answer) or group (all of a prompt).",
         "seconds": "Time limit for the answers to one prompt. In seconds.",
     }),
+    "endpoint": ("A server of yours: docs/own_reward.md says what it is sent and answers.", {
+        "url": "Its address, to which every question is sent.",
+        "columns": "Columns of the data that it sees besides prompt and answers.",
+        "key_env": "The environment variable that holds its key; without one none is sent.",
+        "timeout": "Until a request counts as lost. In seconds.", "attempts": "How often a busy server is asked.",
+        "concurrency": "Requests under way at a time.",
+    }),
     "length": ("Length of the answer, from `over` on.", {"unit": "chars, words or tokens.", "over": "What costs nothing."}),
     "overlong": ("DAPO's soft penalty from 0 to -1 before the limit.", {
         "limit": "Where it is -1.", "buffer": "How long before that it begins.", "unit": "chars, words or tokens.",

@@ -12,7 +12,7 @@ from evenhand import worlds
 from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.protocols import Reward
 from evenhand.registry import Registry, check_keys
-from evenhand.rewards import code, combine, constraints, function, judged, rubric, shaping, verifiable
+from evenhand.rewards import code, combine, constraints, function, judged, remote, rubric, shaping, verifiable
 from evenhand.rewards.environment import EnvironmentReward
 from evenhand.rewards.judged import Open
 from evenhand.rewards.time_limit import TimeLimited
@@ -170,6 +170,17 @@ def _function(context: Context, path: str, sees: str = "completion", seconds: fl
     name = function.without_folder(path)
     scored = function.SEES[sees](function.load_function(path, base=context.base), name=name)
     return TimeLimited(scored, seconds=seconds, name=name)
+
+
+@reward("endpoint")
+def _endpoint(
+    context: Context, url: str, columns: Sequence[str] = (), key_env: str = "", timeout: float = 60.0, attempts: int = 6,
+    concurrency: int = 8,
+) -> Reward:  # fmt: skip
+    """`columns` of the data that the server sees besides prompt and answers."""
+    return remote.RemoteReward(
+        url=url, columns=tuple(columns), key_env=key_env, timeout=timeout, attempts=attempts, concurrency=concurrency
+    )
 
 
 @reward("length")

@@ -20,7 +20,7 @@ WITHOUT_REWARD = Document(
             ),
             "Equation 3 of the text": (
                 "TOPR's gradient: good answers in full, bad ones by their truncated ratio",
-                (method("topr"), method("topr_online"), code("core.policy.topr")),
+                (method("topr"), method("topr_online"), key("topr: low"), key("topr: high"), code("core.policy.topr")),
             ),
             "Equation 4 of the text": ("Bradley-Terry", (code("core.preference.bradley_terry"), method("reward_model"))),
             "Equation 5 of the text": ("DPO", (method("dpo"), code("core.preference.dpo"))),
@@ -44,7 +44,10 @@ WITHOUT_REWARD = Document(
                 "KTO with its reference point z0",
                 (method("kto"), code("core.kto.kto"), code("core.kto.z0")),
             ),
-            "Table 1": ("iterations per second of every method", (figure("phases"), manual("benchmarks"))),
+            "Table 1": (
+                "iterations per second of every method",
+                (figure("phases"), code("report.budget.steps_per_second"), manual("benchmarks")),
+            ),
             "Table 2": (
                 "win rates against base and SFT, leaderboard scores and training time of ten models",
                 (example("without_a_reward/small.yaml"), example("without_a_reward/full.yaml")),
