@@ -1,8 +1,9 @@
 """A reward behind an HTTP endpoint: a server that anybody can write in a few lines scores the answers to a prompt.
 
 `POST url` with `{"prompt": [{"role", "content"}, ...], "completions": [TEXT, ...]}` (a verbatim prompt is a text), and the
-columns that are asked for under `"meta"`; the answer is `{"rewards": [NUMBER or null, ...]}`, one for each completion in their order,
-null where there is none. A training run is exact again after a stop only if the server answers the same question the same way.
+columns that are asked for under `"meta"`; the answer is `{"rewards": [NUMBER or null, ...]}`, one for each completion in
+their order, null where there is none. A training run is exact again after a stop only if the server answers the same question
+the same way.
 """
 
 from __future__ import annotations
