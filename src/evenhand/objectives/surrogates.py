@@ -109,8 +109,8 @@ def _cispo(s: SurrogateInput, **p: float) -> Tensor:
 
 @surrogate("topr", per_sequence=True, needs=SAMPLED)
 def _topr(s: SurrogateInput, **p: float) -> Tensor:
-    sums = masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask)
-    return policy.topr(*sums, _per_sequence(s.advantage), **p)[:, None]
+    logp, behaviour = masked_sum(s.logp, s.mask), masked_sum(s.behaviour_logp, s.mask)
+    return policy.topr(logp, behaviour, _per_sequence(s.advantage), **p)[:, None]
 
 
 def _covariance_between(logp: Tensor, advantage: Tensor, uniform: Tensor, **p: float) -> Tensor:
