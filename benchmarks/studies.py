@@ -19,7 +19,7 @@ HOUR = 60
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A page of docs/results and how it is made. `minutes` of two cores are estimated from its cells."""
+    """A page of docs/results, or one to come, and how it is made. `minutes` of two cores are estimated from its cells."""
 
     name: str
     file: str
@@ -43,6 +43,16 @@ STUDIES = (
     Study("countdown", "examples/countdown.yaml", 10),
     Study("why_they_fail", "examples/why_they_fail.yaml", 20),
     Study("every_method", "examples/every_method.yaml", 40),
+    Study("without_a_reward", "examples/without_a_reward/small.yaml", 30, ("win_rates", "length_grid")),
+    Study(
+        "rlhf_workflow",
+        "examples/rlhf_workflow/small.yaml",
+        20,
+        ("win_rates", "over_training", "best_of_n", "length_map/balanced", "length_map/biased"),
+    ),
+    Study("offline_and_online", "examples/offline_and_online/small.yaml", 25, ("win_rates", "kl", "reward")),
+    Study("loss_taxonomy", "examples/loss_taxonomy/small.yaml", 60, ("win_rates",)),
+    Study("loss_taxonomy_wide", "examples/loss_taxonomy/small_wide.yaml", 120, ("win_rates",)),
     Study("happier_stories", "examples/happier_stories.yaml", 15, needs="the model stories260K and texts of TinyStories"),
     Study("real_instruct", "examples/real_instruct/small.yaml", 35, ("win_rates",), needs="SmolLM2-135M-Instruct, IFEval, pairs"),
 )  # fmt: skip

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import origin
 from benchmarks.studies import HOUR, STUDIES, within
+from evenhand.methods import METHODS
+from evenhand.methods import build as build_method
 from evenhand.plan.plan import build
 from evenhand.run_experiment import find, locate
 from evenhand.spec.read import read_experiment
@@ -19,11 +21,15 @@ RESULTS = ROOT / "docs" / "results"
 PAGES = sorted(RESULTS.glob("*.md"))
 RECORDS = sorted(RESULTS.glob("*.json"))
 OF_NO_RUN = {"README", "theory"}
+TO_COME = {"without_a_reward", "rlhf_workflow", "offline_and_online", "loss_taxonomy", "loss_taxonomy_wide"}
+"""Studies whose files are here and were not run to their end."""
+ASK_FOR_MORE = {"local_reward_model", "tpo", "odpo", "rebel", "infonca", "nca", "qrpo"}
+"""Losses on preferences that ask for more than a chosen and a rejected answer, or make a reward model."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_file_of_a_study_is_an_experiment_that_can_be_planned(path):
-    experiment = read_experiment(path).value
+    experiment = read_experiment(path, find=find).value
     assert set(experiment.arms) == set(build(experiment).verdicts)
 
 
@@ -57,7 +63,21 @@ def test_the_page_of_a_study_has_every_arm_of_its_file(study):
 
 def test_every_page_of_a_run_has_a_record_and_a_study():
     pages = {p.stem for p in PAGES} - OF_NO_RUN
-    assert {p.stem for p in RECORDS} == pages == {s.name for s in STUDIES}
+    assert {p.stem for p in RECORDS} == pages
+    assert pages <= {s.name for s in STUDIES}
+    assert {s.name for s in STUDIES} - pages == TO_COME, "a study that was run has its page: take it off the list"
+
+
+def test_every_small_file_is_a_study_of_make_studies():
+    assert {str(f.relative_to(ROOT)) for f in FILES} <= {s.file for s in STUDIES}
+
+
+def test_the_taxonomy_has_every_loss_on_given_pairs():
+    arms = read_experiment(ROOT / "examples" / "loss_taxonomy" / "small.yaml").value.arms
+    built = {name: build_method(name, {}, steps=10, max_tokens=8) for name in METHODS}
+    on_pairs = {name for name, m in built.items() if m.data == "preferences" and not m.online and m.network == "policy"}
+    assert on_pairs - {arm["method"] for arm in arms.values()} == ASK_FOR_MORE
+    assert all(name == arm["method"] for name, arm in arms.items() if arm["method"] != "start")
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
