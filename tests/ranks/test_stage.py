@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Mapping
@@ -121,11 +123,37 @@ def fail(given: Mapping[str, Any], out: Path, ranks: Ranks, scratch: Path, repor
     train(given, out, ranks, scratch, report)
 
 
+def worker(given: Mapping[str, Any], out: Path, shard: str) -> None:
+    on_ranks(partial(lose_worker, os.getpid(), given, out), 2, out, shard=shard)
+
+
+def lose_worker(number: int, given: Mapping[str, Any], out: Path, ranks: Ranks, scratch: Path, report: Any) -> None:
+    """The process that started the ranks is killed in step 4, and they are left waiting for each other."""
+    living = open(out / "living")  # noqa: SIM115 (held as long as the process lives)
+    fcntl.flock(living, fcntl.LOCK_SH)
+
+    def told(done: float, total: float, **shown: Any) -> None:
+        if done == 4:
+            if not ranks.first:
+                os.kill(number, signal.SIGKILL)
+            signal.pause()
+
+    train(given, out, ranks, scratch, told)
+
+
 def test_a_killed_rank_ends_the_stage_with_one_message_and_it_goes_on(graph, shared, tmp_path):
+    """So it does after its worker was killed, whose ranks end by themselves."""
     shard, given = ("fsdp" if shared.name.startswith("fsdp") else "ddp"), jobs(graph, ("ppo",))
     with pytest.raises(UserError, match=r"rank 1 of 2 was killed by SIGKILL.*\n.*all 2 ranks.*\n.*same command again"):
         on_ranks(partial(die, given, tmp_path), 2, tmp_path, shard=shard)
     assert checkpoint.latest(tmp_path / "ppo") is not None
+    (tmp_path / "living").touch()
+    started = multiprocessing.get_context("forkserver").Process(target=worker, args=(given, tmp_path, shard))
+    started.start()
+    started.join()
+    assert started.exitcode == -signal.SIGKILL
+    with open(tmp_path / "living", "a") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)  # once both ranks have ended
     on_ranks(partial(train, given, tmp_path), 2, tmp_path, shard=shard)
     for name in ("model/model.safetensors", "metrics.jsonl", "samples.jsonl"):
         assert (tmp_path / "ppo" / name).read_bytes() == (shared / "ppo" / name).read_bytes()

@@ -1,9 +1,11 @@
 """Kills without end: a run with worker processes is killed at states of its store and started again until it is whole.
 
     python -m tests.stages.kill_matrix --kills 200 --out figures.json
+    python -m tests.stages.kill_matrix --kills 30 --at-a-time 15 --shard fsdp
 
 Every kind of method that keeps something of its own in a checkpoint is an arm, adapters among them. A kill is a SIGKILL: of the
-worker that writes an artifact, after a number of changes in its folder that is drawn, or of the run with all of its workers.
+worker that writes an artifact, after a number of changes in its folder that is drawn, or of the run with all of its workers. With
+`--shard` every network is trained by two ranks, and a kill is of one of them, of their worker, or of the main process alone.
 Between two starts a file is damaged now and then: a bit of it flipped, its end cut off, or all of it gone. What a whole run has
 written is then compared with what one without kills wrote, byte by byte.
 """
@@ -59,13 +61,37 @@ evaluation: {prompts: 6}
 judge: {reward: gold, self_test: 0}
 runtime: {workers: 2, threads: 1}
 """
+ON_RANKS = """
+name: killed
+baseline: sft
+data:
+  world: quickstart
+  sizes: {demonstrations: 24, preferences: 24, prompts: 24, heldout_preferences: 8}
+model:
+  pretrain: {documents: 32, train: {steps: 3, prompts_per_step: 8, learning_rate: 3.0e-3, checkpoint_every: 1}}
+lengths: {prompt: 32, completion: 8}
+sft: {train: {steps: 3, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1}}
+train:
+  {steps: 5, prompts_per_step: 4, learning_rate: 1.0e-3, schedule: constant, checkpoint_every: 1, sample_every: 2}
+arms:
+  sft: {method: start}
+  dpo: {method: dpo, train: {evaluate_every: 2}}
+  grpo-adapter: {method: grpo, reward: gold, completions_per_prompt: 2, updates: 2, train: {adapter: {rank: 4}}}
+  critic: {method: ppo, reward: gold, completions_per_prompt: 2, updates: 2, critic: separate}
+  rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
+evaluation: {prompts: 4, frontier: false}
+judge: {reward: gold, self_test: 0}
+runtime: {workers: 2, threads: 1, ranks: 2, shard: SHARD}
+"""
 COMPARED = (
     "*.safetensors", "adapter_config.json", "metrics.jsonl", "samples.jsonl", "selection.json", "generations.jsonl",
     "verdicts.json", "scores.json", "measured.json",
 )  # fmt: skip
+TRAINING = "fit"
+"""The kind of the stages that ranks run."""
 LOOK = 0.02
 """Seconds between two looks at the store. A kill follows a change that was seen, never a time."""
-_CHANCES = {"whole run": 0.06, "damage": 0.6}
+_CHANCES = {"whole run": 0.06, "main process": 0.15, "a rank": 0.6, "damage": 0.6}
 
 
 @dataclass
@@ -92,10 +118,10 @@ class Figures:
 class Killer:
     """Runs one experiment in one folder until it is whole, with kills on the way."""
 
-    def __init__(self, folder: Path, dice: random.Random, figures: Figures, wanted: int) -> None:
+    def __init__(self, folder: Path, dice: random.Random, figures: Figures, wanted: int, text: str = EXPERIMENT) -> None:
         self.folder, self.dice, self.figures, self.wanted = folder, dice, figures, wanted
-        self.out = folder / "run"
-        (folder / "killed.yaml").write_text(EXPERIMENT)
+        self.out, self.ranks = folder / "run", "ranks:" in text
+        (folder / "killed.yaml").write_text(text)
 
     @property
     def enough(self) -> bool:
@@ -138,14 +164,42 @@ class Killer:
                 os.killpg(run.pid, signal.SIGKILL)
                 count(self.figures.kills, "whole run")
                 return
-            self.kill_worker(lock, seen.folder)
+            if self.ranks and self.dice.random() < _CHANCES["main process"]:
+                self.kill_main(run)
+                return
+            if not (self.ranks and self.dice.random() < _CHANCES["a rank"] and self.kill_rank(lock, seen.folder)):
+                self.kill_worker(lock, seen.folder)
 
-    def kill_worker(self, lock: Path, folder: Path) -> None:
-        with contextlib.suppress(OSError, ValueError, LookupError):  # it has ended meanwhile
+    def kill_worker(self, lock: Path, folder: Path) -> bool:
+        """Whether there was one: it may have ended meanwhile."""
+        with contextlib.suppress(OSError, ValueError, LookupError):
             number = int(lock.read_text().split()[0])
             kind = json.loads((folder / "meta.json").read_text())["kind"]
             os.kill(number, signal.SIGKILL)
-            count(self.figures.kills, kind)
+            count(self.figures.kills, f"worker of ranks, {kind}" if self.ranks and kind == TRAINING else kind)
+            return True
+        return False
+
+    def kill_rank(self, lock: Path, folder: Path) -> bool:
+        """The same of one of the two ranks, which the worker's own fork server has started."""
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            worker = int(lock.read_text().split()[0])
+            kind = json.loads((folder / "meta.json").read_text())["kind"]
+            ranks = sorted(rank for server in children(worker) for rank in children(server)) if kind == TRAINING else []
+            if len(ranks) == 2:
+                number = self.dice.randrange(2)
+                os.kill(ranks[number], signal.SIGKILL)
+                count(self.figures.kills, f"rank {number}, {kind}")
+                return True
+        return False
+
+    def kill_main(self, run: subprocess.Popen[bytes]) -> None:
+        """Kills the main process alone: its workers, and their ranks, end by themselves."""
+        run.kill()
+        run.wait()
+        count(self.figures.kills, "main process")
+        while any(group_of(number) == run.pid for number in living()):
+            time.sleep(LOOK)
 
     def store_paths(self, pattern: str) -> list[Path]:
         store = self.out / "store"
@@ -197,6 +251,25 @@ def state_of(folder: Path) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+def living() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def fields_of(number: int) -> list[str]:
+    """State, parent, group and more of a process, as Linux tells them; nothing of one that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def group_of(number: int) -> int | None:
+    return int(found[2]) if (found := fields_of(number)) and found[0] != "Z" else None
+
+
+def children(number: int) -> list[int]:
+    return [one for one in living() if (found := fields_of(one)) and found[0] != "Z" and int(found[1]) == number]
+
+
 def _top(path: Path, out: Path) -> str:
     return path.relative_to(out / "store").parts[0]
 
@@ -227,17 +300,19 @@ def written(out: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(out)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def matrix(kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, out: Path | None = None) -> Figures:
+def matrix(
+    kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, out: Path | None = None, text: str = EXPERIMENT
+) -> Figures:
     """At least `kills` kills over as many runs as they need; a run is left alone once it has had `at_a_time` of them.
 
     The figures are written to `out` whenever a run has become whole.
     """
     figures, began, dice = Figures(), time.monotonic(), random.Random(seed)
-    whole = reference(folder / "whole")
+    whole = reference(folder / "whole", text)
     while figures.killed < kills:
         place = folder / f"run-{figures.runs}"
         place.mkdir(parents=True)
-        Killer(place, dice, figures, min(kills, figures.killed + at_a_time)).until_whole()
+        Killer(place, dice, figures, min(kills, figures.killed + at_a_time), text).until_whole()
         found = dict(written(place / "run"))
         figures.runs += 1
         figures.files += len(whole)
@@ -253,10 +328,10 @@ def matrix(kills: int, *, seed: int = 0, at_a_time: int = 50, folder: Path, out:
     return figures
 
 
-def reference(folder: Path) -> dict[str, str]:
+def reference(folder: Path, text: str = EXPERIMENT) -> dict[str, str]:
     """What a run without kills writes."""
     folder.mkdir(parents=True)
-    if Killer(folder, random.Random(), Figures(), 0).once() != 0:
+    if Killer(folder, random.Random(), Figures(), 0, text).once() != 0:
         raise UserError("the run without kills failed", where=str(folder / "said"), fix="read what it said")
     return dict(written(folder / "run"))
 
@@ -278,9 +353,12 @@ def main() -> None:
     parser.add_argument("--at-a-time", type=int, default=50, help="Kills of one run before it may end.")
     parser.add_argument("--folder", type=Path, default=None, help="Where to work (default: a temporary folder).")
     parser.add_argument("--out", type=Path, default=None, help="Write the figures here as JSON.")
+    parser.add_argument("--shard", choices=("ddp", "fsdp"), default=None, help="Train on two ranks, which are killed too.")
     given = parser.parse_args()
+    text = ON_RANKS.replace("SHARD", given.shard) if given.shard else EXPERIMENT
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as name:
-        found = matrix(given.kills, seed=given.seed, at_a_time=given.at_a_time, folder=given.folder or Path(name), out=given.out)
+        where = given.folder or Path(name)
+        found = matrix(given.kills, seed=given.seed, at_a_time=given.at_a_time, folder=where, out=given.out, text=text)
     raise SystemExit(bool(found.differing))
 
 
