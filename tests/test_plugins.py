@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,10 +160,28 @@ BROKEN = {
     "syntax": ("x = 1\ndef (:\n", ":2: this is no Python"),
     "exception": ("def f():\n    return 1 / 0\n\nf()\n", ":2: the plugin cannot be loaded: ZeroDivisionError"),
     "exit": ("import sys\nsys.exit(3)\n", ":2: the plugin cannot be loaded: SystemExit: 3"),
-    "slow": ("import time\n\ntime.sleep(60)\n", ":3: the plugin is not loaded after 0.2 seconds"),
+    "slow": (
+        "import builtins, time\n\nbuiltins.slow_plugin.set(); time.sleep(10**6)\n",
+        ":3: the plugin is not loaded after 0.2 s",
+    ),
 }
 
 
+@pytest.fixture
+def at_its_slow_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for a plugin's import is its slow line, not a time; other imports end by themselves."""
+    reached = threading.Event()
+    monkeypatch.setattr(builtins, "slow_plugin", reached, raising=False)
+
+    class Thread(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            while self.is_alive() and not reached.is_set():
+                super().join(0.01)
+
+    monkeypatch.setattr("evenhand.plugins.threading.Thread", Thread)
+
+
+@pytest.mark.usefixtures("at_its_slow_line")
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_plugin_is_one_message_with_file_and_line(fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text, message = BROKEN[fault]

@@ -200,13 +200,19 @@ def test_a_killed_process_frees_its_lock_and_keeps_its_work(store, tmp_path):
     assert store.has(KEY)
 
 
-def test_who_waits_is_told(store, tmp_path):
-    process = FORK.Process(target=race, args=(store.root, tmp_path / "log", 0.3))
+def work_until(root, begun, go):
+    with Store(root, reserve=0).open(KEY, META):
+        begun.set()
+        assert go.wait(HUNG)
+
+
+def test_who_waits_is_told(store):
+    begun, go = FORK.Event(), FORK.Event()
+    process = FORK.Process(target=work_until, args=(store.root, begun, go))
     process.start()
-    while not (tmp_path / "log").exists():
-        time.sleep(0.01)
+    assert begun.wait(HUNG)
     told = []
-    with store.open(KEY, META, lambda: told.append(True)) as folder:
+    with store.open(KEY, META, lambda: told.append(go.set())) as folder:  # it goes on once somebody waits
         assert folder is None
     process.join()
-    assert told == [True]
+    assert len(told) == 1

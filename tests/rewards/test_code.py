@@ -16,7 +16,8 @@ from evenhand.rewards import isolation
 from evenhand.rewards.code import Limits, program_in, run_program, unit_tests
 from evenhand.types import Completion, Group, Prompt
 
-LIMITS = Limits(seconds=3.0, memory=256)
+LIMITS = Limits(seconds=120.0, memory=256)
+"""For programs that end by themselves, on a busy machine too."""
 ADDS = "assert add(1, 2) == 3\nassert 1 == 2"
 """Nothing may pass these."""
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's limits are Linux's")
@@ -212,21 +213,19 @@ def test_a_caller_that_dies_takes_its_programs_along(mode, tmp_path):
     script = (
         "from evenhand.rewards.code import Limits, run_program\n"
         "print('started', flush=True)\n"
-        f"run_program('import time; time.sleep(60)', '', Limits(seconds=60.0), {mode!r})"
+        f"run_program('import time; time.sleep(10**6)', '', Limits(seconds=10.0**5), {mode!r})"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     caller = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
     assert caller.stdout.readline() == b"started\n"
-    end = time.monotonic() + 60
-    while len(of_ours := [p for p in processes(str(tmp_path)) if p != caller.pid]) < 2 and time.monotonic() < end:
+    while len([p for p in processes(str(tmp_path)) if p != caller.pid]) < 2:
+        assert caller.poll() is None
         time.sleep(0.05)
-    assert of_ours
     caller.send_signal(signal.SIGKILL)
     caller.wait()
     caller.stdout.close()
-    while processes(str(tmp_path)) and time.monotonic() < end:
+    while processes(str(tmp_path)):  # a test that hangs here has found what outlives its caller
         time.sleep(0.05)
-    assert processes(str(tmp_path)) == []
 
 
 @linux
@@ -235,7 +234,7 @@ def test_what_it_prints_is_not_hoarded(mode):
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     program = "import os, sys\nfor _ in range(300):\n    os.write(1, b'x' * (1 << 20)); os.write(2, b'x' * (1 << 20))"
-    assert run(program, "pass", mode, Limits(seconds=20.0, memory=256)).passed
+    assert run(program, "pass", mode, LIMITS).passed
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # kilobytes
 
 
@@ -263,7 +262,7 @@ def test_the_callers_environment_is_not_seen(mode, monkeypatch):
     tests = "assert 'sk-' + 'canary' not in text(), 'seen'"
     script = (
         "from evenhand.rewards.code import Limits, run_program\n"
-        f"print(run_program({ENVIRONMENTS!r}, {tests!r}, Limits(), {mode!r}))"
+        f"print(run_program({ENVIRONMENTS!r}, {tests!r}, Limits(seconds=120.0), {mode!r}))"
     )
     environment = {**os.environ, "MY_API_KEY": "sk-canary"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
