@@ -85,6 +85,17 @@ def test_compare_gives_every_test(stats, tmp_path):
     assert "sign test p 0.0215 (9 for, 1 against, 10 equal)" in said
 
 
+def test_a_verdict_of_two_seeds_is_not_taken_back_by_its_own_line(stats, tmp_path):
+    """Both seeds win 60 of 80 prompts: better; that another such study would see it cannot be promised with two seeds."""
+    wins = (lambda p: int(p < 60), lambda p: int(p >= 20))
+    rows = [(arm, s, p, wins[s](p) if arm == "x" else 0.5) for arm in ("x", "y") for s in range(2) for p in range(80)]
+    _, said, found = stats("compare", table(tmp_path / "o.csv", "arm,seed,prompt,outcome", rows), "--against", "y")
+    (contrast,) = found["contrasts"]
+    assert math.isinf(contrast["minimum_detectable_difference"] or math.inf)
+    assert f": {contrast['verdict']}; with so few seeds or prompts none can be counted on to be seen" in said
+    assert contrast["verdict"] == "better"
+
+
 def test_holm_covers_exactly_the_declared_contrasts(stats, tmp_path):
     rows = [(arm, p, int(p % 10 < k)) for arm, k in (("a", 6), ("b", 5), ("c", 2)) for p in range(30)]
     path = table(tmp_path / "o.csv", "arm,prompt,outcome", rows)

@@ -10,6 +10,8 @@ from typing import Any
 
 from evenhand.stats.length import form_meaning
 
+FEW_SEEDS = "with so few seeds or prompts none can be counted on to be seen"
+"""In place of the least difference that such a study would find four times in five, where there is none."""
 
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:
     """Win rates and contrasts of `evaluation.outcomes.compare`."""
@@ -21,7 +23,7 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
         if c["contrasts"] > 1:
             below, above = (unit * v for v in c["ci95_simultaneous"])
             joint = f"; of all {c['contrasts']} together {below:+{form}} to {above:+{form}}"
-        seen = f"differences under {least:{form}}{points} cannot be seen" if math.isfinite(least) else "no difference can be seen"
+        seen = f"differences under {least:{form}}{points} cannot be seen" if math.isfinite(least) else FEW_SEEDS
         lines.append(
             f"{c['a']} - {c['b']}: {d:+{form}}{points} ({low:+{form}} to {high:+{form}}{joint}), Holm p {c['p_holm']:.3g}: "
             f"{c['verdict']}; {seen}"
