@@ -146,7 +146,7 @@ def _csv_lines(path: Path, encoding: str, wrong: dict[int, UserError]) -> Iterat
 def _cells(header: list[str], cells: list[str], place: str) -> Mapping[str, Any] | BadRow:
     if len(cells) != len(header):
         what = f"{len(cells)} cells where the header names {len(header)}"
-        return BadRow.of(UserError(what, where=place, fix="put cells with commas or line breaks in double quotes"))
+        return BadRow.at(place, what, fix="put cells with commas or line breaks in double quotes")
     return {name: _cell(value) for name, value in zip(header, cells, strict=True)}
 
 

@@ -31,7 +31,12 @@ class BadRow(UserError):
     @classmethod
     def of(cls, error: UserError) -> BadRow:
         """A row that could not even be read."""
-        return cls(error.what, where=error.where, why=error.why, fix=f"{error.fix or 'correct the row'}, {_SKIP}")
+        return cls.at(error.where, error.what, why=error.why, fix=error.fix)
+
+    @classmethod
+    def at(cls, place: str, what: str, *, why: str = "", fix: str = "") -> BadRow:
+        """The same without an error of its own, where there may be very many."""
+        return cls(what, where=place, why=why, fix=f"{fix or 'correct the row'}, {_SKIP}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
