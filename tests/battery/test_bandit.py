@@ -130,11 +130,12 @@ def test_reward_model_learns_the_bradley_terry_scores():
     torch.testing.assert_close(score - score[0], LEVEL - LEVEL[0], rtol=0, atol=2e-3)
 
 
-def test_an_outcome_reward_model_learns_the_log_odds_of_being_right():
+@pytest.mark.parametrize("name", ["outcome_reward_model", "process_reward_model"])
+def test_a_model_of_labels_learns_the_log_odds_of_being_right(name):
     """Three of four, one of five, two of three, one of two; a score of 0 is an even chance."""
     right, of = (3, 1, 2, 1), (4, 5, 3, 2)
     rows = [group_of((a,), (float(n < r),)) for a, r, of_ in zip(ANSWERS, right, of, strict=True) for n in range(of_)]
-    score = fit_fixed(build("outcome_reward_model"), rows, start()).score.detach()
+    score = fit_fixed(build(name), rows, start()).score.detach()
     known = torch.tensor([3.0, 0.25, 2.0, 1.0], dtype=torch.float64).log()
     torch.testing.assert_close(score, known, rtol=0, atol=2e-3)
 
@@ -393,5 +394,6 @@ def test_selected_pairs_raise_the_reward(name, parameters):
 
 def test_every_method_of_single_labels_is_asked_above():
     """What each of them converges to is its own matter; all others are asked here by being registered."""
-    asked = {"kto", "topr", "offline_reinforce", "bco", "apo_zero_unpaired", "outcome_reward_model", "implicit_process_reward"}
+    asked = {"kto", "topr", "offline_reinforce", "bco", "apo_zero_unpaired", "outcome_reward_model", "process_reward_model"}
+    asked |= {"implicit_process_reward"}
     assert {n for n, m in DEFAULTS.items() if m.data == methods.BINARY} == asked

@@ -184,8 +184,12 @@ def _comparison_formats() -> list[Format]:
     for scores, note in (("scores", "scored"), ("ranks", "ranked, 1 is best")):
         fields = ("prompt", "completions", scores)
         table.append(Format("/".join(fields), Kind.RANKINGS, fields, parsers.ranking, note))
+    for name in ("steps", "completions"):
+        fields, parse = ("prompt", name, "labels"), partial(parsers.stepwise, steps_name=name)
+        table.append(Format("/".join(fields), Kind.BINARY, fields, parse, "each step right or wrong"))
     table += [
-        Format("prompt/completions", Kind.RANKINGS, ("prompt", "completions"), parsers.ranking, "unscored"),
+        Format("prompt/completions", Kind.RANKINGS, ("prompt", "completions"), parsers.ranking, "unscored", (),
+               lambda r: "labels" not in r),
         Format("evenhand", Kind.GROUPS, ("prompt", "id", "meta", "completions", "scores", "parts"), parsers.canonical,
                "written by evenhand", ("options",), _is_canonical),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from evenhand.data import chat_cleaning, rules
@@ -20,7 +21,7 @@ from evenhand.data.convert import MARGIN
 from evenhand.data.jsonl import NotCanonical, group_from_json
 from evenhand.data.rows import Row
 from evenhand.data.values import shown
-from evenhand.types import Content, Group, Message
+from evenhand.types import Content, Finish, Group, Message
 
 GRADES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"))
 """Columns in which public pairs carry ratings."""
@@ -255,6 +256,30 @@ def _ranking_scores(row: Row, count: int) -> tuple[float, ...]:
         raise row.bad(name, f"{len(values)} values for {count} completions", fix="give one per completion (null = unscored)")
     numbers = tuple(math.nan if v is None else row.as_number(name, v) for v in values)
     return tuple(count - n for n in numbers) if name == "ranks" else numbers
+
+
+def stepwise(row: Row, steps_name: str = "steps", *, meta: Mapping[str, Any]) -> list[Group]:
+    """An answer in steps, each with a label: a group per step, whose answer is all that was written up to its end.
+
+    A step is right (1, true) or not (0, false, -1); one whose label is null is read and not learned.
+    """
+    prompt, steps, labels = prompt_content(row, "prompt", chat=False), row.items(steps_name), row.items("labels")
+    if len(steps) != len(labels) or not steps:
+        raise row.bad("labels", f"{len(labels)} labels for {len(steps)} steps", fix="give one per step (null = unlabelled)")
+    if not all(isinstance(step, str) and step.strip() for step in steps):
+        raise row.bad(steps_name, "expected a list of steps as text, none of them empty")
+    made, text = [], ""
+    for number, (step, label) in enumerate(zip(steps, labels, strict=True), 1):
+        whole = number == len(steps)
+        text += step.rstrip("\n") + ("" if whole else "\n")
+        if label is None:
+            continue
+        if label not in (0, 1, -1):
+            raise row.bad("labels", f"expected 0 or 1 (or -1), found {shown(label)}")
+        group = answered(row, prompt, {steps_name: row.whole(steps_name, text)}, (float(label == 1),), meta)
+        ending = Finish.GIVEN if whole else Finish.LENGTH  # no stop token behind a step that is not the last
+        made.append(replace(group, completions=tuple(replace(c, finish=ending) for c in group.completions)))
+    return made
 
 
 def prompt_only(row: Row, name: str = "prompt", *, chat: bool = False, meta: Mapping[str, Any]) -> list[Group]:

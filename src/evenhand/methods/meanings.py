@@ -8,6 +8,8 @@ from collections.abc import Mapping
 PARAMETERS: Mapping[str, str] = {
     "accumulate": "Whether a round learns from the pairs of all rounds so far.",
     "advantage": "The credit: standardise, standardise_population, centre, leave_one_out, rank or another that compares.",
+    "aggregate": "What the steps of an answer come to: min, product, last, mean, or differences (last, earned step by step).",
+    "separator": "What a step ends with.",
     "k": "How many answers count by their best.",
     "pass_at_k.baseline": "leave_one_out (the best of k - 1 others) or none.",
     "warmup": "Rollouts in which the critic learns alone.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evenhand.errors import UserError
+from evenhand.core.process import AGGREGATES
+from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.methods.pairs import pairs
 from evenhand.methods.ratio_limits import ratio_limits
 from evenhand.objectives import BradleyTerry, Combined, Correctness, Kto, Likelihood, Pairwise, PolicyGradient, Transport
+from evenhand.rewards.process import SEPARATOR
 from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method, method
 
 # ---- likelihood and reward models -----------------------------------------------------------------------------------
@@ -42,6 +44,16 @@ def outcome_reward_model() -> Method:
     label between 0 and 1 is a probability. Reduces to `reward_model` without centring in what it orders, where every pair has
     one right and one wrong answer."""
     return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6)
+
+
+@method(of="outcome_reward_model", differs="every step by itself")
+def process_reward_model(*, aggregate: str = "min", separator: str = SEPARATOR) -> Method:
+    """Process reward model: whether each step of an answer is right, read at the step's last token (Uesato et al. 2022,
+    arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050). `aggregate` joins the steps of an answer: min, product, last, mean,
+    or differences, whose reward is earned step by step. Reduces to `outcome_reward_model` for answers of one step."""
+    one_of("aggregate", aggregate, AGGREGATES, where="process_reward_model")
+    steps = {"aggregate": aggregate, "separator": separator}
+    return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6, process=steps)
 
 
 @method(was="local", of="dpo", differs="no reference")

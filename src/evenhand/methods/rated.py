@@ -65,7 +65,7 @@ def qrpo(*, beta: float = 0.001) -> Method:
 def dro(*, tau: float = 0.1, critic: str = "separate") -> Method:
     """Direct reward optimisation, DRO-V: rated answers, each by itself; the reward is to be `tau` times the log-ratio plus a
     value of the prompt that is learned beside it (Richemond et al. 2024, arXiv:2405.19107). `critic` is a separate network, as
-    in the paper, or a `head` on the policy. Its default `tau` was not verified. Not the distributionally robust `dr_dpo`.
+    in the paper, or a `head` on the policy. The defaults are ours. Not the distributionally robust `dr_dpo`.
     Reduces to `rebel` at eta = 1 / tau, in the gradient of a pair, where the value is at its own optimum."""
     networks = {"head": "value", "separate": "critic"}
     return Method(

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 REWARDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "gold": ("A built-in world's own ground truth.", {"world": "The world.", "options": "Its task's options."}),
     "model": ("A reward model of `reward_models`.", {
-        "name": "Its name there.", "rule": "How a preference model scores a group: borda or knock_out.",
+        "name": "Its name there.",
+        "rule": "How a preference model scores a group: borda or knock_out; how a process reward model joins its steps: min, "
+                "product, last, mean or differences.",
     }),
     "vader": ("Sentiment of the answer by VADER, from -1 to 1.", {}),
     "number": ("1 where the last number of the answer is the right one.", {

@@ -75,10 +75,10 @@ class ModelReward:
     normalisation: Normalisation = Normalisation()
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
-        tokens = [self._tokens(group) for group in groups]
+        tokens = [self.tokens(group) for group in groups]
         found: dict[int, tuple[float, ...]] = {}
         for indices in split_by_tokens([t.size for t in tokens], self.tokens_per_microbatch):
-            found.update(zip(indices, self._microbatch([tokens[i] for i in indices]), strict=True))
+            found.update(zip(indices, self.scores([tokens[i] for i in indices]), strict=True))
         return [Scores(found[i]) for i in range(len(groups))]
 
     @property
@@ -86,12 +86,14 @@ class ModelReward:
         """Tokens that the model has positions for; None when its config does not say."""
         return window_of(self.reward_model.hf.config)
 
-    def _tokens(self, group: Group) -> TokenGroup:
+    def tokens(self, group: Group) -> TokenGroup:
+        """A group as the model reads it."""
         own = readable(group, self.renderer)
         tokens = self.renderer.tokenise(own, max_prompt=self.max_prompt, max_completion=self.max_completion)
         return fitted(tokens, self.context, reader=READER)
 
-    def _microbatch(self, groups: Sequence[TokenGroup]) -> list[tuple[float, ...]]:
+    def scores(self, groups: Sequence[TokenGroup]) -> list[tuple[float, ...]]:
+        """The scores of one micro-batch, each read at its completion's last token."""
         import torch
 
         model = self.reward_model

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from evenhand import worlds
+from evenhand.core.process import AGGREGATES
 from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.protocols import Reward
 from evenhand.registry import Registry, check_keys
 from evenhand.rewards import code, combine, constraints, function, judged, remote, rubric, shaping, verifiable
 from evenhand.rewards.environment import EnvironmentReward
 from evenhand.rewards.judged import Open
+from evenhand.rewards.process import ProcessReward
 from evenhand.rewards.time_limit import TimeLimited
 from evenhand.rewards.tournament import RULES, Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
@@ -70,7 +72,8 @@ def _gold(context: Context, world: str, **options: Any) -> Reward:
 
 @reward("model")
 def _model(context: Context, name: str, rule: str | None = None) -> Reward:
-    """`rule` is for a preference model alone, which scores a group by a tournament: borda (its default) or knock_out."""
+    """`rule` is for a preference model, which scores a group by a tournament, borda (its default) or knock_out; and for a process
+    reward model, whose steps it joins: min, product, last, mean or differences."""
     if name not in context.resources:
         raise UserError(
             f"there is no reward model '{name}' here",
@@ -80,10 +83,11 @@ def _model(context: Context, name: str, rule: str | None = None) -> Reward:
     reward = context.resources[name]
     if rule is None:
         return reward
+    if isinstance(reward, ProcessReward):
+        return replace(reward, aggregate=one_of("rule", rule, AGGREGATES, where="reward.rule"))
     if not isinstance(reward, Tournament):
-        raise UserError(
-            f"'{name}' scores each answer by itself", where="reward.rule", fix="remove `rule`, it is for preference models"
-        )
+        fix = "remove `rule`, it is for preference models and process reward models"
+        raise UserError(f"'{name}' scores each answer by itself", where="reward.rule", fix=fix)
     return replace(reward, rule=rule)
 
 

@@ -58,7 +58,8 @@ def problems(e: Experiment) -> Iterator[UserError]:
         if name in e.reward_models and not _gives_reward(e, arm):
             yield UserError(
                 f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
-                fix="use reward_model, outcome_reward_model, implicit_process_reward, local_reward_model, dpo, preference_model",
+                fix="use reward_model, outcome_reward_model, process_reward_model, implicit_process_reward, local_reward_model, "
+                "dpo or preference_model",
             )  # fmt: skip
 
 

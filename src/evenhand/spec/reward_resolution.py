@@ -98,8 +98,13 @@ def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[
 
 
 def _stand_in(raw: Mapping[str, Any]) -> Any:
-    """Something of the kind that a reward model will be: only a preference model takes a tournament's rule."""
+    """Something of the kind that a reward model will be: only a preference model takes a tournament's rule, and only
+    one of steps a way to join them."""
     from evenhand.rewards.tournament import Tournament
 
     nobody: Any = lambda pairs: []  # noqa: E731
+    if raw.get("method") == "process_reward_model":
+        from evenhand.rewards.process import ProcessReward
+
+        return ProcessReward(nobody)
     return Tournament(nobody) if raw.get("method") == "preference_model" else lambda groups: []

@@ -127,13 +127,17 @@ def open_model_reward(
         return open_preference_model(artifact, renderer, setup.compute, device, ledger)
     from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
 
-    folder = model_path(artifact)
+    folder, process = model_path(artifact), how["kind"] == "process"
     model = in_precision(load_reward_model(folder, dtype=setup.compute.dtype, device=device), setup.compute, ledger)
     normalisation = Normalisation.load(artifact if (artifact / NORMALISATION_FILE).exists() else folder)
     if how.get("reads") == "text":
         from evenhand.rewards.external import external
 
         return external(model, renderer, tokens_per_microbatch=limits["tokens_per_microbatch"], normalisation=normalisation)
+    if process:
+        from evenhand.rewards.process import ProcessReward
+
+        return ProcessReward(ModelReward(model, renderer, **limits), aggregate=how["aggregate"], separator=how["separator"])
     return ModelReward(model, renderer, normalisation=normalisation, **limits)
 
 

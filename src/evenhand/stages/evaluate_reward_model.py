@@ -30,7 +30,12 @@ class EvaluateRewardModelSpec:
 def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
     device, inputs = begin(spec.setup.compute), context.inputs
     reward = raw(open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference")))
-    groups = [g for g in read_split(inputs, "heldout_preferences") if max(g.scores) > min(g.scores)]
+    split = read_split(inputs, "heldout_preferences")
+    groups = [g for g in split if max(g.scores) > min(g.scores)]
+    if not groups and all(len(g.completions) == 1 for g in split):
+        write_json(context.out / "scores.json", labelled_columns(split, reward(split)))
+        write_json(context.out / "probes.json", {})
+        return
     write_json(context.out / "scores.json", columns(groups, reward(groups)))
     write_json(context.out / "probes.json", probe(groups[:PROBED], roomy(reward)))
 
@@ -48,13 +53,29 @@ def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list
     return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
+def labelled_columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:
+    """The same of single answers (or steps) that are right or wrong: a right one against a score of 0, a wrong one behind it.
+
+    The score being the logit of a right answer, accuracy, log-loss and calibration are then those of its probability.
+    """
+    rows = []
+    for group, found in zip(groups, scored, strict=True):
+        score, length = found.values[0], len(group.completions[0].text)
+        rows.append((score, 0.0, length, length) if group.scores[0] > 0.5 else (0.0, score, length, length))
+    names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
+    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
 def raw(reward: Any) -> Any:
     """The reward on the scale of the model's own scores, of which P(chosen preferred) = sigma(difference) was learned.
 
     Log-loss, calibration and margins mean nothing on another scale; `evenhand evaluate` scores without one too.
     """
     from evenhand.rewards.model import ModelReward, Normalisation
+    from evenhand.rewards.process import ProcessReward
 
+    if isinstance(reward, ProcessReward):
+        return reward.answers
     return replace(reward, normalisation=Normalisation()) if isinstance(reward, ModelReward) else reward
 
 

@@ -37,7 +37,8 @@ class Method:
     with a value head) or critic (a policy and a value network of its own). `label_baseline` turns binary labels into advantages
     +-1 - c (TOPR). `temperature` divides the logits in training; None is the sampler's for rollouts and 1 for fixed data.
     `learning_rate` is the default where the experiment names none. With `reference_update` the reference is the start at first,
-    and follows the policy."""
+    and follows the policy. `process` says how a reward model of steps joins them (`aggregate`) and where they end
+    (`separator`); None where it scores whole answers."""
 
     objective: Objective
     data: str
@@ -49,6 +50,7 @@ class Method:
     divergence: float | None = None
     learning_rate: float = 1e-6
     reference_update: ReferenceUpdate | None = None
+    process: Mapping[str, str] | None = None
 
     def following(self, update: ReferenceUpdate | None) -> Method:
         """The same with a reference that follows the policy; as it is where `update` is None."""
@@ -106,7 +108,7 @@ class Method:
         model compares all answers of a group.
         """
         if self.network == "reward":
-            return {"kind": "score"}
+            return {"kind": "score"} if self.process is None else {"kind": "process", **self.process}
         if self.data == COMPARISONS:
             return {"kind": "preference"}
         if isinstance(self.objective, Labelled) and (self.objective.loss, self.objective.shift) == ("bco", "none"):
