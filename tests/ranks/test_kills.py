@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ranks.chain import LEFT, STEPS, chain
+from tests.ranks.test_stage import ARMS
 from tests.stages import kill_matrix
 from tests.stages.kill_matrix import Figures, Killer, matrix, reference, written
 
@@ -57,6 +59,15 @@ def test_a_rank_a_worker_and_the_main_process_may_die(tmp_path: Path) -> None:
     found = dict(written(tmp_path / "killed" / "run"))
     assert sum(name.endswith("model.safetensors") for name in whole) == 2
     assert found == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_rank_may_die_at_every_step(tmp_path: Path, arm: str, shard: str) -> None:
+    kills, differing = chain(arm, shard, tmp_path)
+    assert kills == len(STEPS)
+    assert differing == [], f"of {LEFT}"
 
 
 @pytest.mark.slow

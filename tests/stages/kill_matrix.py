@@ -156,8 +156,13 @@ class Killer:
             key = lock.name.removesuffix(".lock")
             seen = watched.get(key)
             if seen is None:
-                seen = watched[key] = Watched(self.out / "store" / f"{key}.partial", self.dice.choice((0, 1, 2, 4, 7, 11, 99)))
+                after, at_rank = self.dice.choice((0, 1, 2, 4, 7, 11, 99)), self.ranks and self.dice.random() < _CHANCES["a rank"]
+                seen = watched[key] = Watched(self.out / "store" / f"{key}.partial", after, at_rank)
             if not seen.due():
+                continue
+            if seen.at_rank and trains(seen.folder):
+                if self.kill_rank(lock, seen.folder):  # else they are not there yet
+                    watched[key] = Watched(seen.folder, 10**9)
                 continue
             watched[key] = Watched(seen.folder, 10**9)
             if self.dice.random() < _CHANCES["whole run"]:
@@ -167,8 +172,7 @@ class Killer:
             if self.ranks and self.dice.random() < _CHANCES["main process"]:
                 self.kill_main(run)
                 return
-            if not (self.ranks and self.dice.random() < _CHANCES["a rank"] and self.kill_rank(lock, seen.folder)):
-                self.kill_worker(lock, seen.folder)
+            self.kill_worker(lock, seen.folder)
 
     def kill_worker(self, lock: Path, folder: Path) -> bool:
         """Whether there was one: it may have ended meanwhile."""
@@ -223,10 +227,11 @@ class Killer:
 
 @dataclass
 class Watched:
-    """A folder that is being written, and after how many changes its writer is killed."""
+    """A folder that is being written, and after how many changes its writer, or one of its ranks, is killed."""
 
     folder: Path
     after: int
+    at_rank: bool = False
     changes: int = 0
     last: object = None
 
@@ -235,6 +240,13 @@ class Watched:
         self.changes += now != self.last
         self.last = now
         return self.changes > self.after
+
+
+def trains(folder: Path) -> bool:
+    """Whether the stage that writes there is one that ranks run."""
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        return json.loads((folder / "meta.json").read_text())["kind"] == TRAINING
+    return False
 
 
 def count(tally: dict[str, int], what: str) -> None:
