@@ -3,8 +3,7 @@
 Of K answers under a uniform reference the gold reward is standard normal, and the proxy is gold plus an error, both scaled to
 deviation 1. Two ways lead away from the reference: the tilted policies `ref exp(proxy / beta)`, where every KL-regularised
 objective ends, and best-of-n by the proxy. With errors of light tails gold rises and stays; with heavy tails the answers of the
-highest proxy are those of the largest errors, and gold falls back (Gao et al. 2023, arXiv:2210.10760; El-Mhamdi and Hoang 2024,
-arXiv:2410.09638).
+highest proxy are those of the largest errors, and gold falls back (Gao et al. 2023, arXiv:2210.10760).
 """
 
 from __future__ import annotations

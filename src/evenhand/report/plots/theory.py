@@ -25,13 +25,14 @@ _FLOOR = 1e-17
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve; `dashed` and `marks` tell kinds apart without colour."""
+    """One curve; `dashed` and `marks` tell kinds apart without colour, and points that are not `linked` have no line."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     dashed: bool = False
     marks: bool = False
+    linked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def residuals(rows: Sequence[TheoryRow]) -> PlotFigure:
                 [max(row.measured, _FLOOR)], [place], marker="o" if vanishes else "s", markersize=5, linestyle="none",
                 color=ARMS[0].light if vanishes else ARMS[1].light,
             )  # fmt: skip
-        axes.set_xscale("log")
+        _logarithmic(axes, (1e-16, 1e-12, 1e-8, 1e-4, 1.0))
         axes.set_yticks(range(len(rows)), [row.claim for row in reversed(rows)], fontsize=8.5)
         axes.set_ylim(-1, len(rows))
         axes.set_xlabel("residual")
@@ -80,7 +81,8 @@ def _lines(picture: Picture, lines: Sequence[Line], shape: Callable[[Axes], obje
         for place, line in enumerate(lines):
             axes.plot(
                 line.x, line.y, color=ARMS[place % len(ARMS)].light, linewidth=1.8, label=line.label,
-                linestyle=(0, (5, 3)) if line.dashed else "solid", marker="o" if line.marks else None, markersize=4.5,
+                linestyle=((0, (5, 3)) if line.dashed else "solid") if line.linked else "none",
+                marker="o" if line.marks else None, markersize=4.5,
             )  # fmt: skip
         axes.set_xlabel(picture.x)
         axes.set_ylabel(picture.y)
@@ -90,6 +92,13 @@ def _lines(picture: Picture, lines: Sequence[Line], shape: Callable[[Axes], obje
     table = [[line.label, x, y] for line in lines for x, y in zip(line.x, line.y, strict=True)]
     header = ["line", picture.x, picture.y]
     return PlotFigure(name=picture.name, title=picture.title, caption=picture.caption, wide=drawing, csv=csv_text(header, table))
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic axis whose numbers are written out: texts are never read as formulas here."""
+    axes.set_xscale("log")
+    axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def _projections() -> list[PlotFigure]:
@@ -179,7 +188,7 @@ def _fixed_points() -> PlotFigure:
         Line("KL in the reward, DPO, k2 in the loss: tilted", betas, tilted),
         Line("k3 in the loss", betas, k3, dashed=True),
         Line("k3 in the loss, centred groups of 3", betas, centred, dashed=True),
-        Line(f"trained at {enumeration.BETA:g}", [enumeration.BETA] * len(trained), trained, marks=True),
+        Line(f"trained at {enumeration.BETA:g}", [enumeration.BETA] * len(trained), trained, marks=True, linked=False),
     ]
     picture = Picture(
         "theory-fixed-points", "Where KL-regularised objectives end",
@@ -190,7 +199,7 @@ def _fixed_points() -> PlotFigure:
         "half as much again. The marks were trained, the lines are closed forms.",
         "weight of the KL", "probability of the best answer",
     )  # fmt: skip
-    return _lines(picture, lines, lambda axes: axes.set_xscale("log"))
+    return _lines(picture, lines, lambda axes: _logarithmic(axes, (0.05, 0.1, 0.5, 1.0, 5.0)))
 
 
 def _overoptimisation() -> PlotFigure:
@@ -206,10 +215,11 @@ def _overoptimisation() -> PlotFigure:
         )
     picture = Picture(
         "theory-over-optimisation", "Over-optimisation: gold reward over KL",
-        "Policies that follow a proxy, gold plus an error of the same deviation, ever further from the reference. Where "
-        "errors have light "
-        "tails gold keeps rising; where they have heavy tails the highest proxies are the largest errors, and gold falls "
-        "back to its start.",
+        "Policies that follow a proxy, gold plus an error of the same deviation, ever further from the reference. Where errors "
+        "have light tails gold keeps rising; where they have heavy tails the highest proxies are the largest errors, and gold "
+        "falls back. How low the tilted policy ends is an accident of the few answers with the largest errors; "
+        "best-of-n, which knows "
+        "ranks alone, gets there later.",
         "KL to the reference, nats", "mean gold reward",
     )  # fmt: skip
     return _lines(picture, lines)
