@@ -1,6 +1,7 @@
 """Preference fine-tuning with everything else held equal.
 
-`run` and `load` give results (`evenhand.api`); they are imported when they are asked for, so that `import evenhand` is light.
+`run` and `load` give results (`evenhand.api`), and `evenhand.api.plan` says what a run will cost; they are imported when they are
+asked for, so that `import evenhand` is light.
 """
 
 from importlib import import_module

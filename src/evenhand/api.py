@@ -22,6 +22,8 @@ from evenhand.results.record import Results
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from evenhand.plan.costs.forecast import PlanCosts
+    from evenhand.plan.costs.machine import Machine
     from evenhand.report.figures import PlotFigure
     from evenhand.report.run_data import RunData
 
@@ -146,6 +148,26 @@ def run(
     if not outcome.ok:
         warnings.warn(f"{len(outcome.errors)} stages failed or could not start; see `failed` of the results", stacklevel=2)
     return load(prepared.out)
+
+
+def plan(
+    experiment: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    machine: Machine | None = None,
+) -> PlanCosts:
+    """What `run` with these arguments will hold and take, stage by stage and in all; nothing is trained.
+
+    `machine` is one to plan for in place of this one, such as `evenhand.plan.costs.machine.H100`. See docs/scaling.md.
+    """
+    from evenhand.plan.costs.predict import costs
+    from evenhand.runner.local import default_workers
+
+    prepared = run_experiment.prepare(experiment, _settings(overrides), None if out is None else Path(out))
+    chosen = next((n for n in (workers, prepared.workers) if n is not None), default_workers(prepared.threads))
+    return costs(prepared.plan, prepared.store, workers=chosen, threads=prepared.threads, machine=machine)
 
 
 def load(run_dir: str | Path) -> RunResults:

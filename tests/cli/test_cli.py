@@ -10,6 +10,7 @@ import pytest
 import evenhand.cli
 from evenhand import run_experiment
 from evenhand.errors import UserError
+from evenhand.plan.costs.forecast import PlanCosts, StageForecast
 from evenhand.results.record import ArmResult, Results
 from evenhand.runner.protocol import Outcome
 from evenhand.runner.state import StageStatus
@@ -42,6 +43,8 @@ def prepared(monkeypatch, tmp_path):
     monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
     monkeypatch.setattr("evenhand.cli.doctor.look", lambda prepared, console: True)
     monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
+    known = tuple(StageForecast(node=n.name) for n in nodes)
+    monkeypatch.setattr("evenhand.cli.plan_costs.costs_of", lambda run, **k: PlanCosts(stages=known))
     monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {', '.join(results.arms)}")
     return SimpleNamespace(run=run, asked=asked)
 
@@ -204,6 +207,8 @@ def test_the_plan_shows_what_is_cached_in_any_width(cli, prepared, monkeypatch, 
         name="reward_models/rm/evaluation", kind="evaluate_reward_model", key="cc" * 16, cost="x" * 60, inputs={}
     )
     prepared.run.plan.nodes = (*prepared.run.plan.nodes, long)
+    known = tuple(StageForecast(node=n.name) for n in prepared.run.plan.nodes)
+    monkeypatch.setattr("evenhand.cli.plan_costs.costs_of", lambda run, **k: PlanCosts(stages=known))
     monkeypatch.setenv("COLUMNS", columns) if columns else monkeypatch.delenv("COLUMNS")
     _, out, _ = cli("run", "quickstart", "--plan")
     assert "cached" in out.splitlines()[2]

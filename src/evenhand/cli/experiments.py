@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from evenhand.plan.costs.forecast import PlanCosts
     from evenhand.results.record import Results
     from evenhand.run_experiment import Run
     from evenhand.runner.protocol import Outcome
 
-FAILED_CELLS, WAITING, STOPPED = 3, 4, 130
+TOO_LARGE, FAILED_CELLS, WAITING, STOPPED = 2, 3, 4, 130
 _WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 
@@ -40,6 +41,7 @@ def run(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show stages, cost and what is in the way; run nothing.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="With --plan: measure this machine and predict anew.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
@@ -47,6 +49,7 @@ def run(
     """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
     from rich.console import Console
 
+    from evenhand.cli import plan_costs
     from evenhand.cli.doctor import before_run, look
     from evenhand.plan import parameter_count
     from evenhand.run_experiment import prepare
@@ -54,12 +57,15 @@ def run(
     prepared = prepare(experiment, overrides or [], out)
     console = Console()
     if plan:
+        costs = plan_costs.costs_of(prepared, workers=workers, anew=probe)
         wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
-        wide.print(plan_table(prepared))
-        for line in parameter_count.lines(prepared.loaded.value):
+        wide.print(plan_table(prepared, costs))
+        for line in (*parameter_count.lines(prepared.loaded.value), *plan_costs.lines(costs)):
             wide.print(line, highlight=False, markup=False, soft_wrap=True)
         if not unchecked:
             look(prepared, Console(stderr=True))
+        if costs.too_large:
+            raise typer.Exit(TOO_LARGE)
         return
     if not unchecked:
         before_run(prepared, Console(stderr=True))
@@ -90,24 +96,25 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run dir
     _show_report(load(folder), folder, Console())
 
 
-def plan_table(prepared: Run) -> Table:
-    """The stages of a run: what is cached, what will be computed, at what cost."""
+def plan_table(prepared: Run, costs: PlanCosts) -> Table:
+    """The stages of a run: what is cached and what that took, what will be computed, at what cost."""
     from rich.table import Table
     from rich.text import Text
+
+    from evenhand.cli.plan_costs import cells
 
     nodes, store = prepared.plan.nodes, prepared.store
     cached = sum(store.has(n.key) for n in nodes)
     table = Table(title=f"{len(nodes)} nodes, {cached} cached, {len(nodes) - cached} to run", title_justify="left", box=None)
     table.add_column("node", no_wrap=True, min_width=max((len(n.name) for n in nodes), default=0))
-    for column in ("kind", "state", "cost", "key"):
-        table.add_column(column, no_wrap=column in ("state", "key"))  # where the line is too short, the others are cut
+    for column in ("kind", "state", "memory", "time", "cost", "key"):
+        table.add_column(column, no_wrap=column not in ("kind", "cost"))  # where the line is too short, the others are cut
     for node in nodes:
         begun = store.partial(node.key).is_dir()
         state = "cached" if store.has(node.key) else "to resume" if begun else "to run"
         style = "dim" if state == "cached" else ""
-        table.add_row(
-            *(Text(t, style, no_wrap=True, overflow="ellipsis") for t in (node.name, node.kind, state, node.cost, node.key[:8]))
-        )
+        row = (node.name, node.kind, state, *cells(costs[node.name], state == "cached"), node.cost, node.key[:8])
+        table.add_row(*(Text(t, style, no_wrap=True, overflow="ellipsis") for t in row))
     return table
 
 

@@ -81,10 +81,10 @@ def _bytes_per_token(hf: PreTrainedModel) -> int:
     """Keys and values of one token over all layers, from the config (an upper bound where layers differ and it does not say)."""
     config = hf.config.get_text_config()
     layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config] * config.num_hidden_layers
-    return 2 * sum(map(_key_size, layers)) * hf.dtype.itemsize
+    return 2 * sum(map(key_size, layers)) * hf.dtype.itemsize
 
 
-def _key_size(layer: Any) -> int:
+def key_size(layer: Any) -> int:
     """Numbers in the keys of one token in one layer."""
     heads = getattr(layer, "num_attention_heads", None) or 1
     size = getattr(layer, "head_dim", None) or math.ceil(layer.hidden_size / heads)

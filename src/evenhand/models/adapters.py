@@ -44,7 +44,7 @@ def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
     for prefix, hf in networks(model).items():
         chosen = targeted(hf, adapter.targets)
         modules = saved_whole(hf, adapter.modules_to_save, chosen)
-        _inject(hf, adapter, chosen)
+        inject(hf, adapter, chosen)
         for name, layer in adapted(hf):
             _begin(layer, "adapter", seed, f"{prefix}{name}")
         whole += [p for module in modules.values() for p in module.parameters()]
@@ -152,7 +152,7 @@ def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
+def inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
     """Put peft's layers in the place of the chosen ones, and check that these and no others were replaced."""
     from evenhand.models.backbone import with_fast_products
 

@@ -25,6 +25,7 @@ from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
+from evenhand.report.stage_costs import stage_costs
 from evenhand.report.summaries import (
     VERDICT_COLUMNS,
     answer_columns,
@@ -136,6 +137,8 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "reward_models": reward_model_cards(results.reward_models),
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
         "budget": budget(summary, run.ledgers, run.experiment, run.curves),
+        "budget": budget(summary, run.ledgers, run.experiment),
+        "stage_costs": stage_costs(run.folder, run.experiment),
         "cards": answer_cards(results.samples, summary, run.turns),
         "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),
         "shown_first": [arm.name for arm in summary.ranked[:SHOWN_FIRST]] if summary.crowded else [a.name for a in summary.arms],

@@ -7,11 +7,12 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import evenhand
 from evenhand.configfile.schema import to_json
+from evenhand.plan.costs.machine import processor
 from evenhand.stages.setup import Setup
 
 if TYPE_CHECKING:
@@ -51,12 +52,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def machine() -> dict[str, str]:
     """The processor: rounding differs between makes, and so do artifacts."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return {"processor": next(named, "") or platform.processor() or platform.machine()}
+    return {"processor": processor()}
 
 
 def without_folders(value: Any) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from evenhand.errors import UserError
 from evenhand.plugins import activate
-from evenhand.runner import stage
+from evenhand.runner import peak, stage
 from evenhand.runner.job import Job
 from evenhand.runner.process import Setting, begin
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Sender, death, one_line, relay_warnings
@@ -41,9 +41,11 @@ AGAIN = "give the same command again: it goes on from the last checkpoint"
 _log = logging.getLogger(__name__)
 
 
-def together(job: Job, setting: Setting, context: StageContext) -> None:
-    """Runs a job's stage by its ranks. Raises: UserError where one of them fails."""
-    started(partial(_stage, job, setting.stages, context.inputs, context.out), job.spec.setup.compute, setting, context.report)
+def together(job: Job, setting: Setting, context: StageContext) -> int | None:
+    """Runs a job's stage by its ranks; the peak of the memory of the one that held most. Raises: UserError where one fails."""
+    return started(
+        partial(_stage, job, setting.stages, context.inputs, context.out), job.spec.setup.compute, setting, context.report
+    )
 
 
 def _stage(
@@ -64,8 +66,8 @@ class _Rank:
     died: bool = False
 
 
-def started(work: Work, compute: Compute, setting: Setting, report: Callable[..., None]) -> None:
-    """`work` on `compute.world_size` processes, to its end.
+def started(work: Work, compute: Compute, setting: Setting, report: Callable[..., None]) -> int | None:
+    """`work` on `compute.world_size` processes, to its end; the peak of the memory of the one that held most.
 
     Raises: UserError that names the cause, after all of them have ended.
     """
@@ -88,6 +90,7 @@ def started(work: Work, compute: Compute, setting: Setting, report: Callable[...
                 rank.process.join()
     if (cause := _cause(ranks)) is not None:
         raise UserError(cause, why=f"all {len(ranks)} ranks ended with it", fix=AGAIN)
+    return max((r.ended.peak_bytes or 0 for r in ranks if isinstance(r.ended, Finished)), default=0) or None
 
 
 def _watch(ranks: Sequence[_Rank], setting: Setting, report: Callable[..., None]) -> None:
@@ -153,6 +156,7 @@ def _rank(work: Work, place: _Place, pipe: Connection) -> None:
     scratch.mkdir()
     try:
         activate(setting.plugins)
+        peak.begin()
         ranks = distributed.joined(meeting, place.number, compute.world_size, shard=compute.shard, device=compute.device)
         work(ranks, scratch, sender.report if ranks.first else _unheard)
         distributed.left()
@@ -160,7 +164,7 @@ def _rank(work: Work, place: _Place, pipe: Connection) -> None:
         traceback.print_exc()
         sender.send(Failed(one_line(error)))
     else:
-        sender.send(Finished())
+        sender.send(Finished(peak.reached()))
     finally:
         sender.close()
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from evenhand.errors import Pending
 from evenhand.plugins import activate
-from evenhand.runner import ranks, stage
+from evenhand.runner import peak, ranks, stage
 from evenhand.runner.job import Job
 from evenhand.runner.process import Setting, begin
 from evenhand.runner.worker_protocol import Failed, Finished, Sender, Spoilt, Waits, one_line, relay_warnings
 from evenhand.stages.context import StageContext
+from evenhand.store.spent import Spent, note
 from evenhand.store.store import Damaged, Store
 
-Together = Callable[[Job, Setting, StageContext], None]
-"""Runs a stage of several ranks."""
+Together = Callable[[Job, Setting, StageContext], int | None]
+"""Runs a stage of several ranks; the peak of the memory of the one that held most."""
 
 
 def perform(job: Job, setting: Setting, report: Callable[..., None], together: Together = ranks.together) -> None:
@@ -30,10 +32,19 @@ def perform(job: Job, setting: Setting, report: Callable[..., None], together: T
         if folder is None:
             return
         context = StageContext(seed=job.seed, inputs=inputs, out=folder, report=report)
-        if job.ranks == 1:
-            stage.run(job, setting.stages, context)
-        else:
-            together(job, setting, context)
+        note(store.root, job.key, watched(job, setting, context, together))
+
+
+def watched(job: Job, setting: Setting, context: StageContext, together: Together) -> Spent:
+    """Runs the stage; what it took."""
+    began, computed = time.monotonic(), time.process_time()
+    peak.begin()
+    if job.ranks > 1:
+        most = together(job, setting, context)
+        return Spent(seconds=round(time.monotonic() - began, 3), peak_bytes=most)
+    stage.run(job, setting.stages, context)
+    seconds, processor_seconds = (round(t, 3) for t in (time.monotonic() - began, time.process_time() - computed))
+    return Spent(seconds=seconds, processor_seconds=processor_seconds, peak_bytes=peak.reached())
 
 
 def work(job: Job, setting: Setting, pipe: Connection) -> None:

@@ -42,7 +42,9 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The artifact is in the store."""
+    """The artifact is in the store. `peak_bytes` is what a rank says of its memory."""
+
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,74 @@
+"""Where figures of this machine and predictions are kept: beside the store, or in the user's cache until there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evenhand.plan.costs.forecast import StageCost, StageForecast
+from evenhand.plan.costs.machine import Machine, memory
+
+MACHINE, PREDICTED = "machine.json", "predicted"
+
+
+def places(store: Path) -> Iterator[Path]:
+    """Where to look, and to write: the first of them that is there."""
+    if store.is_dir():
+        yield store
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    yield Path(base) / "evenhand"
+
+
+def machine(store: Path, threads: int) -> Machine | None:
+    """What an earlier probe of this machine has left; None where there was none with so many threads."""
+    for place in places(store):
+        try:
+            found = Machine(**_json(place / MACHINE)[str(threads)])
+        except (LookupError, TypeError):
+            continue
+        if found.memory_bytes == memory():
+            return found
+    return None
+
+
+def keep_machine(store: Path, found: Machine) -> None:
+    place = next(places(store))
+    _write(place / MACHINE, {**_json(place / MACHINE), str(found.threads): asdict(found)})
+
+
+def prediction(store: Path, key: str) -> StageForecast | None:
+    """What was predicted for an artifact; None where nothing was."""
+    for place in places(store):
+        found = _json(place / PREDICTED / f"{key}.json")
+        try:
+            cost = found["predicted"]
+            return StageForecast(
+                node=found["node"], predicted=StageCost(**cost) if cost else None, fits=found["fits"], fix=found["fix"]
+            )
+        except (LookupError, TypeError):
+            continue
+    return None
+
+
+def keep_prediction(store: Path, key: str, found: StageForecast) -> None:
+    _write(next(places(store)) / PREDICTED / f"{key}.json", asdict(found))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a file of ours says; nothing where there is none, or where it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.new")
+    partial.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)

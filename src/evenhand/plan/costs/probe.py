@@ -1,0 +1,84 @@
+"""A short look at this machine: how fast products, passes over memory and the disk are, and what the libraries hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from evenhand.core import matmul
+from evenhand.plan.costs.machine import Machine, memory, processor
+
+ROWS, WIDTH, OUT = 512, 1024, 4096
+"""Of the product that is timed."""
+REPEATS = 3
+EMPTY = (
+    "import resource, evenhand.runner.preload, evenhand.stages.fit, transformers.models.llama.modeling_llama\n"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+)
+"""A process that has imported what a training stage imports."""
+
+
+def probe(threads: int, folder: Path | None = None) -> Machine:
+    """This machine with so many threads. Some seconds; times are those of the processor, so that other work disturbs them less.
+
+    `folder` is where the disk is tried.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        products = {name: product_rate(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+        return Machine(
+            name=processor(), threads=threads, memory_bytes=memory(), products=products, bandwidth=bandwidth(),
+            disk=disk(folder), library_bytes=libraries(),
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of x W^T as layers compute it: 512 rows, 1,024 to 4,096."""
+    x, weight = torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(OUT, WIDTH, dtype=dtype)
+    return 2 * ROWS * WIDTH * OUT / fastest(lambda: matmul.linear(x, weight))
+
+
+def bandwidth() -> float:
+    """Bytes/s of `a + b` on 64 MiB each: two read, one written."""
+    a, b = torch.ones(1 << 24), torch.ones(1 << 24)
+    out = torch.empty_like(a)
+    return 3 * a.nbytes / fastest(lambda: torch.add(a, b, out=out))
+
+
+def disk(folder: Path | None) -> float:
+    """Bytes/s of 64 MiB written and flushed."""
+    block = os.urandom(1 << 20)
+    with tempfile.TemporaryFile(dir=folder if folder is not None and folder.is_dir() else None) as file:
+        began = time.perf_counter()
+        for _ in range(64):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return 64 * len(block) / (time.perf_counter() - began)
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of a few calls after the first, by the clock of this process's threads."""
+    work()
+    times = []
+    for _ in range(REPEATS):
+        began = time.process_time()
+        for _ in range(REPEATS):
+            work()
+        times.append((time.process_time() - began) / REPEATS / torch.get_num_threads())
+    return max(min(times), 1e-9)
+
+
+def libraries() -> int:
+    """Bytes that a process holds once its libraries are there."""
+    return int(subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True, timeout=300).stdout)

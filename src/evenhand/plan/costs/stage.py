@@ -1,0 +1,178 @@
+"""What one stage of a plan will hold and take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from evenhand.methods import PROMPTS
+from evenhand.plan.costs import seconds
+from evenhand.plan.costs.forecast import StageCost
+from evenhand.plan.costs.machine import Machine
+from evenhand.plan.costs.memory import MemoryLoad, SamplingWave, held
+from evenhand.plan.costs.network import Network, Precision, network
+from evenhand.plan.costs.rows import RowLengths, looked_at, rows_of
+from evenhand.plan.costs.seconds import Speed
+from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
+from evenhand.stages.fit import FitSpec
+from evenhand.stages.generate import GenerateSpec
+from evenhand.stages.reference import ReferenceSpec
+from evenhand.stages.setup import Setup
+from evenhand.train.flops import Work
+
+if TYPE_CHECKING:
+    from evenhand.plan.graph import Node
+    from evenhand.plan.plan import Plan
+    from evenhand.store.store import Store
+    from evenhand.train.method import Method
+
+MAX_ROWS = 512
+"""Rows that the engine steps together at most: `engines.local.MAX_ROWS`."""
+PREDICTED_KINDS = (FitSpec.KIND, ReferenceSpec.KIND, GenerateSpec.KIND, EvaluateRewardModelSpec.KIND)
+"""Stages that open a network of the experiment's own shape. Looks at held-out rows during training are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Predictions for the stages of a plan on a machine; `config` is that of the starting model."""
+
+    plan: Plan
+    store: Store
+    config: Any
+    speed: Speed
+
+    @property
+    def machine(self) -> Machine:
+        return self.speed.machine
+
+    def of(self, node: Node) -> StageCost | None:
+        """None for a stage that opens none of the experiment's networks."""
+        spec = node.spec
+        if isinstance(spec, FitSpec):
+            return self.fit(node, spec)
+        if isinstance(spec, ReferenceSpec):
+            return self.reads(rows_of(self.plan, self.store, node.inputs["tokens"]), spec.setup, kept=4)
+        if isinstance(spec, EvaluateRewardModelSpec):
+            rows = looked_at(self.plan, "heldout_preferences", spec.setup.lengths, 2)
+            return self.reads(rows, spec.setup, kept=0, scores=True)
+        return self.answers(spec) if isinstance(spec, GenerateSpec) else None
+
+    def reads(self, rows: RowLengths, setup: Setup, *, kept: int, scores: bool = False) -> StageCost:
+        """A pass without gradients over all rows; `kept` bytes stay of every completion token."""
+        net = self.network(setup, scores=scores).frozen()
+        job = MemoryLoad(largest=rows.largest(len(rows.sample), setup.tokens_per_microbatch))
+        whole = times(rows.work(), rows.count / len(rows.sample))
+        took = seconds.forward(net, whole, self.speed) + self.opening(net)
+        peak = held(net, job, self.machine).peak
+        return StageCost(seconds=took, peak_bytes=peak, tokens=whole.tokens, disk_bytes=kept * whole.scored, known=rows.known)
+
+    def answers(self, spec: GenerateSpec) -> StageCost:
+        """SamplingWave answers, their log-probs under policy and start."""
+        net = self.network(spec.setup).frozen()
+        asked = looked_at(self.plan, spec.split, spec.setup.lengths, 0)
+        prompt, new = longest_prompt(asked), spec.setup.lengths.completion
+        rows = spec.prompts * spec.best_of
+        waves = [SamplingWave(rows=min(rows, MAX_ROWS), prompt=prompt, new=new, group=spec.best_of)]
+        read = Work(
+            tokens=spec.prompts * (prompt + new), scored=spec.prompts * new, pairs=spec.prompts * (prompt + new) ** 2 // 2
+        )
+        took = rows / waves[0].rows * seconds.sample(net, waves[0], self.speed) + 2 * seconds.forward(net, read, self.speed)
+        share = min(1.0, spec.setup.tokens_per_microbatch / max(read.tokens, 1))
+        job = MemoryLoad(largest=times(read, share), beside=net.weight_bytes, sampled=waves[0])
+        return StageCost(
+            seconds=took + 2 * self.opening(net), peak_bytes=held(net, job, self.machine).peak,
+            tokens=read.tokens + rows * new, disk_bytes=12 * rows * new, known=False,
+        )  # fmt: skip
+
+    def fit(self, node: Node, spec: FitSpec) -> StageCost:
+        """Training: what is sampled, read and learned in a step, times the steps; weights in the beginning and at the end."""
+        method, train, compute = spec.build(), spec.train, spec.setup.compute
+        net = self.network(spec.setup, spec, method)
+        rows = self.learned(node, spec, method)
+        batches = rows.step(train.prompts_per_step, train.tokens_per_microbatch)
+        steps = train.steps or ceil((train.epochs or 1) * rows.count / train.prompts_per_step)
+        wave = self.sampled(spec, method, rows)
+        shards = compute.world_size if compute.shard == "fsdp" else 1
+        job = MemoryLoad(
+            largest=rows.largest(train.prompts_per_step, train.tokens_per_microbatch), several=len(batches) > compute.world_size,
+            steps=steps, beside=self.beside(node, net, method), checkpointing=train.gradient_checkpointing, sampled=wave,
+            writes=True, shards=shards,
+        )  # fmt: skip
+        shared = 1 / compute.world_size
+        step = shared * sum(seconds.learn(net, b, self.speed, checkpointing=train.gradient_checkpointing) for b in batches)
+        step += shared * self.beside_a_step(method, net, rows, wave, train.prompts_per_step) + seconds.update(
+            net, self.machine, shards
+        )
+        around = 0.0 if spec.world is not None else self.opening(net)
+        around += seconds.save(net, self.machine)
+        tokens = steps * sum(b.tokens for b in batches) * (2 if wave is not None else 1)
+        return StageCost(
+            seconds=steps * step + around, step_seconds=steps * step, peak_bytes=held(net, job, self.machine).peak, tokens=tokens,
+            disk_bytes=written(net), processes=compute.world_size, known=rows.known,
+            waiting=net.weight_bytes / self.machine.disk,
+        )  # fmt: skip
+
+    def learned(self, node: Node, spec: FitSpec, method: Method) -> RowLengths:
+        """The rows of a step: of the data, or as long as a sampled one may become."""
+        if "tokens" in node.inputs and not method.online:
+            return rows_of(self.plan, self.store, node.inputs["tokens"])
+        if not method.online:
+            return looked_at(self.plan, spec.data or method.split, spec.setup.lengths, 2)
+        asked = looked_at(self.plan, spec.data or PROMPTS, spec.setup.lengths, 0)
+        assert method.rollouts is not None
+        answers = (spec.setup.lengths.completion,) * method.rollouts.completions_per_prompt
+        return replace(asked, sample=tuple((p, answers) for p, _ in asked.sample), known=False)
+
+    def sampled(self, spec: FitSpec, method: Method, rows: RowLengths) -> SamplingWave | None:
+        """The wave of one step's rollouts."""
+        if method.rollouts is None:
+            return None
+        group = method.rollouts.completions_per_prompt
+        count = min(spec.train.prompts_per_step * group, MAX_ROWS)
+        return SamplingWave(rows=count, prompt=longest_prompt(rows), new=spec.setup.lengths.completion, group=group)
+
+    def beside_a_step(self, method: Method, net: Network, rows: RowLengths, wave: SamplingWave | None, prompts: int) -> float:
+        """Seconds of sampling a step's rollouts, and of passes without gradients over them."""
+        if method.rollouts is None or wave is None:
+            return 0.0
+        whole = times(rows.work(), prompts / len(rows.sample))
+        reads = (method.reference == "start") + (method.network in ("value", "critic"))
+        waves = prompts * wave.group / wave.rows
+        return waves * seconds.sample(net, wave, self.speed) + reads * seconds.forward(net, whole, self.speed)
+
+    def beside(self, node: Node, net: Network, method: Method) -> float:
+        """Bytes of frozen networks: the reference of a method that samples, a critic, a teacher, reward models."""
+        own = method.online and method.reference == "start" and (net.adapter is None or method.compares_exactly)
+        critic = method.network == "critic"
+        models = sum(role.startswith(("reward_models/", "reward_references/", "teacher")) for role in node.inputs)
+        return net.weight_bytes * (own + critic * 4 + models)
+
+    def network(
+        self, setup: Setup, spec: FitSpec | None = None, method: Method | None = None, *, scores: bool = False
+    ) -> Network:
+        """The starting model as this stage opens it."""
+        adapter = spec.train.adapter if spec is not None else None
+        reads = scores or (method is not None and method.network == "reward")
+        return network(self.config, precision(setup), adapter, scores=reads)
+
+    def opening(self, net: Network) -> float:
+        return seconds.load(net)
+
+
+def precision(setup: Setup) -> Precision:
+    return Precision(dtype=setup.compute.dtype, matmul=setup.compute.matmul)
+
+
+def times(work: Work, factor: float) -> Work:
+    """So many times the same work."""
+    return Work(tokens=round(work.tokens * factor), scored=round(work.scored * factor), pairs=round(work.pairs * factor))
+
+
+def longest_prompt(rows: RowLengths) -> int:
+    return max(p for p, _ in rows.sample)
+
+
+def written(net: Network) -> int:
+    """Bytes of a trained stage's artifact."""
+    return net.weight_bytes + (net.learning * net.precision.size if net.adapter is not None else 0)
