@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evenhand.plan.costs.forecast import PlanCosts
     from evenhand.results.record import Results
     from evenhand.run_experiment import Run
-    from evenhand.runner.protocol import Outcome
+    from evenhand.runner.protocol import Outcome, Runner
 
 TOO_LARGE, FAILED_CELLS, WAITING, STOPPED = 2, 3, 4, 130
 _WIDE = 160
@@ -53,6 +53,8 @@ def run(
     from evenhand.cli.doctor import before_run, look
     from evenhand.plan import parameter_count
     from evenhand.run_experiment import prepare
+    from evenhand.runner import torchrun
+    from evenhand.runner.torchrun import Launch
 
     prepared = prepare(experiment, overrides or [], out)
     console = Console()
@@ -67,9 +69,15 @@ def run(
         if costs.too_large:
             raise typer.Exit(TOO_LARGE)
         return
+    launch = Launch.here()
+    if launch is not None:
+        launch.check(prepared.loaded.value.runtime.ranks)
+        if launch.rank > 0:
+            torchrun.follow(prepared.plan)
+            return
     if not unchecked:
         before_run(prepared, Console(stderr=True))
-    outcome, results = _execute(prepared, workers, quiet)
+    outcome, results = _execute(prepared, workers, quiet, None if launch is None else torchrun.lead)
     if results is not None:
         _show_report(results, prepared.out, console)
     if not outcome.ok:
@@ -118,7 +126,7 @@ def plan_table(prepared: Run, costs: PlanCosts) -> Table:
     return table
 
 
-def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, Results | None]:
+def _execute(prepared: Run, workers: int | None, quiet: bool, runner: Runner | None = None) -> tuple[Outcome, Results | None]:
     from rich.console import Console
 
     from evenhand.run_experiment import execute
@@ -127,7 +135,7 @@ def _execute(prepared: Run, workers: int | None, quiet: bool) -> tuple[Outcome, 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
     errors = Console(stderr=True)
     try:
-        return execute(prepared, workers=workers, view=choose_view(errors, quiet=quiet))
+        return execute(prepared, workers=workers, view=choose_view(errors, quiet=quiet), runner=runner)
     except KeyboardInterrupt:
         errors.print("Stopped. What was begun is kept; the same command goes on from there.")
         raise typer.Exit(STOPPED) from None

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import Pending, UserError
 from evenhand.plugins import Plugin, activate
-from evenhand.runner import timings
+from evenhand.runner import ranks, timings
 from evenhand.runner.job import as_job, world_size
 from evenhand.runner.process import THREADS, Setting
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.repairs import MADE_AGAIN, Repairs
 from evenhand.runner.state import RunState, StageStatus
-from evenhand.runner.worker import perform, work
+from evenhand.runner.worker import Together, perform, work
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, Waits, death, one_line
 from evenhand.store import runs
 from evenhand.store.store import Damaged, Store
@@ -52,18 +52,20 @@ def run(
     view: View | None = None,
     stages: str = STAGES,
     more: Growth | None = None,
+    together: Together = ranks.together,
 ) -> Outcome:
     """Brings every node of `plan` into `store`, and those that `more` names while it goes on; logs go to `out/logs/NODE.log`.
 
     `workers` 0 runs the nodes one after another in this process (for a debugger); None means `default_workers`. `threads`
     is the number of torch threads of each worker; it is part of what makes a run repeatable, so it never follows the machine.
+    `together` runs a stage of several ranks where nodes are run in this process.
 
     Raises: KeyboardInterrupt when stopped, after its workers have ended.
     """
     workers = default_workers(threads) if workers is None else workers
     _check_devices(plan.nodes, workers)
     board = RunState(plan.nodes, workers=workers, usual=timings.usual(out))
-    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more, plan.plugins)
+    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more, plan.plugins, together)
     scheduler.run()
     timings.remember(board, out)
     cells = board.cells
@@ -111,10 +113,10 @@ class _Worker:
 class _Scheduler:
     def __init__(
         self, board: RunState, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None,
-        plugins: tuple[Plugin, ...],
+        plugins: tuple[Plugin, ...], together: Together,
     ) -> None:  # fmt: skip
         self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages
-        self.more, self.ended, self.plugins = more, -1, plugins
+        self.more, self.ended, self.plugins, self.together = more, -1, plugins, together
         self.keys = {name: cell.node.key for name, cell in board.cells.items()}
         self.workers, self.slots = workers, list(range(workers))
         self.running: dict[str, _Worker] = {}
@@ -153,7 +155,7 @@ class _Scheduler:
                 self.view.tick()
 
             try:
-                perform(as_job(node, self.keys), self.setting(), report)
+                perform(as_job(node, self.keys), self.setting(), report, self.together)
             except Damaged as error:
                 self.spoilt(node, Spoilt(error.key, error.what))
             except Pending as error:

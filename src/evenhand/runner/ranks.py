@@ -14,13 +14,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from evenhand.errors import UserError
 from evenhand.plugins import activate
 from evenhand.runner import peak, stage
 from evenhand.runner.job import Job
@@ -28,6 +27,7 @@ from evenhand.runner.process import Setting, begin
 from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Sender, death, one_line, relay_warnings
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Compute
+from evenhand.train.memory import StepTooLarge
 from evenhand.train.ranks import Ranks
 
 Work = Callable[[Ranks, Path, Callable[..., None]], None]
@@ -42,10 +42,21 @@ _log = logging.getLogger(__name__)
 
 
 def together(job: Job, setting: Setting, context: StageContext) -> int | None:
-    """Runs a job's stage by its ranks; the peak of the memory of the one that held most. Raises: UserError where one fails."""
-    return started(
-        partial(_stage, job, setting.stages, context.inputs, context.out), job.spec.setup.compute, setting, context.report
-    )
+    """Runs a job's stage by its ranks; the peak of the memory of the one that held most.
+
+    Where a micro-batch does not fit and `train.on_memory` asks for smaller ones, all begin again from the last checkpoint with
+    half the size. Raises: UserError where a rank fails.
+    """
+    while True:
+        work = partial(_stage, job, setting.stages, context.inputs, context.out)
+        try:
+            return started(work, job.spec.setup.compute, setting, context.report)
+        except StepTooLarge as error:
+            if error.smaller is None:
+                raise
+            _log.warning("out of memory: micro-batches of at most %d tokens from here on", error.smaller)
+            train = replace(job.spec.train, tokens_per_microbatch=error.smaller)
+            job = replace(job, spec=replace(job.spec, train=train))
 
 
 def _stage(
@@ -89,7 +100,9 @@ def started(work: Work, compute: Compute, setting: Setting, report: Callable[...
                 rank.process.kill()
                 rank.process.join()
     if (cause := _cause(ranks)) is not None:
-        raise UserError(cause, why=f"all {len(ranks)} ranks ended with it", fix=AGAIN)
+        error = StepTooLarge(cause.error, why=f"all {len(ranks)} ranks ended with it", fix=AGAIN)
+        error.smaller = cause.smaller
+        raise error
     return max((r.ended.peak_bytes or 0 for r in ranks if isinstance(r.ended, Finished)), default=0) or None
 
 
@@ -122,11 +135,15 @@ def _listen(rank: _Rank, size: int, setting: Setting, report: Callable[..., None
         rank.ended = message
 
 
-def _cause(ranks: Sequence[_Rank]) -> str | None:
+def _cause(ranks: Sequence[_Rank]) -> Failed | None:
     """The first cause: a rank that was killed, else an error that is not about another rank, else any."""
-    bad = [(not r.died, any(word in r.ended.error.lower() for word in PEER), r.number, r.ended.error)
-           for r in ranks if isinstance(r.ended, Failed)]  # fmt: skip
-    return min(bad)[-1] if bad else None
+    bad = [(r, r.ended) for r in ranks if isinstance(r.ended, Failed)]
+
+    def late(one: tuple[_Rank, Failed]) -> tuple[bool, bool, int]:
+        rank, ended = one
+        return not rank.died, any(word in ended.error.lower() for word in PEER), rank.number
+
+    return min(bad, key=late)[1] if bad else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +179,7 @@ def _rank(work: Work, place: _Place, pipe: Connection) -> None:
         distributed.left()
     except Exception as error:
         traceback.print_exc()
-        sender.send(Failed(one_line(error)))
+        sender.send(Failed(one_line(error), smaller=getattr(error, "smaller", None)))
     else:
         sender.send(Finished(peak.reached()))
     finally:

@@ -49,9 +49,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The stage raised; `error` is one line."""
+    """The stage raised; `error` is one line. `smaller` is set where micro-batches of that many tokens may fit."""
 
     error: str
+    smaller: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

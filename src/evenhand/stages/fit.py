@@ -85,12 +85,11 @@ def attempt(spec: FitSpec, context: StageContext) -> int | None:
         if not memory.ran_out(error):
             raise
         longest = max((g.size for g in training.source.groups), default=0)
-        again = spec.train.on_memory == "smaller" and ranks.size == 1  # one rank alone cannot begin again
-        less = memory.smaller(spec.train, longest) if again else None
-        if less is None:
-            where = f"{spec.method}, seed {context.seed}"
-            raise memory.step_too_large(spec.train, training.run.model, longest, where=where) from error
-        return less
+        where = f"{spec.method}, seed {context.seed}"
+        too_large = memory.step_too_large(spec.train, training.run.model, longest, where=where)
+        if too_large.smaller is None or ranks.size > 1:  # one rank alone cannot begin again: who started them does
+            raise too_large from error
+        return too_large.smaller
     complete(training, out)
     return None
 

@@ -32,13 +32,21 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def step_too_large(train: Train, model: Trunk, longest: int, *, where: str) -> UserError:
+class StepTooLarge(UserError):
+    """A micro-batch did not fit; `smaller` is the size of micro-batches to try next, None where none is or none was asked for."""
+
+    smaller: int | None = None
+
+
+def step_too_large(train: Train, model: Trunk, longest: int, *, where: str) -> StepTooLarge:
     """A step that did not fit, and what makes it smaller; `longest` is its longest row with its prompt, in tokens."""
     total, held = _memory(model.device), _held(model, train)
     room = f" of {total / GIB:.1f} GiB" if total else ""
     what = f"a micro-batch of up to {max(train.tokens_per_microbatch, longest)} tokens does not fit into the memory{room}"
     why = f"weights, gradients and the optimizer hold {held / GIB:.1f} GiB; the longest row has {longest} tokens"
-    return UserError(what, where=where, why=why, fix=_fix(train, longest, crowded=bool(total) and held > 0.8 * total))
+    error = StepTooLarge(what, where=where, why=why, fix=_fix(train, longest, crowded=bool(total) and held > 0.8 * total))
+    error.smaller = smaller(train, longest) if train.on_memory == "smaller" else None
+    return error
 
 
 def smaller(train: Train, longest: int) -> int | None:

@@ -126,7 +126,7 @@ def without_gradients(network: Network, work: Work, device: str) -> float:
 
 def _end_of_backward(network: Network, job: MemoryLoad, gradients: float) -> float:
     """All gradients, and the embeddings' before it is added: where they are the head's weight too, both parts and their sum."""
-    parts = (2 if network.tied else 1) if network.learning and network.adapter is None else 0
+    parts = (2 if network.tied and not network.scores else 1) if network.learning and network.adapter is None else 0
     return gradients + parts * network.head * network.precision.size + network.trunk.working.at(job.largest.tokens)
 
 

@@ -13,16 +13,23 @@ from pathlib import Path
 import torch
 
 from evenhand.core import matmul
-from evenhand.plan.costs.machine import Machine, memory, processor
+from evenhand.plan.costs.machine import GIB, Machine, memory, processor
 
 ROWS, WIDTH, OUT = 512, 1024, 4096
 """Of the product that is timed."""
 REPEATS = 3
-EMPTY = (
-    "import resource, evenhand.runner.preload, evenhand.stages.fit, transformers.models.llama.modeling_llama\n"
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
-)
-"""A process that has imported what a training stage imports."""
+EMPTY = """
+import os, evenhand.runner.preload, evenhand.stages.fit, transformers.models.llama.modeling_llama, torch
+if not os.fork():
+    layer = torch.nn.Linear(256, 256)
+    layer(torch.ones(64, 256)).sum().backward()
+    torch.optim.AdamW(layer.parameters(), fused=True).step()
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")), flush=True)
+    os._exit(0)
+os.wait()
+"""
+"""A worker as the runner makes one: forked from a process that has imported what stages import. Pages of libraries that it does
+not use are not its own."""
 
 
 def probe(threads: int, folder: Path | None = None) -> Machine:
@@ -80,5 +87,8 @@ def fastest(work: Callable[[], object]) -> float:
 
 
 def libraries() -> int:
-    """Bytes that a process holds once its libraries are there."""
-    return int(subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True, timeout=300).stdout)
+    """Bytes that a worker holds before it opens a model; half a GiB where the system does not say."""
+    if sys.platform != "linux":
+        return GIB // 2
+    done = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True, timeout=300)
+    return int(done.stdout) * 1024
