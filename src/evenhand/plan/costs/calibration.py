@@ -54,7 +54,7 @@ def _measured(config: Any, small: Network, bound: Speed) -> Speed:
     set_matmul(policy, small.precision.matmul)
     third = TOKENS // 3
     work = Work(tokens=TOKENS, scored=0, pairs=third * (third + 1) // 2 + 2 * (third * third + third * (third + 1) // 2))
-    train = fastest(lambda: _pass(policy)) / seconds.learn(small, work, bound)
+    train = fastest(lambda: a_pass(policy)) / seconds.learn(small, work, bound)
     waves = [SamplingWave(rows=ROWS, prompt=8, new=new, group=ROWS) for new in NEW]
     said = [seconds.sample(small, wave, replace(bound, train=train)) for wave in waves]
     calls = seconds.CALL * seconds.CALLS_PER_LAYER * LAYERS * (NEW[1] - NEW[0])
@@ -63,7 +63,7 @@ def _measured(config: Any, small: Network, bound: Speed) -> Speed:
     return replace(bound, train=train, decode=max(1.0, decode))
 
 
-def _pass(policy: Any) -> None:
+def a_pass(policy: Any) -> None:
     """A packed row, forward and back through the trunk."""
     from evenhand.data.batch import pack
     from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens

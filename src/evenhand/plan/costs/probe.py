@@ -21,15 +21,18 @@ REPEATS = 3
 EMPTY = """
 import os, evenhand.runner.preload, evenhand.stages.fit, transformers.models.llama.modeling_llama, torch
 if not os.fork():
-    layer = torch.nn.Linear(256, 256)
-    layer(torch.ones(64, 256)).sum().backward()
-    torch.optim.AdamW(layer.parameters(), fused=True).step()
-    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")), flush=True)
+    from transformers import AutoModelForCausalLM, LlamaConfig
+    from evenhand.models.policy import Policy
+    from evenhand.plan.costs.calibration import a_pass
+    shape = dict(vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+    policy = Policy(AutoModelForCausalLM.from_config(LlamaConfig(**shape)))
+    a_pass(policy)
+    torch.optim.AdamW(policy.parameters(), fused=True).step()
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), flush=True)
     os._exit(0)
 os.wait()
 """
-"""A worker as the runner makes one: forked from a process that has imported what stages import. Pages of libraries that it does
-not use are not its own."""
+"""A worker as the runner makes one, forked from a process that has imported what stages import, with a network of no size."""
 
 
 def probe(threads: int, folder: Path | None = None) -> Machine:
