@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FOLDER = "spent"
-"""In a store, beside the artifacts: `spent/KEY.json`."""
+SUFFIX = ".spent.json"
+"""In a store, beside the artifact: `KEY.spent.json`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,16 +26,20 @@ class Spent:
 
 def note(root: Path, key: str, spent: Spent) -> None:
     """Writes it down, whole or not at all; a later making of the same artifact replaces it."""
-    (root / FOLDER).mkdir(exist_ok=True)
-    partial = root / FOLDER / f"{key}.partial"
+    partial = root / f"{key}{SUFFIX}.new"
     partial.write_text(json.dumps(asdict(spent)) + "\n", encoding="utf-8")
-    partial.replace(root / FOLDER / f"{key}.json")
+    partial.replace(root / f"{key}{SUFFIX}")
 
 
 def read(root: Path, key: str) -> Spent | None:
     """What is known of an artifact; None where nothing is."""
     try:
-        found = json.loads((root / FOLDER / f"{key}.json").read_text(encoding="utf-8"))
+        found = json.loads((root / f"{key}{SUFFIX}").read_text(encoding="utf-8"))
         return Spent(**{name: found[name] for name in ("seconds", "processor_seconds", "peak_bytes")})
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def forget(root: Path, key: str) -> None:
+    """With the artifact goes what is known of it."""
+    (root / f"{key}{SUFFIX}").unlink(missing_ok=True)

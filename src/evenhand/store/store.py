@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.store import digests, pointer
+from evenhand.store import digests, pointer, spent
 from evenhand.store.locks import held, locked
 
 META = "meta.json"
@@ -157,6 +157,7 @@ class Store:
         with locked(self.root / f"{key}.lock"):
             _bury(self.path(key))
             _bury(self.partial(key))
+            spent.forget(self.root, key)
 
     def give_up(self, key: str) -> None:
         """Removes what was begun of an artifact, so that its stage begins anew."""

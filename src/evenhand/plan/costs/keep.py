@@ -12,7 +12,7 @@ from typing import Any
 from evenhand.plan.costs.forecast import StageCost, StageForecast
 from evenhand.plan.costs.machine import Machine, memory
 
-MACHINE, PREDICTED = "machine.json", "predicted"
+MACHINE, PREDICTED = "machine.json", ".predicted.json"
 
 
 def places(store: Path) -> Iterator[Path]:
@@ -43,7 +43,7 @@ def keep_machine(store: Path, found: Machine) -> None:
 def prediction(store: Path, key: str) -> StageForecast | None:
     """What was predicted for an artifact; None where nothing was."""
     for place in places(store):
-        found = _json(place / PREDICTED / f"{key}.json")
+        found = _json(place / f"{key}{PREDICTED}")
         try:
             cost = found["predicted"]
             return StageForecast(
@@ -55,7 +55,7 @@ def prediction(store: Path, key: str) -> StageForecast | None:
 
 
 def keep_prediction(store: Path, key: str, found: StageForecast) -> None:
-    _write(next(places(store)) / PREDICTED / f"{key}.json", asdict(found))
+    _write(next(places(store)) / f"{key}{PREDICTED}", asdict(found))
 
 
 def _json(path: Path) -> dict[str, Any]:
