@@ -1,8 +1,8 @@
 """How a step's time and memory grow: `python -m benchmarks.growth docs` writes growth.json, growth.svg and growth.md.
 
 One axis is varied at a time: the prompt, the completion, the group, the model. A step takes the gradient of a group's
-log-probs and moves (a pair is the group of two), in a process of its own per axis. Its memory is the peak over what the process held
-before, its time what its threads computed. Beside each point stands what the planner says.
+log-probs and moves (a pair is the group of two), in a process of its own per axis. Its memory is the peak over what the process
+held before, its time what its threads computed. Beside each point stands what the planner says.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def measured(axis: str) -> list[dict[str, Any]]:
     from evenhand.train.heap import give_back
 
     torch.set_num_threads(1)
+    small = GrowthPoint(prompt=32, completion=16)
+    steps(Policy(AutoModelForCausalLM.from_config(config(small), dtype=torch.float32)), small)  # what libraries make at first
     found = []
     for value in AXES[axis]:
         point = replace(GrowthPoint(), **{axis: value})

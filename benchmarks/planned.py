@@ -69,7 +69,7 @@ class PlannedCase:
             "train": {"steps": 2, "prompts_per_step": self.rows, "tokens_per_microbatch": 1024, **self.train},
             "seeds": [0],
             "baseline": "base",
-            "arms": {"base": {"method": "start"}, "arm": {"method": self.method, "start": "base", **self.arm, **reward}},
+            "arms": {"base": {"method": "start"}, "arm": {"method": self.method, "initial_policy": "base", **self.arm, **reward}},
             "evaluation": {"prompts": 2},
             "judge": {"reward": {"kind": "length", "unit": "words"}, "self_test": 0},
         }

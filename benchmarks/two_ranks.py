@@ -28,7 +28,7 @@ def experiment(model: Path, ranks: int, shard: str) -> dict[str, Any]:
         "train": {"steps": 2, "prompts_per_step": 4, "tokens_per_microbatch": 160, "learning_rate": 1e-6, "schedule": "constant"},
         "runtime": {"ranks": ranks, "shard": shard},
         "baseline": "base",
-        "arms": {"base": {"method": "start"}, "arm": {"method": "dpo", "start": "base"}},
+        "arms": {"base": {"method": "start"}, "arm": {"method": "dpo", "initial_policy": "base"}},
         "evaluation": {"prompts": 2},
         "judge": {"reward": {"kind": "length", "unit": "words"}, "self_test": 0},
     }

@@ -90,8 +90,8 @@ EXPERIMENT = {
     "model": {"pretrain": {"documents": 20, "train": {"steps": 2}}},
     "train": {"steps": 2, "prompts_per_step": 4},
     "arms": {
-        "dpo": {"method": "dpo", "start": "base"},
-        "grpo": {"method": "grpo", "start": "base", "completions_per_prompt": 2, "reward": {"kind": "length", "unit": "words"}},
+        "dpo": {"method": "dpo", "initial_policy": "base"},
+        "grpo": {"method": "grpo", "initial_policy": "base", "completions_per_prompt": 2, "reward": {"kind": "length", "unit": "words"}},
     },
     "lengths": {"prompt": 32, "completion": 16},
     "judge": {"reward": {"kind": "length", "unit": "words"}, "self_test": 0},

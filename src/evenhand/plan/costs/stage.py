@@ -20,6 +20,7 @@ from evenhand.stages.generate import GenerateSpec
 from evenhand.stages.reference import ReferenceSpec
 from evenhand.stages.setup import Setup
 from evenhand.train.flops import Work
+from evenhand.train.policies import INITIAL_POLICY
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
@@ -137,13 +138,13 @@ class Predictor:
         if method.rollouts is None or wave is None:
             return 0.0
         whole = times(rows.work(), prompts / len(rows.sample))
-        reads = (method.reference == "start") + (method.network in ("value", "critic"))
+        reads = (method.reference == INITIAL_POLICY) + (method.network in ("value", "critic"))
         waves = prompts * wave.group / wave.rows
         return waves * seconds.sample(net, wave, self.speed) + reads * seconds.forward(net, whole, self.speed)
 
     def beside(self, node: Node, net: Network, method: Method) -> float:
         """Bytes of frozen networks: the reference of a method that samples, a critic, a teacher, reward models."""
-        own = method.online and method.reference == "start" and (net.adapter is None or method.compares_exactly)
+        own = method.online and method.reference == INITIAL_POLICY and (net.adapter is None or method.compares_exactly)
         critic = method.network == "critic"
         models = sum(role.startswith(("reward_models/", "reward_references/", "teacher")) for role in node.inputs)
         return net.weight_bytes * (own + critic * 4 + models)
