@@ -91,10 +91,11 @@ EXPERIMENT = {
     "train": {"steps": 2, "prompts_per_step": 4},
     "arms": {
         "dpo": {"method": "dpo", "initial_policy": "base"},
-        "grpo": {"method": "grpo", "initial_policy": "base", "completions_per_prompt": 2, "reward": {"kind": "length", "unit": "words"}},
+        "grpo": {"method": "grpo", "initial_policy": "base", "completions_per_prompt": 2, "reward": "words"},
     },
+    "rewards": {"words": {"kind": "length", "unit": "words"}},
     "lengths": {"prompt": 32, "completion": 16},
-    "judge": {"reward": {"kind": "length", "unit": "words"}, "self_test": 0},
+    "judge": {"reward": "words", "self_test": 0},
     "evaluation": {"prompts": 4},
 }  # fmt: skip
 
