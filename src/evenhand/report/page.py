@@ -137,7 +137,6 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "reward_models": reward_model_cards(results.reward_models),
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
         "budget": budget(summary, run.ledgers, run.experiment, run.curves),
-        "budget": budget(summary, run.ledgers, run.experiment),
         "stage_costs": stage_costs(run.folder, run.experiment),
         "cards": answer_cards(results.samples, summary, run.turns),
         "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),
