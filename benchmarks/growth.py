@@ -45,7 +45,7 @@ SHAPES: Sequence[Mapping[str, Any]] = (
     {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12, "num_attention_heads": 8},
     {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 12},
 )
-"""About 7, 18, 45 and 120M parameters."""
+"""About 7, 16, 38 and 104M parameters."""
 
 
 def config(point: GrowthPoint) -> Any:
@@ -188,7 +188,7 @@ One optimizer step in float32 on one thread of {machine}: two prompts of 256 tok
 network of 7M parameters, unless the axis says otherwise. Lines are measured (processor seconds; memory over what the process
 held before), dots are what the planner of [scaling.md](scaling.md) says of the same step. Written by
 `python -m benchmarks.growth docs`. TRL is not beside it here (its steps at fixed sizes are in [benchmarks.md](benchmarks.md));
-ranks and models beyond 120M are not in it.
+ranks and models beyond 104M are not in it.
 
 ![Step time and memory against prompt, completion, group and model](growth.svg)
 
