@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from evenhand.errors import UserError
 from evenhand.plugins import activate
 from evenhand.runner import peak, stage
 from evenhand.runner.job import Job
@@ -100,8 +101,11 @@ def started(work: Work, compute: Compute, setting: Setting, report: Callable[...
                 rank.process.kill()
                 rank.process.join()
     if (cause := _cause(ranks)) is not None:
-        error = StepTooLarge(cause.error, why=f"all {len(ranks)} ranks ended with it", fix=AGAIN)
-        error.smaller = cause.smaller
+        error = (UserError if cause.smaller is None else StepTooLarge)(
+            cause.error, why=f"all {len(ranks)} ranks ended with it", fix=AGAIN
+        )
+        if isinstance(error, StepTooLarge):
+            error.smaller = cause.smaller
         raise error
     return max((r.ended.peak_bytes or 0 for r in ranks if isinstance(r.ended, Finished)), default=0) or None
 
