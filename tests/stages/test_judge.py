@@ -8,13 +8,18 @@ from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 
+from evenhand import rewards
 from evenhand.configfile.schema import to_json
 from evenhand.data.jsonl import write_groups
 from evenhand.errors import UserError
+from evenhand.judges import RewardJudge, template
+from evenhand.judges.chat import Chat
+from evenhand.judges.jury import Jury
+from evenhand.judges.llm import LLMJudge
 from evenhand.plan.plan import build
 from evenhand.results.files import plain
 from evenhand.results.judge_summary import judge_summary, mean_or_none
@@ -155,13 +160,33 @@ def test_answers_to_prompts_without_the_fields_that_a_checker_reads_are_no_test_
     compared = [Group(prompt=Prompt(content="4 + 5?", meta={"answer": "9"}), completions=(asked,))]
     write_groups(inputs["answers"] / "generations.jsonl", compared)
     write_groups(inputs["data"] / "demonstrations.jsonl", [Group(prompt=Prompt(content="A number?"), completions=(told,))])
-    source, rows = known_answers(inputs, 5)
+    judge = RewardJudge(rewards.get({"kind": "number"}), name="sums")
+    source, rows = known_answers(inputs, 5, judge)
     assert source == "the baseline's answers"
     assert [(prompt.meta["answer"], answer.text) for prompt, answer in rows] == [("9", "The sum is nine.")]
     own = [Group(prompt=Prompt(content="3 + 4?", meta={"answer": "7", "level": "easy"}), completions=(told,))]
     write_groups(inputs["data"] / "preferences.jsonl", own)
-    source, rows = known_answers(inputs, 5)
+    source, rows = known_answers(inputs, 5, judge)
     assert (source, [answer.text for _, answer in rows]) == ("preferences", ["It is seven."])
+
+
+def test_a_field_that_no_judge_reads_keeps_no_answer_out(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(), (tmp_path / "answers").mkdir()
+    inputs = {"data": tmp_path / "data", "answers": tmp_path / "answers"}
+    asked = Prompt(content="4 + 5?", meta={"answer": "9", "reference": "9"})
+    compared = [Group(prompt=asked, completions=(Completion(content="9"),))]
+    write_groups(inputs["answers"] / "generations.jsonl", compared)
+    own = [Group(prompt=Prompt(content="Why?"), completions=(Completion(content="So."),))]
+    write_groups(inputs["data"] / "demonstrations.jsonl", own)
+    length = RewardJudge(rewards.get({"kind": "length", "unit": "chars"}), name="length")
+    sums = RewardJudge(rewards.get({"kind": "number"}), name="sums")
+    assert known_answers(inputs, 5, length)[0] == "demonstrations"
+    assert known_answers(inputs, 5, Jury({"length": length, "sums": sums}))[0] == "the baseline's answers"
+    found = {
+        name: known_answers(inputs, 5, LLMJudge(cast(Chat, None), template.get(name)))[0]  # nobody is asked
+        for name in ("helpfulness", "mt_bench_pair_reference")
+    }
+    assert found == {"helpfulness": "demonstrations", "mt_bench_pair_reference": "the baseline's answers"}
 
 
 def test_how_answers_are_got_is_no_part_of_the_key_but_the_template_is() -> None:

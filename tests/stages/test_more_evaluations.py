@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from evenhand.data.jsonl import read_groups
 from evenhand.errors import UserError
+from evenhand.evaluation.benchmarks import questions_of
+from evenhand.evaluation.conversations import as_judged
 from evenhand.plan.plan import build
 from evenhand.results.files import load
 from evenhand.run_experiment import execute, prepare
@@ -20,15 +23,25 @@ from evenhand.spec.read import read_experiment
 from evenhand.stages.harness import items
 from evenhand.stats.family import judged
 from evenhand.stats.twoway import paired_difference
+from tests.stages.performed import perform
 from tests.stages.test_over_training import GIVEN
+
+LENGTH = {"reward": {"kind": "length", "unit": "chars"}, "self_test": 0}
+QUESTIONS = [
+    {"question_id": 81, "turns": ["One?", "Two?"], "category": "writing"},
+    {"question_id": 82, "turns": ["Three?", "Four?"], "category": "maths", "reference": ["3", "4"]},
+    {"question_id": 83, "turns": ["Alone?"], "category": "maths"},
+]
 
 
 def given(folder: Path) -> dict[str, Any]:
     (folder / "ask.jsonl").write_text("".join(json.dumps({"prompt": f"ask {i}"}) + "\n" for i in range(7)))
+    (folder / "question.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     arms = {"sft": {"method": "start"}, "dpo": {"method": "dpo"}, "ipo": {"method": "ipo"}}
     evaluations = {
-        "asked": {"prompts": str(folder / "ask.jsonl"), "judge": {"reward": {"kind": "length", "unit": "chars"}, "self_test": 0}},
+        "asked": {"prompts": str(folder / "ask.jsonl"), "judge": LENGTH},
         "sums": {"world": "arithmetic", "count": 6, "completion": 4},
+        "talk": {"benchmark": "mt_bench", "prompts": str(folder / "question.jsonl"), "judge": LENGTH, "completion": 4},
     }
     return {**GIVEN, "arms": arms, "evaluation": {"prompts": 6, "frontier": False}, "evaluations": evaluations}
 
@@ -45,21 +58,78 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_arms_by_evaluations_under_one_correction(out: Path) -> None:
     found = load(out / "run")
     assert {n: (e.measure, e.judge, e.n_prompts) for n, e in found.evaluations.items()} == {
-        "asked": ("win rate", "length", 7), "sums": ("win rate", "gold", 6),
+        "asked": ("win rate", "length", 7), "sums": ("win rate", "gold", 6), "talk": ("win rate", "length", 3),
     }  # fmt: skip
-    assert {e.contrasts for e in found.evaluations.values()} == {6}
-    assert {c.contrasts for c in found.contrasts if "sft" in (c.a, c.b)} == {6}
+    assert {e.contrasts for e in found.evaluations.values()} == {8}
+    assert {c.contrasts for c in found.contrasts if "sft" in (c.a, c.b)} == {8}
     prepared = prepare(given(out), out=out / "run")
-    read = lambda node: json.loads(  # noqa: E731
-        (prepared.store.path(prepared.plan[node].key) / "verdicts.json").read_text()
-    )["outcome"]
+
+    def read(node: str) -> list[float]:
+        """The outcomes by question, a question of two turns by their mean."""
+        found = json.loads((prepared.store.path(prepared.plan[node].key) / "verdicts.json").read_text())
+        if "cluster" not in found:
+            return found["outcome"]
+        assert found["prompt_id"] == ["81:1", "81:2", "82:1", "82:2", "83:1"]
+        a, b, c, d, e = found["outcome"]
+        return [(a + b) / 2, (c + d) / 2, e]
+
     places = [prepared.plan.verdicts, *(e.verdicts for e in prepared.plan.evaluations.values())]
     rows = [(arm, paired_difference([read(v[arm][0])], [read(v["sft"][0])])) for v in places for arm in ("dpo", "ipo")]
-    together = judged([d for _, d in rows], ["all"] * 6)
-    mine = [found.evaluations[name].arms[arm] for name in ("asked", "sums") for arm in ("dpo", "ipo")]
+    together = judged([d for _, d in rows], ["all"] * 8)
+    mine = [found.evaluations[name].arms[arm] for name in ("asked", "sums", "talk") for arm in ("dpo", "ipo")]
     assert [m.p_holm for m in mine] == pytest.approx([j.p_holm for j in together[2:]])
     assert [m.verdict for m in mine] == [j.verdict for j in together[2:]]
     assert found.evaluations["asked"].arms["sft"].verdict == "baseline"
+
+
+def test_the_second_turn_is_asked_behind_the_arms_own_first_answer_and_judged_with_it(out: Path) -> None:
+    prepared = prepare(given(out), out=out / "run")
+    planned = prepared.plan.evaluations["talk"]
+    groups = read_groups(prepared.store.path(prepared.plan[planned.generations["dpo"][0]].key) / "generations.jsonl")
+    first, second = groups[:2]
+    assert [(m.role, m.text) for m in second.prompt.content] == [
+        ("user", "One?"), ("assistant", first.completions[0].text), ("user", "Two?"),
+    ]  # fmt: skip
+    assert all(1 <= len(g.completions[0].tokens) <= 4 for g in groups)
+    judged_so = as_judged(groups)[1]
+    assert judged_so.prompt.text == "[turn 1]\nOne?\n\n[turn 2]\nTwo?"
+    assert judged_so.completions[0].text.startswith(f"[turn 1]\n{first.completions[0].text}")
+    assert as_judged(groups)[3].prompt.meta["reference"] == "[turn 1]\n3\n\n[turn 2]\n4"
+
+
+def test_a_benchmark_of_a_plugin_asks_the_arms(tmp_path: Path) -> None:
+    (tmp_path / "haiku.jsonl").write_text('{"season": "spring"}\n{"season": "winter"}\n')
+    (tmp_path / "mine.py").write_text(
+        "from evenhand.evaluation.benchmarks import asked\n"
+        "from evenhand.types import Prompt\n\n\n"
+        "@asked('a haiku')\n"
+        "def questions(rows):\n"
+        "    return [Prompt(content=f\"A haiku on {row['season']}.\", meta=row) for _, row in rows]\n"
+    )
+    evaluations = {"haiku": {"benchmark": "a haiku", "prompts": str(tmp_path / "haiku.jsonl"), "judge": LENGTH}}
+    prepared = prepare({**GIVEN, "plugins": [str(tmp_path / "mine.py")], "evaluations": evaluations}, out=tmp_path / "run")
+    node = prepared.plan["evaluations/haiku/prompts"]
+    assert (node.kind, node.spec.benchmark, node.spec.count) == ("questions", "a haiku", 200)
+    out = perform("questions", node.spec, {}, tmp_path / "asked")
+    assert [g.prompt.content for g in read_groups(out / "heldout_prompts.jsonl")] == ["A haiku on spring.", "A haiku on winter."]
+    before = node.key
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().replace("A haiku on", "A song of"))
+    again = prepare({**GIVEN, "plugins": [str(tmp_path / "mine.py")], "evaluations": evaluations}, out=tmp_path / "run")
+    assert again.plan["evaluations/haiku/prompts"].key != before
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "prompt", "id"),
+    [
+        ("alpaca_eval", {"instruction": "Say.", "output": "So.", "dataset": "vicuna"}, "Say.", None),
+        ("arena_hard", {"uid": "u1", "prompt": "Do.", "category": "hard"}, "Do.", "u1"),
+        ("arena_hard", {"question_id": "q1", "turns": [{"content": "Old?"}], "cluster": "a"}, "Old?", "q1"),
+    ],
+)
+def test_questions_in_their_own_form(name: str, row: dict[str, Any], prompt: str, id: str | None, tmp_path: Path) -> None:
+    (tmp_path / "asked.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = questions_of(name, tmp_path / "asked.jsonl")
+    assert (found.text, found.id if id else None) == (prompt, id)
 
 
 def test_the_page_has_the_table(out: Path) -> None:
@@ -67,7 +137,7 @@ def test_the_page_has_the_table(out: Path) -> None:
 
     page = Path(write(out / "run")).read_text()
     assert 'id="evaluations"' in page
-    assert "One correction covers all 6 contrasts with sft" in page
+    assert "One correction covers all 8 contrasts with sft" in page
 
 
 def test_frame_csv_tex_and_terminal_have_the_numbers_of_the_record(out: Path) -> None:
@@ -77,7 +147,7 @@ def test_frame_csv_tex_and_terminal_have_the_numbers_of_the_record(out: Path) ->
     write(out / "run")
     results, record = evenhand.load(out / "run"), load(out / "run").evaluations
     frame = results.evaluations_frame()
-    assert sorted(frame.index) == sorted((name, arm) for name in ("asked", "sums") for arm in ("sft", "dpo", "ipo"))
+    assert sorted(frame.index) == sorted((name, arm) for name in ("asked", "sums", "talk") for arm in ("sft", "dpo", "ipo"))
     with open(out / "run" / "evaluations.csv") as file:
         rows = {(row["evaluation"], row["arm"]): row for row in csv.DictReader(file)}
     tex = (out / "run" / "evaluations.tex").read_text()
@@ -97,7 +167,7 @@ def test_frame_csv_tex_and_terminal_have_the_numbers_of_the_record(out: Path) ->
             assert f"{percent}\\%" in tex.split(f"\n{arm} & ")[1].splitlines()[0]
             assert any(arm in line and f"{percent}%" in line and mine.verdict in line for line in shown.splitlines())
     for text in (tex, " ".join(shown.split())):
-        assert "One correction covers all 6 contrasts with sft" in text
+        assert "One correction covers all 8 contrasts with sft" in text
         assert "asked: win rate on 7 prompts, judged by length" in text
 
 
@@ -131,6 +201,10 @@ def test_another_evaluation_changes_no_key_of_what_is_there(tmp_path: Path) -> N
         ({"world": "arithmetic", "judge": {"reward": "god"}}, r"evaluations\.x\.judge\.reward"),
         ({"world": "arithmetic", "judge": {"kind": "jury", "judges": {"a": {"reward": "gold"}}}}, "a jury of one"),
         ({"world": "arithmetic", "count": 1}, "use at least 2"),
+        ({"benchmark": "mt_bench"}, "asks the questions of a file"),
+        ({"benchmark": "mt_bnch", "prompts": "q.jsonl"}, "did you mean 'mt_bench'"),
+        ({"benchmark": "MT-Bench judgments", "prompts": "q.jsonl"}, "it has no questions to ask"),
+        ({"benchmark": "mt_bench", "prompts": "no.jsonl"}, r"evaluations\.x\.prompts: no\.jsonl: there is no such file"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(asked: dict[str, Any], said: str) -> None:

@@ -218,7 +218,7 @@ def _other_evaluations(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.data.load import load
 
     for name, asked in patient.experiment.evaluations.items():
-        if asked.prompts is None:
+        if asked.prompts is None or asked.benchmark is not None:  # whose questions are read with the file
             continue
         try:
             load(asked.prompts, where=f"evaluations.{name}.prompts")

@@ -16,6 +16,7 @@ from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
 from evenhand.judges.selftest import PLANTED_FLOOR, shuffled
+from evenhand.rewards.fields import fields_read, having
 from evenhand.spec.judge import ScoringJudge
 from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward
 from evenhand.types import Completion, Group, Message
@@ -34,16 +35,18 @@ PROBES = {"thanks": " Thank you, thank you so much!", "itself once more": None, 
 )
 def scores(patient: CheckContext) -> Iterator[Finding]:
     for where, reward in rewards(patient):
-        groups = tried(patient)
+        own, asked = answers_for(patient, reward), borrowed(patient)
+        groups = own[:TRIED] or asked or tried(patient)
         try:
             values = [v for s in patient.reward(reward)(groups) for v in s.values]
-        except Unavailable as error:
-            if asked := scored_where_it_is_asked(patient, reward, groups):
-                yield info(f"{where}: scores {asked} prompts that are sampled for; the answers of the data are to other prompts")
+            if not own and asked:
+                told = "the answers of the data are to other prompts"
+                yield info(f"{where}: scores {len(asked)} prompts that are sampled for; {told}")
                 continue
+        except Unavailable as error:
             cause = error.__cause__
-            told = from_error(cause) if isinstance(cause, UserError) else fail(f"{where}: {error}")
-            yield replace(told, examples=(shortened(groups[0].prompt.text),))
+            failed = from_error(cause) if isinstance(cause, UserError) else fail(f"{where}: {error}")
+            yield replace(failed, examples=(shortened(groups[0].prompt.text),))
             continue
         missing = sum(math.isnan(v) for v in values)
         known = [v for v in values if not math.isnan(v)]
@@ -71,7 +74,7 @@ def scores(patient: CheckContext) -> Iterator[Finding]:
 def sign(patient: CheckContext) -> Iterator[Finding]:
     for where, reward in rewards(patient):
         yield from _against_labels(patient, where, reward)
-        good = [g for g in _written(patient) if len(g.completions) == 1][:32]
+        good = [g for g in answers_for(patient, reward) if len(g.completions) == 1][:32]
         if len(good) < 8:
             continue
         score = patient.reward(reward)
@@ -90,7 +93,7 @@ def sign(patient: CheckContext) -> Iterator[Finding]:
 )
 def cheap(patient: CheckContext) -> Iterator[Finding]:
     for where, reward in rewards(patient):
-        groups = _written(patient)[:TRIED]
+        groups = answers_for(patient, reward)[:TRIED]
         if len(groups) < 16:
             continue
         score = patient.reward(reward)
@@ -130,7 +133,7 @@ def judge(patient: CheckContext) -> Iterator[Finding]:
     asked = patient.experiment.judge
     if not isinstance(asked, ScoringJudge):
         raise Unavailable("the run tests a judging model itself")
-    groups = _written(patient)[:20]
+    groups = answers_for(patient, asked.reward)[:20]
     if len(groups) < 8:
         raise Unavailable("the data have too few answers to test the judge with")
     told = self_test(
@@ -184,18 +187,27 @@ def tried(patient: CheckContext) -> list[Group]:
     return groups or [Group(prompt=p, completions=(_stand_in(p),)) for p in patient.prompts(TRIED)]
 
 
-def scored_where_it_is_asked(patient: CheckContext, reward: Any, groups: Sequence[Group]) -> int:
-    """On how many prompts without answers of their own, which are what arms sample for, the reward scores answers to others.
+def answers_for(patient: CheckContext, reward: Any) -> list[Group]:
+    """The data's own answers to prompts that have the fields that the reward reads."""
+    return having(_written(patient), fields_of(patient, reward))
 
-    0: there are none, or it fails there too. A program that reads a field of a prompt has none to read in other data's pairs.
-    """
-    known = {g.prompt.id for g in groups}
-    prompts = [g.prompt for g in spaced(patient.splits.get("prompts", []), TRIED) if g.prompt.id not in known]
-    borrowed = [Group(prompt=p, completions=(_said(p, g.completions[0].text),)) for p, g in zip(prompts, groups, strict=False)]
+
+def fields_of(patient: CheckContext, reward: Any) -> frozenset[str]:
+    """What the reward reads of the prompts that are sampled for; none where it cannot score answers to them, which R1 tells."""
     try:
-        return len(patient.reward(reward)(borrowed)) if borrowed else 0
+        return fields_read(patient.reward(reward), borrowed(patient))
     except Unavailable:
-        return 0
+        return frozenset()
+
+
+def borrowed(patient: CheckContext) -> list[Group]:
+    """Prompts that are sampled for, or held out where none is, with answers of the data to others."""
+    written = _written(patient)[:TRIED]
+    known = {g.prompt.id for g in written}
+    splits = (patient.splits.get(name, []) for name in ("prompts", "heldout_prompts"))
+    rows = next((new for split in splits if (new := [g for g in split if g.prompt.id not in known])), [])
+    prompts = [g.prompt for g in spaced(rows, TRIED)]
+    return [Group(prompt=p, completions=(_said(p, g.completions[0].text),)) for p, g in zip(prompts, written, strict=False)]
 
 
 def _written(patient: CheckContext) -> list[Group]:
@@ -215,7 +227,7 @@ def _said(like: Any, text: str) -> Completion:
 
 def _against_labels(patient: CheckContext, where: str, reward: Any) -> Iterator[Finding]:
     pairs = [p for n, groups in patient.answered.items() if n.endswith("preferences") for g in groups for p in pairs_of(g)[:1]]
-    pairs = spaced(pairs, 100)
+    pairs = spaced(having(pairs, fields_of(patient, reward)), 100)
     if len(pairs) < 20:
         return
     gaps = [s.values[0] - s.values[1] for s in patient.reward(reward)(pairs)]

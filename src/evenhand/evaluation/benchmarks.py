@@ -1,45 +1,84 @@
-"""Benchmarks by the rows of their own files: what `evenhand evaluate FILE` recognises, and the numbers that each defines."""
+"""Benchmarks by the rows of their own files: what `evenhand evaluate FILE` recognises, with the numbers that each defines, and
+what the arms of an experiment are asked (`evaluations: {NAME: {benchmark: ...}}`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
+from evenhand.evaluation import alpaca_eval, arena_hard, conversations, mt_bench
 from evenhand.evaluation.place_bound import refuse_place_bound
+from evenhand.evaluation.readers import field, read_located
 from evenhand.evaluation.reward_benchmarks import Located, judge_bench_judgments
 from evenhand.registry import Registry
+from evenhand.types import Message, Prompt
 
 Difficulty = Sequence[float] | None
 Report = Callable[[Located, Difficulty], dict[str, Any]]
+Questions = Callable[[Located], list[Prompt]]
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Rows that have these `fields` are its own; `report` turns all of them, each with its place, into its numbers."""
+    """Rows that have these `fields` are its own; `report` turns all of them, each with its place, into its numbers. `questions`
+    turns the rows of its file of questions into prompts: what the arms of an experiment are asked. It has one or both."""
 
-    fields: frozenset[str]
-    report: Report
+    fields: frozenset[str] = frozenset()
+    report: Report | None = None
+    questions: Questions | None = None
 
 
 BENCHMARKS = Registry[Benchmark]("benchmark")
 
 
-def benchmark(name: str, fields: Iterable[str]) -> Callable[[Report], Report]:
-    """Decorator: the function below, (rows with their places, difficulty or None) -> numbers, is the benchmark `name`."""
+def benchmark(name: str, fields: Iterable[str], questions: Questions | None = None) -> Callable[[Report], Report]:
+    """Decorator: the function below, (rows with their places, difficulty or None) -> numbers, is the benchmark `name`.
+
+    `questions`, rows with their places -> prompts, lets the arms of an experiment answer it.
+    """
 
     def add(report: Report) -> Report:
-        BENCHMARKS.register(name)(Benchmark(frozenset(fields), report))
+        BENCHMARKS.register(name)(Benchmark(frozenset(fields), report, questions))
         return report
 
     return add
 
 
+def asked(name: str) -> Callable[[Questions], Questions]:
+    """Decorator: the function below, (rows with their places) -> prompts, is what arms are asked in the benchmark `name`."""
+
+    def add(questions: Questions) -> Questions:
+        BENCHMARKS.register(name)(Benchmark(questions=questions))
+        return questions
+
+    return add
+
+
+def askable() -> list[str]:
+    """The benchmarks that arms can answer."""
+    return [name for name, found in BENCHMARKS.items() if found.questions is not None]
+
+
+def questions_of(name: str, path: str | Path) -> list[Prompt]:
+    """The questions of a benchmark in its own file. Raises: UserError for a file that is none of its."""
+    found = BENCHMARKS.find(name, where="benchmark").questions
+    assert found is not None, "the checks see to it"
+    return found(read_located(path))
+
+
+def report_of(name: str, rows: Located, difficulty: Difficulty = None) -> dict[str, Any]:
+    """The numbers of a benchmark whose rows were recognised."""
+    report = BENCHMARKS[name].report
+    assert report is not None, "only those are recognised"
+    return report(rows, difficulty)
+
+
 def recognised(fields: Iterable[str]) -> str | None:
     """The benchmark whose fields are all there; of several the one that asks for most."""
     there = set(fields)
-    fitting = [name for name, found in BENCHMARKS.items() if found.fields <= there]
+    fitting = [name for name, found in BENCHMARKS.items() if found.report is not None and found.fields <= there]
     return max(fitting, key=lambda name: len(BENCHMARKS[name].fields), default=None)
 
 
@@ -75,3 +114,29 @@ def _mt_bench_pairs(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
 @benchmark("JudgeBench judgments", ("judgments", "label", "response_A"))
 def _judge_bench(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
     return judge_bench_judgments(rows)
+
+
+@asked("alpaca_eval")
+def _alpaca_questions(rows: Located) -> list[Prompt]:
+    found = []
+    for where, row in rows:
+        text = str(field(row, "instruction", where)) + (f"\n\n{row['input']}" if row.get("input") else "")
+        found.append(Prompt(content=(Message("user", text),), meta={"dataset": str(row.get("dataset", ""))}))
+    return found
+
+
+@asked("arena_hard")
+def _arena_questions(rows: Located) -> list[Prompt]:
+    """v2 has `uid` and `prompt`, v0.1 `question_id` and turns that are objects."""
+    found = []
+    for where, row in rows:
+        key = "uid" if "uid" in row else "question_id"
+        text = row["turns"][0]["content"] if "turns" in row else field(row, "prompt", where)
+        meta = {"category": str(row.get("category", row.get("cluster", "")))}
+        found.append(Prompt(content=(Message("user", str(text)),), id=str(field(row, key, where)), meta=meta))
+    return found
+
+
+@asked("mt_bench")
+def _mt_bench_questions(rows: Located) -> list[Prompt]:
+    return conversations.first_turns(mt_bench.questions(rows))

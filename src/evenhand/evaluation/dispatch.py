@@ -14,7 +14,7 @@ import numpy as np
 from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, outcomes
 from evenhand.evaluation.answers import read_answers
-from evenhand.evaluation.benchmarks import BENCHMARKS, recognised
+from evenhand.evaluation.benchmarks import recognised, report_of
 from evenhand.evaluation.best_of_n import best_of_n_curve
 from evenhand.evaluation.outcome_files import is_battles, read_outcomes
 from evenhand.evaluation.pairwise_files import ratings
@@ -41,7 +41,7 @@ def evaluate_file(
     located = [] if is_table(path) or path.is_dir() else read_located(path)
     names = located[0][1].keys() if located else set()
     if (name := recognised(names)) is not None:
-        return {"kind": name, **BENCHMARKS[name].report(located, difficulty)}
+        return {"kind": name, **report_of(name, located, difficulty)}
     if is_table(path) or "outcome" in names or {"model_a", "model_b", "winner"} <= set(names):
         read = read_outcomes(path)
         if is_battles(read):

@@ -31,8 +31,13 @@ _WINNERS = {"model_1": 1.0, "tie": 0.5, "model_2": 0.0}
 
 def read_questions(path: str | Path) -> dict[str, Row]:
     """Questions by id: `turns` (one or two user messages), `category`, and `reference` where the benchmark has one."""
+    return questions(read_located(path))
+
+
+def questions(rows: Sequence[tuple[str, Row]]) -> dict[str, Row]:
+    """The same of rows with their places."""
     found = {}
-    for where, row in read_located(path):
+    for where, row in rows:
         turns = field(row, "turns", where)
         if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
             raise UserError("'turns' is not a list of texts", where=where)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+from evenhand.core.corrections import CORRECTIONS
 from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.methods.ratio_limits import ratio_limits
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import PROMPTS, Method, method
 from evenhand.train.policies import INITIAL_POLICY, NONE
-from evenhand.train.rollouts import KlPenalty, Rollouts, Schedule, credits
+from evenhand.train.rollouts import KlPenalty, Rollouts, Schedule, Truncation, credits
 from evenhand.types import Head
 
 
@@ -25,11 +26,16 @@ def gradient(
     kl_in: str = "reward",
     network: str = "policy",
 ) -> Method:
-    """The method with its KL in its place: off the reward before the credit, or beside the surrogate in the loss."""
+    """The method with its KL in its place: off the reward before the credit, or beside the surrogate in the loss.
+
+    Without a KL its place and estimator are checked and then left out: no two methods differ in what neither computes.
+    """
     if one_of("place", kl_in, ("reward", "loss"), where="kl_in") == "reward":
-        rollouts = replace(rollouts, kl=replace(rollouts.kl, coefficient=kl, estimator=kl_estimator))
+        penalty = replace(rollouts.kl, coefficient=kl, estimator=kl_estimator)
+        rollouts = replace(rollouts, kl=penalty) if kl else rollouts
     else:
-        objective = replace(objective, kl=kl, kl_estimator=kl_estimator)
+        beside = replace(objective, kl=kl, kl_estimator=kl_estimator)
+        objective = beside if kl else objective
     frozen = INITIAL_POLICY if kl else NONE
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=frozen, network=network, learning_rate=1e-6)
 
@@ -56,9 +62,16 @@ def clip_surrogate(low: float, high: float, dual_clip: float) -> dict[str, Any]:
     return {"surrogate": "dual_clipped", "parameters": {"low": low, "high": high, "cap": dual_clip}}
 
 
-def mismatch(correction: str, low: float, off_policy_mask: float) -> dict[str, Any]:
-    """How an objective meets a sampler unlike the trainer, beside the largest weight."""
-    return {"correction": correction, "importance_low": low, "off_policy_mask": off_policy_mask}
+def mismatch(importance: float, correction: str, low: float, off_policy_mask: float) -> dict[str, Any]:
+    """How an objective meets a sampler unlike the trainer, beside the largest weight; at 0 there are no weights at all."""
+    one_of("correction", correction, CORRECTIONS, where="correction")
+    weights = {"correction": correction, "importance_low": low} if importance else {}
+    return {**weights, "off_policy_mask": off_policy_mask}
+
+
+def masked(mask_truncated: bool, truncated_in_baseline: bool) -> Truncation:
+    """What becomes of answers that the limit cut; in the baseline are all that are not masked."""
+    return Truncation(mask_truncated, truncated_in_baseline or not mask_truncated)
 
 
 @method(space=strengths.KL)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from evenhand.errors import UserError, one_of
-from evenhand.methods.gradients import clip_surrogate, gradient, mismatch, renewed, whole_epochs
+from evenhand.methods.gradients import clip_surrogate, gradient, masked, mismatch, renewed, whole_epochs
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import Method, method
-from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, credits
+from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, credits
 
 
 def _group(objective: PolicyGradient, rollouts: Rollouts, *, kl: float, kl_estimator: str, kl_in: str) -> Method:
@@ -58,10 +58,10 @@ def grpo(
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=known[one_of("advantage", advantage, known, where="grpo")],
         schedule=renewed("grpo", Schedule(updates, epochs, renew=renew), importance),
-        truncation=Truncation(mask_truncated, truncated_in_baseline),
+        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
     surrogate = clip_surrogate(low, high, dual_clip)
-    sampled = mismatch(correction, importance_low, off_policy_mask)
+    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
     objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance, **sampled)
     return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
@@ -89,9 +89,9 @@ def dr_grpo(
     Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=credits.centre, schedule=Schedule(updates),
-        truncation=Truncation(mask_truncated, truncated_in_baseline),
+        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
-    sampled = mismatch(correction, importance_low, off_policy_mask)
+    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
         surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
         importance=importance, **sampled,
@@ -125,9 +125,9 @@ def dapo(
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
         exploration=Exploration(refill=refill), shaping=LengthPenalty(limit=max_tokens, buffer=round(overlong * max_tokens)),
-        truncation=Truncation(mask_truncated, truncated_in_baseline),
+        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
-    sampled = mismatch(correction, importance_low, off_policy_mask)
+    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
         surrogate="clipped",
         parameters={"low": low, "high": high},
@@ -164,9 +164,9 @@ def gspo(
     Reduces to `grpo` without KL for answers of one token."""
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
-        truncation=Truncation(mask_truncated, truncated_in_baseline),
+        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
-    sampled = mismatch(correction, importance_low, off_policy_mask)
+    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
         surrogate="gspo",
         parameters={"low": low, "high": high},
@@ -202,9 +202,9 @@ def cispo(
     Reduces to the gradient of `dapo` on-policy."""
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
-        truncation=Truncation(mask_truncated, truncated_in_baseline),
+        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
-    sampled = mismatch(correction, importance_low, off_policy_mask)
+    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
     objective = PolicyGradient(
         surrogate="cispo",
         parameters={"low": low, "high": high},

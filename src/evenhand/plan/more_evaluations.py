@@ -13,7 +13,8 @@ from evenhand.plan.graph import HELDOUT, Graph, Questions
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.stages.data import DataSpec
 from evenhand.stages.harness import HarnessSpec
-from evenhand.store.fingerprint import folder_fingerprint
+from evenhand.stages.questions import QuestionsSpec
+from evenhand.store.fingerprint import file_fingerprint, folder_fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,9 @@ def _judged(graph: Graph, name: str, asked: MoreEvaluation) -> PlannedEvaluation
 
 
 def _prompts(graph: Graph, name: str, asked: MoreEvaluation) -> str:
+    row, cost = f"{name} prompts", f"{asked.count} prompts"
+    if asked.benchmark is not None:
+        return graph.add(f"evaluations/{name}/prompts", _questions(asked), {}, row=row, cost=cost)
     if asked.world:
         source = DataConfig(world=asked.world, options=asked.options, sizes={HELDOUT: asked.count})
     else:
@@ -86,5 +90,9 @@ def _prompts(graph: Graph, name: str, asked: MoreEvaluation) -> str:
         world_version=training.world_version(source),
         heldout_for=f"evaluations.{name}.prompts",
     )
-    row = f"{name} prompts"
-    return graph.add(f"evaluations/{name}/prompts", spec, {}, seed=graph.e.data.seed, row=row, cost=f"{asked.count} prompts")
+    return graph.add(f"evaluations/{name}/prompts", spec, {}, seed=graph.e.data.seed, row=row, cost=cost)
+
+
+def _questions(asked: MoreEvaluation) -> QuestionsSpec:
+    path = Path(str(asked.prompts)).expanduser()
+    return QuestionsSpec(benchmark=str(asked.benchmark), path=str(path), fingerprint=file_fingerprint(path), count=asked.count)

@@ -48,7 +48,21 @@ def read_evaluations(done: RunArtifacts) -> list[ReadEvaluation]:
 
 
 def _table(rows: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> np.ndarray:
-    return np.array([rows[s]["outcome"] for s in seeds], dtype=float)
+    return np.array([by_question(rows[s]) for s in seeds], dtype=float)
+
+
+def by_question(row: Mapping[str, Any]) -> list[float]:
+    """The outcomes by prompt; the turns of a question, which are one cluster, by their mean.
+
+    >>> by_question({"outcome": [1.0, 0.0, 1.0], "cluster": ["81", "81", "82"]})
+    [0.5, 1.0]
+    """
+    if "cluster" not in row:
+        return list(row["outcome"])
+    found: dict[str, list[float]] = {}
+    for question, outcome in zip(row["cluster"], row["outcome"], strict=True):
+        found.setdefault(question, []).append(outcome)
+    return [sum(own) / len(own) for own in found.values()]
 
 
 def evaluation_results(
@@ -62,7 +76,7 @@ def evaluation_results(
         first = next((row for seeds in one.rows.values() for row in seeds.values()), None)
         found[one.name] = EvaluationResult(
             measure=str(first.get("metric", WIN_RATE)) if first is not None else WIN_RATE, judge=_judge(done, one.name),
-            n_prompts=len(first["prompt_id"]) if first is not None else None,
+            n_prompts=len(by_question(first)) if first is not None else None,
             contrasts=next(iter(told.values())).contrasts if told else None,
             arms={arm: _arm(done, one, arm, told.get(arm)) for arm in one.rows},
         )  # fmt: skip

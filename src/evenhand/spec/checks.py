@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from evenhand.configfile.schema import from_signature
@@ -14,7 +15,7 @@ from evenhand.errors import UserError, did_you_mean
 from evenhand.judges.config import Human
 from evenhand.methods import Method
 from evenhand.registry import Registry
-from evenhand.spec import evaluation_checks, search_spaces, split_checks, value_ranges
+from evenhand.spec import effects, evaluation_checks, search_spaces, split_checks, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward, reward_problem, world_problem
@@ -44,7 +45,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
         except UserError as error:
             yield error
         else:
-            yield from _length_problem(stage, where) if stage is not None else ()
+            yield from _stage_problems(e, stage, where) if stage is not None else ()
     try:
         e.all_adopted()
     except UserError as error:
@@ -55,12 +56,20 @@ def problems(e: Experiment) -> Iterator[UserError]:
     for name, arm in arms.items():
         section = "reward_models" if name in e.reward_models else "arms"
         yield from _arm_problems(e, arm, f"{section}.{name}")
+        with suppress(UserError):  # a parameter that is no choice, told already
+            yield from effects.arm_problems(arm, getattr(e, section)[name], f"{section}.{name}", e.lengths.completion)
         if name in e.reward_models and not _gives_reward(e, arm):
             yield UserError(
                 f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
                 fix="use reward_model, outcome_reward_model, process_reward_model, implicit_process_reward, local_reward_model, "
                 "dpo or preference_model",
             )  # fmt: skip
+
+
+def _stage_problems(e: Experiment, stage: Arm, where: str) -> Iterator[UserError]:
+    yield from _length_problem(stage, where)
+    raw = e.sft if where == "sft" else {"train": e.model.pretrain.train if e.model.pretrain is not None else {}}
+    yield from effects.stage_problems(stage, raw or {}, where, e.lengths.completion)
 
 
 def _shared(e: Experiment) -> Iterator[UserError]:
@@ -96,6 +105,7 @@ def _structure(e: Experiment) -> Iterator[UserError]:
     if e.data.world is None and not any(getattr(e.data, s) for s in SPLITS):
         yield UserError("no data is named", where="data", fix="name a `world`, or `preferences:`, `prompts:`, ...")
     yield from evaluation_checks.problems(e)
+    yield from effects.problems(e)
     named: tuple[tuple[Registry[Any], Any, str], ...] = (
         (ENGINES, e.engine, "engine"),
         (TRACKERS, e.tracker, "tracker"),

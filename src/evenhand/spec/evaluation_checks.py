@@ -8,6 +8,7 @@ from dataclasses import replace
 from evenhand.data.config import TRAINED
 from evenhand.data.source import check_source
 from evenhand.errors import UserError, did_you_mean
+from evenhand.evaluation.benchmarks import BENCHMARKS, askable, questions_of
 from evenhand.judges import config as judging
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.experiment import Experiment
@@ -15,6 +16,7 @@ from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.reward_resolution import reward_problem, world_problem
 
 HELD_OUT = "heldout_"
+USUAL_SELF_TEST = ScoringJudge.__dataclass_fields__["self_test"].default
 
 
 def problems(e: Experiment) -> Iterator[UserError]:
@@ -68,6 +70,9 @@ def _judge_problems(e: Experiment, where: str) -> Iterator[UserError]:
         yield UserError("a jury of one", where=f"{where}.judges", fix="name two judges or more, or give the judge itself")
     for path, judge in e.judges().items():
         place = where + path.removeprefix("judge")
+        if place != where and getattr(judge, "self_test", USUAL_SELF_TEST) != USUAL_SELF_TEST:
+            why = "the jury's own holds for every judge of it"
+            yield UserError("`self_test` has no effect here", where=f"{place}.self_test", why=why, fix=f"set `{where}.self_test`")
         if isinstance(judge, ScoringJudge):
             yield from reward_problem(judge.reward, e, f"{place}.reward") if e.arms else ()
         elif fault := judging.problem(judge):
@@ -77,6 +82,9 @@ def _judge_problems(e: Experiment, where: str) -> Iterator[UserError]:
 def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> Iterator[UserError]:
     """Faults of one more evaluation."""
     named = [key for key in ("prompts", "world", "task") if getattr(asked, key)]
+    if asked.benchmark is not None and named != ["prompts"]:
+        yield UserError("a benchmark asks the questions of a file", where=f"{where}.benchmark", fix="give it as `prompts:` alone")
+        return
     if len(named) != 1:
         what = f"`{named[0]}` and `{named[1]}`" if named else "nothing"
         yield UserError(f"it asks {what}", where=where, fix="name one of `prompts`, `world` and `task`")
@@ -85,20 +93,42 @@ def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> It
         yield UserError(f"{asked.count} prompts", where=f"{where}.count", fix="use at least 2")
     if asked.completion is not None and asked.completion < 1:
         yield UserError(f"a completion limit of {asked.completion}", where=f"{where}.completion", fix="name a limit in tokens")
-    without = ("judge", "sampling", "completion") if asked.task else ("shots", "include")
+    without: tuple[str, ...] = (
+        ("judge", "sampling", "completion", "options") if asked.task else ("shots", "include", "chat_template")
+    )
+    without += ("options",) if asked.prompts else ()
     for key in without:
-        if getattr(asked, key) is not None:
-            kind = "a task has its own" if asked.task else "only tasks have it"
+        if getattr(asked, key) not in (None, False, {}):
+            kind = "only worlds have them" if key == "options" else "a task has its own" if asked.task else "only tasks have it"
             yield UserError(f"`{key}` has no effect here: {kind}", where=f"{where}.{key}", fix="remove it")
-    if asked.prompts is not None:
+    if asked.benchmark is not None:
+        yield from _benchmark_problems(asked, where)
+    elif asked.prompts is not None:
         try:
             check_source(asked.prompts, where=f"{where}.prompts")
         except UserError as error:
             yield error
-    yield from _named(world_problem(asked.world, asked.options), f"{where}.world")
+    if asked.world is not None:
+        yield from _named(world_problem(asked.world, asked.options), f"{where}.world")
     if asked.judge is not None or asked.world is not None:
         data = replace(e.data, world=asked.world, options=asked.options) if asked.world else e.data
         yield from _judge_problems(replace(e, judge=asked.judge or e.judge, data=data), f"{where}.judge")
+
+
+def _benchmark_problems(asked: MoreEvaluation, where: str) -> Iterator[UserError]:
+    """Faults of a benchmark and of its file of questions, which is read here: it is small, and another's is told at once."""
+    known = askable()
+    if asked.benchmark not in known:
+        why = "it has no questions to ask" if asked.benchmark in BENCHMARKS else f"known: {', '.join(known)}"
+        fix = did_you_mean(str(asked.benchmark), known)
+        yield UserError(f"'{asked.benchmark}' cannot be asked", where=f"{where}.benchmark", why=why, fix=fix)
+    elif not isinstance(asked.prompts, str):
+        yield UserError("a benchmark reads its own file", where=f"{where}.prompts", fix="give the path of its questions")
+    else:
+        try:
+            questions_of(asked.benchmark, asked.prompts)
+        except UserError as error:
+            yield UserError(f"{error.where}: {error.what}", where=f"{where}.prompts", why=error.why, fix=error.fix)
 
 
 def _named(faults: Iterable[UserError], where: str) -> Iterator[UserError]:

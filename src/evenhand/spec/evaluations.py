@@ -1,4 +1,4 @@
-"""What an experiment may ask of its arms beside the comparison: other prompts, other judges, tasks of lm-evaluation-harness."""
+"""What an experiment may ask of its arms beside the comparison: other prompts, other judges, benchmarks, tasks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from evenhand.train.config import SamplingConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MoreEvaluation:
-    """One more evaluation of every arm: prompts of a file or a world under a judge, or a task of lm-evaluation-harness."""
+    """One more evaluation of every arm: prompts of a file, a benchmark or a world under a judge, or a task of
+    lm-evaluation-harness."""
 
     prompts: str | Mapping[str, Any] | None = None
-    """Where the prompts come from: a path, a Hub name, or a mapping."""
+    """Where the prompts come from: a path, a Hub name, or a mapping; for a benchmark the file of its questions."""
+    benchmark: str | None = None
+    """A registered benchmark (alpaca_eval, arena_hard, mt_bench, or a plugin's) that reads the questions in `prompts`."""
     world: str | None = None
     """A built-in world whose held-out prompts are asked."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ SPECS: Mapping[str, str] = {
     "data": "DataSpec",
     "validation_split": "ValidationSplitSpec",
     "further_split": "FurtherSplitSpec",
+    "questions": "QuestionsSpec",
     "base": "BaseSpec",
     "tokens": "TokensSpec",
     "pretrained_reward_model": "PretrainedRewardModelSpec",

@@ -15,6 +15,7 @@ from evenhand.core.selection import best_of
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.registry import open_engine
 from evenhand.environments.episodes import in_environment
+from evenhand.evaluation.conversations import turn_by_turn
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
@@ -29,7 +30,7 @@ from evenhand.store.pointer import model_path
 from evenhand.train.config import SamplingConfig
 from evenhand.train.examples import Example
 from evenhand.train.logprobs import read, total
-from evenhand.types import Finish, Group, Head
+from evenhand.types import Finish, Group, Head, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +63,13 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
         raise nothing_held_out()
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
     engine = in_environment(open_engine(setup.compute.engine, policy, renderer), spec.environment, renderer)
-    groups = engine.generate(prompts, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report)
-    if spec.best_of > 1:
-        assert spec.reward is not None
-        groups = best_ones(groups, build_reward(spec.reward, inputs, setup, device), context.seed)
+    reward = build_reward(spec.reward, inputs, setup, device) if spec.reward is not None and spec.best_of > 1 else None
+
+    def answered(asked: Sequence[Prompt]) -> list[Group]:
+        found = engine.generate(asked, spec.best_of, sampling, max_prompt=setup.lengths.prompt, progress=context.report)
+        return found if reward is None else best_ones(found, reward, context.seed)
+
+    groups = turn_by_turn(prompts, answered)
     write_groups(context.out / "generations.jsonl", groups)
     items = [Example(tokens=renderer.tokenise(g, max_prompt=setup.lengths.prompt, max_completion=None)) for g in groups]
     same = model_path(inputs["policy"]) == model_path(inputs["start"])

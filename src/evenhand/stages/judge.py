@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evenhand.data.jsonl import read_groups
+from evenhand.evaluation.conversations import as_judged, in_conversation
 from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
 from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel, build
@@ -70,7 +71,8 @@ class JudgeSpec:
 
 def run(spec: JudgeSpec, context: StageContext) -> None:
     device, inputs = begin(spec.setup.compute), context.inputs
-    answers, baseline = (read_groups(inputs[role] / "generations.jsonl") for role in ("answers", "baseline"))
+    given, other = (read_groups(inputs[role] / "generations.jsonl") for role in ("answers", "baseline"))
+    answers, baseline = as_judged(given), as_judged(other)
     comparisons = paired(answers, baseline)
     judge = open_judge(spec.judge, context, spec.setup, device)
     verdicts = judge(comparisons, context.report)
@@ -90,6 +92,8 @@ def run(spec: JudgeSpec, context: StageContext) -> None:
         "proxies": {name: numbers(values) for name, values in proxies.items()},
     }
     votes = [v.to_json().get("votes") for v in verdicts]
+    if all(in_conversation(g.prompt) for g in given):
+        found["cluster"] = [g.prompt.meta["cluster"] for g in given]
     write_json(context.out / "verdicts.json", found | ({"votes": votes} if any(votes) else {}))
 
 

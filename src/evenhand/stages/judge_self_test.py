@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evenhand.data.jsonl import read_groups
-from evenhand.judges import self_test
+from evenhand.judges import Judge, self_test
 from evenhand.judges.config import OwnJudge
+from evenhand.judges.fields import fields_judged_by
 from evenhand.judges.selftest import refuse_failed
+from evenhand.rewards.fields import having
 from evenhand.stages.common import begin, write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.judge import JudgedBy, ScoredBy, open_judge
@@ -34,8 +36,8 @@ class JudgeSelfTestSpec:
 
 def run(spec: JudgeSelfTestSpec, context: StageContext) -> None:
     device = begin(spec.setup.compute)
-    source, answers = known_answers(context.inputs, spec.prompts)
     judge = open_judge(spec.judge, context, spec.setup, device)
+    source, answers = known_answers(context.inputs, spec.prompts, judge)
     found = self_test(judge, answers, context.report)
     write_json(context.out / "self_test.json", {**found, "source": source, "revision": judge.revision})
     if _refused(spec.judge, found):
@@ -49,17 +51,17 @@ def _refused(by: JudgedBy, found: Mapping[str, Any]) -> bool:
     return found["passed"] is False and (found.get("broken", False) or not isinstance(by.settings, ScoredBy | OwnJudge))
 
 
-def known_answers(inputs: Mapping[str, Path], count: int) -> tuple[str, list[tuple[Prompt, Completion]]]:
+def known_answers(inputs: Mapping[str, Path], count: int, judge: Judge) -> tuple[str, list[tuple[Prompt, Completion]]]:
     """Good answers of the data, different texts only: demonstrations, else preferred answers, else the baseline's own.
 
-    Only answers to prompts that have the fields of those that will be judged: a program that checks an answer by them could
-    make nothing of answers to other data's prompts.
+    Only answers to prompts that have the fields that the judge reads of those that it will judge: a program that checks an answer
+    by them could make nothing of answers to other data's prompts.
     """
     compared = read_groups(inputs["answers"] / "generations.jsonl")
-    fields = frozenset.intersection(*(frozenset(g.prompt.meta) for g in compared))
+    fields = fields_judged_by(judge, compared)
     for split in SOURCES:
         path = inputs["data"] / f"{split}.jsonl"
-        if path.exists() and (rows := _best([g for g in read_groups(path) if fields <= g.prompt.meta.keys()], count)):
+        if path.exists() and (rows := _best(having(read_groups(path), fields), count)):
             return split, rows
     return "the baseline's answers", _best(compared, count)
 
