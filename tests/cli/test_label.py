@@ -100,3 +100,20 @@ def test_a_language_model_is_asked_in_both_orders_once(cli, answers, tmp_path, m
     code, said, _ = cli("label", given, *options, "--out", out)
     assert "0 asked, 2 known already" in said
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--judge", LONGER, "--guidelines", "GUIDE"), "--guidelines: has no effect here"),
+        (("--judge", LONGER, "--again", 0.2), "--again: has no effect here"),
+        (("--flip", 0.2), "--flip: has no effect here"),
+        (("--judge", LONGER, "--max-tokens", 9), "--max-tokens: has no effect here"),
+    ],
+)
+def test_an_option_of_the_way_that_is_not_taken_is_refused(cli, answers, tmp_path, options, said):
+    (tmp_path / "guide.md").write_text("be kind")
+    given = [str(tmp_path / "guide.md") if o == "GUIDE" else o for o in options]
+    code, _, err = cli("label", answers, "--out", tmp_path / "o.jsonl", *given)
+    assert code == 2
+    assert said in err

@@ -283,7 +283,7 @@ def a_handful_of_held_out_prompts(ward: Ward) -> None:
 
 @case("D16", "no held-out prompts")
 def nothing_held_out(ward: Ward) -> None:
-    ward.experiment["data"]["holdout"] = 0.0
+    ward.experiment["data"]["holdout"] = 1e-6
 
 
 @case("D17", "prompts of heldout_prompts are also in preferences")

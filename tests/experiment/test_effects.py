@@ -81,12 +81,13 @@ KEYS: dict[str, tuple[dict[str, Any], Reads]] = {
     "lengths.prompt": ({"lengths": {"prompt": 16}}, lambda m: m.data != "comparisons"),
     "lengths.completion": ({"lengths": {"completion": 7}}, lambda m: m.data != "comparisons"),
     "per_seed": ({"per_seed": False}, ALWAYS),
-    "start": ({"start": "base"}, ALWAYS),
+    "initial_policy": ({"initial_policy": "base"}, ALWAYS),
     "data": ({"data": "other"}, ALWAYS),
 }
 """A change of each key, and which methods read it."""
 ELSEWHERE = {
-    "train.epochs", "train.on_memory", "train.checkpoint_every", "train.keep", "method", "reward", "teacher", "reference_update",
+    "train.epochs", "train.on_memory", "train.checkpoint_every", "train.keep_checkpoint", "method", "reward", "teacher",
+    "reference_update",
 }  # fmt: skip
 """In place of another key; how and not what; with conditions that tests of their own are about."""
 

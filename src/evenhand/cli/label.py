@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from evenhand.cli.files import refuse_same
-from evenhand.cli.judge import open_judge
+from evenhand.cli.label_judged import JudgeOptions, LabelForm, PairOptions, Pairs, by_judge
 from evenhand.cli.label_people import PageOptions, by_people
-from evenhand.cli.label_sources import Answers, AnswerSampler, identity
+from evenhand.cli.label_sources import Answers, AnswerSampler
 from evenhand.cli.options import (
     Again,
     By,
@@ -29,43 +27,11 @@ from evenhand.cli.options import (
     Port,
     Template,
 )
-from evenhand.cli.progress import Progress
-from evenhand.display import spelled_out
 from evenhand.errors import UserError
-
-if TYPE_CHECKING:
-    from evenhand.judges import Judge
-    from evenhand.judges.cache import Cache
-    from evenhand.synthesis import AnnotatedPairs
-    from evenhand.types import Group
-
-
-SHARES = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
-"""What is told of a judge of pairs."""
-
-
-class Pairs(StrEnum):
-    """Which of a prompt's answers are compared."""
-
-    random = "random"
-    best_worst = "best-worst"
-    all = "all"
-
-
-_CHOOSE: dict[Pairs, Literal["random", "best_worst", "all"]] = {
-    Pairs.random: "random", Pairs.best_worst: "best_worst", Pairs.all: "all",
-}  # fmt: skip
-
-
-class LabelForm(StrEnum):
-    """How a chance becomes a label."""
-
-    hard = "hard"
-    soft = "soft"
-    drawn = "drawn"
 
 
 def label(
+    context: typer.Context,
     file: Annotated[
         Path, typer.Argument(help="Prompts with two or more answers each, prompts alone with --answers-by, or a run directory.")
     ],
@@ -108,72 +74,35 @@ def label(
         model=answers_by, n=n, max_tokens=max_tokens, seed=seed, temperature=answer_temperature, template=chat_template,
         max_prompt=max_prompt,
     )  # fmt: skip
+    judged = bool(by or model or endpoint)
+    refuse_unread(context, judged=judged, sampled=bool(answers_by))
     answers = Answers(file, limit, sampler if answers_by else None, cache)
-    if not (by or model or endpoint):
-        page = PageOptions(guidelines=guidelines, people=people, again=again, port=port, log=log)
-        by_people(file, out, answers, page, form.value, _CHOOSE[pairs], labels.value, margin, seed)
+    made = PairOptions(pairs=pairs, labels=labels, margin=margin, seed=seed)
+    if not judged:
+        page = PageOptions(form=form.value, guidelines=guidelines, people=people, again=again, port=port, log=log)
+        by_people(file, out, answers, page, made)
         return
-    from evenhand.data.jsonl import write_groups
-    from evenhand.judges.cache import Cache
-    from evenhand.judges.selftest import refuse_broken
-    from evenhand.synthesis import flip_labels
-    from evenhand.synthesis import label as labelled_by
-    from evenhand.worlds.labels import Annotator
-
-    if out is None:
-        raise UserError("there is nowhere to write the pairs", fix="add --out PAIRS.jsonl")
-    refuse_same(file, out)
     named = {"model": model, "endpoint": endpoint, "template": template, "max_cost": max_cost, "concurrency": concurrency}
-    kept = cache or out.with_name(f"{out.name}.kept")
-    given = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {})
-    judge = open_judge(by, given, kept)
-    groups = answers.read(kept)
-    found = labelled_by(
-        groups, with_memory(judge, by, Cache(kept)), choose=_CHOOSE[pairs],
-        labels=labels.value, margin=margin, annotator=Annotator(temperature=temperature), seed=seed, progress=Progress("judged"),
-    )  # fmt: skip
-    refuse_broken(found.verdicts, judge.name)
-    for line in summary(groups, found, judge):
-        print(spelled_out(line))
-    if not found.pairs:
-        raise UserError("no pair is left", where=str(file), fix="lower --margin, or give more, and more different, answers")
-    write_groups(out, flip_labels(found.pairs, flip, seed=seed) if flip else found.pairs)
-    print(f"written: {out} (what the judge said: {kept})")
+    settings = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {})
+    by_judge(file, out, answers, JudgeOptions(by=by, settings=settings, temperature=temperature, flip=flip), made)
 
 
-def with_memory(judge: Judge, name: str, cache: Cache) -> Judge:
-    """A reward that keeps its scores as a language model keeps its replies; other judges have a cache of their own."""
-    from evenhand.judges import RewardJudge
-    from evenhand.synthesis.resume_cache import KeptReward
-
-    if not isinstance(judge, RewardJudge):
-        return judge
-    reward = KeptReward(judge.reward, cache, identity(name), Progress("scored"))
-    return RewardJudge(reward, name=judge.name, tie=judge.tie)
-
-
-def summary(groups: list[Group], found: AnnotatedPairs, judge: Judge) -> list[str]:
-    """What came out, what was left out, and how the judge behaved."""
-    lines = [f"{len(found.pairs)} pairs from {len(groups)} prompts"]
-    lines += [", ".join(f"{count} {reason}" for reason, count in found.left_out.items())] if found.left_out else []
-    longer = [_longer(p) for p in found.pairs if p.scores[0] != p.scores[1]]
-    if longer:
-        lines.append(f"the preferred answer is the longer one in {sum(longer) / len(longer):.1%} (ties half)")
-    if found.verdicts:
-        from evenhand.judges import account
-
-        seen = account(found.verdicts)
-        lines.append(
-            "judge: " + ", ".join(f"{text} {seen[key]:.1%}" for key, text in SHARES.items() if seen.get(key) is not None)
-        )
-    chat = getattr(judge, "chat", None)
-    return [*lines, f"{chat.calls} asked, {chat.hits} known already"] if chat is not None else lines
+def refuse_unread(context: typer.Context, *, judged: bool, sampled: bool) -> None:
+    """UserError for an option that was given and that the way which is taken does not read."""
+    ways = (
+        (OF_THE_PAGE, not judged, "nobody is asked where a judge labels", "leave it out, or leave out --judge and --model"),
+        (OF_A_JUDGE, judged, "people label on the page", "leave it out, or add --judge or --model"),
+        (OF_SAMPLING, sampled, "the file's own answers are labelled", "leave it out, or add --answers-by MODEL"),
+    )
+    for names, read, why, fix in ways:
+        for name in names if not read else ():
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise UserError("has no effect here", where=f"--{name.replace('_', '-')}", why=why, fix=fix)
 
 
-def _longer(pair: Group) -> float:
-    better, worse = sorted(range(2), key=lambda i: -pair.scores[i])
-    a, b = len(pair.completions[better].text), len(pair.completions[worse].text)
-    return 0.5 if a == b else float(a > b)
-
+OF_THE_PAGE = ("form", "guidelines", "people", "again", "log", "port")
+OF_A_JUDGE = ("template", "logprobs", "max_cost", "concurrency", "temperature", "flip")
+OF_SAMPLING = ("n", "max_tokens", "max_prompt", "answer_temperature", "chat_template")
 
 COMMANDS = (label,)

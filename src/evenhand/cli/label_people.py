@@ -12,10 +12,10 @@ from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
+    from evenhand.cli.label_judged import PairOptions
     from evenhand.cli.label_sources import Answers
     from evenhand.labelling.items import Form, Item
     from evenhand.labelling.session import LabellingSession
-    from evenhand.synthesis.annotation import Labels
     from evenhand.synthesis.comparison import Choose
 
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class PageOptions:
     """How the page is: see the command's options."""
 
+    form: str
     guidelines: Path | None
     people: int | None
     again: float
@@ -40,10 +41,7 @@ class _Source:
     then: str
 
 
-def by_people(
-    file: Path, out: Path | None, answers: Answers, page: PageOptions, form: str, choose: Choose, labels: Labels, margin: float,
-    seed: int,
-) -> None:  # fmt: skip
+def by_people(file: Path, out: Path | None, answers: Answers, page: PageOptions, made: PairOptions) -> None:
     """Serves the page until Ctrl-C, then writes `out`, which is also brought up to date when the page starts."""
     from evenhand.judges.label_log import LabelLog
     from evenhand.labelling import app
@@ -53,20 +51,21 @@ def by_people(
     from evenhand.store.locks import locked
 
     check_installed()
-    source = _source(file, out, answers, page, Form(form), choose, seed)
+    form = Form(page.form)
+    source = _source(file, out, answers, page, form, made.pairs.chosen, made.seed)
     lock = source.log.with_name(f".{source.log.name}.lock")
     source.log.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, lambda: _refuse(source.log)):
         session = LabellingSession(
-            source.items, LabelLog(source.log), form=Form(form), people=source.people, again=page.again, seed=seed
+            source.items, LabelLog(source.log), form=form, people=source.people, again=page.again, seed=made.seed
         )
         told = page.guidelines.read_text(encoding="utf-8") if page.guidelines is not None else ""
         shown = app.Page(title=file.stem or str(file), guidelines=told, others=_others(source.items, file))
         print(f"{len(source.items)} items; every click is kept in {source.log}")
-        for line in _ended(session, source, out, Form(form), labels, margin) if session.labels() else ():
+        for line in _ended(session, source, out, form, made) if session.labels() else ():
             print(spelled_out(line))
         serve(app.build(session, shown), app.policy(), port=page.port)
-        for line in _ended(session, source, out, Form(form), labels, margin):
+        for line in _ended(session, source, out, form, made):
             print(spelled_out(line))
 
 
@@ -118,7 +117,7 @@ def _others(items: Sequence[Item], file: Path) -> dict[str, list[tuple[float, ..
     return {"the run's judge" if file.is_dir() else "the file": [i.group.scores for i in items]}
 
 
-def _ended(session: LabellingSession, source: _Source, out: Path | None, form: Form, labels: Labels, margin: float) -> list[str]:
+def _ended(session: LabellingSession, source: _Source, out: Path | None, form: Form, made: PairOptions) -> list[str]:
     """What was said, what is left to be said, and what came of it."""
     from evenhand.labelling.write import preferences, write
 
@@ -128,7 +127,7 @@ def _ended(session: LabellingSession, source: _Source, out: Path | None, form: F
     lines = [f"{len(said)} labels by {len(names)} people on {len(known)} of {len(source.items)} items: {source.log}"]
     if out is None:
         return [*lines, f"next: {source.then}"]
-    found = preferences(source.items, source.log, form, said, labels, margin)
+    found = preferences(source.items, source.log, form, said, made.labels.value, made.margin)
     left = ", ".join(f"{count} {reason}" for reason, count in found.left_out.items())
     lines += [f"left out: {left}"] if left else []
     if not found.pairs:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.label import Pairs
+from evenhand.cli.label_judged import Pairs
 from evenhand.cli.label_sources import identity, loaded
 from evenhand.cli.models import read_prompts
 from evenhand.cli.progress import Progress

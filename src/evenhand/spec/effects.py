@@ -52,7 +52,7 @@ def stage_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int
     """The same of a stage that arms start from, which also has no signal that its method does not read."""
     yield from arm_problems(arm, raw, where, max_tokens)
     method = arm.build(steps=arm.train.steps or SOME_STEPS, max_tokens=max_tokens)
-    if arm.reward is not None and not method.rewarded and arm.train.keep != "best":
+    if arm.reward is not None and not method.rewarded and arm.train.keep_checkpoint != "best":
         yield _nothing(f"{where}.reward", f"{arm.method} learns from fixed data")
     if arm.teacher is not None and method.reference != TEACHER:
         yield _nothing(f"{where}.teacher", f"{arm.method} learns from no teacher")
@@ -69,11 +69,11 @@ def unread(arm: Arm, method: Method) -> dict[str, str]:
     if not fixed or method.data == DEMONSTRATIONS:
         learns = "has no held-out loss: its rows are its own samples" if not fixed else "is followed by its sampled answers"
         found["train.evaluate_every"] = f"{arm.method} {learns}"
-    if arm.train.keep != "best":
-        last = "the last weights are kept; `keep: best` chooses among several"
+    if arm.train.keep_checkpoint != "best":
+        last = "the last weights are kept; `keep_checkpoint: best` chooses among several"
         found |= {"train.validate_every": last, "train.validation_prompts": last}
     answers = not score and bool(arm.train.sample_every)
-    chosen_by_reward = arm.train.keep == "best" and arm.reward is not None
+    chosen_by_reward = arm.train.keep_checkpoint == "best" and arm.reward is not None
     if fixed and not answers and not chosen_by_reward:
         found["sampling"] = f"{arm.method} learns from fixed data; held-out answers are sampled as `evaluation.sampling` says"
         if method.data == COMPARISONS:
@@ -84,7 +84,7 @@ def unread(arm: Arm, method: Method) -> dict[str, str]:
 def _untrained_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserError]:
     """An arm that answers with its start as it is. `lengths` have a message of their own."""
     why = "it is not trained"
-    read = {"method", "start", "train", "lengths", *(("reward",) if arm.method == BEST_OF_N else ())}
+    read = {"method", "initial_policy", "train", "lengths", *(("reward",) if arm.method == BEST_OF_N else ())}
     for key in raw.keys() & set(ARM_KEYS) - read:
         named = "held-out answers are sampled as `evaluation.sampling` says" if key == "sampling" else why
         yield _nothing(f"{where}.{key}", named)
