@@ -14,7 +14,7 @@ from evenhand.errors import UserError
 from evenhand.manual.results import schema
 from evenhand.results.files import plain, read, write_json
 from evenhand.results.paths import without_folders
-from evenhand.results.record import ArmResult, Contrast, Results, Verdict
+from evenhand.results.record import ArmResult, ArmVerdict, Contrast, Results
 from tests.report.fake_run import write_run
 
 OLD = """{
@@ -48,7 +48,7 @@ def test_a_file_without_a_version_reads_as_a_record(tmp_path: Path) -> None:
     assert dpo.ledger.tokens_trained == 96000.0
     assert found.arms["ppo"] == ArmResult(per_seed=(None, None), method="ppo")
     assert found.contrasts == (
-        Contrast(a="dpo", b="sft", difference=0.11, ci95=(0.02, 0.2), p_holm=0.02, verdict=Verdict.BETTER),
+        Contrast(a="dpo", b="sft", difference=0.11, ci95=(0.02, 0.2), p_holm=0.02, verdict=ArmVerdict.BETTER),
     )
     assert (found.deviations, found.tuning, found.best_of_n, found.waived) == (None, None, {}, ())
     assert found.judge is not None
@@ -109,7 +109,7 @@ def test_a_contrast_reads_backwards_at_equal_length_too() -> None:
     contrast = read({"arms": {}, "contrasts": [json.loads(OLD)["contrasts"][0] | {"per_seed": [0.1, 0.12]}]}).contrasts[0]
     back = contrast.mirrored()
     assert (back.a, back.b, back.difference, back.ci95, back.per_seed, back.verdict) == (
-        "sft", "dpo", -0.11, (-0.2, -0.02), (-0.1, -0.12), Verdict.WORSE,
+        "sft", "dpo", -0.11, (-0.2, -0.02), (-0.1, -0.12), ArmVerdict.WORSE,
     )  # fmt: skip
     assert back.mirrored() == contrast
     assert replace(contrast, difference=None, ci95=None).mirrored().ci95 is None

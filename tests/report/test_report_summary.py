@@ -17,7 +17,7 @@ from evenhand.report.judge_card import probe_tables, self_test, self_test_warnin
 from evenhand.report.style import ALL, ARMS, BASELINE, arm_styles
 from evenhand.report.summaries import judge_warnings, reward_model_cards
 from evenhand.report.text import headline
-from evenhand.results.record import Verdict
+from evenhand.results.record import ArmVerdict
 from evenhand.results.record_judge import JudgeSummary, Sample
 from evenhand.results.record_parts import RewardModelSummary
 from tests.report.given import parsed, read, summarise
@@ -43,7 +43,7 @@ RESULTS = {
 
 def test_a_contrast_reads_backwards_with_every_sign_turned() -> None:
     found = summarise(RESULTS).contrasts["sft", "dpo_50%"]
-    assert (found.difference, found.ci95, found.p_holm, found.verdict) == (-0.1, (-0.18, -0.02), 0.02, Verdict.WORSE)
+    assert (found.difference, found.ci95, found.p_holm, found.verdict) == (-0.1, (-0.18, -0.02), 0.02, ArmVerdict.WORSE)
 
 
 def test_a_baseline_that_is_no_arm_still_has_a_row() -> None:
@@ -58,7 +58,7 @@ def test_a_baseline_that_is_no_arm_still_has_a_row() -> None:
 def test_a_baseline_is_not_given_its_trivial_win_rate() -> None:
     arms = {"sft": {"win_rate": 0.5, "ci95": None, "per_seed": [0.5], "ties": 1.0}}
     (sft,) = summarise({"baseline": "sft", "arms": arms}).arms
-    assert (sft.win_rate, sft.per_seed, sft.verdict) == (None, (), Verdict.BASELINE)
+    assert (sft.win_rate, sft.per_seed, sft.verdict) == (None, (), ArmVerdict.BASELINE)
 
 
 @pytest.mark.parametrize(("ci95", "verdict"), [([0.51, 0.6], "better"), ([0.4, 0.49], "worse"), ([0.49, 0.6], "inconclusive")])
@@ -146,7 +146,7 @@ EVEN = {"win_rate": 0.55, "ci95": [0.5, 0.6]}
 def test_latex_has_a_column_for_what_was_measured_only() -> None:
     arm = {**RESULTS["arms"]["dpo_50%"], "gold": 0.5, "length_controlled": EVEN, "ledger": {"flops": 2.5e13}}
     text = results_tex(summarise({**RESULTS, "arms": {"dpo": arm}, "contrasts": []}))
-    assert r"Arm & Win rate & 95\% interval & At equal length & Gold & Length & KL & FLOPs & Verdict \\" in text
+    assert r"Arm & Win rate & 95\% interval & At equal length & Gold & Length & KL & FLOPs & ArmVerdict \\" in text
     assert r"dpo & 60.0\% & 52.0 to 68.0\% & 55.0\% (50.0 to 60.0\%) & 0.50 & 41 & 5.3 & 25.0 T & \textbf{better} \\" in text
 
 

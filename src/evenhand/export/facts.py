@@ -15,7 +15,7 @@ from evenhand.report.summaries import judge_facts, judge_warnings, reward_model_
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.text import corrected, excluded, power, seeds_agree
 from evenhand.report.training_warnings import stopped_early, warning_rows
-from evenhand.results.record import ArmResult, Results, Verdict
+from evenhand.results.record import ArmResult, ArmVerdict, Results
 from evenhand.results.record_parts import FrontierPoint, RewardModelSummary
 
 
@@ -31,9 +31,9 @@ def finding(summary: Summary, arm: ArmRow, seed: int | None) -> Markdown:
         f"win rate {percent(arm.win_rate)} against {against} (95% interval {interval(arm.ci95)}{joint}; ties count half, 50% is "
         f"no difference), over {_counted(summary, arm)}."
     )
-    if arm.verdict in (Verdict.BETTER, Verdict.WORSE) and seeds_agree(arm):
+    if arm.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE) and seeds_agree(arm):
         head = f"**Judged {arm.verdict.value} than {against}**: {rate}"
-    elif arm.verdict is Verdict.INCONCLUSIVE:
+    elif arm.verdict is ArmVerdict.INCONCLUSIVE:
         head = f"**Inconclusive**: it cannot be told apart from {against}. {rate[0].upper()}{rate[1:]} {power(summary)}"
     else:
         head = f"**No claim**: the interval excludes 50%, but the seeds do not agree. {rate[0].upper()}{rate[1:]}"
@@ -165,7 +165,7 @@ def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:
     if arm is None:
         return
     own, before = arm.result.reward, start.result.reward if start else None
-    if arm.verdict is Verdict.WORSE and own is not None and before is not None and own > before:
+    if arm.verdict is ArmVerdict.WORSE and own is not None and before is not None and own > before:
         yield (
             f"Over-optimisation: it has more training reward than {summary.reference} ({fixed(own, 3)} against "
             f"{fixed(before, 3)}) and was judged worse."

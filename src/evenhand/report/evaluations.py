@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
@@ -12,10 +12,10 @@ from evenhand.report.exports import Rows, tex_escape
 from evenhand.report.figures import csv_text
 from evenhand.report.formatting import MISSING, interval, p_value, percent, points, points_interval
 from evenhand.report.summary import Summary
-from evenhand.results.record import Verdict
+from evenhand.results.record import ArmVerdict
 from evenhand.results.record_parts import EvaluatedArm, EvaluationResult
 
-DECIDED = (Verdict.BETTER.value, Verdict.WORSE.value)
+DECIDED = (ArmVerdict.BETTER.value, ArmVerdict.WORSE.value)
 
 
 def evaluations_csv(summary: Summary) -> str:
@@ -93,21 +93,35 @@ def shared_correction(summary: Summary) -> str:
     )
 
 
-def evaluations_table(summary: Summary) -> Table:
-    """The evaluations for a terminal, a row for each and every arm."""
-    caption = Text("; ".join(filter(None, [*measured(summary), shared_correction(summary)])))
+def evaluations_tables(summary: Summary) -> Iterator[Table]:
+    """The evaluations for a terminal, a row for each and every arm: with all columns, then without more and more of them."""
+    for without in ((), ("p",), ("p", INTERVAL)):
+        yield _table(summary, without)
+
+
+INTERVAL, OF_THE_VERDICT = "95% interval", "with all others"
+
+
+def _table(summary: Summary, without: Sequence[str]) -> Table:
+    caption = Text("; ".join([*measured(summary), "differences in points, with the interval that goes with the verdict"]))
+    caption += Text(f". {shared}" if (shared := shared_correction(summary)) else "")
     table = Table(box=box.SIMPLE_HEAD, title=Text("Other evaluations", style="bold"), title_justify="left", caption=caption)
     table.caption_justify = "left"
+    gap = f"less {summary.reference}"
+    headings = [heading for heading in ("rate", INTERVAL, gap, OF_THE_VERDICT, "p") if heading not in without]
     for heading in ("evaluation", "arm"):
         table.add_column(heading, overflow="fold")
-    for heading in ("rate", "95% interval", f"against {summary.reference}", "with its verdict's interval", "p"):
-        table.add_column(heading, justify="right")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     above = ""
     for name, _, arm, row in _each(summary):
-        numbers = (percent(row.rate), interval(row.ci95), points(row.difference), _interval(row), p_value(row.p_holm))
+        cells = {
+            "rate": percent(row.rate), INTERVAL: interval(row.ci95), gap: points(row.difference), OF_THE_VERDICT: _interval(row),
+            "p": p_value(row.p_holm),
+        }  # fmt: skip
         # Text, not str: a name such as "[bold]" is a name, not markup
-        table.add_row(*map(Text, ("" if name == above else name, arm, *numbers, row.verdict)))
+        table.add_row(*map(Text, ("" if name == above else name, arm, *(cells[h] for h in headings), row.verdict)))
         above = name
     return table
 

@@ -9,7 +9,7 @@ from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
 from evenhand.report.summaries import arm_notes
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.comparison import COUNTS
-from evenhand.results.record import ArmCost, Contrast, ControlledContrast, ControlledWinRate, Verdict
+from evenhand.results.record import ArmCost, ArmVerdict, Contrast, ControlledContrast, ControlledWinRate
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -109,7 +109,7 @@ def results_tex(summary: Summary) -> str:
     joint = any(arm.ci95_simultaneous for arm in summary.arms)
     intervals = [r"95\% interval", *([r"95\%, all arms"] if joint else [])]
     head = ["Arm", "Win rate", *intervals, *(["At equal length"] if controlled else []), *(c[0] for c in shown)]
-    head += ["FLOPs", "Verdict"]
+    head += ["FLOPs", "ArmVerdict"]
     rows = [_tex_row(arm, shown, controlled, joint) for arm in summary.ranked]
     note = f"% Win rate against {tex_escape(summary.reference)} on {prompts} held-out prompts, {seeds} seeds. FLOPs per seed."
     begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}"
@@ -138,7 +138,7 @@ def _tex_row(arm: ArmRow, shown: Sequence[tuple[str, str, int]], controlled: boo
     numbers.append(amount(arm.result.ledger.flops if arm.result.ledger is not None else None))
     verdict = arm.verdict.value
     cells = [tex_escape(arm.name), *(tex_escape(number) for number in numbers)]
-    cells.append(rf"\textbf{{{verdict}}}" if arm.verdict in (Verdict.BETTER, Verdict.WORSE) else verdict)
+    cells.append(rf"\textbf{{{verdict}}}" if arm.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE) else verdict)
     return " & ".join(cells) + r" \\"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evenhand.report.style import ARMS, ArmStyle, arm_styles
-from evenhand.results.record import ArmResult, Contrast, Power, Results, Verdict
+from evenhand.results.record import ArmResult, ArmVerdict, Contrast, Power, Results
 from evenhand.results.record_judge import Pair
 from evenhand.results.record_parts import EvaluationResult, RewardModelSummary
 
@@ -17,7 +17,7 @@ class ArmRow:
 
     name: str
     style: ArmStyle
-    verdict: Verdict
+    verdict: ArmVerdict
     win_rate: float | None
     ci95: Pair | None
     ci95_simultaneous: Pair | None
@@ -28,7 +28,7 @@ class ArmRow:
 
     @property
     def is_baseline(self) -> bool:
-        return self.verdict is Verdict.BASELINE
+        return self.verdict is ArmVerdict.BASELINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Summary:
         """More arms than there are colours: figures and tables are then set tighter."""
         return sum(not arm.is_baseline for arm in self.arms) > len(ARMS)
 
-    def with_verdict(self, verdict: Verdict) -> tuple[ArmRow, ...]:
+    def with_verdict(self, verdict: ArmVerdict) -> tuple[ArmRow, ...]:
         return tuple(arm for arm in self.challengers if arm.verdict is verdict)
 
 
@@ -114,9 +114,9 @@ def _row(
 ) -> ArmRow:
     win_rate, ci95, per_seed = found.win_rate, found.ci95, found.per_seed
     if name == baseline:  # against itself it wins half by definition: nothing that was measured
-        verdict, win_rate, ci95, per_seed = Verdict.BASELINE, None, None, ()
+        verdict, win_rate, ci95, per_seed = ArmVerdict.BASELINE, None, None, ()
     elif win_rate is None:
-        verdict = Verdict.NO_RESULT
+        verdict = ArmVerdict.NO_RESULT
     elif (name, baseline) in contrasts:
         verdict = contrasts[name, str(baseline)].verdict
     else:
@@ -128,8 +128,8 @@ def _row(
     )  # fmt: skip
 
 
-def _from_interval(ci95: Pair | None) -> Verdict:
+def _from_interval(ci95: Pair | None) -> ArmVerdict:
     """Against the baseline itself 50% is "no difference"."""
     if ci95 is None:
-        return Verdict.INCONCLUSIVE
-    return Verdict.BETTER if ci95[0] > 0.5 else Verdict.WORSE if ci95[1] < 0.5 else Verdict.INCONCLUSIVE
+        return ArmVerdict.INCONCLUSIVE
+    return ArmVerdict.BETTER if ci95[0] > 0.5 else ArmVerdict.WORSE if ci95[1] < 0.5 else ArmVerdict.INCONCLUSIVE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -11,14 +11,19 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.report.evaluations import evaluations_table
+from evenhand.report.evaluations import evaluations_tables
 from evenhand.report.formatting import MISSING, fixed
 from evenhand.report.summary import ArmRow, Summary, summarise
 from evenhand.report.text import headline
-from evenhand.results.record import Results, Verdict
+from evenhand.results.record import ArmVerdict, Results
 from evenhand.results.record_judge import Pair
 
-_LOOK = {Verdict.BETTER: "bold cyan", Verdict.WORSE: "bold yellow", Verdict.INCONCLUSIVE: "dim", Verdict.NO_RESULT: "dim"}
+_LOOK = {
+    ArmVerdict.BETTER: "bold cyan",
+    ArmVerdict.WORSE: "bold yellow",
+    ArmVerdict.INCONCLUSIVE: "dim",
+    ArmVerdict.NO_RESULT: "dim",
+}
 
 
 _ALONE = "95% interval"
@@ -41,14 +46,18 @@ class VerdictTable:
         if not summary.arms:
             yield _reward_models(summary)
             return
-        for without in _LEFT_OUT:
-            table = _table(summary, without)
-            wanted = Measurement.get(console, options.update(max_width=10_000), table).maximum
-            if wanted <= options.max_width:
-                break
-        yield table
+        yield _fitting(console, options, (_table(summary, without) for without in _LEFT_OUT))
         if summary.evaluations:
-            yield evaluations_table(summary)
+            yield _fitting(console, options, evaluations_tables(summary))
+
+
+def _fitting(console: Console, options: ConsoleOptions, tables: Iterable[Table]) -> Table:
+    """The first that a line has room for, else the last."""
+    for table in tables:
+        wanted = Measurement.get(console, options.update(max_width=10_000), table).maximum
+        if wanted <= options.max_width:
+            break
+    return table
 
 
 def _table(summary: Summary, without: Sequence[str]) -> Table:

@@ -9,7 +9,7 @@ from evenhand.report.doubts import doubts
 from evenhand.report.formatting import fixed, interval, p_value, percent, points, points_interval
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.training_warnings import warned_arms
-from evenhand.results.record import Excluded, Results, Verdict
+from evenhand.results.record import ArmVerdict, Excluded, Results
 from evenhand.results.record_parts import RewardModelSummary
 
 
@@ -29,7 +29,7 @@ def headline(summary: Summary) -> Headline:
     """
     if not summary.challengers:
         return _without_comparison(summary)
-    claimed = [arm for arm in summary.with_verdict(Verdict.BETTER) if seeds_agree(arm)]
+    claimed = [arm for arm in summary.with_verdict(ArmVerdict.BETTER) if seeds_agree(arm)]
     opening = _winner(summary, claimed[0]) if claimed else _no_winner(summary)
     held_against = doubts(summary, claimed[0]) if claimed else []
     sentences = [*opening.sentences, *(d.sentence for d in held_against)]
@@ -109,7 +109,7 @@ def _solved(summary: Summary, best: ArmRow) -> str:
 
 
 def _no_winner(summary: Summary) -> Headline:
-    losers = [arm for arm in summary.with_verdict(Verdict.WORSE) if seeds_agree(arm)]
+    losers = [arm for arm in summary.with_verdict(ArmVerdict.WORSE) if seeds_agree(arm)]
     open_arms = [arm for arm in summary.challengers if arm not in losers]
     best = summary.challengers[0]
     if not open_arms:
@@ -123,14 +123,14 @@ def _no_winner(summary: Summary) -> Headline:
         title = f"Inconclusive: no arm can be told apart from {summary.reference}"
     size = f"{percent(best.win_rate)} (95% interval {interval(best.ci95)}{_jointly(best)}{_evidence(summary)})"
     rate = f"The highest win rate is {best.name}'s: {size}."
-    split = [arm.name for arm in open_arms if arm.verdict is not Verdict.INCONCLUSIVE and not seeds_agree(arm)]
+    split = [arm.name for arm in open_arms if arm.verdict is not ArmVerdict.INCONCLUSIVE and not seeds_agree(arm)]
     disagree = f"The interval for {listed(split)} excludes 50%, but the seeds do not agree, so no claim is made." if split else ""
     return Headline(title, (rate, disagree, _these_checkpoints(open_arms, summary), power(summary)))
 
 
 def _these_checkpoints(arms: Sequence[ArmRow], summary: Summary) -> str:
     """What the prompts-only interval already says of arms that stay open once seeds are counted."""
-    known = [arm for arm in arms if arm.result.ci95_prompts_only and arm.verdict is Verdict.INCONCLUSIVE]
+    known = [arm for arm in arms if arm.result.ci95_prompts_only and arm.verdict is ArmVerdict.INCONCLUSIVE]
     better = [arm.name for arm in known if arm.result.ci95_prompts_only and arm.result.ci95_prompts_only[0] > 0.5]
     worse = [arm.name for arm in known if arm.result.ci95_prompts_only and arm.result.ci95_prompts_only[1] < 0.5]
     found = [
@@ -144,7 +144,7 @@ def _these_checkpoints(arms: Sequence[ArmRow], summary: Summary) -> str:
 
 def _others(summary: Summary, claimed: Sequence[ArmRow]) -> str:
     also = list(claimed[1:])
-    worse = list(summary.with_verdict(Verdict.WORSE))
+    worse = list(summary.with_verdict(ArmVerdict.WORSE))
     rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
     parts = []
     if also:
@@ -164,7 +164,7 @@ def _against_runner_up(summary: Summary, best: ArmRow) -> str:
     size = f"{points(contrast.difference)} points, 95% interval {points_interval(contrast.ci95)}"
     if contrast.joint is not None:
         size += f", {points_interval(contrast.joint)} for all pairs together"
-    if contrast.verdict is Verdict.BETTER:
+    if contrast.verdict is ArmVerdict.BETTER:
         return f"{best.name} is also better than the next arm, {second.name} ({size})."
     excludes_zero = contrast.ci95 is not None and not contrast.ci95[0] <= 0.0 <= contrast.ci95[1]
     if excludes_zero and contrast.p_holm is not None:  # else the interval itself would seem to decide
@@ -202,7 +202,7 @@ def power(summary: Summary) -> str:
 
 def corrected(summary: Summary) -> str:
     """Why an arm whose interval excludes 50% can be inconclusive all the same; "" where none is."""
-    arms = [a for a in summary.with_verdict(Verdict.INCONCLUSIVE) if a.ci95 and not a.ci95[0] <= 0.5 <= a.ci95[1]]
+    arms = [a for a in summary.with_verdict(ArmVerdict.INCONCLUSIVE) if a.ci95 and not a.ci95[0] <= 0.5 <= a.ci95[1]]
     held = [a for a in arms if (c := summary.contrasts.get((a.name, str(summary.baseline)))) and (c.p_holm or 0.0) >= 0.05]
     if not held:
         return ""

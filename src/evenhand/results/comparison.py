@@ -13,7 +13,7 @@ import numpy as np
 from evenhand.evaluation.policies import text_metrics
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
 from evenhand.results.own_reward import own_reward
-from evenhand.results.record import ArmCost, ArmResult, Contrast, ControlledContrast, MixedModel, Power, Verdict
+from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledContrast, MixedModel, Power
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.family import Judged, judged
 from evenhand.stats.length_contrasts import AtEqualLength, LengthControlledDifference, length_controlled_difference
@@ -181,7 +181,7 @@ def judged_together(
             p=c.raw.p,
             p_holm=j.p_holm,
             minimum_detectable_difference=min(resolved_by(c.raw, alpha=alpha, contrasts=j.contrasts), 1.0),
-            verdict=Verdict(j.verdict),
+            verdict=ArmVerdict(j.verdict),
             length_controlled=_controlled(c.controlled, next(even)) if c.controlled is not None else None,
         )
         for c, j in zip(found, raw, strict=True)
@@ -192,7 +192,7 @@ def judged_together(
 def _controlled(d: LengthControlledDifference, j: Judged) -> ControlledContrast:
     return ControlledContrast(
         difference=d.estimate, ci95=d.ci95, ci95_simultaneous=j.ci95_simultaneous, contrasts=j.contrasts, scope=d.scope,
-        per_seed=d.per_seed, p_holm=j.p_holm, verdict=Verdict(j.verdict),
+        per_seed=d.per_seed, p_holm=j.p_holm, verdict=ArmVerdict(j.verdict),
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ VERSION = 1
 """Of the file's layout: it changes when a reader of the version before would misread the file, not when a field is added."""
 
 
-class Verdict(StrEnum):
+class ArmVerdict(StrEnum):
     """What the data say about an arm against another one."""
 
     BETTER = "better"
@@ -44,9 +44,9 @@ class Verdict(StrEnum):
     """Nothing was judged: the cell failed or was not run."""
 
     @property
-    def mirrored(self) -> Verdict:
+    def mirrored(self) -> ArmVerdict:
         """The same finding seen from the other side."""
-        return {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}.get(self, self)
+        return {ArmVerdict.BETTER: ArmVerdict.WORSE, ArmVerdict.WORSE: ArmVerdict.BETTER}.get(self, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class ControlledContrast:
     """What the intervals are over: "prompts", or "seeds and prompts"."""
     per_seed: tuple[float, ...] = ()
     p_holm: float | None = None
-    verdict: Verdict = Verdict.NO_RESULT
+    verdict: ArmVerdict = ArmVerdict.NO_RESULT
 
     @property
     def joint(self) -> Pair | None:
@@ -93,7 +93,7 @@ class Contrast:
     p: float | None = None
     p_holm: float | None = None
     minimum_detectable_difference: float | None = None
-    verdict: Verdict = Verdict.NO_RESULT
+    verdict: ArmVerdict = ArmVerdict.NO_RESULT
     length_controlled: ControlledContrast | None = None
 
     @property
@@ -104,7 +104,7 @@ class Contrast:
     def mirrored(self) -> Contrast:
         """The same finding seen from `b`.
 
-        >>> Contrast(a="dpo", b="sft", difference=0.1, ci95=(0.02, 0.18), verdict=Verdict.BETTER).mirrored().ci95
+        >>> Contrast(a="dpo", b="sft", difference=0.1, ci95=(0.02, 0.18), verdict=ArmVerdict.BETTER).mirrored().ci95
         (-0.18, -0.02)
         """
         even = None if self.length_controlled is None else self.length_controlled.mirrored()

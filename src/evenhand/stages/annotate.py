@@ -23,7 +23,7 @@ from evenhand.synthesis.config import Annotate
 from evenhand.types import Group, Prompt, Sampling
 from evenhand.worlds.labels import Annotator
 
-Label = Callable[[list[Group], str], AnnotatedPairs]
+PairLabeller = Callable[[list[Group], str], AnnotatedPairs]
 KEPT = "answers.kept"
 """Answers sampled so far, while the stage is under way."""
 
@@ -82,7 +82,7 @@ def kept(
     return kept_answers(generate, prompts, n, sampling, cache=cache, identity="start", progress=context.report)
 
 
-def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
+def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> PairLabeller:
     """Two answers at random, scored 1 and 0 by a noisy annotator that sees the reward."""
     from evenhand.rewards.annotate import annotate
 
@@ -98,7 +98,7 @@ def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
     return label
 
 
-def compared(spec: AnnotateSpec, context: StageContext, device: str) -> Label:
+def compared(spec: AnnotateSpec, context: StageContext, device: str) -> PairLabeller:
     """Pairs chosen and labelled as the section says, by its reward or its judge; see `evenhand.synthesis.label`."""
     from evenhand.synthesis import flip_labels, label
 
