@@ -221,6 +221,7 @@ def test_what_nothing_reads_is_refused(arm: dict[str, Any], key: str) -> None:
         {"method": "grpo", "correction": "mask_tokens", "importance": 2.0},
         {"method": "reinforce", "value": 0.5, "baseline": "value"},
         {"method": "best_of_n", "train": {"tokens_per_microbatch": 512}},
+        {"method": "iterative_dpo", "rounds": 2, "train": {"steps": 2}},
     ],
 )
 def test_the_same_where_it_is_read(arm: dict[str, Any]) -> None:

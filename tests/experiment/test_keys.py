@@ -38,7 +38,7 @@ arms:
   grpo: {method: grpo, reward: {kind: weighted, parts: [{reward: rm}, {reward: {kind: function, path: "%(code)s:score"}}]}}
   best: {method: best_of_n, n: 2, reward: rm}
 evaluation: {prompts: 8, best_of_n: 2}
-evaluations: {maths: {task: gsm8k, count: 4}}
+evaluations: {maths: {task: gsm8k, count: 4}, talk: {benchmark: mt_bench, prompts: "%(questions)s"}}
 tune: {prompts: 2}
 """
 """An experiment with a stage of every kind but the plain base."""
@@ -50,12 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "model").mkdir()
     for name in ("config.json", "model.safetensors"):
         (made / "model" / name).write_text("{}")
+    (made / "question.jsonl").write_text('{"question_id": 81, "turns": ["One?", "Two?"]}\n')
     (made / "score.py").write_text("def score(prompt, completion):\n    return 1.0\n")
     return made
 
 
 def planned(folder: Path, *overrides: str) -> Plan:
-    text = EVERYTHING % {"model": folder / "model", "code": folder / "score.py"}
+    text = EVERYTHING % {"model": folder / "model", "code": folder / "score.py", "questions": folder / "question.jsonl"}
     return build(read_experiment(yaml.safe_load(text), overrides).value)
 
 
@@ -130,10 +131,15 @@ def test_how_a_result_is_reached_is_in_no_key(plan: Plan, folder: Path) -> None:
 )
 def test_machines_that_compute_otherwise_share_nothing_they_compute(plan, folder, override) -> None:
     other = planned(folder, "runtime.device=cpu", override)
-    computed = {node.kind for node in plan.nodes} - {"data", "validation_split"}
+    computed = {node.kind for node in plan.nodes} - {"data", "validation_split", "questions"}
     assert changed(planned(folder, "runtime.device=cpu"), other) == computed
     shared = set(keys(other).values()) & set(keys(plan).values())
-    assert {node.name for node in other.nodes if node.key in shared} == {"data", "data set apart", "tokens/corpus"}, "no model"
+    assert {node.name for node in other.nodes if node.key in shared} == {
+        "data",
+        "data set apart",
+        "tokens/corpus",
+        "evaluations/talk/prompts",
+    }, "no model"
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,13 @@ def test_against_one_half_the_score_test_asks_for_more() -> None:
     parts = {"sd_noise": found.spread.noise, "sd_prompt": found.spread.prompt, "sd_seed": found.spread.seed, "gap": 1.0}
     plain = planned_resolution(400, 5, **parts)
     assert plain <= resolved_by(found) == pytest.approx(plain, rel=0.05)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 50), (2, 12), (3, 200)])
+def test_outcomes_that_never_vary_leave_half_their_interval_open(k: int, n: int) -> None:
+    """All ties: the interval says that something may have been missed, and so must the resolution."""
+    ties = np.full((k, n), 0.5)
+    found = paired_difference(ties, ties)
+    assert resolved_by(found) == pytest.approx(found.ci95[1])
+    assert resolved_by(found, contrasts=3) == pytest.approx(found.interval(1 - 0.05 / 3)[1])
+    assert resolved_by(found) > 0.0

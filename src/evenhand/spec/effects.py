@@ -5,8 +5,9 @@ A setting that all arms share is a default for those that read it, and is not re
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
 from typing import Any
 
 from evenhand.data.config import DataConfig
@@ -19,6 +20,7 @@ from evenhand.train.policies import INITIAL_POLICY, TEACHER
 
 SOME_STEPS = 100
 """Steps of a method whose own number is not known before its data are read."""
+MANY_STEPS = 10_007
 LEFT_TO_AN_UNTRAINED_ARM = ("tokens_per_microbatch",)
 """Training settings that an arm that is not trained reads all the same, for the KL of its answers."""
 
@@ -45,7 +47,7 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) 
                 yield _nothing(f"{where}.{key}.{name}", cause)
     if "lengths" in raw and "lengths" in why:
         yield _nothing(f"{where}.lengths", why["lengths"])
-    yield from _parameter_problems(arm, method, where, max_tokens)
+    yield from _parameter_problems(arm, where, max_tokens)
 
 
 def stage_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) -> Iterator[UserError]:
@@ -93,27 +95,23 @@ def _untrained_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterato
             yield _nothing(f"{where}.train.{key}", why)
 
 
-def _parameter_problems(arm: Arm, method: Method, where: str, max_tokens: int) -> Iterator[UserError]:
-    """Parameters of a method that make the same method as their default, with the others as they are."""
-    import inspect
+def _parameter_problems(arm: Arm, where: str, max_tokens: int) -> Iterator[UserError]:
+    """Parameters of a method that make the same method as their default, with the others as they are.
 
+    In a long run too: few steps may make one method of several numbers of rounds.
+    """
     declared = inspect.signature(METHODS[arm.method]).parameters
+    lengths = (arm.train.steps or SOME_STEPS, MANY_STEPS)
     for key, value in arm.parameters.items():
         if key in INJECTED or key not in declared or declared[key].default in (inspect.Parameter.empty, value):
             continue
-        others = {name: own for name, own in arm.parameters.items() if name != key}
+        without = replace(arm, parameters={name: own for name, own in arm.parameters.items() if name != key})
         try:
-            without = _with(arm, others).build(steps=arm.train.steps or SOME_STEPS, max_tokens=max_tokens)
+            made = [[each.build(steps=n, max_tokens=max_tokens) for n in lengths] for each in (arm, without)]
         except UserError:  # the others need it
             continue
-        if without == method:
+        if made[0] == made[1]:
             yield _nothing(f"{where}.{key}", f"with its other settings {arm.method} is the same for any value of it")
-
-
-def _with(arm: Arm, parameters: Mapping[str, Any]) -> Arm:
-    from dataclasses import replace
-
-    return replace(arm, parameters=parameters)
 
 
 def _evaluation_problems(e: Experiment) -> Iterator[UserError]:
@@ -134,7 +132,7 @@ def _data_problems(e: Experiment) -> Iterator[UserError]:
     if data.world is None and data.sizes:
         yield _nothing("data.sizes", "rows are read as their sources have them", "give a source `limit:`, or remove it")
     apart = data.world is not None and not any(split.source for split in e.splits.values())
-    if apart and data.holdout != _default(DataConfig, "holdout"):
+    if apart and 0 <= data.holdout < 1 and data.holdout != _default(DataConfig, "holdout"):
         yield _nothing("data.holdout", "a built-in world makes held-out rows of its own", "set `data.sizes`, or remove it")
 
 

@@ -54,13 +54,18 @@ def resolved_by(difference: Difference, *, power: float = 0.8, alpha: float = 0.
     """The difference that this very design, with the spreads it found, would have called better with probability `power`.
 
     Printed with an inconclusive verdict: "no difference resolved (minimum detectable difference ...)". `contrasts`: how many the
-    verdict is corrected for (Holm's first step). Infinite for one prompt.
+    verdict is corrected for (Holm's first step). Infinite for one prompt. Outcomes that never varied tell no spread: what they
+    leave open is half of their interval.
     """
     _check_design(difference.n, difference.k, power, alpha)
     if difference.n < 2:
         return math.inf
     needed = _by_score if difference.rate is not None else None
-    return _resolution(difference.n, difference.k, difference.spread, power, alpha / contrasts, needed)
+    found = _resolution(difference.n, difference.k, difference.spread, power, alpha / contrasts, needed)
+    if found > 0.0:
+        return found
+    low, high = difference.interval(1 - alpha / contrasts)
+    return (high - low) / 2
 
 
 def planned_resolution(
