@@ -87,7 +87,7 @@ KEYS: dict[str, tuple[dict[str, Any], Reads]] = {
 """A change of each key, and which methods read it."""
 ELSEWHERE = {
     "train.epochs", "train.on_memory", "train.checkpoint_every", "train.keep_checkpoint", "method", "reward", "teacher",
-    "reference_update",
+    "reference_update", "environment",
 }  # fmt: skip
 """In place of another key; how and not what; with conditions that tests of their own are about."""
 
