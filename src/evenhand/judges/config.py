@@ -154,9 +154,11 @@ class Human:
 
 
 Settings = LLM | LocalLLM | PreferenceModel
+Comparing = Settings | Human | OwnJudge
+"""Every judge that compares pairs itself; the others compare a reward's scores."""
 
 
-def problem(settings: Settings | OwnJudge | Human) -> UserError | None:
+def problem(settings: Comparing) -> UserError | None:
     """What is wrong with the settings, as far as it can be known before anything runs."""
     try:
         if isinstance(settings, OwnJudge):

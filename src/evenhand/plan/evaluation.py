@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evenhand.judges.config import Human, OwnJudge, Settings
+from evenhand.judges.config import Comparing, Human, OwnJudge
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, judged_by
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.stages.frontier import FrontierSpec
@@ -258,7 +258,7 @@ def _judged_by(graph: Graph) -> JudgedBy:
     return JudgedBy(settings=JuryRule(by=graph.e.judge.by), members=members)
 
 
-def _one_judge(graph: Graph, judge: ScoringJudge | Settings | Human | OwnJudge) -> JudgedBy:
+def _one_judge(graph: Graph, judge: ScoringJudge | Comparing) -> JudgedBy:
     if isinstance(judge, ScoringJudge):
         return JudgedBy(settings=ScoredBy(reward=graph.reward_spec(judge.reward), tie=judge.tie))
     return judged_by(judge)
@@ -278,7 +278,7 @@ def _judge_cost(graph: Graph) -> str:
     return " + ".join(_cost(judge, graph.questions.count) for judge in graph.e.judges().values())
 
 
-def _cost(judge: ScoringJudge | Settings | Human | OwnJudge, pairs: int) -> str:
+def _cost(judge: ScoringJudge | Comparing, pairs: int) -> str:
     if isinstance(judge, ScoringJudge):
         return "score both answers"
     if isinstance(judge, OwnJudge):

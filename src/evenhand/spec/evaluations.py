@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel
+from evenhand.judges.config import Comparing
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.train.config import SamplingConfig
 
@@ -28,7 +28,7 @@ class MoreEvaluation:
     """A task of lm-evaluation-harness, such as gsm8k (`pip install 'evenhand[eval]'`)."""
     count: int = 200
     """Prompts, or items of a task, at most."""
-    judge: ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | JurySettings | None = None
+    judge: ScoringJudge | Comparing | JurySettings | None = None
     """Who compares these answers with the baseline's; by default the experiment's judge."""
     sampling: SamplingConfig | None = None
     """How these answers are sampled; by default as in `evaluation`."""

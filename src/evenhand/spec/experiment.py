@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evenhand.data.config import DataConfig, Split
 from evenhand.environments.registry import chosen
 from evenhand.errors import UserError
-from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel
+from evenhand.judges.config import Comparing
 from evenhand.spec.arms import Arm, parse_arm
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.judge import JurySettings, ScoringJudge
@@ -168,7 +168,7 @@ class Experiment:
     """How training samples are drawn; an arm names what differs."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What is compared: a mapping from a name to a method with its settings. Without any, reward models alone are trained."""
-    judge: ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | JurySettings = field(default_factory=ScoringJudge)
+    judge: ScoringJudge | Comparing | JurySettings = field(default_factory=ScoringJudge)
     """Who compares held-out answers."""
     evaluation: Evaluation = Evaluation()
     """The held-out comparison."""
@@ -252,7 +252,7 @@ class Experiment:
         own = self.model.pretrain.shape if self.model.pretrain is not None else {}
         return {**worlds.get(str(self.data.world), **self.data.options).model_config(), **own}
 
-    def judges(self) -> dict[str, ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]:
+    def judges(self) -> dict[str, ScoringJudge | Comparing]:
         """Who judges, by key path: the judge, or the judges of a jury."""
         if isinstance(self.judge, JurySettings):
             return {f"judge.judges.{name}": member for name, member in self.judge.judges.items()}

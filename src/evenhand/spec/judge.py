@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel
+from evenhand.judges.config import Comparing
 from evenhand.judges.jury import Rule
 
 
@@ -30,7 +30,7 @@ class JurySettings:
 
     kind: Literal["jury"]
     """jury: several judges together."""
-    judges: Mapping[str, ScoringJudge | LLM | LocalLLM | PreferenceModel | Human | OwnJudge]
+    judges: Mapping[str, ScoringJudge | Comparing]
     """By a name of its own each, set up as it would be alone; the `self_test` of the jury holds for all."""
     by: Rule = "majority"
     """majority: the side that more judges prefer wins; mean: the mean of their outcomes. Who has no usable verdict abstains."""

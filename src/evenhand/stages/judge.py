@@ -12,7 +12,7 @@ from evenhand.data.jsonl import read_groups
 from evenhand.evaluation.conversations import as_judged, in_conversation
 from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
-from evenhand.judges.config import LLM, Human, LocalLLM, OwnJudge, PreferenceModel, build
+from evenhand.judges.config import LLM, Comparing, Human, OwnJudge, build
 from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import Jury, Rule
 from evenhand.judges.selftest import refuse_broken
@@ -51,7 +51,7 @@ class JuryRule:
 class JudgedBy:
     """Who compares answers, and what was found of it when the run was planned: its template, its weights; or a jury's members."""
 
-    settings: ScoredBy | LLM | LocalLLM | PreferenceModel | Human | OwnJudge | JuryRule
+    settings: ScoredBy | Comparing | JuryRule
     template_sha: str = ""
     fingerprint: str | None = None
     members: Mapping[str, JudgedBy] = field(default_factory=dict)
