@@ -124,7 +124,8 @@ def run(
 ) -> RunResults:
     """Trains, judges and compares what an experiment names; again with the same arguments it goes on, or loads what is there.
 
-    `experiment`: a YAML file, the name of a built-in experiment, a run directory, or the content of an experiment file.
+    `experiment`: a YAML file, the name of a built-in experiment, a run directory, or the content of an experiment file, as text
+    or as data.
     `overrides`: values by key path, `{"train.steps": 50}`, or "train.steps=50" as on the command line. `out`: the run
     directory (`runs/NAME`). `workers`: stages at a time, 0 for this process alone. `check`: let the doctor look first.
     A script calls it under `if __name__ == "__main__":`, since workers import the script.

@@ -85,22 +85,25 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     from evenhand.spec.read import read_experiment
     from evenhand.spec.user_code import with_user_code
 
-    source: Mapping[str, Any] | Path
-    if isinstance(experiment, Mapping):
-        source, name = experiment, str(experiment.get("name", "experiment"))
-    else:
-        path = locate(str(experiment))
-        source, name = _recorded(path) if path.suffix == ".json" else path, _name(path)
+    source, name = _source(experiment)
     loaded = read_experiment(source, overrides, find=find, before=with_user_code)
     loaded = clamped(loaded) if hasattr(loaded.value, "lengths") else loaded
     try:
         plan = build(loaded.value)
     except UserError as error:
         raise Faults.of(located(error, loaded.document, loaded.effective)) from None
-    out = Path("runs") / name if out is None else Path(out)
+    out = Path("runs") / (name or loaded.value.name) if out is None else Path(out)
     runtime = loaded.value.runtime
     store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"
     return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
+
+
+def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Mapping[str, Any], str]:
+    """What `read_experiment` reads, and the name that its place gives a run; "" where content has none but its own."""
+    if isinstance(experiment, Mapping) or (isinstance(experiment, str) and "\n" in experiment):
+        return experiment, ""
+    path = locate(str(experiment))
+    return (_recorded(path), _name(path)) if path.suffix == ".json" else (path, _name(path))
 
 
 def execute(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 
+from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.plan import plan as planner
 from evenhand.results.fairness import deviations
@@ -169,3 +172,9 @@ def test_a_worlds_options_reach_its_gold_and_are_checked() -> None:
 def test_a_worlds_options_are_its_own(data: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         read_experiment(changed("data", data))
+
+
+def test_the_content_of_a_file_may_be_given_as_text_or_as_data():
+    as_text, as_data = (run_experiment.prepare(content) for content in (json.dumps(GOOD, indent=1), GOOD))
+    assert [node.key for node in as_text.plan.nodes] == [node.key for node in as_data.plan.nodes]
+    assert as_text.out == as_data.out == Path("runs/good")

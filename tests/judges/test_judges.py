@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from evenhand.judges import LLMJudge, PreferenceModel, RewardJudge, Status, account, build, paired, self_test
+from evenhand.judges import Comparison, LLMJudge, PreferenceModel, RewardJudge, Status, account, build, paired, self_test
 from evenhand.judges import template as templates
 from evenhand.judges.agreement import by_length, merged
 from evenhand.judges.cache import Cache
@@ -15,7 +15,7 @@ from evenhand.judges.chat import Request
 from evenhand.judges.endpoint import RateLimit
 from evenhand.judges.local import LocalChat
 from evenhand.rewards.pointwise import pointwise
-from evenhand.types import Completion, Group, Message, Prompt
+from evenhand.types import Completion, Finish, Group, Message, Prompt, Scores
 from tests.judges.fake_server import pair
 
 LENGTH = pointwise(lambda prompt, completion: math.nan if "?" in completion.text else float(len(completion.text)), name="length")
@@ -29,6 +29,21 @@ def test_a_missing_score_is_half_and_flagged_never_a_loss():
     assert [v.invalid for v in verdicts] == [False, True, True, False]
     assert account(verdicts)["invalid"] == 0.5
     assert "consistency" not in account(verdicts)  # a score has no order
+
+
+def test_answers_of_one_text_tie_whatever_is_scored_beside_them():
+    """A reward model's last digits depend on its micro-batch: on some processors, on where a row lies in memory."""
+
+    def rounding(groups):
+        return [Scores([len(g.completions[0].text) + 1e-6 * len(groups)], {}) for g in groups]
+
+    judge = RewardJudge(rounding, name="rounding")
+    assert [v.outcome for v in judge([pair("q", "xx", "xx"), pair("q", "x", "xx"), pair("r", "y", "y")])] == [0.5, 0.0, 0.5]
+    assert [v.score_b for v in judge([pair("q", "x", "x"), pair("q", "x", "xx")])] == pytest.approx([1.0, 2.0], abs=1e-5)
+    cut = Comparison(prompt=Prompt(content="q"), a=Completion(content="x"), b=Completion(content="x", finish=Finish.LENGTH))
+    assert judge([cut, pair("q", "x", "xx"), pair("q", "x", "x")])[0].outcome == 1.0, "a cut answer is another one"
+    found = self_test(judge, answers())
+    assert (found["identical"], found["passed"]) == (0.5, True)
 
 
 def test_answers_must_be_to_the_same_prompts():

@@ -34,7 +34,7 @@ def test_a_head_over_the_backbone_is_saved_and_loaded_and_readable_elsewhere(
     save(made, None, tmp_path / "reward")
     again = load_reward_model(tmp_path / "reward", device="cpu")
     expected = made(a_batch(), {Head.SCORE}).score
-    assert torch.equal(again(a_batch(), {Head.SCORE}).score, expected)
+    assert_close(again(a_batch(), {Head.SCORE}).score, expected)  # not to the digit: loaded weights lie otherwise in memory
     assert len(set(expected.tolist())) == len(expected)
     body = AutoModel.from_pretrained(tmp_path / "reward").eval()
     head = load_file(tmp_path / "reward" / "model.safetensors")["score.weight"]

@@ -12,6 +12,7 @@ from evenhand.judges.agreement import account
 from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import jurors, scores, single
 from evenhand.judges.llm import LLMJudge
+from evenhand.judges.reward import RewardJudge
 from evenhand.judges.verdict import ASKED, Comparison, Judge, Progress, Status, Verdict
 from evenhand.seeding import rng
 from evenhand.stats.text import words
@@ -33,8 +34,8 @@ def self_test(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], progre
     """What a judge makes of pairs whose verdict is known, from real prompts and answers.
 
     `identical`: mean outcome of an answer against itself: 1/2 by an even-handed judge. A judge that is asked about pairs sees
-    one blank more at the end of one of them, so that it is really asked; a judge that scores sees the very same text, which
-    must get the very same score. `planted`: share won by the answer against its own words in random order, and against
+    one blank more at the end of one of them, so that it is really asked; a judge that scores sees the very same texts twice, and
+    must give the very same scores. `planted`: share won by the answer against its own words in random order, and against
     the answer to another prompt. `consistency` as in `account`, over the planted pairs (a judge that must choose cannot be
     consistent about the same answer twice); `p_first` and `invalid` over all. `passed` says whether identical is within 0.1 of
     1/2 and planted is at least 0.7; a judge that scores passes when it repeats itself, tells answers apart, and does not prefer
@@ -65,11 +66,14 @@ def _tested(judge: Judge, kept: Sequence[tuple[Prompt, Completion]], progress: P
     same = [Comparison(prompt=p, a=c, b=c if scored else Completion(content=f"{c.text} ")) for p, c in kept]
     ruined = _ruined(kept)
     planted = [Comparison(prompt=p, a=c, b=Completion(content=bad)) for p, c, bad, _ in ruined]
-    verdicts = asked([*same, *planted], progress)
-    on_same, on_planted = verdicts[: len(same)], verdicts[len(same) :]
+    if isinstance(judge, RewardJudge):
+        on_same, on_planted = judge.repeated(same), judge(planted, progress)
+    else:
+        verdicts = asked([*same, *planted], progress)
+        on_same, on_planted = verdicts[: len(same)], verdicts[len(same) :]
     identical = sum(v.outcome for v in on_same) / len(same)
     won = sum(v.outcome for v in on_planted) / len(planted)
-    behaviour = account(verdicts) | {"consistency": account(on_planted).get("consistency")}
+    behaviour = account([*on_same, *on_planted]) | {"consistency": account(on_planted).get("consistency")}
     worthless = broken(on_planted)
     if not (worthless or scored or isinstance(judge, LLMJudge)):
         worthless = _contradicts(asked, planted, on_planted)

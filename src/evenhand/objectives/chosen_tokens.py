@@ -33,12 +33,14 @@ def over_the_step(
 
 
 def uniform(batch: Batch) -> Tensor:
-    """Random numbers [N, C], keyed by each completion's tokens and by how it was sampled, and by nothing else: neither the cut
-    nor a resume changes them, and no state has to be kept. Another rollout of the same answer has others."""
+    """Random numbers [N, C], keyed by each completion's tokens and by its log-prob as sampled, and by nothing else: neither the
+    cut nor a resume changes them, and no state has to be kept. The same answer of a later policy has others. The log-prob counts
+    in hundredths of a nat: its last digits are another processor's, or another rank's, business."""
     ids, width = completion_ids(batch).tolist(), batch.completion_mask.shape[1]
     told = [[]] * len(ids) if batch.behaviour_logp is None else batch.behaviour_logp.tolist()
     spans = batch.layout.completions
     rows = [
-        rng("tokens", *i[: s.length], *b[: s.length]).random(s.length).tolist() for i, b, s in zip(ids, told, spans, strict=True)
+        rng("tokens", *i[: s.length], round(100 * sum(b[: s.length]))).random(s.length).tolist()
+        for i, b, s in zip(ids, told, spans, strict=True)
     ]
     return pad_rows(rows, torch.float64, width=width)
