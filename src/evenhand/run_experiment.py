@@ -99,8 +99,10 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 
 def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Mapping[str, Any], str]:
-    """What `read_experiment` reads, and the name that its place gives a run; "" where content has none but its own."""
-    if isinstance(experiment, Mapping) or (isinstance(experiment, str) and "\n" in experiment):
+    """What `read_experiment` reads, and the name of its run; "" where that is yet to be read."""
+    if isinstance(experiment, Mapping):
+        return experiment, str(experiment.get("name", "experiment"))
+    if isinstance(experiment, str) and "\n" in experiment:
         return experiment, ""
     path = locate(str(experiment))
     return (_recorded(path), _name(path)) if path.suffix == ".json" else (path, _name(path))

@@ -16,6 +16,12 @@ from typing import Any
 from evenhand.errors import UserError
 
 
+class FakeSpec(dict[str, Any]):
+    """The settings of a stage, which has a version as every spec has."""
+
+    VERSION = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """The shape of plan.Node (structural: the machinery reads attributes only)."""
@@ -30,6 +36,9 @@ class Node:
     key: str = ""
     cost: str = ""
     after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", FakeSpec(self.spec))
 
     @property
     def needs(self) -> tuple[str, ...]:
