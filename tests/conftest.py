@@ -24,6 +24,20 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of the tests' own with figures of some machine: nothing goes into the user's, and no plan measures first."""
+    from evenhand.plan.costs import keep, machine
+
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["EVENHAND_CACHE"] = str(folder)
+    for threads in (1, 2):
+        some = machine.Machine(
+            name="some machine", threads=threads, memory_bytes=machine.memory(), products={"float32": 1e11}, bandwidth=1e10
+        )
+        keep.keep_machine(folder / "no store", some)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Tests run side by side; results must not depend on the number of threads."""

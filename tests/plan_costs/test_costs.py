@@ -102,7 +102,7 @@ EXPERIMENT = {
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("EVENHAND_CACHE", str(tmp_path / "cache"))
     return prepare(EXPERIMENT, (), tmp_path / "out")
 
 
@@ -191,3 +191,10 @@ def test_a_small_run_holds_about_what_was_said(prepared, tmp_path):
         was = spent.read(prepared.store.root, prepared.plan[name].key)
         assert was is not None
         assert said[name].predicted.peak_bytes == pytest.approx(was.peak_bytes, rel=0.15)
+
+
+def test_where_nothing_can_be_kept_a_plan_is_made_all_the_same(prepared, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setattr("evenhand.plan.costs.predict.probe", lambda threads, folder: MACHINE)
+    monkeypatch.setattr("evenhand.plan.costs.predict.calibrated", lambda config, precision, machine: Speed(machine=machine))
+    assert costs(prepared.plan, prepared.store).machine == MACHINE

@@ -121,7 +121,7 @@ def file_fingerprint(path: Path) -> str:
     path = Path(path).resolve()
     before = path.stat()
     identity = [str(path), before.st_size, before.st_mtime_ns, before.st_ino]
-    note = _cache_folder() / f"{digest(identity)}.txt"
+    note = user_cache() / "fingerprints" / f"{digest(identity)}.txt"
     if note.is_file() and len(known := note.read_text()) == 32:
         return known
     name = content_digest(path)
@@ -170,9 +170,9 @@ def content_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("EVENHAND_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evenhand"
-    return Path(root) / "fingerprints"
+def user_cache() -> Path:
+    """What costs time to find out again is remembered here, and nothing that a result needs: EVENHAND_CACHE, or the user's."""
+    return Path(os.environ.get("EVENHAND_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evenhand")
 
 
 def _remember(note: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from evenhand.plan.costs.forecast import StageCost, StageForecast
 from evenhand.plan.costs.machine import Machine, memory
+from evenhand.store.fingerprint import user_cache
 
 MACHINE, PREDICTED = "machine.json", ".predicted.json"
 
@@ -19,8 +21,7 @@ def places(store: Path) -> Iterator[Path]:
     """Where to look, and to write: the first of them that is there."""
     if store.is_dir():
         yield store
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    yield Path(base) / "evenhand"
+    yield user_cache()
 
 
 def machine(store: Path, threads: int) -> Machine | None:
@@ -68,7 +69,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Where nothing can be written (a read-only home, a full disk), the next plan measures anew, and the page has no forecast."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.new")
-    partial.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
+        partial.replace(path)
