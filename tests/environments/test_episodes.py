@@ -186,10 +186,53 @@ def test_an_environment_that_raises_costs_its_own_answer_and_says_so(renderer, c
     assert "RuntimeError: no route" in caplog.text
 
 
-@pytest.mark.parametrize(("reply", "says"), [(Reply(), "says nothing"), (None, "not a Reply"), (tool("7", "much"), "much")])
+NO_REPLIES = [
+    (Reply(), "says nothing"),
+    (None, "not a Reply"),
+    (tool("7", "much"), "much"),
+    (tool("7", math.inf), "reward of a turn is inf"),
+    (tool("7", math.nan), "reward of a turn is nan"),
+    (tool("7", done="no"), "done is 'no'"),
+    (Reply("7"), "not a Message"),
+    (Reply(("7",)), "not a Message"),
+    (tool(7), "not a Message of text"),
+    (tool("half \ud800 a character"), "surrogates not allowed"),
+    (tool("7", "\x1b[31m"), r"\x1b[31m"),
+]
+
+
+@pytest.mark.parametrize(("reply", "says"), NO_REPLIES)
 def test_what_is_no_answer_costs_the_answer_too(renderer, caplog, reply, says):
     (lost,) = failing(renderer, [[reply]], caplog)
     assert says in lost.failed
+    assert "\x1b" not in caplog.text
+
+
+def test_a_program_that_ends_itself_costs_its_answer(renderer, caplog):
+    def leave():
+        raise SystemExit(3)
+
+    (lost,) = failing(renderer, [[leave]], caplog)
+    assert lost.failed == "SystemExit: 3"
+
+
+@pytest.mark.parametrize("prompt", [None, "What is 3 + 4?"])
+def test_a_reset_that_returns_no_prompt_costs_the_answer(renderer, prompt):
+    lost = answer(renderer, lambda context: Played([tool("", done=True)], lambda _: prompt), [SAY])
+    assert lost.failed == f"TypeError: reset returned {type(prompt).__name__}, not a Prompt"
+
+
+def test_an_environment_that_cannot_be_made_costs_its_answer_unless_none_could(renderer):
+    def cannot(context):
+        raise OSError("no game")
+
+    assert answer(renderer, cannot, [SAY]).failed == "OSError: no game"
+
+    def missing(context):
+        raise UserError("the game is not installed")
+
+    with pytest.raises(UserError, match="not installed"):
+        answer(renderer, missing, [SAY])
 
 
 def test_an_environment_that_hangs_is_given_up(renderer, caplog):

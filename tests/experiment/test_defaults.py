@@ -63,10 +63,14 @@ def test_the_context_of_a_folder_is_read_from_its_config(tmp_path):
     from evenhand.spec.lengths import context
 
     for config, window in (({"max_position_embeddings": 900}, 900), ({"n_positions": 64}, 64), ({}, None),
+                           ([1], None),
+                           ({"text_config": None, "n_positions": 64}, 64),
                            ({"text_config": {"max_position_embeddings": 70}, "max_position_embeddings": 9}, 70)):  # fmt: skip
         (tmp_path / "config.json").write_text(json.dumps(config))
         made = read_experiment({**TINY, **ARMS, "model": {"path": str(tmp_path)}}).value
         assert context(made) == window
+    (tmp_path / "config.json").write_text('{"n_positions": ')
+    assert context(made) is None, "what is no JSON is said where the model is opened"
 
 
 def test_reward_models_alone_are_a_run_with_their_accuracy_as_headline(tmp_path):

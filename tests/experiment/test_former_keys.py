@@ -44,6 +44,15 @@ def test_from_the_command_line_too():
     assert read_experiment(BEFORE.replace("start: base\ntrain", "train"), ["start=base"]).value.initial_policy == "base"
 
 
+def test_in_the_stages_that_arms_start_from():
+    said = BEFORE.replace("model: {path: m}", "model: {pretrain: {train: {epochs: 1, keep: last}}}").replace(
+        "start: base\ntrain", "train"
+    )
+    loaded = read_experiment(said, ["sft.train.steps=2", "sft.train.keep=last"])
+    assert loaded.given["sft"] == {"train": {"steps": 2, "keep_checkpoint": "last"}}
+    assert loaded.given["model"] == {"pretrain": {"train": {"epochs": 1, "keep_checkpoint": "last"}}}
+
+
 def test_a_fault_in_its_value_is_said_where_it_stands(tmp_path):
     (path := tmp_path / "e.yaml").write_text(BEFORE.replace("start: dpo", "start: nobody"))
     with pytest.raises(UserError) as caught:

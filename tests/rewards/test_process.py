@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,6 +108,26 @@ def test_steps_are_scored_at_their_last_tokens_by_the_plain_network(reward):
     assert [row[n - 1] for n in (6, 15, 24)] == pytest.approx(process.differences(known[0]), abs=1e-6)
     assert [sum(r) for r in dense.earned] == pytest.approx(dense.values, abs=1e-6)
     assert sum(v != 0.0 for v in row) == 3
+
+
+STEPS_OF_PIECES = [
+    ("\n\n", ["a", "\n", "\n", "b", "\n", "c"], [3, 6]),  # one line break ends nothing
+    ("Step", ["x", "St", "ep", "y"], [3, 4]),
+    ("\n", ["a", "\nb", "\n", "c"], [2, 3, 4]),
+    ("\n", ["a", "\nb"], [2]),  # no end of its own is left to the second
+    ("\n", ["\n", "a", "\n", "\n"], [4]),
+]
+
+
+@pytest.mark.parametrize(("separator", "pieces", "ends"), STEPS_OF_PIECES)
+def test_a_separator_ends_a_step_however_it_is_cut_into_tokens(separator, pieces, ends):
+    renderer = SimpleNamespace(piece=lambda ids: "".join(pieces[i] for i in ids), stop_ids=frozenset())
+    assert ProcessReward(SimpleNamespace(renderer=renderer), separator=separator).ends(range(len(pieces))) == ends
+
+
+def test_an_empty_separator_is_refused():
+    with pytest.raises(UserError, match="ends no step"):
+        build("process_reward_model", {"separator": ""}, steps=1, max_tokens=8)
 
 
 def test_sampled_ids_are_scored_as_they_are(reward):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import UserError
+from evenhand.spec.lengths import read_config
 from evenhand.store import pointer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def model_path(name: str) -> Path | str:
 def is_reward_model(path: Path | str) -> bool:
     """True for a folder whose config names a sequence classifier."""
     config = Path(path) / "config.json"
-    named = json.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
+    named = read_config(config).get("architectures")
     return any(a.endswith("ForSequenceClassification") for a in named or ())
 
 

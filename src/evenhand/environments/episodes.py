@@ -7,11 +7,13 @@ Nothing is tokenised a second time: each further turn continues the very ids of 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from evenhand.data.values import shown
+from evenhand.display import spelled_out
 from evenhand.engines.checks import Renders, per_completion, prompt_ids
 from evenhand.engines.decode_batch import DecodeRow, Sampled
 from evenhand.environments.registry import Settings, TurnLimits, build, limits_of
@@ -66,7 +68,8 @@ class Episode:
     place: int
     key: tuple[str, int]
     sampling: Sampling
-    environment: Environment
+    environment: Environment | None = None
+    """None where it could not be made; such an answer has `failed`."""
     turns: list[Turn] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
@@ -138,11 +141,22 @@ class EpisodeEngine:
             seen[prompt.id] = first + len(each)
             for number, sampling in enumerate(each, first):
                 key = (prompt.id, number)
-                made = build(self.settings, seed=keyed(sampling.seed, "environment", *key))
-                begun = Episode(prompt=prompt, place=place, key=key, sampling=sampling, environment=made)
-                begun.prompt = self._asked(begun, limits, partial(made.reset, prompt)) or prompt
+                begun = Episode(prompt=prompt, place=place, key=key, sampling=sampling)
+                self._begin(begun, limits)
                 episodes.append(begun)
         return episodes
+
+    def _begin(self, e: Episode, limits: TurnLimits) -> None:
+        """Makes the answer's environment, and the prompt as it shows it. UserError where no answer could have one."""
+        try:
+            e.environment = build(self.settings, seed=keyed(e.sampling.seed, "environment", *e.key))
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            _fail(e, error)
+            return
+        reset = e.environment.reset
+        e.prompt = self._asked(e, limits, lambda: checked_prompt(reset(e.prompt))) or e.prompt
 
     def _shown(self, prompt: Prompt, episodes: Sequence[Episode]) -> Prompt:
         """The prompt of a group as its environments show it; where one could not begin, as the others do."""
@@ -173,10 +187,11 @@ class EpisodeEngine:
         e.add(
             Turn(messages=(Message("assistant", text),), tokens=len(written.tokens), written=True), written.tokens, written.logp
         )
-        if e.failed:  # it could not begin
+        if e.environment is None or e.failed:  # it could not begin
             e.finish = written.finish
             return False
-        reply = self._asked(e, limits, lambda: checked(e.environment.step(Action(text, last=cut or last)), cut or last))
+        step, action = e.environment.step, Action(text, last=cut or last)
+        reply = self._asked(e, limits, lambda: checked(step(action), cut or last))
         if reply is None:
             e.finish = written.finish
             return False
@@ -213,9 +228,8 @@ class EpisodeEngine:
         try:
             with waiting_for(f"the environment, prompt {e.key[0]}", limits.seconds, late=late):
                 return call()
-        except Exception as error:  # an environment is somebody else's program: whatever it raises costs its own answer
-            e.failed = f"{type(error).__name__}: {error}"
-            _log.debug("the environment of prompt %s failed", e.key[0], exc_info=error)
+        except (Exception, SystemExit) as error:  # somebody else's program: whatever it raises costs its own answer
+            _fail(e, error)
             return None
 
     def _say_failed(self, episodes: Sequence[Episode]) -> None:
@@ -227,10 +241,36 @@ class EpisodeEngine:
             )  # fmt: skip
 
 
+def _fail(e: Episode, error: BaseException) -> None:
+    e.failed = spelled_out(f"{type(error).__name__}: {error}")
+    _log.debug("the environment of prompt %s failed", e.key[0], exc_info=error)
+
+
+def checked_prompt(prompt: Any) -> Prompt:
+    """What `reset` returned, if it is a prompt."""
+    if not isinstance(prompt, Prompt):
+        raise TypeError(f"reset returned {type(prompt).__name__}, not a Prompt")
+    return prompt
+
+
 def checked(reply: Any, last: bool) -> Reply:
-    """The reply, if it is one: an environment that neither ends nor says anything would leave the model's turn unanswered."""
+    """The reply, if it is one. Raises what it lacks; an environment that neither ends nor says anything would leave the model's
+    turn unanswered, and a reward without an end would spoil every answer that it is compared with."""
     if not isinstance(reply, Reply):
         raise TypeError(f"step returned {type(reply).__name__}, not a Reply")
-    if not (reply.done or last or reply.messages):
+    if reply.done not in (True, False):
+        raise TypeError(f"done is {shown(reply.done)}, not true or false")
+    if not math.isfinite(reward := float(reply.reward)):
+        raise ValueError(f"the reward of a turn is {reward}")
+    messages = tuple(reply.messages)
+    for message in messages:
+        _check_message(message)
+    if not (reply.done or last or messages):
         raise ValueError("the environment is not done and says nothing")
-    return replace(reply, messages=tuple(reply.messages), reward=float(reply.reward))
+    return replace(reply, messages=messages, reward=reward, done=bool(reply.done))
+
+
+def _check_message(message: Any) -> None:
+    if not isinstance(message, Message) or not isinstance(message.content, str) or not isinstance(message.role, str):
+        raise TypeError(f"messages hold {shown(message)}, not a Message of text")
+    message.content.encode()  # raises for half a character, which no tokenizer reads

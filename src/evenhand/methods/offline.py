@@ -52,6 +52,9 @@ def process_reward_model(*, aggregate: str = "min", separator: str = SEPARATOR) 
     arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050). `aggregate` joins the steps of an answer: min, product, last, mean,
     or differences, whose reward is earned step by step. Reduces to `outcome_reward_model` for answers of one step."""
     one_of("aggregate", aggregate, AGGREGATES, where="process_reward_model")
+    if not separator:
+        fix = "give what steps end with, such as a line break, or remove it"
+        raise UserError("an empty separator ends no step", where="separator", fix=fix)
     steps = {"aggregate": aggregate, "separator": separator}
     return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6, process=steps)
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from evenhand.errors import UserError
+
+_OF_FILES = (OSError, ValueError, KeyError, StrictDataclassError)
+_OF_NUMBERS = (TypeError, ArithmeticError, AttributeError)
+"""What a config raises that holds other values than transformers computes with."""
 
 
 def guarded(load: Any, path: str | Path, **named: Any) -> Any:
@@ -18,11 +24,19 @@ def guarded(load: Any, path: str | Path, **named: Any) -> Any:
         raise UserError("no config.json", where=str(path), fix="point to a folder written by save_pretrained")
     try:
         return load(str(local) if looks_local else str(path), **named)
-    except (OSError, ValueError, KeyError) as error:
-        lines = str(error).strip().splitlines()
+    except (*_OF_FILES, *_OF_NUMBERS) as error:
         raise UserError(
-            lines[0] if lines else type(error).__name__,
+            _first_words(error),
             where=str(path),
             why="transformers could not load it",
             fix="check the name, the folder's files and, for a name on the Hub, the connection",
         ) from error
+
+
+def _first_words(error: Exception) -> str:
+    """The error's first line, or all where that only announces the others; with its type where a config's numbers made it."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    said = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    return said if isinstance(error, _OF_FILES) else f"{type(error).__name__}: {said}"

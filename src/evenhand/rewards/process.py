@@ -46,14 +46,16 @@ class ProcessReward:
 
     def ends(self, ids: Sequence[int]) -> list[int]:
         """How many tokens an answer has up to the end of each of its steps; white space alone is no step."""
-        found, words = [], False
+        found: list[int] = []
+        step = (
+            ""  # what has been written of it: a separator may be several tokens, and one token may hold the next step's beginning
+        )
         for place, token in enumerate(ids, 1):
-            text = self.model.renderer.piece((token,))
-            words |= bool(text.replace(self.separator, "").strip()) and token not in self.model.renderer.stop_ids
-            if self.separator in text and words:
-                found.append(place)
-                words = False
-        if words or not found:
+            step += "" if token in self.model.renderer.stop_ids else self.model.renderer.piece((token,))
+            if self.separator in step:
+                before, _, step = step.rpartition(self.separator)
+                found += [place] if before.replace(self.separator, "").strip() else []
+        if not found or (step.strip() and found[-1] < len(ids)):
             return [*found, len(ids)]
         return [*found[:-1], len(ids)]  # what follows the last step says nothing more
 

@@ -16,6 +16,7 @@ FORMER: Mapping[tuple[str, ...], str] = {
     ("train", "keep"): "keep_checkpoint",
     ("arms", "*", "train", "keep"): "keep_checkpoint",
     ("sft", "train", "keep"): "keep_checkpoint",
+    ("model", "pretrain", "train", "keep"): "keep_checkpoint",
     ("reward_models", "*", "train", "keep"): "keep_checkpoint",
 }
 """Where a key stood (`*` is any name) -> its name of today, at the same place."""
