@@ -132,6 +132,24 @@ def test_questions_in_their_own_form(name: str, row: dict[str, Any], prompt: str
     assert (found.text, found.id if id else None) == (prompt, id)
 
 
+NO_QUESTIONS = [
+    ("alpaca_eval", [{"instruction": None}], "question as text in 'instruction'"),
+    ("arena_hard", [{"question_id": "q1", "turns": ["Old?"]}], r"question as text in 'turns\[0\].content'"),
+    ("arena_hard", [{"question_id": "q1", "turns": []}], r"question as text in 'turns\[0\].content'"),
+    ("arena_hard", [{"uid": "u1", "prompt": " "}], "question as text in 'prompt'"),
+    ("arena_hard", [{"uid": "u1", "prompt": "Do."}, {"uid": "u1", "prompt": "Say."}], "'u1' is there twice"),
+    ("mt_bench", [{"question_id": 1, "turns": ["Do."]}, {"question_id": 1, "turns": ["Say."]}], "'1' is there twice"),
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "says"), NO_QUESTIONS)
+def test_what_is_no_question_is_said_with_its_row(name: str, rows: list[dict[str, Any]], says: str, tmp_path: Path) -> None:
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=says) as told:
+        questions_of(name, tmp_path / "asked.jsonl")
+    assert f"asked.jsonl:{len(rows)}" in str(told.value)
+
+
 def test_the_page_has_the_table(out: Path) -> None:
     from evenhand.report import write
 

@@ -3,11 +3,13 @@ what the arms of an experiment are asked (`evaluations: {NAME: {benchmark: ...}}
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.values import shown
+from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard, conversations, mt_bench
 from evenhand.evaluation.place_bound import refuse_place_bound
 from evenhand.evaluation.readers import field, read_located
@@ -120,7 +122,7 @@ def _judge_bench(rows: Located, difficulty: Difficulty) -> dict[str, Any]:
 def _alpaca_questions(rows: Located) -> list[Prompt]:
     found = []
     for where, row in rows:
-        text = str(field(row, "instruction", where)) + (f"\n\n{row['input']}" if row.get("input") else "")
+        text = _text(field(row, "instruction", where), "instruction", where) + (f"\n\n{row['input']}" if row.get("input") else "")
         found.append(Prompt(content=(Message("user", text),), meta={"dataset": str(row.get("dataset", ""))}))
     return found
 
@@ -128,13 +130,28 @@ def _alpaca_questions(rows: Located) -> list[Prompt]:
 @asked("arena_hard")
 def _arena_questions(rows: Located) -> list[Prompt]:
     """v2 has `uid` and `prompt`, v0.1 `question_id` and turns that are objects."""
-    found = []
+    found: dict[str, Prompt] = {}
     for where, row in rows:
-        key = "uid" if "uid" in row else "question_id"
-        text = row["turns"][0]["content"] if "turns" in row else field(row, "prompt", where)
+        key = str(field(row, "uid" if "uid" in row else "question_id", where))
+        if key in found:
+            raise UserError(f"the question '{key}' is there twice", where=where, fix="leave one of them")
         meta = {"category": str(row.get("category", row.get("cluster", "")))}
-        found.append(Prompt(content=(Message("user", str(text)),), id=str(field(row, key, where)), meta=meta))
-    return found
+        found[key] = Prompt(content=(Message("user", _arena_text(row, where)),), id=key, meta=meta)
+    return list(found.values())
+
+
+def _arena_text(row: Mapping[str, Any], where: str) -> str:
+    if "turns" not in row:
+        return _text(field(row, "prompt", where), "prompt", where)
+    turns = row["turns"]
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return _text(first.get("content") if isinstance(first, Mapping) else None, "turns[0].content", where)
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"expected a question as text in '{name}', found {shown(value)}", where=where, fix="correct the row")
+    return value
 
 
 @asked("mt_bench")

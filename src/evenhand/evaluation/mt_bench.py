@@ -41,7 +41,10 @@ def questions(rows: Sequence[tuple[str, Row]]) -> dict[str, Row]:
         turns = field(row, "turns", where)
         if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
             raise UserError("'turns' is not a list of texts", where=where)
-        found[str(field(row, "question_id", where))] = row
+        key = str(field(row, "question_id", where))
+        if key in found:
+            raise UserError(f"the question '{key}' is there twice", where=where, fix="leave one of them")
+        found[key] = row
     return found
 
 
