@@ -249,6 +249,12 @@ def test_sections_that_nothing_reads_are_refused(change: dict[str, Any], place: 
     assert f"{place}: `{place.split('.')[-1]}` has no effect here" in str(caught.value)
 
 
+def test_a_jury_takes_people_who_are_never_tested() -> None:
+    jury = {"kind": "jury", "judges": {"people": {"kind": "human"}, "program": {"reward": LENGTH}}}
+    read = read_experiment({**PLAIN, "arms": {"plain": {"method": "start"}, "dpo": {"method": "dpo"}}, "judge": jury}).value
+    assert list(read.judges()) == ["judge.judges.people", "judge.judges.program"]
+
+
 def test_a_shared_setting_is_for_those_that_read_it() -> None:
     """It is the same for all arms, so that it is no difference between them either."""
     from evenhand.results.fairness import deviations
