@@ -493,6 +493,15 @@ def a_classifier_as_the_policy(ward: Ward) -> None:
     ward.after.append(change)
 
 
+@case("M6", "ZeroDivisionError")
+def a_config_that_nothing_can_be_computed_from(ward: Ward) -> None:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "num_attention_heads": 0, "head_dim": None}))
+
+    ward.after.append(change)
+
+
 @case("T4", "no such folder")
 def a_model_path_that_is_not_there(ward: Ward) -> None:
     ward.experiment["model"]["path"] = str(ward.folder / "modle")

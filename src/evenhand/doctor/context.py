@@ -178,15 +178,16 @@ class CheckContext:
     def _open_config(self) -> Any:
         from transformers import AutoConfig
 
+        from evenhand.models.guarded import guarded
+
         if self.experiment.model.path is None:
             shape = self.experiment.network()
             kind = shape.pop("model_type")
             return AutoConfig.for_model(kind, **{"vocab_size": len(self.renderer.tokenizer), **shape})
         try:
-            return AutoConfig.from_pretrained(self.home)
-        except (OSError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise UserError(line, where="model.path", fix="point to a folder written by save_pretrained") from error
+            return guarded(AutoConfig.from_pretrained, self.home)
+        except UserError as error:
+            raise UserError(error.what, where="model.path", fix="point to a folder written by save_pretrained") from error
 
     @property
     def config(self) -> Any:
