@@ -60,9 +60,9 @@ def experiment(arms: dict | None = None, **more) -> dict:
 def done(tmp_path_factory):
     ENVIRONMENTS.register("sometimes")(lambda context: Sometimes(context))
     try:
-        yield carried_out(experiment(), tmp_path_factory.mktemp)
+        return carried_out(experiment(), tmp_path_factory.mktemp)
     finally:
-        ENVIRONMENTS.entries.pop("sometimes", None)
+        del ENVIRONMENTS.entries["sometimes"]
 
 
 def lines(path: Path) -> list[dict]:

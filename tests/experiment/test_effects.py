@@ -15,7 +15,7 @@ from evenhand.errors import UserError
 from evenhand.methods import METHODS, Method
 from evenhand.plan.plan import build
 from evenhand.spec.arms import ARM_KEYS, INJECTED, Arm
-from evenhand.spec.effects import arm_problems
+from evenhand.spec.effects import MANY_STEPS, arm_problems
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.read import read_experiment
 from evenhand.train.config import Lengths, SamplingConfig, Train
@@ -147,7 +147,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "correction": ("mask_sequences", "truncate"), "reduce": ("sequence_mean",), "critic": ("separate", "head"),
     "baseline": ("running_baseline", "none"), "divergence": ("js", "jensen_shannon", "alpha"), "shape": ("logistic", "square"),
     "per": ("mean", "token_mean", "token"), "pairs": ("rejection", "random", "rejection_sampling"), "initialise": ("start",),
-    "partner": ("start", "previous", "data"), "reference": ("previous", "generator", "none"),
+    "partner": ("start", "previous", "data"), "reference": ("previous", "generator", "none"), "aggregate": ("product", "last"),
+    "separator": ("; ",),
 }  # fmt: skip
 """Choices of the parameters that take a word, some of which are not every method's."""
 
@@ -166,6 +167,11 @@ def others(name: str, hint: Any, default: Any) -> Iterator[Any]:
         yield from (default + 1, 2 * default, 2, 4)
 
 
+def made_by(arm: Arm) -> Any:
+    """What the arm's method is over few steps and over many: few may make one method of several numbers of rounds."""
+    return [described(arm.build(steps=steps, max_tokens=8)) for steps in (40, MANY_STEPS)]
+
+
 WITH_OTHERS = ("weights", "temperatures", "renew", "epochs", "kl_in")
 """Parameters that have no other value by themselves, or a list of them."""
 
@@ -173,7 +179,7 @@ WITH_OTHERS = ("weights", "temperatures", "renew", "epochs", "kl_in")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_of_every_method_makes_another_method_or_is_refused(name: str) -> None:
     declared, hints = inspect.signature(METHODS[name]).parameters, get_type_hints(METHODS[name])
-    plain = described(method_of(name))
+    plain = made_by(Arm(name="x", method=name))
     for key, parameter in declared.items():
         accepted = []
         for value in others(key, hints[key], parameter.default) if key not in INJECTED else ():
@@ -181,7 +187,7 @@ def test_every_parameter_of_every_method_makes_another_method_or_is_refused(name
                 continue
             arm = Arm(name="x", method=name, parameters={key: value}, train=Train(steps=40), lengths=Lengths(completion=8))
             try:
-                made = described(arm.build(steps=40, max_tokens=8))
+                made = made_by(arm)
             except UserError:
                 continue
             told = [fault.where for fault in arm_problems(arm, {"method": name, key: value}, "arms.x", 8)]

@@ -69,7 +69,7 @@ def artifact(run: Run, name: str) -> Path:
 
 def node_of(run: Run, name: str) -> str:
     return {
-        "initial_policy": "base",
+        "start": "base",
         "weights": run.plan.arms["dpo"][0],
         "answers": run.plan.generations["start"][1],
         "verdicts": run.plan.verdicts["dpo"][0],

@@ -15,8 +15,7 @@ from evenhand.types import Group
 
 def splits_of(**data: Any) -> dict[str, list[Group]]:
     """The splits of an experiment that says so of its data."""
-    given = {"name": "s", "model": {"path": "m"}, "initial_policy": "base", "data": data, "arms": {"base": {"method": "start"}}}
-    given["judge"] = {"reward": "vader"}
+    given = {"name": "s", "model": {"path": "m"}, "data": data, "reward_models": {"rm": {"train": {"steps": 1}}}}
     return from_sources(read_experiment(given).value.data, 0)[0]
 
 

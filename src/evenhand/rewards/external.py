@@ -30,7 +30,7 @@ class TextReward(ModelReward):
     Texts longer than the model's context lose their prompts' beginning, which is said once; an answer that is longer is refused.
     """
 
-    def _tokens(self, group: Group) -> TokenGroup:
+    def tokens(self, group: Group) -> TokenGroup:
         whole = [self._ids(group.prompt, c) for c in group.completions]
         longest = max(map(len, whole))
         if self.context is not None and longest > self.context:
