@@ -243,7 +243,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_its_workers_and_goes_on_later(tmp_path, number):
     trace, out = tmp_path / "trace", tmp_path / "out"
     hold = tmp_path / "hold"

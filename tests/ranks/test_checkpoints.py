@@ -61,7 +61,10 @@ def written(request, tmp_path_factory) -> tuple[Path, str]:
     return out, request.param
 
 
-@pytest.mark.parametrize(("size", "shard"), [(1, "ddp"), (2, "fsdp"), (3, "fsdp"), (2, "ddp")])
+FURTHER = [pytest.param(3, "fsdp", marks=pytest.mark.slow), pytest.param(2, "ddp", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("size", "shard"), [(1, "ddp"), (2, "fsdp"), *FURTHER])
 def test_any_number_of_ranks_goes_on(written, size, shard):
     out, dtype = written
     work = partial(go_on, out, dtype, f"weights-{size}-{shard}")
