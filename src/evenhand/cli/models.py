@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import UserError
-from evenhand.spec.lengths import read_config
 from evenhand.store import pointer
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def model_path(name: str) -> Path | str:
 
 def is_reward_model(path: Path | str) -> bool:
     """True for a folder whose config names a sequence classifier."""
+    from evenhand.spec.lengths import read_config
+
     config = Path(path) / "config.json"
     named = read_config(config).get("architectures")
     return any(a.endswith("ForSequenceClassification") for a in named or ())
