@@ -10,7 +10,7 @@ import typer
 
 from evenhand.cli import app
 from evenhand.manual.papers import item
-from evenhand.manual.papers.item import Kind, Place
+from evenhand.manual.papers.item import PlaceHere, PlaceKind
 from evenhand.manual.papers.page import DOCUMENTS
 from evenhand.methods import METHODS
 from evenhand.report.gallery import _FIGURES
@@ -71,19 +71,19 @@ KEYS, COMMANDS = _keys(), _commands(app)
 DRAWN = {*_FIGURES, *(m.key for m in (*METRICS, *DETAILS, LOSS))}
 
 
-def _exists(place: Place) -> bool:
+def _exists(place: PlaceHere) -> bool:
     match place.kind:
-        case Kind.METHOD:
+        case PlaceKind.METHOD:
             return place.name in {*METHODS, START, BEST_OF_N}
-        case Kind.KEY:
+        case PlaceKind.KEY:
             return place.name in KEYS
-        case Kind.COMMAND:
+        case PlaceKind.COMMAND:
             return place.name in COMMANDS
-        case Kind.EXAMPLE:
+        case PlaceKind.EXAMPLE:
             return (ROOT / "examples" / place.name).is_file()
-        case Kind.PAGE:
+        case PlaceKind.PAGE:
             return (ROOT / "docs" / place.name).is_file()
-        case Kind.FIGURE:
+        case PlaceKind.FIGURE:
             return place.name in DRAWN
     return callable(_code(place.name))
 

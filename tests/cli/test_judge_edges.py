@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from tests.judges.fake_server import ANSWERS
 
 SPEC = "{kind: llm, model: m, endpoint: 'http://127.0.0.1:9/v1', attempts: 1}"
@@ -19,7 +19,7 @@ def says(monkeypatch):
     def set_answer(answer):
         def complete(self, requests):
             for i, request in enumerate(requests):
-                yield i, Reply(text=answer(*ANSWERS.search(request.messages[-1].content).groups()))
+                yield i, ChatReply(text=answer(*ANSWERS.search(request.messages[-1].content).groups()))
 
         monkeypatch.setattr("evenhand.judges.endpoint.Endpoint.complete", complete)
 

@@ -78,7 +78,7 @@ def test_prompts_alone_need_someone_to_answer(cli, tmp_path):
 
 
 def test_a_language_model_is_asked_in_both_orders_once(cli, answers, tmp_path, monkeypatch):
-    from evenhand.judges.chat import Reply
+    from evenhand.judges.chat import ChatReply
 
     asked = []
 
@@ -86,7 +86,7 @@ def test_a_language_model_is_asked_in_both_orders_once(cli, answers, tmp_path, m
         for i, request in enumerate(requests):
             text = request.messages[-1].content
             asked.append(text)
-            yield i, Reply(text="Preferred: " + ("A" if "<answer A>\nred red red" in text else "B"))
+            yield i, ChatReply(text="Preferred: " + ("A" if "<answer A>\nred red red" in text else "B"))
 
     monkeypatch.setattr("evenhand.judges.endpoint.Endpoint.complete", complete)
     given = tmp_path / "one.jsonl"

@@ -9,7 +9,7 @@ import pytest
 
 from evenhand.cli.progress import Progress
 from evenhand.data.load import load
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from evenhand.types import Message
 
 SERVER = ("--model", "m", "--endpoint", "http://localhost:1/v1")
@@ -24,7 +24,7 @@ def server(monkeypatch):
         def complete(self, requests):
             for i, request in enumerate(requests):
                 asked.append(request.messages[-1].content)
-                yield i, Reply(text=reply(asked[-1]))
+                yield i, ChatReply(text=reply(asked[-1]))
 
         monkeypatch.setattr("evenhand.judges.endpoint.Endpoint.complete", complete)
         return asked

@@ -13,7 +13,7 @@ from evenhand.errors import UserError
 from evenhand.judges import LLM, LLMJudge, Status, account, self_test
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
-from evenhand.judges.chat import Reply, Usage
+from evenhand.judges.chat import ChatReply, Usage
 from evenhand.judges.config import problem
 from evenhand.judges.endpoint import Endpoint
 from evenhand.judges.parse_verdict import Reading, read
@@ -58,7 +58,7 @@ def judge(server, *, template="helpfulness", cache=None, form="text", **options)
     ],
 )  # fmt: skip
 def test_a_verdict_is_read_only_from_a_finished_reply_and_outside_its_thoughts(template, finish, text, right):
-    found = read(templates.get(template), Reply(text=text, finish=finish), "text")
+    found = read(templates.get(template), ChatReply(text=text, finish=finish), "text")
     assert (found.label if isinstance(found, Reading) else None) == right
 
 
@@ -73,12 +73,12 @@ def test_log_probs_are_read_behind_the_thoughts_too():
         ("Preferred: ", {}),
         ("A", top),
     ]
-    found = read(templates.get("helpfulness"), Reply(text="x", tokens=tuple(words)), "logprobs")
+    found = read(templates.get("helpfulness"), ChatReply(text="x", tokens=tuple(words)), "logprobs")
     assert isinstance(found, Reading)
     assert 0.90 < found.value < 0.91  # e^-0.1 / (e^-0.1 + e^-2.4) = 0.9089
-    assert not isinstance(read(templates.get("helpfulness"), Reply(text="x", tokens=tuple(words[:3])), "logprobs"), Reading)
+    assert not isinstance(read(templates.get("helpfulness"), ChatReply(text="x", tokens=tuple(words[:3])), "logprobs"), Reading)
     assert not isinstance(
-        read(templates.get("alpaca_eval"), Reply(text="m", tokens=(("<think>", {"m": -9.0}),)), "logprobs"), Reading
+        read(templates.get("alpaca_eval"), ChatReply(text="m", tokens=(("<think>", {"m": -9.0}),)), "logprobs"), Reading
     )
 
 

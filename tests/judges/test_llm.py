@@ -13,7 +13,7 @@ from evenhand.errors import UserError
 from evenhand.judges import LLMJudge, Status, account, self_test
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from evenhand.judges.endpoint import Endpoint
 from evenhand.judges.prices import Price
 from tests.judges.fake_server import FakeServer, completion, longer, pair
@@ -286,7 +286,7 @@ def test_what_judging_took_is_summed_once_per_answer(tmp_path):
 
 def test_a_line_with_another_bit_is_asked_again(tmp_path, caplog):
     path = tmp_path / "cache.jsonl"
-    Cache(path).put("k", Reply(text="Preferred: A", finish="stop"), {})
+    Cache(path).put("k", ChatReply(text="Preferred: A", finish="stop"), {})
     assert Cache(path).get("k").text == "Preferred: A"
     path.write_bytes(path.read_bytes().replace(b"Preferred: A", b"Preferred: B"))
     assert Cache(path).get("k") is None
@@ -295,7 +295,7 @@ def test_a_line_with_another_bit_is_asked_again(tmp_path, caplog):
 
 def test_lines_of_before_there_were_digests_are_read(tmp_path):
     path = tmp_path / "cache.jsonl"
-    Cache(path).put("k", Reply(text="Preferred: A", finish="stop"), {})
+    Cache(path).put("k", ChatReply(text="Preferred: A", finish="stop"), {})
     row = json.loads(path.read_text())
     del row["digest"]
     path.write_text(json.dumps(row) + "\n")

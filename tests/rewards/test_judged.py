@@ -12,7 +12,7 @@ from evenhand import rewards
 from evenhand.errors import UserError
 from evenhand.judges import LLMJudge
 from evenhand.judges import template as templates
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from evenhand.plan.graph import reward_code
 from evenhand.rewards import judged
 from evenhand.rewards.judged import JudgedReward, criterion
@@ -26,7 +26,7 @@ class Chat:
     def __init__(self, answer) -> None:
         self.answer, self.asked, self.identity = answer, [], {"model": "in the test"}
 
-    def cost(self, reply: Reply) -> float:
+    def cost(self, reply: ChatReply) -> float:
         return 0.0
 
     def complete(self, requests):
@@ -48,34 +48,34 @@ def answer_in(text: str) -> str:
     return text.split("answer, beginning]\n")[1].split("\n[The assistant's answer, end]")[0]
 
 
-def yes_or_no(text: str) -> Reply:
-    return Reply(text="Verdict: YES" if any(c.isdigit() for c in answer_in(text)) else "Verdict: no.")
+def yes_or_no(text: str) -> ChatReply:
+    return ChatReply(text="Verdict: YES" if any(c.isdigit() for c in answer_in(text)) else "Verdict: no.")
 
 
 def test_a_single_template_grades_each_answer():
-    reward = made(lambda text: Reply(text=f"Rating: [[{len(answer_in(text))}]]"), templates.get("mt_bench_single"))
+    reward = made(lambda text: ChatReply(text=f"Rating: [[{len(answer_in(text))}]]"), templates.get("mt_bench_single"))
     found = reward([group("ab", "abcd"), group("abc")])
     assert [s.values for s in found] == [(2.0, 4.0), (3.0,)]
 
 
 def test_what_cannot_be_read_is_not_scored():
-    reward = made(lambda text: Reply(text="I would rather not."), templates.get("mt_bench_single"))
+    reward = made(lambda text: ChatReply(text="I would rather not."), templates.get("mt_bench_single"))
     assert all(math.isnan(v) for v in reward([group("a", "b")])[0].values)
 
 
 def test_a_pair_template_is_a_tournament():
     """The longer answer wins, whatever its place: the Borda scores of lengths 1, 3 and 2."""
 
-    def longer(text: str) -> Reply:
+    def longer(text: str) -> ChatReply:
         first, second = (text.split(f"<answer {x}>\n")[1].split(f"\n</answer {x}>")[0] for x in "AB")
-        return Reply(text=f"Preferred: {'A' if len(first) > len(second) else 'B'}")
+        return ChatReply(text=f"Preferred: {'A' if len(first) > len(second) else 'B'}")
 
     assert made(longer, templates.get("helpfulness"))([group("a", "aaa", "aa")])[0].values == (0.0, 1.0, 0.5)
 
 
 def test_a_judged_rubric_by_hand():
     """Weights 3 for a number, -1 for being rude: each criterion is asked by itself, parsed, and a part of the score."""
-    chat = Chat(lambda text: Reply(text="**Verdict:** YES" if "fool" in answer_in(text) else "NO"))
+    chat = Chat(lambda text: ChatReply(text="**Verdict:** YES" if "fool" in answer_in(text) else "NO"))
     template = criterion("It is rude.")
     rude = JudgedReward(lambda: LLMJudge(chat, template, attempts=1), template)
     rubric = Rubric({
@@ -93,13 +93,13 @@ def test_a_judged_rubric_by_hand():
 def test_by_log_probs_it_is_the_probability_of_yes():
     """p(yes) = .3 + .1, p(no) = .4 over their spellings: .4 / .8."""
     tokens = (("Yes", {"Yes": math.log(0.3), " YES": math.log(0.1), "No": math.log(0.4), "Maybe": math.log(0.2)}),)
-    reward = made(lambda text: Reply(text="Yes", tokens=tokens), criterion("It is short."), form="logprobs")
+    reward = made(lambda text: ChatReply(text="Yes", tokens=tokens), criterion("It is short."), form="logprobs")
     assert reward([group("a")])[0].values == pytest.approx((0.5,))
 
 
 def test_braces_in_an_answer_stay_as_they_are():
     seen = []
-    reward = made(lambda text: seen.append(text) or Reply(text="YES"), criterion("It has {answer} in it."))
+    reward = made(lambda text: seen.append(text) or ChatReply(text="YES"), criterion("It has {answer} in it."))
     reward([group("{question}")])
     assert answer_in(seen[0]) == "{question}"
 

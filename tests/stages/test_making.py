@@ -93,7 +93,7 @@ def test_a_preference_model_labels_in_both_orders(base, tmp_path):
 
 def test_a_language_model_labels_in_both_orders_and_is_asked_once(base, tmp_path, monkeypatch):
     """It likes the longer answer, but the one shown first still more: only differences of two characters or more survive."""
-    from evenhand.judges.chat import Reply
+    from evenhand.judges.chat import ChatReply
     from evenhand.judges.endpoint import Endpoint
 
     asked = []
@@ -103,7 +103,7 @@ def test_a_language_model_labels_in_both_orders_and_is_asked_once(base, tmp_path
             text = request.messages[-1].content
             first, second = (text.split(f"<answer {x}>\n")[1].split(f"\n</answer {x}>")[0] for x in "AB")
             asked.append((first, second))
-            yield i, Reply(text=f"Preferred: {'A' if len(first) + 2 > len(second) else 'B'}")
+            yield i, ChatReply(text=f"Preferred: {'A' if len(first) + 2 > len(second) else 'B'}")
 
     monkeypatch.setattr(Endpoint, "complete", complete)
     judge = {"kind": "llm", "model": "m", "endpoint": "http://localhost:1/v1"}

@@ -9,7 +9,7 @@ import pytest
 
 from evenhand.engines.scripted import ScriptedEngine
 from evenhand.judges.cache import Cache, CachedChat
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from evenhand.synthesis import chat_asker
 from evenhand.synthesis.resume_cache import AT_ONCE, ROWS, KeptReward, kept_answers
 from evenhand.types import Completion, Group, Message, Prompt, Sampling, Scores
@@ -82,7 +82,7 @@ class Chatting:
             if len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
             self.asked.append((r.messages[-1].content, r.attempt))
-            yield i, Reply(text=f" {r.messages[-1].content}! ")
+            yield i, ChatReply(text=f" {r.messages[-1].content}! ")
 
 
 def test_questions_are_asked_once_and_every_call_draws_anew(tmp_path) -> None:

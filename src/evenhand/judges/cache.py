@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.judges.chat import Chat, Reply, Request
+from evenhand.judges.chat import Chat, ChatReply, Request
 
 DIGEST = "digest"
 """Of all else in a line; lines of older files have none."""
@@ -30,7 +30,7 @@ class Cache:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._replies: dict[str, Reply] = {}
+        self._replies: dict[str, ChatReply] = {}
         if path is not None and path.exists():
             if not path.is_file():
                 raise UserError("is not a file", where=str(path), fix="name another file for the judge's answers")
@@ -39,10 +39,10 @@ class Cache:
     def __len__(self) -> int:
         return len(self._replies)
 
-    def get(self, key: str) -> Reply | None:
+    def get(self, key: str) -> ChatReply | None:
         return self._replies.get(key)
 
-    def put(self, key: str, reply: Reply, about: Mapping[str, Any]) -> None:
+    def put(self, key: str, reply: ChatReply, about: Mapping[str, Any]) -> None:
         """Keeps a reply; `about` says for people what it was a reply to."""
         self._replies[key] = reply
         if self.path is None:
@@ -64,7 +64,7 @@ def _digest(row: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(row, sort_keys=True, ensure_ascii=True).encode(), digest_size=8).hexdigest()
 
 
-def _read(path: Path) -> Iterator[tuple[str, Reply]]:
+def _read(path: Path) -> Iterator[tuple[str, ChatReply]]:
     """The replies of a file. Lines that are none (the torn line of a killed process), or not what was written, are counted: their
     questions are asked again."""
     spoilt = 0
@@ -77,7 +77,7 @@ def _read(path: Path) -> Iterator[tuple[str, Reply]]:
                 if row.pop(DIGEST, None) not in (None, _digest(row)):
                     raise ValueError("a bit of the line has changed")
                 key = row["key"]
-                reply = Reply.from_json(row)
+                reply = ChatReply.from_json(row)
                 if not isinstance(key, str):
                     raise TypeError("a key is a text")
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -94,13 +94,13 @@ class CachedChat:
     def __init__(self, chat: Chat, cache: Cache) -> None:
         self.chat, self.cache = chat, cache
         self.calls = self.hits = 0
-        self._used: dict[str, Reply] = {}
+        self._used: dict[str, ChatReply] = {}
 
     @property
     def identity(self) -> Mapping[str, Any]:
         return self.chat.identity
 
-    def cost(self, reply: Reply) -> float | None:
+    def cost(self, reply: ChatReply) -> float | None:
         return self.chat.cost(reply)
 
     def spent(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class CachedChat:
             found |= {"seconds": None if None in seconds else math.fsum(s for s in seconds if s is not None), "device": device}
         return found
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, ChatReply]]:
         """Known replies first; the others as they arrive, each kept once the caller has read it and asks for the next: a reply
         that could not be understood is not kept. Equal requests are asked once."""
         keys = [r.key(self.identity) for r in requests]

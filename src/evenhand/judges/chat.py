@@ -52,7 +52,7 @@ TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ChatReply:
     """A model's answer. `finish` is the server's word ("stop", "length", "content_filter"), or `UNUSABLE` or `TOO_LONG`: then
     there is no answer, and `note` says why.
 
@@ -76,7 +76,7 @@ class Reply:
         return {k: v for k, v in asdict(self).items() if k != "note"}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Reply:
+    def from_json(cls, row: Mapping[str, Any]) -> ChatReply:
         """The inverse of `to_json`. Raises ValueError, TypeError or KeyError for anything else."""
         text, finish, usage, seconds = row["text"], row["finish"], row.get("usage"), row.get("seconds")
         if not (isinstance(text, str) and isinstance(finish, str)):
@@ -104,10 +104,10 @@ class Chat(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]: ...
 
-    def cost(self, reply: Reply) -> float | None:
+    def cost(self, reply: ChatReply) -> float | None:
         """Dollars, or None when the price is unknown."""
         ...
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, ChatReply]]:
         """(index, reply) in the order of arrival, every request once."""
         ...

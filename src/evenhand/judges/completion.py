@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from evenhand.judges.chat import Reply, Usage
+from evenhand.judges.chat import ChatReply, Usage
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPOKEN = ("text", "output_text")
@@ -20,7 +20,7 @@ class Odd(Exception):
     """A reply that is no chat completion; the text says why."""
 
 
-def parse(body: bytes) -> Reply:
+def parse(body: bytes) -> ChatReply:
     """The reply in a chat completion's body. Raises Odd for everything else.
 
     Content in parts is their text, thoughts left out; a usage that is no count of tokens is unknown; lone surrogates, which no
@@ -44,7 +44,7 @@ def parse(body: bytes) -> Reply:
     finish = choice.get("finish_reason")
     if finish is not None and not isinstance(finish, str):
         raise Odd(f"finish_reason is no text: {finish!r:.60}")
-    return Reply(
+    return ChatReply(
         text=_text(message.get("content")),
         finish="content_filter" if message.get("refusal") and not message.get("content") else clean(finish or "stop"),
         usage=usage_of(data.get("usage")),

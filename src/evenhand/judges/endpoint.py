@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.display import hidden
 from evenhand.errors import UserError
 from evenhand.judges.address import check_address, check_extra, filled, joined
-from evenhand.judges.chat import TOO_LONG, UNUSABLE, Reply, Request
+from evenhand.judges.chat import TOO_LONG, UNUSABLE, ChatReply, Request
 from evenhand.judges.completion import Odd, parse
 from evenhand.judges.prices import Budget, Price
 
@@ -97,15 +97,15 @@ class Endpoint:
     def identity(self) -> Mapping[str, Any]:
         return {"model": self.model, "revision": self.revision, "extra": dict(self.extra)}
 
-    def cost(self, reply: Reply) -> float | None:
+    def cost(self, reply: ChatReply) -> float | None:
         return self.price.cost(reply.usage) if self.price is not None and reply.usage is not None else None
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, ChatReply]]:
         """See `Chat.complete`. When something fails, answers already under way are still handed out before the error."""
         if not requests:
             return
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
-            running: dict[Future[Reply], int] = {}
+            running: dict[Future[ChatReply], int] = {}
             failure: BaseException | None = None
             waiting = list(range(len(requests)))[::-1]
             while running or (waiting and failure is None):
@@ -150,10 +150,10 @@ class Endpoint:
     def _hidden(self, text: str) -> str:
         return hidden(text, self._secrets)
 
-    def _one(self, client: httpx.Client, request: Request, reserved: float) -> Reply:
+    def _one(self, client: httpx.Client, request: Request, reserved: float) -> ChatReply:
         from tenacity import RetryError, Retrying, retry_if_exception_type
 
-        reply: Reply | None = None
+        reply: ChatReply | None = None
         try:
             retrying = Retrying(stop=self._enough, wait=self._pause, sleep=self.sleep, retry=retry_if_exception_type((Busy, Odd)))
             for attempt in retrying:
@@ -169,13 +169,13 @@ class Endpoint:
                     why="answers so far are kept",
                     fix="check that the server runs and is not overloaded, then run again; or lower `concurrency`",
                 ) from None  # what the library says may hold the key
-            reply = Reply(text="", finish=UNUSABLE, note=f"not a chat completion: {last}")
+            reply = ChatReply(text="", finish=UNUSABLE, note=f"not a chat completion: {last}")
         finally:
             self.budget.settle(reserved, reply)
         assert reply is not None
         return self._without_secrets(reply)
 
-    def _without_secrets(self, reply: Reply) -> Reply:
+    def _without_secrets(self, reply: ChatReply) -> ChatReply:
         """What is kept, shown and written: a server may echo the key it was sent."""
         tokens = tuple((self._hidden(t), {self._hidden(k): v for k, v in top.items()}) for t, top in reply.tokens)
         return replace(reply, text=self._hidden(reply.text), note=self._hidden(reply.note), tokens=tokens)
@@ -191,7 +191,7 @@ class Endpoint:
         asked = error.after if isinstance(error, Busy) and error.after is not None else 0.0
         return min(max(own, asked), LONGEST_WAIT)
 
-    def _post(self, client: httpx.Client, request: Request) -> Reply:
+    def _post(self, client: httpx.Client, request: Request) -> ChatReply:
         import httpx
 
         try:
@@ -231,13 +231,13 @@ class Endpoint:
         }
         return body | ({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if request.logprobs else {})
 
-    def _refused(self, status: int, said: str) -> Reply:
+    def _refused(self, status: int, said: str) -> ChatReply:
         """A refused question is an unusable answer; everything else is for the user to mend."""
         lower = said.lower()
         if status in (400, 403) and any(w in lower for w in _FILTERED):
-            return Reply(text="", finish="content_filter")
+            return ChatReply(text="", finish="content_filter")
         if status in (400, 413, 422) and any(w in lower for w in _TOO_LONG):
-            return Reply(text="", finish=TOO_LONG, note=f"HTTP {status}: {said[:300]}")
+            return ChatReply(text="", finish=TOO_LONG, note=f"HTTP {status}: {said[:300]}")
         if status in (401, 403):
             state = "was not accepted" if self._key() else "is not set"
             raise UserError(f"HTTP {status}: the key in ${self.key_env} {state}", where=self.url, fix=f"set {self.key_env}")

@@ -14,7 +14,7 @@ from typing import Literal
 from evenhand.display import shown
 from evenhand.errors import UserError
 from evenhand.judges.cache import Cache, CachedChat
-from evenhand.judges.chat import UNUSABLE, Chat, Reply, Request
+from evenhand.judges.chat import UNUSABLE, Chat, ChatReply, Request
 from evenhand.judges.parse_verdict import Form, Reading, Unread, read, spellings
 from evenhand.judges.template import Template
 from evenhand.judges.verdict import Comparison, Order, Progress, Status, Verdict, settled
@@ -176,7 +176,7 @@ class LLMJudge:
             labels=self._labels,
         )
 
-    def _merged(self, before: _Asked, reply: Reply) -> _Asked:
+    def _merged(self, before: _Asked, reply: ChatReply) -> _Asked:
         cost = self.chat.cost(reply)
         total = None if cost is None or before.cost is None else before.cost + cost
         return _Asked(read(self.template, reply, self.form), reply.text, before.attempts + 1, total)

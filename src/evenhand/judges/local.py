@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.engines.registry import DEFAULT, open_engine
 from evenhand.errors import UserError
-from evenhand.judges.chat import TOO_LONG, Reply, Request, Usage
+from evenhand.judges.chat import TOO_LONG, ChatReply, Request, Usage
 from evenhand.types import Completion, Finish, Group, Head, Message, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class LocalChat:
         """Where its seconds are spent."""
         return str(self.policy.device)
 
-    def cost(self, reply: Reply) -> float | None:
+    def cost(self, reply: ChatReply) -> float | None:
         return 0.0
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, ChatReply]]:
         """See `Chat.complete`. A question that does not fit into the model's window is answered by saying so."""
         notes = [self._too_long(r) for r in requests]
-        yield from ((i, Reply(text="", finish=TOO_LONG, note=note)) for i, note in enumerate(notes) if note)
+        yield from ((i, ChatReply(text="", finish=TOO_LONG, note=note)) for i, note in enumerate(notes) if note)
         scored = [i for i, r in enumerate(requests) if r.logprobs and not notes[i]]
         sampled = [i for i, r in enumerate(requests) if not r.logprobs and not notes[i]]
         for part in _portions(scored):
@@ -79,18 +79,18 @@ class LocalChat:
     def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
         return [asked(r.messages, self.renderer) for r in requests]
 
-    def _sample(self, requests: Sequence[Request]) -> list[Reply]:
+    def _sample(self, requests: Sequence[Request]) -> list[ChatReply]:
         first = requests[0]
         sampling = Sampling(temperature=first.temperature, max_tokens=first.max_tokens, seed=first.attempt)
         groups = self.engine.generate(self._prompts(requests), 1, sampling)
         return [self._reply(g) for g in groups]
 
-    def _reply(self, group: Group) -> Reply:
+    def _reply(self, group: Group) -> ChatReply:
         answer = group.completions[0]
         usage = Usage(prompt=len(self.renderer.prompt_ids(group.prompt)), completion=len(answer.tokens or ()))
-        return Reply(text=answer.text, finish="length" if answer.finish is Finish.LENGTH else "stop", usage=usage)
+        return ChatReply(text=answer.text, finish="length" if answer.finish is Finish.LENGTH else "stop", usage=usage)
 
-    def _score(self, requests: Sequence[Request]) -> list[Reply]:
+    def _score(self, requests: Sequence[Request]) -> list[ChatReply]:
         from evenhand.train.examples import Example
         from evenhand.train.logprobs import read
 
@@ -107,7 +107,7 @@ class LocalChat:
             top = {label: float(r.sum()) for label, r in zip(spelt, row, strict=True)}
             best = max(top, key=lambda label: top[label])
             usage = Usage(prompt=len(item.tokens.prompt), completion=sum(len(c.ids) for c in item.tokens.completions))
-            found.append(Reply(text=best, tokens=((best, top),), usage=usage))
+            found.append(ChatReply(text=best, tokens=((best, top),), usage=usage))
         return found
 
     def _spelt(self, labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -127,7 +127,7 @@ class LocalChat:
         return {label: ids for ids, label in found.items()}
 
 
-def _timed(answer: Callable[[Sequence[Request]], list[Reply]], requests: Sequence[Request]) -> list[Reply]:
+def _timed(answer: Callable[[Sequence[Request]], list[ChatReply]], requests: Sequence[Request]) -> list[ChatReply]:
     """The replies with their share of the seconds; texts and numbers are read out inside, so that a GPU is waited for."""
     start = time.perf_counter()
     replies = answer(requests)

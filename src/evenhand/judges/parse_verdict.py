@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evenhand.errors import UserError
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from evenhand.judges.template import Template
 from evenhand.judges.thoughts import speech_start
 
@@ -34,7 +34,7 @@ FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete",
 """What servers call an answer that came to its end."""
 
 
-def read(template: Template, reply: Reply, form: Form) -> Reading | Unread:
+def read(template: Template, reply: ChatReply, form: Form) -> Reading | Unread:
     """What a finished reply says behind its thoughts, or why that cannot be known."""
     if not reply.usable:
         return Unread(reply.note or "no answer")
@@ -52,7 +52,7 @@ def read(template: Template, reply: Reply, form: Form) -> Reading | Unread:
     return Reading(*found) if found is not None else Unread("no verdict in its words")
 
 
-def _cut(template: Template, reply: Reply) -> Unread | None:
+def _cut(template: Template, reply: ChatReply) -> Unread | None:
     """Whether the reply broke off. Where the template asks for one token, that token is the whole reply."""
     if reply.finish.lower() in FINISHED or (template.max_tokens == 1 and reply.finish == "length"):
         return None
@@ -72,7 +72,7 @@ def variants(template: Template) -> dict[str, str]:
     return {text: label for label, texts in template.variants.items() for text in texts}
 
 
-def _from_logprobs(template: Template, reply: Reply) -> Reading | Unread:
+def _from_logprobs(template: Template, reply: ChatReply) -> Reading | Unread:
     """value = sum over labels of p(label) value(label), p normalised over the labels' spellings at the verdict's token."""
     if not reply.tokens:
         return Unread("the server sent no log-probs (use `verdict: text`, or a server that gives `top_logprobs`)")
@@ -94,7 +94,7 @@ def _from_logprobs(template: Template, reply: Reply) -> Reading | Unread:
     return Reading(best, value, min(total, 1.0))
 
 
-def _verdict_token(template: Template, reply: Reply) -> int | None:
+def _verdict_token(template: Template, reply: ChatReply) -> int | None:
     """The token at which the label begins: where the template's patterns find it behind all thoughts, or the only token."""
     text = "".join(token for token, _ in reply.tokens)
     start = speech_start(text)

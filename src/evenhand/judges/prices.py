@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from evenhand.errors import UserError
-from evenhand.judges.chat import Reply, Request, Usage
+from evenhand.judges.chat import ChatReply, Request, Usage
 
 TABLE = Path(__file__).with_name("prices.yaml")
 CHARS_PER_TOKEN = 3.0
@@ -78,7 +78,7 @@ class Budget:
             self._held += amount
         return amount
 
-    def settle(self, reserved: float, reply: Reply | None) -> None:
+    def settle(self, reserved: float, reply: ChatReply | None) -> None:
         """Replaces what was reserved by what was used; a request that failed was free, one without a count cost its reserve."""
         used = 0.0
         if reply is not None and self.price is not None:

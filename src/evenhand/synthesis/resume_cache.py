@@ -10,7 +10,7 @@ from typing import Any
 
 from evenhand.data.jsonl import group_from_json, group_to_json
 from evenhand.judges.cache import Cache
-from evenhand.judges.chat import Reply
+from evenhand.judges.chat import ChatReply
 from evenhand.protocols import Reward
 from evenhand.types import Group, Prompt, Sampling, Scores
 
@@ -82,5 +82,5 @@ def _known(cache: Cache, key: str) -> Any:
 def _keep(cache: Cache, key: str, value: Any) -> Any:
     """The value as the file gives it back, so that a resumed run sees what an unbroken one saw."""
     text = json.dumps(value)
-    cache.put(key, Reply(text=text), {"model": "kept"})
+    cache.put(key, ChatReply(text=text), {"model": "kept"})
     return json.loads(text)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evenhand.models import sharding
 from evenhand.models.backbone import Trunk
-from evenhand.train.ranks import Ranks, Turn, dealt
+from evenhand.train.ranks import Ranks, RankTurn, dealt
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -53,8 +53,8 @@ class Replicated(Ranks):
     def __init__(self, rank: int, size: int, device: str) -> None:
         self.rank, self.size, self.device = rank, size, torch.device(device).type
 
-    def turns(self, sizes: Sequence[int]) -> list[Turn]:
-        return [Turn(index) for index in dealt(sizes, self.size)[self.rank]]
+    def turns(self, sizes: Sequence[int]) -> list[RankTurn]:
+        return [RankTurn(index) for index in dealt(sizes, self.size)[self.rank]]
 
     def everyone(self, mine: T) -> list[T]:
         """Tensors travel through the processors, and arrive on this rank's own device."""
@@ -98,10 +98,10 @@ class Sharded(Replicated):
         sharding.fully_shard(model, init_device_mesh(self.device, (self.size,)))
         return model
 
-    def turns(self, sizes: Sequence[int]) -> list[Turn]:
+    def turns(self, sizes: Sequence[int]) -> list[RankTurn]:
         mine = super().turns(sizes)
         smallest = min(range(len(sizes)), key=sizes.__getitem__, default=0)
-        return mine + [Turn(smallest, 0.0)] * (-(-len(sizes) // self.size) - len(mine))
+        return mine + [RankTurn(smallest, 0.0)] * (-(-len(sizes) // self.size) - len(mine))
 
     def before_backward(self, model: Module, last: bool) -> None:
         model.set_requires_gradient_sync(last)  # type: ignore[operator]

@@ -23,7 +23,7 @@ _IDLE: ContextVar[bool] = ContextVar("idle", default=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RankTurn:
     """The piece of work `index`, now. `share` is 0 where a rank only keeps step with others that have one piece more."""
 
     index: int
@@ -58,9 +58,9 @@ class Ranks:
         """The same network, its weights where these ranks hold them; before an optimizer sees them."""
         return model
 
-    def turns(self, sizes: Sequence[int]) -> list[Turn]:
+    def turns(self, sizes: Sequence[int]) -> list[RankTurn]:
         """This rank's turns at pieces of work of these `sizes`: all ranks together do each piece once."""
-        return [Turn(index) for index in range(len(sizes))]
+        return [RankTurn(index) for index in range(len(sizes))]
 
     def everyone(self, mine: T) -> list[T]:
         """What every rank has in the place of `mine`, by rank."""

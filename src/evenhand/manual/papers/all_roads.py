@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evenhand.manual.papers.item import Document, code, command, example, figure, items, key, manual, method, result
+from evenhand.manual.papers.item import Paper, code, command, example, figure, items, key, manual, method, result
 
 _RUN = (example("all_roads/small.yaml"), result("all_roads"))
 _THEORY = (command("theory"), result("theory"))
 
-ALL_ROADS = Document(
+ALL_ROADS = Paper(
     "all_roads",
     "All Roads Lead to Likelihood: The Value of Reinforcement Learning in Fine-Tuning",
     "arXiv:2503.01067: why learning from a reward model and fresh samples beats learning from the pairs themselves.",

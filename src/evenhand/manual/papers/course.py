@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evenhand.manual.papers.item import Document, code, command, example, figure, items, key, manual, method, result
+from evenhand.manual.papers.item import Paper, code, command, example, figure, items, key, manual, method, result
 
-COURSE = Document(
+COURSE = Paper(
     "course",
     "Instruction Following, Learning from Preferences",
     "A lecture of the course CSE 5525 (Ohio State, 2026). Its slides are named by their titles. It has no page of results "

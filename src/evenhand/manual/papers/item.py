@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class PlaceKind(StrEnum):
     """What something here is; it says how the map links it and how a test finds it."""
 
     METHOD = "method"
@@ -27,49 +27,49 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlaceHere:
     """Somewhere here that an item of a document leads to."""
 
-    kind: Kind
+    kind: PlaceKind
     name: str
 
 
-def method(name: str) -> Place:
-    return Place(Kind.METHOD, name)
+def method(name: str) -> PlaceHere:
+    return PlaceHere(PlaceKind.METHOD, name)
 
 
-def key(name: str) -> Place:
-    return Place(Kind.KEY, name)
+def key(name: str) -> PlaceHere:
+    return PlaceHere(PlaceKind.KEY, name)
 
 
-def command(name: str) -> Place:
-    return Place(Kind.COMMAND, name)
+def command(name: str) -> PlaceHere:
+    return PlaceHere(PlaceKind.COMMAND, name)
 
 
-def example(name: str) -> Place:
-    return Place(Kind.EXAMPLE, name)
+def example(name: str) -> PlaceHere:
+    return PlaceHere(PlaceKind.EXAMPLE, name)
 
 
-def result(name: str) -> Place:
+def result(name: str) -> PlaceHere:
     """A page of measured results."""
-    return Place(Kind.PAGE, f"results/{name}.md")
+    return PlaceHere(PlaceKind.PAGE, f"results/{name}.md")
 
 
-def manual(name: str) -> Place:
+def manual(name: str) -> PlaceHere:
     """A page of the manual."""
-    return Place(Kind.PAGE, f"{name}.md")
+    return PlaceHere(PlaceKind.PAGE, f"{name}.md")
 
 
-def code(name: str) -> Place:
-    return Place(Kind.CODE, name)
+def code(name: str) -> PlaceHere:
+    return PlaceHere(PlaceKind.CODE, name)
 
 
-def figure(name: str) -> Place:
-    return Place(Kind.FIGURE, name)
+def figure(name: str) -> PlaceHere:
+    return PlaceHere(PlaceKind.FIGURE, name)
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PaperItem:
     """A table, figure, equation, algorithm or theorem: what it holds, in our words, and where that is here.
 
     `places` is empty exactly where `missing` says why the item is not had in the small; a `missing` beside places says what of
@@ -78,24 +78,26 @@ class Item:
 
     number: str
     holds: str
-    places: tuple[Place, ...] = ()
+    places: tuple[PlaceHere, ...] = ()
     missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Paper:
     """A document and its items, in its own order."""
 
     key: str
     title: str
     about: str
-    items: tuple[Item, ...]
+    items: tuple[PaperItem, ...]
 
 
-def items(rows: Mapping[str, tuple[str, tuple[Place, ...]] | tuple[str, tuple[Place, ...], str]]) -> tuple[Item, ...]:
+def items(
+    rows: Mapping[str, tuple[str, tuple[PlaceHere, ...]] | tuple[str, tuple[PlaceHere, ...], str]],
+) -> tuple[PaperItem, ...]:
     """`{number: (holds, places)}`, or with what is missing as a third part.
 
     >>> items({"Equation 1": ("a sum", (), "no sums here")})[0].missing
     'no sums here'
     """
-    return tuple(Item(number, *row) for number, row in rows.items())
+    return tuple(PaperItem(number, *row) for number, row in rows.items())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evenhand.manual.papers.item import Document, code, example, figure, items, key, manual, method, result
+from evenhand.manual.papers.item import Paper, code, example, figure, items, key, manual, method, result
 
-ONLINE_OFFLINE = Document(
+ONLINE_OFFLINE = Paper(
     "online_offline",
     "Offline and Online RLHF for Open-Ended Instruction Following",
     "Shenoy and Zander: three offline and six online methods from one 1.5B instruct model, one reward model, one judge.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from evenhand.manual.papers.all_roads import ALL_ROADS
 from evenhand.manual.papers.course import COURSE
-from evenhand.manual.papers.item import Document, Item, Kind, Place
+from evenhand.manual.papers.item import Paper, PaperItem, PlaceHere, PlaceKind
 from evenhand.manual.papers.online_offline import ONLINE_OFFLINE
 from evenhand.manual.papers.rlhf_workflow import RLHF_WORKFLOW
 from evenhand.manual.papers.without_reward import WITHOUT_REWARD
 
-DOCUMENTS: tuple[Document, ...] = (ONLINE_OFFLINE, COURSE, WITHOUT_REWARD, RLHF_WORKFLOW, ALL_ROADS)
+DOCUMENTS: tuple[Paper, ...] = (ONLINE_OFFLINE, COURSE, WITHOUT_REWARD, RLHF_WORKFLOW, ALL_ROADS)
 
 HEAD = """# From paper to command
 
@@ -37,17 +37,17 @@ def _counts() -> str:
     return "\n".join(rows)
 
 
-def _section(document: Document) -> str:
+def _section(document: Paper) -> str:
     lines = [f"## {document.title}", "", document.about, "", "| item | what it holds | here |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {i.number} | {i.holds} | {_where(i)} |" for i in document.items)])
 
 
-def _where(item: Item) -> str:
+def _where(item: PaperItem) -> str:
     shown = ", ".join(map(_link, item.places))
     return "; ".join(filter(None, (shown, item.missing and f"*not in the small:* {item.missing}")))
 
 
-def _link(place: Place) -> str:
+def _link(place: PlaceHere) -> str:
     """One place as markdown.
 
     >>> from evenhand.manual.papers.item import command, method, key
@@ -56,19 +56,19 @@ def _link(place: Place) -> str:
     """
     name = place.name
     match place.kind:
-        case Kind.METHOD if name == "start":
+        case PlaceKind.METHOD if name == "start":
             return "method [start](methods.md#arms-that-train-nothing)"
-        case Kind.METHOD:
+        case PlaceKind.METHOD:
             return f"method [{name}](methods.md#{name})"
-        case Kind.KEY:
+        case PlaceKind.KEY:
             return f"[`{name}`](reference.md)"
-        case Kind.COMMAND:
+        case PlaceKind.COMMAND:
             return f"`evenhand {name}`"
-        case Kind.EXAMPLE:
+        case PlaceKind.EXAMPLE:
             return f"`examples/{name}`"
-        case Kind.PAGE:
+        case PlaceKind.PAGE:
             return f"[{name.removesuffix('.md')}]({name})"
-        case Kind.CODE:
+        case PlaceKind.CODE:
             return f"`{name}`"
     return f"figure `{name}`"
 

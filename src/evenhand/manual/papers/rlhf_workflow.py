@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evenhand.manual.papers.item import Document, code, command, example, figure, items, key, manual, method, result
+from evenhand.manual.papers.item import Paper, code, command, example, figure, items, key, manual, method, result
 
 _RUN = (example("rlhf_workflow/small.yaml"),)
 _NOT_YET = "the file is there and is planned by a test; it was not run to its end, so that there is no page of it"
 
-RLHF_WORKFLOW = Document(
+RLHF_WORKFLOW = Paper(
     "rlhf_workflow",
     "RLHF Workflow: From Reward Modeling to Online RLHF",
     "Dong et al. 2024 (arXiv:2405.07863): reward and preference models from public data, then rounds of sampling and DPO on an "

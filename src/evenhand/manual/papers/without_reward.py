@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evenhand.manual.papers.item import Document, code, command, example, figure, items, key, manual, method
+from evenhand.manual.papers.item import Paper, code, command, example, figure, items, key, manual, method
 
 _NOT_YET = "the file is there and is planned by a test; it was not run to its end, so that there is no page of it"
 
-WITHOUT_REWARD = Document(
+WITHOUT_REWARD = Paper(
     "without_reward",
     "RL Fine-Tuning of Large Language Models",
     "de Bruijn, Liu and Jayram: DPO, ORPO, TOPR, KTO and RLOO on given pairs, from a 0.5B model. Equations are counted in the "
