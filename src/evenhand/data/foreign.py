@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from evenhand.types import Completion, Finish, Group, content_text
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from evenhand.data.template import Renderer
 
 
@@ -19,7 +21,7 @@ def readable(group: Group, renderer: Renderer) -> Group:
     """
     if all(spelled(c, renderer) for c in group.completions):
         return group
-    marks = special_marks(renderer)
+    marks = special_marks(renderer.tokenizer)
     told = tuple(c if spelled(c, renderer) else without_marks(c, marks) for c in group.completions)
     return replace(group, completions=told)
 
@@ -37,9 +39,8 @@ def spelled(completion: Completion, renderer: Renderer) -> bool:
     return max(ids, default=0) < len(renderer.tokenizer) and renderer.decode(last) == completion.text
 
 
-def special_marks(renderer: Renderer) -> tuple[str, ...]:
+def special_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """How the special tokens of a tokenizer are written."""
-    tokenizer = renderer.tokenizer
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     written = {str(t) for t in tokenizer.all_special_tokens} | {str(t) for t in added if getattr(t, "special", False)}
     return tuple(sorted(t for t in written if t))

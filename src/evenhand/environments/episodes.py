@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from evenhand.data.foreign import special_marks
 from evenhand.data.values import shown
 from evenhand.display import spelled_out
 from evenhand.engines.checks import Renders, per_completion, prompt_ids
@@ -40,6 +41,8 @@ class ContinuesTokens(Protocol):
 
 class RendersTurns(Renders, Protocol):
     """What answers of several turns need of `evenhand.data.template.Renderer`."""
+
+    tokenizer: Any
 
     def between(self, prompt: Prompt, replies: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]: ...
 
@@ -191,7 +194,7 @@ class EpisodeEngine:
             e.finish = written.finish
             return False
         step, action = e.environment.step, Action(text, last=cut or last)
-        reply = self._asked(e, limits, lambda: checked(step(action), cut or last))
+        reply = self._asked(e, limits, lambda: checked(step(action), cut or last, special_marks(self.renderer.tokenizer)))
         if reply is None:
             e.finish = written.finish
             return False
@@ -253,9 +256,10 @@ def checked_prompt(prompt: Any) -> Prompt:
     return prompt
 
 
-def checked(reply: Any, last: bool) -> Reply:
+def checked(reply: Any, last: bool, marks: Sequence[str] = ()) -> Reply:
     """The reply, if it is one. Raises what it lacks; an environment that neither ends nor says anything would leave the model's
-    turn unanswered, and a reward without an end would spoil every answer that it is compared with."""
+    turn unanswered, and a reward without an end would spoil every answer that it is compared with. A reply that spells one of the
+    `marks` of the tokenizer (what a tool read on a page, say) could open a turn of its own."""
     if not isinstance(reply, Reply):
         raise TypeError(f"step returned {type(reply).__name__}, not a Reply")
     if reply.done not in (True, False):
@@ -264,13 +268,15 @@ def checked(reply: Any, last: bool) -> Reply:
         raise ValueError(f"the reward of a turn is {reward}")
     messages = tuple(reply.messages)
     for message in messages:
-        _check_message(message)
+        _check_message(message, marks)
     if not (reply.done or last or messages):
         raise ValueError("the environment is not done and says nothing")
     return replace(reply, messages=messages, reward=reward, done=bool(reply.done))
 
 
-def _check_message(message: Any) -> None:
+def _check_message(message: Any, marks: Sequence[str]) -> None:
     if not isinstance(message, Message) or not isinstance(message.content, str) or not isinstance(message.role, str):
         raise TypeError(f"messages hold {shown(message)}, not a Message of text")
     message.content.encode()  # raises for half a character, which no tokenizer reads
+    if spelled := [mark for mark in marks if mark in message.content]:
+        raise ValueError(f"a message spells the special token {shown(spelled[0])}")

@@ -49,7 +49,7 @@ class TextReward(ModelReward):
     @property
     def marks(self) -> tuple[str, ...]:
         """Texts of the special tokens of this model's tokenizer."""
-        return special_marks(self.renderer)
+        return special_marks(self.renderer.tokenizer)
 
     def text(self, group: Group) -> list[str]:
         """What the model reads, as text: to show."""
