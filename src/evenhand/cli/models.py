@@ -34,10 +34,10 @@ def model_path(name: str) -> Path | str:
 
 def is_reward_model(path: Path | str) -> bool:
     """True for a folder whose config names a sequence classifier."""
-    from evenhand.spec.lengths import read_config
+    from evenhand.configfile.text_file import json_object
 
     config = Path(path) / "config.json"
-    named = read_config(config).get("architectures")
+    named = json_object(config).get("architectures")
     return any(a.endswith("ForSequenceClassification") for a in named or ())
 
 

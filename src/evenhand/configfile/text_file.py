@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from evenhand.errors import UserError
 
@@ -26,3 +28,12 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise UserError("is not UTF-8 text", where=str(path), fix="save the file as UTF-8") from None
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds as it stands; empty where it is not there, is damaged, or holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

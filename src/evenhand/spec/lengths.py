@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.configfile.schema import Loaded, to_json
+from evenhand.configfile.text_file import json_object
 from evenhand.train.config import Lengths
 
 if TYPE_CHECKING:
@@ -55,20 +55,11 @@ def window_of_model(name: str, revision: str | None = None) -> int | None:
     path = config_file(name, revision)
     if path is None:
         return None
-    config = read_config(path)
+    config = json_object(path)  # one that cannot be read is said where the model is opened
     inner = config.get("text_config")
     inner = inner if isinstance(inner, dict) else {}
     found = inner.get("max_position_embeddings", config.get("max_position_embeddings", config.get("n_positions")))
     return found if isinstance(found, int) and found > 1 else None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A model's config as it stands; empty where it cannot be read, which is said where the model is opened."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def config_file(path: str, revision: str | None) -> Path | None:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evenhand.configfile.text_file import json_object
 from evenhand.plan.costs.forecast import StageCost, StageForecast
 from evenhand.plan.costs.machine import Machine, memory
 from evenhand.store.fingerprint import user_cache
@@ -28,7 +29,7 @@ def machine(store: Path, threads: int) -> Machine | None:
     """What an earlier probe of this machine has left; None where there was none with so many threads."""
     for place in places(store):
         try:
-            found = Machine(**_json(place / MACHINE)[str(threads)])
+            found = Machine(**json_object(place / MACHINE)[str(threads)])
         except (LookupError, TypeError):
             continue
         if found.memory_bytes == memory():
@@ -38,13 +39,13 @@ def machine(store: Path, threads: int) -> Machine | None:
 
 def keep_machine(store: Path, found: Machine) -> None:
     place = next(places(store))
-    _write(place / MACHINE, {**_json(place / MACHINE), str(found.threads): asdict(found)})
+    _write(place / MACHINE, {**json_object(place / MACHINE), str(found.threads): asdict(found)})
 
 
 def prediction(store: Path, key: str) -> StageForecast | None:
     """What was predicted for an artifact; None where nothing was."""
     for place in places(store):
-        found = _json(place / f"{key}{PREDICTED}")
+        found = json_object(place / f"{key}{PREDICTED}")
         try:
             cost = found["predicted"]
             return StageForecast(
@@ -57,15 +58,6 @@ def prediction(store: Path, key: str) -> StageForecast | None:
 
 def keep_prediction(store: Path, key: str, found: StageForecast) -> None:
     _write(next(places(store)) / f"{key}{PREDICTED}", asdict(found))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """What a file of ours says; nothing where there is none, or where it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
