@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from evenhand.data.foreign import special_marks
@@ -110,6 +111,11 @@ class EpisodeEngine:
     renderer: RendersTurns
     settings: Settings
 
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """How the tokenizer's special tokens are written, which no reply may spell."""
+        return special_marks(self.renderer.tokenizer)
+
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -194,7 +200,7 @@ class EpisodeEngine:
             e.finish = written.finish
             return False
         step, action = e.environment.step, Action(text, last=cut or last)
-        reply = self._asked(e, limits, lambda: checked(step(action), cut or last, special_marks(self.renderer.tokenizer)))
+        reply = self._asked(e, limits, lambda: checked(step(action), cut or last, self.marks))
         if reply is None:
             e.finish = written.finish
             return False
