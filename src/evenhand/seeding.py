@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
 Key = str | int | float
+T = TypeVar("T")
 
 
 def keyed(*parts: Key) -> int:
@@ -35,3 +37,8 @@ def rng(*parts: Key) -> np.random.Generator:
     import numpy as np
 
     return np.random.Generator(np.random.PCG64(keyed(*parts)))
+
+
+def pick(generator: np.random.Generator, options: Sequence[T]) -> T:
+    """One of `options`, each as likely as the others."""
+    return options[int(generator.integers(len(options)))]

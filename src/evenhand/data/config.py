@@ -19,7 +19,7 @@ class DataConfig:
     """
 
     world: str | None = None
-    """A built-in world that makes its own data: quickstart, countdown or arithmetic."""
+    """A built-in world that makes its own data: quickstart, countdown, arithmetic or refusals."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split of a world."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from evenhand.worlds.arithmetic import Arithmetic, ArithmeticGold
 from evenhand.worlds.countdown import Countdown, CountdownGold
 from evenhand.worlds.labels import Annotator
 from evenhand.worlds.notes import Notes, NotesGold
+from evenhand.worlds.refusals import Refusals, RefusalsGold
 from evenhand.worlds.world import Task, World, with_annotator
 
 __all__ = ["WORLDS", "Annotator", "World", "get", "with_annotator"]
@@ -51,10 +52,16 @@ def _arithmetic(**options: Any) -> World:
     return World(name="arithmetic", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
 
 
+def _refusals(**options: Any) -> World:
+    task, gold, annotator = Refusals(**options), RefusalsGold(), Annotator(temperature=0.2)
+    return World(name="refusals", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
+
+
 WORLDS: Mapping[str, tuple[Callable[..., World], type[Task]]] = {
     "quickstart": (_quickstart, Notes),
     "countdown": (_countdown, Countdown),
     "arithmetic": (_arithmetic, Arithmetic),
+    "refusals": (_refusals, Refusals),
 }
 
 

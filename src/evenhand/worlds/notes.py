@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.seeding import keyed
+from evenhand.seeding import keyed, pick
 from evenhand.types import Group, Message, Prompt, Scores
 from evenhand.worlds import notes_grammar as grammar
 from evenhand.worlds.labels import repeated_share, words
 
 HELD_OUT = 8
 """One (tone, pair of topics) in this many is held out: never in a corpus, a demonstration, a pair or a training prompt."""
-
-
-def pick(generator: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(generator.integers(len(options)))]
 
 
 def fill(pattern: str, generator: np.random.Generator, tone: str = "", **given: str) -> str:
