@@ -73,6 +73,7 @@ KEYS: dict[str, tuple[dict[str, Any], Reads]] = {
     "train.sample_every": ({"train": {"sample_every": 3}}, ANSWERS),
     "train.router_loss": ({"train": {"router_loss": 0.1}}, ANSWERS),
     "train.validate_every": ({"train": {"validate_every": 3}}, NEVER),
+    "train.choose_by": ({"train": {"choose_by": "margin"}}, NEVER),
     "train.validation_prompts": ({"train": {"validation_prompts": 7}}, NEVER),
     "sampling.temperature": ({"sampling": {"temperature": 0.7}}, SAMPLES),
     "sampling.top_p": ({"sampling": {"top_p": 0.7}}, SAMPLES),

@@ -47,7 +47,11 @@ arms:
   online: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,
     validation_prompts: 6}}
   loss: {method: dpo, temperature: 0.5, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 6}}
+  accuracy: {method: dpo, train: {keep_checkpoint: best, choose_by: accuracy, validate_every: 2, validation_prompts: 6}}
   rewarded: {method: kto, reward: gold, train: {keep_checkpoint: best, validate_every: 4, validation_prompts: 6}}
+reward_models:
+  ordered:
+    train: {steps: 6, prompts_per_step: 3, keep_checkpoint: best, choose_by: margin, validate_every: 2, validation_prompts: 6}
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
@@ -123,6 +127,7 @@ def test_a_kill_changes_no_byte(graph, tmp_path, name):
         ("rounds", "reward", [2, 4, 6]),
         ("online", "reward", [2, 4, 6]),
         ("loss", "loss", [2, 4, 6]),
+        ("accuracy", "accuracy", [2, 4, 6]),
         ("rewarded", "reward", [4, 6]),
     ],
 )
@@ -133,7 +138,7 @@ def test_every_point_is_written_and_the_best_is_chosen(graph, name, rule, steps)
     assert found["prompts"] == 6
     assert [p["step"] for p in found["points"]] == steps
     values = [p["validation"] for p in found["points"]]
-    assert found["chosen"] == steps[values.index(max(values) if rule == "reward" else min(values))]
+    assert found["chosen"] == steps[values.index(min(values) if rule == "loss" else max(values))]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {r["step"]: r["validation"] for r in rows if "validation" in r} == dict(zip(steps, values, strict=True))
 
@@ -145,7 +150,20 @@ def test_dpo_starts_at_log_two_at_its_temperature(graph):
     assert json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rounds", "online", "loss", "rewarded"])
+def test_a_policy_that_is_its_reference_orders_half_of_the_pairs(graph):
+    """Its implicit rewards are all zero: every pair is a tie, and a tie counts a half."""
+    assert written(graph.arm("accuracy"))["start"] == 0.5
+
+
+def test_a_reward_model_may_be_chosen_by_its_margin(graph):
+    found = written(graph.run("reward_models/ordered/seed-0"))
+    values = {p["step"]: p["validation"] for p in found["points"]}
+    assert found["rule"] == "margin"
+    assert list(values) == [2, 4, 6]
+    assert found["chosen"] == max(values, key=values.get)
+
+
+@pytest.mark.parametrize("name", ["rounds", "online", "loss", "accuracy", "rewarded"])
 def test_the_saved_weights_are_those_that_were_measured_best(graph, name):
     """Measured once more, with the saved model in the policy's place."""
     out, training_run = graph.arm(name), graph.opened(name)
@@ -154,7 +172,7 @@ def test_the_saved_weights_are_those_that_were_measured_best(graph, name):
         for key, p in training_run.model.hf.named_parameters():
             p.copy_(weights[key])
     found = written(out)
-    best = max if found["rule"] == "reward" else min
+    best = min if found["rule"] == "loss" else max
     assert validate.keeper(training_run).measure() == pytest.approx(best(p["validation"] for p in found["points"]), abs=1e-6)
 
 
@@ -233,6 +251,12 @@ def test_the_last_round_s_policy_is_one_round_behind(graph):
     [
         ("a: {method: rloo, reward: gold, train: {keep_checkpoint: best}}", "how often to measure"),
         ("a: {method: dpo, reward: gold}", "a reward has no effect"),
+        ("a: {method: dpo, train: {choose_by: margin}}", "the last weights are kept"),
+        ("a: {method: kto, train: {keep_checkpoint: best, choose_by: margin, validate_every: 2}}", "kto has no margin of pairs"),
+        (
+            "a: {method: dpo, reward: gold, train: {keep_checkpoint: best, choose_by: margin, validate_every: 2}}",
+            "the arm's reward chooses",
+        ),
         ("a: {method: dpo, train: {keep_checkpoint: bset, validate_every: 2}}", "train.keep_checkpoint"),
         ("a: {method: dpo, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 0}}", "needs prompts"),
     ],

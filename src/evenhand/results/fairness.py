@@ -16,7 +16,7 @@ UNITS = {
 """What a seed of an arm may spend, by its name in the ledger."""
 EQUAL = 1.05
 """Arms have spent alike when the most costly one is within this factor of the cheapest."""
-CHOOSES = ("validate_every", "validation_prompts")
+CHOOSES = ("choose_by", "validate_every", "validation_prompts")
 """Settings that only choose among weights."""
 UNSEEN = ("tokens_per_microbatch", "gradient_checkpointing", "checkpoint_every", "evaluate_every", "sample_every", "snapshots")
 """Settings that change no weights."""

@@ -13,7 +13,7 @@ from evenhand.engines.registry import ENGINES
 from evenhand.environments import registry as environments
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges.config import Human
-from evenhand.methods import Method
+from evenhand.methods import PREFERENCES, Method
 from evenhand.registry import Registry
 from evenhand.spec import effects, evaluation_checks, search_spaces, split_checks, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
@@ -242,6 +242,11 @@ def _best_checkpoint_problems(e: Experiment, arm: Arm, method: Method, where: st
     if not (arm.train.validate_every or rounds):
         what = "`keep_checkpoint: best` needs to know how often to measure"
         yield UserError(what, where=f"{where}.train", fix="add `validate_every:` steps")
+    if arm.train.choose_by != "loss" and method.data != PREFERENCES:
+        yield UserError(
+            f"{arm.method} has no {arm.train.choose_by} of pairs", where=f"{where}.train.choose_by",
+            fix="choose by the loss, or by a `reward:`",
+        )  # fmt: skip
     if arm.train.validation_prompts < 1:
         yield UserError("`keep_checkpoint: best` needs prompts", where=f"{where}.train.validation_prompts", fix="use at least 1")
 

@@ -73,7 +73,9 @@ def unread(arm: Arm, method: Method) -> dict[str, str]:
         found["train.evaluate_every"] = f"{arm.method} {learns}"
     if arm.train.keep_checkpoint != "best":
         last = "the last weights are kept; `keep_checkpoint: best` chooses among several"
-        found |= {"train.validate_every": last, "train.validation_prompts": last}
+        found |= {"train.validate_every": last, "train.validation_prompts": last, "train.choose_by": last}
+    elif arm.reward is not None:
+        found["train.choose_by"] = "the arm's reward chooses"
     answers = not score and bool(arm.train.sample_every)
     chosen_by_reward = arm.train.keep_checkpoint == "best" and arm.reward is not None
     if fixed and not answers and not chosen_by_reward:

@@ -67,22 +67,23 @@ def keeper(run: TrainingRun) -> Keeper | None:
     rollouts = run.method.rollouts
     every = run.spec.train.validate_every or (rollouts.schedule.updates if rollouts is not None else run.steps)
     if run.reward is None:
-        return Keeper(best=Best(rule="loss"), measure=heldout_loss(run), every=every, prompts=len(run.held))
+        rule = run.spec.train.choose_by
+        return Keeper(best=Best(rule=rule), measure=on_held_rows(run, rule), every=every, prompts=len(run.held))
     prompts = [g.prompt for g in read_split(run.inputs, PROMPTS) if g.prompt.id in run.held]
     unique = list({p.id: p for p in prompts}.values())
     return Keeper(best=Best(rule="reward"), measure=mean_reward(run, run.reward, unique), every=every, prompts=len(unique))
 
 
-def heldout_loss(run: TrainingRun) -> Callable[[], float]:
-    """The method's own loss on the rows of the validation prompts, counted as one step."""
+def on_held_rows(run: TrainingRun, rule: str) -> Callable[[], float]:
+    """The method's own loss on the rows of the validation prompts, counted as one step, or a metric beside it."""
     items = offline.held_items(run)
     batches = [b.to(run.device) for b in micro_batches(items, run.spec.train.tokens_per_microbatch, run.ranks.size)]
 
     def measure() -> float:
         found = loop.evaluate(run.model, run.objective, batches, run.temperature, run.memory, run.ranks)
-        if not math.isfinite(value := found.get("loss", math.nan)):  # NaN is left out of the metrics
+        if not math.isfinite(value := found.get(rule, math.nan)):  # NaN is left out of the metrics
             raise UserError(
-                f"the loss on the validation prompts is {value}", where="train.keep_checkpoint",
+                f"the {rule} on the validation prompts is {value}", where="train.keep_checkpoint",
                 why="the weights have diverged, or the loss of a validation row overflows",
                 fix="lower train.learning_rate; metrics.jsonl shows the way there",
             )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evenhand.models.sharding import assign, full
 from evenhand.train.checkpoint import trained
 
-HIGHER = {"reward": True, "loss": False}
+HIGHER = {"reward": True, "loss": False, "accuracy": True, "margin": True}
 """Whether more is better, by the name of what is measured."""
 
 

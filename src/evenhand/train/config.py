@@ -50,6 +50,8 @@ class Train:
     """Steps between two looks at sampled answers; 0 is never."""
     keep_checkpoint: Literal["last", "best"] = "last"
     """Which weights are the result: the last, or the best on validation prompts."""
+    choose_by: Literal["loss", "accuracy", "margin"] = "loss"
+    """What of the validation pairs `keep_checkpoint: best` goes by where no reward decides: loss, accuracy or margin."""
     validate_every: int = 0
     """Steps between two validations for `keep_checkpoint: best`; 0: after every round of a method with rounds."""
     validation_prompts: int = 64
