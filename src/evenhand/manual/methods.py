@@ -239,7 +239,7 @@ on prompts set apart for it:
   learns from none of them, and none is of a held-out split, which belongs to the comparison.
 - An arm with a `reward` is measured by the mean of that reward over one answer to each of them, sampled with the same random
   numbers every time; length penalties of the method are taken off, a KL is not. An offline arm may name a `reward` for this
-  alone. Without a reward the method's own loss on the rows of these prompts decides; the loss of a reward model is its likelihood.
+  alone. Without a reward the method's own loss on these prompts' rows decides; that of a reward model is its likelihood.
   A reward model, or a loss on pairs, may go by its accuracy or margin there instead: `choose_by: accuracy`.
 - `validate_every` counts steps and the last step is always measured; iterative methods may leave it out and are measured after
   every round, which is the last line of Dong et al.'s algorithm 2. The first of equal numbers wins. The start is measured too,
