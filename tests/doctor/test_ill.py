@@ -476,6 +476,13 @@ def a_template_that_ignores_the_generation_prompt(ward: Ward) -> None:
     ward.tokenizer = byte_tokenizer(TEMPLATE.replace("add_generation_prompt", "false"))
 
 
+@case("T13", "A and B are the same token")
+def a_preference_model_that_knows_no_letters(ward: Ward) -> None:
+    ward.experiment["data"] = {"world": "arithmetic", "sizes": {"demonstrations": 8, "preferences": 20, "prompts": 8}}
+    ward.experiment["model"] = {"pretrain": {"documents": 20, "train": {"steps": 2}}}
+    ward.experiment["reward_models"] = {"letters": {"method": "preference_model", "train": {"steps": 2}}}
+
+
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 

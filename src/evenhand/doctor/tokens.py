@@ -7,6 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.registry import Finding, check, fail, graded, info, share, shortened, warn
+from evenhand.errors import UserError
+from evenhand.judges.preference_model_prompts import check_letters, letter_only
+from evenhand.judges.preference_model_prompts import examples as questions
+from evenhand.stages.common import tokenised
 from evenhand.types import Group, Prompt, TokenGroup
 
 STRANGE = "中\U0001f600ø"
@@ -211,6 +215,26 @@ def context(patient: CheckContext) -> Iterator[Finding]:
     longest = min(max(prompts, default=0), lengths.prompt)
     if longest + lengths.completion > window:
         yield fail(f"a prompt of {longest} tokens and an answer of {lengths.completion} exceed the model's context of {window}")
+
+
+@check(
+    "T13",
+    "a preference model can say A and B",
+    why="it names the better of two answers by one letter, which must be one token and another one than the other",
+    fix="train a `reward_model` instead, or use a model whose tokenizer knows both letters",
+)
+def letters(patient: CheckContext) -> Iterator[Finding]:
+    e = patient.experiment
+    named = [n for n, arm in (e.all_reward_models() | e.all_arms()).items() if arm.method == "preference_model"]
+    if not named or "preferences" not in patient.splits:
+        return
+    rows = tokenised(questions(patient.sample("preferences")[:20], patient.renderer, seed=0), patient.renderer, None)
+    try:
+        check_letters(rows)
+        for row in rows:
+            letter_only(row)
+    except UserError as error:
+        yield fail(f"{', '.join(named)}: {error.what}", *rows[:1])
 
 
 def _asked(patient: CheckContext) -> list[Prompt]:
