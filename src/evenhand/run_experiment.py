@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.configfile.schema import Loaded, located
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
-from evenhand.results.files import NAME, write_json
+from evenhand.results.files import NAME, write_record
 from evenhand.results.files import load as load_results
 from evenhand.results.record import Results, Waived
 from evenhand.runner.job import versions
@@ -123,7 +123,7 @@ def execute(
 def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runner) -> tuple[Outcome, Results | None]:
     out, store, plan = prepared.out, prepared.store, prepared.plan
     store.root.mkdir(parents=True, exist_ok=True)
-    write_json(out / "experiment.json", record(prepared))
+    write_record(out / "experiment.json", record(prepared))
     workers = prepared.workers if workers is None else workers
     outcome = runner(plan, store, out, workers=workers, threads=prepared.threads, view=watched(prepared, view))
     show(plan, store, out)
@@ -132,7 +132,7 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
         return outcome, None
     from evenhand.results.assemble import assemble
 
-    write_json(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
+    write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
     return outcome, load_results(out)
 
 

@@ -12,7 +12,7 @@ import pytest
 from evenhand import results
 from evenhand.errors import UserError
 from evenhand.manual.results import schema
-from evenhand.results.files import plain, read, write_json
+from evenhand.results.files import plain, read, write_record
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ArmResult, ArmVerdict, Contrast, Results
 from tests.report.fake_run import write_run
@@ -61,7 +61,7 @@ def test_a_file_without_a_version_reads_as_a_record(tmp_path: Path) -> None:
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     """Every optional part is in the fake run of the report."""
     found = results.load(write_run(tmp_path / "run"))
-    write_json(tmp_path / "results.json", found)
+    write_record(tmp_path / "results.json", found)
     assert results.load(tmp_path) == found
     assert read(plain(found)) == found
     written = json.loads((tmp_path / "results.json").read_text())
@@ -76,7 +76,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 def test_what_is_not_a_number_is_null_and_a_broken_interval_is_none(tmp_path: Path) -> None:
     arm = ArmResult(win_rate=math.nan, ci95=(0.1, math.inf), gold=1.0)
-    write_json(tmp_path / "results.json", Results(arms={"a": arm}))
+    write_record(tmp_path / "results.json", Results(arms={"a": arm}))
     assert json.loads((tmp_path / "results.json").read_text())["arms"]["a"]["ci95"] is None
     assert results.load(tmp_path).arms == {"a": ArmResult(gold=1.0)}
 

@@ -75,8 +75,8 @@ def write_run(folder: Path) -> Path:
             said = LocalEngine(policy, Renderer(tok)).generate(heldout, 1, Sampling(max_tokens=LENGTHS["completion"], seed=seed))
             write_groups(folder / "generations" / arm / f"seed-{seed}" / "generations.jsonl", said)
     _reward_model(folder / "reward_models" / "rm", store / keys["sft"] / "model", tok)
-    write_json(folder / "results.json", results())
-    write_json(folder / "experiment.json", experiment(keys))
+    write_record(folder / "results.json", results())
+    write_record(folder / "experiment.json", experiment(keys))
     return folder
 
 
@@ -118,14 +118,14 @@ def experiment(keys: dict[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_record(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
 def _artifact(folder: Path, spec: dict[str, Any], name: str = "", start: str = "") -> None:
     folder.mkdir(parents=True)
     inputs = {"start": {"name": start, "key": "00" * 16}} if start else {}
-    write_json(folder / "meta.json", {"name": name, "spec": spec, "inputs": inputs, "key": folder.name})
+    write_record(folder / "meta.json", {"name": name, "spec": spec, "inputs": inputs, "key": folder.name})
 
 
 def _cell(place: Path, arm: str, seed: int, keys: dict[str, str]) -> None:
@@ -135,17 +135,17 @@ def _cell(place: Path, arm: str, seed: int, keys: dict[str, str]) -> None:
         "supervise": "completion",
     }  # fmt: skip
     inputs = {role: {"name": name, "key": keys[name]} for role, name in (("start", "sft"), ("data", "data"))}
-    write_json(place / "meta.json", {"name": f"arms/{arm}/seed-{seed}", "spec": spec, "inputs": inputs, "key": "a1" * 16})
+    write_record(place / "meta.json", {"name": f"arms/{arm}/seed-{seed}", "spec": spec, "inputs": inputs, "key": "a1" * 16})
     ledger = {"tokens_generated": 0, "tokens_trained": 1234, "reward_calls": 0, "flops": 5.0e6, "seconds": {"train": 2.0}}
-    write_json(place / "ledger.json", ledger)
+    write_record(place / "ledger.json", ledger)
 
 
 def _reward_model(place: Path, start: Path, tok: Any) -> None:
     save(reward_model_from(start, seed=3, device="cpu"), tok, place / "model")
     Normalisation(shift=0.5, scale=2.0).save(place / "model")
-    write_json(place / "reward.json", {"kind": "score"})
+    write_record(place / "reward.json", {"kind": "score"})
     spec = {"method": "reward_model", "parameters": {}, "setup": SETUP, "train": TRAIN}
-    write_json(place / "meta.json", {"name": "reward_models/rm", "spec": spec, "inputs": {}, "key": "c3" * 16})
+    write_record(place / "meta.json", {"name": "reward_models/rm", "spec": spec, "inputs": {}, "key": "c3" * 16})
 
 
 def _link(source: str, target: str) -> None:

@@ -30,38 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evenhand.errors import UserError
-from evenhand.results.files import write_json
+from evenhand.results.files import write_record
 
-EXPERIMENT = """
-name: killed
-baseline: sft
-data:
-  world: quickstart
-  sizes: {demonstrations: 24, preferences: 24, prompts: 24, heldout_preferences: 8}
-model:
-  pretrain: {documents: 64, train: {steps: 4, prompts_per_step: 8, learning_rate: 3.0e-3, checkpoint_every: 1}}
-lengths: {prompt: 32, completion: 8}
-sft: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1}}
-reward_models:
-  rm: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1, adapter: {rank: 4}}}
-train:
-  {steps: 4, prompts_per_step: 3, learning_rate: 1.0e-3, schedule: constant, checkpoint_every: 1, sample_every: 2}
-arms:
-  sft: {method: start}
-  dpo: {method: dpo, train: {evaluate_every: 2}}
-  dpo-adapter: {method: dpo, train: {adapter: {rank: 4}}}
-  kto: {method: kto, train: {adapter: {rank: 4, modules_to_save: [embed_tokens]}}}
-  rloo: {method: rloo, reward: rm, completions_per_prompt: 2}
-  grpo-adapter: {method: grpo, reward: rm, completions_per_prompt: 2, updates: 2, train: {adapter: {rank: 4}}}
-  critic: {method: ppo, reward: rm, completions_per_prompt: 2, updates: 2, critic: separate}
-  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,
-    validation_prompts: 4}}
-  rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
-evaluation: {prompts: 6}
-judge: {reward: gold, self_test: 0}
-runtime: {workers: 2, threads: 1}
-"""
-ON_RANKS = """
+SHARED = """
 name: killed
 baseline: sft
 data:
@@ -72,17 +43,30 @@ model:
 lengths: {prompt: 32, completion: 8}
 sft: {train: {steps: 3, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1}}
 train:
-  {steps: 5, prompts_per_step: 4, learning_rate: 1.0e-3, schedule: constant, checkpoint_every: 1, sample_every: 2}
+  {steps: 4, prompts_per_step: 4, learning_rate: 1.0e-3, schedule: constant, checkpoint_every: 1, sample_every: 2}
+judge: {reward: gold, self_test: 0}
 arms:
   sft: {method: start}
   dpo: {method: dpo, train: {evaluate_every: 2}}
-  grpo-adapter: {method: grpo, reward: gold, completions_per_prompt: 2, updates: 2, train: {adapter: {rank: 4}}}
-  critic: {method: ppo, reward: gold, completions_per_prompt: 2, updates: 2, critic: separate}
+  grpo-adapter: {method: grpo, reward: REWARD, completions_per_prompt: 2, updates: 2, train: {adapter: {rank: 4}}}
+  critic: {method: ppo, reward: REWARD, completions_per_prompt: 2, updates: 2, critic: separate}
   rounds: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, partner: previous, hybrid: true}
-evaluation: {prompts: 4, frontier: false}
-judge: {reward: gold, self_test: 0}
-runtime: {workers: 2, threads: 1, ranks: 2, shard: SHARD}
 """
+EXPERIMENT = SHARED.replace("REWARD", "rm") + """\
+  dpo-adapter: {method: dpo, train: {adapter: {rank: 4}}}
+  kto: {method: kto, train: {adapter: {rank: 4, modules_to_save: [embed_tokens]}}}
+  rloo: {method: rloo, reward: rm, completions_per_prompt: 2}
+  best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,
+    validation_prompts: 4}}
+reward_models:
+  rm: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1, adapter: {rank: 4}}}
+evaluation: {prompts: 6}
+runtime: {workers: 2, threads: 1}
+"""  # fmt: skip
+ON_RANKS = SHARED.replace("REWARD", "gold") + """\
+evaluation: {prompts: 4, frontier: false}
+runtime: {workers: 2, threads: 1, ranks: 2, shard: SHARD}
+"""  # fmt: skip
 COMPARED = (
     "*.safetensors", "adapter_config.json", "metrics.jsonl", "samples.jsonl", "selection.json", "generations.jsonl",
     "verdicts.json", "scores.json", "measured.json",
@@ -334,7 +318,7 @@ def matrix(
         figures.seconds = time.monotonic() - began
         print(said(figures), flush=True)
         if out is not None:
-            write_json(out, figures)
+            write_record(out, figures)
         if not figures.differing:
             shutil.rmtree(place)
     return figures

@@ -13,7 +13,6 @@ import gzip
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from evenhand.data.decode import byte_lines, check_regular
 from evenhand.data.values import as_json, shown
 from evenhand.errors import UserError
+from evenhand.store.whole import whole
 from evenhand.types import Completion, Content, Finish, Group, Message, Prompt, Turn
 
 FIELDS = ("prompt", "id", "meta", "completions", "scores", "parts")
@@ -108,16 +108,11 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write JSON objects as JSON lines, atomically (see `write_groups`)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     count = 0
-    try:
-        with open(partial, "wb") as raw, _compressor(path, raw) as out:
-            for row in rows:
-                out.write(_line(row))
-                count += 1
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, open(partial, "wb") as raw, _compressor(path, raw) as out:
+        for row in rows:
+            out.write(_line(row))
+            count += 1
     return count
 
 

@@ -89,9 +89,10 @@ class Existing:
         """What the run itself would open: its own stage, in a folder that is thrown away."""
         from evenhand.models.load import resolve_device
         from evenhand.stages import pretrained_reward_model as stage
-        from evenhand.stages.common import open_model_reward, write_json
+        from evenhand.stages.common import open_model_reward
         from evenhand.stages.context import StageContext
         from evenhand.store.pointer import POINTER
+        from evenhand.store.whole import write_json
 
         specs = (n.spec for n in self._patient.run.plan.nodes if isinstance(n.spec, stage.PretrainedRewardModelSpec))
         spec = next(s for s in specs if s.model.path == self.settings.path)

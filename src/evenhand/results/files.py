@@ -13,6 +13,7 @@ from evenhand.configfile.schema import to_json
 from evenhand.errors import UserError
 from evenhand.results.record import VERSION, Results
 from evenhand.results.upgrades import upgraded
+from evenhand.store.whole import write_whole
 
 T = TypeVar("T")
 NAME = "results.json"
@@ -81,11 +82,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_record(path: Path, value: Any) -> None:
     """Writes a record or plain data as JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.new")
-    partial.write_text(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

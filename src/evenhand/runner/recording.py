@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from evenhand.runner.progress import View
 from evenhand.runner.state import RunState, StageState, StageStatus
+from evenhand.store.whole import write_json
 
 FILE = Path("logs") / "progress.json"
 _SECONDS = 2.0
@@ -51,14 +50,12 @@ class Recording:
     def write(self) -> None:
         self.written = self.board.clock()
         seconds, certain = self.board.eta()
-        whole = {
+        now = {
             "begun": self.begun, "at": time.time(), "left": seconds if certain else None, "notes": self.notes,
             "stages": [self._row(cell) for cell in self.board.cells.values()],
         }  # fmt: skip
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f".{self.file.name}.new")
-        partial.write_text(json.dumps(whole), encoding="utf-8")
-        os.replace(partial, self.file)
+        write_json(self.file, now)
 
     def _row(self, cell: StageState) -> dict[str, Any]:
         now = self.board.clock()

@@ -12,11 +12,12 @@ from evenhand.engines.registry import open_engine
 from evenhand.errors import UserError
 from evenhand.judges import Judge, RewardJudge, account
 from evenhand.seeding import keyed
-from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.judge import JudgedBy, open_judge
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
+from evenhand.store.whole import write_json
 from evenhand.synthesis import AnnotatedPairs
 from evenhand.synthesis.annotation import Labels
 from evenhand.synthesis.config import Annotate

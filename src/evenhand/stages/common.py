@@ -153,10 +153,3 @@ def open_preference_model(
 
     chat = LocalChat(open_policy(artifact, compute, device, ledger), renderer, name=artifact.name)
     return Tournament(LLMJudge(chat, templates.get(TEMPLATE), form="logprobs", attempts=1))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all: a kill leaves no half of it."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -10,8 +10,8 @@ from evenhand.data.config import FOR_JUDGES, TRAINED, DataConfig
 from evenhand.data.jsonl import write_groups
 from evenhand.errors import UserError
 from evenhand.seeding import keyed
-from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
+from evenhand.store.whole import write_json
 from evenhand.types import Group, Prompt
 
 DEFAULT_SIZES = {"demonstrations": 2000, "preferences": 2000, "prompts": 2000, "heldout_preferences": 500, "heldout_prompts": 500}

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from evenhand.evaluation.probes import probe
-from evenhand.stages.common import begin, open_model_reward, write_json
+from evenhand.stages.common import begin, open_model_reward
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
+from evenhand.store.whole import write_json
 from evenhand.types import Group, Scores
 
 PROBED = 200

@@ -18,7 +18,7 @@ from evenhand.models.routers import configured_weight
 from evenhand.protocols import Source
 from evenhand.stages import monitoring, offline, online, resume, snapshots, validate
 from evenhand.stages.adapter import with_adapter, write_adapter
-from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer, write_json
+from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.on_ranks import reward_on
 from evenhand.stages.resume import Saved, Training
@@ -26,6 +26,7 @@ from evenhand.stages.teacher import check_vocabulary, open_teacher
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.store import digests
 from evenhand.store.pointer import model_path
+from evenhand.store.whole import write_json
 from evenhand.train import checkpoint, heap, loop, memory
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches

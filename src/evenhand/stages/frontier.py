@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 from evenhand.data.jsonl import turns_from_json
 from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.evaluation.logprobs import log_probs
-from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.judge import numbers, scores
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
+from evenhand.store.whole import write_json
 from evenhand.types import Completion, Finish, Group, Prompt
 
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from evenhand.data.config import DataConfig, Split
 from evenhand.data.jsonl import write_groups
-from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.data import bare
 from evenhand.stages.splits import HELD_OUT
+from evenhand.store.whole import write_json
 from evenhand.types import Group
 
 

@@ -19,7 +19,7 @@ from evenhand.evaluation.conversations import turn_by_turn
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
-from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.data import nothing_held_out
 from evenhand.stages.setup import Setup
@@ -27,6 +27,7 @@ from evenhand.stages.snapshots import kept
 from evenhand.stages.splits import read_split
 from evenhand.stats.bestofn import kl_bound
 from evenhand.store.pointer import model_path
+from evenhand.store.whole import write_json
 from evenhand.train.config import SamplingConfig
 from evenhand.train.examples import Example
 from evenhand.train.logprobs import read, total

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evenhand.errors import UserError
-from evenhand.stages.common import begin, model_path, write_json
+from evenhand.stages.common import begin, model_path
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
+from evenhand.store.whole import write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,9 +17,10 @@ from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import Jury, Rule
 from evenhand.judges.selftest import refuse_broken
 from evenhand.protocols import Reward
-from evenhand.stages.common import begin, build_reward, open_judging_model, write_json
+from evenhand.stages.common import begin, build_reward, open_judging_model
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
+from evenhand.store.whole import write_json
 from evenhand.types import Group
 
 CACHE = "judge-cache.jsonl"

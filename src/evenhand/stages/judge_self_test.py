@@ -13,10 +13,11 @@ from evenhand.judges.config import OwnJudge
 from evenhand.judges.fields import fields_judged_by
 from evenhand.judges.selftest import refuse_failed
 from evenhand.rewards.fields import having
-from evenhand.stages.common import begin, write_json
+from evenhand.stages.common import begin
 from evenhand.stages.context import StageContext
 from evenhand.stages.judge import JudgedBy, ScoredBy, open_judge
 from evenhand.stages.setup import Setup
+from evenhand.store.whole import write_json
 from evenhand.types import Completion, Group, Prompt
 
 SOURCES = ("heldout_demonstrations", "demonstrations", "heldout_preferences", "preferences")

@@ -15,8 +15,8 @@ from evenhand.errors import UserError
 from evenhand.methods import Method
 from evenhand.models.load import save
 from evenhand.protocols import Source
-from evenhand.stages.common import write_json
 from evenhand.stages.training_run import TrainingRun
+from evenhand.store.whole import write_json
 from evenhand.train.monitor import STOPPED, WARNINGS, Monitor, Remark
 from evenhand.train.nonfinite import GRADIENT, LOSS, WEIGHTS, NonfiniteDiagnosis, NotFinite, SuspectRow
 from evenhand.train.rules import RULES

@@ -12,10 +12,11 @@ from evenhand.rewards.external import TextReward, check_against_transformers
 from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
 from evenhand.stages import base
 from evenhand.stages.base import ModelSource
-from evenhand.stages.common import REWARD, begin, open_model_reward, open_renderer, write_json
+from evenhand.stages.common import REWARD, begin, open_model_reward, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
+from evenhand.store.whole import write_json
 from evenhand.types import Completion, Finish, Group, Message, Prompt
 
 NORMALISED = 500

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from evenhand.data.jsonl import write_groups
-from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.data import bare
+from evenhand.store.whole import write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,12 @@ from evenhand.engines.registry import open_engine
 from evenhand.environments.episodes import in_environment
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed
-from evenhand.stages.common import begin, build_reward, open_policy, open_renderer, write_json
+from evenhand.stages.common import begin, build_reward, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.judge import numbers
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
+from evenhand.store.whole import write_json
 from evenhand.train.config import SamplingConfig
 from evenhand.types import Group
 

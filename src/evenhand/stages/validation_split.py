@@ -13,9 +13,9 @@ from evenhand.data.config import TRAINED
 from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.errors import UserError
 from evenhand.seeding import keyed
-from evenhand.stages.common import write_json
 from evenhand.stages.context import StageContext
 from evenhand.stages.data import bare, unique_prompts
+from evenhand.store.whole import write_json
 from evenhand.types import Group, content_id
 
 SPLIT = "validation_prompts"

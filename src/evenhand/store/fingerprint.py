@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.store.whole import write_whole
 
 STORE = 2
 """Part of every key. Raised when what a key means changes: all artifacts of before are then no longer found."""
@@ -176,11 +177,6 @@ def user_cache() -> Path:
 
 
 def _remember(note: Path, name: str) -> None:
-    partial = note.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):  # a cache that cannot be written (read-only home, full disk) costs time, never a result
         note.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(name)
-        partial.replace(note)
-    except OSError:  # a cache that cannot be written (read-only home, full disk) costs time, never a result
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        write_whole(note, name)

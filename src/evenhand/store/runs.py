@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evenhand.store.fingerprint import digest
 from evenhand.store.store import Store
+from evenhand.store.whole import write_json
 
 _PREFIX = "run-"
 
@@ -39,9 +40,7 @@ def remember(store: Store, out: Path, nodes: Mapping[str, str]) -> None:
     """
     way = Path(os.path.relpath(Path(out).absolute(), store.root)).as_posix()
     note = store.root / f"{_PREFIX}{digest(way)[:16]}.json"
-    partial = note.with_name(f"{note.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"run": way, "nodes": dict(nodes)}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(note)
+    write_json(note, {"run": way, "nodes": dict(nodes)})
 
 
 def known_runs(store: Store) -> list[KnownRun]:

@@ -21,6 +21,7 @@ from typing import Any
 from evenhand.errors import UserError
 from evenhand.store import digests, pointer, spent
 from evenhand.store.locks import held, locked
+from evenhand.store.whole import write_json
 
 META = "meta.json"
 _log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class Store:
             except BaseException:
                 _remove_if_empty(folder)
                 raise
-            _write_json(folder / META, {**meta, SEALED: True})  # again: a stage may have emptied its folder
+            write_json(folder / META, {**meta, SEALED: True})  # again: a stage may have emptied its folder
             self._finish(key)
 
     def _finish(self, key: str) -> None:
@@ -238,7 +239,7 @@ def _begun(folder: Path, meta: Mapping[str, Any]) -> Mapping[str, Any]:
         elif before.get("versions") != meta.get("versions"):
             meta = {**meta, "begun_with": before.get("begun_with", before.get("versions"))}
             _log.warning("%s", changed_versions(meta))
-    _write_json(note, meta)
+    write_json(note, meta)
     return meta
 
 
@@ -266,12 +267,6 @@ def read_note(folder: Path) -> dict[str, Any] | None:
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".new")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _remove_halves(folder: Path) -> None:

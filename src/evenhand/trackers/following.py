@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evenhand.store.whole import write_json
 from evenhand.trackers.protocol import TRACKERS, TrackedRun, Tracker
 
 MEMORY = ".tracked.json"
@@ -44,9 +45,7 @@ class Memory:
 
     def write(self) -> None:
         own = {name: {"key": told.key, "lines": told.lines} for name, told in self.told.items()}
-        partial = self.file.with_name(f"{self.file.name}.new")
-        partial.write_text(json.dumps({**self.others, self.settings: own}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.file)
+        write_json(self.file, {**self.others, self.settings: own})
 
 
 class Followed:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from evenhand.models.sharding import assign
 from evenhand.store import digests
 from evenhand.store.store import flush
+from evenhand.store.whole import whole
 from evenhand.train.optim import AdamW
 from evenhand.train.ranks import ONE, Ranks
 
@@ -152,9 +153,8 @@ class Log:
             if step is None or step > resume_step:
                 break
             kept.append(line.decode())
-        partial = path.with_name(f"{path.name}.partial")  # a kill while it is cut must not cost the rows that stay
-        _write(partial, "".join(line + "\n" for line in kept))
-        partial.replace(path)
+        with whole(path) as partial:  # a kill while it is cut must not cost the rows that stay
+            _write(partial, "".join(line + "\n" for line in kept))
 
     def append(self, row: Mapping[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as f:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand import run_experiment
 from evenhand.errors import UserError
-from evenhand.results.files import write_json
+from evenhand.results.files import write_record
 from evenhand.results.tuning_record import NAME, TuningRecord
 from evenhand.runner import local
 from evenhand.runner.state import RunState
@@ -64,7 +64,7 @@ def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = N
         tuning.prepared.store.root.mkdir(parents=True, exist_ok=True)
         board = _run(tuning, workers, view)
         found = record(tuning.study, board, tuning.prepared.loaded)
-        write_json(out / NAME, found)
+        write_record(out / NAME, found)
         (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.experiment, found), encoding="utf-8")
     return board, found
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ from evenhand.configfile.text_file import json_object
 from evenhand.plan.costs.forecast import StageCost, StageForecast
 from evenhand.plan.costs.machine import Machine, memory
 from evenhand.store.fingerprint import user_cache
+from evenhand.store.whole import write_json
 
 MACHINE, PREDICTED = "machine.json", ".predicted.json"
 
@@ -62,8 +61,6 @@ def keep_prediction(store: Path, key: str, found: StageForecast) -> None:
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
     """Where nothing can be written (a read-only home, a full disk), the next plan measures anew, and the page has no forecast."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.new")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_json(path, value)
