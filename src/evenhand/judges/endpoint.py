@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from evenhand.display import hidden
@@ -19,28 +17,18 @@ from evenhand.judges.address import check_address, check_extra, filled, joined
 from evenhand.judges.chat import TOO_LONG, UNUSABLE, ChatReply, Request
 from evenhand.judges.completion import Odd, parse
 from evenhand.judges.prices import Budget, Price
+from evenhand.judges.retries import Busy, asked, check_busy
 
 if TYPE_CHECKING:
     import httpx
 
-LONGEST_WAIT = 60.0
 LONGEST_BODY = 32 << 20
 """Bytes of one answer that are read, unpacked; more is no answer."""
-ODD_ATTEMPTS = 3
-"""How often a reply that is none is asked for again before it counts as unusable."""
 TOP_LOGPROBS = 20
 _TOO_LONG = ("context length", "context_length", "context window", "maximum context", "too many tokens", "max_model_len",
              "prompt is too long", "input is too long", "reduce the length",
              "string_above_max_length", "exceeds the available context")  # fmt: skip
 _FILTERED = ("content_filter", "content management", "content policy")
-
-
-class Busy(Exception):
-    """The server could not be reached or asked to be left alone; `after` seconds, when it said for how long."""
-
-    def __init__(self, what: str, after: float | None = None) -> None:
-        self.after = after
-        super().__init__(what)
 
 
 class RateLimit:
@@ -87,8 +75,6 @@ class Endpoint:
     def __post_init__(self) -> None:
         self.budget = Budget(self.max_cost, self.price, self.model)
         self._rate = RateLimit(self.requests_per_minute, self.sleep, self.clock)
-        self._jitter = random.Random(0)  # only spaces retries out; nothing that is reported depends on it
-
         check_address(self.url)
         check_extra(self.extra, self._key())
         self._url, self._secrets = self.url, [self._key()]
@@ -151,45 +137,31 @@ class Endpoint:
         return hidden(text, self._secrets)
 
     def _one(self, client: httpx.Client, request: Request, reserved: float) -> ChatReply:
-        from tenacity import RetryError, Retrying, retry_if_exception_type
-
         reply: ChatReply | None = None
+
+        def once() -> ChatReply:
+            self._rate.wait()
+            return self._post(client, request)
+
         try:
-            retrying = Retrying(stop=self._enough, wait=self._pause, sleep=self.sleep, retry=retry_if_exception_type((Busy, Odd)))
-            for attempt in retrying:
-                with attempt:
-                    self._rate.wait()
-                    reply = self._post(client, request)
-        except RetryError as error:
-            last = error.last_attempt.exception()
-            if not isinstance(last, Odd):
-                raise UserError(
-                    f"no answer after {self.attempts} attempts: {self._hidden(str(last))}",
-                    where=self.url,
-                    why="answers so far are kept",
-                    fix="check that the server runs and is not overloaded, then run again; or lower `concurrency`",
-                ) from None  # what the library says may hold the key
-            reply = ChatReply(text="", finish=UNUSABLE, note=f"not a chat completion: {last}")
+            reply = asked(once, attempts=self.attempts, sleep=self.sleep)
+        except Busy as busy:
+            raise UserError(
+                f"no answer after {self.attempts} attempts: {self._hidden(str(busy))}",
+                where=self.url,
+                why="answers so far are kept",
+                fix="check that the server runs and is not overloaded, then run again; or lower `concurrency`",
+            ) from None  # what the library says may hold the key
+        except Odd as odd:
+            reply = ChatReply(text="", finish=UNUSABLE, note=f"not a chat completion: {odd}")
         finally:
             self.budget.settle(reserved, reply)
-        assert reply is not None
         return self._without_secrets(reply)
 
     def _without_secrets(self, reply: ChatReply) -> ChatReply:
         """What is kept, shown and written: a server may echo the key it was sent."""
         tokens = tuple((self._hidden(t), {self._hidden(k): v for k, v in top.items()}) for t, top in reply.tokens)
         return replace(reply, text=self._hidden(reply.text), note=self._hidden(reply.note), tokens=tokens)
-
-    def _enough(self, state: Any) -> bool:
-        odd = isinstance(state.outcome.exception(), Odd)
-        return state.attempt_number >= (min(ODD_ATTEMPTS, self.attempts) if odd else self.attempts)
-
-    def _pause(self, state: Any) -> float:
-        """1, 2, 4, ... seconds with a random tenth more, or what the server asked for if that is longer; a minute at the most."""
-        error = state.outcome.exception()
-        own = 2.0 ** min(state.attempt_number - 1, 10) * (1 + 0.1 * self._jitter.random())
-        asked = error.after if isinstance(error, Busy) and error.after is not None else 0.0
-        return min(max(own, asked), LONGEST_WAIT)
 
     def _post(self, client: httpx.Client, request: Request) -> ChatReply:
         import httpx
@@ -203,8 +175,7 @@ class Endpoint:
             raise Odd(f"{type(error).__name__}: {error}") from None
         except httpx.InvalidURL as error:
             raise UserError("the address cannot be used", where=self.url, fix="check `endpoint`") from error
-        if status in (408, 409, 425, 429) or (status >= 500 and status not in (501, 505)):
-            raise Busy(f"HTTP {status}", _retry_after(headers.get("retry-after")))
+        check_busy(status, headers.get("retry-after"))
         if status != 200:
             return self._refused(status, self._hidden(body.decode("utf-8", "replace")))
         return parse(body)
@@ -245,21 +216,6 @@ class Endpoint:
             f"HTTP {status}: {said[:300]}", where=self.url,
             fix="check the model's name and the address: it usually ends in /v1",
         )  # fmt: skip
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date."""
-    if not header:
-        return None
-    try:
-        seconds = float(header)
-        return seconds if seconds >= 0 else None  # and None for NaN
-    except ValueError:
-        pass  # not a number: then it is a date
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):
-        return None  # neither; the usual backoff then
 
 
 class _Hiding(logging.Filter):

@@ -21,17 +21,11 @@ from typing import TYPE_CHECKING, Any
 from evenhand.display import hidden
 from evenhand.errors import UserError
 from evenhand.judges.address import check_address
+from evenhand.judges.retries import Busy, asked, check_busy
 from evenhand.types import Group, Scores
 
 if TYPE_CHECKING:
     import httpx
-
-LONGEST_WAIT = 60.0
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class _Busy(Exception):
-    """The server could not be reached or asked to be left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +33,8 @@ class RemoteReward:
     """Scores of a server at `url`; one request per group, `concurrency` of them at a time.
 
     `columns` of the data go along. The key is read from the environment variable `key_env` and sent as a bearer token. A server
-    that is busy or cannot be reached is asked `attempts` times, 1, 2, 4, ... seconds apart. Raises: UserError where it does not
-    answer, refuses, or answers anything but a number or null for each completion.
+    that is busy or cannot be reached is asked `attempts` times, 1, 2, 4, ... seconds apart or when it says (`retries.asked`).
+    Raises: UserError where it does not answer, refuses, or answers anything but a number or null for each completion.
     """
 
     url: str
@@ -83,14 +77,10 @@ class RemoteReward:
 
     def _scored(self, client: httpx.Client, group: Group) -> Scores:
         body = question(group, self.columns)
-        last = ""
-        for attempt in range(self.attempts):
-            if attempt:
-                self.sleep(min(2.0 ** (attempt - 1), LONGEST_WAIT))
-            try:
-                return self._post(client, body, len(group.completions))
-            except _Busy as busy:
-                last = str(busy)
+        try:
+            return asked(partial(self._post, client, body, len(group.completions)), attempts=self.attempts, sleep=self.sleep)
+        except Busy as busy:
+            last = str(busy)
         fix = "check that the server runs and is not overloaded, then run again; or lower `concurrency`"
         raise UserError(f"no answer after {self.attempts} attempts: {hidden(last, [self._key()])}", where=self.url, fix=fix)
 
@@ -100,9 +90,8 @@ class RemoteReward:
         try:
             response = client.post(self.url, json=body)
         except httpx.HTTPError as error:
-            raise _Busy(f"{type(error).__name__}: {error}") from None
-        if response.status_code in _AGAIN:
-            raise _Busy(f"HTTP {response.status_code}")
+            raise Busy(f"{type(error).__name__}: {error}") from None
+        check_busy(response.status_code, response.headers.get("retry-after"))
         said = hidden(response.text, [self._key()])
         if response.status_code != 200:
             raise UserError(f"HTTP {response.status_code}: {said[:300]}", where=self.url, fix="check the address and the key")
