@@ -243,6 +243,8 @@ def test_the_same_where_it_is_read(arm: dict[str, Any]) -> None:
         ({"data": {"world": "arithmetic", "holdout": 0.2}}, "data.holdout"),
         ({"sft": {"train": {"steps": 1, "evaluate_every": 1}}}, "sft.train.evaluate_every"),
         ({"sft": {"train": {"steps": 1}, "reward": LENGTH}}, "sft.reward"),
+        ({"sft": {"train": {"steps": 1}, "initial_policy": "base"}}, "sft.initial_policy"),
+        ({"sft": {"train": {"steps": 1}, "initial_policy": "plain"}}, "sft.initial_policy"),
         ({"sft": {"train": {"steps": 1}, "sampling": {"top_k": 4}}}, "sft.sampling.top_k"),
         ({"judge": {"kind": "jury", "judges": {"a": {"reward": "gold", "self_test": 3}, "b": {"reward": LENGTH}}}},
          "judge.judges.a.self_test"),

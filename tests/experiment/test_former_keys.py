@@ -60,13 +60,39 @@ def test_a_fault_in_its_value_is_said_where_it_stands(tmp_path):
     assert f"{path}:10" in str(caught.value)
 
 
-def test_both_names_at_once_are_refused(tmp_path):
-    (path := tmp_path / "e.yaml").write_text(BEFORE)
+def test_both_names_in_one_file_are_refused(tmp_path):
+    (path := tmp_path / "e.yaml").write_text(BEFORE + "initial_policy: base\n")
     with pytest.raises(UserError) as caught:
-        read_experiment(path, ["initial_policy=base"])
+        read_experiment(path)
     assert "`start` and `initial_policy` are one key" in str(caught.value)
     assert f"{path}:4: start" in str(caught.value)
-    assert "command line: initial_policy" in str(caught.value)
+    assert f"{path}:11: initial_policy" in str(caught.value)
+
+
+TODAY = BEFORE.replace("start: base\ntrain", "initial_policy: base\ntrain").replace("keep:", "keep_checkpoint:")
+
+
+@pytest.mark.parametrize("parent", [BEFORE, TODAY], ids=["former", "today"])
+@pytest.mark.parametrize(
+    "child", ["{start: start, train: {keep: last}}", "{initial_policy: start, train: {keep_checkpoint: last}}"],
+    ids=["former", "today"],
+)  # fmt: skip
+def test_a_child_wins_over_its_parent_under_either_name(tmp_path, parent, child):
+    (tmp_path / "parent.yaml").write_text(parent)
+    (path := tmp_path / "child.yaml").write_text(f"extends: parent.yaml\narms: {{more: {child}}}\n")
+    more = read_experiment(path).value.all_arms()["more"]
+    assert (more.initial_policy, more.train.keep_checkpoint) == ("start", "last")
+
+
+@pytest.mark.parametrize("text", [BEFORE, TODAY], ids=["former", "today"])
+@pytest.mark.parametrize("name", ["arms.more.start", "arms.more.initial_policy"])
+def test_the_command_line_wins_over_the_file_under_either_name(text, name):
+    assert read_experiment(text, [f"{name}=base"]).value.all_arms()["more"].initial_policy == "base"
+
+
+def test_a_whole_arm_on_the_command_line_may_hold_them():
+    given = read_experiment(TODAY, ["arms.more={method: rloo, reward: rm, start: base}"]).value
+    assert given.all_arms()["more"].initial_policy == "base"
 
 
 @pytest.mark.parametrize(("pattern", "today"), former_keys.FORMER.items(), ids=lambda value: str(value))

@@ -51,6 +51,10 @@ class Document:
         return ": ".join(part for part in (self.place(path), key_text((*self.prefix, *path))) if part)
 
 
+Change = Callable[[Document], Document]
+"""What makes one document of another."""
+
+
 def key_text(path: KeyPath) -> str:
     """A key path as it is written in an override.
 
@@ -258,14 +262,24 @@ class _Builder:
 # --- extends and overrides -------------------------------------------------------------------------------------------
 
 
-def read(path: Path, find: Callable[[str, Path], Path] | None = None) -> Document:
-    """The file with everything it `extends` merged beneath it. `find(name, folder)` says where an extended name lies."""
-    return _Extends(find).read(path, ())
+def as_it_stands(document: Document) -> Document:
+    """The document itself."""
+    return document
 
 
-def extended(document: Document, folder: Path, find: Callable[[str, Path], Path] | None = None) -> Document:
+def read(path: Path, find: Callable[[str, Path], Path] | None = None, each: Change = as_it_stands) -> Document:
+    """The file with everything it `extends` merged beneath it. `find(name, folder)` says where an extended name lies.
+
+    `each` sees every file by itself, before one is merged over another.
+    """
+    return _Extends(find, each).read(path, ())
+
+
+def extended(
+    document: Document, folder: Path, find: Callable[[str, Path], Path] | None = None, each: Change = as_it_stands
+) -> Document:
     """`document` merged over what it `extends` (a path relative to `folder`, or a list of them, later ones winning)."""
-    return _Extends(find).extended(document, folder, ())
+    return _Extends(find, each).extended(document, folder, ())
 
 
 @dataclass(slots=True)
@@ -273,6 +287,7 @@ class _Extends:
     """Files that extend one another, each read once."""
 
     find: Callable[[str, Path], Path] | None
+    each: Change
     known: dict[Path, Document] = field(default_factory=dict)
 
     def read(self, path: Path, chain: tuple[Path, ...]) -> Document:
@@ -306,7 +321,7 @@ class _Extends:
                 why = f"{base!s:.300} is no file"
                 raise UserError(f"there is no '{name:.200}' to extend", where=where, why=why, fix="check the path")
             result = merge(result, self.read(base, chain))
-        return merge(result, Document(data, document.places))
+        return merge(result, self.each(Document(data, document.places)))
 
 
 def _is_file(path: Path) -> bool:
@@ -357,8 +372,11 @@ def _mergeable(base: Any, over: Any) -> bool:
     return all(base[tag] == over[tag] for tag in _REPLACED_BY_TAG if tag in base and tag in over)
 
 
-def override(document: Document, settings: Iterable[str]) -> Document:
-    """Applies `key.path=value` settings in order. Values are YAML; a number names a list entry."""
+def override(document: Document, settings: Iterable[str], todays: Callable[[KeyPath], KeyPath] = tuple) -> Document:
+    """Applies `key.path=value` settings in order. Values are YAML; a number names a list entry.
+
+    `todays` gives the key path that a given one stands for.
+    """
     for setting in settings:
         text, equals, value = setting.partition("=")
         path = key_path(text.strip())
@@ -368,7 +386,7 @@ def override(document: Document, settings: Iterable[str]) -> Document:
             what = f"'{setting:.80}...' names a key {len(path)} levels deep"
             raise UserError(what, where=COMMAND_LINE, fix=f"the deepest key has {DEEPEST} levels")
         given = parse(value, f"{COMMAND_LINE}: {text.strip():.200}").data if value.strip() else None
-        data, path = _set(document.data, path, given, ())
+        data, path = _set(document.data, todays(path), given, ())
         places = {p: at for p, at in document.places.items() if p[: len(path)] != path}
         for end in range(1, len(path)):  # mappings that the override brings into being
             places.setdefault(path[:end], COMMAND_LINE)

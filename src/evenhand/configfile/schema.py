@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from evenhand.configfile.document import Document, KeyPath, extended, key_path, override, parse, read
+from evenhand.configfile.document import Change, Document, KeyPath, as_it_stands, extended, key_path, override, parse, read
 from evenhand.configfile.validation_errors import Faults, explain
 from evenhand.errors import UserError, did_you_mean
 
@@ -44,19 +44,21 @@ def load(
     overrides: Iterable[str] = (),
     *,
     find: Callable[[str, Path], Path] | None = None,
-    before: Callable[[Document], Document] = lambda document: document,
+    each: Change = as_it_stands,
+    todays: Callable[[KeyPath], KeyPath] = tuple,
+    before: Change = as_it_stands,
     problems: Callable[[T], Iterable[UserError]] = lambda value: (),
 ) -> Loaded[T]:
     """Read, merge, override and check an experiment.
 
     `source` is a path, YAML text (a string with a line break) or plain data. `find(name, folder)` resolves `extends`.
-    `before` sees the whole document before it is checked.
+    `each` sees every file of it by itself, `todays` the key paths of the overrides, `before` the whole before it is checked.
     `problems` finds faults beyond types; a `where` there is a key path.
 
     Raises: UserError for one fault, Faults (a UserError) for several.
     """
-    document, name = _document(source, find)
-    document = before(override(document, overrides))
+    document, name = _document(source, find, each)
+    document = before(override(document, overrides, todays))
     value = check(cls, document, problems)
     return Loaded(value, document.data, to_json(value), name, document)
 
@@ -184,9 +186,11 @@ def _adapter(tp: Any) -> Any:
     return TypeAdapter(tuple[tp], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
 
 
-def _document(source: str | Path | Mapping[str, Any], find: Callable[[str, Path], Path] | None) -> tuple[Document, str]:
+def _document(
+    source: str | Path | Mapping[str, Any], find: Callable[[str, Path], Path] | None, each: Change
+) -> tuple[Document, str]:
     if isinstance(source, Mapping):
-        return extended(Document(dict(source)), Path(), find), "data"
+        return extended(Document(dict(source)), Path(), find, each), "data"
     if isinstance(source, str) and "\n" in source:
-        return extended(parse(source, "text"), Path(), find), "text"
-    return read(Path(source), find), str(source)
+        return extended(parse(source, "text"), Path(), find, each), "text"
+    return read(Path(source), find, each), str(source)

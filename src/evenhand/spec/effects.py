@@ -52,6 +52,9 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) 
 
 def stage_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) -> Iterator[UserError]:
     """The same of a stage that arms start from, which also has no signal that its method does not read."""
+    if "initial_policy" in raw:
+        fix = f"remove it; for another start use an arm `{{method: {arm.method}, initial_policy: {raw['initial_policy']}}}`"
+        yield _nothing(f"{where}.initial_policy", "the stage that arms share always starts from the base model", fix)
     yield from arm_problems(arm, raw, where, max_tokens)
     method = arm.build(steps=arm.train.steps or SOME_STEPS, max_tokens=max_tokens)
     if arm.reward is not None and not method.rewarded and arm.train.keep_checkpoint != "best":

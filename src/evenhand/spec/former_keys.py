@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evenhand.configfile.document import Document, KeyPath, key_text
+from evenhand.configfile.document import COMMAND_LINE, Document, KeyPath, key_text
 from evenhand.errors import UserError
 
 FORMER: Mapping[tuple[str, ...], str] = {
@@ -20,11 +20,15 @@ FORMER: Mapping[tuple[str, ...], str] = {
     ("reward_models", "*", "train", "keep"): "keep_checkpoint",
 }
 """Where a key stood (`*` is any name) -> its name of today, at the same place."""
+_TOLD = "%s is now called '%s'; the old name goes with the next release"
 _log = logging.getLogger(__name__)
 
 
 def renamed(document: Document) -> Document:
-    """The document with today's keys. Raises: UserError where a former key stands beside its successor."""
+    """A file with today's keys. Raises: UserError where a former key stands beside its successor in it.
+
+    Each file by itself, before one is merged over another: a key of the later one wins whatever the earlier one calls it.
+    """
     changes = {old: (*old[:-1], new) for pattern, new in FORMER.items() for old in _found(document.data, pattern)}
     for old, new in changes.items():
         _warn(document, old, new)
@@ -33,6 +37,20 @@ def renamed(document: Document) -> Document:
         data = _moved(data, old, new[-1])
     places = {_place_of_today(path, changes): place for path, place in document.places.items()}
     return Document(data, places, document.prefix)
+
+
+def todays(path: KeyPath) -> KeyPath:
+    """The key path of an override, with today's name of its last key.
+
+    >>> todays(("arms", "dpo", "train", "keep"))
+    ('arms', 'dpo', 'train', 'keep_checkpoint')
+    """
+    for pattern, name in FORMER.items():
+        if len(pattern) == len(path) and all(part in ("*", key) for part, key in zip(pattern, path, strict=True)):
+            new = (*path[:-1], name)
+            _log.warning(_TOLD, f"{COMMAND_LINE}: {key_text(path)}", key_text(new))
+            return new
+    return path
 
 
 def _found(data: Any, pattern: tuple[str, ...], at: KeyPath = ()) -> Iterator[KeyPath]:
@@ -50,8 +68,7 @@ def _warn(document: Document, old: KeyPath, new: KeyPath) -> None:
             f"`{old[-1]}` and `{new[-1]}` are one key, and both are given", where=document.where(old),
             why=f"the other stands at {document.where(new)}", fix=f"remove `{old[-1]}`, which is the former name",
         )  # fmt: skip
-    told = "%s is now called '%s'; the old name goes with the next release"
-    _log.warning(told, document.where(old), key_text(new))
+    _log.warning(_TOLD, document.where(old), key_text(new))
 
 
 def _holds(data: Any, path: KeyPath) -> bool:
