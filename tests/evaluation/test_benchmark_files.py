@@ -108,6 +108,25 @@ def test_mt_bench_answers_round_trip(tmp_path):
         read_answers(lines(tmp_path / "b.jsonl", [{"question_id": 81, "model_id": "m", "choices": []}]))
 
 
+@pytest.mark.parametrize(
+    ("reference", "read"), [("four", ["four"]), (["4", "5"], ["4", "5"]), ([4], ["4"]), (None, []), ([], [])]
+)
+def test_a_single_reference_is_that_of_the_first_turn(tmp_path, reference, read):
+    asked = {"question_id": 1, "turns": ["2 + 2?", "And + 1?"], "reference": reference}
+    questions = lines(tmp_path / "q.jsonl", [asked])
+    assert mt_bench.read_questions(questions)["1"]["reference"] == read
+    mt_bench.write_answers(tmp_path / "m.jsonl", {"1": ["a", "b"]}, "m")
+    first = read_answers(tmp_path / "m.jsonl", questions)[1][0].prompt.meta
+    assert first.get("reference") == (read[0] if read else None)
+
+
+@pytest.mark.parametrize("reference", [{"1": "four"}, ["4", None], [["4"]], True])
+def test_a_reference_that_is_no_text_is_refused(tmp_path, reference):
+    asked = {"question_id": 1, "turns": ["2 + 2?"], "reference": reference}
+    with pytest.raises(UserError, match=r"q.jsonl:1.*'reference' is not a list of texts"):
+        mt_bench.read_questions(lines(tmp_path / "q.jsonl", [asked]))
+
+
 def asked(outcomes, **scores):
     orders = tuple(
         Order(a_first=f, outcome=y, status=Status.READ, raw="r") for f, y in zip((True, False), outcomes, strict=False)

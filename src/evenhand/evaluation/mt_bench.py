@@ -44,8 +44,22 @@ def questions(rows: Sequence[tuple[str, Row]]) -> dict[str, Row]:
         key = str(field(row, "question_id", where))
         if key in found:
             raise UserError(f"the question '{key}' is there twice", where=where, fix="leave one of them")
-        found[key] = row
+        found[key] = {**row, "reference": _references(row, where)}
     return found
+
+
+def _references(row: Row, where: str) -> list[str]:
+    """The right answer of each turn; none where the benchmark has none. A single one is that of the first turn.
+
+    >>> _references({"reference": "four"}, ""), _references({"reference": [4, "5"]}, ""), _references({}, "")
+    (['four'], ['4', '5'], [])
+    """
+    given = row.get("reference")
+    found = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(type(answer) in (str, int, float) for answer in found):
+        fix = "give the right answer of each turn, or leave it out"
+        raise UserError("'reference' is not a list of texts", where=where, fix=fix)
+    return [str(answer) for answer in found]
 
 
 def read_answers(path: str | Path, questions: str | Path | None = None) -> tuple[str, list[Group]]:
@@ -82,7 +96,7 @@ def _turns(row: Row, where: str) -> list[str]:
 def turn_group(key: str, turn: int, said: Sequence[str], question: Row) -> Group:
     """One turn of a question for a judge: with the turns before it in view. The turns of a question are one cluster."""
     asked = [str(t) for t in question.get("turns", [""] * len(said))][:turn]
-    references = [str(t) for t in question.get("reference", [])][:turn]
+    references = question.get("reference", [])[:turn]
     meta: dict[str, Any] = {"turn": turn, "category": str(question.get("category", "")), "cluster": key}
     meta |= {"reference": numbered(references)} if references else {}
     prompt = Prompt(content=(Message("user", numbered(asked)),), id=f"{key}:{turn}", meta=meta)
