@@ -16,7 +16,7 @@ LABEL = {"annotator": "ann", "item": "i", "answers": ("a", "b"), "scores": (1.0,
 def test_labels_and_what_was_taken_back_survive(tmp_path):
     path = tmp_path / "deep" / "labels.jsonl"
     log = LabelLog(path)
-    log.add(**LABEL, reason="shorter", seconds=1.234)
+    log.add(**LABEL, reason="shorter", seconds=1.23456)
     log.add(**LABEL | {"annotator": "bob", "scores": (), "label": "skip"})
     last = log.add(**LABEL | {"item": "j", "scores": (0.5, 0.5), "label": "tie"})
     assert log.undo("ann") == last
@@ -24,7 +24,7 @@ def test_labels_and_what_was_taken_back_survive(tmp_path):
     again = LabelLog(path)
     assert again.labels == log.labels
     assert [(x.annotator, x.label, x.by_answer(), x.reason, x.seconds) for x in again.labels] == [
-        ("ann", "first", {"a": 1.0, "b": 0.0}, "shorter", 1.23), ("bob", "skip", {}, "", 0.0),
+        ("ann", "first", {"a": 1.0, "b": 0.0}, "shorter", 1.2346), ("bob", "skip", {}, "", 0.0),
     ]  # fmt: skip
     assert again.add(**LABEL).number == 4, "numbers are not used twice"
     assert len(path.read_bytes().splitlines()) == 5

@@ -96,8 +96,7 @@ def test_ten_pairs_by_keyboard_reload_resume_and_training_on_them(browser, tmp_p
     assert len(path.read_text().splitlines()) == 12, "ten, one taken back and said again: each click is a line"
     labels = resumed.labels()
     assert [x.reason for x in labels if x.reason] == ["ok u1"]
-    assert all(x.seconds >= 0 for x in labels)
-    assert sum(x.seconds for x in labels) > 0
+    assert all(x.seconds > 0 for x in labels), "a browser that is driven answers in a millisecond or two, and that counts"
     found = preferences(list(resumed.items.values()), path, Form.pair, labels, "hard", 0.0)
     write(tmp_path / "pairs.jsonl", found, list(resumed.items.values()), labels)
     chosen = [max(zip(g.scores, g.completions, strict=True), key=lambda sc: sc[0])[1].text for g in found.pairs]

@@ -17,7 +17,7 @@ from evenhand.models.load import load_policy, load_reward_model, reward_model_fr
 from evenhand.models.policy import Policy
 from evenhand.types import Head
 from tests.models.tiny_architectures import tiny, tiny_config
-from tests.models.tiny_networks import a_batch
+from tests.models.tiny_networks import a_batch, assert_same_weights
 
 
 @pytest.mark.filterwarnings("ignore:.*padded rows", "ignore:.*full logits")
@@ -34,7 +34,8 @@ def test_a_head_over_the_backbone_is_saved_and_loaded_and_readable_elsewhere(
     save(made, None, tmp_path / "reward")
     again = load_reward_model(tmp_path / "reward", device="cpu")
     expected = made(a_batch(), {Head.SCORE}).score
-    assert_close(again(a_batch(), {Head.SCORE}).score, expected)  # not to the digit: loaded weights lie otherwise in memory
+    assert_same_weights(again, made)
+    assert_close(again(a_batch(), {Head.SCORE}).score, expected)  # see `assert_same_weights`
     assert len(set(expected.tolist())) == len(expected)
     body = AutoModel.from_pretrained(tmp_path / "reward").eval()
     head = load_file(tmp_path / "reward" / "model.safetensors")["score.weight"]

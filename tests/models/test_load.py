@@ -11,7 +11,7 @@ import torch
 from evenhand.errors import UserError
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, new_policy, reward_model_from, save
 from evenhand.models.policy import Policy
-from tests.models.tiny_networks import COMMON, a_batch, character_tokenizer, network
+from tests.models.tiny_networks import COMMON, a_batch, assert_same_weights, character_tokenizer, network
 
 QWEN = {"model_type": "qwen2", **{k: v for k, v in COMMON.items() if not k.endswith("_token_id") and k != "vocab_size"}}
 
@@ -34,7 +34,8 @@ def test_saving_and_loading_is_the_identity(tmp_path, kind):
     again = load_policy(tmp_path / "a", device="cpu")
     assert again.layout_mode == "tree"
     assert {n: p.dtype for n, p in again.hf.named_parameters()} == {n: p.dtype for n, p in policy.hf.named_parameters()}
-    torch.testing.assert_close(again(batch).logp, policy(batch).logp, rtol=1e-5, atol=1e-6)
+    assert_same_weights(again, policy)
+    torch.testing.assert_close(again(batch).logp, policy(batch).logp, rtol=1e-5, atol=1e-6)  # see `assert_same_weights`
     save(again, None, tmp_path / "b")
     for file in sorted(p.name for p in (tmp_path / "a").iterdir()):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file

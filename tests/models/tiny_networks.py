@@ -128,3 +128,14 @@ def character_tokenizer() -> Any:
     vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "<pad>", *map(chr, range(97, 123))])}
     inner = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def assert_same_weights(found: torch.nn.Module, known: torch.nn.Module) -> None:
+    """Every weight and buffer equal to the bit.
+
+    What the two networks say is then equal up to rounding only: weights mapped from a file lie otherwise in memory, and the last
+    digit of a product depends on where its rows begin.
+    """
+    one, other = found.state_dict(), known.state_dict()
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []

@@ -80,7 +80,7 @@ class LabelLog:
     ) -> Label:  # fmt: skip
         """Keeps a label; it is on the disk when this returns."""
         row = {"item": item, "answers": list(answers), "scores": list(scores), "label": label}
-        more = ({"reason": reason} if reason else {}) | {"seconds": round(seconds, 2)}
+        more = ({"reason": reason} if reason else {}) | {"seconds": round(seconds, 4)}
         return self._labels[self._write({"annotator": annotator, **row, **more})]
 
     def undo(self, annotator: str) -> Label | None:
