@@ -77,7 +77,9 @@ def rate_lines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if len(row["per_seed"]) > 1:
             lines.append("  per seed: " + " ".join(f"{_unit(row)[0] * v:.4g}" for v in row["per_seed"]))
         if other := (row.get("length_controlled") or {}).get("alpaca_eval_form"):
-            lines.append(f"  AlpacaEval's form {other['win_rate']:.1%} [{other['form']}: {form_meaning(other['form'])}]")
+            shown = "" if math.isnan(other["win_rate"]) else f"{other['win_rate']:.1%} "
+            lines.append(f"  AlpacaEval's form {shown}[{other['form']}: {form_meaning(other['form'])}]")
+            lines += [f"    {other['note']}"] if other["note"] else []
         if fit := row.get("mixed_model"):
             low, high = fit["ci95"]
             why = "the interval above reaches as far" if fit["shown"] else "so few seeds: mostly its prior, and not shown above"
@@ -133,10 +135,10 @@ def rating_lines(found: Mapping[str, Any]) -> list[str]:
 
 def written(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes a result as JSON, its folder made if need be."""
-    from evenhand.results.files import write_json
+    from evenhand.results.files import write_record
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, json.loads(json.dumps(value)))
+    write_record(path, json.loads(json.dumps(value)))
     return path
 
 
@@ -192,6 +194,8 @@ def model_lines(board: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['model']:<{width}}  {100 * row['win_rate']:6.1f} ({100 * low:.1f} to {100 * high:.1f})"
             f"{even[0]:>17}{even[1]:>16}{row['n']:6d}  {row['verdict']} (p {row['p_holm']:.2g}, Holm)"
         )
+        notes = {name: (row[f"{name}_controlled"] or {}).get("note") for name in ("length", "style")}
+        out += [f"{'':<{width}}  at equal {name}: {note}" for name, note in notes.items() if note]
     return out
 
 

@@ -229,7 +229,7 @@ def _controlled(y: np.ndarray, length: np.ndarray, baseline: np.ndarray, hard: n
     }  # fmt: skip
     if both:
         theirs = length_controlled_l1(y, length, baseline, hard)
-        row["alpaca_eval_form"] = {"win_rate": theirs.estimate, "form": theirs.form}
+        row["alpaca_eval_form"] = {"win_rate": theirs.estimate, "form": theirs.form, "note": theirs.note}
     return row
 
 
