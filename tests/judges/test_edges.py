@@ -62,6 +62,40 @@ def test_a_verdict_is_read_only_from_a_finished_reply_and_outside_its_thoughts(t
     assert (found.label if isinstance(found, Reading) else None) == right
 
 
+READ_OR_COUNTED = [
+    # template, finish, content, the outcome of each order; None: asked again, then counted as unusable
+    ("arena_hard", "length", "<think>Options: [[A>>B]], [[A>B]], [[A=B]], [[B>A]], [[B>>A]]. The first one", None),
+    ("mt_bench_pair", "stop", "<think>Is it [[A]]? No.</think>\nAssistant B is better. [[B]]", (0.0, 1.0)),
+    ("mt_bench_pair", "stop", "<think>Is it [[A]]? No.</think>\nAssistant B is better.", None),
+    ("tldr", "stop", [{"type": "text", "text": "Preferred: A"}], (1.0, 0.0)),
+    ("tldr", "stop", [{"type": "image_url", "image_url": {"url": "x"}}], None),
+    ("tldr", "stop", [3, None], None),
+]
+
+
+@pytest.mark.parametrize(("template", "finish", "content", "right"), READ_OR_COUNTED)
+def test_a_reply_goes_through_the_whole_judge_read_or_counted(template, finish, content, right, tmp_path):
+    """Both orders get this reply: a verdict of one place for each, or none that anybody could read."""
+    server = FakeServer(lambda first, second, body: completion(content, finish))
+    made = judge(server, template=template, cache=Cache(tmp_path / "kept"), concurrency=1)
+    pairs = [pair("How far?", "It is far.", "No idea.")]
+    (verdict,) = made(pairs)
+    told = account([verdict])
+    assert verdict.outcome == 0.5
+    if right is None:
+        assert told["invalid"] == 1.0
+        assert all(order.status is not Status.READ for order in verdict.orders)
+        assert server.calls > 2, "it was asked again before it was counted"
+    else:
+        assert tuple(order.outcome for order in verdict.orders) == right
+        assert told["invalid"] == 0.0
+        assert server.calls == 2
+    asked = server.calls
+    (again,) = judge(server, template=template, cache=Cache(tmp_path / "kept"), concurrency=1)(pairs)
+    assert again.outcome == verdict.outcome
+    assert (server.calls == asked) or right is None, "what was read is kept"
+
+
 def test_log_probs_are_read_behind_the_thoughts_too():
     top = {"A": -0.1, "B": -2.4}
     words = [
