@@ -65,11 +65,12 @@ def test_imports_run_one_way() -> None:
 def test_no_circles() -> None:
     """Between files: the imports have an order."""
     graph = {name: uses - {"evenhand"} for name, uses in GRAPH.items() if name != "evenhand"}
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names a circle
+    order = [*graphlib.TopologicalSorter(graph).static_order()]  # raises CycleError, which names a circle
+    assert set(order) >= graph.keys()
 
 
 def test_core_imports_torch_only_and_stats_numpy_only() -> None:
-    allowed = {"core": {"torch", "math", "evenhand"}, "stats": {"numpy", "scipy", "evenhand"}}
+    allowed = {"core": {"torch", "math", "typing_extensions", "evenhand"}, "stats": {"numpy", "scipy", "evenhand"}}
     for path, module in MODULES.items():
         if module not in allowed:
             continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from typing_extensions import override
+
 from evenhand.display import spelled_out
 
 
@@ -27,6 +29,7 @@ class UserError(Exception):
         tail += [f"  fix: {fix}"] if fix else []
         super().__init__(spelled_out("\n".join([head, *tail])))
 
+    @override
     def __reduce__(self) -> tuple:  # keyword-only fields survive the trip between worker processes
         return (_rebuild, (type(self), self.what, self.where, self.why, self.fix))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from typing_extensions import override
+
 from evenhand.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -95,12 +97,15 @@ class Registry(Mapping[str, T]):
         """Answer a name that other tools have, or that several papers share, with the reason why there is none of it here."""
         self.refused[name] = (why, fix)
 
+    @override
     def __getitem__(self, name: str) -> T:
         return self.entries[name if name in self.entries else {**self.former, **self.aliases}[name]].value
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
+    @override
     def __len__(self) -> int:
         return len(self.entries)
 

@@ -86,7 +86,7 @@ def test_every_interval_of_an_arm_shows_it_for_both_forms(note, tmp_path):
     lines = "\n".join(rate_lines(compare(read_outcomes(tmp_path / "o.csv"), full=True)["arms"]))
     assert "nan%" not in lines
     if note.startswith("length control moved"):
-        assert found["alpaca_eval_form"]["note"] in lines
+        assert "refused: the l1 fit does not settle" in lines, "with one win among the short answers, which one fold leaves out"
     else:
         assert lines.count(note) == 2, "once for each form, which refuse alike"
 

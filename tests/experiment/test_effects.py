@@ -232,7 +232,7 @@ def test_what_nothing_reads_is_refused(arm: dict[str, Any], key: str) -> None:
     ],
 )
 def test_the_same_where_it_is_read(arm: dict[str, Any]) -> None:
-    experiment("dpo", {"x": arm | {"reward": LENGTH}})
+    assert experiment("dpo", {"x": arm | {"reward": LENGTH}}).arm("x").method == arm["method"]
 
 
 @pytest.mark.parametrize(

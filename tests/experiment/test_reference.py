@@ -120,6 +120,8 @@ def fits(value: Any, schema: Mapping[str, Any]) -> bool:
         return False
     if "enum" in schema and value not in schema["enum"]:
         return False
+    if "not" in schema and fits(value, schema["not"]):
+        return False
     if "const" in schema and value != schema["const"]:
         return False
     if "anyOf" in schema and not any(fits(value, s) for s in schema["anyOf"]):
@@ -159,7 +161,7 @@ def test_the_files_that_come_along_fit_the_schema(path):
     [
         {"trian": {}}, {"train": {"stepps": 3}}, {"train": {"steps": "3"}}, {"arms": {"dpo": {"method": "dpo", "gamma": 1}}},
         {"model": {"dtype": 3}}, {"lengths": {"prompt": 1.5}}, {"data": {"world": 3}},
-        {"train": {"keep_checkpoint": "worst"}},
+        {"train": {"keep_checkpoint": "worst"}}, {"sft": {"train": {"steps": 1}, "initial_policy": "base"}},
     ],
 )  # fmt: skip
 def test_the_schema_refuses_what_a_run_refuses(change):

@@ -14,8 +14,9 @@ from tests.battery.variants import VARIANTS, lanes
 from tests.golden import runs
 
 FOLDER = Path(__file__).parent
-
-
+RELATIVE = {"rebel_online": 2e-5}
+"""Layer norms run in float32, and another make of processor rounds them otherwise: below 1e-6 of a value beside 3e-6, but for a
+method that learns as fast as this one: 9e-6 of its gradient."""
 NAMES = sorted({*methods.METHODS, *VARIANTS})
 
 
@@ -24,9 +25,7 @@ def test_curve_is_as_it_was(name: str) -> None:
     known, found = runs.parsed((FOLDER / f"{name}.txt").read_text()), runs.parsed(runs.table(list(runs.run(name))))
     assert list(known) == list(found)
     for column, values in known.items():
-        # layer norms run in float32, and another make of processor rounds them otherwise: seen up to 1e-6 in a loss, and 9e-6 of
-        # the gradient of a method that learns fast
-        assert found[column] == pytest.approx(values, rel=2e-5, abs=3e-6), column
+        assert found[column] == pytest.approx(values, rel=RELATIVE.get(name, 1e-6), abs=3e-6), column
 
 
 def test_no_file_without_a_method() -> None:

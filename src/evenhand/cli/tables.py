@@ -13,6 +13,7 @@ from evenhand.stats.length import form_meaning
 FEW_SEEDS = "with so few seeds or prompts none can be counted on to be seen"
 """In place of the least difference that such a study would find four times in five, where there is none."""
 
+
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:
     """Win rates and contrasts of `evaluation.outcomes.compare`."""
     lines = arm_lines(found["arms"])

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from typing_extensions import override
+
 from evenhand.configfile.document import Document, KeyPath
 from evenhand.configfile.introspection import known_keys, type_at, words
 from evenhand.errors import UserError, did_you_mean
@@ -26,6 +28,7 @@ class Faults(UserError):
         self.faults = tuple(faults)
         super().__init__(f"{len(self.faults)} faults:\n" + "\n".join(str(f) for f in self.faults))
 
+    @override
     def __reduce__(self) -> tuple:
         return (Faults, (self.faults,))
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from evenhand.core import logits_kernels, matmul
 from evenhand.core.logits_kernels import HeadWeights, Rows
@@ -143,6 +144,7 @@ def _without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
 class _CompletionLogp(torch.autograd.Function):
     @staticmethod
     @_without_autocast
+    @override
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor | None]:
         hidden, weight, bias, ids, shape, cut = args
         head, h = shape.operands(hidden, weight, bias)
@@ -169,6 +171,7 @@ class _CompletionLogp(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @_without_autocast
+    @override
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # the decorators' fault
         grad_logp, grad_entropy = grads
         if grad_logp is None and grad_entropy is None:

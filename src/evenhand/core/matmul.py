@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 ROWS = 8
 """Fewer rows than this are a matter of reading the weight, which MKL does as well."""
@@ -90,12 +91,14 @@ def _onednn() -> Any:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
+    @override
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _onednn()(x, weight, bias, "none", [], "")
 
     @staticmethod
     @once_differentiable
+    @override
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # the decorator's fault
         x, weight = ctx.saved_tensors
         flat, rows = grad.flatten(0, -2), x.flatten(0, -2)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from evenhand.engines.checks import Renders
 from evenhand.engines.local import HasModel, LocalEngine
@@ -23,6 +24,7 @@ class MixtureEngine(LocalEngine):
         super().__init__(policy, renderer)
         self._other, self._share = other, share
 
+    @override
     def _ready_decoder(self) -> Decoder:
         return _MixtureDecoder(super()._ready_decoder(), decoder_for(self._other.hf), self._share)
 

@@ -11,6 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from evenhand.display import hidden
 from evenhand.errors import UserError
 from evenhand.judges.address import check_address, check_extra, filled, joined
@@ -225,6 +227,7 @@ class _Hiding(logging.Filter):
         super().__init__()
         self.secrets = secrets
 
+    @override
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = hidden(record.getMessage(), self.secrets), ()
         return True

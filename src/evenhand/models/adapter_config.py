@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import override
+
 from evenhand.errors import UserError
 
 RATE = 10.0
@@ -58,6 +60,7 @@ class Adapter:
                 "no layer is named", where=f"{where}.targets", fix="use all_linear, or a list such as [q_proj, v_proj]"
             )
 
+    @override
     def __str__(self) -> str:
         targets = "all linear layers" if self.targets == "all_linear" else ", ".join(self.targets)
         whole = f", {', '.join(self.modules_to_save)} whole" if self.modules_to_save else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from evenhand.core import matmul
 from evenhand.errors import UserError
@@ -53,6 +54,7 @@ class Trunk(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.hf.parameters()).dtype
 
+    @override
     def train(self, mode: bool = True) -> Trunk:
         """Only the flag: the network itself always runs with eval semantics."""
         self.training = mode

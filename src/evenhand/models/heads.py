@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from evenhand.models.backbone import Trunk
 from evenhand.models.hidden_states import States, backbone
@@ -26,6 +27,7 @@ VALUE_HEAD_FILE = "value_head/model.safetensors"
 class RewardModel(Trunk):
     """A transformers `...ForSequenceClassification` with one label; `score` [N] is read in fp32 at the last token."""
 
+    @override
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.SCORE}), *, temperature: float = 1.0) -> ModelOut:
         if set(reads) != {Head.SCORE}:
             raise ValueError(f"a reward model gives a score, not {sorted(set(reads) - {Head.SCORE})}")
@@ -50,6 +52,7 @@ class ValuePolicy(Policy):
 
     gives = frozenset({Head.LOGP, Head.ENTROPY, Head.VALUE})
 
+    @override
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
         states = self.states(batch, routers=Head.EXPERTS in reads)
@@ -91,17 +94,21 @@ class CriticPolicy(ValuePolicy):
         super().__init__(hf)
         self.critic = Trunk(critic)
 
+    @override
     def value_states(self, states: States, batch: Batch) -> States:
         return self.critic.states(batch)
 
+    @override
     def set_checkpointing(self, on: bool = True) -> None:
         super().set_checkpointing(on)
         self.critic.set_checkpointing(on)
 
+    @override
     def set_matmul_dtype(self, dtype: torch.dtype | None) -> None:
         super().set_matmul_dtype(dtype)
         self.critic.set_matmul_dtype(dtype)
 
+    @override
     def save_value_head(self, folder: Path) -> None:
         """Nothing: a head without the network it reads would be misleading."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from evenhand.core import kl
 from evenhand.errors import UserError
@@ -53,6 +54,7 @@ class Policy(Trunk):
         self.gives = self.gives | divergence.OF_BOTH.keys()
         return self
 
+    @override
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.LOGP}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
         balanced = Head.EXPERTS in reads

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from evenhand.types import Layout, Span
 
@@ -55,6 +56,7 @@ class TreeFlash(torch.autograd.Function):
     """q [1, h, T, d], k and v [1, h_kv, T, d] -> [1, h, T, d], laid out so that its transpose [1, T, h, d] is contiguous."""
 
     @staticmethod
+    @override
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: tuple[Branch, ...], scale: float | None) -> Tensor:
         _, heads, total, size = q.shape
         out = q.new_empty(1, total, heads, size).transpose(1, 2)
@@ -77,6 +79,7 @@ class TreeFlash(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @override
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from evenhand.data.foreign import special_marks, without_marks
 from evenhand.data.window import overflow
 from evenhand.errors import UserError
@@ -30,6 +32,7 @@ class TextReward(ModelReward):
     Texts longer than the model's context lose their prompts' beginning, which is said once; an answer that is longer is refused.
     """
 
+    @override
     def tokens(self, group: Group) -> TokenGroup:
         whole = [self._ids(group.prompt, c) for c in group.completions]
         longest = max(map(len, whole))

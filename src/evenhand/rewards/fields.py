@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from typing_extensions import override
+
 from evenhand.types import Group
 
 TRIED = 4
@@ -19,26 +21,32 @@ class WatchedFields(dict[str, Any]):
         super().__init__(meta)
         self.seen = seen
 
+    @override
     def __getitem__(self, field: str) -> Any:
         self.seen.add(field)
         return super().__getitem__(field)
 
+    @override
     def get(self, field: str, default: Any = None) -> Any:
         self.seen.add(field)
         return super().get(field, default)
 
+    @override
     def __contains__(self, field: object) -> bool:
         self.seen.add(str(field))
         return super().__contains__(field)
 
+    @override
     def __iter__(self) -> Iterator[str]:
         self.seen.update(super().keys())
         return super().__iter__()
 
+    @override
     def items(self) -> Any:
         self.seen.update(super().keys())
         return super().items()
 
+    @override
     def values(self) -> Any:
         self.seen.update(super().keys())
         return super().values()

@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 import evenhand
 from evenhand.display import shown
 from evenhand.errors import UserError
@@ -114,6 +116,7 @@ class _Relay(logging.Handler):
         super().__init__(logging.WARNING)
         self.sender = sender
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         self.sender.send(Note(record.getMessage()))
 

@@ -37,7 +37,7 @@ def json_schema() -> Schema:
     reward = {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"kind": {"enum": [*REWARDS]}}}]}
     own: dict[str, Schema] = {
         "train": ref(Train), "sampling": ref(SamplingConfig), "arms": arms, "reward_models": models,
-        "sft": {"allOf": [made.arm(), {"not": {"required": ["initial_policy"]}}]},
+        "sft": {**made.arm(), "not": {"required": ["initial_policy"]}},
         "rewards": {"type": "object", "additionalProperties": reward},
         "engine": {"anyOf": [{"enum": [*ENGINES]}, {"type": ["string", "object"]}]},
     }  # fmt: skip

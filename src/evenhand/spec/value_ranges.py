@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from evenhand.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Range:
             and (self.below is None or value < self.below)
         )
 
+    @override
     def __str__(self) -> str:
         ends = {"at least": self.low, "above": self.above, "at most": self.high, "below": self.below}
         return " and ".join("finite" if end == math.inf else f"{word} {end:g}" for word, end in ends.items() if end is not None)

@@ -224,17 +224,21 @@ def length_controlled_l1(
     With `gamed` (and their difficulty) it is their regularised form, the one that the leaderboard shows.
 
     Strengths are logspace(-4, 4, 10), the score is the soft log-loss, folds are prompt index mod 5 (theirs come from
-    scikit-learn's GroupKFold; the estimate hardly depends on them). A point estimate: `ci95` is NaN.
+    scikit-learn's GroupKFold; the estimate hardly depends on them). A point estimate: `ci95` is NaN. Refuses (NaN) what
+    `length_controlled` refuses, and rows of which some folds are separable, so that their fit does not settle.
     """
     rows, nothing = _rows(preference, length_model, length_baseline, difficulty, gamed), (math.nan, math.nan)
     form = ("lc_noreg" if difficulty is not None else "lc_minimal") + "_gamed" * bool(gamed) + "_l1"
-    refusal = _refusal(rows)
-    if refusal:
-        return _result(rows, np.full(rows.x.shape[1], math.nan), nothing, form, refusal)
+    unknown = np.full(rows.x.shape[1], math.nan)
+    if refusal := _refusal(rows):
+        return _result(rows, unknown, nothing, form, refusal)
     fold = np.arange(len(rows.targets)) % rows.n % 5
     strengths = np.logspace(-4, 4, 10)
-    best = strengths[int(np.argmin(sum(_held_out_losses(rows, strengths, fold == left_out) for left_out in range(5))))]
-    fit = l1_logistic(rows.features, rows.targets, rows.weights(np.ones((1, rows.n)))[0], float(best))
+    try:
+        best = strengths[int(np.argmin(sum(_held_out_losses(rows, strengths, fold == left_out) for left_out in range(5))))]
+        fit = l1_logistic(rows.features, rows.targets, rows.weights(np.ones((1, rows.n)))[0], float(best))
+    except UserError as error:
+        return _result(rows, unknown, nothing, form, f"refused: {error.what}")
     return _result(rows, fit, nothing, form, _warning(rows, fit))
 
 

@@ -56,7 +56,8 @@ def l1_logistic(x: Array, y: Array, weights: Array, strength: float, start: Arra
             b[j] += _coordinate_step(x, y, weights, strength, b, j)
         if np.abs(b - before).max() < 1e-10 * max(1.0, np.abs(b).max()):
             return b
-    raise UserError("the l1 fit does not settle", where="l1_logistic", why="the features are collinear")
+    why = "the features are collinear, or tell the outcomes apart"
+    raise UserError("the l1 fit does not settle", where="l1_logistic", why=why)
 
 
 def separated(x: Array, y: Array) -> bool:

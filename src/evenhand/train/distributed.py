@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from typing_extensions import override
 
 from evenhand.models import sharding
 from evenhand.models.backbone import Trunk
@@ -53,20 +54,24 @@ class Replicated(Ranks):
     def __init__(self, rank: int, size: int, device: str) -> None:
         self.rank, self.size, self.device = rank, size, torch.device(device).type
 
+    @override
     def turns(self, sizes: Sequence[int]) -> list[RankTurn]:
         return [RankTurn(index) for index in dealt(sizes, self.size)[self.rank]]
 
+    @override
     def everyone(self, mine: T) -> list[T]:
         """Tensors travel through the processors, and arrive on this rank's own device."""
         parts: list[T] = [mine] * self.size
         dist.all_gather_object(parts, moved(mine, "cpu"))
         return [moved(part, self.device) for part in parts]
 
+    @override
     def told(self, say: Callable[[], T]) -> T:
         said = [say() if self.first else None]
         dist.broadcast_object_list(said, src=0)
         return said[0]  # type: ignore[return-value]
 
+    @override
     def sum_gradients(self, model: Module) -> None:
         """A parameter that has a gradient on some rank has one on all: where a rank had no row for it, zeros."""
         learns = [p for p in model.parameters() if p.requires_grad]
@@ -81,6 +86,7 @@ class Replicated(Ranks):
             for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
+    @override
     def full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return tensors if self.first else {}
 
@@ -91,6 +97,7 @@ class Sharded(Replicated):
     All ranks run equally many passes, since each pass gathers weights from all.
     """
 
+    @override
     def placed(self, model: M) -> M:
         from torch.distributed.device_mesh import init_device_mesh
 
@@ -98,20 +105,25 @@ class Sharded(Replicated):
         sharding.fully_shard(model, init_device_mesh(self.device, (self.size,)))
         return model
 
+    @override
     def turns(self, sizes: Sequence[int]) -> list[RankTurn]:
         mine = super().turns(sizes)
         smallest = min(range(len(sizes)), key=sizes.__getitem__, default=0)
         return mine + [RankTurn(smallest, 0.0)] * (-(-len(sizes) // self.size) - len(mine))
 
+    @override
     def before_backward(self, model: Module, last: bool) -> None:
         model.set_requires_gradient_sync(last)  # type: ignore[operator]
 
+    @override
     def sum_gradients(self, model: Module) -> None:
         """Done by the last backward pass."""
 
+    @override
     def whole(self, model: Module) -> AbstractContextManager[None]:
         return sharding.whole(model)
 
+    @override
     def full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """One tensor at a time, to the first rank's processor: never a second copy of all on an accelerator."""
         kept: dict[str, Tensor] = {}

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from typing_extensions import override
+
 from evenhand.stats.text import distinct_n
 from evenhand.train import rules
 from evenhand.train.rules import RULES, SAMPLES, History
@@ -38,6 +40,7 @@ class Remark:
     normal: str
     fix: str
 
+    @override
     def __str__(self) -> str:
         return f"step {self.step}: {self.sentence}: {self.means}. Normal: {self.normal}. Try: {self.fix}"
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from evenhand.engines.decode_batch import key_size
 from evenhand.models import adapters
@@ -88,9 +89,11 @@ class _Given:
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Given)
 
+    @override
     def __hash__(self) -> int:
         return 0
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from typing_extensions import override
 
 from evenhand.models import adapters, attention
 from evenhand.models.adapter_config import Adapter
@@ -194,6 +195,7 @@ class LiveBytes(TorchDispatchMode):
         """The peak and what was moved are counted from here."""
         self.peak, self.moved = self.held, 0
 
+    @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]

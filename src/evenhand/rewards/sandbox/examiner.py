@@ -104,7 +104,7 @@ class Thing:
     def __getattr__(self, name):
         return self._remote.value("attribute", self._number, name)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name, value):  # type: ignore[explicit-override]  # this process has the standard library alone
         self._remote.ask("set", self._number, name, self._remote.out(value))
 
     def __getitem__(self, key):

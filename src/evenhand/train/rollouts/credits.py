@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from evenhand.core import credit as core
 from evenhand.core import kl_control
@@ -30,9 +31,11 @@ class CompletionCredit(Credit):
     name: str
     function: Callable[..., Tensor]
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return experience.credited(self.function(experience.completion_reward))
 
+    @override
     def about(self) -> str:
         return f"{self.name}: {stated(self.function)}"
 
@@ -79,9 +82,11 @@ class FixedBaseline(Credit):
 
     baseline: float = 0.0
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return experience.credited(core.fixed_baseline(experience.completion_reward, baseline=self.baseline))
 
+    @override
     def about(self) -> str:
         return f"none: {stated(core.fixed_baseline)}"
 
@@ -90,12 +95,14 @@ class FixedBaseline(Credit):
 class RunningBaseline(Credit):
     """A moving average of the rewards of earlier rollouts taken off, which it remembers."""
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         known = torch.tensor(experience.memory.get("baseline", float("nan")))
         advantage, moved = core.running_baseline(experience.completion_reward, known)
         experience.memory["baseline"] = float(moved)
         return experience.credited(advantage)
 
+    @override
     def about(self) -> str:
         return f"running_baseline: {stated(core.running_baseline)}"
 
@@ -107,9 +114,11 @@ class LearnedValue(Credit):
     reads: ClassVar[frozenset[Head]] = frozenset({Head.VALUE})
     per_completion: ClassVar[bool] = False
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return experience.credited_tokens(*token_advantages(experience, gamma=1.0, lam=1.0)[:2])
 
+    @override
     def about(self) -> str:
         return f"value: {stated(core.gae)}"
 
@@ -125,12 +134,14 @@ class Gae(LearnedValue):
     lam: float = 0.95
     bootstrap_truncated: bool = False
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         ends = [end for e in experience.examples for end in truncated(e)]
         cut = torch.tensor(ends) if self.bootstrap_truncated else None
         advantage, returns, mask = token_advantages(experience, gamma=self.gamma, lam=self.lam, bootstrap=cut)
         return experience.credited_tokens(core.whiten(advantage, mask), returns)
 
+    @override
     def about(self) -> str:
         return f"gae: {stated(core.gae)}"
 

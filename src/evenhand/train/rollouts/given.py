@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from typing_extensions import override
+
 from evenhand.engines.checks import per_completion
 from evenhand.seeding import keyed
 from evenhand.train.examples import Example, with_pairs
@@ -54,6 +56,7 @@ class GivenPreferred(Credit):
     per_completion: ClassVar[bool] = False
     rewarded: ClassVar[bool] = False
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return [with_pairs(e) for e in map(self._ranked, experience.examples) if len(e.tokens.completions) > 1]
 

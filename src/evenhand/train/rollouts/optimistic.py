@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from typing_extensions import override
 
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.rollouts.experience import Credit, Experience, stated
@@ -27,6 +28,7 @@ class PartnerMarked(Pairing):
 
     provides: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.OPTIMISM})
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         size = experience.reward.shape[1]
         theirs = range(-(-size // 2), size)
@@ -39,6 +41,7 @@ class LastMarked(Pairing):
 
     provides: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.OPTIMISM})
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         size = experience.reward.shape[1]
         pairs = self.function(experience.scores[:, :-1], lambda name: experience.uniform(name)[:, :-1]).tolist()
@@ -62,6 +65,7 @@ class SoftValue(Credit):
 
     temperature: float = 0.5
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         half = -(-experience.reward.shape[1] // 2)
         own, theirs = experience.reward[:, :half], experience.reward[:, half:]
@@ -79,6 +83,7 @@ class AgainstPartner(Credit):
 
     compares: ClassVar[bool] = True
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         own = -(-experience.reward.shape[1] // 2)
         mine, theirs = experience.reward[:, :own], experience.reward[:, own:]
@@ -87,6 +92,7 @@ class AgainstPartner(Credit):
         cut = [example.only(range(own)) for example in experience.examples]
         return replace(experience, examples=cut).credited(advantage.nan_to_num(0.0))
 
+    @override
     def about(self) -> str:
         return stated(type(self))
 

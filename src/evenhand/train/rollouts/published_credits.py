@@ -8,6 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from typing_extensions import override
 
 from evenhand.core import credit as core
 from evenhand.core import group_credit, pass_at_k
@@ -22,6 +23,7 @@ from evenhand.types import Head
 class LengthCredit(GroupCredit):
     """A credit of rewards and lengths, both [P, G]."""
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return experience.credited(self.function(experience.completion_reward, experience.lengths))
 
@@ -54,9 +56,11 @@ class AgainstGreedy(Credit):
 
     against_greedy: ClassVar[bool] = True
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return experience.credited(group_credit.against(experience.completion_reward, experience.part(GREEDY)))
 
+    @override
     def about(self) -> str:
         return f"remax: {stated(group_credit.against)}"
 
@@ -71,6 +75,7 @@ class Decoupled(Credit):
     compares: ClassVar[bool] = True
     weights: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         known = experience.examples[0].tokens.group.parts
         own = {name: 1.0 for name in known if "/" not in name and name != UNSHAPED}
@@ -84,6 +89,7 @@ class Decoupled(Credit):
         rewards = [torch.where(experience.reward.isnan(), torch.nan, experience.part(name)) for name in chosen]
         return experience.credited(group_credit.decoupled(rewards, list(chosen.values())))
 
+    @override
     def about(self) -> str:
         return f"gdpo: {stated(group_credit.decoupled)}"
 
@@ -94,6 +100,7 @@ class TokenReturn(Credit):
 
     per_completion: ClassVar[bool] = False
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         advantage, _, mask = token_advantages(experience, gamma=1.0, lam=1.0)
         return experience.credited_tokens(core.whiten(advantage, mask))
@@ -110,6 +117,7 @@ class LengthAdaptiveGae(Gae):
     alpha: float = 0.05
     warmup: int = 0
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         lam = (1 - 1 / (self.alpha * experience.lengths.flatten().clamp(min=1))).clamp(min=0.0)
         advantage, _, mask = token_advantages(experience, gamma=self.gamma, lam=lam)
@@ -120,6 +128,7 @@ class LengthAdaptiveGae(Gae):
         credited = zip(experience.credited_tokens(whitened, returns), known.tolist(), strict=True)
         return [replace(e, per_completion={**e.per_completion, "score": tuple(scores)}) for e, scores in credited]
 
+    @override
     def about(self) -> str:
         return f"vapo: {stated(type(self))}"
 
@@ -132,6 +141,7 @@ class OptimalToken(Credit):
     per_completion: ClassVar[bool] = False
     compares: ClassVar[bool] = True
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         to_go, _, mask = token_advantages(experience, gamma=1.0, lam=1.0)
         logp, collision = (padded(experience, name) for name in ("old_logp", "collision"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from evenhand.core import selection as core
 from evenhand.errors import UserError
@@ -34,12 +35,14 @@ class Pairing(Credit):
     per_completion: ClassVar[bool] = False
     compares: ClassVar[bool] = True
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         size = experience.reward.shape[1]
         pairs = self.function(experience.scores, experience.uniform).tolist()
         kept = [paired(experience.examples[better // size], better % size, worse % size) for better, worse in pairs]
         return [e for e in kept if e is not None]
 
+    @override
     def about(self) -> str:
         return stated(self.function)
 
@@ -49,6 +52,7 @@ class Picking(Pairing):
 
     provides: ClassVar[frozenset[Need]] = frozenset()
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         size = experience.reward.shape[1]
         return [

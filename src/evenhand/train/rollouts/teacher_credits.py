@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from evenhand.core import distillation
 from evenhand.train.examples import Example
@@ -20,6 +21,7 @@ class TeacherAdvantage(Credit):
     per_completion: ClassVar[bool] = False
     rewarded: ClassVar[bool] = False
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         rows = [
             distillation.token_advantage(own, teacher)
@@ -28,6 +30,7 @@ class TeacherAdvantage(Credit):
         ]
         return experience.credited_tokens(pad_sequence(rows, batch_first=True))
 
+    @override
     def about(self) -> str:
         return stated(distillation.token_advantage)
 
@@ -40,5 +43,6 @@ class Uncredited(Credit):
     per_completion: ClassVar[bool] = False
     rewarded: ClassVar[bool] = False
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return list(experience.examples)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from evenhand.core import credit as core
 from evenhand.core import turn_credit
@@ -32,12 +33,14 @@ class TurnCredit(Credit):
     function: Callable[[Tensor], Tensor]
     gamma: float = 1.0
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         number = turn_numbers(experience)
         advantage = turn_credit.by_turn(turn_rewards(experience, number), self.function, gamma=self.gamma)
         rows = [a[n.clamp(min=0)].where(n >= 0, 0.0) for a, n in zip(advantage.flatten(0, 1), number, strict=True)]
         return experience.credited_tokens(pad_sequence(rows, batch_first=True))
 
+    @override
     def about(self) -> str:
         return f"{self.name}: {stated(turn_credit.by_turn)}, f: {stated(self.function)}"
 
