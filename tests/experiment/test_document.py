@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from evenhand.configfile.document import Document, key_path, key_text, merge, override, parse, read
+from evenhand.configfile.document import Document, key_path, key_text, parse
+from evenhand.configfile.layers import merge, override, read
 from evenhand.errors import UserError
 
 

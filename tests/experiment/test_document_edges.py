@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from evenhand.configfile.document import DEEPEST, MOST, Document, merge, override, parse, read
+from evenhand.configfile.document import DEEPEST, MOST, Document, parse
+from evenhand.configfile.layers import merge, override, read
 from evenhand.configfile.schema import check
 from evenhand.configfile.text_file import LONGEST
 from evenhand.errors import UserError

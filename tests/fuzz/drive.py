@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import evenhand
-from evenhand.configfile.document import Document, override, parse
+from evenhand.configfile.document import Document, parse
+from evenhand.configfile.layers import override
 from evenhand.errors import UserError
 from evenhand.judges import completion, parse_verdict, template
 from evenhand.judges.cache import Cache

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from evenhand.configfile.document import Change, Document, KeyPath, as_it_stands, extended, key_path, override, parse, read
+from evenhand.configfile.document import Document, KeyPath, key_path, parse
+from evenhand.configfile.layers import Change, as_it_stands, extended, override, read
 from evenhand.configfile.validation_errors import Faults, explain
 from evenhand.errors import UserError, did_you_mean
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.configfile.document import Change, Document, as_it_stands
+from evenhand.configfile.document import Document
+from evenhand.configfile.layers import Change, as_it_stands
 from evenhand.configfile.schema import Loaded, load
 from evenhand.errors import UserError
 from evenhand.spec import checks
