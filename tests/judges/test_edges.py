@@ -68,8 +68,6 @@ READ_OR_COUNTED = [
     ("mt_bench_pair", "stop", "<think>Is it [[A]]? No.</think>\nAssistant B is better. [[B]]", (0.0, 1.0)),
     ("mt_bench_pair", "stop", "<think>Is it [[A]]? No.</think>\nAssistant B is better.", None),
     ("tldr", "stop", [{"type": "text", "text": "Preferred: A"}], (1.0, 0.0)),
-    ("tldr", "stop", [{"type": "image_url", "image_url": {"url": "x"}}], None),
-    ("tldr", "stop", [3, None], None),
 ]
 
 
