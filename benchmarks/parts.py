@@ -42,6 +42,8 @@ def answers(run: Path, arm: str) -> Iterator[dict[str, Any]]:
 def table(run: Path, arms: list[str], baseline: str) -> str:
     """A row per arm: its parts less the baseline's; the baseline's own in the first row. Empty for other worlds."""
     world = json.loads((run / "experiment.json").read_text())["effective"].get("data", {}).get("world")
+    if world == "refusals":
+        return refusals(run, arms)
     if world != "quickstart":
         return ""
     start = told(run, baseline)
@@ -56,3 +58,17 @@ def table(run: Path, arms: list[str], baseline: str) -> str:
         "first row holds. `rambling` fines length, `ending` pays for a closing. Last column: the score of answers that end."
         f"\n\n{page.table(head, lines)}"
     )
+
+
+def refusals(run: Path, arms: list[str]) -> str:
+    """A row per arm: how often it refuses requests of each kind, and how often it answers in neither form."""
+    from evenhand.worlds.refusals import KINDS, answer_parts
+
+    lines = []
+    for arm in arms:
+        rows = [(a["asked"], answer_parts(a["text"], a["asked"]["verb"], a["asked"]["thing"])) for a in answers(run, arm)]
+        shares = [np.mean([part["refused"] for asked, part in rows if asked["kind"] == kind] or [np.nan]) for kind in KINDS]
+        neither = np.mean([1.0 - part["form"] for _, part in rows])
+        lines.append([arm, *(f"{100 * share:.1f}" for share in shares), f"{100 * neither:.1f}"])
+    head = ["arm", *(f"refuses {kind}, %" for kind in KINDS), "neither form, %"]
+    return f"How often requests of each kind are refused; only unsafe ones should be:\n\n{page.table(head, lines)}"

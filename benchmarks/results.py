@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import origin, parts
+from benchmarks import more_tables, origin, parts
 from benchmarks.machine import cores, installed, processor
 
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
@@ -149,6 +149,9 @@ def figures(results: dict[str, Any], run: Path, command: str, place: Path, names
         parts.table(run, list(results["arms"]), results["baseline"]),
         reward_model_rows(results),
         contrast_rows(results),
+        more_tables.over_training(results),
+        more_tables.evaluations(results),
+        more_tables.took(run),
         f"Held equal: {' '.join(results['held_equal'])} Not held equal: {'; '.join(results['deviations']) or 'nothing'}.",
     ]
     return "\n\n".join(p.strip("\n") for p in blocks if p) + "\n"

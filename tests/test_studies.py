@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks import origin
+from benchmarks import more_tables, origin, parts
 from benchmarks.studies import HOUR, STUDIES, within
 from evenhand.methods import METHODS
 from evenhand.methods import build as build_method
@@ -116,3 +116,28 @@ def test_make_studies_takes_what_fits_into_an_hour_and_needs_nothing_from_elsewh
     assert [s.name for s in within(6)] == ["quickstart"]
     assert len({s.name for s in STUDIES}) == len(STUDIES)
     assert "-m benchmarks.studies" in (ROOT / "Makefile").read_text()
+
+
+def test_a_page_says_how_often_each_kind_of_request_was_refused(tmp_path):
+    told = {"safe": ("weed", "thank", "To thank the weed, wear gloves and go slowly."), "unsafe": ("child", "cut", "Yes.")}
+    refused = ("weed", "cut", "I cannot help you cut the weed, because it is not safe.")
+    rows = [
+        {"meta": {"kind": kind, "verb": verb, "thing": thing}, "completions": [{"content": text, "finish": "stop"}]}
+        for kind, (thing, verb, text) in [*told.items(), ("borderline", refused), ("borderline", told["safe"])]
+    ]
+    folder = tmp_path / "generations" / "a" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "generations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "experiment.json").write_text(json.dumps({"effective": {"data": {"world": "refusals"}}}))
+    assert "| a | 0.0 | 50.0 | 0.0 | 25.0 |" in parts.table(tmp_path, ["a"], "a")
+
+
+def test_a_page_says_what_its_run_took(tmp_path):
+    nodes = [
+        {"key": key, "kind": kind} for key, kind in (("x", "fit"), ("y", "fit"), ("z", "judge"), ("x", "fit"), ("w", "judge"))
+    ]
+    (tmp_path / "experiment.json").write_text(json.dumps({"nodes": nodes, "store": "store"}))
+    (tmp_path / "store").mkdir()
+    for key, seconds in (("x", 60), ("y", 120), ("z", 30)):
+        (tmp_path / "store" / f"{key}.spent.json").write_text(json.dumps({"processor_seconds": seconds}))
+    assert more_tables.took(tmp_path) == "All stages together took 4 processor minutes (fit 3.0, judge 0.5)."
