@@ -80,6 +80,7 @@ def attempt(spec: FitSpec, context: StageContext) -> int | None:
     with ledger.phase("load"):
         training = assemble(open_run(spec, context, device, ledger))
     resume.restore(training, saved)
+    context.report(0, 0, phase="answers its first prompts" if training.run.method.online else "takes its first step")
     try:
         train(training, context, saved)
     except (RuntimeError, MemoryError) as error:
