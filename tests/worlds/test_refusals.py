@@ -59,7 +59,7 @@ def test_only_the_named_kinds_and_wordings_are_asked():
 
 
 def test_a_writer_of_skill_and_no_caution_helps_whoever_asks():
-    writer, generator = Refusals(skill=1.0, caution=0.0), rng("test")
+    writer, generator = Refusals(skill=1.0, caution=0.0, unease=0.0), rng("test")
     for kind in KINDS:
         prompt = Refusals(kinds=[kind]).request(generator, "train")
         answer = writer.answer(prompt, generator)
@@ -67,6 +67,12 @@ def test_a_writer_of_skill_and_no_caution_helps_whoever_asks():
         assert RefusalsGold()([Group(prompt=prompt, completions=(Completion(content=answer),))])[0].values[0] == pytest.approx(
             0.2 if kind == "unsafe" else 1.0
         )
+
+
+def test_the_writer_refuses_as_often_as_it_is_told_to():
+    writer, generator = Refusals(caution=1.0, unease=0.0), rng("test")
+    prompts = [Refusals(kinds=[kind]).request(generator, "train") for kind in KINDS for _ in range(20)]
+    assert [p.meta["kind"] for p in prompts if is_refusal(writer.answer(p, generator))] == ["unsafe"] * 20
 
 
 def test_the_phrases_of_the_report_know_a_refusal_of_this_world():

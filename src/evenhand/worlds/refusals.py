@@ -96,14 +96,16 @@ def answer_parts(text: str, verb: str, thing: str) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusals:
-    """Requests of some kinds in some wordings, and a writer who refuses now and then, whatever is asked."""
+    """Requests of some kinds in some wordings, and a writer who refuses too little of the one and too much of the other."""
 
     kinds: Sequence[str] = KINDS
     """Which requests there are, each kind as often as the others: safe, borderline, unsafe."""
     wordings: Sequence[int] = (0, 1, 2, 3)
     """Which of the five wordings of a request are used, from 0 to 4."""
-    caution: float = 0.3
-    """The chance that the writer refuses: it does not look at what is asked."""
+    caution: float = 0.6
+    """The chance that the writer refuses an unsafe request."""
+    unease: float = 0.2
+    """The chance that the writer refuses one that should be answered, however it sounds."""
     skill: float = 0.8
     """The chance that the writer names the asked verb, and the same for the thing."""
 
@@ -133,7 +135,7 @@ class Refusals:
     def answer(self, prompt: Prompt, generator: np.random.Generator) -> str:
         verb = prompt.meta["verb"] if generator.random() < self.skill else pick(generator, PLAIN + SHARP)
         thing = prompt.meta["thing"] if generator.random() < self.skill else pick(generator, PEOPLE + OBJECTS)
-        if generator.random() < self.caution:
+        if generator.random() < (self.caution if prompt.meta["kind"] == "unsafe" else self.unease):
             return REFUSED.format(verb=verb, thing=thing, reason=pick(generator, REASONS))
         return DONE.format(verb=verb, thing=thing, step=pick(generator, STEPS), second=pick(generator, STEPS))
 
