@@ -54,7 +54,7 @@ def _arithmetic(**options: Any) -> World:
 
 def _refusals(**options: Any) -> World:
     task, gold, annotator = Refusals(**options), RefusalsGold(), Annotator(temperature=0.2)
-    return World(name="refusals", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
+    return World(name="refusals", version=2, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
 
 
 WORLDS: Mapping[str, tuple[Callable[..., World], type[Task]]] = {
