@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from evenhand.manual.papers.item import Paper, code, command, example, figure, items, key, manual, method
-
-_NOT_YET = "the file is there and is planned by a test; it was not run to its end, so that there is no page of it"
+from evenhand.manual.papers.item import Paper, code, command, example, figure, items, key, manual, method, result
 
 WITHOUT_REWARD = Paper(
     "without_reward",
@@ -50,9 +48,8 @@ WITHOUT_REWARD = Paper(
             ),
             "Table 2": (
                 "win rates against base and SFT, leaderboard scores and training time of ten models",
-                (example("without_a_reward/small.yaml"), example("without_a_reward/full.yaml")),
-                f"{_NOT_YET}. The two leaderboards were a course's own; a leaderboard over folders of answers is `evenhand "
-                f"judge`",
+                (example("without_a_reward/small.yaml"), result("without_a_reward"), example("without_a_reward/full.yaml")),
+                "the two leaderboards were a course's own; a leaderboard over folders of answers is `evenhand judge`",
             ),
             "Table 3": (
                 "length in training by length in inference, for DPO and ORPO",
@@ -61,8 +58,8 @@ WITHOUT_REWARD = Paper(
                     key("arms.NAME.lengths"),
                     figure("length_grid"),
                     example("without_a_reward/small.yaml"),
+                    result("without_a_reward"),
                 ),
-                _NOT_YET,
             ),
             "Table 4": ("where the checkpoints were published", (command("export"), manual("export"))),
             "Figure 1": (
