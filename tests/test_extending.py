@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 PLUGINS = ["my_methods.py", "my_objective.py", "my_signals.py", "my_judge.py", "my_engine.py", "my_tracker.py"]
+IN_ONE_PROCESS = "runtime.workers=0"
+"""For what has nothing to do with workers: each process opens torch anew."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -72,7 +74,7 @@ def test_an_own_judge_compares_and_an_own_engine_samples(first: Path) -> None:
 
 
 def test_an_own_environment_answers_between_turns(folder: Path, first: Path) -> None:
-    command(folder, "run", "turns.yaml", "--out", "turns")
+    command(folder, "run", "turns.yaml", "--out", "turns", IN_ONE_PROCESS)
     results = json.loads((folder / "turns/results.json").read_text())
     assert [Path(p["source"]).name for p in results["plugins"]] == ["my_environment.py"]
     rows = [json.loads(line) for line in (folder / "turns/arms/turns/seed-0/metrics.jsonl").read_text().splitlines()]
@@ -88,7 +90,7 @@ def test_an_own_format_is_read(folder: Path, first: Path) -> None:
     pairs = [(g.prompt.text, *(c.text for c in g.completions)) for g in worlds.get("quickstart").preferences(0, 40)]
     rows = [dict(zip(("question", "good", "bad"), pair, strict=True)) for pair in pairs]
     (folder / "my_pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command(folder, "run", "second.yaml", "--out", "second")
+    command(folder, "run", "second.yaml", "--out", "second", IN_ONE_PROCESS)
     lines = (folder / "second/arms/dpo/seed-0/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 

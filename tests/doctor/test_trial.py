@@ -12,7 +12,9 @@ from evenhand.methods import METHODS
 from evenhand.spec.arms import START
 from tests.doctor.patients import Ward
 
-SAMPLES = ("reinforce", "ppo", "rloo", "grpo", "gspo", "topr_online", "online_dpo", "iterative_dpo", "raft")
+AGAIN = [pytest.param(name, marks=pytest.mark.slow) for name in ("reinforce", "gspo", "online_dpo")]
+"""Samples, credits and selections that others have too, with another loss: the battery and the golden curves tell them apart."""
+SAMPLES = ("ppo", "rloo", "grpo", "topr_online", "iterative_dpo", "raft", *AGAIN)
 
 
 def looked(tmp_path: Path, id: str, **arms: dict) -> Result:
