@@ -153,7 +153,7 @@ class Experiment:
     initial_policy: str = ""
     """What arms start from: base, sft, or another arm; by default sft where there is such a section, else base."""
     sft: Mapping[str, Any] | None = None
-    """Supervised fine-tuning that arms share: the keys of an arm. Trained once for all seeds unless `per_seed`."""
+    """Supervised fine-tuning that arms share, from the base model, once for all seeds unless `per_seed`: the keys of an arm."""
     annotate: Annotate | None = None
     """Make preference pairs here: the starting policy answers, a reward or a judge compares."""
     revise: Revise | None = None
