@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
             name="some machine", threads=threads, memory_bytes=machine.memory(), products={"float32": 1e11}, bandwidth=1e10
         )
         keep.keep_machine(folder / "no store", some)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_fork_server() -> Iterator[None]:
+    """This process has one fork server, which imports what its first user asks for: whoever that is, it imports what ranks and
+    stages need, and not each of their processes again."""
+    from evenhand.runner.ranks import WARM
+
+    asked = forkserver.set_forkserver_preload
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forkserver, "set_forkserver_preload", lambda modules: asked([*dict.fromkeys([*WARM, *modules])]))
+        yield
 
 
 @pytest.fixture(autouse=True)

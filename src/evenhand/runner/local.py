@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 STAGES = "evenhand.stages"
 _WARM = "evenhand.runner.preload"
+_WORKER = "evenhand.runner.worker"
+"""What every worker imports: once, in the fork server, and not in each of them."""
 _TICK = 0.25
 _PATIENCE = 5.0
 """Seconds a stopped worker has to end before it is killed."""
@@ -169,7 +171,7 @@ class _Scheduler:
         context = multiprocessing.get_context("forkserver")
         kinds = sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is StageStatus.QUEUED})
         warm = [_WARM] if kinds and self.stages == STAGES else []
-        context.set_forkserver_preload([*warm, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
+        context.set_forkserver_preload([*warm, _WORKER, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
         while True:
             self.grow()
             while (node := self.next_ready()) and self.needed(node) <= len(self.slots):
