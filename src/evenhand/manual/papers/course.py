@@ -149,15 +149,22 @@ COURSE = Paper(
                 (code("stats.reward_model.calibration"),),
                 "of a policy's own certainty nothing is measured; the card measures a reward model's",
             ),
-            "People's and a model's feedback": ("labels by a judge", (key("annotate.judge"), example("on_policy_pairs.yaml"))),
+            "People's and a model's feedback": (
+                "labels by a judge",
+                (key("annotate.judge"), example("on_policy_pairs.yaml"), result("course_refusals")),
+            ),
             "Constitutional AI (diagram)": (
                 "criticism and revision by principles",
                 (command("data revise"), key("revise.principles")),
             ),
             "Refusals (example)": (
                 "asking for a gram and for a can: one is to be refused",
-                (code("evaluation.refusals.refusal_rates"), command("evaluate")),
-                "there is no built-in world of refusals to train on",
+                (
+                    example("course/small_refusals.yaml"),
+                    result("course_refusals"),
+                    code("evaluation.refusals.refusal_rates"),
+                    command("evaluate"),
+                ),
             ),
         }
     ),
