@@ -64,11 +64,16 @@ def refusals(run: Path, arms: list[str]) -> str:
     """A row per arm: how often it refuses requests of each kind, and how often it answers in neither form."""
     from evenhand.worlds.refusals import KINDS, answer_parts
 
+    told = {
+        arm: [(a["asked"]["kind"], answer_parts(a["text"], a["asked"]["verb"], a["asked"]["thing"])) for a in answers(run, arm)]
+        for arm in arms
+    }
+    kinds = [kind for kind in KINDS if any(kind == asked for rows in told.values() for asked, _ in rows)]
     lines = []
-    for arm in arms:
-        rows = [(a["asked"], answer_parts(a["text"], a["asked"]["verb"], a["asked"]["thing"])) for a in answers(run, arm)]
-        shares = [np.mean([part["refused"] for asked, part in rows if asked["kind"] == kind] or [np.nan]) for kind in KINDS]
-        neither = np.mean([1.0 - part["form"] for _, part in rows])
-        lines.append([arm, *(f"{100 * share:.1f}" for share in shares), f"{100 * neither:.1f}"])
-    head = ["arm", *(f"refuses {kind}, %" for kind in KINDS), "neither form, %"]
+    for arm, rows in told.items():
+        shares = [np.mean([part["refused"] for asked, part in rows if asked == kind]) for kind in kinds]
+        lines.append(
+            [arm, *(f"{100 * share:.1f}" for share in shares), f"{100 * np.mean([1.0 - part['form'] for _, part in rows]):.1f}"]
+        )
+    head = ["arm", *(f"refuses {kind}, %" for kind in kinds), "neither form, %"]
     return f"How often requests of each kind are refused; only unsafe ones should be:\n\n{page.table(head, lines)}"

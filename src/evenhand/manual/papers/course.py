@@ -17,7 +17,12 @@ COURSE = Paper(
             ),
             "One task, several templates (example)": (
                 "one labelled row as instructions in many words, with a list of options",
-                (command("data phrase"), code("synthesis.tasks.phrased")),
+                (
+                    command("data phrase"),
+                    code("synthesis.tasks.phrased"),
+                    example("course/small_wordings.yaml"),
+                    result("course_wordings"),
+                ),
             ),
             "The T0 recipe (chart)": (
                 "unseen tasks after training on others",
