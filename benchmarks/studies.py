@@ -56,8 +56,8 @@ STUDIES = (
     Study("course_demonstrations", "examples/course/small_demonstrations.yaml", 20, ("win_rates",)),
     Study("course_length_bias", "examples/course/small_length_bias.yaml", 30, ("win_rates",)),
     Study("course_thinking", "examples/course/small_thinking.yaml", 30, ("win_rates",)),
-    Study("course_refusals", "examples/course/small_refusals.yaml", 15, ("win_rates",)),
-    Study("course_wordings", "examples/course/small_wordings.yaml", 7, ("win_rates",)),
+    Study("course_refusals", "examples/course/small_refusals.yaml", 8, ("win_rates",)),
+    Study("course_wordings", "examples/course/small_wordings.yaml", 4, ("win_rates",)),
     Study("happier_stories", "examples/happier_stories.yaml", 15, needs="the model stories260K and texts of TinyStories"),
     Study("real_instruct", "examples/real_instruct/small.yaml", 35, ("win_rates",), needs="SmolLM2-135M-Instruct, IFEval, pairs"),
 )  # fmt: skip

@@ -100,7 +100,7 @@ def _length_figure(name: str, found: LengthLeaning) -> PlotFigure:
 
 def _heat(counts: np.ndarray, down: Sequence[float], across: Sequence[float], width: int, name: str) -> Drawing:
     most = max(int(counts.max()), 1)
-    with canvas(width, 320, Margins(left=54, right=16, top=14, bottom=46)) as (figure, axes):
+    with canvas(width, 320, Margins(left=70, right=16, top=14, bottom=46)) as (figure, axes):
         for i, j in zip(*np.nonzero(counts), strict=True):
             _cell(axes, (j, down[i]), down[i + 1] - down[i], counts[i, j] / most)
         axes.axhline(0.0, color=INK.light, linewidth=1.2)
