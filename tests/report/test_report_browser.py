@@ -108,3 +108,46 @@ def _set(browser: Browser, name: str, value: str) -> None:
 
 def _brightness(color: str) -> float:
     return sum(float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3]) / 3
+
+
+def test_the_first_screen_of_a_laptop_has_headline_win_rates_and_warnings(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html", width=1280, height=720)
+    ends = browser.evaluate("['h1', '.glance', '.cautions'].map(s => document.querySelector(s).getBoundingClientRect().bottom)")
+    assert max(ends) <= 720
+    assert browser.evaluate("document.querySelectorAll('.glance tbody tr').length") == 6  # every arm but the baseline
+    assert browser.evaluate("document.querySelector('.cautions .count').textContent") == "2 warnings"
+
+
+def test_sections_fold_links_open_them_and_paper_shows_all(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html")
+    is_open = "document.querySelector('#{} > details').open"
+    assert browser.evaluate(is_open.format("verdict")) is True
+    assert browser.evaluate(is_open.format("failed")) is True  # something failed
+    assert browser.evaluate(is_open.format("budget")) is False
+    seen = "document.querySelector('#budget table').checkVisibility()"
+    assert browser.evaluate(seen) is False
+    browser.evaluate("document.querySelector('#verdict summary').click()")
+    assert browser.evaluate(is_open.format("verdict")) is False
+    browser.evaluate("document.querySelector('nav a[href=\"#budget\"]').click()")
+    assert browser.evaluate(is_open.format("budget")) is True
+    browser.evaluate("document.querySelector('#budget > details').open = false")
+    browser.call("Emulation.setEmulatedMedia", media="print")  # without `beforeprint`: the style alone must do it
+    assert browser.evaluate(seen) is True
+    browser.call("Emulation.setEmulatedMedia", media="screen")
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate(is_open.format("verdict")) is False
+
+
+def test_a_table_wider_than_a_phone_says_so_and_keeps_its_first_column(browser: Browser, run_dir: Path) -> None:
+    browser.open(run_dir / "report.html", width=390)
+    box = "document.querySelector('#verdict .scroll')"
+    browser.until(f"{box}.classList.contains('wide')")
+    assert browser.evaluate(f"getComputedStyle({box}, '::before').content") == '"scrolls sideways \u2192"'
+    browser.evaluate(f"{box}.scrollLeft = 10000")
+    browser.until(f"{box}.classList.contains('at-end')")
+    left = "document.querySelector('#verdict .scroll tbody th').getBoundingClientRect().left"
+    assert browser.evaluate(left) < 20
+    browser.open(run_dir / "report.html", width=1280)
+    assert browser.evaluate("document.querySelector('#budget .scroll').classList.contains('wide')") is False

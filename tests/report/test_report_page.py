@@ -167,3 +167,46 @@ def test_a_broken_line_is_named_by_file_and_number(run_dir: Path, tmp_path: Path
         file.write('{"step": 121, "lo')
     with pytest.raises(UserError, match=r"dpo/seed-1/metrics\.jsonl:121: this is not JSON"):
         evenhand.report.write(folder)
+
+
+def test_control_characters_of_replies_are_shown_and_not_passed_on(run_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    content = json.loads((folder / "results.json").read_text())
+    content["samples"][0]["answers"]["dpo"] = "a\x1b]0;title\x07 b\u202ec\x85d\re\r\nf\tg"
+    content["samples"][0]["prompt"] = "bell\x07 and \u2028"
+    content["failed"][0]["error"] = "stopped\x1b[2J"
+    (folder / "results.json").write_text(json.dumps(content))
+    rows = [json.loads(line) for line in (folder / "arms/dpo/seed-0/samples.jsonl").read_text().splitlines()]
+    rows[0] |= {"completion": "x\x1by\u2066", "prompt": "p\x00"}
+    (folder / "arms/dpo/seed-0/samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = evenhand.report.write(folder).read_text(encoding="utf-8")
+    assert re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", page) == []
+    for shown in (r"\x1b]0;title\x07", r"\u202ec\x85d\x0de", r"bell\x07 and \u2028", r"stopped\x1b[2J"):
+        assert shown in page
+    data = re.search(r'<script type="application/json" id="training-data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    texts = json.loads(data.group(1))["prompts"]
+    assert any(t["prompt"] == r"p\x00" and t["arms"]["dpo"][0][1] == r"x\x1by\u2066" for t in texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "section", "opened"),
+    [
+        ({}, "failed", True),
+        ({"failed": [], "excluded": []}, "failed", False),
+        ({}, "reward-models", True),  # one of the two cannot be told from guessing
+        ({"reward_models": {"rm": {"accuracy": 0.7, "ci95": [0.6, 0.8]}}}, "reward-models", False),
+        ({}, "verdict", True),
+        ({}, "budget", False),
+    ],
+)
+def test_what_has_a_warning_in_it_begins_open(
+    run_dir: Path, tmp_path: Path, change: dict[str, object], section: str, opened: bool
+) -> None:
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    content = json.loads((folder / "results.json").read_text()) | change
+    (folder / "results.json").write_text(json.dumps(content))
+    page = evenhand.report.write(folder).read_text()
+    found = re.search(rf'<section id="{section}"><details class="fold"( open)?>', page)
+    assert found is not None
+    assert bool(found.group(1)) is opened

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
+from evenhand.display import spelled_out
 from evenhand.report.style import ArmStyle
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.record_judge import JudgedOrder, Sample
@@ -153,13 +154,13 @@ def _timeline(key: Any, text: str, shown: Sequence[ArmRow], first: Mapping[str, 
         ]
         for arm in shown
     }
-    return {"prompt": text, "arms": arms}
+    return {"prompt": spelled_out(text), "arms": arms}
 
 
 def _transcript(row: Mapping[str, Any]) -> str:
-    """What was said in a recorded answer: its text, or turn by turn where it has several."""
+    """What was said in a recorded answer: its text, or turn by turn where it has several; control characters spelled out."""
     said = [(m["role"], m["content"]) for turn in row.get("turns", ()) for m in turn["messages"]]
-    return "\n".join(f"{role}: {text}" for role, text in said) if len(said) > 1 else str(row["completion"])
+    return spelled_out("\n".join(f"{role}: {text}" for role, text in said) if len(said) > 1 else str(row["completion"]))
 
 
 def _spaced(steps: list[int]) -> list[int]:

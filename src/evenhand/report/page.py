@@ -9,12 +9,14 @@ from typing import Any
 import jinja2
 
 from evenhand import __version__
+from evenhand.display import spelled_out
 from evenhand.report import formatting, style
 from evenhand.report.answers import answer_cards, training_samples
 from evenhand.report.budget import budget
 from evenhand.report.evaluations import evaluations_csv, evaluations_tex, shared_correction
 from evenhand.report.exports import contrasts_csv, results_csv, results_tex
 from evenhand.report.figures import data_link
+from evenhand.report.folding import folded
 from evenhand.report.judge_card import jury, probe_tables, self_test, self_test_warnings
 from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics, shared_figures
 from evenhand.report.plots.frontier import frontier_figures
@@ -48,6 +50,8 @@ from evenhand.serve.guard import content_policy, own_script
 
 SHOWN_FIRST = 6
 """Arms whose answers are shown at first where there are many."""
+AT_A_GLANCE = 8
+"""Arms, the best ones, whose win rates stand beside the headline."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -83,7 +87,7 @@ def html(run: RunData, summary: Summary, page: Mapping[str, str] | None = None) 
 def html_under_way(run: RunData, way: UnderWay, page: Mapping[str, str]) -> str:
     """The same page of a run that is not done: how far it is in place of the verdict; `page` as of `assets`."""
     context = _context(run, summarise(run.results))
-    context |= {"headline": Headline(way.title, (way.foot,)), "win_rates": None, "power": None}
+    context |= {"headline": Headline(way.title, (way.foot,)), "win_rates": None, "power": None, "glance": ()}
     return environment().get_template("report.html.j2").render(**context, **page, under_way=way)
 
 
@@ -97,6 +101,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     formats = ("fixed", "percent", "interval", "points", "points_interval", "p_value", "amount", "duration", "significant")
+    environment.finalize = _visible
     environment.filters.update({name: getattr(formatting, name) for name in formats})
     environment.filters["code"] = formatting.as_code
     environment.tests["number"] = formatting.is_number
@@ -104,9 +109,16 @@ def environment() -> jinja2.Environment:
     return environment
 
 
+def _visible(value: Any) -> Any:
+    """Text of models and data without what acts on a reader: control characters and marks of direction as escapes."""
+    return spelled_out(value) if type(value) is str else value  # markup is ours, and is left
+
+
 def _context(run: RunData, summary: Summary) -> dict[str, Any]:
     results = run.results
     judge = [*judge_warnings(results.judge), *self_test_warnings(results.judge)]
+    cards, probes = reward_model_cards(results.reward_models), probe_tables(results.reward_models)
+    spent = budget(summary, run.ledgers, run.experiment, run.curves)
     return {
         "version": __version__,
         "name": _title(run),
@@ -126,7 +138,9 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "judge_warnings": judge,
         "self_test": self_test(results.judge),
         "jury": jury(results.judge),
-        "probes": probe_tables(results.reward_models),
+        "probes": probes,
+        "glance": summary.challengers[:AT_A_GLANCE],
+        "folded": folded(results, spent, cards, probes),
         "held_equal": results.held_equal,
         "deviations": results.deviations,
         "waived": results.waived,
@@ -134,9 +148,9 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "answer_columns": answer_columns(summary),
         "pass_rates": pass_rates(summary),
         "matrix": _matrix(summary),
-        "reward_models": reward_model_cards(results.reward_models),
+        "reward_models": cards,
         "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
-        "budget": budget(summary, run.ledgers, run.experiment, run.curves),
+        "budget": spent,
         "stage_costs": stage_costs(run.folder, run.experiment),
         "cards": answer_cards(results.samples, summary, run.turns),
         "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),

@@ -54,7 +54,10 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
         axes.set_xlim(*_limits(arms))
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.axvline(0.5, color=SOFT.light, linewidth=1.4, zorder=1.5)
-        axes.annotate(f"50%: as good as {summary.reference}", (0.5, -0.5), (0, 8), textcoords="offset points", ha="center",
+        low, high = _limits(arms)
+        across = (0.5 - low) / (high - low)
+        side = "center" if 0.2 < across < 0.8 else "left" if across <= 0.2 else "right"  # else it would leave the figure
+        axes.annotate(f"50%: as good as {summary.reference}", (0.5, -0.5), (0, 8), textcoords="offset points", ha=side,
                       fontsize=11, color=SOFT.light)  # fmt: skip
         for place, arm in enumerate(arms):
             _row(axes, arm, place, seeds=not summary.crowded)

@@ -29,6 +29,40 @@ function followReading() {
   mark();
 }
 
+function unfold() {
+  // Whoever follows a link to a folded section wants to read it; a printed page folds nothing.
+  const open = (hash) => {
+    const target = hash.length > 1 ? document.getElementById(decodeURIComponent(hash.slice(1))) : null;
+    if (!target) return;
+    const own = target.querySelector(":scope > details.fold");
+    if (own) own.open = true;
+    for (let up = target.closest("details"); up; up = up.parentElement.closest("details")) up.open = true;
+  };
+  addEventListener("click", (event) => { const link = event.target.closest("a[href^='#']"); if (link) open(link.hash); });
+  addEventListener("hashchange", () => open(location.hash));
+  open(location.hash);
+  let folded = [];
+  addEventListener("beforeprint", () => { folded = all("details:not([open])"); for (const part of folded) part.open = true; });
+  addEventListener("afterprint", () => { for (const part of folded) part.open = false; });
+}
+
+function sideways(root = document) {
+  // A table that is wider than its place says so until it was moved to its end.
+  const tables = all(".scroll", root);
+  const measure = (table) => {
+    const wide = table.scrollWidth - table.clientWidth > 4;
+    table.classList.toggle("wide", wide);
+    table.classList.toggle("at-end", wide && table.scrollLeft + table.clientWidth > table.scrollWidth - 4);
+    if (wide) { table.tabIndex = 0; table.setAttribute("role", "region"); table.setAttribute("aria-label", "table, scrolls sideways"); }
+    else for (const name of ["tabindex", "role", "aria-label"]) table.removeAttribute(name);
+  };
+  const seen = new ResizeObserver((entries) => { for (const entry of entries) measure(entry.target); });
+  for (const table of tables) {
+    table.addEventListener("scroll", () => measure(table), { passive: true });
+    seen.observe(table);
+  }
+}
+
 function filterAnswers() {
   const form = document.getElementById("answer-filters");
   if (!form) return;
@@ -141,5 +175,7 @@ function readCells() {
 bringForward();
 readCells();
 followReading();
+unfold();
+sideways();
 filterAnswers();
 replayTraining();

@@ -1,0 +1,62 @@
+"""Which sections of the page begin folded, and what each then says of itself beside its title."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evenhand.report.budget import BudgetTable
+from evenhand.report.formatting import MISSING, percent
+from evenhand.report.judge_card import ProbeRow
+from evenhand.report.summaries import RewardModelCard
+from evenhand.results.record import Results
+from evenhand.results.record_parts import RewardModelSummary, TuningSummary
+
+NAMED = 4
+"""More things than this are counted, and not named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """By section what it says while it is folded; None: it begins open. Whatever has a warning in it begins open."""
+
+    budget: str | None
+    reward_models: str | None
+    tuning: str | None
+    failed: str | None
+
+
+def folded(
+    results: Results, table: BudgetTable | None, cards: Sequence[RewardModelCard], probes: Mapping[str, Sequence[ProbeRow]]
+) -> Folded:
+    """The sections that most readers pass over, with their one line each."""
+    clean = not any(card.warnings for card in cards) and not any(row.fooled for rows in probes.values() for row in rows)
+    return Folded(
+        budget=_budget(table),
+        reward_models=_accuracies(results.reward_models) if clean else None,
+        tuning=_tuned(results.tuning),
+        failed=None if results.failed or results.excluded else "none",
+    )
+
+
+def _budget(table: BudgetTable | None) -> str:
+    """In what the trained arms differ, the most costly over the cheapest."""
+    if table is None:
+        return "time by phase"
+    apart = [f"{u.title.lower()} {r}" for u, r in zip(table.units, table.ratios, strict=True) if r not in (MISSING, "equal")]
+    if not apart:
+        return "the same for all trained arms" if any(r == "equal" for r in table.ratios) else "what each arm cost"
+    return "most over least: " + ", ".join(apart[:NAMED])
+
+
+def _accuracies(models: Mapping[str, RewardModelSummary]) -> str:
+    if len(models) > NAMED:
+        return f"{len(models)} of them, without a warning"
+    known = [f"{name} {percent(m.accuracy)}" for name, m in models.items() if m.accuracy is not None]
+    return "ranks held-out pairs as labelled: " + ", ".join(known) if known else "without a warning"
+
+
+def _tuned(tuning: TuningSummary | None) -> str | None:
+    if tuning is None or tuning.shared_prompts or tuning.not_tuned:
+        return None
+    return f"by {tuning.measure} on {tuning.prompts} validation prompts"
