@@ -1,7 +1,7 @@
 """Preference fine-tuning with everything else held equal.
 
-`run` and `load` give results (`evenhand.api`), and `evenhand.api.plan` says what a run will cost; they are imported when they are
-asked for, so that `import evenhand` is light.
+`run` and `load` give results (`evenhand.api`), `compare` sets several beside each other, and `evenhand.api.plan` says what a run
+will cost; they are imported when they are asked for, so that `import evenhand` is light.
 """
 
 from importlib import import_module
@@ -9,7 +9,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = {"run": "run", "load": "load", "Results": "RunResults"}
+_API = {"run": "run", "load": "load", "compare": "compare", "Results": "RunResults"}
 """Names that live in `evenhand.api`."""
 
 

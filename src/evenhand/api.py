@@ -1,4 +1,4 @@
-"""evenhand from Python: `evenhand.run`, `evenhand.load`, and the results with frames and plots. See `docs/python.md`.
+"""evenhand from Python: `evenhand.run`, `evenhand.load`, `evenhand.compare`; results with frames and plots. See `docs/python.md`.
 
 The losses and estimators by themselves are plain functions on tensors: `evenhand.core` and `evenhand.stats`.
 """
@@ -18,6 +18,8 @@ from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results import files
 from evenhand.results.record import Results
+from evenhand.results.side_by_side.compared import RunsCompared, compare_runs
+from evenhand.results.side_by_side.differences import RunDifference
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -113,6 +115,52 @@ class RunResults(Results):
         return read_run(self.folder)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedResults(RunsCompared):
+    """Several runs, compared with the first of them: settings, yardstick, differences; as frames and as a page."""
+
+    def frame(self) -> DataFrame:
+        """A row per arm and run: the columns of `RunResults.frame`, and the difference to the first run where there is one.
+
+        `less_first` is a share: this run's win rate minus the first run's, with its own 95% interval, paired over prompts and the
+        seeds of both; NaN where the runs are not on one scale, which `comparable` says.
+        """
+        import pandas as pd
+
+        tables = []
+        for run in self.runs:
+            own = load(run.folder).frame()
+            found = [self.difference(str(arm), run.label) or RunDifference(arm=str(arm), label=run.label) for arm in own.index]
+            columns = {
+                "less_first": [d.difference for d in found],
+                "less_first_ci95_low": [d.ci95 and d.ci95[0] for d in found],
+                "less_first_ci95_high": [d.ci95 and d.ci95[1] for d in found],
+            }
+            own[list(columns)] = pd.DataFrame(columns, index=own.index, dtype=float)
+            tables.append(own.assign(comparable=self.comparable(run.label), run=run.label).set_index("run", append=True))
+        return pd.concat([t.loc[[arm]] for arm in self.arms for t in tables if arm in t.index.get_level_values("arm")])
+
+    def settings_frame(self) -> DataFrame:
+        """A row per setting that differs, a column per run, with their values in words; `touches` says what it bears on."""
+        rows: list[list[object]] = [[row.key, row.touches.value, *row.values] for row in self.settings.apart]
+        return _frame((["key", "touches", *self.labels], rows)).set_index("key")
+
+    def headline(self) -> str:
+        """What differs, in one line."""
+        from evenhand.report.side_by_side.text import headline
+
+        return headline(self).title
+
+    def report(self, path: str | Path = "comparison.html") -> Path:
+        """Writes the page of `evenhand compare`; returns its path."""
+        from evenhand.report.side_by_side.page import write_comparison
+
+        return write_comparison(self, Path(path))
+
+    def _repr_html_(self) -> str:
+        return f"<p><strong>{escape(self.headline())}</strong></p>{self.settings_frame().to_html()}"
+
+
 def run(
     experiment: str | Path | Mapping[str, Any],
     overrides: Mapping[str, Any] | Sequence[str] = (),
@@ -178,6 +226,15 @@ def load(run_dir: str | Path) -> RunResults:
     """
     found = files.load(run_dir)
     return RunResults(folder=Path(run_dir), **{f.name: getattr(found, f.name) for f in fields(found)})
+
+
+def compare(runs: Sequence[str | Path | RunResults]) -> ComparedResults:
+    """Run directories (or loaded results) beside each other: what differs, whether the figures are on one scale, how far apart.
+
+    Raises: UserError where there are fewer than two, where one is named twice, and where one has no results.
+    """
+    found = compare_runs([one.folder if isinstance(one, RunResults) else one for one in runs])
+    return ComparedResults(**{f.name: getattr(found, f.name) for f in fields(found)})
 
 
 def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ def outcome(**status):
 def test_help_lists_the_commands(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for command in ("run", "report", "generate", "chat", "score", "env", "theory", "data"):
+    for command in ("run", "report", "compare", "generate", "chat", "score", "env", "theory", "data"):
         assert f" {command} " in out
 
 

@@ -1,4 +1,4 @@
-"""`evenhand run` and `evenhand report`."""
+"""`evenhand run`, `evenhand report` and `evenhand compare`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,25 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run dir
     _show_report(load(folder), folder, Console())
 
 
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN [...]", help="Run directories; the first is compared with.")],
+    out: Annotated[Path | None, typer.Option(help="The page (default: comparison.html, here).")] = None,
+) -> None:
+    """Compare runs: what differs in their experiments, their verdicts, curves, cost and answers side by side, on one page."""
+    from rich.console import Console
+
+    from evenhand.report.side_by_side.page import PAGE, write_comparison
+    from evenhand.report.side_by_side.terminal import RunsTable
+    from evenhand.results.side_by_side.compared import compare_runs
+
+    page = Path(PAGE) if out is None else out
+    found = compare_runs(folders)
+    console = Console()
+    wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+    wide.print(RunsTable(found))
+    console.print(f"Comparison: {write_comparison(found, page)}", soft_wrap=True, highlight=False)
+
+
 def plan_table(prepared: Run, costs: PlanCosts) -> Table:
     """The stages of a run: what is cached and what that took, what will be computed, at what cost."""
     from rich.table import Table
@@ -167,4 +186,4 @@ def _say_failures(outcome: Outcome, out: Path) -> None:
         errors.print(Text(f"  {name}: {outcome.errors[name]}\n    log: {out / 'logs' / name}.log"), soft_wrap=True)
 
 
-COMMANDS = (run, report)
+COMMANDS = (run, report, compare)

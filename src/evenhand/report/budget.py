@@ -65,10 +65,7 @@ def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any], cu
     `curves` say how many steps an arm took, and so how many in a second.
     """
     by = device(experiment)
-    spent = {arm.name: costs for arm in summary.arms if (costs := _costs(arm, ledgers.get(arm.name, {}), by))}
-    for arm, speed in steps_per_second(curves or {}, ledgers).items():
-        if arm in spent:
-            spent[arm][SPEED.key] = speed
+    spent = spent_by_arm(summary, ledgers, experiment, curves)
     units = [
         u for u in (*COUNTS, *([by.unit] if by else []), SPEED, COST) if any(is_number(c.get(u.key)) for c in spent.values())
     ]
@@ -86,6 +83,18 @@ def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any], cu
         if arm.name in spent
     ]
     return BudgetTable(tuple(units), tuple(rows), tuple(_apart(u, trained) for u in units))
+
+
+def spent_by_arm(
+    summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any], curves: Curves | None = None
+) -> dict[str, dict[str, float | None]]:
+    """What one seed of an arm cost, by unit, as a mean over its seeds; arms of which nothing is known are left out."""
+    by = device(experiment)
+    spent = {arm.name: costs for arm in summary.arms if (costs := _costs(arm, ledgers.get(arm.name, {}), by))}
+    for arm, speed in steps_per_second(curves or {}, ledgers).items():
+        if arm in spent:
+            spent[arm][SPEED.key] = speed
+    return spent
 
 
 def steps_per_second(curves: Curves, ledgers: Ledgers) -> dict[str, float]:
