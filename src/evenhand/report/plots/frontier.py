@@ -58,10 +58,12 @@ _GOLD_READING = (
 
 
 def _whose(summary: Summary) -> str:
-    """Whose reward the lines of arms are that were trained on none: the first reward model's, beside their samples."""
+    """Whose reward the others' lines are: the first reward model's, of arms that have no reward or one that was not measured."""
     name = next((n for arm in summary.arms for n in arm.result.proxies), None)
     others = [arm.name for arm in summary.arms if arm.result.reward is None and name in arm.result.proxies]
-    return f" {', '.join(others)} learned from data, not from a reward: theirs is the score by {name}." if others else ""
+    if not others:
+        return ""
+    return f" Shown for {', '.join(others)} is the score by {name}: no reward of their own was measured on these answers."
 
 
 def _height(arm: ArmResult, key: str) -> float | None:
