@@ -25,7 +25,7 @@ def doctor(
     ] = False,
     only: Annotated[list[str] | None, typer.Option(help="A check by id, such as D3; may be given several times.")] = None,
     list_checks: Annotated[bool, typer.Option("--list", help="The checks, and why each is made; nothing is looked at.")] = False,
-    out: Annotated[Path | None, typer.Option(help="The run directory that is meant (default: runs/NAME).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/, and the file's name).")] = None,
 ) -> None:
     """Look for what makes a run wrong while it looks healthy: data, template, model, reward, sampling, budget."""
     from rich.console import Console

@@ -39,7 +39,7 @@ def run(
         ),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/NAME).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/, and the file's name).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show stages, cost and what is in the way; run nothing.")] = False,
     probe: Annotated[bool, typer.Option("--probe", help="With --plan: measure this machine and predict anew.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,

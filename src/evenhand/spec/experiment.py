@@ -133,7 +133,7 @@ class Experiment:
     """One experiment file, in full. `train` and `sampling` hold for every arm; an arm names only what differs."""
 
     name: str
-    """What the run is called: its directory is runs/NAME unless --out says otherwise."""
+    """What the run is called: its directory is runs/ and the file's name, unless --out says otherwise."""
     description: str = ""
     """A sentence for the report."""
     plugins: tuple[str, ...] = ()

@@ -58,9 +58,8 @@ def open_runs(folders: Sequence[str | Path]) -> tuple[OpenedRun, ...]:
         if path.resolve() in [earlier.resolve() for earlier in paths[:place]]:
             raise UserError("this run is named twice", where=str(path), fix="name each run directory once")
         if not (path / NAME).is_file() and (path / "experiment.json").is_file():
-            raise UserError(
-                "this run is not done, so it has no results", where=str(path), fix=f"finish it: `evenhand run {path}`"
-            )
+            fix = f"finish it: `evenhand run {path} --out {path}`"
+            raise UserError("this run is not done, so it has no results", where=str(path), fix=fix)
     names = labels(paths)
     return tuple(_open(path, name) for path, name in zip(paths, names, strict=True))
 
