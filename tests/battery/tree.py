@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -67,6 +67,7 @@ class Table(nn.Module):
         self.score = nn.Parameter(torch.zeros(len(answers), dtype=torch.float64))
         self.frozen: tuple[Table, ...] = ()
         self.measure = kl.exact
+        self.known: tuple[object, tuple[Tensor, Tensor]] = None, (torch.empty(0), torch.empty(0))
 
     def node_kl(self) -> Tensor:
         """KL to the frozen table of the branches at every node (nats), or another measure, by listing them."""
@@ -97,18 +98,25 @@ class Table(nn.Module):
         logp, _ = self.branch_logp(temperature)
         return torch.stack([sum(logp[self.branches[a[: n + 1]]] for n in range(len(a))) for a in self.answers])
 
+    def places(self, texts: tuple[Answer, ...], width: int) -> tuple[Tensor, Tensor]:
+        """The branch and the node of every token, [answers, width]; kept for the next step, which may have the same rows."""
+        if self.known[0] != (texts, width):
+            branch = [[self.branches[a[: n + 1]] if n < len(a) else 0 for n in range(width)] for a in texts]
+            node = [[self.nodes[a[:n]] if n < len(a) else 0 for n in range(width)] for a in texts]
+            self.known = (texts, width), (torch.tensor(branch), torch.tensor(node))
+        return self.known[1]
+
     def forward(self, batch: Batch, reads: frozenset[Head], *, temperature: float = 1.0) -> ModelOut:
-        texts = [tuple(batch.ids[s.start : s.stop].tolist()) for s in batch.layout.completions]
-        width = batch.completion_mask.shape[1]
+        ids = batch.ids.tolist()
+        texts = tuple(tuple(ids[s.start : s.stop]) for s in batch.layout.completions)
+        branch, node = self.places(texts, batch.completion_mask.shape[1])
         logp, entropy = self.branch_logp(temperature)
 
-        def laid(source: Tensor, place: Callable[[Answer, int], int]) -> Tensor:
-            index = torch.tensor([[place(a, n) if n < len(a) else 0 for n in range(width)] for a in texts])
+        def laid(source: Tensor, index: Tensor) -> Tensor:
             return torch.where(batch.completion_mask, source[index], 0.0)
 
-        node = lambda a, n: self.nodes[a[:n]]  # noqa: E731
         return ModelOut(
-            logp=laid(logp, lambda a, n: self.branches[a[: n + 1]]),
+            logp=laid(logp, branch),
             entropy=laid(entropy, node) if Head.ENTROPY in reads else None,
             value=laid(self.value, node) if Head.VALUE in reads else None,
             kl=laid(self.node_kl(), node) if Head.KL in reads else None,
@@ -133,7 +141,7 @@ class TableEngine:
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | Sequence[Sampling], *, max_prompt: int | None = None
     ) -> list[Group]:
         each = [sampling] * n if isinstance(sampling, Sampling) else list(sampling)
-        choices = {s.temperature: self._choices(s.temperature) for s in each}
+        choices = {temperature: self._choices(temperature) for temperature in {s.temperature for s in each}}
         groups = []
         for place, prompt in enumerate(prompts):
             draw = rng(each[0].seed, prompt.id, place)
