@@ -1,7 +1,7 @@
 """Whole steps of TRL's other trainers on the tiny network: the same loss and gradient as the method here (extra `bench`).
 
-Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model and GRPO's losses. As in `test_trl_losses`, what is compared
-is TRL's own code, given a trainer's fields, a batch in its layout and a model's outputs.
+Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model, GRPO's losses, RLOO and online DPO. As in
+`test_trl_losses`, what is compared is TRL's own code, given a trainer's fields, a batch in its layout and a model's outputs.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ def trainer(**fields: Any) -> SimpleNamespace:
 def compared(model: Any, loss: torch.Tensor, here, *, rtol: float = 1e-5) -> None:
     """Equal loss, and a gradient that is equal up to rounding."""
     loss.backward()
-    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
     torch.testing.assert_close(here[0], loss.detach(), rtol=rtol, atol=1e-6, check_dtype=False)
+    same_gradient(model, here, rtol=rtol)
+
+
+def same_gradient(model: Any, here, *, rtol: float = 1e-5) -> None:
+    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
     torch.testing.assert_close(here[1], flat, rtol=0, atol=rtol * float(flat.abs().max()), check_dtype=False)
 
 
@@ -276,6 +280,61 @@ def test_a_step_of_grpo_s_trainer(told):
     theirs.get_high_entropy_mask = MethodType(trl.GRPOTrainer.get_high_entropy_mask, theirs)
     theirs.get_gamma_weights = trl.GRPOTrainer.get_gamma_weights
     compared(model, trl.GRPOTrainer._compute_loss(theirs, model, inputs), step(method, items), rtol=1e-4)
+
+
+def test_a_step_of_rloo_s_trainer():
+    """On the policy's own samples TRL's ratio of whole answers is 1, where its gradient is the log-prob's; the loss is another
+    number, the mean advantage."""
+    method = methods.build("rloo", {}, steps=6, max_tokens=8)
+    model, items = network(method), whole(items_for(method))
+    rows = [(i, n) for i in items for n in range(len(i.tokens.completions))]
+    laid_out, own = left_and_right(rows), logps_of(network(method), items)
+    inputs = {
+        **laid_out,
+        "advantages": torch.tensor([i.per_completion["advantage"][n] for i, n in rows]),
+        "old_logps": torch.stack([row.double().sum() for answers in own for row in answers]),
+    }
+    theirs = trainer(epsilon_low=0.2, epsilon_high=0.2)
+    theirs._get_per_token_logps_and_entropies = lambda *a, **k: (*told_by(model, laid_out), None)
+    loss = trl.RLOOTrainer._compute_loss(theirs, model, inputs)
+    assert float(loss.detach()) == pytest.approx(-float(inputs["advantages"].mean()), abs=1e-5)
+    loss.backward()
+    same_gradient(model, step(method, items), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "settings", "told"), [
+    ("online_dpo", {"beta": BETA}, "sigmoid"), ("online_ipo", {"tau": BETA}, "ipo"),
+])  # fmt: skip
+def test_a_step_of_online_dpo_s_trainer(name, settings, told):
+    """Two answers to every prompt: the better one of each pair is found by their rewards, by its own code as by ours."""
+    from trl.experimental.online_dpo import OnlineDPOTrainer
+
+    method = methods.build(name, {"completions_per_prompt": 2, **settings}, steps=6, max_tokens=8)
+    model, items = network(method), whole(items_for(method))
+    rows = [(i, n) for n in (0, 1) for i in items]
+    laid_out, frozen = left_and_right(rows), object()
+    ref = torch.nn.utils.rnn.pad_sequence([i.per_token["ref_logp"][n] for i, n in rows], batch_first=True)
+    rewards = torch.tensor([i.tokens.group.scores[n] for i, n in rows])
+    theirs = trainer(
+        args=SimpleNamespace(
+            use_vllm=False, missing_eos_penalty=None, loss_type=told, torch_empty_cache_steps=None, optim="adamw_torch", n_gpu=1,
+            gradient_accumulation_steps=1,
+        ),
+        beta=BETA, ref_model=frozen, reward_funcs=None, eos_token_ids=[0], stats=defaultdict(list),
+        state=SimpleNamespace(global_step=1), processing_class=MagicMock(),
+    )  # fmt: skip
+    theirs.accelerator.backward = lambda loss, **_: loss.backward()
+    theirs._generate = lambda *_: (
+        *(laid_out[k] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")),
+        None,
+    )
+    theirs._forward = lambda network, *_: ref if network is frozen else told_by(model, laid_out)[0]
+    theirs._calculate_rewards_from_functions = lambda **_: rewards
+    theirs.model = MagicMock(training=True)
+    loss = OnlineDPOTrainer.training_step(theirs, MagicMock(), {"prompt": [i.tokens.group.prompt.text for i in items]})
+    here = step(method, items)
+    torch.testing.assert_close(here[0], loss, rtol=1e-4, atol=1e-6, check_dtype=False)
+    same_gradient(model, here, rtol=1e-4)
 
 
 def left_and_right(rows) -> dict[str, torch.Tensor]:
