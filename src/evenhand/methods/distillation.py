@@ -10,7 +10,13 @@ from evenhand.objectives import Distillation, PolicyGradient
 from evenhand.train.method import DEMONSTRATIONS, PROMPTS, Method, method
 from evenhand.train.policies import TEACHER
 from evenhand.train.rollouts import Exploration, Rollouts, Schedule
-from evenhand.train.rollouts.teacher_credits import TeacherAdvantage, Uncredited
+from evenhand.train.rollouts.teacher_credits import SelfTeacherAdvantage, TeacherAdvantage, Uncredited
+
+
+def by_tokens(updates: int, importance: float, reduce: str) -> PolicyGradient:
+    """A policy gradient of sampled tokens, clipped where a rollout is learned from several times."""
+    surrogate = {"surrogate": "clipped", "parameters": {"low": 0.2, "high": 0.2}} if updates > 1 else {"surrogate": "reinforce"}
+    return PolicyGradient(**surrogate, reduce=reduce, importance=importance)  # type: ignore[arg-type]
 
 
 @method(space={"beta": (0.0, 0.1, 0.5, 0.9, 1.0)})
@@ -41,9 +47,8 @@ def on_policy_distillation(
     Unbiased for the gradient of KL(student, teacher) at every state, prefixes held fixed: a token is not blamed for what
     follows it. Costs a log-prob of the teacher per token, where `exact_distillation` reads its whole vocabulary. Reduces to
     `exact_distillation` in expectation."""
-    surrogate = {"surrogate": "clipped", "parameters": {"low": 0.2, "high": 0.2}} if updates > 1 else {"surrogate": "reinforce"}
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=TeacherAdvantage(), schedule=Schedule(updates))
-    objective = PolicyGradient(**surrogate, reduce=reduce, importance=importance)  # type: ignore[arg-type]
+    objective = by_tokens(updates, importance, reduce)
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=TEACHER, learning_rate=1e-6)
 
 
@@ -59,3 +64,27 @@ def exact_distillation(*, completions_per_prompt: int = 4, beta: float = 1.0, re
         objective=Distillation(reduce=reduce), data=PROMPTS, rollouts=rollouts, reference=TEACHER, divergence=beta,
         learning_rate=1e-6,
     )  # fmt: skip
+
+
+WORDS = "{prompt}\n\nA good answer to this is:\n\n{answer}\n\nNow give an answer of your own."
+
+
+@method(of="on_policy_distillation", differs="the teacher is the policy itself, which was shown a good answer",
+        elsewhere={"TRL": "~SDPOTrainer, whole vocabulary"})  # fmt: skip
+def self_distillation(
+    *, completions_per_prompt: int = 8, success: float = 1.0, words: str = WORDS, updates: int = 1, importance: float = 0.0,
+    reduce: str = "token_mean",
+) -> Method:  # fmt: skip
+    """Self-distillation policy optimisation, SDPO, by sampled tokens: the policy is its own teacher once it is shown a good
+    answer to the prompt, the best other one of its group; what its log-prob of each token then is, less what it was, is that
+    token's advantage (Hübotter et al. 2026, arXiv:2601.20802). `success` is the least reward of an answer that is shown; where no
+    other answer of the group has it, nothing is learned of one. `words` put prompt and answer to the policy. The paper compares
+    the likeliest tokens' whole distributions by a Jensen-Shannon divergence, with a moving average of the policy as the teacher;
+    here the teacher has the rollout's weights, and words of an environment's feedback are not shown.
+    Reduces to `on_policy_distillation` by a teacher that says what the policy says with the answer before it."""
+    if missing := [name for name in ("{prompt}", "{answer}") if name not in words]:
+        raise UserError(f"the words lack {missing[0]}", where="words", fix=f"say where it belongs, as in {WORDS!r}")
+    credit = SelfTeacherAdvantage(success=success, words=words)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credit, schedule=Schedule(updates))
+    objective = by_tokens(updates, importance, reduce)
+    return Method(objective=objective, data=PROMPTS, rollouts=rollouts, learning_rate=1e-6)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from evenhand.data.jsonl import turn_to_json
+from evenhand.data.window import window_of
 from evenhand.engines.counted import Counted
 from evenhand.engines.mixture import MixtureEngine
 from evenhand.engines.registry import open_engine
@@ -82,6 +83,7 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
             ),
             read=lambda heads, examples: recomputed(run, heads, examples),
             reference=reference,
+            prompt_ids=lambda prompt: run.renderer.prompt_ids(prompt, room_for_prompts(run)),
         ),
         prompts_per_step=train.prompts_per_step,
         tokens_per_microbatch=train.tokens_per_microbatch,
@@ -92,6 +94,12 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         carried={} if previous is None else {"previous": previous},
         fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),
     )
+
+
+def room_for_prompts(run: TrainingRun) -> int | None:
+    """Tokens that a prompt of our own making may have before an answer; None where the model does not say how many it reads."""
+    window = window_of(run.model.hf.config)
+    return None if window is None else max(1, window - run.spec.setup.lengths.completion)
 
 
 def once(groups: Iterable[Group]) -> list[Group]:

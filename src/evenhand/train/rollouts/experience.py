@@ -14,7 +14,10 @@ from torch import Tensor
 from evenhand.seeding import rng
 from evenhand.train.examples import Example
 from evenhand.train.rollouts.kl import ESTIMATORS, sequence_kl
-from evenhand.types import Head, Need
+from evenhand.types import Completion, Group, Head, Need, Prompt
+
+HINDSIGHT = "hindsight_logp"
+"""The field of log-probs [len(completion)] that the policy has where it was shown a good answer to the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +102,22 @@ class Credit(Protocol):
     """Wants the reward of each prompt's greedy answer, as the part GREEDY; that answer is sampled and scored, and not trained
     on."""
 
+    hindsight: ClassVar[bool] = False
+    """Wants the policy's log-probs of every answer once it was shown a good one, in the field HINDSIGHT: see `Shows`."""
+
     def __call__(self, experience: Experience) -> list[Example]: ...
 
     def about(self) -> str:
         """One line for the manual: the formula of the class's docstring, or its first line."""
         return stated(type(self))
+
+
+class Shows(Protocol):
+    """A credit with `hindsight`: which answer is shown beside each of a group, and how."""
+
+    def shown(self, group: Group) -> list[int | None]: ...
+
+    def asked(self, prompt: Prompt, answer: Completion) -> Prompt: ...
 
 
 def stated(function: Any) -> str:

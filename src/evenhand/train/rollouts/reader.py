@@ -7,20 +7,23 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from evenhand.train.examples import Example
+from evenhand.train.examples import Example, cut_group
 from evenhand.train.logprobs import Rows
-from evenhand.types import Group, Head, TokenGroup
+from evenhand.train.rollouts.experience import HINDSIGHT, Shows
+from evenhand.types import Group, Head, Prompt, TokenGroup
 
 FIELDS = {Head.LOGP: "old_logp", Head.VALUE: "value", Head.KL: "exact_kl", Head.COLLISION: "collision"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """`read(heads, examples)` gives the trainer's own log-probs and values; `reference(examples)` those of the reference."""
+    """`read(heads, examples)` gives the trainer's own log-probs and values; `reference(examples)` those of the reference.
+    `prompt_ids` are the tokens of a prompt that no sampler was asked: where a credit shows the policy a good answer."""
 
     tokenise: Callable[[Group], TokenGroup]
     read: Callable[[frozenset[Head], Sequence[Example]], dict[Head, Rows]]
     reference: Callable[[Sequence[Example]], Rows] | None = None
+    prompt_ids: Callable[[Prompt], Sequence[int]] | None = None
 
     def __call__(self, examples: Sequence[Example], heads: frozenset[Head], *, generator_is_reference: bool) -> list[Example]:
         """The examples with a field per head; `old_logp` is as sampled where the trainer is not asked for it."""
@@ -32,3 +35,42 @@ class Reader:
         elif self.reference is not None:
             fields["ref_logp"] = self.reference(examples)
         return [replace(e, per_token={name: rows[n] for name, rows in fields.items()}) for n, e in enumerate(examples)]
+
+    def in_hindsight(self, examples: Sequence[Example], credit: Shows) -> list[Example]:
+        """The examples with the policy's log-probs of every answer once it was shown a good one; its own where there is none.
+
+        Answers that are shown the same one share its tokens.
+        """
+        asked: list[Example] = []
+        places: list[tuple[int, list[int]]] = []
+        for n, e in enumerate(examples):
+            for good, answers in beside(credit.shown(e.tokens.group)).items():
+                asked.append(self._shown(e, credit, good, answers))
+                places.append((n, answers))
+        found = [list(e.per_token["old_logp"]) for e in examples]
+        rows = self.read(frozenset({Head.LOGP}), asked)[Head.LOGP] if asked else []
+        for (n, answers), told in zip(places, rows, strict=True):
+            for i, row in zip(answers, told, strict=True):
+                found[n][i] = row
+        return [replace(e, per_token={**e.per_token, HINDSIGHT: tuple(t)}) for e, t in zip(examples, found, strict=True)]
+
+    def _shown(self, e: Example, credit: Shows, good: int, answers: Sequence[int]) -> Example:
+        assert self.prompt_ids is not None
+        group = e.tokens.group
+        prompt = credit.asked(group.prompt, group.completions[good])
+        cut = replace(cut_group(group, answers), prompt=prompt)
+        own = tuple(e.tokens.completions[i] for i in answers)
+        return Example(tokens=TokenGroup(prompt=tuple(self.prompt_ids(prompt)), completions=own, group=cut))
+
+
+def beside(shown: Sequence[int | None]) -> dict[int, list[int]]:
+    """Which answers are shown each good one.
+
+    >>> beside([2, None, 0, 2])
+    {2: [0, 3], 0: [2]}
+    """
+    found: dict[int, list[int]] = {}
+    for answer, good in enumerate(shown):
+        if good is not None:
+            found.setdefault(good, []).append(answer)
+    return found

@@ -16,7 +16,7 @@ from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, micro_batches, split_zero_advantage
 from evenhand.train.method import Method
 from evenhand.train.policies import GENERATOR
-from evenhand.train.rollouts.experience import Experience
+from evenhand.train.rollouts.experience import HINDSIGHT, Experience
 from evenhand.train.rollouts.given import GivenAnswers
 from evenhand.train.rollouts.kl import sequence_kl
 from evenhand.train.rollouts.metrics import OF_REWARDS, checked, summary, watched
@@ -95,6 +95,8 @@ class RolloutSource:
         examples = [Example(tokens=self.reader.tokenise(g)) for g in groups]
         with self.ledger.phase("score"):
             examples = self.reader(examples, self._heads(), generator_is_reference=self.method.reference == GENERATOR)
+            if plan.credit.hindsight:
+                examples = self.reader.in_hindsight(examples, plan.credit)  # type: ignore[arg-type]
         metrics = summary(groups, examples) | watched(groups)
         metrics = metrics if self.reward is not None else {k: v for k, v in metrics.items() if k not in OF_REWARDS}
         compared = "ref_logp" in examples[0].per_token
@@ -159,7 +161,7 @@ class RolloutSource:
 
     def _finished(self, example: Example) -> Example:
         """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""
-        drop = {"exact_kl", "collision"}
+        drop = {"exact_kl", "collision", HINDSIGHT}
         if self.plan.schedule.updates == 1:
             drop.add("old_logp")
         if Need.REF_LOGP not in self.method.objective.needs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch.nn.utils.rnn import pad_sequence
@@ -10,8 +11,18 @@ from typing_extensions import override
 
 from evenhand.core import distillation
 from evenhand.train.examples import Example
-from evenhand.train.rollouts.experience import Credit, Experience, stated
-from evenhand.types import Need
+from evenhand.train.rollouts.experience import HINDSIGHT, Credit, Experience, stated
+from evenhand.types import Completion, Group, Need, Prompt
+
+
+def over_the_policy(experience: Experience, teacher: str) -> list[Example]:
+    """The examples with the teacher's log-probs less the policy's own as advantages; `teacher` names its field."""
+    rows = [
+        distillation.token_advantage(own, told)
+        for e in experience.examples
+        for own, told in zip(e.per_token["old_logp"], e.per_token[teacher], strict=True)
+    ]
+    return experience.credited_tokens(pad_sequence(rows, batch_first=True))
 
 
 @dataclass(frozen=True)
@@ -23,12 +34,7 @@ class TeacherAdvantage(Credit):
 
     @override
     def __call__(self, experience: Experience) -> list[Example]:
-        rows = [
-            distillation.token_advantage(own, teacher)
-            for e in experience.examples
-            for own, teacher in zip(e.per_token["old_logp"], e.per_token["ref_logp"], strict=True)
-        ]
-        return experience.credited_tokens(pad_sequence(rows, batch_first=True))
+        return over_the_policy(experience, "ref_logp")
 
     @override
     def about(self) -> str:
@@ -46,3 +52,39 @@ class Uncredited(Credit):
     @override
     def __call__(self, experience: Experience) -> list[Example]:
         return list(experience.examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTeacherAdvantage(Credit):
+    """`A_t = log pi(y_t | x, z, y_<t) - log pi(y_t | x, y_<t)` at every token, z a good answer to the same prompt x.
+
+    z is the best other answer of the group whose reward is at least `success`; where there is none nothing is learned of an
+    answer. `words` say how x and z are put to the policy, in the last turn of the user: `{prompt}` and `{answer}`.
+    """
+
+    per_completion: ClassVar[bool] = False
+    hindsight: ClassVar[bool] = True
+    success: float
+    words: str
+
+    def __call__(self, experience: Experience) -> list[Example]:
+        return over_the_policy(experience, HINDSIGHT)
+
+    def shown(self, group: Group) -> list[int | None]:
+        """Which answer is shown beside each: the place of the best of the others; of equals the first."""
+        good = [i for i, score in enumerate(group.scores) if score >= self.success]  # a NaN is no success
+        best_first = sorted(good, key=lambda i: (-group.scores[i], i))
+        return [next((j for j in best_first if j != i), None) for i in range(len(group.scores))]
+
+    def asked(self, prompt: Prompt, answer: Completion) -> Prompt:
+        """The prompt with a good answer beside it."""
+        content = prompt.content
+        if isinstance(content, str):
+            return replace(prompt, content=self._filled(content, answer), id="")
+        last = max((i for i, turn in enumerate(content) if turn.role == "user"), default=len(content) - 1)
+        told = replace(content[last], content=self._filled(content[last].content, answer))
+        return replace(prompt, content=(*content[:last], told, *content[last + 1 :]), id="")
+
+    def _filled(self, prompt: str, answer: Completion) -> str:
+        values = {"prompt": prompt, "answer": answer.text}
+        return re.sub(r"\{(prompt|answer)\}", lambda name: values[name[1]], self.words)
