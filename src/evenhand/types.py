@@ -125,9 +125,8 @@ class Completion:
     """One answer. `tokens` are exactly what was sampled (stop token included); None for text from a file.
 
     `behaviour_logp` [len(tokens)]: log-prob of each token as the engine sampled it, at its temperature. `earned` [len(tokens)]:
-    see `Scores`; it lives until the answer is credited. An answer over several `turns` has the tokens of all of them, those that
-    the model did not write with a `behaviour_logp` of 0; its `content` is the model's last turn. `failed` says why its
-    environment gave up; such an answer has no score.
+    see `Scores`; it lives until the answer is credited. An answer over several `turns` has the tokens of all of them, those not
+    the model's with a `behaviour_logp` of 0; its `content` is the last turn. `failed` says why it has no score.
     """
 
     content: Content
@@ -239,6 +238,7 @@ class Head(StrEnum):
     ENTROPY = "entropy"
     VALUE = "value"
     SCORE = "score"
+    SCORES = "scores"
     KL = "kl"
     """Exact KL of every token's distribution to the frozen reference's, or a divergence to a teacher's; costs a pass of it."""
     REFERENCE_KL = "reference_kl"
@@ -256,6 +256,7 @@ class Need(StrEnum):
 
     PAIRS = "pairs"
     SCORE = "score"
+    RATINGS = "ratings"
     ADVANTAGE = "advantage"
     REF_LOGP = "ref_logp"
     OLD_LOGP = "old_logp"
@@ -279,9 +280,9 @@ class Batch:
 
     `ids`, `positions` [T]; `completion_mask` [N, C] True on tokens that count (right-padded per completion).
     Optional fields, all float unless said: `ref_logp`, `old_logp`, `behaviour_logp`, `value`, `returns`, `uniform` [N, C];
-    `advantage` [N, C] or [N, 1]; `score`, `weight`, `optimism`, `given` [N]; `pairs` [B, 2] int (chosen, rejected: places in N)
-    with `margin`, `pair_weight` [B] and, where the data ask for it, `pair_margin` [B], the least difference of their scores;
-    `statistics` named tensors computed over the whole optimizer step (KTO's z0, AOT's weights).
+    `advantage` [N, C] or [N, 1]; `score`, `weight`, `optimism`, `given` [N]; `ratings` [N, K], NaN where missing;
+    `pairs` [B, 2] int (chosen, rejected: places in N) with `margin`, `pair_weight` [B], and `pair_margin` [B] (the least gap of
+    scores) where the data ask for it; `statistics` named tensors of the whole optimizer step (KTO's z0, AOT's weights).
     """
 
     ids: Tensor
@@ -299,6 +300,7 @@ class Batch:
     weight: Tensor | None = None
     optimism: Tensor | None = None
     given: Tensor | None = None
+    ratings: Tensor | None = None
     pairs: Tensor | None = None
     margin: Tensor | None = None
     pair_weight: Tensor | None = None
@@ -328,14 +330,14 @@ class ModelOut:
     """`logp[i, t] = log pi(completion_i[t] | prompt, completion_i[<t])` [N, C]; 0 at padding.
 
     `entropy`, `value`, `kl`, `reference_kl`, `reference_entropy`, `collision` [N, C] at the same positions (the state
-    before token t); `score` [N] at the last completion token; `experts` [2, E] choices and probabilities of each expert, summed
-    over the tokens of all rows (`models.routers.spread`).
+    before token t); `score` [N], `scores` [N, K] at the last completion token; `experts` [2, E]: `models.routers.spread`.
     """
 
     logp: Tensor | None = None
     entropy: Tensor | None = None
     value: Tensor | None = None
     score: Tensor | None = None
+    scores: Tensor | None = None
     kl: Tensor | None = None
     reference_kl: Tensor | None = None
     reference_entropy: Tensor | None = None
@@ -389,8 +391,8 @@ class Sampling:
 class Scores:
     """A reward's answer for one group: a value per completion (NaN = could not be scored) and its unweighted parts.
 
-    `earned`, where a reward knows it, holds for every completion how much of its value was earned at each of its tokens; what the
-    rest comes to is earned at the last one. Credits per token read it (GAE); to others only the value counts.
+    `earned`, where a reward knows it, holds for every completion how much of its value was earned at each of its tokens; the rest
+    is earned at the last one. Credits per token read it (GAE); to others only the value counts.
     """
 
     values: tuple[float, ...]

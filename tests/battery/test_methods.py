@@ -119,7 +119,7 @@ def test_finite_at_extreme_log_probs(method, level):
     with torch.no_grad():
         out = model(live, method.objective.reads)
     if out.logp is None:
-        name = "kl" if out.score is None else "score"
+        name = next(n for n in ("score", "scores", "kl") if getattr(out, n) is not None)
         leaf = torch.full_like(getattr(out, name), level).float().requires_grad_()
         extreme = replace(out, **{name: leaf})
     else:

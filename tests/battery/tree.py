@@ -43,6 +43,8 @@ from evenhand.types import (
 )  # fmt: skip
 
 Answer = tuple[int, ...]
+OUTPUTS = 6
+"""Numbers that a table has for every answer beside its score; small and apart, since a product of zeros has no gradient."""
 
 
 class Table(nn.Module):
@@ -65,6 +67,8 @@ class Table(nn.Module):
         self.logits = nn.Parameter(torch.zeros(len(branches), dtype=torch.float64) if logits is None else logits.clone())
         self.value = nn.Parameter(torch.zeros(len(self.nodes), dtype=torch.float64))
         self.score = nn.Parameter(torch.zeros(len(answers), dtype=torch.float64))
+        apart = torch.arange(len(answers) * OUTPUTS, dtype=torch.float64).sin().reshape(len(answers), OUTPUTS)
+        self.scores = nn.Parameter(apart / 10)
         self.frozen: tuple[Table, ...] = ()
         self.measure = kl.exact
         self.known: tuple[object, tuple[Tensor, Tensor]] = None, (torch.empty(0), torch.empty(0))
@@ -124,6 +128,7 @@ class Table(nn.Module):
             reference_entropy=laid(self.node_reference_entropy(), node) if Head.REFERENCE_ENTROPY in reads else None,
             collision=laid(self.node_collision(), node) if Head.COLLISION in reads else None,
             score=self.score[[self.answers.index(a) for a in texts]] if Head.SCORE in reads else None,
+            scores=self.scores[[self.answers.index(a) for a in texts]] if Head.SCORES in reads else None,
         )
 
 

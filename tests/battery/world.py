@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -9,8 +10,9 @@ from typing import Any
 
 import torch
 
-from evenhand.methods import BINARY, PREFERENCES, Method
+from evenhand.methods import BINARY, PREFERENCES, RATED, Method
 from evenhand.models.backbone import Trunk
+from evenhand.models.gate import GatedRewardModel, GateSettings
 from evenhand.models.heads import CriticPolicy, ValuePolicy, scored
 from evenhand.models.load import new_policy
 from evenhand.seeding import generator, rng
@@ -27,6 +29,9 @@ CONFIG = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "initializer_range": 0.3,
 }  # fmt: skip
 
+GATED_OUTPUTS = ("good", "verbosity", "short")
+"""Of the frozen reward model whose scores a gate mixes."""
+
 
 def network(method: Method, seed: int = 0, config: Mapping[str, Any] = CONFIG) -> Trunk:
     """A fresh tiny network with the method's head, in float64."""
@@ -35,14 +40,36 @@ def network(method: Method, seed: int = 0, config: Mapping[str, Any] = CONFIG) -
 
         named = {k: v for k, v in config.items() if k != "model_type"}
         torch.manual_seed(seed)
-        config = AutoConfig.for_model(config["model_type"], **named, num_labels=1, pad_token_id=0)
-        return scored(AutoModelForSequenceClassification.from_config(config), seed).double()
+        outputs = GATED_OUTPUTS if method.gate is not None else method.outputs
+        labels = {"id2label": dict(enumerate(outputs))} if outputs else {"num_labels": 1}
+        config = AutoConfig.for_model(config["model_type"], **named, **labels, pad_token_id=0)
+        made = scored(AutoModelForSequenceClassification.from_config(config), seed, power=method.head_power)
+        return (made if method.gate is None else gated(made.hf, method.gate, seed)).double()
     policy = new_policy(config, seed=seed, device="cpu").double()
     if method.network in ("value", "critic"):
         policy = valued(policy.hf, new_policy(config, seed=seed + 10, device="cpu").double().hf, method.network, seed)
     if not method.compares_exactly:
         return policy
     return policy.compared_to(new_policy(config, seed=seed + 20, device="cpu").double(), method.measure)
+
+
+def gated(hf: torch.nn.Module, gate: GateSettings, seed: int) -> GatedRewardModel:
+    """A small gate that tells prompts apart, with a penalty that takes something off."""
+    model = GatedRewardModel(hf, replace(gate, hidden=8, layers=1, temperature=1.0), seed)
+    with torch.no_grad():
+        for parameter in model.gate.parameters():
+            parameter.normal_(std=0.3, generator=generator("gate", seed))
+    model.set_penalty([0.25, 0.0, 0.5])
+    return model
+
+
+def rated(item: Example, method: Method) -> Example:
+    """The item's answers with ratings between an attribute's lowest and highest, by their ids; every third is missing."""
+    group, parts = item.tokens.group, {}
+    for k, (name, (low, high)) in enumerate(method.objective.attributes.items()):
+        numbers = [sum(c.ids) + 7 * k for c in item.tokens.completions]
+        parts[name] = tuple(math.nan if n % 3 == 0 else low + (high - low) * (n % 5) / 4 for n in numbers)
+    return replace(item, tokens=replace(item.tokens, group=replace(group, parts=parts)))
 
 
 def valued(hf: torch.nn.Module, critic: torch.nn.Module, kind: str, seed: int) -> ValuePolicy:
@@ -77,6 +104,8 @@ def items_for(method: Method, *, prompts: int = 5, seed: int = 0) -> list[Exampl
     items = [_with_fields(i, method, draw, online) for i in items]
     if Need.PAIRS in method.objective.needs or method.data == PREFERENCES:
         items = [with_pairs(i) for i in items]
+    if method.data == RATED:
+        return [labelled(rated(i, method), method) for i in items]
     if method.label_baseline is not None or method.data == BINARY or Need.SCORE in method.objective.needs:
         items = [labelled(i, method) for i in items]
     if Need.OPTIMISM in method.objective.needs:

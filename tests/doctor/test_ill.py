@@ -727,3 +727,66 @@ def test_broken_reward_models_are_refused(name: str, tmp_path: Path) -> None:
 def test_the_corpus_is_large() -> None:
     assert len(CASES) + len(SETTINGS) + len(REWARD_MODELS) >= 100
     assert len(pairs()) == 80
+
+
+# ---- labels of several kinds, environments -----------------------------------------------------------------------------
+
+
+def _beside(ward: Ward, rows: list[dict], **model: object) -> None:
+    """A reward model that learns from a file of its own."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    ward.after.append(lambda folder: (folder.parent / "labels.jsonl").write_text(text))
+    ward.experiment["splits"] = {"labels": {"source": str(ward.folder / "labels.jsonl")}}
+    ward.experiment["reward_models"] = {"rm": {"data": "labels", "train": {"steps": 2}, **model}}
+
+
+def _asked(ward: Ward) -> list:
+    return [row["prompt"] for row in ward.rows[:12]]
+
+
+@case("D22", "no row has a rating of 'kind'")
+def an_attribute_that_nobody_rates(ward: Ward) -> None:
+    rows = [{"prompt": p, "completion": "good day", "ratings": {"good": n % 5}} for n, p in enumerate(_asked(ward))]
+    _beside(ward, rows, method="attribute_reward_model", attributes={"kind": [0, 4], "good": [0, 4]})
+
+
+@case("D22", "a row rates 'good' 4, which is not from 0 to 3")
+def a_rating_off_its_scale(ward: Ward) -> None:
+    rows = [{"prompt": p, "completion": "good day", "ratings": {"good": n % 5}} for n, p in enumerate(_asked(ward))]
+    _beside(ward, rows, method="attribute_reward_model", attributes={"good": [0, 3]})
+
+
+@case("D22", "2 steps are labelled where 3 are read")
+def a_line_break_inside_a_step(ward: Ward) -> None:
+    rows = [{"prompt": p, "steps": ["good\nday", "good night"], "labels": [1, n % 2]} for n, p in enumerate(_asked(ward))]
+    _beside(ward, rows, method="process_reward_model")
+
+
+@case("D22", "2 steps are labelled where 1 are read")
+def steps_that_end_otherwise(ward: Ward) -> None:
+    rows = [{"prompt": p, "steps": ["good day", "good night"], "labels": [1, n % 2]} for n, p in enumerate(_asked(ward))]
+    _beside(ward, rows, method="process_reward_model", separator="\n\n")
+
+
+GAME = """
+from evenhand.environments import EnvironmentContext, environment
+from evenhand.protocols import Reply
+
+@environment("ward_game")
+class Game:
+    def __init__(self, context: EnvironmentContext, reads: str = "number"):
+        self.reads = reads
+
+    def reset(self, prompt):
+        self.number = prompt.meta[self.reads] if self.reads else 0
+        return prompt
+
+    def step(self, action):
+        return Reply(reward=float(len(action.text) > 3), done=True)
+"""
+
+
+@case("R9", "KeyError: 'number'")
+def an_environment_that_misses_a_column(ward: Ward) -> None:
+    (ward.folder / "game.py").write_text(GAME)
+    ward.experiment |= {"plugins": ["game.py"], "environment": {"kind": "ward_game"}}

@@ -40,6 +40,7 @@ def signals(name: str) -> dict[str, Any]:
     """The least that an arm of the method says."""
     made = method_of(name)
     reward = {"reward": LENGTH} if made.rewarded else {}
+    reward |= {"initial_policy": "rated"} if made.gate is not None else {}
     return {"method": name, **reward, **({"teacher": {"path": "hub/teacher"}} if made.reference == TEACHER else {})}
 
 
@@ -104,7 +105,8 @@ def experiment(name: str, arms: Mapping[str, Any]) -> Experiment:
     if method_of(name).network != "reward":
         return read_experiment({**PLAIN, "arms": {"plain": {"method": "start"}, **arms}}).value
     budget = PLAIN["train"]
-    recipes = {arm: raw | {"train": {**budget, **raw.get("train", {})}} for arm, raw in arms.items()}
+    mixed = {"rated": {"method": "attribute_reward_model"}} if method_of(name).gate is not None else {}
+    recipes = {arm: raw | {"train": {**budget, **raw.get("train", {})}} for arm, raw in (mixed | arms).items()}
     return read_experiment({**PLAIN, "reward_models": recipes}).value
 
 
@@ -115,9 +117,11 @@ def test_every_key_of_every_method_changes_its_stage_or_is_refused(name: str) ->
     read = {key: least | change for key, (change, reads) in KEYS.items() if reads(made)}
     if made.reference_update is not None and made.reference_update.mix < 1:
         del read["train.adapter"]  # refused for a reason of its own
+    if made.gate is not None:
+        del read["train.adapter"], read["initial_policy"]  # its gate alone learns, on one kind of model
     refused = {key: least | change for key, (change, reads) in KEYS.items() if not reads(made)}
     plan = build(experiment(name, {"as it is": least, **read}))
-    nodes = [seeds[1] for arm, seeds in (plan.arms | plan.reward_models).items() if arm != "plain"]
+    nodes = [seeds[1] for arm, seeds in (plan.arms | plan.reward_models).items() if arm not in ("plain", "rated")]
     assert len({plan[node].key for node in nodes}) == len(nodes) == len(read) + 1
     with pytest.raises(UserError) as caught:
         experiment(name, refused)
@@ -149,7 +153,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "baseline": ("running_baseline", "none"), "divergence": ("js", "jensen_shannon", "alpha"), "shape": ("logistic", "square"),
     "per": ("mean", "token_mean", "token"), "pairs": ("rejection", "random", "rejection_sampling"), "initialise": ("start",),
     "partner": ("start", "previous", "data"), "reference": ("previous", "generator", "none"), "aggregate": ("product", "last"),
-    "separator": ("; ",),
+    "separator": ("; ",), "debias": ("coherence",), "words": ("{prompt} ({answer})",),
 }  # fmt: skip
 """Choices of the parameters that take a word, some of which are not every method's."""
 
@@ -173,7 +177,7 @@ def made_by(arm: Arm) -> Any:
     return [described(arm.build(steps=steps, max_tokens=8)) for steps in (40, MANY_STEPS)]
 
 
-WITH_OTHERS = ("weights", "temperatures", "renew", "epochs", "kl_in")
+WITH_OTHERS = ("weights", "attributes", "temperatures", "renew", "epochs", "kl_in")
 """Parameters that have no other value by themselves, or a list of them."""
 
 

@@ -11,7 +11,7 @@ import torch
 
 from evenhand.engines.local import LocalEngine
 from evenhand.engines.mixture import MixtureEngine
-from evenhand.methods import PREFERENCES, Method
+from evenhand.methods import PREFERENCES, RATED, Method
 from evenhand.rewards.pointwise import pointwise
 from evenhand.seeding import rng
 from evenhand.stages.offline import labelled
@@ -30,7 +30,7 @@ from evenhand.train.rollouts.source import RolloutSource
 from evenhand.train.weights import copy_weights
 from evenhand.types import Completion, Group, Head, Need, Prompt, Sampling, TokenGroup, Tokens
 from tests.battery import variants
-from tests.battery.world import VOCABULARY, drawn_item, logps_of, network
+from tests.battery.world import VOCABULARY, drawn_item, logps_of, network, rated
 
 STEPS, MAX_TOKENS, PROMPTS_PER_STEP, MICROBATCH = 20, 6, 4, 60
 CONFIG = {
@@ -41,7 +41,7 @@ CONFIG = {
 COLUMNS = ("step", "loss", "grad_norm", "reward", "kl")
 SMALLER: Mapping[str, Mapping[str, object]] = {
     "batched_online_dpo": {"completions_per_prompt": 5}, "vapo": {"warmup": 2}, "pass_at_k_training": {"k": 2},
-    "tr_dpo": {"every": 4},
+    "tr_dpo": {"every": 4}, "self_distillation": {"success": 0.3, "words": "{answer} {prompt}"},
 }  # fmt: skip
 """Parameters changed for speed, or so that twenty steps show something; every other method runs at its defaults."""
 
@@ -127,6 +127,7 @@ def fixed(method: Method, frozen: torch.nn.Module, moving: torch.nn.Module | Non
     if method.reference != "none":
         rows = logps_of(frozen, items, temperature=method.logit_temperature(1.0))
         items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, rows, strict=True)]
+    items = [rated(i, method) for i in items] if method.data == RATED else items
     return FixedSource(
         items=[labelled(i, method) for i in items],
         prompts_per_step=PROMPTS_PER_STEP,
@@ -183,6 +184,7 @@ def rollouts(
             tokenise=Numbers().tokenise,
             read=own,
             reference=partial(logps_of, frozen) if method.reference in (INITIAL_POLICY, TEACHER) else None,
+            prompt_ids=lambda prompt: Numbers().prompt_ids(prompt),
         ),
         prompts_per_step=PROMPTS_PER_STEP,
         tokens_per_microbatch=MICROBATCH,

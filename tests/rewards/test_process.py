@@ -67,6 +67,15 @@ def test_a_row_is_a_labelled_answer_per_step(tmp_path, name):
     ]  # fmt: skip
 
 
+def test_rows_may_say_what_their_steps_end_with(tmp_path):
+    row = {"prompt": "?", "steps": ["a\nb", "c\n\n", "d"], "labels": [1, 0, 1], "separator": "\n\n"}
+    path = tmp_path / "steps.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    groups = load(str(path)).groups
+    assert [g.completions[0].text for g in groups] == ["a\nb\n\n", "a\nb\n\nc\n\n", "a\nb\n\nc\n\nd"]
+    assert [g.prompt.meta["step"] for g in groups] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("wrong", [{"labels": [1]}, {"labels": [1, 0, 2]}, {"steps": ["2", " ", "3"]}])
 def test_rows_that_are_none_are_named(tmp_path, wrong):
     path = tmp_path / "steps.jsonl"

@@ -81,3 +81,13 @@ def test_labelled_steps_make_a_card(done, tmp_path):
     assert [c == 0.0 for c in found["chosen"]] == [g.scores[0] == 0.0 for g in groups]
     assert [r == 0.0 for r in found["rejected"]] == [g.scores[0] == 1.0 for g in groups]
     assert json.loads((out / "probes.json").read_text()) == {}
+
+
+def test_a_model_of_steps_that_are_all_alike_needs_no_scale(tmp_path):
+    """A probability is its own scale: rows too few or too alike to take one from end in no error."""
+    from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
+    from evenhand.stages.reward_models import normalise
+
+    normalise(None, None, {"kind": "process"}, tmp_path)  # looks at neither rows nor model
+    assert not (tmp_path / NORMALISATION_FILE).exists()
+    assert Normalisation.load(tmp_path) == Normalisation()

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
 from evenhand.configfile.document import parse
@@ -30,11 +31,17 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
         return get(name)  # which says what was meant
     path = model_path(name)
     if is_reward_model(path):
+        from evenhand.models.gate import load_gate
         from evenhand.models.load import load_reward_model
         from evenhand.rewards.external import external
         from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
+        from evenhand.rewards.served import SEVERAL, served
 
         quiet()
+        if (how := left_by_training(Path(path)))["kind"] in SEVERAL:
+            plain = load_reward_model(path, device=device, labels=None)
+            model = load_gate(plain, Path(path)) if how["kind"] == "gated" else plain
+            return served(how, ModelReward(model, open_renderer(path), max_prompt, max_completion, MICROBATCH))
         model = load_reward_model(path, device=device)
         if not (Path(path) / NORMALISATION_FILE).exists():  # another tool's: it reads whole texts, by its own tokenizer
             return external(model, open_renderer(path), tokens_per_microbatch=MICROBATCH, normalisation=Normalisation())
@@ -46,6 +53,14 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
             tokens_per_microbatch=MICROBATCH,
         )
     return log_probs(name, device, max_prompt, max_completion)
+
+
+def left_by_training(model: Path) -> Mapping[str, Any]:
+    """How a reward model that was trained here scores, as its training left it beside the folder of its weights."""
+    from evenhand.configfile.text_file import json_object
+    from evenhand.stages.common import REWARD
+
+    return json_object(beside) if (beside := model.parent / REWARD).is_file() else {"kind": "score"}
 
 
 def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mapping[str, list[Group]]:

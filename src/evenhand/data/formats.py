@@ -156,6 +156,38 @@ def _binary_formats(demonstrations: Sequence[Format]) -> list[Format]:
     ]
 
 
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+"""The columns in which HelpSteer and HelpSteer2 rate an answer."""
+
+
+def _rated(parse: Callable[..., list[Group]]) -> Callable[..., list[Group]]:
+    def parse_with_ratings(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+        ratings = parsers.ratings_in(row, "ratings", row.get("ratings"))
+        return parsers.rated(parse(row, meta=meta), [ratings])
+
+    return parse_with_ratings
+
+
+def _by_attribute(row: Mapping[str, Any]) -> bool:
+    found = row.get("ratings")
+    return isinstance(found[0] if isinstance(found, list) and found else found, Mapping)
+
+
+def _rated_formats(demonstrations: Sequence[Format]) -> list[Format]:
+    """Answers with ratings by attribute: in an object, a list of them, or HelpSteer's columns (where `format:` says so)."""
+    note, own = "rated by attribute", ("prompt/completion", "prompt/response")
+    table = [
+        Format(f"{f.name}/ratings", Kind.RANKINGS, (*f.fields, "ratings"), _rated(f.parse), note, f.optional, _by_attribute)
+        for f in demonstrations
+        if f.name in own
+    ]
+    fields = ("prompt", "completions", "ratings")
+    table.append(Format("/".join(fields), Kind.RANKINGS, fields, parsers.rated_ranking, note, ("scores",), _by_attribute))
+    columns = partial(parsers.rated_columns, columns=HELPSTEER)
+    table.append(Format("helpsteer", Kind.RANKINGS, ("prompt", "response"), columns, note, HELPSTEER, lambda row: False))
+    return table
+
+
 def _comparison_formats() -> list[Format]:
     both, graded = ("chosen", "rejected"), (*_GRADES, MARGIN)
     table = [
@@ -183,10 +215,10 @@ def _comparison_formats() -> list[Format]:
     )
     for scores, note in (("scores", "scored"), ("ranks", "ranked, 1 is best")):
         fields = ("prompt", "completions", scores)
-        table.append(Format("/".join(fields), Kind.RANKINGS, fields, parsers.ranking, note))
+        table.append(Format("/".join(fields), Kind.RANKINGS, fields, parsers.ranking, note, (), lambda r: not _by_attribute(r)))
     for name in ("steps", "completions"):
         fields, parse = ("prompt", name, "labels"), partial(parsers.stepwise, steps_name=name)
-        table.append(Format("/".join(fields), Kind.BINARY, fields, parse, "each step right or wrong"))
+        table.append(Format("/".join(fields), Kind.BINARY, fields, parse, "each step right or wrong", ("separator",)))
     table += [
         Format("prompt/completions", Kind.RANKINGS, ("prompt", "completions"), parsers.ranking, "unscored", (),
                lambda r: "labels" not in r),
@@ -198,7 +230,13 @@ def _comparison_formats() -> list[Format]:
 
 def _table() -> dict[str, Format]:
     demonstrations = _demonstration_formats()
-    rows = [*_comparison_formats(), *_binary_formats(demonstrations), *demonstrations, *_prompt_formats()]
+    rows = [
+        *_comparison_formats(),
+        *_rated_formats(demonstrations),
+        *_binary_formats(demonstrations),
+        *demonstrations,
+        *_prompt_formats(),
+    ]
     return {f.name: f if f.kind is Kind.GROUPS else replace(f, optional=(*f.optional, *COLUMNS)) for f in rows}
 
 

@@ -23,6 +23,8 @@ from evenhand.data.rows import Row
 from evenhand.data.values import shown
 from evenhand.types import Content, Finish, Group, Message
 
+STEP = "step"
+"""In meta of a row of steps: how many steps its answer has."""
 GRADES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"))
 """Columns in which public pairs carry ratings."""
 
@@ -218,6 +220,35 @@ def labelled(groups: Sequence[Group], label: float) -> list[Group]:
     return [Group(prompt=g.prompt, completions=g.completions, scores=(label,) * len(g.completions)) for g in groups]
 
 
+def rated(groups: Sequence[Group], ratings: Sequence[Mapping[str, float]], scores: Sequence[float] = ()) -> list[Group]:
+    """One group's answers with their ratings by attribute as parts; one that an answer lacks is NaN."""
+    names = dict.fromkeys(name for row in ratings for name in row)
+    parts = {name: tuple(row.get(name, math.nan) for row in ratings) for name in names}
+    return [replace(g, scores=tuple(scores) or (math.nan,) * len(g.completions), parts=parts) for g in groups]
+
+
+def ratings_in(row: Row, name: str, value: Any) -> dict[str, float]:
+    """Ratings of one answer, `{"helpfulness": 3, "verbosity": null}`; null is none."""
+    if not isinstance(value, Mapping):
+        raise row.bad(name, f"expected ratings by attribute, found {shown(value)}", fix='write {"helpfulness": 3}')
+    return {str(key): row.as_number(name, number) for key, number in value.items() if number is not None}
+
+
+def rated_ranking(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
+    """Several answers, each with ratings by attribute; `scores` may say besides which is better."""
+    given = row.items("ratings")
+    (group,) = [_ranked(row, prompt_content(row, "prompt", chat=False), "completions", meta, scored=row.has("scores"))]
+    if len(given) != len(group.completions):
+        raise row.bad("ratings", f"{len(given)} values for {len(group.completions)} completions", fix="give one per completion")
+    return rated([group], [ratings_in(row, "ratings", value) for value in given], group.scores)
+
+
+def rated_columns(row: Row, *, columns: Sequence[str], meta: Mapping[str, Any]) -> list[Group]:
+    """An answer whose ratings stand in columns of their own, as in HelpSteer."""
+    ratings = {name: row.number(name) for name in columns if row.has(name)}
+    return rated(demonstration(row, answer_name="response", meta=meta), [ratings])
+
+
 # several answers, prompts, text -----------------------------------------------------------------------------------------
 
 
@@ -233,10 +264,11 @@ def instruction_ranking(row: Row, answers_name: str = "generations", *, meta: Ma
     return [_ranked(row, _instruction_prompt(row, row.text("instruction"), _below(row)), answers_name, meta)]
 
 
-def _ranked(row: Row, prompt: Content, name: str, meta: Mapping[str, Any]) -> Group:
+def _ranked(row: Row, prompt: Content, name: str, meta: Mapping[str, Any], *, scored: bool = True) -> Group:
     answers = {f"{name}[{i}]": _answer(row, name, i, a) for i, a in enumerate(row.items(name))}
     prompt, contents = continued(row, prompt, answers)
-    return answered(row, prompt, contents, _ranking_scores(row, len(contents)), meta)
+    scores = _ranking_scores(row, len(contents)) if scored else (math.nan,) * len(contents)
+    return answered(row, prompt, contents, scores, meta)
 
 
 def _answer(row: Row, name: str, index: int, value: Any) -> Content:
@@ -261,8 +293,12 @@ def _ranking_scores(row: Row, count: int) -> tuple[float, ...]:
 def stepwise(row: Row, steps_name: str = "steps", *, meta: Mapping[str, Any]) -> list[Group]:
     """An answer in steps, each with a label: a group per step, whose answer is all that was written up to its end.
 
-    A step is right (1, true) or not (0, false, -1); one whose label is null is read and not learned.
+    A step is right (1, true) or not (0, false, -1); one whose label is null is read and not learned. A field `separator` says
+    what a step ends with, in place of a line break. In meta stands which step it is (`STEP`), counted from 1.
     """
+    separator = row.text("separator", empty=True) if row.has("separator") else "\n"
+    if not separator:
+        raise row.bad("separator", "is empty", fix="give what steps end with")
     prompt, steps, labels = prompt_content(row, "prompt", chat=False), row.items(steps_name), row.items("labels")
     if len(steps) != len(labels) or not steps:
         raise row.bad("labels", f"{len(labels)} labels for {len(steps)} steps", fix="give one per step (null = unlabelled)")
@@ -271,12 +307,12 @@ def stepwise(row: Row, steps_name: str = "steps", *, meta: Mapping[str, Any]) ->
     made, text = [], ""
     for number, (step, label) in enumerate(zip(steps, labels, strict=True), 1):
         whole = number == len(steps)
-        text += step.rstrip("\n") + ("" if whole else "\n")
+        text += step.removesuffix(separator).rstrip("\n") + ("" if whole else separator)
         if label is None:
             continue
         if label not in (0, 1, -1):
             raise row.bad("labels", f"expected 0 or 1 (or -1), found {shown(label)}")
-        group = answered(row, prompt, {steps_name: row.whole(steps_name, text)}, (float(label == 1),), meta)
+        group = answered(row, prompt, {steps_name: row.whole(steps_name, text)}, (float(label == 1),), {**meta, STEP: number})
         ending = Finish.GIVEN if whole else Finish.LENGTH  # no stop token behind a step that is not the last
         made.append(replace(group, completions=tuple(replace(c, finish=ending) for c in group.completions)))
     return made

@@ -9,7 +9,9 @@ from typing import Any
 
 from evenhand.data.convert import pairs_of
 from evenhand.doctor.context import CheckContext
+from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
+from evenhand.errors import UserError
 from evenhand.methods import BINARY
 from evenhand.types import Group
 
@@ -116,6 +118,22 @@ def unscored(patient: CheckContext) -> Iterator[Finding]:
             yield Finding(severity=severity, seen=seen, examples=_shown(flat))
         elif flat:
             yield info(f"{share(len(flat), len(several))} rows of {split} are ties")
+
+
+@check(
+    "D22",
+    "ratings and labelled steps are those that are learned",
+    why="an attribute that no row rates keeps the score that it was drawn with; steps that are labelled otherwise than they are "
+    "read later teach the scores of other places",
+    fix="name the attributes as the rows do, each with its scale; give steps and model one `separator`",
+)
+def labels_fit(patient: CheckContext) -> Iterator[Finding]:
+    from evenhand.stages.labels import problems
+
+    for name, arm in patient.arms.items():
+        done = patient.tokenised.get(patient.split_of(arm))
+        for fault in problems(patient.methods[name], done.groups, patient.renderer) if done else ():
+            yield from_error(UserError(fault.what, where=f"{name}.{fault.where}", why=fault.why, fix=fault.fix))
 
 
 def comparisons(patient: CheckContext) -> dict[str, list[Group]]:

@@ -13,6 +13,9 @@ from evenhand.export.check import TOKENS_PER_MICROBATCH, TOLERANCE, Checked, dif
 from evenhand.export.subject import Subject
 from evenhand.types import Group, TokenGroup
 
+Outputs = list[float]
+"""What a reward model says of one answer: its score, or several."""
+
 
 def check_scores(subject: Subject, renderer: Renderer, folder: Path, *, prompts: int, computes: str, device: str) -> Checked:
     """Compare an exported reward model with the run's on answers to `prompts` held-out prompts; UserError where they differ.
@@ -20,7 +23,7 @@ def check_scores(subject: Subject, renderer: Renderer, folder: Path, *, prompts:
     Plain transformers scores every answer twice: alone, and in a padded batch, where a padding token that is also a stop token
     would move the place that is read. Differences are measured in the standard deviation of the run's training answers.
     """
-    from evenhand.rewards.model import ModelReward, Normalisation
+    from evenhand.rewards.model import Normalisation
 
     groups = [g for g in sampled_answers(subject, prompts) if not ends_in_padding(g, renderer)]
     if not groups:
@@ -29,9 +32,11 @@ def check_scores(subject: Subject, renderer: Renderer, folder: Path, *, prompts:
     limits = subject.lengths
     tokens = [renderer.tokenise(g, max_prompt=limits["prompt"], max_completion=limits["completion"]) for g in groups]
     heard = listen(folder, tokens, computes, device)
-    own = _run_scores(subject, renderer, groups, ModelReward, device)
+    own = _run_scores(subject, renderer, tokens, device)
     scale, allowed = Normalisation.load(subject.model).scale, TOLERANCE[computes].score
-    worst = max(abs(a - b) / scale for rows in heard for a, b in zip(rows, own, strict=True))
+    worst = max(
+        abs(a - b) / scale for rows in heard for row, mine in zip(rows, own, strict=True) for a, b in zip(row, mine, strict=True)
+    )
     if not worst <= allowed:  # a NaN differs too
         raise differs(f"scores differ by up to {worst:.3g} standard deviations", f"{computes} allows {allowed:g}")
     return Checked(
@@ -54,8 +59,8 @@ def ends_in_padding(group: Group, renderer: Renderer) -> bool:
 
 
 @torch.no_grad()
-def listen(folder: Path, tokens: Sequence[TokenGroup], computes: str, device: str) -> tuple[list[float], list[float]]:
-    """Scores by plain transformers of the exported folder: each row alone, and all rows padded to one length."""
+def listen(folder: Path, tokens: Sequence[TokenGroup], computes: str, device: str) -> tuple[list[Outputs], list[Outputs]]:
+    """Outputs by plain transformers of the exported folder: of each row alone, and of all rows padded to one length."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from evenhand.models.library_logging import quietly
@@ -65,21 +70,24 @@ def listen(folder: Path, tokens: Sequence[TokenGroup], computes: str, device: st
     with quietly():
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=DTYPES[computes])
         model = model.to(resolve_device(device)).eval()
-        alone = [float(model(torch.tensor([row], device=model.device)).logits[0, 0]) for row in rows]
+        alone = [model(torch.tensor([row], device=model.device)).logits[0].float().tolist() for row in rows]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if tokenizer.pad_token_id is None:
             return alone, alone
         batch = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(model.device)
-        padded = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].float().tolist()
+        padded = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float().tolist()
     return alone, padded
 
 
-def _run_scores(subject: Subject, renderer: Renderer, groups: Sequence[Group], reward: type, device: str) -> list[float]:
+def _run_scores(subject: Subject, renderer: Renderer, tokens: Sequence[TokenGroup], device: str) -> list[Outputs]:
+    """The same by the run's own model: its one score, or every output of a model of several."""
     from evenhand.models.load import load_reward_model
+    from evenhand.rewards.model import ModelReward
 
-    model = load_reward_model(subject.model, dtype="float32", device=device)
-    scores = reward(
-        model, renderer, max_prompt=subject.lengths["prompt"], max_completion=subject.lengths["completion"],
-        tokens_per_microbatch=TOKENS_PER_MICROBATCH,
-    )(groups)  # fmt: skip
-    return [s.values[0] for s in scores]
+    model = load_reward_model(subject.model, dtype="float32", device=device, labels=None)
+    reward = ModelReward(
+        model, renderer, max_prompt=None, max_completion=None, tokens_per_microbatch=TOKENS_PER_MICROBATCH,
+    )  # fmt: skip
+    if model.outputs == 1:
+        return [[score] for (score,) in reward.by_microbatch(tokens, reward.scores)]
+    return [list(row) for (row,) in reward.outputs(tokens)]

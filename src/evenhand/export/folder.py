@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.errors import UserError
 from evenhand.export.elsewhere import for_other_readers
 from evenhand.export.subject import Subject
-from evenhand.models.artifacts import as_eos, readable_by_all
+from evenhand.models.artifacts import GATE_FOLDER, as_eos, readable_by_all
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +64,8 @@ def write_model(subject: Subject, renderer: Renderer, folder: Path, dtype: torch
         renderer.tokenizer.save_pretrained(folder)
     if (normalisation := subject.model / "reward_normalisation.json").is_file():
         shutil.copyfile(normalisation, folder / normalisation.name)
+    if (gate := subject.model / GATE_FOLDER).is_dir():
+        shutil.copytree(gate, folder / gate.name)
     for_other_readers(folder)
     return str(model.dtype).removeprefix("torch.")
 

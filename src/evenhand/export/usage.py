@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from evenhand.configfile.text_file import json_object
 from evenhand.data.dates import TODAY, told_today
 from evenhand.export import origin
 from evenhand.export.folder import sampling
 from evenhand.export.markdown import Markdown, code
 from evenhand.export.subject import Subject
+from evenhand.models.artifacts import GATE_FOLDER
 from evenhand.train.config import SamplingConfig
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")
 {ids}
 score = model(**inputs).logits[0, 0]  # higher is better"""
+_ONE = _SCORE.splitlines()[-1]
+_SEVERAL = "scores = dict(zip(model.config.id2label.values(), model(**inputs).logits[0].tolist()))"
 _SCORED_TURNS = """turns = [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}]
 text = tokenizer.apply_chat_template(turns, tokenize=False)
 text = text[: text.rindex({stop!r}) + len({stop!r})]  # the score is read at the token that ends the answer
@@ -57,11 +61,18 @@ def snippet(about: About) -> str:
     chat = about.record["template"] != "none"
     if subject.is_reward_model:
         ids = (_SCORED_TURNS if chat else _SCORED_TEXT).format(stop=about.stops[0] if about.stops else "")
-        return _SCORE.format(ids=ids)
+        made = _SCORE.format(ids=ids)
+        return made if len(outputs(subject)) < 2 else made.replace(_ONE, _SEVERAL)
     judged = sampling(subject)
     drawn = ", ".join(f"{k}={v}" for k, v in judged.items())
     how = f", do_sample=True, {drawn}" if judged["temperature"] > 0 else ", do_sample=False"
     return _CHAT.format(ids=_TURNS if chat else _TEXT, limit=subject.lengths["completion"], how=how)
+
+
+def outputs(subject: Subject) -> list[str]:
+    """What a reward model's labels are called."""
+    found = json_object(subject.model / "config.json").get("id2label") or {}
+    return [str(name) for _, name in sorted(found.items(), key=lambda item: int(item[0]))]
 
 
 def notes(about: About) -> list[Markdown]:
@@ -71,6 +82,9 @@ def notes(about: About) -> list[Markdown]:
     if about.subject.is_reward_model:
         end = code(about.stops[0]) if about.stops else "none"
         found = [f"The score is read at the last token, which in training was the one that ends an answer: {end}."]
+        if len(named := outputs(about.subject)) > 1:
+            mixed = ", which the network in `gate/` mixes by the prompt" if (about.subject.model / GATE_FOLDER).is_dir() else ""
+            found.append(f"It has {len(named)} outputs, {', '.join(map(code, named))}{mixed}; what they come to is evenhand's.")
         if (about.subject.model / "reward_normalisation.json").is_file():
             found.append(
                 "`reward_normalisation.json` holds the shift and scale that give scores of training answers mean 0 and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,7 @@ DATA = {
     "preferences": "preference pairs, graded pairs or rankings",
     "binary": "answers labelled good or bad, from labels or from pairs",
     "comparisons": "preference pairs, written as questions",
+    "rated": "answers with ratings by attribute",
 }
 REDUCTIONS = {
     "token_mean": "every token of the step alike",
@@ -167,7 +169,8 @@ def fixed_credit(method: Method) -> str:
         return "all answers of a prompt at once, each prompt weighing 1"
     if method.data == "preferences":
         return "all pairs of a group, each group weighing 1"
-    return "label as it is" if method.data == "binary" else "every answer alike"
+    alike = {"binary": "label as it is", "rated": "every rating alike"}
+    return alike.get(method.data, "every answer alike")
 
 
 def defaults(function: Any) -> str:
@@ -186,6 +189,8 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(map(shown, value)) + "]"
+    if isinstance(value, str) and "\n" in value:
+        return json.dumps(value, ensure_ascii=False)
     return str(round(value, 6)) if isinstance(value, float) else str(value)
 
 
@@ -198,6 +203,8 @@ def needs(method: Method) -> str:
         asked.append("a second copy of the policy, read in every step")
     elif method.reference != "none":
         asked.append("a reference's log-probs (computed once)" if not method.online else "a frozen copy of the start")
+    if method.gate is not None:
+        asked.append("an `attribute_reward_model` that `initial_policy` names")
     if method.network == "value":
         asked.append("a value head")
     if method.network == "critic":

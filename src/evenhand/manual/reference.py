@@ -48,7 +48,7 @@ def _section(section: Section) -> Iterator[str]:
 
 def _row(key: Key, section: Section) -> str:
     name = key.path.removeprefix(section.path).lstrip(".")
-    default = f"`{key.default}`" if key.default not in ("", "required") else key.default
+    default = f"`{key.default}`".replace("\n", "\\n") if key.default not in ("", "required") else key.default
     cells = (f"`{name}`", key.type, default, key.unit, key.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

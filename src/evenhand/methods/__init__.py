@@ -7,14 +7,26 @@ docs/methods.md of it. `steps` and `max_tokens`, where a method asks for them, c
 
 # isort: off
 from evenhand.methods import offline, offline_margins, offline_sides, offline_lengths, offline_steps
+from evenhand.methods import reward_heads
 from evenhand.methods import moving
 from evenhand.methods import gradients, groups, advantages, surrogates, selections, distillation, rated, refused
 
 # isort: on
-from evenhand.train.method import BINARY, COMPARISONS, DEMONSTRATIONS, METHODS, PREFERENCES, PROMPTS, Method, build, method
+from evenhand.train.method import (
+    BINARY,
+    COMPARISONS,
+    DEMONSTRATIONS,
+    METHODS,
+    PREFERENCES,
+    PROMPTS,
+    RATED,
+    Method,
+    build,
+    method,
+)  # fmt: skip
 
 __all__ = [
-    "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "Method", "advantages", "build",
-    "distillation", "gradients", "groups", "method", "moving", "offline", "offline_lengths", "offline_margins", "offline_sides",
-    "offline_steps", "rated", "refused", "selections", "surrogates",
+    "BINARY", "COMPARISONS", "DEMONSTRATIONS", "METHODS", "PREFERENCES", "PROMPTS", "RATED", "Method", "advantages",
+    "build", "distillation", "gradients", "groups", "method", "moving", "offline", "offline_lengths", "offline_margins",
+    "offline_sides", "offline_steps", "rated", "refused", "reward_heads", "selections", "surrogates",
 ]  # fmt: skip

@@ -55,8 +55,8 @@ def process_reward_model(*, aggregate: str = "min", separator: str = SEPARATOR) 
     if not separator:
         fix = "give what steps end with, such as a line break, or remove it"
         raise UserError("an empty separator ends no step", where="separator", fix=fix)
-    steps = {"aggregate": aggregate, "separator": separator}
-    return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6, process=steps)
+    steps = {"kind": "process", "aggregate": aggregate, "separator": separator}
+    return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6, serves=steps)
 
 
 @method(was="local", of="dpo", differs="no reference")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+GATE_FOLDER = "gate"
+"""Beside a model, in a folder of its own: some loaders read every safetensors file that lies beside a config."""
+
 
 def as_eos(stop_ids: Collection[int]) -> int | list[int] | None:
     """Stop tokens as a generation config spells them.

@@ -25,15 +25,33 @@ VALUE_HEAD_FILE = "value_head/model.safetensors"
 
 
 class RewardModel(Trunk):
-    """A transformers `...ForSequenceClassification` with one label; `score` [N] is read in fp32 at the last token."""
+    """A transformers `...ForSequenceClassification`; its K outputs are read in fp32 at the last token.
+
+    With one label it gives `score` [N], with several `scores` [N, K] alone.
+    """
+
+    @property
+    def outputs(self) -> int:
+        return score_head(self.hf).out_features
+
+    @property
+    def gives(self) -> frozenset[Head]:
+        return frozenset({Head.SCORE} if self.outputs == 1 else {Head.SCORES})
 
     @override
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.SCORE}), *, temperature: float = 1.0) -> ModelOut:
-        if set(reads) != {Head.SCORE}:
-            raise ValueError(f"a reward model gives a score, not {sorted(set(reads) - {Head.SCORE})}")
-        states = self.states(batch)
+        self.refuse_unknown(reads)
+        scores = self.read_last(self.states(batch))
+        return ModelOut(score=scores[:, 0]) if Head.SCORE in reads else ModelOut(scores=scores)
+
+    def refuse_unknown(self, reads: Set[Head]) -> None:
+        if not reads or set(reads) - self.gives:
+            raise ValueError(f"a reward model gives {sorted(self.gives)}, not {sorted(set(reads) - self.gives)}")
+
+    def read_last(self, states: States) -> torch.Tensor:
+        """All outputs [N, K] at each completion's last token."""
         last = states.hidden.index_select(0, move(states.last, states.hidden.device))
-        return ModelOut(score=_in_fp32(score_head(self.hf), last)[:, 0])
+        return _in_fp32(score_head(self.hf), last)
 
 
 class ValuePolicy(Policy):
@@ -117,15 +135,15 @@ def score_head(hf: PreTrainedModel) -> nn.Linear:
     """The one linear layer of a sequence classifier that lies outside its trunk."""
     inside = set(backbone(hf).modules())
     heads = [m for m in hf.modules() if isinstance(m, nn.Linear) and m not in inside]
-    if len(heads) != 1 or heads[0].out_features != 1:
+    if len(heads) != 1:
         raise ValueError(f"{type(hf).__name__} does not end in one linear score head")
     return heads[0]
 
 
-def scored(hf: PreTrainedModel, seed: int) -> RewardModel:
-    """A reward model whose score head is drawn afresh from `seed`: normal with std 1 / sqrt(H + 1)."""
+def scored(hf: PreTrainedModel, seed: int, *, power: float = 0.5) -> RewardModel:
+    """A reward model whose score head is drawn afresh from `seed`: normal with std (H + 1) ** -power."""
     head = score_head(hf)
-    std = (head.in_features + 1) ** -0.5
+    std = (head.in_features + 1) ** -power
     drawn = torch.randn(head.weight.shape, generator=generator("score head", seed)) * std
     with torch.no_grad():
         head.weight.copy_(drawn)
@@ -135,5 +153,7 @@ def scored(hf: PreTrainedModel, seed: int) -> RewardModel:
 
 
 def _in_fp32(head: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    bias = None if head.bias is None else head.bias.float()
-    return nn.functional.linear(x.float(), head.weight.float(), bias)
+    """In float64 where the network is."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    bias = None if head.bias is None else head.bias.to(wide)
+    return nn.functional.linear(x.to(wide), head.weight.to(wide), bias)

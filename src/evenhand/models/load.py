@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,32 @@ def load_value_policy(
 
 
 def load_reward_model(
-    path_or_name: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
-) -> RewardModel:
-    """A sequence classifier with one label, such as `save` or other tools write."""
+    path_or_name: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False,
+    labels: int | None = 1,
+) -> RewardModel:  # fmt: skip
+    """A sequence classifier with one label, such as `save` or other tools write; with `labels`, or None, that many or any."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = guarded(AutoConfig.from_pretrained, path_or_name, trust_remote_code=trust_remote_code)
-    if config.num_labels != 1:
+    if labels is not None and config.num_labels != labels:
         raise UserError(
-            f"the model has {config.num_labels} labels, a reward model has one",
+            f"the model has {config.num_labels} labels, a reward model has {'one' if labels == 1 else labels}",
             where=str(path_or_name),
-            fix="use a classifier trained with num_labels=1; for a causal language model use reward_model_from",
+            fix=f"use a classifier trained with num_labels={labels}; for a causal language model use reward_model_from",
         )
     auto = AutoModelForSequenceClassification if trust_remote_code else classifiers.auto_for(config)
     hf = _network(auto, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
     return RewardModel(hf)
 
 
-def reward_model_from(path_or_name: str | Path, *, seed: int, dtype: str = "auto", device: str = "auto") -> RewardModel:
-    """A reward model on the trunk of a causal language model; its score head starts from `seed` with std 1 / sqrt(H + 1)."""
+def reward_model_from(
+    path_or_name: str | Path, *, seed: int, dtype: str = "auto", device: str = "auto", outputs: Sequence[str] = (),
+    power: float = 0.5,
+) -> RewardModel:  # fmt: skip
+    """A reward model on the trunk of a causal language model; its score head starts from `seed` with std (H + 1) ** -power.
+
+    `outputs` names what it reads besides a score: as many labels, by these names in the config; () is one score.
+    """
     from transformers import AutoConfig
 
     given = adapter_files.base_of(path_or_name) if adapter_files.is_adapter(path_or_name) else path_or_name
@@ -102,8 +109,11 @@ def reward_model_from(path_or_name: str | Path, *, seed: int, dtype: str = "auto
             "transformers has no class of its own for a %s reward model: it loads here, and elsewhere through AutoModel and "
             "`score.weight` (docs/models.md)", config.model_type,
         )  # fmt: skip
-    hf = _network(auto, path_or_name, dtype, device, fresh=("score",), num_labels=1)
-    return scored(hf, seed)
+    hf = _network(auto, path_or_name, dtype, device, fresh=("score",), num_labels=len(outputs) or 1)
+    if outputs:
+        hf.config.id2label = dict(enumerate(outputs))
+        hf.config.label2id = {name: n for n, name in enumerate(outputs)}
+    return scored(hf, seed, power=power)
 
 
 def new_policy(config: Mapping[str, Any], tokenizer: Any = None, *, seed: int, device: str = "auto") -> Policy:

@@ -15,6 +15,7 @@ from evenhand.models.adapter_layers import adapted, merged
 from evenhand.models.artifacts import as_eos, readable_by_all
 from evenhand.models.backbone import Trunk
 from evenhand.models.equivalence import ROUNDED, Original
+from evenhand.models.gate import GatedRewardModel
 from evenhand.models.heads import RewardModel, ValuePolicy
 from evenhand.models.library_logging import quietly
 
@@ -39,6 +40,8 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collecti
             _ending_at(stop_ids, model.hf.generation_config).save_pretrained(partial)
         if isinstance(model, ValuePolicy):
             model.save_value_head(partial)
+        if isinstance(model, GatedRewardModel):
+            model.save_gate(partial)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         _replace(partial, folder)

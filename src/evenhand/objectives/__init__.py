@@ -1,6 +1,7 @@
 """Objectives: thin frozen dataclasses over `evenhand.core` that return unreduced terms and their denominators."""
 
 from evenhand.objectives import pair_losses
+from evenhand.objectives.attributes import AttributeRegression, GeneralPreference
 from evenhand.objectives.binary import Kto, Labelled
 from evenhand.objectives.combined import Combined
 from evenhand.objectives.direct_reward import DirectReward
@@ -17,8 +18,8 @@ from evenhand.objectives.reward_model import BradleyTerry, Correctness
 from evenhand.objectives.surrogates import SURROGATES, surrogate
 
 __all__ = [
-    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "BelowTheBest", "BradleyTerry", "Combined", "Correctness",
-    "DirectReward", "Distillation", "Kto", "Labelled", "Likelihood", "Optimism", "Pairwise", "PolicyGradient", "RatedGroups",
-    "RewardRegression", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss", "pair_losses", "step_rule",
-    "surrogate", "to_json",
+    "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "AttributeRegression", "BelowTheBest", "BradleyTerry", "Combined",
+    "Correctness", "DirectReward", "Distillation", "GeneralPreference", "Kto", "Labelled", "Likelihood", "Optimism", "Pairwise",
+    "PolicyGradient", "RatedGroups", "RewardRegression", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss",
+    "pair_losses", "step_rule", "surrogate", "to_json",
 ]  # fmt: skip

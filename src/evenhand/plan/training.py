@@ -9,11 +9,12 @@ from evenhand import plugins
 from evenhand.data.config import DataConfig, Split
 from evenhand.data.files import local_files
 from evenhand.errors import UserError
-from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
+from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, RATED, Method
 from evenhand.models import adapter_files
 from evenhand.plan import synthetic
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, model_bytes
 from evenhand.spec.arms import Arm
+from evenhand.spec.gate_checks import GATED
 from evenhand.spec.lengths import config_file
 from evenhand.spec.pretrained import Adopted
 from evenhand.stages.base import BaseSpec, ModelSource
@@ -131,14 +132,23 @@ def reward_models(graph: Graph, seed: int) -> dict[str, str]:
     """The reward models of a seed, each with its evaluation where there are held-out pairs: name -> the node of the latter."""
     found = {}
     for name, arm in graph.e.all_reward_models().items():
-        fitted = _fit(graph, arm, f"reward_models/{name}", seed)
-        graph.models[f"reward_models/{name}", seed] = fitted
+        _reward_model(graph, name, seed)
         column = SHARED if not arm.per_seed else f"seed {seed}"
         found[name] = _evaluated(graph, name, seed, column, arm.train.tokens_per_microbatch)
     given = graph.e.data
     if given.world or given.preferences or given.heldout_preferences or graph.e.annotate:
         found |= {name: _evaluated(graph, name, seed, SHARED, Train().tokens_per_microbatch) for name in graph.e.all_adopted()}
     return found
+
+
+def _reward_model(graph: Graph, name: str, seed: int) -> str:
+    """The node that holds a reward model; one that it starts from comes first."""
+    if (known := graph.models.get((f"reward_models/{name}", seed))) is not None:
+        return known
+    arm = graph.e.all_reward_models()[name]
+    start = _reward_model(graph, arm.initial_policy, seed) if arm.method == GATED else graph.models[arm.initial_policy, seed]
+    graph.models[f"reward_models/{name}", seed] = node = _fit(graph, arm, f"reward_models/{name}", seed, start)
+    return node
 
 
 def _evaluated(graph: Graph, name: str, seed: int, column: str, tokens_per_microbatch: int) -> str:
@@ -164,8 +174,9 @@ def policy(graph: Graph, arm: Arm, seed: int) -> str:
     return node
 
 
-def _fit(graph: Graph, arm: Arm, prefix: str, seed: int) -> str:
-    start = graph.models[arm.initial_policy, seed]
+def _fit(graph: Graph, arm: Arm, prefix: str, seed: int, start: str | None = None) -> str:
+    """The node that trains an arm, from the model of its `initial_policy` or another `start`."""
+    start = start or graph.models[arm.initial_policy, seed]
     inputs = {"start": start, **graph.data_inputs(arm.data)}
     method = arm.build(steps=1, max_tokens=arm.lengths.completion)
     inputs |= _tokenised(graph, arm, method, start)
@@ -206,7 +217,7 @@ def _tokens(graph: Graph, arm: Arm, prefix: str = "", *, world: str | None = Non
         template=None if world else graph.e.model.template,
     )  # fmt: skip
     inputs = {"data": "data"} if world else {**graph.split_inputs(spec.split), "base": graph.models["base", graph.e.seeds[0]]}
-    name = f"tokens/{spec.split}" + (f"/{form}" if form == BINARY else "")
+    name = f"tokens/{spec.split}" + (f"/{form}" if form in (BINARY, RATED) else "")
     return graph.add(name, spec, inputs, row="tokens", cost="each row once")
 
 

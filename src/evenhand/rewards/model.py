@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NORMALISATION_FILE = "reward_normalisation.json"
 READER = "reward model"
 """What messages call it."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +76,18 @@ class ModelReward:
     normalisation: Normalisation = Normalisation()
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
-        tokens = [self.tokens(group) for group in groups]
-        found: dict[int, tuple[float, ...]] = {}
-        for indices in split_by_tokens([t.size for t in tokens], self.tokens_per_microbatch):
-            found.update(zip(indices, self.scores([tokens[i] for i in indices]), strict=True))
-        return [Scores(found[i]) for i in range(len(groups))]
+        return [Scores(row) for row in self.by_microbatch([self.tokens(group) for group in groups], self.scores)]
+
+    def outputs(self, groups: Sequence[TokenGroup]) -> list[tuple[tuple[float, ...], ...]]:
+        """All K outputs of the model for every answer, as they are, in micro-batches."""
+        return self.by_microbatch(groups, partial(self.read, Head.SCORES))
+
+    def by_microbatch(self, groups: Sequence[TokenGroup], read: Callable[[Sequence[TokenGroup]], list[_T]]) -> list[_T]:
+        """What `read` finds for every group, read in micro-batches, in their order."""
+        found: dict[int, _T] = {}
+        for indices in split_by_tokens([t.size for t in groups], self.tokens_per_microbatch):
+            found.update(zip(indices, read([groups[i] for i in indices]), strict=True))
+        return [found[i] for i in range(len(groups))]
 
     @property
     def context(self) -> int | None:
@@ -94,20 +102,24 @@ class ModelReward:
 
     def scores(self, groups: Sequence[TokenGroup]) -> list[tuple[float, ...]]:
         """The scores of one micro-batch, each read at its completion's last token."""
+        return self.read(Head.SCORE, groups, self.normalisation)
+
+    def read(self, head: Head, groups: Sequence[TokenGroup], scale: Normalisation = Normalisation()) -> list[tuple[Any, ...]]:
+        """What the model says at each completion's last token, for one micro-batch: a number, or a tuple of K."""
         import torch
 
         model = self.reward_model
         training = model.training
         model.eval()  # a score must not depend on dropout
         with torch.no_grad():
-            score = model(pack(groups).to(model.device), frozenset({Head.SCORE})).score
+            found = getattr(model(pack(groups).to(model.device), frozenset({head})), head.value)
         model.train(training)
-        known = ((score.double() - self.normalisation.shift) / self.normalisation.scale).tolist()
-        if not all(map(math.isfinite, known)):
+        known = (found.double() - scale.shift) / scale.scale
+        if not bool(known.isfinite().all()):
             raise UserError(
                 "a score is not finite", where="reward model",
                 why="its weights have diverged, or overflow in their precision",
                 fix="lower the learning rate it was trained with, or set `model.dtype` to float32",
             )  # fmt: skip
-        values = iter(known)
+        values = iter(known.tolist() if known.ndim == 1 else map(tuple, known.tolist()))
         return [tuple(next(values) for _ in group.completions) for group in groups]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from evenhand.core.process import AGGREGATES, differences
 from evenhand.data.batch import split_by_tokens
@@ -45,19 +46,8 @@ class ProcessReward:
         return [self._scores(t, e, scores[i]) for i, (t, e) in enumerate(zip(tokens, ends, strict=True))]
 
     def ends(self, ids: Sequence[int]) -> list[int]:
-        """How many tokens an answer has up to the end of each of its steps; white space alone is no step."""
-        found: list[int] = []
-        step = (
-            ""  # what has been written of it: a separator may be several tokens, and one token may hold the next step's beginning
-        )
-        for place, token in enumerate(ids, 1):
-            step += "" if token in self.model.renderer.stop_ids else self.model.renderer.piece((token,))
-            if self.separator in step:
-                before, _, step = step.rpartition(self.separator)
-                found += [place] if before.replace(self.separator, "").strip() else []
-        if not found or (step.strip() and found[-1] < len(ids)):
-            return [*found, len(ids)]
-        return [*found[:-1], len(ids)]  # what follows the last step says nothing more
+        """How many tokens an answer has up to the end of each of its steps."""
+        return step_ends(ids, self.model.renderer, self.separator)
 
     def _scores(self, tokens: TokenGroup, ends: Sequence[Sequence[int]], scores: Sequence[float]) -> Scores:
         left = iter(scores)
@@ -71,6 +61,29 @@ class ProcessReward:
             return Scores(values, parts)
         rows = zip(tokens.completions, ends, steps, strict=True)
         return Scores(values, parts, tuple(_earned(len(c.ids), own, p) for c, own, p in rows))
+
+
+class Writes(Protocol):
+    """What finding steps asks of a renderer."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+    def piece(self, ids: tuple[int, ...]) -> str: ...
+
+
+def step_ends(ids: Sequence[int], renderer: Writes, separator: str) -> list[int]:
+    """How many tokens an answer has up to the end of each of its steps; white space alone is no step."""
+    found: list[int] = []
+    step = ""  # what has been written of it: a separator may be several tokens, and one token may hold the next step's beginning
+    for place, token in enumerate(ids, 1):
+        step += "" if token in renderer.stop_ids else renderer.piece((token,))
+        if separator in step:
+            before, _, step = step.rpartition(separator)
+            found += [place] if before.replace(separator, "").strip() else []
+    if not found or (step.strip() and found[-1] < len(ids)):
+        return [*found, len(ids)]
+    return [*found[:-1], len(ids)]  # what follows the last step says nothing more
 
 
 def prefixes(tokens: TokenGroup, ends: Sequence[Sequence[int]]) -> TokenGroup:

@@ -18,6 +18,7 @@ from evenhand.registry import Registry
 from evenhand.spec import effects, evaluation_checks, search_spaces, split_checks, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
+from evenhand.spec.gate_checks import gate_problems
 from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward, reward_problem, world_problem
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
@@ -61,8 +62,8 @@ def problems(e: Experiment) -> Iterator[UserError]:
         if name in e.reward_models and not _gives_reward(e, arm):
             yield UserError(
                 f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
-                fix="use reward_model, outcome_reward_model, process_reward_model, implicit_process_reward, local_reward_model, "
-                "dpo or preference_model",
+                fix="use reward_model, outcome_reward_model, process_reward_model, attribute_reward_model, gated_reward_model, "
+                "implicit_process_reward, local_reward_model, dpo, preference_model or general_preference_model",
             )  # fmt: skip
 
 
@@ -183,7 +184,9 @@ def _built(e: Experiment, arm: Arm) -> Method:
 
 def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     known = e.stages() | (set(e.arms) - {arm.name})
-    if arm.initial_policy not in known:
+    if (gated := gate_problems(e, arm, where)) is not None:
+        yield from gated
+    elif arm.initial_policy not in known:
         yield UserError(
             f"cannot start from '{arm.initial_policy}'", where=f"{where}.initial_policy",
             fix=did_you_mean(arm.initial_policy, known),

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from evenhand.spec.experiment import Experiment
 
 
+COMPARING = ("preference_model", "general_preference_model")
+"""Methods whose reward models compare the answers of a group with each other."""
+
+
 def resolved_reward(reward: Any, experiment: Experiment) -> Any:
     """A reward with the experiment's own names replaced by what they stand for, at any depth; None stays None."""
     if isinstance(reward, str):
@@ -107,4 +111,4 @@ def _stand_in(raw: Mapping[str, Any]) -> Any:
         from evenhand.rewards.process import ProcessReward
 
         return ProcessReward(nobody)
-    return Tournament(nobody) if raw.get("method") == "preference_model" else lambda groups: []
+    return Tournament(nobody) if raw.get("method") in COMPARING else lambda groups: []

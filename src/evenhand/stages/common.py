@@ -13,6 +13,7 @@ import torch
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.backbone import Trunk
+from evenhand.models.gate import load_gate
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
@@ -25,6 +26,8 @@ from evenhand.types import Group, TokenGroup
 
 REWARD = "reward.json"
 """How the model beside it serves as a reward: see `Method.implied_reward`."""
+_OF_THE_FOLDER = ("reads", "template", "foreign")
+"""What `REWARD` says of a model that was trained elsewhere, beside how it scores."""
 _UNLIMITED = {"max_prompt": None, "max_completion": None}
 _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=Trunk)
@@ -126,19 +129,19 @@ def open_model_reward(
     if how["kind"] == "preference":
         return open_preference_model(artifact, renderer, setup.compute, device, ledger)
     from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
+    from evenhand.rewards.served import SEVERAL, served
 
-    folder, process = model_path(artifact), how["kind"] == "process"
-    model = in_precision(load_reward_model(folder, dtype=setup.compute.dtype, device=device), setup.compute, ledger)
+    folder = model_path(artifact)
+    labels = None if how["kind"] in SEVERAL else 1
+    model = load_reward_model(folder, dtype=setup.compute.dtype, device=device, labels=labels)
+    model = in_precision(load_gate(model, folder) if how["kind"] == "gated" else model, setup.compute, ledger)
     normalisation = Normalisation.load(artifact if (artifact / NORMALISATION_FILE).exists() else folder)
     if how.get("reads") == "text":
         from evenhand.rewards.external import external
 
         return external(model, renderer, tokens_per_microbatch=limits["tokens_per_microbatch"], normalisation=normalisation)
-    if process:
-        from evenhand.rewards.process import ProcessReward
-
-        return ProcessReward(ModelReward(model, renderer, **limits), aggregate=how["aggregate"], separator=how["separator"])
-    return ModelReward(model, renderer, normalisation=normalisation, **limits)
+    scoring = {name: value for name, value in how.items() if name not in _OF_THE_FOLDER}
+    return served(scoring, ModelReward(model, renderer, normalisation=normalisation, **limits))
 
 
 def open_preference_model(

@@ -72,15 +72,32 @@ def raw(reward: Any) -> Any:
 
     Log-loss, calibration and margins mean nothing on another scale; `evenhand evaluate` scores without one too.
     """
+    from evenhand.rewards.attributes import AttributeReward
+    from evenhand.rewards.general_preference import GeneralPreferenceJudge, LogOdds
     from evenhand.rewards.model import ModelReward, Normalisation
     from evenhand.rewards.process import ProcessReward
+    from evenhand.rewards.tournament import Tournament
 
     if isinstance(reward, ProcessReward):
         return reward.answers
+    if isinstance(reward, AttributeReward):
+        return reward.plain
+    if isinstance(reward, Tournament) and isinstance(reward.judge, GeneralPreferenceJudge):
+        return LogOdds(reward)
     return replace(reward, normalisation=Normalisation()) if isinstance(reward, ModelReward) else reward
 
 
 def roomy(reward: Any) -> Any:
     """The reward with room for twice the answer: a probe adds words at the end, which must not be cut off before scoring."""
+    from evenhand.rewards.attributes import AttributeReward
+    from evenhand.rewards.general_preference import GeneralPreferenceJudge, LogOdds
+    from evenhand.rewards.tournament import Tournament
+
+    if isinstance(reward, AttributeReward):
+        return replace(reward, model=roomy(reward.model))
+    if isinstance(reward, LogOdds):
+        return LogOdds(roomy(reward.reward))
+    if isinstance(reward, Tournament) and isinstance(judge := reward.judge, GeneralPreferenceJudge):
+        return replace(reward, judge=replace(judge, model=roomy(judge.model)))
     limit = getattr(reward, "max_completion", None)
     return replace(reward, max_completion=2 * limit) if limit is not None else reward

@@ -11,12 +11,13 @@ from pathlib import Path
 from evenhand.data.template import Renderer
 from evenhand.methods import Method
 from evenhand.models.backbone import Trunk
+from evenhand.models.gate import GatedRewardModel
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
-from evenhand.models.load import new_policy, reward_model_from, save
+from evenhand.models.load import new_policy, save
 from evenhand.models.policy import Policy
 from evenhand.models.routers import configured_weight
 from evenhand.protocols import Source
-from evenhand.stages import monitoring, offline, online, resume, snapshots, validate
+from evenhand.stages import monitoring, offline, online, resume, reward_models, snapshots, validate
 from evenhand.stages.adapter import with_adapter, write_adapter
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer
 from evenhand.stages.context import StageContext
@@ -40,8 +41,6 @@ __all__ = ["FitSpec", "from_scratch", "open_run", "run"]
 LEDGER = "ledger.json"
 APART = ("meta.json", checkpoint.FOLDER, LEDGER)
 """Not compared where a stage was killed while it tidied up: the store's note, what is to be removed, the ledger, written last."""
-NORMALISED = 500
-"""Groups a reward model's scale is taken from."""
 Done = tuple[int, dict[str, float]]
 """Steps done, and the metrics of the last."""
 Watch = Callable[[int], dict[str, float]]
@@ -108,6 +107,8 @@ def complete(training: Training, out: Path) -> None:
 def assemble(run: TrainingRun) -> Training:
     """The run with its optimizer, source and loop, and those who look on."""
     train, plan = run.spec.train, run.method.rollouts
+    if isinstance(run.model, GatedRewardModel):
+        reward_models.debias(run, run.model)
     assert train.learning_rate is not None
     optimizer = AdamW(
         run.model, learning_rate=train.learning_rate, betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
@@ -186,23 +187,10 @@ def write_model(run: TrainingRun, out: Path) -> None:
     save(run.model, run.renderer.tokenizer, out / "model", stop_ids=run.renderer.stop_ids)
     if run.model.adapter is not None:
         write_adapter(run.model, run.inputs["start"], out)
-    if isinstance(run.model, RewardModel):
-        normalise(run, run.model, out / "model")
-    if run.method.implied_reward is not None:
-        write_json(out / REWARD, run.method.implied_reward)
-
-
-def normalise(run: TrainingRun, model: RewardModel, folder: Path) -> None:
-    """Store the shift and scale that give this reward model mean 0 and deviation 1 over answers it was trained on."""
-    from evenhand.rewards.model import ModelReward, Normalisation
-
-    lengths = run.spec.setup.lengths
-    reward = ModelReward(
-        model, run.renderer, max_prompt=lengths.prompt, max_completion=lengths.completion,
-        tokens_per_microbatch=run.spec.train.tokens_per_microbatch,
-    )  # fmt: skip
-    groups = offline.learned_from(run.spec, run.inputs, run.method)[:NORMALISED]
-    Normalisation.fit([v for s in reward(groups) for v in s.values]).save(folder)
+    if (how := run.method.implied_reward) is not None:
+        if isinstance(run.model, RewardModel):
+            reward_models.normalise(run, run.model, how, out / "model")
+        write_json(out / REWARD, how)
 
 
 def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) -> TrainingRun:
@@ -237,7 +225,7 @@ def opened(start: Path, method: Method, spec: FitSpec, seed: int, device: str) -
     """The start with the head the method trains: none, a score, a value, or a value network beside it."""
     compute = spec.setup.compute
     if method.network == "reward":
-        return in_precision(reward_model_from(model_path(start), seed=seed, dtype=compute.dtype, device=device), compute)
+        return in_precision(reward_models.opened(model_path(start), method, compute, seed, device), compute)
     policy = open_policy(start, compute, device)
     if method.network == "value":
         policy = in_precision(ValuePolicy(policy.hf), compute)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, Method
+from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, RATED, Method
 from evenhand.models.adapter_layers import Start
 from evenhand.models.policy import Policy
 from evenhand.protocols import Model
-from evenhand.stages import tokens
+from evenhand.stages import labels, tokens
 from evenhand.stages.common import open_policy, tokenised
 from evenhand.stages.reference import read_rows
 from evenhand.stages.splits import groups_of
@@ -32,6 +33,8 @@ def source(run: TrainingRun) -> FixedSource:
         items = joined(items, read_rows(run.inputs["reference"]))
         count_shared_reference(run, items)
     items = [labelled(i, run.method) for i in items if i.tokens.group.prompt.id not in run.held]
+    for fault in labels.problems(run.method, [i.tokens for i in items], run.renderer):
+        raise fault
     reads = reference_reader(run, run.following) if run.following is not None else None
     mismatched = Need.MISMATCHED in run.method.objective.needs
     return FixedSource(
@@ -127,6 +130,8 @@ def joined(items: Sequence[Example], rows: Rows) -> list[Example]:
 def labelled(item: Example, method: Method) -> Example:
     """Scores as a field; for labels also the advantage +-1 - c, and the reference, if any, as the behaviour policy."""
     scores = item.tokens.group.scores
+    if method.data == RATED:
+        return replace(item, ratings=ratings_of(item.tokens.group, method.outputs))
     fields = {"score": scores} if method.data != DEMONSTRATIONS else {}
     if method.label_baseline is None:
         return replace(item, per_completion={**item.per_completion, **fields})
@@ -134,6 +139,12 @@ def labelled(item: Example, method: Method) -> Example:
     author = {"behaviour_logp": item.per_token["ref_logp"]} if method.reference != "none" else {}
     per_completion = {**item.per_completion, **fields, "advantage": advantage}
     return replace(item, per_completion=per_completion, per_token={**item.per_token, **author})
+
+
+def ratings_of(group: Group, attributes: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+    """Every answer's rating by each attribute; NaN where it has none."""
+    missing = (math.nan,) * len(group.completions)
+    return tuple(zip(*(group.parts.get(name, missing) for name in attributes), strict=True))
 
 
 def frozen_start(run: TrainingRun) -> Policy:

@@ -26,7 +26,7 @@ class Example:
     """A tokenised group and its fields: `per_token[name][i]` [len(completion i)], `per_completion[name][i]` a float.
 
     `pairs` index this group's completions as (chosen, rejected), with a rating gap and a weight each; `pair_margin` is what the
-    data ask of a pair's scores (TRL's column `margin`), if they do.
+    data ask of a pair's scores (TRL's column `margin`), if they do. `ratings[i]` are completion i's by each attribute.
     """
 
     tokens: TokenGroup
@@ -36,6 +36,7 @@ class Example:
     margin: tuple[float, ...] = ()
     pair_weight: tuple[float, ...] = ()
     pair_margin: tuple[float, ...] = ()
+    ratings: tuple[tuple[float, ...], ...] = ()
     denominator_only: bool = False
 
     def only(self, keep: Sequence[int], **changes: Any) -> Example:
@@ -47,7 +48,8 @@ class Example:
         )
         per_token = {k: tuple(v[i] for i in keep) for k, v in self.per_token.items()}
         per_completion = {k: tuple(v[i] for i in keep) for k, v in self.per_completion.items()}
-        cut = replace(self, tokens=tokens, per_token=per_token, per_completion=per_completion)
+        ratings = tuple(self.ratings[i] for i in keep) if self.ratings else ()
+        cut = replace(self, tokens=tokens, per_token=per_token, per_completion=per_completion, ratings=ratings)
         return replace(cut, pairs=(), margin=(), pair_weight=(), pair_margin=(), **changes)
 
 
@@ -115,6 +117,8 @@ def assemble(items: Sequence[Example]) -> Batch:
         if all(name in i.per_completion for i in items):
             values = torch.tensor([v for i in items for v in i.per_completion[name]], dtype=torch.float32)
             fields[name] = values[:, None] if name == "advantage" else values
+    if all(i.ratings for i in items):
+        fields["ratings"] = torch.tensor([row for i in items for row in i.ratings], dtype=torch.float32)
     if any(i.pairs for i in items):
         fields |= _pairs(items)
     return replace(batch, **fields)

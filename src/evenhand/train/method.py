@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evenhand.core import kl
 from evenhand.core.distillation import generalised_jsd
+from evenhand.models.gate import GateSettings
 from evenhand.objectives import Labelled, Pairwise
 from evenhand.protocols import Objective
 from evenhand.registry import Registry
@@ -21,6 +22,8 @@ from evenhand.train.rollouts import Rollouts
 from evenhand.types import Head, Need
 
 DEMONSTRATIONS, PREFERENCES, BINARY, PROMPTS = "demonstrations", "preferences", "binary", "prompts"
+RATED = "rated"
+"""Answers with ratings by several attributes, all rows alike: the parts of their groups."""
 COMPARISONS = "comparisons"
 """Preference pairs as questions: two answers in one text, to be continued with the letter of the better one."""
 
@@ -37,8 +40,9 @@ class Method:
     with a value head) or critic (a policy and a value network of its own). `label_baseline` turns binary labels into advantages
     +-1 - c (TOPR). `temperature` divides the logits in training; None is the sampler's for rollouts and 1 for fixed data.
     `learning_rate` is the default where the experiment names none. With `reference_update` the reference is the start at first,
-    and follows the policy. `process` says how a reward model of steps joins them (`aggregate`) and where they end
-    (`separator`); None where it scores whole answers."""
+    and follows the policy. `serves` says how a reward model scores answers, where it is not by its one score alone. `outputs`
+    names what a reward model reads instead of one score, and `head_power` how small its head begins, `(H + 1) ** -power`; with
+    `gate` it is another reward model, frozen, whose outputs a gate mixes."""
 
     objective: Objective
     data: str
@@ -50,7 +54,10 @@ class Method:
     divergence: float | None = None
     learning_rate: float = 1e-6
     reference_update: ReferenceUpdate | None = None
-    process: Mapping[str, str] | None = None
+    serves: Mapping[str, Any] | None = None
+    outputs: tuple[str, ...] = ()
+    head_power: float = 0.5
+    gate: GateSettings | None = None
 
     def following(self, update: ReferenceUpdate | None) -> Method:
         """The same with a reference that follows the policy; as it is where `update` is None."""
@@ -72,8 +79,9 @@ class Method:
 
     @property
     def split(self) -> str:
-        """The split of the data it reads where the arm names none: labels and questions are made of the preference pairs."""
-        return PREFERENCES if self.data in (BINARY, COMPARISONS) else self.data
+        """The split of the data it reads where the arm names none: labels and questions are made of the preference pairs,
+        and answers with ratings may stand there."""
+        return PREFERENCES if self.data in (BINARY, COMPARISONS, RATED) else self.data
 
     def logit_temperature(self, sampling: float) -> float:
         """What the logits are divided by in every log-prob of this method, given the sampler's temperature."""
@@ -108,7 +116,7 @@ class Method:
         model compares all answers of a group.
         """
         if self.network == "reward":
-            return {"kind": "score"} if self.process is None else {"kind": "process", **self.process}
+            return {"kind": "score"} if self.serves is None else dict(self.serves)
         if self.data == COMPARISONS:
             return {"kind": "preference"}
         if isinstance(self.objective, Labelled) and (self.objective.loss, self.objective.shift) == ("bco", "none"):
@@ -125,7 +133,8 @@ class Method:
         reference = {Need.REF_LOGP, Need.MISMATCHED} if self.reference != NONE else set()
         always = {Need.STATISTICS, Need.SCORE}
         if self.rollouts is None:
-            credit = {Need.PAIRS, Need.UNIFORM} if self.data == PREFERENCES else {Need.SCORE}
+            own = {PREFERENCES: {Need.PAIRS, Need.UNIFORM}, RATED: {Need.RATINGS}}
+            credit = own.get(self.data, {Need.SCORE})
             labels = {Need.ADVANTAGE} if self.label_baseline is not None else set()
             if labels and reference:
                 labels.add(Need.BEHAVIOUR_LOGP)

@@ -1,0 +1,32 @@
+"""A trained reward model as a reward, by the words that its training left: see `Method.implied_reward`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evenhand.protocols import Reward
+from evenhand.rewards.attributes import AttributeReward
+from evenhand.rewards.general_preference import GeneralPreferenceJudge
+from evenhand.rewards.model import ModelReward
+from evenhand.rewards.process import ProcessReward
+from evenhand.rewards.tournament import Tournament
+
+SERVED: Mapping[str, Callable[..., Reward]] = {
+    "score": lambda model: model,
+    "process": lambda model, aggregate, separator: ProcessReward(model, aggregate=aggregate, separator=separator),
+    "attributes": lambda model, weights: AttributeReward(model, weights),
+    "gated": lambda model: AttributeReward(model),
+    "general_preference": lambda model, tau: Tournament(GeneralPreferenceJudge(model, tau)),
+}
+"""By `kind`; what else stands there is passed on."""
+SEVERAL = ("attributes", "gated", "general_preference")
+"""Kinds of models that have several outputs."""
+HAS_A_SCALE = ("score", "attributes", "gated")
+"""Kinds whose numbers mean nothing by themselves, so that they are stored with a shift and a scale."""
+
+
+def served(how: Mapping[str, Any], model: ModelReward) -> Reward:
+    """The model as `how` says: `{"kind": K, ...}`."""
+    own = {name: value for name, value in how.items() if name != "kind"}
+    return SERVED[how["kind"]](model, **own)
