@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from evenhand.core.attributes import without
 from evenhand.models.artifacts import GATE_FOLDER
@@ -47,6 +48,7 @@ class Gate(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.temperature = settings.temperature
 
+    @override
     def forward(self, state: Tensor) -> Tensor:
         for number, layer in enumerate(self.layers):
             state = layer(state if number == 0 else state.relu())
@@ -72,6 +74,7 @@ class GatedRewardModel(RewardModel):
         self.register_buffer("penalty", torch.zeros(self.outputs, device=self.device))
 
     @property
+    @override
     def gives(self) -> frozenset[Head]:
         return frozenset({Head.SCORE, Head.SCORES})
 
@@ -79,6 +82,7 @@ class GatedRewardModel(RewardModel):
     def names(self) -> tuple[str, ...]:
         return output_names(self.hf)
 
+    @override
     def forward(self, batch: Batch, reads: Set[Head] = frozenset({Head.SCORE}), *, temperature: float = 1.0) -> ModelOut:
         self.refuse_unknown(reads)
         with torch.no_grad():

@@ -67,6 +67,7 @@ class SelfTeacherAdvantage(Credit):
     success: float
     words: str
 
+    @override
     def __call__(self, experience: Experience) -> list[Example]:
         return over_the_policy(experience, HINDSIGHT)
 
