@@ -157,7 +157,7 @@ def test_the_command_scores_by_what_training_left(done):
     for name in ("heads", "armo", "gpm"):
         folder = node_of(done, f"reward_models/{name}/seed")[1]
         (known,) = open_model_reward(folder, SETUP, "cpu")([group])
-        (found,) = scorer(str(folder), "cpu")([group])
+        (found,) = scorer(str(folder), "cpu", max_prompt=32, max_completion=16)([group])
         if name == "gpm":
             assert found.values == pytest.approx(known.values, abs=1e-5)
         else:
