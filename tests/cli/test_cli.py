@@ -81,12 +81,13 @@ def test_plan_finds_what_is_in_the_way_and_runs_nothing(cli, tmp_path, monkeypat
     ward = Ward(tmp_path, rows=pairs(12))
     ward.experiment["arms"]["sft"] = {"method": "sft"}
     code, out, err = cli("run", ward.write(), "--plan", "--out", tmp_path / "out")
-    assert code == 0
+    assert code == 2, "as `run` without --plan"
     assert "nodes, 0 cached" in out
     assert "arms.sft learns from `demonstrations`, which the data do not have" in " ".join(err.split())
     assert "It does not start like this." in err
     assert not (tmp_path / "out").exists()
-    _, _, err = cli("run", tmp_path / "ward.yaml", "--plan", "--unchecked", "--out", tmp_path / "out")
+    code, _, err = cli("run", tmp_path / "ward.yaml", "--plan", "--unchecked", "--out", tmp_path / "out")
+    assert code == 0
     assert "demonstrations" not in err
 
 

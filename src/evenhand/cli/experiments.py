@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from evenhand.cli.remembered_plan import PlanText
     from evenhand.plan.costs.forecast import PlanCosts
     from evenhand.results.record import Results
     from evenhand.run_experiment import Run
     from evenhand.runner.protocol import Outcome, Runner
 
-TOO_LARGE, FAILED_CELLS, WAITING, STOPPED = 2, 3, 4, 130
+WRONG_INPUT, FAILED_CELLS, WAITING, STOPPED = 2, 3, 4, 130
+CACHED = "cached"
 _WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
 
@@ -47,28 +49,18 @@ def run(
     unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
 ) -> None:
     """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
+    if plan:
+        _plan(experiment, overrides or [], out, probe=probe, workers=workers, unchecked=unchecked)
+        return
     from rich.console import Console
 
-    from evenhand.cli import plan_costs
-    from evenhand.cli.doctor import before_run, look
-    from evenhand.plan import parameter_count
+    from evenhand.cli.doctor import before_run
     from evenhand.run_experiment import prepare
     from evenhand.runner import torchrun
     from evenhand.runner.torchrun import Launch
 
     prepared = prepare(experiment, overrides or [], out)
     console = Console()
-    if plan:
-        costs = plan_costs.costs_of(prepared, workers=workers, anew=probe)
-        wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
-        wide.print(plan_table(prepared, costs))
-        for line in (*parameter_count.lines(prepared.loaded.value), *plan_costs.lines(costs)):
-            wide.print(line, highlight=False, markup=False, soft_wrap=True)
-        if not unchecked:
-            look(prepared, Console(stderr=True))
-        if costs.too_large:
-            raise typer.Exit(TOO_LARGE)
-        return
     launch = Launch.here()
     if launch is not None:
         launch.check(prepared.loaded.value.runtime.ranks)
@@ -83,6 +75,35 @@ def run(
     if not outcome.ok:
         _say_failures(outcome, prepared.out)
         raise typer.Exit(FAILED_CELLS if "failed" in outcome.status.values() else WAITING)
+
+
+def _plan(experiment: str, overrides: list[str], out: Path | None, *, probe: bool, workers: int | None, unchecked: bool) -> None:
+    """Shows what would be run, and what is in the way; as before where all of it is there and nothing has changed."""
+    from rich.console import Console
+
+    from evenhand.cli import remembered_plan
+
+    asked = remembered_plan.question(experiment, [*overrides, "--unchecked"] if unchecked else overrides, out)
+    if not probe and (known := remembered_plan.recall(asked)) is not None:
+        _show_plan(known)
+        return
+    with remembered_plan.watching() as opened:
+        from evenhand.cli import plan_costs
+        from evenhand.cli.doctor import look
+        from evenhand.plan import parameter_count
+        from evenhand.run_experiment import prepare
+
+        prepared = prepare(experiment, overrides, out)
+        costs = plan_costs.costs_of(prepared, workers=workers, anew=probe)
+        lines = (*parameter_count.lines(prepared.loaded.value), *plan_costs.lines(costs))
+        text = plan_text(prepared, costs, lines)
+        _show_plan(text)
+        errors = Console(stderr=True, record=True)
+        starts = unchecked or look(prepared, errors)
+    if costs.too_large or not starts:
+        raise typer.Exit(WRONG_INPUT)
+    if not errors.export_text().strip():
+        remembered_plan.remember(asked, prepared, text, opened)
 
 
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
@@ -123,26 +144,43 @@ def compare(
     console.print(f"Comparison: {write_comparison(found, page)}", soft_wrap=True, highlight=False)
 
 
-def plan_table(prepared: Run, costs: PlanCosts) -> Table:
-    """The stages of a run: what is cached and what that took, what will be computed, at what cost."""
+def plan_text(prepared: Run, costs: PlanCosts, lines: tuple[str, ...] = ()) -> PlanText:
+    """The stages of a run: what is cached and what that took, what will be computed, at what cost; and `lines` below them."""
+    from evenhand.cli.plan_costs import cells
+    from evenhand.cli.remembered_plan import PlanText
+
+    nodes, store = prepared.plan.nodes, prepared.store
+    cached, rows = sum(store.has(n.key) for n in nodes), []
+    for node in nodes:
+        begun = store.partial(node.key).is_dir()
+        state = CACHED if store.has(node.key) else "to resume" if begun else "to run"
+        rows.append((node.name, node.kind, state, *cells(costs[node.name], state == CACHED), node.cost, node.key[:8]))
+    return PlanText(f"{len(nodes)} nodes, {cached} cached, {len(nodes) - cached} to run", tuple(rows), lines)
+
+
+def plan_table(plan: PlanText) -> Table:
+    """The stages as a table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    from evenhand.cli.plan_costs import cells
-
-    nodes, store = prepared.plan.nodes, prepared.store
-    cached = sum(store.has(n.key) for n in nodes)
-    table = Table(title=f"{len(nodes)} nodes, {cached} cached, {len(nodes) - cached} to run", title_justify="left", box=None)
-    table.add_column("node", no_wrap=True, min_width=max((len(n.name) for n in nodes), default=0))
+    table = Table(title=plan.title, title_justify="left", box=None)
+    table.add_column("node", no_wrap=True, min_width=max((len(row[0]) for row in plan.rows), default=0))
     for column in ("kind", "state", "memory", "time", "cost", "key"):
         table.add_column(column, no_wrap=column not in ("kind", "cost"))  # where the line is too short, the others are cut
-    for node in nodes:
-        begun = store.partial(node.key).is_dir()
-        state = "cached" if store.has(node.key) else "to resume" if begun else "to run"
-        style = "dim" if state == "cached" else ""
-        row = (node.name, node.kind, state, *cells(costs[node.name], state == "cached"), node.cost, node.key[:8])
+    for row in plan.rows:
+        style = "dim" if row[2] == CACHED else ""
         table.add_row(*(Text(t, style, no_wrap=True, overflow="ellipsis") for t in row))
     return table
+
+
+def _show_plan(plan: PlanText) -> None:
+    from rich.console import Console
+
+    console = Console()
+    wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+    wide.print(plan_table(plan))
+    for line in plan.lines:
+        wide.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _execute(prepared: Run, workers: int | None, quiet: bool, runner: Runner | None = None) -> tuple[Outcome, Results | None]:

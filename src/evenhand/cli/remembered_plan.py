@@ -1,0 +1,182 @@
+"""What `--plan` said of a run whose stages are all there, kept to be said again at once.
+
+Making a plan opens libraries, data and a tokenizer, which takes seconds. Once every stage is made and nothing is in the way, what
+it says can change only with what was read to make it: this package, the libraries, the words of the command, the environment, and
+the files that were opened. While none of them has changed and the artifacts are there, it is said again without opening any of
+them. Runs with code of the user's, or with names on a hub, are planned anew every time: what those stand for can change unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.configfile.text_file import json_object
+from evenhand.store.fingerprint import digest, user_cache
+from evenhand.store.store import Store
+
+if TYPE_CHECKING:
+    from evenhand.run_experiment import Run
+
+PACKAGE = Path(__file__).parent.parent
+LIBRARIES = ("torch", "transformers", "tokenizers", "pydantic", "peft", "numpy")
+ENVIRONMENT = ("EVENHAND_", "HF_", "XDG_", "HOME", "TRANSFORMERS_")
+MOST = 1000
+"""Files that a remembered plan may hang on."""
+LONGEST_NAME = 1000
+"""Characters of a path; a longer text is none."""
+SETTLED_NS = 2_000_000_000
+"""A file that was written within this time may change again without its time of change moving."""
+State = list[int] | None
+"""Size, time of change and number of a file; None where it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanText:
+    """What `--plan` shows: the table's title and rows, and the lines below it."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[str, ...]
+
+
+def question(experiment: str, overrides: Sequence[str], out: Path | None) -> str:
+    """A name of what is asked for, here and by this version."""
+    named = {k: v for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT)}
+    asked = [str(Path.cwd()), experiment, list(overrides), None if out is None else str(out)]
+    return digest([asked, named, sys.version, [_version(name) for name in LIBRARIES], _package()])
+
+
+def recall(asked: str) -> PlanText | None:
+    """What was said, where it would be said again."""
+    found = json_object(_place(asked))
+    try:
+        store, keys, files, text = Store(found["store"]), found["keys"], found["files"], found["text"]
+        if not all(store.has(key) for key in keys) or any(state(Path(path)) != was for path, was in files.items()):
+            return None
+        return PlanText(text["title"], tuple(tuple(row) for row in text["rows"]), tuple(text["lines"]))
+    except (LookupError, TypeError, AttributeError):
+        return None
+
+
+def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -> None:
+    """Keeps what was said, where it hangs on nothing but files that are known and settled."""
+    from evenhand.results.files import write_json
+
+    nodes = prepared.plan.nodes
+    if not all(prepared.store.has(n.key) for n in nodes):
+        return
+    effective = prepared.loaded.effective
+    if prepared.plan.plugins or _elsewhere([effective, *_specs(prepared)]):
+        return
+    results = {prepared.store.root.absolute(), prepared.out.absolute()}
+    files = {path: state(Path(path)) for path in [*_read(opened), *_named(effective, results)][: MOST + 1]}
+    latest = max((was[1] for was in files.values() if was is not None), default=0)
+    if len(files) > MOST or time.time_ns() - latest < SETTLED_NS:
+        return
+    try:
+        write_json(_place(asked), {
+            "store": str(prepared.store.root.absolute()), "keys": [n.key for n in nodes], "files": files, "text": asdict(text),
+        })  # fmt: skip
+    except OSError:  # a cache that cannot be written costs time, never a result
+        return
+
+
+@contextmanager
+def watching() -> Iterator[list[str]]:
+    """Inside, the files that this process opens."""
+    opened: list[str] = []
+    looking = True
+
+    def seen(event: str, arguments: tuple[Any, ...]) -> None:
+        if looking and event == "open" and isinstance(arguments[0], str):
+            opened.append(os.path.abspath(arguments[0]))
+
+    sys.addaudithook(seen)  # which stays for as long as the process does
+    try:
+        yield opened
+    finally:
+        looking = False
+
+
+def state(path: Path) -> State:
+    """What of a file changes when it is written."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _read(opened: Sequence[str]) -> Iterator[str]:
+    """Opened files that are neither Python's nor this package's nor remembered by it: those that say what the run is."""
+    libraries = (sys.prefix, sys.base_prefix, str(PACKAGE), str(user_cache()), "/proc/", "/sys/", "/dev/")
+    yield from sorted({path for path in opened if not path.startswith(libraries) and not os.path.isdir(path)})
+
+
+def _named(value: Any, results: Collection[Path]) -> Iterator[str]:
+    """Files and folders that a configuration names, and the files inside: a library may read them where Python sees nothing.
+
+    What the run itself writes is left out.
+    """
+    for text in _texts(value):
+        if not text.strip() or "\n" in text or len(text) > LONGEST_NAME:
+            continue
+        path = Path(text).expanduser().absolute()
+        if path.exists() and path not in results and path != Path.cwd():
+            yield str(path)
+            yield from map(str, sorted(path.rglob("*")) if path.is_dir() else ())
+
+
+def _elsewhere(value: Any) -> bool:
+    """Whether something is named by a hub's name or revision, or is a function of the user's."""
+    if isinstance(value, Mapping):
+        if value.get("kind") == "function" or value.get("revision"):
+            return True
+        return any(_elsewhere(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_elsewhere(item) for item in value)
+    if not isinstance(value, str) or "\n" in value or " " in value:
+        return False
+    return value.endswith(".py") or ("/" in value and not Path(value).expanduser().exists())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+
+
+def _specs(prepared: Run) -> list[Any]:
+    from evenhand.configfile.schema import to_json
+
+    return [to_json(node.spec) for node in prepared.plan.nodes]
+
+
+def _package() -> list[list[Any]]:
+    """The files of this package as they are now."""
+    files = sorted(p for kind in ("*.py", "*.json", "*.yaml", "*.j2") for p in PACKAGE.rglob(kind))
+    return [[str(p), state(p)] for p in files]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _place(asked: str) -> Path:
+    return user_cache() / "plans" / f"{asked}.json"
