@@ -43,6 +43,24 @@ def test_values_and_gradients_are_those_of_double_precision(shapes, biased, monk
 
 
 @needs_onednn
+@pytest.mark.parametrize(("x_learns", "w_learns"), [(True, False), (False, True), (True, True)])
+def test_only_what_a_gradient_needs_is_kept(x_learns, w_learns):
+    """A frozen layer keeps no input for a gradient that nobody takes, and an input without gradient no weight."""
+    (x, w, b), (x64, w64, _) = operands(*SHAPES[0])
+    x.requires_grad_(x_learns), w.requires_grad_(w_learns), b.requires_grad_(False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        y = matmul.linear(x, w)
+    assert kept == [*[x.shape] * w_learns, *[w.shape] * x_learns]
+    y.sum().backward()
+    (x64 @ w64.t()).sum().backward()
+    for found, expected, learns in ((x, x64, x_learns), (w, w64, w_learns)):
+        assert (found.grad is not None) == learns
+        if learns:
+            assert_close(found.grad.double(), expected.grad, rtol=1e-4, atol=5e-4)
+
+
+@needs_onednn
 def test_a_product_of_views_is_the_product():
     draw = torch.Generator().manual_seed(1)
     a, b = torch.randn(300, 64, generator=draw), torch.randn(300, 200, generator=draw)

@@ -93,7 +93,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @override
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        to_x, to_weight, _ = ctx.needs_input_grad  # a frozen weight needs no input, which is then held by nobody
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
         return _onednn()(x, weight, bias, "none", [], "")
 
     @staticmethod
@@ -101,7 +102,7 @@ class _Linear(torch.autograd.Function):
     @override
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # the decorator's fault
         x, weight = ctx.saved_tensors
-        flat, rows = grad.flatten(0, -2), x.flatten(0, -2)
-        to_x = product(flat, weight).view_as(x) if ctx.needs_input_grad[0] else None
-        to_weight = product(flat.t(), rows) if ctx.needs_input_grad[1] else None
+        flat = grad.flatten(0, -2)
+        to_x = product(flat, weight).view(*grad.shape[:-1], weight.shape[1]) if ctx.needs_input_grad[0] else None
+        to_weight = product(flat.t(), x.flatten(0, -2)) if ctx.needs_input_grad[1] else None
         return to_x, to_weight, flat.sum(0) if ctx.needs_input_grad[2] else None
