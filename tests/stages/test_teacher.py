@@ -86,8 +86,11 @@ def test_a_head_of_another_size_is_refused_where_whole_distributions_are_compare
         ({"method": "gkd"}, None, "learns from a teacher"),
         ({"method": "sft"}, "somewhere", "learns from no teacher"),
         ({"method": "gkd", "reward": "gold"}, "somewhere", "learns from a teacher; a reward has no effect"),
-        ({"method": "exact_distillation", "train": {"keep_checkpoint": "best", "validate_every": 1}}, "somewhere",
-         "nothing to choose"),
+        (
+            {"method": "exact_distillation", "train": {"keep_checkpoint": "best", "validate_every": 1}},
+            "somewhere",
+            "nothing to choose",
+        ),
     ],
 )
 def test_a_teacher_is_named_where_one_is_learned_from(arm, teacher, words):

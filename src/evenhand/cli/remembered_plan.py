@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.configfile.text_file import json_object
 from evenhand.store.fingerprint import digest, user_cache
 from evenhand.store.store import Store
+from evenhand.store.whole import write_json
 
 if TYPE_CHECKING:
     from evenhand.run_experiment import Run
@@ -68,8 +69,6 @@ def recall(asked: str) -> PlanText | None:
 
 def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -> None:
     """Keeps what was said, where it hangs on nothing but files that are known and settled."""
-    from evenhand.results.files import write_json
-
     nodes = prepared.plan.nodes
     if not all(prepared.store.has(n.key) for n in nodes):
         return
@@ -81,12 +80,12 @@ def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -
     latest = max((was[1] for was in files.values() if was is not None), default=0)
     if len(files) > MOST or time.time_ns() - latest < SETTLED_NS:
         return
-    try:
-        write_json(_place(asked), {
-            "store": str(prepared.store.root.absolute()), "keys": [n.key for n in nodes], "files": files, "text": asdict(text),
-        })  # fmt: skip
-    except OSError:  # a cache that cannot be written costs time, never a result
-        return
+    record = {
+        "store": str(prepared.store.root.absolute()), "keys": [n.key for n in nodes], "files": files, "text": asdict(text),
+    }  # fmt: skip
+    with suppress(OSError):  # a cache that cannot be written costs time, never a result
+        _place(asked).parent.mkdir(parents=True, exist_ok=True)
+        write_json(_place(asked), record)
 
 
 @contextmanager
