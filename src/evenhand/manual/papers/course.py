@@ -7,8 +7,7 @@ from evenhand.manual.papers.item import Paper, code, command, example, figure, i
 COURSE = Paper(
     "course",
     "Instruction Following, Learning from Preferences",
-    "A lecture of the course CSE 5525 (Ohio State, 2026). Its slides are named by their titles. It has no page of results "
-    "of its own yet.",
+    "A lecture of the course CSE 5525 (Ohio State, 2026). Its slides are named by their titles.",
     items(
         {
             "Teacher forcing (equation)": (
@@ -54,8 +53,12 @@ COURSE = Paper(
             ),
             "LIMA (Figure 2)": (
                 "few good demonstrations against many",
-                (key("splits.NAME.options"), key("arms.NAME.data")),
-                "not run: `skill` of a world's writer and `count` of a split are the two sides of it",
+                (
+                    example("course/small_demonstrations.yaml"),
+                    result("course_demonstrations"),
+                    key("splits.NAME.options"),
+                    key("arms.NAME.data"),
+                ),
             ),
             "Thinking SFT (format)": (
                 "reasoning and answer in tags",
