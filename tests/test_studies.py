@@ -21,7 +21,7 @@ RESULTS = ROOT / "docs" / "results"
 PAGES = sorted(RESULTS.glob("*.md"))
 RECORDS = sorted(RESULTS.glob("*.json"))
 OF_NO_RUN = {"README", "theory"}
-TO_COME = {"offline_and_online", "loss_taxonomy", "loss_taxonomy_wide"}
+TO_COME = {"loss_taxonomy", "loss_taxonomy_wide"}
 TO_COME |= {f"course_{part}" for part in ("length_bias", "thinking")}
 """Studies whose files are here and were not run to their end."""
 ASK_FOR_MORE = {"local_reward_model", "tpo", "odpo", "rebel", "infonca", "nca", "qrpo"}

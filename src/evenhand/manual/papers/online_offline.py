@@ -43,7 +43,7 @@ ONLINE_OFFLINE = Paper(
             "Table 3": (
                 "a reward model's pair accuracy and mean margin at three checkpoints",
                 (example("offline_and_online/small.yaml"), key("train.evaluate_every"), manual("reward_models")),
-                "that file trains a model of each age, since a card measures the last weights; it was not run",
+                "that file trains a model of each age, since a card measures the last weights",
             ),
             "Table 4": ("win rates of RLOO, online DPO and RAFT beside GRPO", (result("every_method"), result("why_they_fail"))),
             "Figure 1": ("table 2 drawn", (figure("win_rates"), result("every_method"))),
