@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import page
+from evenhand.store import spent
 
 
 def evaluations(results: dict[str, Any]) -> str:
@@ -15,7 +16,7 @@ def evaluations(results: dict[str, Any]) -> str:
     blocks = []
     for name, found in results["evaluations"].items():
         rows = [
-            [arm, _percent(row["rate"]), _interval(row["ci95"]), _points(row["difference"]), row["verdict"]]
+            [arm, page.percent(row["rate"]), page.interval(row["ci95"]), _points(row["difference"]), row["verdict"]]
             for arm, row in found["arms"].items()
         ]
         head = ["arm", f"{found['measure']} %", "95 % interval", "difference, points", "verdict"]
@@ -29,8 +30,8 @@ def over_training(results: dict[str, Any]) -> str:
         [
             arm,
             f"{point['step']}",
-            _percent(point["win_rate"]),
-            _interval(point["ci95"]),
+            page.percent(point["win_rate"]),
+            page.interval(point["ci95"]),
             f"{point['gold']:.3f}",
             f"{point['kl']:.1f}",
             f"{point['mean_length']:.1f}",
@@ -47,22 +48,13 @@ def took(run: Path) -> str:
     told = json.loads((run / "experiment.json").read_text(encoding="utf-8"))
     seconds: Counter[str] = Counter()
     for key, kind in {node["key"]: node["kind"] for node in told["nodes"]}.items():
-        spent = run / told["store"] / f"{key}.spent.json"
-        if spent.exists():
-            seconds[kind] += json.loads(spent.read_text(encoding="utf-8"))["processor_seconds"]
-    if not seconds:
+        took = spent.read(run / told["store"], key)
+        seconds[kind] += (took.processor_seconds or 0.0) if took is not None else 0.0
+    if not any(seconds.values()):
         return ""
     parts = ", ".join(f"{kind} {value / 60:.1f}" for kind, value in seconds.most_common(4))
     return f"All stages together took {sum(seconds.values()) / 60:.0f} processor minutes ({parts})."
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
 def _points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f}"
-
-
-def _interval(ends: list[float] | None) -> str:
-    return "–" if not ends else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"

@@ -151,6 +151,15 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(r) + " |" for r in rows)
 
 
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval of shares, in percent."""
+    return f"{percent(ends[0])} to {percent(ends[1])}" if ends else "–"
+
+
 def line(row: Row) -> str:
     """A training row for the terminal."""
     shown = [f"{spoken(n)} {s['median']:.3g} s, {s['bytes'] / 2**30:.2f} GB" for n, s in row["sides"].items() if "median" in s]

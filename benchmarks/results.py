@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import more_tables, origin, parts
 from benchmarks.machine import cores, installed, processor
+from benchmarks.page import interval, percent
 
 BLOCK = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.S)
 FIGURES = re.compile(r"(<!-- figures:begin -->\n).*?(<!-- figures:end -->)", re.S)
@@ -44,21 +45,17 @@ def table(run: Path) -> str:
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).strip("\n")
 
 
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
 def arm_rows(results: dict[str, Any]) -> str:
     """One markdown row per arm: the verdict and what it cost."""
     head = "| arm | win rate % | 95 % interval | per seed | gold | reward | KL, nats | tokens | distinct-2 | cut % |"
     rows = [head, "|---" * 10 + "|"]
     for name, a in results["arms"].items():
-        interval = "–" if not a["ci95"] else f"{percent(a['ci95'][0])} to {percent(a['ci95'][1])}"
+        ends = interval(a["ci95"])
         seeds = ", ".join(percent(s) for s in a["per_seed"])
         reward = "–" if a["reward"] is None else f"{a['reward']:.2f}"
         rate = "–" if name == results["baseline"] else percent(a["win_rate"])
         measured = f"{a['kl']:.1f} | {a['mean_length']:.1f} | {a['distinct_2']:.2f} | {percent(a['truncated'])}"
-        rows.append(f"| {name} | {rate} | {interval} | {seeds} | {a['gold']:.3f} | {reward} | {measured} |")
+        rows.append(f"| {name} | {rate} | {ends} | {seeds} | {a['gold']:.3f} | {reward} | {measured} |")
     return "\n".join(rows)
 
 
@@ -66,9 +63,9 @@ def reward_model_rows(results: dict[str, Any]) -> str:
     out = []
     for name, r in results["reward_models"].items():
         ceiling = "" if r.get("label_ceiling") is None else f", the labels allow {percent(r['label_ceiling'])}"
-        interval = f"{percent(r['ci95'][0])} to {percent(r['ci95'][1])}"
         out.append(
-            f"Reward model `{name}`: accuracy {percent(r['accuracy'])} % on {r['n']} held-out pairs ({interval}{ceiling}), "
+            f"Reward model `{name}`: accuracy {percent(r['accuracy'])} % on {r['n']} held-out pairs "
+            f"({interval(r['ci95'])}{ceiling}), "
             f"log-loss {r['log_loss']:.3f}, mean margin {r['mean_margin']:.2f}, "
             f"correlation with length {r['length_correlation']:.2f}."
         )
@@ -83,9 +80,9 @@ def contrast_rows(results: dict[str, Any]) -> str:
     rows = ["| contrast | difference, points | 95 % interval | p (Holm) | verdict |", "|---" * 5 + "|"]
     for c in found:
         low, high = (max(-1.0, c["ci95"][0]), min(1.0, c["ci95"][1]))
-        interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+        ends = f"{100 * low:+.1f} to {100 * high:+.1f}"
         who = f"{c['a']} against {c['b']}"
-        rows.append(f"| {who} | {100 * c['difference']:+.1f} | {interval} | {c['p_holm']:.3f} | {c['verdict']} |")
+        rows.append(f"| {who} | {100 * c['difference']:+.1f} | {ends} | {c['p_holm']:.3f} | {c['verdict']} |")
     return "\n".join(rows)
 
 

@@ -139,5 +139,7 @@ def test_a_page_says_what_its_run_took(tmp_path):
     (tmp_path / "experiment.json").write_text(json.dumps({"nodes": nodes, "store": "store"}))
     (tmp_path / "store").mkdir()
     for key, seconds in (("x", 60), ("y", 120), ("z", 30)):
-        (tmp_path / "store" / f"{key}.spent.json").write_text(json.dumps({"processor_seconds": seconds}))
+        (tmp_path / "store" / f"{key}.spent.json").write_text(
+            json.dumps({"seconds": seconds, "processor_seconds": seconds, "peak_bytes": None})
+        )
     assert more_tables.took(tmp_path) == "All stages together took 4 processor minutes (fit 3.0, judge 0.5)."

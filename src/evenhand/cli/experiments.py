@@ -138,10 +138,8 @@ def compare(
 
     page = Path(PAGE) if out is None else out
     found = compare_runs(folders)
-    console = Console()
-    wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
-    wide.print(RunsTable(found))
-    console.print(f"Comparison: {write_comparison(found, page)}", soft_wrap=True, highlight=False)
+    _wide_console().print(RunsTable(found))
+    Console().print(f"Comparison: {write_comparison(found, page)}", soft_wrap=True, highlight=False)
 
 
 def plan_text(prepared: Run, costs: PlanCosts, lines: tuple[str, ...] = ()) -> PlanText:
@@ -173,11 +171,16 @@ def plan_table(plan: PlanText) -> Table:
     return table
 
 
-def _show_plan(plan: PlanText) -> None:
+def _wide_console() -> Console:
+    """The terminal's own width, or room for a table where it goes to a file or a pipe."""
     from rich.console import Console
 
     console = Console()
-    wide = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+
+
+def _show_plan(plan: PlanText) -> None:
+    wide = _wide_console()
     wide.print(plan_table(plan))
     for line in plan.lines:
         wide.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -31,16 +31,15 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
         return get(name)  # which says what was meant
     path = model_path(name)
     if is_reward_model(path):
-        from evenhand.models.gate import load_gate
         from evenhand.models.load import load_reward_model
         from evenhand.rewards.external import external
         from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
         from evenhand.rewards.served import SEVERAL, served
+        from evenhand.stages.common import load_served
 
         quiet()
         if (how := left_by_training(Path(path)))["kind"] in SEVERAL:
-            plain = load_reward_model(path, device=device, labels=None)
-            model = load_gate(plain, Path(path)) if how["kind"] == "gated" else plain
+            model = load_served(Path(path), how["kind"], device=device)
             return served(how, ModelReward(model, open_renderer(path), max_prompt, max_completion, MICROBATCH))
         model = load_reward_model(path, device=device)
         if not (Path(path) / NORMALISATION_FILE).exists():  # another tool's: it reads whole texts, by its own tokenizer
@@ -60,7 +59,7 @@ def left_by_training(model: Path) -> Mapping[str, Any]:
     from evenhand.configfile.text_file import json_object
     from evenhand.stages.common import REWARD
 
-    return json_object(beside) if (beside := model.parent / REWARD).is_file() else {"kind": "score"}
+    return {"kind": "score", **json_object(model.parent / REWARD)}
 
 
 def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mapping[str, list[Group]]:

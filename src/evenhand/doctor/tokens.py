@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.registry import Finding, check, fail, graded, info, share, shortened, warn
 from evenhand.errors import UserError
-from evenhand.judges.preference_model_prompts import check_letters, letter_only
-from evenhand.judges.preference_model_prompts import examples as questions
-from evenhand.stages.common import tokenised
+from evenhand.methods import COMPARISONS
 from evenhand.types import Group, Prompt, TokenGroup
 
+ASKED = 20
+"""Pairs that are put to a preference model."""
 STRANGE = "中\U0001f600ø"
 """Characters that a tokenizer with an unknown token is likely not to know; one that works on bytes knows all."""
 CUT = 0.1
@@ -224,17 +224,20 @@ def context(patient: CheckContext) -> Iterator[Finding]:
     fix="train a `reward_model` instead, or use a model whose tokenizer knows both letters",
 )
 def letters(patient: CheckContext) -> Iterator[Finding]:
-    e = patient.experiment
-    named = [n for n, arm in (e.all_reward_models() | e.all_arms()).items() if arm.method == "preference_model"]
-    if not named or "preferences" not in patient.splits:
-        return
-    rows = tokenised(questions(patient.sample("preferences")[:20], patient.renderer, seed=0), patient.renderer, None)
-    try:
-        check_letters(rows)
-        for row in rows:
-            letter_only(row)
-    except UserError as error:
-        yield fail(f"{', '.join(named)}: {error.what}", *rows[:1])
+    asked = {name: patient.split_of(arm) for name, arm in patient.arms.items() if patient.methods[name].data == COMPARISONS}
+    for name, split in asked.items():
+        if split not in patient.splits:
+            continue
+        from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
+        from evenhand.stages.common import tokenised
+
+        rows = tokenised(examples(patient.sample(split)[:ASKED], patient.renderer, seed=0), patient.renderer, None)
+        try:
+            check_letters(rows)
+            for row in rows:
+                letter_only(row)
+        except UserError as error:
+            yield fail(f"{name}: {error.what}", *rows[:1])
 
 
 def _asked(patient: CheckContext) -> list[Prompt]:

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from evenhand.core.general_preference import general_preference
 from evenhand.objectives.pair_fields import pair_weight, sides
-from evenhand.objectives.parts import metric, present, row_weight
+from evenhand.objectives.parts import metric, order_metrics, present, row_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -65,9 +65,4 @@ class GeneralPreference:
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         score = general_preference(*sides(present(out.scores), batch)) / self.tau
         weight = pair_weight(batch, score.dtype)
-        gap = score.detach()
-        metrics = {
-            "accuracy": metric((gap > 0).float() + 0.5 * (gap == 0).float(), weight),
-            "margin": metric(gap, weight),
-        }
-        return Terms((Term("general_preference", softplus(-score), weight),), metrics)
+        return Terms((Term("general_preference", softplus(-score), weight),), order_metrics(score.detach(), weight))

@@ -41,3 +41,8 @@ def metric(values: Tensor, weight: Tensor | None = None) -> Weighted:
     values = values.detach().float()
     weight = torch.ones_like(values) if weight is None else weight.detach().float().expand_as(values)
     return Weighted((values * weight).sum(), weight.sum())
+
+
+def order_metrics(gap: Tensor, weight: Tensor) -> dict[str, Weighted]:
+    """Of gaps between chosen and rejected: the share above 0, a tie counting a half (`accuracy`), and their mean (`margin`)."""
+    return {"accuracy": metric((gap > 0).float() + 0.5 * (gap == 0).float(), weight), "margin": metric(gap, weight)}

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from evenhand.core import preference
 from evenhand.objectives.pair_fields import pair_weight, sides
-from evenhand.objectives.parts import metric, present, row_weight
+from evenhand.objectives.parts import metric, order_metrics, present, row_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -70,10 +70,6 @@ class BradleyTerry:
         weight = pair_weight(batch, chosen.dtype)
         value = preference.bradley_terry(chosen, rejected, margin=margin)
         gap = (chosen - rejected).detach()
-        metrics = {
-            "accuracy": metric((gap > 0).float() + 0.5 * (gap == 0).float(), weight),
-            "margin": metric(gap, weight),
-            "score": metric(torch.stack([chosen, rejected]).mean(0), weight),
-        }
+        metrics = order_metrics(gap, weight) | {"score": metric(torch.stack([chosen, rejected]).mean(0), weight)}
         centring = self.centring * preference.centring(chosen, rejected)
         return Terms((Term("bradley_terry", value, weight), Term("centring", centring, weight)), metrics)

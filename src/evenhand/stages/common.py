@@ -14,6 +14,7 @@ from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.backbone import Trunk
 from evenhand.models.gate import load_gate
+from evenhand.models.heads import RewardModel
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
@@ -129,12 +130,10 @@ def open_model_reward(
     if how["kind"] == "preference":
         return open_preference_model(artifact, renderer, setup.compute, device, ledger)
     from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
-    from evenhand.rewards.served import SEVERAL, served
+    from evenhand.rewards.served import served
 
     folder = model_path(artifact)
-    labels = None if how["kind"] in SEVERAL else 1
-    model = load_reward_model(folder, dtype=setup.compute.dtype, device=device, labels=labels)
-    model = in_precision(load_gate(model, folder) if how["kind"] == "gated" else model, setup.compute, ledger)
+    model = in_precision(load_served(folder, how["kind"], dtype=setup.compute.dtype, device=device), setup.compute, ledger)
     normalisation = Normalisation.load(artifact if (artifact / NORMALISATION_FILE).exists() else folder)
     if how.get("reads") == "text":
         from evenhand.rewards.external import external
@@ -142,6 +141,14 @@ def open_model_reward(
         return external(model, renderer, tokens_per_microbatch=limits["tokens_per_microbatch"], normalisation=normalisation)
     scoring = {name: value for name, value in how.items() if name not in _OF_THE_FOLDER}
     return served(scoring, ModelReward(model, renderer, normalisation=normalisation, **limits))
+
+
+def load_served(folder: Path, kind: str, *, dtype: str = "auto", device: str = "auto") -> RewardModel:
+    """The network of a reward model that serves as `kind` (`rewards.served`): of one output or several, with its gate."""
+    from evenhand.rewards.served import SEVERAL
+
+    plain = load_reward_model(folder, dtype=dtype, device=device, labels=None if kind in SEVERAL else 1)
+    return load_gate(plain, folder) if kind == "gated" else plain
 
 
 def open_preference_model(

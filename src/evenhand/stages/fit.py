@@ -79,7 +79,7 @@ def attempt(spec: FitSpec, context: StageContext) -> int | None:
     with ledger.phase("load"):
         training = assemble(open_run(spec, context, device, ledger))
     resume.restore(training, saved)
-    context.report(0, 0, phase="answers its first prompts" if training.run.method.online else "takes its first step")
+    context.report(0, 0, phase="answers prompts" if training.run.method.online else "takes a step")
     try:
         train(training, context, saved)
     except (RuntimeError, MemoryError) as error:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evenhand.store.fingerprint import MODEL_FILES, content_digest, digest, matching
+from evenhand.store.whole import write_whole
 
 POINTER = "model.json"
 """{"path": folder, "files": {name: [bytes, digest]}}; older ones have the path alone."""
@@ -23,11 +24,8 @@ def point(artifact: Path, folder: Path) -> str:
     """Lets `artifact` stand for the model in `folder`; returns its `model_fingerprint` as its bytes are now."""
     names = matching(folder, MODEL_FILES)
     files = {name: [(folder / name).stat().st_size, content_digest(folder / name)] for name in names}
-    partial = artifact / f"{POINTER}.partial"
-    partial.write_text(
-        json.dumps({"path": str(folder.resolve()), "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    partial.replace(artifact / POINTER)
+    told = {"path": str(folder.resolve()), "files": files}
+    write_whole(artifact / POINTER, json.dumps(told, indent=1, sort_keys=True) + "\n")
     return digest([[name, files[name][1]] for name in names])
 
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evenhand.store.whole import write_whole
+
 SUFFIX = ".spent.json"
 """In a store, beside the artifact: `KEY.spent.json`."""
 
@@ -26,9 +28,7 @@ class Spent:
 
 def note(root: Path, key: str, spent: Spent) -> None:
     """Writes it down, whole or not at all; a later making of the same artifact replaces it."""
-    partial = root / f"{key}{SUFFIX}.new"
-    partial.write_text(json.dumps(asdict(spent)) + "\n", encoding="utf-8")
-    partial.replace(root / f"{key}{SUFFIX}")
+    write_whole(root / f"{key}{SUFFIX}", json.dumps(asdict(spent)) + "\n")
 
 
 def read(root: Path, key: str) -> Spent | None:
