@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup, escape
 
+from evenhand.display import spelled_out
+
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -159,6 +161,15 @@ def significant(value: Any, digits: int = 3) -> str:
 
 def _strip(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text that may go on in the next line behind an underscore: names are long, and break nowhere else.
+
+    >>> breakable("all_arms & <b>")
+    Markup('all_<wbr/>arms &amp; &lt;b&gt;')
+    """
+    return Markup(str(escape(spelled_out(text))).replace("_", "_<wbr/>"))
 
 
 def as_code(text: str) -> Markup:

@@ -104,6 +104,7 @@ def environment() -> jinja2.Environment:
     environment.finalize = _visible
     environment.filters.update({name: getattr(formatting, name) for name in formats})
     environment.filters["code"] = formatting.as_code
+    environment.filters["breakable"] = formatting.breakable
     environment.tests["number"] = formatting.is_number
     environment.tests["blocked"] = lambda error: error.startswith("needs ")  # as the runner words it
     return environment
