@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evenhand.types import Batch, ModelOut, Weighted
+from evenhand.types import Batch, Weighted
 
 
 def present(value: Tensor | None) -> Tensor:
@@ -23,11 +23,6 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 def lengths(mask: Tensor) -> Tensor:
     """Counted tokens per completion, [N, C] -> [N], at least 1."""
     return mask.sum(-1).clamp(min=1)
-
-
-def sequence_logp(out: ModelOut, batch: Batch) -> Tensor:
-    """log pi(completion | prompt) over counted tokens, [N], nats."""
-    return masked_sum(present(out.logp), batch.completion_mask)
 
 
 def row_weight(batch: Batch, like: Tensor) -> Tensor:

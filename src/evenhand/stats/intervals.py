@@ -192,10 +192,6 @@ def _squared_reach(components: Sequence[Component], tail: float) -> float:
     return sum(_upper_t(c.df, tail) ** 2 * c.variance for c in components)
 
 
-def _t(df: float, level: float) -> float:
-    return _upper_t(df, (1 - level) / 2)
-
-
 def _upper_t(df: float, tail: float) -> float:
     return float(-ndtri(tail)) if math.isinf(df) else float(-stdtrit(df, tail))
 

@@ -13,8 +13,6 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_NS, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 NOSUID, NODEV, NOEXEC, RDONLY, REMOUNT, BIND, REC, PRIVATE = 2, 4, 8, 1, 32, 4096, 16384, 1 << 18
 SET_PDEATHSIG, SET_NO_NEW_PRIVS, CAPBSET_DROP, SET_SECCOMP, SET_DUMPABLE = 1, 38, 24, 22, 4
-FIRST_USER = 1 << 30
-"""Users above this belong to nobody: a program started by root runs as one of them."""
 
 
 def check(result):
