@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from evenhand.core import matmul
 from evenhand.errors import UserError
-from evenhand.models import attention
+from evenhand.models import attention, checked
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.hidden_states import States, padded_states, tree_states
 from evenhand.models.layout_check import padding_problem, tree_problem
@@ -102,10 +102,10 @@ class Trunk(nn.Module):
 
     def _settle_layout(self) -> None:
         name = type(self.hf).__name__
-        if (problem := padding_problem(self.hf)) is not None:
+        if (problem := checked.problem(padding_problem, self.hf)) is not None:
             raise UserError(f"{name} cannot be trained on completions: {problem}", fix="use a causal language model")
         before = self.hf.config._attn_implementation
-        problem = _adopt(self.hf) or tree_problem(self.hf)
+        problem = _adopt(self.hf) or checked.problem(tree_problem, self.hf)
         if problem is None:
             return
         self.layout_mode = "padded"

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from evenhand.core import kl
 from evenhand.errors import UserError
-from evenhand.models import divergence
+from evenhand.models import checked, divergence
 from evenhand.models.backbone import Trunk
 from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import States, padded_states
@@ -77,7 +77,7 @@ class Policy(Trunk):
 
     def with_routers(self) -> Self:
         """The same policy, which from now on also gives `Head.EXPERTS`. UserError where its routers cannot be read."""
-        if (problem := routers_problem(self.hf)) is not None:
+        if (problem := checked.problem(routers_problem, self.hf)) is not None:
             raise UserError(
                 f"the routers of {type(self.hf).__name__} cannot be balanced", why=problem, where="train.router_loss",
                 fix="set `train: {router_loss: 0}`: the objective alone is minimised",
@@ -125,7 +125,7 @@ class Policy(Trunk):
         problem = None if isinstance(module, nn.Linear) else f"its head is a {type(module).__name__}, not a linear layer"
         if problem is None:
             head = FusedHead(self.hf)
-            problem = head_problem(self.hf, head)
+            problem = checked.problem(head_problem, self.hf, head)
             if problem is None:
                 self.head_mode, self._head = "fused", head
                 return

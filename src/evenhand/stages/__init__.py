@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from evenhand.models import checked
+
 SPECS: Mapping[str, str] = {
     "data": "DataSpec",
     "validation_split": "ValidationSplitSpec",
@@ -36,7 +38,8 @@ def spec_class(kind: str) -> type[Any]:
 
 
 def _run(kind: str, spec: Any, context: Any) -> None:
-    importlib.import_module(f"evenhand.stages.{kind}").run(spec, context)
+    with checked.remembered():
+        importlib.import_module(f"evenhand.stages.{kind}").run(spec, context)
 
 
 STAGES = {kind: partial(_run, kind) for kind in SPECS}
