@@ -158,8 +158,8 @@ class Completion:
 class Group:
     """One prompt, its k completions, and a score per completion (higher is better, NaN = unscored).
 
-    A bare prompt has k = 0; a demonstration has k = 1; binary feedback k = 1 and score 1 or 0; a preference pair k = 2 and
-    scores (1, 0) or graded; a ranking of k answers has rank-derived scores; rollouts have rewards, with unweighted `parts`.
+    A bare prompt has k = 0; a demonstration k = 1, binary feedback too (score 1 or 0); a pair k = 2 and scores (1, 0) or graded;
+    a ranking rank-derived scores; rollouts rewards, with unweighted `parts`, and the steps of the weights (`policy_version`).
 
     >>> Group(prompt=Prompt(content="Hi"), completions=(Completion(content="Hello"),)).scores
     (nan,)
@@ -169,12 +169,12 @@ class Group:
     completions: tuple[Completion, ...]
     scores: tuple[float, ...] = ()
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    policy_version: int | None = None
 
     def __post_init__(self) -> None:
         if not self.scores:
             object.__setattr__(self, "scores", (math.nan,) * len(self.completions))
-        lengths = {len(self.completions), len(self.scores), *(len(p) for p in self.parts.values())}
-        if len(lengths) != 1:
+        if len(lengths := {len(self.completions), len(self.scores), *(len(p) for p in self.parts.values())}) != 1:
             raise ValueError(f"completions, scores and parts differ in length (prompt {self.prompt.id}): {sorted(lengths)}")
 
 

@@ -609,6 +609,17 @@ def greedy_rollouts(ward: Ward) -> None:
     ward.experiment["sampling"] = {"temperature": 0.0}
 
 
+@case("G8", "nothing in its loss knows who sampled", Severity.INFO)
+def stale_samples_without_a_correction(ward: Ward) -> None:
+    ward.experiment["arms"]["grpo"]["staleness"] = {"steps": 2}
+
+
+@case("G8", "all of them are the start's", Severity.WARN)
+def samples_that_never_grow_younger(ward: Ward) -> None:
+    ward.experiment["train"]["steps"] = 9
+    ward.experiment["arms"]["grpo"] |= {"staleness": {"steps": 8}, "importance": 2}
+
+
 @case("B2", "are free")
 def a_disk_too_small(ward: Ward) -> None:
     ward.experiment["seeds"] = list(range(4))

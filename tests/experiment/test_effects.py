@@ -89,7 +89,7 @@ KEYS: dict[str, tuple[dict[str, Any], Reads]] = {
 """A change of each key, and which methods read it."""
 ELSEWHERE = {
     "train.epochs", "train.on_memory", "train.checkpoint_every", "train.keep_checkpoint", "method", "reward", "teacher",
-    "reference_update", "environment",
+    "reference_update", "environment", "staleness",
 }  # fmt: skip
 """In place of another key; how and not what; with conditions that tests of their own are about."""
 

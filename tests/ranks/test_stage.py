@@ -36,7 +36,7 @@ arms:
   dpo: {method: dpo, train: {evaluate_every: 2, adapter: {rank: 2}}}
   kto: {method: kto, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 6, snapshots: [3]}}
   rounds: {method: iterative_dpo, reward: gold, completions_per_prompt: 4, partner: previous, hybrid: true}
-  ppo: {method: ppo, reward: gold, completions_per_prompt: 2, updates: 2}
+  ppo: {method: ppo, reward: gold, completions_per_prompt: 2, updates: 2, staleness: {steps: 3}}
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """

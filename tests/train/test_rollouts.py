@@ -99,6 +99,12 @@ def source(
     return made, sampler
 
 
+def collected(made, rollout):
+    """A rollout, sampled and learned from at once."""
+    made.in_flight[rollout] = made.sampled(rollout, version=0)
+    return made.collect(rollout)
+
+
 def experience(items, reward, *, kl=0.0):
     return Experience(
         examples=items, reward=torch.tensor(reward), kl_coefficient=kl, kl_estimator="k1", memory={}, seed=0, rollout=0
@@ -140,13 +146,13 @@ def test_refill_replaces_flat_groups_and_the_last_try_is_kept():
     made, sampler = source(
         Rollouts(completions_per_prompt=2, credit=CREDITS["standardise"], exploration=Exploration(refill=2)), reward=varied
     )
-    assert sum(len(i.tokens.completions) for i in made.collect(0)[0]) == 4
+    assert sum(len(i.tokens.completions) for i in collected(made, 0)[0]) == 4
     assert len(sampler.asked) == 3
     flat.clear()
     made, sampler = source(
         Rollouts(completions_per_prompt=2, credit=CREDITS["standardise"], exploration=Exploration(refill=2)), reward=varied
     )
-    made.collect(0)
+    collected(made, 0)
     assert len(sampler.asked) == 1
 
 
@@ -357,15 +363,15 @@ def test_refill_asks_for_further_prompts_and_as_many_as_are_missing():
     flat = lambda groups: [Scores((1.0, 1.0)) for _ in groups]  # noqa: E731
     plan = Rollouts(completions_per_prompt=2, credit=CREDITS["standardise"], exploration=Exploration(refill=2))
     made, sampler = source(plan, reward=flat)
-    made.collect(0)
+    collected(made, 0)
     assert [len(prompts) for prompts, _ in sampler.asked] == [2, 2, 2]
     assert sorted(p for prompts, _ in sampler.asked for p in prompts) == [p.content for p in PROMPTS]
-    made.collect(1)
+    collected(made, 1)
     assert sorted(p for prompts, _ in sampler.asked[3:] for p in prompts) == [p.content for p in PROMPTS]
     first = sampler.asked[0][0][0]
     one = lambda groups: [Scores((1.0, 1.0) if g.prompt.content == first else (0.0, 1.0)) for g in groups]  # noqa: E731
     made, sampler = source(plan, reward=one)
-    kept = [e.tokens.group.prompt.content for e in made.collect(0)[0]]
+    kept = [e.tokens.group.prompt.content for e in collected(made, 0)[0]]
     (both, _), (more, _) = sampler.asked
     assert len(more) == 1
     assert kept == [both[1], *more], "the flat group is gone, the other stays, a further prompt stands in"

@@ -135,6 +135,9 @@ def from_signature(
     evenhand.errors.UserError: arms.a.bta: unknown key 'bta'
       fix: did you mean 'beta'?
     """
+    if not isinstance(values, Mapping):
+        fix = f"write `{where.split('.')[-1]}: {{KEY: VALUE}}`"
+        raise UserError(f"{values!r} is no mapping of keys to values", where=where, fix=fix)
     hints = get_type_hints(function, include_extras=True)
     parameters = {n: p for n, p in inspect.signature(function).parameters.items() if n not in skip}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -62,6 +62,16 @@ def off_policy(logp: Tensor, behaviour_logp: Tensor, advantage: Tensor, mask: Te
     return 1.0 - ((mean < 0) & (left > threshold)).to(logp.dtype)
 
 
+def effective_share(weight: Tensor) -> Tensor:
+    """`(sum w)^2 / (n sum w^2)` in (0, 1]: the share of n weighted samples that a mean of as many equal ones would be worth
+    (Kish 1965; Kong 1992). `weight` of any shape, non-negative, not all 0; a share without a unit.
+
+    >>> effective_share(torch.tensor([1.0, 1.0, 1.0, 1.0])), effective_share(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    (tensor(1.), tensor(0.2500))
+    """
+    return weight.sum() ** 2 / (weight.numel() * weight.square().sum())
+
+
 CORRECTIONS = {
     "truncate": truncate, "mask_tokens": mask_tokens, "truncate_sequence": truncate_sequence, "mask_sequences": mask_sequences,
     "mask_geometric": mask_geometric,

@@ -40,6 +40,7 @@ def group_to_json(group: Group) -> dict[str, Any]:
         "completions": [_completion_to_json(c) for c in group.completions],
         "scores": [_number_to_json(s) for s in group.scores],
         "parts": {name: [_number_to_json(v) for v in values] for name, values in group.parts.items()},
+        **({"policy_version": group.policy_version} if group.policy_version is not None else {}),
     }
 
 
@@ -70,6 +71,7 @@ def group_from_json(row: Mapping[str, Any]) -> Group:
             completions=tuple(_completion_from_json(c, f"completions[{i}]") for i, c in enumerate(answers)),
             scores=_numbers(row["scores"], "scores"),
             parts={name: _numbers(values, f"parts.{name}") for name, values in parts.items()},
+            policy_version=row.get("policy_version"),
         )
     except NotCanonical:
         raise

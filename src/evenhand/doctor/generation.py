@@ -10,6 +10,7 @@ from evenhand.doctor.context import CheckContext
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, info, share, shortened, warn
 from evenhand.spec.reward_resolution import models_in, resolved_reward
+from evenhand.spec.staleness_checks import uncorrected
 from evenhand.types import Group, Head, Sampling
 
 MISMATCH = 0.05
@@ -129,6 +130,23 @@ def group_size(patient: CheckContext) -> Iterator[Finding]:
             yield fail(f"{name} samples greedily: all answers to a prompt are one and the same")
         elif arm.sampling.temperature < 0.3 and not plan.exploration.temperatures:
             yield warn(f"{name} samples at temperature {arm.sampling.temperature:g}; most groups will have nothing to compare")
+
+
+@check(
+    "G8",
+    "older samples are corrected, and grow younger",
+    why="the gradient of fresh samples is biased on older ones, and samples that are all of the start's learn offline",
+    fix="add `importance: 2` or `staleness: {proximal: generator}`, or fewer steps; or let it pass where that is the question",
+)
+def stale_samples(patient: CheckContext) -> Iterator[Finding]:
+    for name, arm in patient.online.items():
+        if arm.staleness is None:
+            continue
+        age, steps = arm.staleness.steps, arm.train.steps
+        if steps is not None and age >= steps - 1:
+            yield warn(f"{name} learns for {steps} steps from samples {age} steps old: all of them are the start's")
+        if uncorrected(patient.methods[name], arm.staleness.proximal):
+            yield info(f"{name} learns from samples {age} steps old, and nothing in its loss knows who sampled")
 
 
 def rollouts(patient: CheckContext, *, prompts: int, n: int) -> list[Group]:

@@ -162,14 +162,18 @@ class PolicyGradient:
         """The surrogate's weight: its share in the reduction, times what corrects for the sampler and what is left out."""
         weight = self._surrogate_weight(step.mask)[0]
         if self.importance:
-            whole = self.correction == "truncate" and SURROGATES[self.surrogate].per_sequence
-            function = corrections.CORRECTIONS["truncate_sequence" if whole else self.correction]
             bounds = {"low": self.importance_low, "high": self.importance}
-            weight = weight * function(step.old_logp, step.behaviour_logp, step.mask, **bounds)
+            weight = weight * self.importance_weight(step.old_logp, step.behaviour_logp, step.mask, **bounds)
         if self.off_policy_mask:
             told = (step.logp, step.behaviour_logp, step.advantage, step.mask)
             weight = weight * corrections.off_policy(*told, threshold=self.off_policy_mask)
         return weight * batch.statistics["top_entropy"] if self.top_entropy else weight
+
+    def importance_weight(self, old_logp: Tensor, behaviour_logp: Tensor, mask: Tensor, *, low: float, high: float) -> Tensor:
+        """The weight [N, C] or [N, 1] that `correction` gives for a sampler unlike the trainer, within these bounds."""
+        whole = self.correction == "truncate" and SURROGATES[self.surrogate].per_sequence
+        function = corrections.CORRECTIONS["truncate_sequence" if whole else self.correction]
+        return function(old_logp, behaviour_logp, mask, low=low, high=high)
 
     def _added_terms(self, out: ModelOut, batch: Batch, logp: Tensor, old: Tensor, mask: Tensor) -> list[Term]:
         weight = reduction(self.reduce, mask)[0].to(logp.dtype)

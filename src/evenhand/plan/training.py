@@ -237,7 +237,7 @@ def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
     return FitSpec(
         method=arm.method, parameters=arm.parameters, train=train, sampling=arm.sampling,
         setup=graph.setup_for_training(arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
-        reference_update=arm.reference_update,
+        reference_update=arm.reference_update, staleness=arm.staleness,
         environment=graph.e.environment_of(arm) if arm.build(steps=1, max_tokens=1).online else None,
     )  # fmt: skip
 

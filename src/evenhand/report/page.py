@@ -28,6 +28,7 @@ from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.run_data import RunData, read_run
 from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.stage_costs import stage_costs
+from evenhand.report.staleness import staleness_rows
 from evenhand.report.summaries import (
     VERDICT_COLUMNS,
     answer_columns,
@@ -179,6 +180,7 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
             ("LaTeX", "evaluations.tex", data_link(evaluations_tex(summary), "application/x-tex")),
         ],
         "steps_shown": [arm for arm in summary.ranked if arm.name in results.over_training],
+        "stale": staleness_rows(results, styles, run.ledgers),
         "chosen": chosen_rows(results.selection, styles),
         "tuning": results.tuning,
         "tuned": tuned_rows(results.tuning, styles),

@@ -30,6 +30,7 @@ from evenhand.results.reward_model_summary import (
     reward_model_summary,
 )
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.results.staleness import with_staleness
 from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
 from evenhand.results.tuning import tuned_alike, tuning, untuned
 from evenhand.results.versions import versions_apart
@@ -57,7 +58,7 @@ def assemble(
     more = read_evaluations(done)
     found, beside = _judged(done, fits, looked, more)
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
-    arms, chosen = with_pass_rates(arms, done), selections(done)
+    arms, chosen = with_staleness(with_pass_rates(arms, done), done), selections(done)
     scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}
     return Results(

@@ -23,6 +23,7 @@ from evenhand.results.record_parts import (
     LengthLeaning,
     PassRate,
     RewardModelSummary,
+    StalenessSummary,
     TrainingPoint,
     TrainingWarning,
     TuningSummary,
@@ -204,6 +205,8 @@ class ArmResult:
     pass_at: tuple[PassRate, ...] = ()
     stopped: Mapping[str, EarlyEnd] = field(default_factory=dict)
     """By seed, where a limit of the user's ended training."""
+    staleness: StalenessSummary | None = None
+    """Where older weights sampled what it learned from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,6 +148,25 @@ class ValidationPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StalenessSummary:
+    """An arm on rollouts of older weights: `steps` and `proximal` as asked, the rest means over its optimizer steps and seeds.
+
+    `age` in optimizer steps (the first steps have no older weights, later updates of a rollout make it older); `importance` the
+    mean weight of a token, its probability by the policy over that by the sampler; `effective` the share of the tokens that a
+    mean under these weights is worth; `clipped` the share whose weight a bound cuts; `kl` of the sampler to the policy, nats per
+    token.
+    """
+
+    steps: int
+    proximal: str
+    age: float | None = None
+    importance: float | None = None
+    effective: float | None = None
+    clipped: float | None = None
+    kl: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointChoice:
     """Which weights a seed kept by which `rule`. `shared_prompts`: validation prompts that also judge, which should be none."""
 

@@ -11,7 +11,7 @@ from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import METHODS, Method, build
 from evenhand.models.adapter_config import RATE
-from evenhand.train.config import Lengths, ReferenceUpdate, SamplingConfig, Train
+from evenhand.train.config import Lengths, ReferenceUpdate, SamplingConfig, Staleness, Train
 
 START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
@@ -56,6 +56,8 @@ class Arm:
     """The model that a distilling method learns from: {path: FOLDER or hub name}."""
     reference_update: ReferenceUpdate | None = None
     """Let the reference follow the policy: {every: STEPS, mix: SHARE}. For any method that is held to the start."""
+    staleness: Staleness | None = None
+    """Sample from older weights: {steps: OPTIMIZER STEPS}. For any method that samples, see docs/staleness.md."""
     environment: str | Mapping[str, Any] | None = None
     """What answers between the turns of what it samples in training, in place of the shared `environment`; none: nothing."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -87,7 +89,8 @@ class Arm:
 
     def build(self, *, steps: int, max_tokens: int) -> Method:
         """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
-        return build(self.method, self.parameters, steps=steps, max_tokens=max_tokens).following(self.reference_update)
+        made = build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
+        return made.following(self.reference_update).stale(self.staleness)
 
 
 ARM_KEYS = (
@@ -97,6 +100,7 @@ ARM_KEYS = (
     "reward",
     "teacher",
     "reference_update",
+    "staleness",
     "environment",
     "sampling",
     "lengths",
@@ -140,6 +144,9 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
         own["reference_update"] = ReferenceUpdate(
             **from_signature(ReferenceUpdate, own["reference_update"], f"{where}.reference_update")
         )
+    if "staleness" in own:
+        asked = Staleness(**from_signature(Staleness, own["staleness"], f"{where}.staleness"))
+        own["staleness"] = asked if asked.steps else None  # on-policy is one thing, however it is written
     own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
     own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))
     checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)

@@ -20,6 +20,7 @@ from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.gate_checks import gate_problems
 from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward, reward_problem, world_problem
+from evenhand.spec.staleness_checks import staleness_problems
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
@@ -211,6 +212,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
     yield from _length_problem(arm, where)
     yield from _following_problems(arm, method, where)
+    yield from staleness_problems(arm, method, where)
     yield from _environment_problems(e, arm, method, where)
     if (method.reference == TEACHER) != (arm.teacher is not None):
         fix = "add `teacher: {path: FOLDER}`" if arm.teacher is None else "remove `teacher`"

@@ -27,7 +27,7 @@ from evenhand.spec.arms import BEST_OF_N, INJECTED, Arm, best_of_n
 from evenhand.spec.pretrained import Adopted
 from evenhand.synthesis.config import Annotate, Revise
 from evenhand.trackers import TRACKERS
-from evenhand.train.config import Lengths, SamplingConfig, Train
+from evenhand.train.config import Lengths, SamplingConfig, Staleness, Train
 
 ELSEWHERE: Mapping[type, str] = {
     Train: "train", SamplingConfig: "sampling", Lengths: "lengths", Adapter: "train.adapter", spec.Pretrain: "model.pretrain",
@@ -78,6 +78,7 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("train.adapter", "", Adapter),
     ("sampling", "", SamplingConfig),
     ("arms.NAME", "", Arm),
+    ("arms.NAME.staleness", "", Staleness),
     ("reward_models.NAME", "one that exists (else the keys of an arm)", Adopted),
     ("judge", "a reward", spec.ScoringJudge),
     ("judge", "kind: llm", LLM),

@@ -200,6 +200,7 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserE
             yield from _problem(getattr(getattr(arm, section), key), allowed, place)
     for key, allowed in UPDATE.items():
         yield from _problem(getattr(arm.reference_update, key, None), allowed, f"{where}.reference_update.{key}")
+    yield from _problem(getattr(arm.staleness, "steps", None), MAYBE, f"{where}.staleness.steps")
     for beta in arm.train.betas:
         yield from _problem(beta, BETAS, f"{where}.train.betas" if "betas" in (raw.get("train") or {}) else "train.betas")
     yield from _stop_problems(arm, f"{where}.train" if "stop_when" in (raw.get("train") or {}) else "train")

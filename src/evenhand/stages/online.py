@@ -90,6 +90,7 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         seed=run.seed,
         ledger=run.ledger,
         ranks=run.ranks.size,
+        steps=run.steps,
         collected=between_rounds(run, previous, initial if initialise == INITIAL_POLICY else None, optimizer),
         carried={} if previous is None else {"previous": previous},
         fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),

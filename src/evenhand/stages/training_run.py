@@ -18,7 +18,7 @@ from evenhand.models.policy import Policy
 from evenhand.objectives.router_balance import balanced
 from evenhand.protocols import Objective, Reward
 from evenhand.stages.setup import Setup
-from evenhand.train.config import ReferenceUpdate, SamplingConfig, Train
+from evenhand.train.config import ReferenceUpdate, SamplingConfig, Staleness, Train
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.ranks import ONE, Ranks
 from evenhand.types import Sampling
@@ -56,10 +56,12 @@ class FitSpec:
     reference_update: ReferenceUpdate | None = None
     environment: str | Mapping[str, Any] | None = None
     """What answers between the turns of a sampled answer; None: answers of one turn."""
+    staleness: Staleness | None = None
+    """How old the weights are that sample; None: those that learn."""
 
     def build(self, *, steps: int = 1) -> Method:
         made = methods.build(self.method, self.parameters, steps=steps, max_tokens=self.setup.lengths.completion)
-        return made.following(self.reference_update)
+        return made.following(self.reference_update).stale(self.staleness)
 
     def sampler(self, seed: int = 0) -> Sampling:
         """The sampling with its completion limit."""

@@ -77,6 +77,17 @@ class ReferenceUpdate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Staleness:
+    """How old the weights are that sample: a rollout whose first optimizer step is t (from 0) is sampled from the weights after
+    `max(0, t - steps)` steps, always, by schedule and not by a race (AReaL, arXiv:2505.24298; verl's one-step-off is 1)."""
+
+    steps: int
+    """Optimizer steps between the weights that sample a rollout and those that first learn from it; 0 is on-policy."""
+    proximal: Literal["last", "generator"] = "last"
+    """What a clip is around: the last policy (decoupled PPO; `importance` corrects), or the generator, which sampled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
     """How completions are sampled."""
 

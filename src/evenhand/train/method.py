@@ -16,7 +16,7 @@ from evenhand.models.gate import GateSettings
 from evenhand.objectives import Labelled, Pairwise
 from evenhand.protocols import Objective
 from evenhand.registry import Registry
-from evenhand.train.config import ReferenceUpdate
+from evenhand.train.config import ReferenceUpdate, Staleness
 from evenhand.train.policies import DATA, INITIAL_POLICY, NONE
 from evenhand.train.rollouts import Rollouts
 from evenhand.types import Head, Need
@@ -62,6 +62,13 @@ class Method:
     def following(self, update: ReferenceUpdate | None) -> Method:
         """The same with a reference that follows the policy; as it is where `update` is None."""
         return self if update is None else replace(self, reference_update=update)
+
+    def stale(self, staleness: Staleness | None) -> Method:
+        """The same with rollouts of older weights; as it is where `staleness` is None, or it samples nothing."""
+        if staleness is None or self.rollouts is None:
+            return self
+        older = replace(self.rollouts.schedule, staleness=staleness.steps, proximal=staleness.proximal)
+        return replace(self, rollouts=replace(self.rollouts, schedule=older))
 
     @property
     def online(self) -> bool:

@@ -138,7 +138,8 @@ class Predictor:
         if method.rollouts is None or wave is None:
             return 0.0
         whole = times(rows.work(), prompts / len(rows.sample))
-        reads = (method.reference == INITIAL_POLICY) + (method.network in ("value", "critic"))
+        stale = method.rollouts.schedule.staleness > 0
+        reads = (method.reference == INITIAL_POLICY) + (method.network in ("value", "critic") or stale)
         waves = prompts * wave.group / wave.rows
         return waves * seconds.sample(net, wave, self.speed) + reads * seconds.forward(net, whole, self.speed)
 

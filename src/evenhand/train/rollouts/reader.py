@@ -29,7 +29,7 @@ class Reader:
         """The examples with a field per head; `old_logp` is as sampled where the trainer is not asked for it."""
         fields = {FIELDS[head]: rows for head, rows in (self.read(heads, examples) if heads else {}).items()}
         if Head.LOGP not in heads:
-            fields["old_logp"] = [tuple(torch.tensor(c.behaviour_logp) for c in e.tokens.completions) for e in examples]
+            fields["old_logp"] = [as_sampled(e) for e in examples]
         if generator_is_reference:
             fields["ref_logp"] = fields["old_logp"]
         elif self.reference is not None:
@@ -61,6 +61,11 @@ class Reader:
         cut = replace(cut_group(group, answers), prompt=prompt)
         own = tuple(e.tokens.completions[i] for i in answers)
         return Example(tokens=TokenGroup(prompt=tuple(self.prompt_ids(prompt)), completions=own, group=cut))
+
+
+def as_sampled(example: Example) -> tuple[torch.Tensor, ...]:
+    """The log-probs of each completion's tokens as the engine sampled them."""
+    return tuple(torch.tensor(c.behaviour_logp) for c in example.tokens.completions)
 
 
 def beside(shown: Sequence[int | None]) -> dict[int, list[int]]:

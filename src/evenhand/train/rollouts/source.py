@@ -25,6 +25,7 @@ from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.schedule import Buffer
 from evenhand.train.rollouts.shaping import spread, with_greedy, with_scores, without_failed, without_greedy
+from evenhand.train.rollouts.stale import age, around_generator, stale_metrics
 from evenhand.train.shuffling import window
 from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, Scores, TokenGroup
 
@@ -36,8 +37,9 @@ class RolloutSource:
     `collected(rollout)` is called after a rollout was sampled and read, before the first update on it: where a partner catches
     up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of
     the data that every rollout is trained with; `answers` the data's own, by prompt, for those that are not sampled. A
-    method that learns from a teacher alone has no `reward`. `ranks` share the micro-batches of a step. State: the buffer of a
-    rollout that is still being trained on, and what credits and the KL coefficient remember."""
+    method that learns from a teacher alone has no `reward`. `ranks` share the micro-batches of a step, of which there are `steps`
+    in all: no rollout is sampled for one beyond. State: the buffer of a rollout that is still being trained on, those that wait
+    in flight, and what credits and the KL coefficient remember."""
 
     method: Method
     prompts: Sequence[Prompt]
@@ -49,12 +51,15 @@ class RolloutSource:
     seed: int
     ledger: Ledger
     ranks: int = 1
+    steps: int | None = None
     collected: Callable[[int], None] = lambda rollout: None
     carried: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     fixed: Sequence[Example] = ()
     answers: Mapping[str, Group] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict, init=False)
     metrics: dict[str, float] = field(default_factory=dict, init=False)
+    in_flight: dict[int, list[Example]] = field(default_factory=dict, init=False)
+    """Rollouts that were sampled and scored, and not trained on yet."""
 
     def __post_init__(self) -> None:
         self.buffer = Buffer(schedule=self.plan.schedule, seed=self.seed, fixed=self.fixed)
@@ -70,6 +75,8 @@ class RolloutSource:
 
     def step(self, index: int) -> Step:
         rollout, update = divmod(index, self.plan.schedule.updates)
+        for due in self.plan.schedule.due(index, self.steps):
+            self.in_flight[due] = self.sampled(due, version=index)
         if update == 0:
             fresh, self.metrics = self.collect(rollout)
             self.buffer.add(fresh)
@@ -77,10 +84,11 @@ class RolloutSource:
         elif self.plan.schedule.renews(update):
             self.renew()
         chosen = self.buffer.share(rollout, update)
+        aged = age(chosen, index) if self.plan.schedule.staleness else {}
         if self.method.skips_zero_advantage:
             chosen = [piece for example in chosen for piece in split_zero_advantage(example)]
         self.ledger.tokens_trained += sum(e.tokens.size for e in chosen if not e.denominator_only)
-        return Step(micro_batches(chosen, self.tokens_per_microbatch, self.ranks), self.metrics)
+        return Step(micro_batches(chosen, self.tokens_per_microbatch, self.ranks), {**self.metrics, **aged})
 
     def renew(self) -> None:
         """The current policy as the proximal one of what is left of the rollout; who sampled it stays known."""
@@ -89,15 +97,24 @@ class RolloutSource:
         renewed = zip(self.buffer.examples, rows, strict=True)
         self.buffer.examples = [replace(e, per_token={**e.per_token, "old_logp": row}) for e, row in renewed]
 
+    def sampled(self, rollout: int, *, version: int) -> list[Example]:
+        """One rollout, sampled and scored, by weights that have taken `version` steps."""
+        groups = [replace(g, policy_version=version) for g in self._scored_groups(rollout)]
+        return [Example(tokens=self.reader.tokenise(g)) for g in groups]
+
     def collect(self, rollout: int) -> tuple[list[Example], dict[str, float]]:
-        """One rollout: sampled, scored, read, credited."""
-        plan, groups = self.plan, self._scored_groups(rollout)
-        examples = [Example(tokens=self.reader.tokenise(g)) for g in groups]
+        """One rollout that is in flight: read by the networks of now, and credited."""
+        plan, examples = self.plan, self.in_flight.pop(rollout)
+        groups = [e.tokens.group for e in examples]
         with self.ledger.phase("score"):
             examples = self.reader(examples, self._heads(), generator_is_reference=self.method.reference == GENERATOR)
             if plan.credit.hindsight:
                 examples = self.reader.in_hindsight(examples, plan.credit)  # type: ignore[arg-type]
-        metrics = summary(groups, examples) | watched(groups)
+        stale: dict[str, float] = {}
+        if plan.schedule.staleness:
+            stale = stale_metrics(examples, self.method.objective, plan.schedule.proximal)
+            examples = [around_generator(e, plan.schedule.proximal, self.method.reference) for e in examples]
+        metrics = summary(groups, examples) | watched(groups) | stale
         metrics = metrics if self.reward is not None else {k: v for k, v in metrics.items() if k not in OF_REWARDS}
         compared = "ref_logp" in examples[0].per_token
         learned = plan.credit(
@@ -156,13 +173,13 @@ class RolloutSource:
         heads = plan.credit.reads | plan.kl.reads | ({Head.VALUE} if Need.VALUE in needs else set())
         off_policy = plan.schedule.updates > 1 and Need.OLD_LOGP in needs
         temperature = self.method.logit_temperature(sampling.temperature)
-        own = off_policy or not plan.exploration.sampler_matches_trainer(sampling, temperature)
+        own = off_policy or plan.schedule.staleness > 0 or not plan.exploration.sampler_matches_trainer(sampling, temperature)
         return heads | {Head.LOGP} if own else heads
 
     def _finished(self, example: Example) -> Example:
         """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""
         drop = {"exact_kl", "collision", HINDSIGHT}
-        if self.plan.schedule.updates == 1:
+        if self.plan.schedule.updates == 1 and self.plan.schedule.proximal != GENERATOR:
             drop.add("old_logp")
         if Need.REF_LOGP not in self.method.objective.needs:
             drop.add("ref_logp")
@@ -174,8 +191,12 @@ class RolloutSource:
 
     def state_dict(self) -> dict[str, Any]:
         examples = [example_codec.to_json(e) for e in self.buffer.examples]
-        return {"examples": examples, "metrics": self.metrics, "memory": self.memory}
+        waiting = {str(rollout): [example_codec.to_json(e) for e in found] for rollout, found in self.in_flight.items()}
+        more = {"in_flight": waiting} if waiting else {}
+        return {"examples": examples, "metrics": self.metrics, "memory": self.memory, **more}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.buffer.examples = [example_codec.from_json(e) for e in state["examples"]]
+        waiting = state.get("in_flight", {})
+        self.in_flight = {int(rollout): [example_codec.from_json(e) for e in found] for rollout, found in waiting.items()}
         self.metrics, self.memory = dict(state["metrics"]), dict(state["memory"])

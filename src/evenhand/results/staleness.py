@@ -1,0 +1,44 @@
+"""How old the weights were that sampled what an arm learned from, and how far from it: from the metrics of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from evenhand.results.files import read_jsonl
+from evenhand.results.record import ArmResult
+from evenhand.results.record_parts import StalenessSummary
+from evenhand.results.run_artifacts import RunArtifacts
+
+METRICS = {"age": "staleness", **{name: f"staleness/{name}" for name in ("importance", "effective", "clipped", "kl")}}
+"""A field of the summary -> its metric."""
+assert METRICS.keys() < {f.name for f in fields(StalenessSummary)}
+
+
+def with_staleness(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
+    """The arms, with `staleness` where they were trained on rollouts of older weights."""
+    return {arm: replace(result, staleness=_of_arm(arm, done)) for arm, result in arms.items()}
+
+
+def _of_arm(arm: str, done: RunArtifacts) -> StalenessSummary | None:
+    asked = done.plan.experiment.arm(arm).staleness if done.plan.trained(arm) else None
+    if asked is None:
+        return None
+    nodes = [node for node in done.plan.arms[arm].values() if done.has(node)]
+    logs = [done.store.path(done.plan[node].key) / "metrics.jsonl" for node in nodes]
+    rows = [row for log in logs if log.exists() for row in read_jsonl(log)]
+    return summary(rows, steps=asked.steps, proximal=asked.proximal)
+
+
+def summary(rows: list[dict[str, Any]], *, steps: int, proximal: str) -> StalenessSummary:
+    """Means over all steps of all seeds; a figure that no step has is None.
+
+    >>> found = summary([{"step": 1, "staleness": 0.0}, {"step": 2, "staleness": 1.0}], steps=1, proximal="last")
+    >>> found.age, found.kl
+    (0.5, None)
+    """
+    columns = {name: [row[metric] for row in rows if row.get(metric) is not None] for name, metric in METRICS.items()}
+    return StalenessSummary(
+        steps=steps, proximal=proximal, **{name: sum(column) / len(column) for name, column in columns.items() if column}
+    )
