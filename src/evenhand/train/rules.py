@@ -249,7 +249,7 @@ _ALL = (
         measures="distance from 1 of the mean probability ratio to the sampled policy, mean of 5 steps",
         seen="the mean probability ratio is {value} away from 1 (limit {limit})",
         means="trainer and sampler disagree about the sampled tokens: the gradient is that of another policy",
-        normal="with top_p, top_k or min_p cutting tokens off, and after many updates on one rollout",
+        normal="with top_p, top_k or min_p cutting tokens off, with `staleness`, and after many updates on one rollout",
         fix="sample without top_p, top_k, min_p, set `importance: 2`, or use fewer `updates`; check the precision of the sampler",
     ),
     MonitorRule(
