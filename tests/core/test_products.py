@@ -61,6 +61,29 @@ def test_only_what_a_gradient_needs_is_kept(x_learns, w_learns):
 
 
 @needs_onednn
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("narrow_input", [False, True])
+def test_a_frozen_layer_under_autocast_is_torchs_to_the_bit_and_keeps_its_weight_alone(biased, narrow_input):
+    (x, w, b), _ = operands(*SHAPES[0])
+    w.requires_grad_(False), b.requires_grad_(False)
+    pull = torch.linspace(-1, 1, 2 * 40 * 320).view(2, 40, 320)
+    found, kept = {}, []
+    for linear in (matmul.linear, torch.nn.functional.linear):
+        x.grad = None
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.dtype) or t, lambda t: t)
+        given = x.bfloat16() if narrow_input else x
+        with torch.autocast("cpu", torch.bfloat16), hooks:
+            y = linear(given, w, b if biased else None)
+        (y * pull).sum().backward()
+        found[linear] = (y.detach(), x.grad)
+    ours, torchs = found.values()
+    assert ours[0].dtype == torch.bfloat16
+    assert all(torch.equal(a, b) for a, b in zip(ours, torchs, strict=True))
+    assert kept[0] == torch.float32
+    assert torch.bfloat16 in kept[1:], "torch keeps a copy: where it no longer does, neither does this need to exist"
+    assert kept.count(torch.float32) == 1
+
+
 def test_a_product_of_views_is_the_product():
     draw = torch.Generator().manual_seed(1)
     a, b = torch.randn(300, 64, generator=draw), torch.randn(300, 200, generator=draw)

@@ -37,7 +37,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(torch.ones(1, 2), torch.tensor([[1.0, 2.0]]))
     tensor([[3.]])
     """
-    if not worth_it(x, weight) or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled(x.device.type):
+        return _in_autocast(x, weight, bias)
+    if not worth_it(x, weight):
         return nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
         return _Linear.apply(x, weight, bias)
@@ -87,6 +89,36 @@ def _onednn() -> Any:
         return None
     a, b = torch.arange(12.0).view(3, 4), torch.arange(8.0).view(4, 2)
     return found if torch.equal(found(a, b.t(), None, "none", [], ""), a @ b) else None
+
+
+def _in_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product in autocast's precision; a frozen weight is rounded to it again in the backward pass, and not kept."""
+    learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if learns or not (torch.is_grad_enabled() and x.requires_grad):
+        return nn.functional.linear(x, weight, bias)
+    return _FrozenLinear.apply(x, weight, bias, torch.get_autocast_dtype(x.device.type))
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """`torch.nn.functional.linear` under autocast, to the bit. torch would hold the rounded copy of each weight till the backward
+    pass: of a network with an adapter half of its weights once more."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.dtype, ctx.shape, ctx.given = dtype, x.shape, x.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            return nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    @override
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # the decorator's fault
+        (weight,) = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            to_x = grad.flatten(0, -2).to(ctx.dtype) @ weight.to(ctx.dtype)
+        return to_x.view(ctx.shape).to(ctx.given), None, None, None
 
 
 class _Linear(torch.autograd.Function):
