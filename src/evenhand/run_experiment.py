@@ -205,7 +205,7 @@ def _show_model(artifact: Path, place: Path) -> None:
     place.mkdir(parents=True)
     model = model_path(artifact)
     if model.is_relative_to(artifact):
-        shutil.copytree(model, place / "model", copy_function=_link)
+        shutil.copytree(model, place / model.name, copy_function=_link)
     else:
         (place / "model").symlink_to(model)
 

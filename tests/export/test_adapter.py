@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evenhand.errors import UserError
 from evenhand.export.adapter import export_adapter
+from evenhand.export.model import export
 from evenhand.export.subject import find_arm
+from evenhand.models.adapter_config import Adapter
+from evenhand.models.adapter_models import save_adapted
+from evenhand.models.adapters import attach
+from evenhand.models.load import load_policy, load_tokenizer, save
+from tests.models.test_adapters import moved
 
 peft = pytest.importorskip("peft")
 
@@ -77,3 +84,36 @@ def test_without_an_adapter_or_its_base(adapted, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "/nowhere/base"}))
     with pytest.raises(UserError, match="base is gone"):
         export_adapter(find_arm(adapted, "dpo", 0), tmp_path / "out", device="cpu")
+
+
+@pytest.fixture
+def trained_here(own_run, tmp_path) -> tuple[Path, Path]:
+    """The run with an arm dpo whose seed 0 is kept as its adapter alone, and the same model whole."""
+    start, place = own_run / "store" / ("5f" * 16), own_run / "arms" / "dpo" / "seed-0"
+    policy, tokenizer = load_policy(start / "model"), load_tokenizer(start / "model")
+    attach(policy, Adapter(rank=2), seed=0)
+    save(moved(policy), tokenizer, tmp_path / "whole")
+    shutil.rmtree(place / "model")
+    save_adapted(policy, tokenizer, place / "adapter", start=start / "model", artifact=start)
+    return own_run, tmp_path / "whole"
+
+
+def test_what_is_exported_of_an_adapter_is_the_whole_model(trained_here, tmp_path):
+    run, whole = trained_here
+    made = export(find_arm(run, "dpo", 0), tmp_path / "out", device="cpu")
+    found, expected = load_file(made.folder / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[k], expected[k]) for k in found)
+    assert not (made.folder / "adapter_config.json").exists()
+    for path in made.folder.iterdir():
+        if path.suffix in (".json", ".md"):
+            assert str(run) not in path.read_text(), path.name
+
+
+def test_so_is_its_adapter(trained_here, tmp_path):
+    run, whole = trained_here
+    made = export_adapter(find_arm(run, "dpo", 0), tmp_path / "out", device="cpu")
+    start = AutoModelForCausalLM.from_pretrained(run / "store" / ("5f" * 16) / "model")
+    ids = torch.tensor([[2, 4, 7, 9, 6, 5, 8]])
+    plain = peft.PeftModel.from_pretrained(start, made.folder)(ids).logits
+    assert torch.allclose(plain, AutoModelForCausalLM.from_pretrained(whole)(ids).logits, atol=1e-4)

@@ -68,8 +68,8 @@ evaluation: {prompts: 4, frontier: false}
 runtime: {workers: 2, threads: 1, ranks: 2, shard: SHARD}
 """  # fmt: skip
 COMPARED = (
-    "*.safetensors", "adapter_config.json", "metrics.jsonl", "samples.jsonl", "selection.json", "generations.jsonl",
-    "verdicts.json", "scores.json", "measured.json",
+    "*.safetensors", "adapter_config.json", "trained.json", "metrics.jsonl", "samples.jsonl", "selection.json",
+    "generations.jsonl", "verdicts.json", "scores.json", "measured.json",
 )  # fmt: skip
 TRAINING = "fit"
 """The kind of the stages that ranks run."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
 from evenhand.models.adapter_layers import Start
-from evenhand.models.load import load_policy, load_reward_model, load_tokenizer
+from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, whole_folder
 from evenhand.plan import plan
 from evenhand.spec.read import read_experiment
 from evenhand.stages import fit, offline
@@ -79,7 +79,7 @@ class Graph:
             return self.done[name]
         node = self.plan[name]
         inputs = {role: self.run(other) for role, other in node.inputs.items()}
-        place = out or self.folder / name
+        place = out or self.folder / node.key  # side by side, as in a store: an adapter finds its start there
         perform(node.kind, node.spec, inputs, place, seed=node.seed, report=report)
         if out is None:
             self.done[name] = place
@@ -100,7 +100,11 @@ def graph(tmp_path_factory) -> Graph:
 
 
 def weights(artifact: Path) -> dict[str, torch.Tensor]:
-    return load_file(model_path(artifact) / "model.safetensors")
+    """Of the whole model, whose adapter is merged where there is one."""
+    reward = "adapter/adapter_config.json" if (artifact / "adapter").is_dir() else "model/config.json"
+    classifier = "SEQ_CLS" in (artifact / reward).read_text()
+    loaded = (load_reward_model if classifier else load_policy)(model_path(artifact))
+    return {k: v.detach() for k, v in loaded.hf.named_parameters()}  # embeddings and head that are one, once
 
 
 def items_of(training_run: TrainingRun) -> list:
@@ -132,7 +136,8 @@ def test_a_kill_changes_no_byte_and_checkpoints_hold_what_learns_alone(graph, tm
         assert set(load_file(last / "optimizer.safetensors")) <= moments
         assert all(len(checkpoint.tensors(last, more)) <= len(learning) for more in ("best", "previous"))
     graph.run(graph.plan.arms[name][0], tmp_path)
-    files = ["model/model.safetensors", "metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+    files = ["metrics.jsonl", *(f"adapter/{f.name}" for f in (whole / "adapter").iterdir() if f.is_file())]
+    assert not (whole / "model").exists()
     assert [f for f in files if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
 
 
@@ -152,7 +157,7 @@ def test_only_targets_moved_and_they_did(graph, name):
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "kto", "rloo"])
 def test_model_and_adapter_on_the_start_have_the_same_log_probs_under_other_libraries(graph, name):
-    """`model/` by transformers, `adapter/` by peft on the start it was trained from: 1e-4 nats, and they are not the start's."""
+    """Merged into a folder by transformers, `adapter/` by peft on the start it was trained from: 1e-4 nats, not the start's."""
     import peft
     from transformers import AutoModelForCausalLM
 
@@ -162,11 +167,12 @@ def test_model_and_adapter_on_the_start_have_the_same_log_probs_under_other_libr
     start = graph.run("base") if name == "sft" else graph.run("sft")
     training_run = graph.opened("dpo")
     groups = [i.tokens for i in items_of(training_run)]
-    expected = logps(training_run, load_policy(out / "model"))
-    base = AutoModelForCausalLM.from_pretrained(start / "model")
-    with torch.no_grad():
+    expected = logps(training_run, load_policy(model_path(out)))
+    with whole_folder(model_path(start)) as folder:
+        base = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad(), whole_folder(model_path(out)) as folder:
         unchanged = plain_logp(base, groups)
-        merged = plain_logp(AutoModelForCausalLM.from_pretrained(out / "model"), groups)
+        merged = plain_logp(AutoModelForCausalLM.from_pretrained(folder), groups)
         beside = plain_logp(peft.PeftModel.from_pretrained(base, out / "adapter").eval(), groups)
     for found in (merged, beside):
         assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-4
@@ -181,7 +187,7 @@ def test_the_saved_model_is_the_trained_one(graph, monkeypatch):
     def look(training_run, out):
         seen["trained"] = logps(training_run, training_run.model)
         finish(training_run, out)
-        seen["saved"] = logps(training_run, load_policy(out / "model"))
+        seen["saved"] = logps(training_run, load_policy(model_path(out)))
         seen["still"] = logps(training_run, training_run.model)
 
     monkeypatch.setattr(fit, "finish", look)
@@ -198,7 +204,7 @@ def test_the_reference_is_the_start_and_not_the_base(graph):
     from evenhand.stages.reference import read_rows
 
     stored = [row for group in read_rows(training_run.inputs["reference"])[:6] for row in group]
-    base = logps(training_run, load_policy(graph.run("base") / "model"))
+    base = logps(training_run, load_policy(model_path(graph.run("base"))))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(stored, logps(training_run, training_run.model), strict=True))
     assert max(float((a - b).abs().max()) for a, b in zip(stored, base, strict=True)) > 1e-2
 
@@ -276,22 +282,23 @@ def test_a_reward_model_keeps_its_head(graph):
 
     out = graph.run("reward_models/rm/seed-0")
     start = graph.run("sft")
-    model = load_reward_model(out / "model")
+    model = load_reward_model(model_path(out))
     head = weights(out)["score.weight"]
-    tokenizer = load_tokenizer(out / "model")
+    tokenizer = load_tokenizer(model_path(out))
     rows = tokenizer(["the moon is far", "a cat"], return_tensors="pt", padding=True)
-    base = AutoModelForSequenceClassification.from_pretrained(start / "model", num_labels=1)
+    with whole_folder(model_path(start)) as folder:
+        base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
     base.config.pad_token_id = model.hf.config.pad_token_id
     wrapped = peft.PeftModel.from_pretrained(base, out / "adapter").eval()
     assert torch.equal(wrapped.get_base_model().score.modules_to_save["default"].weight, head)
-    with torch.no_grad():
-        expected = AutoModelForSequenceClassification.from_pretrained(out / "model")(**rows).logits
+    with torch.no_grad(), whole_folder(model_path(out)) as folder:
+        expected = AutoModelForSequenceClassification.from_pretrained(folder)(**rows).logits
         torch.testing.assert_close(wrapped(**rows).logits, expected, rtol=1e-5, atol=1e-5)
     assert json.loads((out / "adapter/adapter_config.json").read_text())["modules_to_save"] == ["score"]
 
 
 def test_a_value_head_learns_and_is_saved(graph):
-    assert load_file(graph.arm("ppo") / "model/value_head/model.safetensors")["weight"].abs().max() > 0
+    assert load_file(graph.arm("ppo") / "adapter/value_head/model.safetensors")["weight"].abs().max() > 0
 
 
 def test_an_arm_without_adapter_is_what_it_was(graph):

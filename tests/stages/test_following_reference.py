@@ -52,7 +52,8 @@ def test_a_kill_changes_no_byte(graph, tmp_path, name):
         with pytest.raises(Killed):
             graph.run(node, tmp_path, partial(stop_at, step))
     graph.run(node, tmp_path)
-    kept = ("model/model.safetensors", "metrics.jsonl")
+    weights = "adapter/adapter_model.safetensors" if name == "adapted" else "model/model.safetensors"
+    kept = (weights, "metrics.jsonl")
     assert [f for f in kept if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
 
 

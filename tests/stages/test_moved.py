@@ -98,10 +98,11 @@ def test_the_adapter_finds_its_base_from_the_run_and_from_the_store(moved, tmp_p
     plain = AutoModelForCausalLM.from_pretrained(base)
     ids = torch.tensor([[2, 4, 7, 9, 6, 5, 8]])
     live = peft.PeftModel.from_pretrained(plain, str(shown / "adapter"))(ids).logits
-    merged = AutoModelForCausalLM.from_pretrained(shown / "model")(ids).logits
-    assert torch.allclose(live, merged, atol=1e-5)
     merge_adapter(shown / "adapter", tmp_path / "merged")
-    assert torch.allclose(load_policy(tmp_path / "merged").hf(ids).logits, merged, atol=1e-5)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(ids).logits
+    assert torch.allclose(live, merged, atol=1e-5)
+    assert torch.equal(load_policy(shown / "adapter").hf(ids).logits, merged)
+    assert not list(run.rglob("dpo/seed-0/model")), "the adapter alone is kept"
 
 
 def test_an_adapter_alone_says_that_its_base_is_not_here(moved, tmp_path):
@@ -118,7 +119,7 @@ def test_an_adapter_alone_says_that_its_base_is_not_here(moved, tmp_path):
 def pointing(moved, tmp_path):
     """(model folder, artifact that points at it)"""
     _, run = moved
-    shutil.copytree(run / "arms/dpo/seed-0/model", tmp_path / "model")
+    shutil.copytree(run / "arms/start/seed-0/model", tmp_path / "model")
     (tmp_path / "artifact").mkdir()
     pointer.point(tmp_path / "artifact", tmp_path / "model")
     return tmp_path / "model", tmp_path / "artifact"

@@ -85,7 +85,8 @@ def test_labelled_steps_make_a_card(done, tmp_path):
 
 def test_a_model_of_steps_that_are_all_alike_needs_no_scale(tmp_path):
     """A probability is its own scale: rows too few or too alike to take one from end in no error."""
-    from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
+    from evenhand.models.artifacts import NORMALISATION_FILE
+    from evenhand.rewards.model import Normalisation
     from evenhand.stages.reward_models import normalise
 
     normalise(None, None, {"kind": "process"}, tmp_path)  # looks at neither rows nor model

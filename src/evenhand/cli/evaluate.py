@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,18 +189,21 @@ def _harness(
     from evenhand.cli.models import model_path
     from evenhand.evaluation.harness import leaderboard_lines, run_tasks
     from evenhand.evaluation.readers import merge_jsonl
+    from evenhand.models.load import whole_folder
 
+    model: AbstractContextManager[Any]
     names = [t.strip() for t in tasks.split(",") if t.strip()]
     if target == "dummy":
         from lm_eval.models.dummy import DummyLM
 
-        model, backend = DummyLM(), "dummy"
+        backend, model = "dummy", nullcontext(DummyLM())
     else:
-        model, backend = model_path(target), "hf"
-    found = run_tasks(
-        model, names, backend=backend, include=include, shots=shots, limit=limit, chat_template=chat, allow_code_execution=code,
-        device=None if device == "auto" else device,
-    )  # fmt: skip
+        backend, model = "hf", whole_folder(model_path(target))
+    with model as opened:
+        found = run_tasks(
+            opened, names, backend=backend, include=include, shots=shots, limit=limit, chat_template=chat,
+            allow_code_execution=code, device=None if device == "auto" else device,
+        )  # fmt: skip
     if leaderboard is not None:
         merge_jsonl(leaderboard, leaderboard_lines(target, found), ("model", "task"))
     return {"kind": "harness tasks", "name": target, "tasks": found}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def model_path(name: str) -> Path | str:
-    """The folder of the weights. An arm's folder holds them in `model/` or points at them.
+    """The folder of the weights. An arm's folder holds them in `model/` or `adapter/`, or points at them.
 
     >>> model_path("org/name")
     'org/name'
@@ -24,7 +24,7 @@ def model_path(name: str) -> Path | str:
     folder = Path(name).expanduser()
     if (folder / "model").is_dir():
         return folder / "model"
-    if (folder / pointer.POINTER).is_file():
+    if (folder / pointer.POINTER).is_file() or (pointer.holds_model(folder) and not (folder / "config.json").is_file()):
         return pointer.model_path(folder)
     seeds = sorted(p.name for p in folder.glob("seed-*"))
     if seeds:

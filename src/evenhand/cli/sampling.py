@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evenhand.cli.models import as_prompt, model_path, open_policy, read_prompts
 from evenhand.cli.progress import Progress
 from evenhand.errors import UserError
-from evenhand.store.pointer import POINTER
+from evenhand.store.pointer import POINTER, holds_model
 
 if TYPE_CHECKING:
     from evenhand.types import Group
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def is_model(path: Path) -> bool:
     """True for a model's or an arm's folder. A hub name is none: what is not here cannot be told from a misspelt file."""
-    names = ("config.json", "model/config.json", POINTER)
-    return any((path / name).exists() for name in names) or any(path.glob("seed-*/model"))
+    if holds_model(path) or any(holds_model(seed) for seed in path.glob("seed-*")):
+        return True
+    return (path / "config.json").exists() or (path / POINTER).exists()
 
 
 def nothing_asked(path: Path) -> UserError:

@@ -31,9 +31,10 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
         return get(name)  # which says what was meant
     path = model_path(name)
     if is_reward_model(path):
+        from evenhand.models.artifacts import NORMALISATION_FILE
         from evenhand.models.load import load_reward_model
         from evenhand.rewards.external import external
-        from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
+        from evenhand.rewards.model import ModelReward, Normalisation
         from evenhand.rewards.served import SEVERAL, served
         from evenhand.stages.common import load_served
 

@@ -118,7 +118,7 @@ def _survives(policy: Policy, rows: list[Any], name: str, patient: CheckContext)
     import torch
 
     from evenhand.doctor import forward_probe
-    from evenhand.models import adapter_files
+    from evenhand.models.adapter_models import save_adapted
     from evenhand.models.load import load_policy, save
     from evenhand.seeding import generator
 
@@ -132,7 +132,7 @@ def _survives(policy: Policy, rows: list[Any], name: str, patient: CheckContext)
                 p.add_(0.01 * torch.randn(p.shape, generator=draw).to(p))
         trained = forward_probe.logps(policy, rows)
         save(policy, patient.renderer.tokenizer, folder / "model")
-        adapter_files.write(policy, folder / "adapter", start=folder / "start")
+        save_adapted(policy, patient.renderer.tokenizer, folder / "adapter", start=folder / "start")
         for kind in ("model", "adapter"):
             again = load_policy(folder / kind, dtype=e.model.dtype, device=e.runtime.device)
             worst = max(float((a - b).abs().max()) for a, b in zip(trained, forward_probe.logps(again, rows), strict=True))

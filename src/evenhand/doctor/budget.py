@@ -59,11 +59,11 @@ def disk(patient: CheckContext) -> Iterator[Finding]:
     run = patient.run
     size = _weights(patient)
     to_run = [n.spec for n in run.plan.nodes if isinstance(n.spec, FitSpec) and not run.store.has(n.key)]
-    whole = [spec for spec in to_run if spec.train.adapter is None]  # a checkpoint of an adapter is small beside the model
-    need = size * (len(to_run) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
+    whole = [spec for spec in to_run if spec.train.adapter is None]  # what an adapter leaves is small beside a model
+    need = size * (len(whole) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
     free = shutil.disk_usage(_existing(run.store.root)).free
     if need > free:
-        yield fail(f"{len(to_run)} models of {_amount(size)} need {_amount(need)}, {_amount(free)} are free")
+        yield fail(f"{len(whole)} models of {_amount(size)} need {_amount(need)}, {_amount(free)} are free")
 
 
 @check(

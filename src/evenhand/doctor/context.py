@@ -146,7 +146,7 @@ class CheckContext:
         """Where the starting model's config and weights are: its folder or name, and for an adapter those of its base."""
         if not adapter_files.is_adapter(self.folder):
             return self.folder
-        base = adapter_files.base_of(self.folder, self.experiment.model.base)
+        base = adapter_files.root_of(self.folder, self.experiment.model.base)
         return Path(base) if Path(base).is_dir() else base
 
     @cached_property

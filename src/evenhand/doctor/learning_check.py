@@ -22,7 +22,7 @@ RATE = 0.03
 """Learning rate of a trial: far above what is used, so that a dozen steps of a small new model show."""
 RESUMED_AT = 2
 """The step in which a rehearsed run is stopped, of one more."""
-BYTES = ("model/*.safetensors", "metrics.jsonl")
+BYTES = ("model/*.safetensors", "adapter/*.safetensors", "metrics.jsonl")
 """What a stop must leave as it would have been."""
 
 

@@ -71,7 +71,7 @@ def on_base(base: str, folder: Path, device: str) -> Any:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     from evenhand.models.library_logging import quietly
-    from evenhand.models.load import resolve_device
+    from evenhand.models.load import resolve_device, whole_folder
 
     try:
         from peft import PeftModel
@@ -79,8 +79,8 @@ def on_base(base: str, folder: Path, device: str) -> Any:
         raise UserError("peft is not installed", where="--adapter", fix="pip install peft; or leave --adapter out") from None
     if _is_here(base) and not Path(base).is_dir():
         raise UserError("the adapter's base is gone", where=base, why="the copy could not be checked", fix="leave --adapter out")
-    with quietly():
-        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with quietly(), whole_folder(base) as whole:
+        plain = AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32)
         model: Any = PeftModel.from_pretrained(plain, str(folder)).to(resolve_device(device)).eval()
         model.generation_config = GenerationConfig.from_pretrained(folder)
         model.base_model.model.generation_config = model.generation_config

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.errors import UserError
 from evenhand.export.elsewhere import for_other_readers
 from evenhand.export.subject import Subject
-from evenhand.models.artifacts import GATE_FOLDER, as_eos, readable_by_all
+from evenhand.models.artifacts import GATE_FOLDER, NORMALISATION_FILE, as_eos, readable_by_all
 
 if TYPE_CHECKING:
     import torch
@@ -56,18 +56,31 @@ def write_model(subject: Subject, renderer: Renderer, folder: Path, dtype: torch
         )  # fmt: skip
     auto = AutoModelForSequenceClassification if subject.is_reward_model else AutoModelForCausalLM
     with quietly():
-        model = auto.from_pretrained(subject.model, dtype="auto" if dtype is None else dtype, use_safetensors=True)
+        model = opened(subject, auto, dtype)
         _refuse_overflow(model, subject)
         if not subject.is_reward_model:
             model.generation_config = generation_config(renderer, sampling(subject))
         model.save_pretrained(folder)
         renderer.tokenizer.save_pretrained(folder)
-    if (normalisation := subject.model / "reward_normalisation.json").is_file():
+    if (normalisation := subject.model / NORMALISATION_FILE).is_file():
         shutil.copyfile(normalisation, folder / normalisation.name)
     if (gate := subject.model / GATE_FOLDER).is_dir():
         shutil.copytree(gate, folder / gate.name)
     for_other_readers(folder)
     return str(model.dtype).removeprefix("torch.")
+
+
+def opened(subject: Subject, auto: Any, dtype: torch.dtype | None) -> Any:
+    """The run's model as transformers has it; what was learned through an adapter is merged into its start."""
+    from evenhand.models.adapter_files import is_adapter, trained_in
+    from evenhand.models.load import load_policy, load_reward_model
+
+    if not is_adapter(subject.model):
+        return auto.from_pretrained(subject.model, dtype="auto" if dtype is None else dtype, use_safetensors=True)
+    kept = trained_in(subject.model) or "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    if subject.is_reward_model:
+        return load_reward_model(subject.model, dtype=kept, device="cpu", labels=None).hf
+    return load_policy(subject.model, dtype=kept, device="cpu").hf
 
 
 def sampling(subject: Subject) -> Mapping[str, Any]:

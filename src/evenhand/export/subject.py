@@ -14,13 +14,14 @@ from evenhand.report.run_data import RunData, read_run
 from evenhand.results.files import read_json
 from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import RewardModelSummary
+from evenhand.store.pointer import holds_model, model_path
 
 META = "meta.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One model of a run. `folder` holds `model/`; `seed` None: one that all seeds share; `meta` says how it was made."""
+    """One model of a run. `folder` holds it, whole or as an adapter; `seed` None: all seeds share it; `meta`: how it was made."""
 
     run: RunData
     name: str
@@ -31,7 +32,7 @@ class Subject:
 
     @property
     def model(self) -> Path:
-        return self.folder / "model"
+        return model_path(self.folder)
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -127,7 +128,7 @@ def find_reward_model(folder: Path, name: str, seed: int | None = None) -> Subje
     if places:
         chosen = _chosen(places, seed, name)
         root = places[chosen]
-    if not (root / "model").is_dir():
+    if not holds_model(root):
         raise UserError(f"{name} was not trained here", where=str(root), fix="take it from where the run took it")
     kind = read_json(root / "reward.json").get("kind", "score") if (root / "reward.json").is_file() else "score"
     if kind != "score":
@@ -169,7 +170,7 @@ def _meta(run: RunData, place: Path, generated: str) -> Mapping[str, Any]:
 
 
 def _by_seed(folder: Path) -> dict[int, Path]:
-    found = {p.name.removeprefix("seed-"): p for p in folder.glob("seed-*") if (p / "model").is_dir()}
+    found = {p.name.removeprefix("seed-"): p for p in folder.glob("seed-*") if holds_model(p)}
     return {int(s): found[s] for s in sorted(found, key=lambda s: (len(s), s)) if s.isdigit()}
 
 
@@ -187,5 +188,5 @@ def _chosen(places: Mapping[int, Path], seed: int | None, name: str) -> int:
 
 def _same_weights(places: Sequence[Path]) -> bool:
     """Whether the folders show one artifact (an arm that is a shared stage as it is)."""
-    files = [sorted((p / "model").glob("*.safetensors")) for p in places]
+    files = [sorted(model_path(p).glob("*.safetensors")) for p in places]
     return all(len(f) == len(files[0]) and all(map(os.path.samefile, f, files[0])) for f in files)

@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from evenhand.configfile.text_file import json_object
 from evenhand.errors import UserError
 from evenhand.models import adapters
 from evenhand.models.adapter_layers import NAME, adapted
 from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.guarded import guarded
 from evenhand.models.library_logging import quietly
-from evenhand.store.pointer import routed
+from evenhand.store import pointer
+from evenhand.store.pointer import ADAPTER, TRAINED, routed
 
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
 
-FOLDER = "adapter"
-"""Where a stage leaves what it trained, beside the merged `model/`."""
+FOLDER = ADAPTER
+"""Where a stage leaves what it trained."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MERGE_ELSEWHERE = "merge it with the tool that made it, and give the merged model's folder"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+_LOOKED_AT = 1 << 20
+"""Bytes of a file of the start that are compared at most whenever an adapter is opened; of larger ones the size is."""
 _HUB_CACHE = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$")
 
 
@@ -53,9 +57,9 @@ def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -
     tensors = {}
     for layer_name, layer in adapted(model.hf):
         for part in ("lora_A", "lora_B"):
-            tensors[f"{_PREFIX}{layer_name}.{part}.weight"] = getattr(layer, part)[NAME].weight
+            tensors[f"{PREFIX}{layer_name}.{part}.weight"] = getattr(layer, part)[NAME].weight
     for module_name, module in whole.items():
-        tensors |= {f"{_PREFIX}{module_name}.{key}": p for key, p in module.named_parameters()}
+        tensors |= {f"{PREFIX}{module_name}.{key}": p for key, p in module.named_parameters()}
     copies = {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}
     save_file(copies, folder / WEIGHTS, {"format": "pt"})
 
@@ -114,7 +118,12 @@ def is_reward(folder: str | Path) -> bool:
 
 
 def base_of(folder: str | Path, base: str | None = None) -> str:
-    """The base of an adapter: the one that is given, else the one its config names. UserError for a folder that is not here."""
+    """The base of an adapter: the one that is given, else the one its config names. UserError for a folder that is not here.
+
+    Of an adapter that was trained here it is the start, which must still be what it was.
+    """
+    if base is None and (start := _start_of(Path(folder).expanduser())) is not None:
+        return str(start)
     found = base or named_base(folder)
     if not found:
         raise no_base(folder, "none is named")
@@ -124,6 +133,35 @@ def base_of(folder: str | Path, base: str | None = None) -> str:
     if not local.is_dir() and (found.startswith((".", "/", "~")) or found.count("/") > 1):
         raise no_base(folder, f"there is no folder {found}")
     return str(local) if local.is_dir() else found
+
+
+def trained_in(folder: str | Path) -> str | None:
+    """The precision in which an adapter was trained here; None for one from elsewhere."""
+    found = json_object(Path(folder).expanduser() / TRAINED).get("dtype")
+    return None if found is None else str(found)
+
+
+def _start_of(folder: Path) -> Path | None:
+    """The model that an adapter was trained from here, if it can be found. UserError where it has changed since."""
+    told = json_object(folder / TRAINED)
+    artifact = pointer.routed_artifact(folder, str(told.get("start", "")))
+    if artifact is None:
+        return None
+    if why := pointer.damage(artifact, up_to=_LOOKED_AT):
+        raise UserError("the start of this adapter has changed", where=str(folder), why=why, fix="restore it, or run again")
+    if (known := told.get("start_weights")) and pointer.recorded_weights(artifact) not in ("", known):
+        raise UserError(
+            "the start of this adapter has other weights than it was trained on", where=str(folder),
+            why="its stage was made again since, by other versions or on another device",
+            fix="run again with a new --out and store, which makes both anew",
+        )  # fmt: skip
+    return pointer.model_path(artifact)
+
+
+def root_of(folder: str | Path, base: str | None = None) -> str:
+    """The whole model below an adapter: of one that was trained on an adapter, the base of that."""
+    found = base_of(folder, base)
+    return root_of(found) if is_adapter(found) else found
 
 
 def no_base(folder: str | Path, why: str) -> UserError:
@@ -218,7 +256,7 @@ def _fit_embeddings(hf: Any, shapes: Mapping[str, Any], folder: Path) -> None:
     embeddings = hf.get_input_embeddings()
     rows = embeddings.weight.shape[0]
     name = next(n for n, m in hf.named_modules() if m is embeddings)
-    brought = [shapes[k][0] for part in ("", ".base_layer") if (k := f"{_PREFIX}{name}{part}.weight") in shapes]
+    brought = [shapes[k][0] for part in ("", ".base_layer") if (k := f"{PREFIX}{name}{part}.weight") in shapes]
     if brought and max(brought) != rows:
         hf.resize_token_embeddings(max(brought))
         return
@@ -238,7 +276,7 @@ def _complete(expected: set[str], given: set[str], hf: Any, folder: Path) -> Non
         raise _missing(missing, folder)
 
     def plain(name: str) -> str:
-        return re.sub(r"\.(base_layer|original_module|modules_to_save)\.", ".", name.removeprefix(_PREFIX))
+        return re.sub(r"\.(base_layer|original_module|modules_to_save)\.", ".", name.removeprefix(PREFIX))
 
     known = {plain(name) for name in hf.state_dict()}
     strange = [k for k in sorted(given - expected) if plain(k) not in known]

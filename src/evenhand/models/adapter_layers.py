@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
@@ -28,13 +29,22 @@ def adapted(hf: nn.Module) -> list[tuple[str, Any]]:
     return [(name, m) for name, m in hf.named_modules() if is_adapted(m)]
 
 
-@torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
     """`W + s B A` of a layer with an adapter, at least in float32."""
-    weight = layer.base_layer.weight
+    a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+    return changed(layer.base_layer.weight, a, b, layer.scaling[NAME], transposed=layer.fan_in_fan_out)
+
+
+@torch.no_grad()
+def changed(weight: Tensor, a: Tensor, b: Tensor, scaling: float, *, transposed: bool = False) -> Tensor:
+    """`W + s B A`, at least in float32, with W [out, in], A [rank, in], B [out, rank]; `transposed`: W is [in, out].
+
+    >>> changed(torch.zeros(2, 1), torch.tensor([[3.0]]), torch.tensor([[1.0], [2.0]]), 0.5).tolist()
+    [[1.5], [3.0]]
+    """
     wide = torch.promote_types(weight.dtype, torch.float32)
-    change = layer.lora_B[NAME].weight.to(wide) @ layer.lora_A[NAME].weight.to(wide) * layer.scaling[NAME]
-    return weight.to(wide) + (change.t() if layer.fan_in_fan_out else change)
+    change = b.to(wide) @ a.to(wide) * scaling
+    return weight.to(wide) + (change.t() if transposed else change)
 
 
 @contextmanager
@@ -62,6 +72,38 @@ def merged(hf: nn.Module) -> Iterator[None]:
     finally:
         for layer, weight in before:
             layer.base_layer.weight.data = weight
+
+
+@contextmanager
+def merged_in_turn(hf: nn.Module) -> Iterator[None]:
+    """Inside, the network computes as inside `merged`, where each layer's weights are merged for its own product alone."""
+    before = adapted(hf)
+    try:
+        for name, layer in before:
+            put(hf, name, _MergedWhenUsed(layer))
+        yield
+    finally:
+        for name, layer in before:
+            put(hf, name, layer)
+
+
+class _MergedWhenUsed(nn.Module):
+    """A layer with an adapter as the plain layer with merged weights, which no one holds between two calls."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.base_layer = layer.base_layer
+        self.adapted = (layer,)  # in a tuple, so that its adapter is no part of this module
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.base_layer.weight
+        before = weight.data
+        try:
+            weight.data = merged_weight(self.adapted[0]).to(before.dtype)
+            return self.base_layer(x)
+        finally:
+            weight.data = before
 
 
 @torch.no_grad()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-GATE_FOLDER = "gate"
-"""Beside a model, in a folder of its own: some loaders read every safetensors file that lies beside a config."""
+GATE_FOLDER, VALUE_FOLDER = "gate", "value_head"
+"""Beside a model, in folders of their own: some loaders read every safetensors file that lies beside a config."""
+NORMALISATION_FILE = "reward_normalisation.json"
+"""The scale of a reward model's scores, beside it."""
 
 
 def as_eos(stop_ids: Collection[int]) -> int | list[int] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from evenhand.errors import UserError
+from evenhand.store.pointer import adapter_beside
 
 _OF_FILES = (OSError, ValueError, KeyError, StrictDataclassError)
 _OF_NUMBERS = (TypeError, ArithmeticError, AttributeError)
@@ -19,7 +20,9 @@ def guarded(load: Any, path: str | Path, **named: Any) -> Any:
     local = Path(path).expanduser()
     looks_local = local.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1
     if looks_local and not local.is_dir():
-        raise UserError("no such folder", where=str(path), fix="give a model folder or a name on the Hub")
+        beside = adapter_beside(local)
+        fix = "give a model folder or a name on the Hub" if beside is None else f"it was trained by an adapter: give {beside}"
+        raise UserError("no such folder", where=str(path), fix=fix)
     if looks_local and not any((local / name).exists() for name in ("config.json", "tokenizer_config.json", "tokenizer.json")):
         raise UserError("no config.json", where=str(path), fix="point to a folder written by save_pretrained")
     try:

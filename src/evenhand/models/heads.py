@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from evenhand.models.artifacts import VALUE_FOLDER
 from evenhand.models.backbone import Trunk
 from evenhand.models.hidden_states import States, backbone
 from evenhand.models.policy import Policy
@@ -20,8 +21,7 @@ from evenhand.types import Batch, Head, ModelOut
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-VALUE_HEAD_FILE = "value_head/model.safetensors"
-"""In a folder of its own: some loaders read every safetensors file that lies beside a config."""
+VALUE_HEAD_FILE = f"{VALUE_FOLDER}/model.safetensors"
 
 
 class RewardModel(Trunk):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.models import adapter_files, classifiers
+from evenhand.models import adapter_files, adapter_models, classifiers
 from evenhand.models.backbone import Trunk
 from evenhand.models.guarded import guarded
 from evenhand.models.heads import RewardModel, ValuePolicy, scored
@@ -137,6 +140,17 @@ def new_policy(config: Mapping[str, Any], tokenizer: Any = None, *, seed: int, d
     return Policy(hf.to(resolve_device(device)))
 
 
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[str | Path]:
+    """The folder of a whole model, for what reads no adapters: `path` itself, or one where an adapter is merged, for a while."""
+    if not adapter_files.is_adapter(path):
+        yield path
+        return
+    with TemporaryDirectory() as scratch:
+        merge_adapter(path, Path(scratch) / "model")
+        yield Path(scratch) / "model"
+
+
 def load_tokenizer(path_or_name: str | Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a folder or a Hub name; for an adapter without one, that of its base."""
     from transformers import AutoTokenizer
@@ -156,23 +170,53 @@ def merge_adapter(folder: str | Path, target: Path, *, base: str | None = None) 
 
     base = adapter_files.base_of(folder, base)
     config = guarded(AutoConfig.from_pretrained, base)
-    own = next((name for name, dtype in DTYPES.items() if dtype == getattr(config, "dtype", None)), "float32")
+    stored = next((name for name, dtype in DTYPES.items() if dtype == getattr(config, "dtype", None)), "float32")
+    own = adapter_files.trained_in(folder) or stored
     if adapter_files.is_reward(folder):
-        named: dict[str, Any] = {"fresh": ("score", "classifier"), "num_labels": 1}
+        labels: dict[str, Any] = {"num_labels": 1} if adapter_files.trained_in(folder) is None else {}  # its config says
+        named = {"fresh": ("score", "classifier"), **labels}
         hf = _merged(classifiers.auto_for(config), folder, base, own, "cpu", **named)
         model: Trunk = RewardModel(hf)
     else:
         model = Policy(_merged(AutoModelForCausalLM, folder, base, own, "cpu"))
     has_tokenizer = (Path(folder).expanduser() / "tokenizer_config.json").is_file()
     save(model, load_tokenizer(folder if has_tokenizer else base), target)
+    adapter_models.copy_beside(Path(folder).expanduser(), target)
 
 
 def _merged(auto: Any, folder: str | Path, base: str, dtype: str, device: str, **named: Any) -> Any:
+    asked = resolve_dtype(dtype, resolve_device(device))
+    if (own := adapter_files.trained_in(folder)) is not None:
+        return _as_trained(auto, Path(folder).expanduser(), base, DTYPES[own], asked, device, **named)
     try:
         hf = _network(auto, base, "float64" if dtype == "float64" else "float32", device, **named)
     except UserError as error:
         raise adapter_files.no_base(folder, f"{base}: {error.what}") from error
-    return adapter_files.apply(hf, folder, resolve_dtype(dtype, resolve_device(device)))
+    return adapter_files.apply(hf, folder, asked)
+
+
+def _as_trained(
+    auto: Any, folder: Path, base: str, own: torch.dtype, asked: torch.dtype, device: str, *, config: Any = None,
+    num_labels: int | None = None, **named: Any,
+) -> Any:  # fmt: skip
+    """An adapter that was trained here, merged into its start in the precision `own` of its training, then as `asked`."""
+    from transformers import AutoConfig, GenerationConfig
+
+    config = config or guarded(AutoConfig.from_pretrained, folder)
+    if num_labels is not None:
+        config.num_labels = num_labels
+    fresh = tuple(named.pop("fresh", ())) + (("score", "classifier") if adapter_files.is_reward(folder) else ())
+
+    def start(dtype: torch.dtype) -> Any:
+        name = str(dtype).removeprefix("torch.")
+        return _network(auto, base, name, device, fresh=fresh, config=copy.deepcopy(config), **named)
+
+    hf = adapter_models.merge(start(own), folder)
+    if asked != own:  # `hf.to(asked)` would also round what a network of that precision keeps wide: frequencies of rotations
+        hf = adapter_models.with_weights(start(asked), hf)
+    if hf.can_generate() and (folder / "generation_config.json").is_file():
+        hf.generation_config = GenerationConfig.from_pretrained(folder)
+    return hf
 
 
 def resolve_device(device: str) -> str:

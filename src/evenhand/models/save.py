@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evenhand.models.adapter_layers import adapted, merged
+from evenhand.models.adapter_layers import adapted, merged, merged_in_turn
 from evenhand.models.artifacts import as_eos, readable_by_all
 from evenhand.models.backbone import Trunk
 from evenhand.models.equivalence import ROUNDED, Original
@@ -28,41 +28,38 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collecti
     Adapters are merged in float32 and the weights rounded to their own precision: the folder is a plain model's. Its generation
     config ends answers at `stop_ids` (none: at the model's own), so that `generate` stops where training and sampling did.
     """
+    tokenizer = padded_safely(model, tokenizer)
+    refuse_another(model)
+    with finished(folder) as partial:
+        with quietly(), merged(model.hf):
+            model.hf.save_pretrained(partial)
+        write_beside(model, tokenizer, partial, stop_ids)
+
+
+@contextmanager
+def finished(folder: str | Path) -> Iterator[Path]:
+    """A folder to write in, which takes the place of `folder` at the end; after an error nothing has changed."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        if tokenizer is not None and isinstance(model, RewardModel):
-            tokenizer = _with_safe_padding(model, tokenizer)
-        with quietly(), _merged(model):
-            model.hf.save_pretrained(partial)
-        if stop_ids and model.hf.can_generate():
-            _ending_at(stop_ids, model.hf.generation_config).save_pretrained(partial)
-        if isinstance(model, ValuePolicy):
-            model.save_value_head(partial)
-        if isinstance(model, GatedRewardModel):
-            model.save_gate(partial)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+        yield partial
         _replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-@contextmanager
-def _merged(model: Trunk) -> Iterator[None]:
-    """Inside, adapters are merged into the weights, and the network computes what it did with them beside it."""
+def refuse_another(model: Trunk) -> None:
+    """Raises UserError where adapters, merged into their weights, would give another network than they do beside them."""
     hf: Any = model.hf
     if not adapted(hf):
-        yield
         return
     live = Original.of(hf, hf.config.get_text_config().vocab_size)
-    with merged(hf):
-        if live.finite:  # weights that have diverged are saved as they are
-            allowed = None if hf.dtype.itemsize >= 4 else ROUNDED
+    if live.finite:  # weights that have diverged are saved as they are
+        allowed = None if hf.dtype.itemsize >= 4 else ROUNDED
+        with merged_in_turn(hf):
             live.compare(hf, what="merging the adapter", where="save", fix="train with `adapter: null`", allowed=allowed)
-        yield
 
 
 def safe_pad_id(tokenizer: Any) -> int | None:
@@ -75,8 +72,22 @@ def safe_pad_id(tokenizer: Any) -> int | None:
     return next((i for i in candidates if i is not None and i != tokenizer.eos_token_id), None)
 
 
-def _with_safe_padding(model: RewardModel, tokenizer: Any) -> Any:
-    """Make config and tokenizer agree on a safe padding token; the caller's tokenizer stays as it is."""
+def write_beside(model: Trunk, tokenizer: Any, folder: Path, stop_ids: Collection[int] = ()) -> None:
+    """What stands beside weights: a generation config that ends answers at `stop_ids`, a value head, a gate, the tokenizer."""
+    if stop_ids and model.hf.can_generate():
+        _ending_at(stop_ids, model.hf.generation_config).save_pretrained(folder)
+    if isinstance(model, ValuePolicy):
+        model.save_value_head(folder)
+    if isinstance(model, GatedRewardModel):
+        model.save_gate(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def padded_safely(model: Trunk, tokenizer: Any) -> Any:
+    """Make a reward model's config and its tokenizer agree on a safe padding token; the caller's tokenizer stays as it is."""
+    if tokenizer is None or not isinstance(model, RewardModel):
+        return tokenizer
     pad = safe_pad_id(tokenizer)
     model.hf.config.get_text_config().pad_token_id = pad
     if pad is None or pad == tokenizer.pad_token_id:

@@ -15,13 +15,13 @@ from evenhand.data.batch import pack, split_by_tokens
 from evenhand.data.foreign import readable
 from evenhand.data.window import fitted, window_of
 from evenhand.errors import UserError
+from evenhand.models.artifacts import NORMALISATION_FILE
 from evenhand.types import Group, Head, Scores, TokenGroup
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
     from evenhand.models.heads import RewardModel
 
-NORMALISATION_FILE = "reward_normalisation.json"
 READER = "reward model"
 """What messages call it."""
 _T = TypeVar("_T")

@@ -59,7 +59,7 @@ class Repairs:
         """In words, that what was made again is not what it was: what was finished before came from other bytes."""
         old = self.before.get(node.key, {})
         new = digests.recorded(self.store.path(node.key)) if old else {}
-        moved = [name for name in old if name.endswith(_DECISIVE) and new.get(name) != old[name]]
+        moved = [name for name in old if name.endswith(_DECISIVE) and new.get(name, old[name]) != old[name]]
         if not moved:
             return ""
         return (

@@ -1,4 +1,4 @@
-"""Where a training stage meets adapters: given to the start, and written beside the merged model."""
+"""Where a training stage meets adapters: given to the start, and written in place of a whole model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import logging
 from pathlib import Path
 from typing import TypeVar
 
-from evenhand.models import adapter_files
+from evenhand.data.template import Renderer
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import lost
+from evenhand.models.adapter_models import save_adapted
 from evenhand.models.adapters import attach
 from evenhand.models.backbone import Trunk
+from evenhand.models.save import save
 from evenhand.store import pointer
 
 LOST = 0.2
@@ -26,14 +28,18 @@ def with_adapter(model: _Model, adapter: Adapter | None, seed: int) -> _Model:
     return model
 
 
-def write_adapter(model: Trunk, start: Path, out: Path) -> None:
-    """The adapter that `model` has learned on the artifact `start`, and a word where merging it lost much.
+def write_model(model: Trunk, renderer: Renderer, start: Path | None, out: Path) -> Path:
+    """What `model` has learned from the artifact `start`, in transformers' or in peft's format; returns the folder.
 
-    A base from the hub is named as there, any other by the way from artifact to artifact.
+    With an adapter that is the adapter alone, and a word where merging it would lose much. A base from the hub is named as there,
+    any other by the way from artifact to artifact.
     """
-    folder = pointer.model_path(start)
-    on_hub = adapter_files.base_name(folder)[1] is not None
-    adapter_files.write(model, out / adapter_files.FOLDER, start=folder, name=None if on_hub else pointer.route(start))
+    if model.adapter is None or start is None:
+        save(model, renderer.tokenizer, out / pointer.MODEL, stop_ids=renderer.stop_ids)
+        return out / pointer.MODEL
+    folder, base = out / pointer.ADAPTER, pointer.model_path(start)
+    save_adapted(model, renderer.tokenizer, folder, start=base, artifact=start, stop_ids=renderer.stop_ids)
     if (share := lost(model.hf)) > LOST:
         narrow = str(model.dtype).removeprefix("torch.")
         _log.warning("merged into %s weights, %.0f%% of the adapter's change is lost; adapter/ has it whole", narrow, 100 * share)
+    return folder

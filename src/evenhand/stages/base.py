@@ -72,5 +72,8 @@ def download(name: str, revision: str | None, *, where: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the Hub's own, the HTTP library's, the downloader's: all of them mean that it is not here
+        beside = pointer.adapter_beside(Path(name).expanduser())
         fix = "give a local folder, check the name, or log in for a gated model"
+        if beside is not None:
+            raise UserError("no such folder", where=where, fix=f"it was trained by an adapter: give {beside}") from None
         raise hub_error(error, f"cannot find '{name}' here or on the hub", where=where, fix=fix) from None

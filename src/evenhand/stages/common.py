@@ -12,6 +12,7 @@ import torch
 
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
+from evenhand.models.artifacts import NORMALISATION_FILE
 from evenhand.models.backbone import Trunk
 from evenhand.models.gate import load_gate
 from evenhand.models.heads import RewardModel
@@ -129,7 +130,7 @@ def open_model_reward(
         )
     if how["kind"] == "preference":
         return open_preference_model(artifact, renderer, setup.compute, device, ledger)
-    from evenhand.rewards.model import NORMALISATION_FILE, ModelReward, Normalisation
+    from evenhand.rewards.model import ModelReward, Normalisation
     from evenhand.rewards.served import served
 
     folder = model_path(artifact)

@@ -13,12 +13,12 @@ from evenhand.methods import Method
 from evenhand.models.backbone import Trunk
 from evenhand.models.gate import GatedRewardModel
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
-from evenhand.models.load import new_policy, save
+from evenhand.models.load import new_policy
 from evenhand.models.policy import Policy
 from evenhand.models.routers import configured_weight
 from evenhand.protocols import Source
 from evenhand.stages import monitoring, offline, online, resume, reward_models, snapshots, validate
-from evenhand.stages.adapter import with_adapter, write_adapter
+from evenhand.stages.adapter import with_adapter, write_model
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.on_ranks import reward_on
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(spec: FitSpec, context: StageContext) -> None:
-    """Train, keeping a checkpoint for resume; leaves `model/`, metrics.jsonl, samples.jsonl, warnings.json and ledger.json."""
+    """Train, keeping a checkpoint for resume; leaves the model, metrics.jsonl, samples.jsonl, warnings.json and ledger.json."""
     out = context.out
     if context.ranks.told(lambda: tidied(out)):
         return
@@ -174,7 +174,7 @@ def finish(run: TrainingRun, out: Path) -> None:
     """Write the model and what it cost; the ledger is the last file of all, see `run`."""
     with run.ledger.phase("save"), run.ranks.whole(run.model):
         if run.ranks.first:
-            write_model(run, out)
+            write(run, out)
     spent = run.ledger.together(run.ranks)
     if run.ranks.first:
         digests.seal(out, but=APART)
@@ -182,14 +182,12 @@ def finish(run: TrainingRun, out: Path) -> None:
         checkpoint.remove(out)
 
 
-def write_model(run: TrainingRun, out: Path) -> None:
-    """The weights in transformers' format, and what stands beside them."""
-    save(run.model, run.renderer.tokenizer, out / "model", stop_ids=run.renderer.stop_ids)
-    if run.model.adapter is not None:
-        write_adapter(run.model, run.inputs["start"], out)
+def write(run: TrainingRun, out: Path) -> None:
+    """The model, and what stands beside it."""
+    folder = write_model(run.model, run.renderer, run.inputs.get("start"), out)
     if (how := run.method.implied_reward) is not None:
         if isinstance(run.model, RewardModel):
-            reward_models.normalise(run, run.model, how, out / "model")
+            reward_models.normalise(run, run.model, how, folder)
         write_json(out / REWARD, how)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evenhand.errors import UserError
+from evenhand.models.load import whole_folder
 from evenhand.stages.common import begin, model_path
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
@@ -32,10 +33,11 @@ def run(spec: HarnessSpec, context: StageContext) -> None:
     from evenhand.evaluation.harness import run_tasks
 
     device = begin(spec.setup.compute)
-    found = run_tasks(
-        str(model_path(context.inputs["policy"])), [spec.task], include=spec.include, shots=spec.shots, limit=spec.limit,
-        chat_template=spec.chat_template, device=device, seed=context.seed,
-    )  # fmt: skip
+    with whole_folder(model_path(context.inputs["policy"])) as folder:
+        found = run_tasks(
+            str(folder), [spec.task], include=spec.include, shots=spec.shots, limit=spec.limit,
+            chat_template=spec.chat_template, device=device, seed=context.seed,
+        )  # fmt: skip
     write_json(context.out / "verdicts.json", items(found, spec.task))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from evenhand.errors import UserError
+from evenhand.models.artifacts import NORMALISATION_FILE
 from evenhand.rewards.external import TextReward, check_against_transformers
-from evenhand.rewards.model import NORMALISATION_FILE, Normalisation
+from evenhand.rewards.model import Normalisation
 from evenhand.stages import base
 from evenhand.stages.base import ModelSource
 from evenhand.stages.common import REWARD, begin, open_model_reward, open_renderer

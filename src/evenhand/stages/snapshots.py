@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evenhand.errors import UserError
 from evenhand.methods import Method
-from evenhand.models.load import save
+from evenhand.stages.adapter import write_model
 from evenhand.stages.training_run import TrainingRun
 from evenhand.train.config import Train
 
@@ -33,7 +33,7 @@ def keep(run: TrainingRun, out: Path, step: int) -> None:
     with run.ledger.phase("save"), run.ranks.whole(run.model):
         if run.ranks.first:
             shutil.rmtree(folder, ignore_errors=True)
-            save(run.model, run.renderer.tokenizer, folder / "model", stop_ids=run.renderer.stop_ids)
+            write_model(run.model, run.renderer, run.inputs.get("start"), folder)
 
 
 def place(artifact: Path, step: int) -> Path:

@@ -28,6 +28,7 @@ MODEL_FILES = (
     "config.json",
     "generation_config.json",
     "adapter_config.json",
+    "trained.json",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",

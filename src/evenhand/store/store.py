@@ -95,13 +95,15 @@ class Store:
         return not digests.sealed(folder) and SEALED not in (read_note(folder) or {SEALED: True})
 
     def require(self, key: str) -> Path:
-        """The folder of a finished artifact, its bytes compared.
+        """The folder of a finished artifact, its bytes compared, and those of the model that an adapter in it was trained from.
 
-        Raises: Damaged where it is gone, or not what was made.
+        Raises: Damaged where one of them is gone, or not what was made.
         """
         why = self.damage(key) if self.has(key) else "it is gone"
         if why:
             raise Damaged(key, self.damaged_words(key, why), where=str(self.root))
+        if (start := pointer.start_key(self.path(key))) is not None:
+            self.require(start)
         return self.path(key)
 
     def damaged_words(self, key: str, why: str) -> str:

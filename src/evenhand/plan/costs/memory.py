@@ -86,7 +86,7 @@ def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
         load=base + weights,
         step=step, update=update,
         sample=base + weights + after + sampling(network, job.sampled, device) if job.sampled is not None else 0,
-        save=base + weights + moments + saving(network) if job.writes else 0,
+        save=base + weights + moments + written(network) if job.writes else 0,
     )  # fmt: skip
 
 
@@ -141,10 +141,9 @@ def sampling(network: Network, wave: SamplingWave, device: str) -> float:
     return packed + cache + network.trunk.without.at(min(prompts, max(PREFILL_TOKENS, wave.prompt)))
 
 
-def saving(network: Network) -> float:
-    """Weights as bytes of a file; with an adapter the merged layers beside their own."""
-    merged = 0 if network.adapter is None else network.shape.weights * network.precision.size
-    return float(network.weight_bytes + merged)
+def written(network: Network) -> int:
+    """Bytes of a trained stage's artifact: all weights, or with an adapter what learned."""
+    return network.weight_bytes if network.adapter is None else network.learning * network.precision.size
 
 
 def product_size(network: Network) -> int:

@@ -72,9 +72,9 @@ def load(network: Network) -> float:
     return network.weight_bytes / DIGEST + network.weight_bytes / READ + CHECKS
 
 
-def save(network: Network, machine: Machine) -> float:
-    """Weights copied, written and flushed, their digest taken."""
-    return network.weight_bytes * (1 / machine.disk + 1 / DIGEST + 1 / READ)
+def save(size: float, machine: Machine) -> float:
+    """`size` bytes of weights copied, written and flushed, their digest taken."""
+    return size * (1 / machine.disk + 1 / DIGEST + 1 / READ)
 
 
 DIGEST, READ = 8e8, 4e8

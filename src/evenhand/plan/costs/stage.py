@@ -10,7 +10,7 @@ from evenhand.methods import PROMPTS
 from evenhand.plan.costs import seconds
 from evenhand.plan.costs.forecast import StageCost
 from evenhand.plan.costs.machine import Machine
-from evenhand.plan.costs.memory import MemoryLoad, SamplingWave, held
+from evenhand.plan.costs.memory import MemoryLoad, SamplingWave, held, written
 from evenhand.plan.costs.network import Network, Precision, network
 from evenhand.plan.costs.rows import RowLengths, looked_at, rows_of
 from evenhand.plan.costs.seconds import Speed
@@ -106,12 +106,12 @@ class Predictor:
             net, self.machine, shards
         )
         around = 0.0 if spec.world is not None else self.opening(net)
-        around += seconds.save(net, self.machine)
+        around += seconds.save(written(net), self.machine)
         tokens = steps * sum(b.tokens for b in batches) * (2 if wave is not None else 1)
         return StageCost(
             seconds=steps * step + around, step_seconds=steps * step, peak_bytes=held(net, job, self.machine).peak, tokens=tokens,
             disk_bytes=written(net), processes=compute.world_size, known=rows.known,
-            waiting=net.weight_bytes / self.machine.disk,
+            waiting=written(net) / self.machine.disk,
         )  # fmt: skip
 
     def learned(self, node: Node, spec: FitSpec, method: Method) -> RowLengths:
@@ -173,8 +173,3 @@ def times(work: Work, factor: float) -> Work:
 
 def longest_prompt(rows: RowLengths) -> int:
     return max(p for p, _ in rows.sample)
-
-
-def written(net: Network) -> int:
-    """Bytes of a trained stage's artifact."""
-    return net.weight_bytes + (net.learning * net.precision.size if net.adapter is not None else 0)

@@ -1,0 +1,106 @@
+"""A model that learned through an adapter here, as a folder: the adapter alone, merged into its start whenever it is read.
+
+What is read has the bytes that a merged copy would have: `W + s B A` in float32, rounded to the precision that was trained in
+(`adapter_layers.changed`). The folder is also one of peft's: beside its two files lie the config of the whole network, tokenizer,
+generation config, and `trained.json`, which says the start and that precision. Adapters from elsewhere have no such file; peft
+merges those (`adapter_files.apply`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evenhand.errors import UserError
+from evenhand.models import adapter_files
+from evenhand.models.adapter_files import CONFIG, PREFIX, WEIGHTS
+from evenhand.models.adapter_layers import changed
+from evenhand.models.artifacts import NORMALISATION_FILE, VALUE_FOLDER
+from evenhand.models.save import finished, padded_safely, refuse_another, write_beside
+from evenhand.store import pointer
+from evenhand.store.whole import write_json
+
+if TYPE_CHECKING:
+    from evenhand.models.backbone import Trunk
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+def save_adapted(
+    model: Trunk, tokenizer: Any, folder: str | Path, *, start: Path, artifact: Path | None = None, stop_ids: Collection[int] = ()
+) -> None:
+    """Write what `model` learned on the model in the folder `start`, which stands in a store as `artifact` (None: in none).
+
+    The folder appears complete or not at all. Raises UserError where the merged network would be another than the trained one.
+    """
+    tokenizer = padded_safely(model, tokenizer)
+    route = None if artifact is None else pointer.route(artifact)
+    on_hub = adapter_files.base_name(start)[1] is not None
+    refuse_another(model)
+    with finished(folder) as partial:
+        config = copy.deepcopy(model.hf.config)
+        config.architectures, config.dtype = [type(model.hf).__name__], model.hf.dtype
+        config.save_pretrained(partial)
+        if model.hf.can_generate():
+            model.hf.generation_config.save_pretrained(partial)
+        adapter_files.write(model, partial, start=start, name=None if on_hub else route)
+        told = {"start": route or str(start), "dtype": str(model.hf.dtype).removeprefix("torch.")}
+        if artifact is not None:
+            told["start_weights"] = pointer.recorded_weights(artifact)
+        write_json(partial / pointer.TRAINED, told)
+        write_beside(model, tokenizer, partial, stop_ids)
+
+
+@torch.no_grad()
+def merge(hf: Any, folder: Path) -> Any:
+    """The start `hf`, its weights changed to those that were trained, in their own precision.
+
+    A classifier takes of a language model's adapter what belongs to the body.
+    Raises UserError for a start that has other layers than the one it was trained from.
+    """
+    from safetensors import safe_open
+
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    rank = config["r"]
+    known = {name for name, _ in hf.named_parameters(remove_duplicate=False)}
+    of_another_head = config["task_type"] == "CAUSAL_LM" and hf.get_output_embeddings() is None
+    scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    try:
+        with safe_open(str(folder / WEIGHTS), "pt", device=str(hf.device)) as file:
+            for key in sorted(file.keys()):
+                name = key.removeprefix(PREFIX)
+                if name.endswith(_A):
+                    weight = hf.get_submodule(name.removesuffix(_A)).weight
+                    b = file.get_tensor(key.removesuffix(_A) + _B)
+                    weight.copy_(changed(weight, file.get_tensor(key), b, scaling, transposed=config["fan_in_fan_out"]))
+                elif not name.endswith(_B) and (name in known or not of_another_head):
+                    hf.get_parameter(name).copy_(file.get_tensor(key))
+    except (AttributeError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError(
+            "the adapter does not fit its start", where=str(folder), why=line, fix="give the model it was trained from"
+        ) from error
+    return hf
+
+
+@torch.no_grad()
+def with_weights(hf: Any, other: Any) -> Any:
+    """`hf` with the weights of the same network in another precision."""
+    for (_, own), (_, given) in zip(hf.named_parameters(), other.named_parameters(), strict=True):
+        own.copy_(given)
+    return hf
+
+
+def copy_beside(folder: Path, target: Path) -> None:
+    """What training left beside a model that no network holds: a value head, the scale of a reward."""
+    if (head := folder / VALUE_FOLDER).is_dir():
+        shutil.copytree(head, target / VALUE_FOLDER)
+    if (scale := folder / NORMALISATION_FILE).is_file():
+        shutil.copyfile(scale, target / NORMALISATION_FILE)
