@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.configfile.schema import Loaded, located
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
+from evenhand.results import unchanged
 from evenhand.results.files import NAME, write_record
 from evenhand.results.files import load as load_results
 from evenhand.results.record import Results, Waived
@@ -43,6 +44,10 @@ class Run:
     out: Path
     workers: int | None
     threads: int
+
+    def unfinished(self) -> bool:
+        """Whether some stage is still to be made."""
+        return not all(self.store.has(node.key) for node in self.plan.nodes)
 
 
 def builtins() -> list[str]:
@@ -130,9 +135,11 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
     untrusted = plan.judge_test in outcome.errors  # verdicts of an earlier run may be there; they are no better
     if untrusted or not any(outcome.status[name].good for name in _last(plan)):
         return outcome, None
-    from evenhand.results.assemble import assemble
+    if not (outcome.all_cached and unchanged.is_current(out, (NAME,))):
+        from evenhand.results.assemble import assemble
 
-    write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
+        write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
+        unchanged.note_results(out)
     return outcome, load_results(out)
 
 

@@ -39,7 +39,8 @@ def prepared(monkeypatch, tmp_path):
     monkeypatch.setattr(run_experiment, "prepare", lambda *given: asked.append(given) or run)
     run_dir = tmp_path / "out"
     run_dir.mkdir()
-    monkeypatch.setattr("evenhand.report.write", lambda folder: folder / "report.html")
+    for made in ("write", "renew"):
+        monkeypatch.setattr(f"evenhand.report.{made}", lambda folder: folder / "report.html")
     monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
     monkeypatch.setattr("evenhand.cli.doctor.look", lambda prepared, console: True)
     monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])

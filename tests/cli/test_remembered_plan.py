@@ -69,7 +69,7 @@ def test_the_environment_the_folder_and_the_package_are_part_of_it(planned, monk
     assert question("experiment.yaml", [], None) != before
     monkeypatch.delenv("EVENHAND_STORE")
     assert question("experiment.yaml", [], None) == before
-    monkeypatch.setattr(remembered_plan, "_package", lambda: [["a file", [1, 2, 3]]])
+    monkeypatch.setattr(remembered_plan, "installed", lambda: [["a file", [1, 2, 3]]])
     assert question("experiment.yaml", [], None) != before
     monkeypatch.undo()
     (tmp_path / "cwd").mkdir()

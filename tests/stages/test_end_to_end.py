@@ -6,10 +6,12 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,10 +118,46 @@ def test_models_load_with_transformers(finished: Path) -> None:
     assert rm.config.num_labels == 1
 
 
-def test_again_is_only_cache_hits(finished: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in (finished / "store").rglob("*.safetensors")}
-    run(finished)
-    assert {p: p.stat().st_mtime_ns for p in (finished / "store").rglob("*.safetensors")} == before
+def test_again_is_only_cache_hits(
+    finished: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained, compared, drawn or looked at again."""
+    for work in ("results.assemble.assemble", "report.page.write_page", "cli.doctor.look"):
+        monkeypatch.setattr(f"evenhand.{work}", lambda *_, **__: pytest.fail("it was done again"))
+    made = [*(finished / "store").rglob("*.safetensors"), finished / "results.json", finished / "report.html"]
+    before = {p: p.stat().st_mtime_ns for p in made}
+    code, said, _ = cli("run", TINY, "--out", finished)
+    assert code == 0
+    assert "win rate against sft on 12 held-out prompts" in said
+    assert {p: p.stat().st_mtime_ns for p in made} == before
+
+
+@pytest.mark.parametrize("change", ["page", "table", "results", "description", "package"])
+def test_what_is_not_as_it_was_is_written_again(
+    change: str, finished: Path, tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, run := tmp_path / finished.name)
+    more, was = [], {name: (run / name).read_text() for name in ("results.json", "report.html", "results.csv")}
+    if change == "page":
+        (run / "report.html").unlink()
+    elif change == "table":
+        (run / "results.csv").write_text("arm,win_rate\nrloo,1.0\n")
+    elif change == "results":
+        (run / "results.json").write_text(was["results.json"].replace('"baseline": "sft"', '"baseline": "dpo"'))
+    elif change == "description":
+        more = ["description=said later"]
+    else:
+        monkeypatch.setattr("evenhand.results.unchanged.installed", lambda: "another evenhand")
+    times = {name: (run / name).stat().st_mtime_ns for name in was if (run / name).exists()}
+    assert cli("run", TINY, *more, "--out", run)[0] == 0
+    now = {name: (run / name).read_text() for name in was}
+    if change == "description":
+        assert json.loads(now["results.json"]) == {**json.loads(was["results.json"]), "description": "said later"}
+        assert "said later" in now["report.html"]
+    else:
+        assert now == was
+    written = {name for name in times if (run / name).stat().st_mtime_ns != times[name]}
+    assert written == {"page": {"results.csv"}, "table": {"report.html", "results.csv"}}.get(change, set(was))
 
 
 def test_another_directory_has_the_same_bytes_even_after_kills(finished: Path, tmp_path: Path) -> None:

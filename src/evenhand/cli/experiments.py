@@ -67,11 +67,11 @@ def run(
         if launch.rank > 0:
             torchrun.follow(prepared.plan)
             return
-    if not unchecked:
+    if not unchecked and prepared.unfinished():
         before_run(prepared, Console(stderr=True))
     outcome, results = _execute(prepared, workers, quiet, None if launch is None else torchrun.lead)
     if results is not None:
-        _show_report(results, prepared.out, console)
+        _show_report(results, prepared.out, console, anew=False)
     if not outcome.ok:
         _say_failures(outcome, prepared.out)
         raise typer.Exit(FAILED_CELLS if "failed" in outcome.status.values() else WAITING)
@@ -201,10 +201,11 @@ def _execute(prepared: Run, workers: int | None, quiet: bool, runner: Runner | N
         raise typer.Exit(STOPPED) from None
 
 
-def _show_report(results: Results, folder: Path, console: Console) -> None:
+def _show_report(results: Results, folder: Path, console: Console, *, anew: bool = True) -> None:
+    """The verdicts and where the page is, which is written first unless it is there and not `anew`."""
     import evenhand.report
 
-    page = evenhand.report.write(folder)
+    page = evenhand.report.write(folder) if anew else evenhand.report.renew(folder)
     console.print(evenhand.report.table(results))
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 

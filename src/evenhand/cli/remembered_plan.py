@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.configfile.text_file import json_object
-from evenhand.store.fingerprint import digest, user_cache
+from evenhand.store.fingerprint import PACKAGE, digest, file_state, installed, user_cache
 from evenhand.store.store import Store
 from evenhand.store.whole import write_json
 
 if TYPE_CHECKING:
     from evenhand.run_experiment import Run
 
-PACKAGE = Path(__file__).parent.parent
 LIBRARIES = ("torch", "transformers", "tokenizers", "pydantic", "peft", "numpy")
 ENVIRONMENT = ("EVENHAND_", "HF_", "XDG_", "HOME", "TRANSFORMERS_")
 MOST = 1000
@@ -35,8 +34,6 @@ LONGEST_NAME = 1000
 """Characters of a path; a longer text is none."""
 SETTLED_NS = 2_000_000_000
 """A file that was written within this time may change again without its time of change moving."""
-State = list[int] | None
-"""Size, time of change and number of a file; None where it is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ def question(experiment: str, overrides: Sequence[str], out: Path | None) -> str
     """A name of what is asked for, here and by this version."""
     named = {k: v for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT)}
     asked = [str(Path.cwd()), experiment, list(overrides), None if out is None else str(out)]
-    return digest([asked, named, sys.version, [_version(name) for name in LIBRARIES], _package()])
+    return digest([asked, named, sys.version, [_version(name) for name in LIBRARIES], installed()])
 
 
 def recall(asked: str) -> PlanText | None:
@@ -60,7 +57,7 @@ def recall(asked: str) -> PlanText | None:
     found = json_object(_place(asked))
     try:
         store, keys, files, text = Store(found["store"]), found["keys"], found["files"], found["text"]
-        if not all(store.has(key) for key in keys) or any(state(Path(path)) != was for path, was in files.items()):
+        if not all(store.has(key) for key in keys) or any(file_state(Path(path)) != was for path, was in files.items()):
             return None
         return PlanText(text["title"], tuple(tuple(row) for row in text["rows"]), tuple(text["lines"]))
     except (LookupError, TypeError, AttributeError):
@@ -76,7 +73,7 @@ def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -
     if prepared.plan.plugins or _elsewhere([effective, *_specs(prepared)]):
         return
     results = {prepared.store.root.absolute(), prepared.out.absolute()}
-    files = {path: state(Path(path)) for path in [*_read(opened), *_named(effective, results)][: MOST + 1]}
+    files = {path: file_state(Path(path)) for path in [*_read(opened), *_named(effective, results)][: MOST + 1]}
     latest = max((was[1] for was in files.values() if was is not None), default=0)
     if len(files) > MOST or time.time_ns() - latest < SETTLED_NS:
         return
@@ -103,15 +100,6 @@ def watching() -> Iterator[list[str]]:
         yield opened
     finally:
         looking = False
-
-
-def state(path: Path) -> State:
-    """What of a file changes when it is written."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
 def _read(opened: Sequence[str]) -> Iterator[str]:
@@ -162,12 +150,6 @@ def _specs(prepared: Run) -> list[Any]:
     from evenhand.configfile.schema import to_json
 
     return [to_json(node.spec) for node in prepared.plan.nodes]
-
-
-def _package() -> list[list[Any]]:
-    """The files of this package as they are now."""
-    files = sorted(p for kind in ("*.py", "*.json", "*.yaml", "*.j2") for p in PACKAGE.rglob(kind))
-    return [[str(p), state(p)] for p in files]
 
 
 def _version(name: str) -> str:

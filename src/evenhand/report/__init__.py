@@ -1,6 +1,7 @@
 """From a run directory to something a person reads: one HTML page, two tables for papers, one table for the terminal.
 
 `write(run_dir)` makes `report.html`, `results.csv` and `results.tex` in the run directory.
+`renew(run_dir)` does so unless they are there and nothing has changed.
 `table(results)` is the verdict table for a terminal.
 """
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from evenhand.report.terminal import VerdictTable
     from evenhand.results.record import Results
 
-__all__ = ["table", "write"]
+__all__ = ["renew", "table", "write"]
 
 
 def write(run_dir: Path | str) -> Path:
@@ -28,6 +29,17 @@ def write(run_dir: Path | str) -> Path:
     from evenhand.report.page import write_page  # jinja2 and matplotlib load only when a page is wanted
 
     return write_page(Path(run_dir))
+
+
+def renew(run_dir: Path) -> Path:
+    """The page of a run that has just ended: as it is where it is current, else written."""
+    from evenhand.results import unchanged
+
+    if unchanged.is_current(run_dir, unchanged.PAGE):
+        return run_dir / unchanged.PAGE[0]
+    page = write(run_dir)
+    unchanged.note_page(run_dir)
+    return page
 
 
 def table(results: Results) -> VerdictTable:

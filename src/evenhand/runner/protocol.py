@@ -37,6 +37,11 @@ class Outcome:
     def ok(self) -> bool:
         return all(s.good for s in self.status.values())
 
+    @property
+    def all_cached(self) -> bool:
+        """Whether everything was there already and nothing was made."""
+        return all(s is StageStatus.CACHED for s in self.status.values())
+
 
 class Runner(Protocol):
     """Brings every node of `plan` into `store`, and those that `more` names while it goes on. A failed node fails alone.

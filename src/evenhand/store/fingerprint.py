@@ -40,6 +40,9 @@ MODEL_FILES = (
 )
 """The files of a model folder that determine what it computes (a README or an optimizer state does not)."""
 
+PACKAGE = Path(__file__).parent.parent
+State = list[int] | None
+"""Size, time of change and number of a file; None where it is not there."""
 _SETTLED_NS = 2_000_000_000
 _CHUNK = 1 << 20
 
@@ -181,3 +184,18 @@ def _remember(note: Path, name: str) -> None:
     with contextlib.suppress(OSError):  # a cache that cannot be written (read-only home, full disk) costs time, never a result
         note.parent.mkdir(parents=True, exist_ok=True)
         write_whole(note, name)
+
+
+def file_state(path: Path) -> State:
+    """What of a file changes when it is written."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def installed() -> list[list[Any]]:
+    """The files of this package as they are now."""
+    files = sorted(p for kind in ("*.py", "*.json", "*.yaml", "*.j2", "*.css", "*.js") for p in PACKAGE.rglob(kind))
+    return [[str(p), file_state(p)] for p in files]

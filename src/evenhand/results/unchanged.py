@@ -1,0 +1,49 @@
+"""Whether results and page of a run directory are what would be written now; they are left as they are then.
+
+Both follow from finished artifacts alone, which the record of the run names by their keys, and from this package. Where nothing
+was made, the record is the same and the files are as they were written, writing them again would change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evenhand.configfile.text_file import json_object
+from evenhand.results.files import NAME
+from evenhand.store.fingerprint import content_digest, digest, installed
+from evenhand.store.whole import write_json
+
+RECORD = "experiment.json"
+MADE = ".made.json"
+"""From what the results were made, and what each file held that was made with them."""
+PAGE = ("report.html", "results.csv", "results.tex", "evaluations.csv", "evaluations.tex")
+"""What `report.write` writes."""
+
+
+def origin(folder: Path) -> str:
+    """A name for all that results and page of a run follow from: its record and the files of this package."""
+    return digest([(folder / RECORD).read_text(encoding="utf-8"), installed()])
+
+
+def note_results(folder: Path) -> None:
+    """Notes that the results have just been written: whatever else was made from older ones is no longer current."""
+    write_json(folder / MADE, {"origin": origin(folder), "files": _contents(folder, (NAME,))})
+
+
+def note_page(folder: Path) -> None:
+    """Notes that the page has just been written from the results that are there."""
+    made = json_object(folder / MADE)
+    write_json(folder / MADE, {**made, "files": {**made.get("files", {}), **_contents(folder, PAGE)}})
+
+
+def is_current(folder: Path, names: Sequence[str]) -> bool:
+    """Whether the files `names` were made from what is there, and are what was written."""
+    made = json_object(folder / MADE)
+    files = made.get("files", {})
+    return made.get("origin") == origin(folder) and _contents(folder, names) == {name: files.get(name) for name in names}
+
+
+def _contents(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """A digest of each file; "" of one that is not there."""
+    return {name: content_digest(folder / name) if (folder / name).is_file() else "" for name in names}
