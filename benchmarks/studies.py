@@ -54,7 +54,7 @@ STUDIES = (
     Study("loss_taxonomy", "examples/loss_taxonomy/small.yaml", 60, ("win_rates",)),
     Study("loss_taxonomy_wide", "examples/loss_taxonomy/small_wide.yaml", 120, ("win_rates",)),
     Study("course_demonstrations", "examples/course/small_demonstrations.yaml", 12, ("win_rates",)),
-    Study("course_length_bias", "examples/course/small_length_bias.yaml", 30, ("win_rates",)),
+    Study("course_length_bias", "examples/course/small_length_bias.yaml", 20, ("win_rates",)),
     Study("course_thinking", "examples/course/small_thinking.yaml", 30, ("win_rates",)),
     Study("course_refusals", "examples/course/small_refusals.yaml", 8, ("win_rates",)),
     Study("course_wordings", "examples/course/small_wordings.yaml", 4, ("win_rates",)),

@@ -150,7 +150,7 @@ COURSE = Paper(
             ),
             "Reward hacking (example)": (
                 "the same answer, four times as long",
-                (key("data.annotator"), key("iterative_dpo: length_penalty"), manual("statistics"), result("every_method")),
+                (key("data.annotator"), key("iterative_dpo: length_penalty"), manual("statistics"), result("course_length_bias")),
             ),
             "False certainty (chart)": (
                 "calibration before and after",
