@@ -82,7 +82,7 @@ def test_a_resume_that_begins_the_rows_again_is_found(tmp_path: Path, monkeypatc
 def test_a_resume_without_the_optimizers_moments_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from evenhand.train.optim import AdamW
 
-    monkeypatch.setattr(AdamW, "load_tensors", lambda self, tensors: None)
+    monkeypatch.setattr(AdamW, "places", lambda self, names: {})
     result = looked(tmp_path, "B6", **ARMS)
     assert severities(result) == [Severity.FAIL, Severity.FAIL]
     assert result.findings[0].examples == ("model/model.safetensors", "metrics.jsonl")

@@ -1,4 +1,4 @@
-"""A checkpoint is the same files whatever number of ranks wrote it, and any number goes on from it."""
+"""A checkpoint holds the same tensors whatever number of ranks wrote it, and any number goes on from it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
-from evenhand.train import checkpoint
+from evenhand.train import checkpoint, sharded_files, tensor_files
 from evenhand.train.ranks import ONE, Ranks
 from tests.battery import variants
 from tests.battery.world import items_for
@@ -75,9 +76,47 @@ def test_any_number_of_ranks_goes_on(written, size, shard):
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0 if exact else TOLERANCE if dtype == "float64" else 4e-3)
 
 
-def test_the_files_are_those_of_one_process(written, tmp_path):
+def test_each_rank_writes_its_part_and_nobody_the_whole(written):
+    """Two of equal size, of every tensor that is spread; what all have alike, such as counts of steps, the first writes."""
+    folder = checkpoint.latest(written[0])
+    for name in ("model", "optimizer"):
+        parts = sorted((folder / name).iterdir())
+        assert [p.suffix for p in parts] == [".safetensors"] * 2, "nothing is pickled"
+        sizes = [sum(t.numel() for t in load_file(p).values()) for p in parts]
+        whole = sum(t.numel() for t in read(folder / name).values())
+        assert sum(sizes) == whole
+        assert max(sizes) < 0.6 * whole
+    counts = load_file(folder / "optimizer.safetensors")
+    assert counts
+    assert all(key.startswith("step.") and value.item() == 3 for key, value in counts.items())
+
+
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    """What is spread over the files of a folder, whole."""
+    metadata = dcp.HuggingFaceStorageReader(path=str(folder)).read_metadata().state_dict_metadata
+    found = {name: torch.empty(of.size, dtype=of.properties.dtype) for name, of in metadata.items()}
+    sharded_files.read(folder, found)
+    return found
+
+
+def test_the_tensors_are_those_of_one_process(written, tmp_path):
     out, dtype = written
     save_and_go_on(tmp_path, dtype, ONE, tmp_path, None)
     for name in ("model", "optimizer", "x"):
-        one, many = (load_file(checkpoint.latest(folder) / f"{name}.safetensors") for folder in (tmp_path, out))
+        one, folder = load_file(checkpoint.latest(tmp_path) / f"{name}.safetensors"), checkpoint.latest(out)
+        many = load_file(path) if (path := folder / f"{name}.safetensors").exists() else {}
+        many |= read(folder / name) if (folder / name).is_dir() else {}
         assert {k: (v.shape, v.dtype) for k, v in one.items()} == {k: (v.shape, v.dtype) for k, v in many.items()}
+        for key in one if dtype == "float64" else ():
+            torch.testing.assert_close(one[key], many[key], rtol=1e-6, atol=1e-7)
+
+
+def test_tensors_of_one_process_are_one_file(tmp_path):
+    """And are read into places that are there already."""
+    tensor_files.write({"a": torch.arange(3.0), "b": torch.ones(2, 2, dtype=torch.bfloat16)}, tmp_path / "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+    assert tensor_files.names(tmp_path / "x") == {"a", "b"}
+    places = {"a": torch.zeros(3), "b": torch.zeros(2, 2, dtype=torch.bfloat16)}
+    tensor_files.read(tmp_path / "x", places)
+    assert places["a"].tolist() == [0.0, 1.0, 2.0]
+    assert places["b"].float().sum().item() == 4.0

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from evenhand.models.sharding import assign
 from evenhand.store import digests
 from evenhand.store.store import flush
 from evenhand.store.whole import whole
+from evenhand.train import tensor_files
 from evenhand.train.optim import AdamW
 from evenhand.train.ranks import ONE, Ranks
 
@@ -44,19 +44,16 @@ def save(
     """Write the checkpoint of `step` beside the last one, then replace it by rename; a kill leaves one of the two whole.
 
     `more` are named sets of tensors beside the model's and the optimizer's: see `tensors`. Of several `ranks` the first writes,
-    and all tensors are in full: the files are the same, and any number of ranks can go on from them.
+    and of tensors that are spread over them each writes its part, into the first one's `out`; any number can go on from it.
     """
     model_tensors = {f"model.{n}": t for n, t in trained(model).items()}
     sets = {"model": model_tensors, "optimizer": optimizer.tensors(), **(more or {})}
-    gathered = {name: ranks.full(tensors_of) for name, tensors_of in sets.items()}
+    partial = Path(ranks.told(lambda: str(_begun(out))))
+    for name, tensors_of in sets.items():
+        ranks.write(tensors_of, partial / name)
     if not ranks.first:
         return
     new = out / f"{FOLDER}-{step:08d}"
-    partial = out / f"{FOLDER}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tensors_of in gathered.items():
-        _save_tensors(tensors_of, partial / f"{name}.safetensors")
     _write(partial / "state.json", json.dumps({"step": step, **state}))
     _write(partial / LOGS, json.dumps({log.name: _mark(log) for log in sorted(out.glob("*.jsonl"))}))
     digests.seal(partial)
@@ -65,6 +62,14 @@ def save(
     for old in out.glob(f"{FOLDER}-*"):
         if old != new:
             shutil.rmtree(old)
+
+
+def _begun(out: Path) -> Path:
+    """An empty folder for a new checkpoint; what a kill has left there makes room."""
+    partial = out.resolve() / f"{FOLDER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
@@ -105,11 +110,8 @@ def damage(folder: Path) -> str:
 
 def load(folder: Path, *, model: nn.Module, optimizer: AdamW) -> dict[str, Any]:
     """Restore model and optimizer in place; returns the saved state (with its `step`)."""
-    weights = load_file(folder / "model.safetensors")
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assign(parameter.data, weights[f"model.{name}"])
-    optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
+    tensor_files.read(folder / "model", {f"model.{name}": tensor for name, tensor in trained(model).items()})
+    tensor_files.read(folder / "optimizer", optimizer.places(tensor_files.names(folder / "optimizer")))
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
@@ -117,12 +119,6 @@ def remove(out: Path) -> None:
     """Drop the checkpoints of a finished stage."""
     for folder in out.glob(f"{FOLDER}*"):
         shutil.rmtree(folder)
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, path)
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
 
 
 def _mark(log: Path, size: int | None = None) -> list[int | str]:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from evenhand.models import sharding
 from evenhand.models.backbone import Trunk
+from evenhand.train import sharded_files
 from evenhand.train.ranks import Ranks, RankTurn, dealt
 
 if TYPE_CHECKING:
@@ -87,8 +88,9 @@ class Replicated(Ranks):
                 gradient.copy_(part.view_as(gradient))
 
     @override
-    def full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return tensors if self.first else {}
+    def write(self, tensors: Mapping[str, Tensor], place: Path) -> None:
+        if self.first:
+            super().write(tensors, place)
 
 
 class Sharded(Replicated):
@@ -124,14 +126,12 @@ class Sharded(Replicated):
         return sharding.whole(model)
 
     @override
-    def full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """One tensor at a time, to the first rank's processor: never a second copy of all on an accelerator."""
-        kept: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            value = sharding.full(tensor)
-            if self.first:
-                kept[name] = value.cpu()
-        return kept
+    def write(self, tensors: Mapping[str, Tensor], place: Path) -> None:
+        """What is spread is written by those that hold it, each its part: no rank ever has all of it."""
+        spread = {name: tensor for name, tensor in tensors.items() if hasattr(tensor, "full_tensor")}
+        super().write({name: tensor for name, tensor in tensors.items() if name not in spread}, place)
+        if spread:
+            sharded_files.write(place, spread)
 
 
 def moved(value: Any, device: str) -> Any:

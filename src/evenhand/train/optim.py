@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.models.sharding import assign, full
+from evenhand.models.sharding import full
 
 Schedule = Callable[[int, int], float]
 
@@ -103,16 +103,13 @@ class AdamW:
                 out[f"{key}.{name}"] = value
         return out
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
+    def places(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Where the tensors of these names go, as `tensors` named them: to be filled in place."""
         for name, target in zip(self.named, self.inner.param_groups[0]["params"], strict=True):
-            if name in self.master:
-                assign(self.master[name], tensors[f"master.{name}"])
-            if f"step.{name}" in tensors:
+            if f"step.{name}" in names:
                 moments = {key: torch.zeros_like(target) for key in ("exp_avg", "exp_avg_sq")}
-                for key, moment in moments.items():
-                    assign(moment, tensors[f"{key}.{name}"])
-                self.inner.state[target] = {"step": tensors[f"step.{name}"].to(target.device, copy=True), **moments}
+                self.inner.state[target] = {"step": torch.zeros((), device=target.device), **moments}
+        return self.tensors()
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from evenhand.train import tensor_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,9 +83,9 @@ class Ranks:
         """Inside, this rank has all weights as plain tensors."""
         return nullcontext()
 
-    def full(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The tensors in full, on the first rank; none on the others."""
-        return tensors
+    def write(self, tensors: Mapping[str, Tensor], place: Path) -> None:
+        """Leaves the tensors at `place`, which is the same for all ranks: `train.tensor_files` reads them."""
+        tensor_files.write(tensors, place)
 
 
 ONE = Ranks()
