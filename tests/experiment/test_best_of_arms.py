@@ -32,15 +32,17 @@ def test_every_seed_of_a_named_arm_is_sampled_and_scored_by_its_own_reward_model
     assert plan.arm_samples["dpo"].keys() == {0, 1}
     second = plan[plan.arm_samples["dpo"][1]]
     assert second.inputs["start"] == "arms/dpo/seed-1"
-    assert second.inputs["reward_models/rm"] == "reward_models/rm/seed-1"
     assert second.seed == 1
+    scored = plan[plan.scored[second.name, 1]["rm"]]
+    assert scored.inputs == {"samples": second.name, "reward_models/rm": "reward_models/rm/seed-1"}
 
 
 def test_naming_an_arm_changes_no_other_stage() -> None:
     plain, named = planned(), planned(best_of_arms=["dpo", "sft"])
     before, after = ({n.name: n.key for n in plan.nodes} for plan in (plain, named))
     assert {name: after[name] for name in before} == before
-    assert after.keys() - before.keys() == {"samples/dpo/seed-0", "samples/dpo/seed-1", "samples/sft/seed-1"}
+    samples = {"samples/dpo/seed-0", "samples/dpo/seed-1", "samples/sft/seed-1"}
+    assert after.keys() - before.keys() == samples | {f"{name}/scores/rm" for name in samples}
     assert named.arm_samples["sft"][0] == plain.reward_samples, "the start of the first seed is sampled already"
 
 
@@ -71,5 +73,7 @@ def test_a_prompt_without_a_score_in_one_seed_is_left_out_of_all_and_counted() -
         {"proxies": {"rm": [[0.7, 0.3], [0.4, 0.4], [0.0, 1.0]]}, "gold": [[0.5, 0.0], [1.0, 0.0], [0.0, 0.5]]},
     ]
     best_of_two = _over_seeds(seeds)["rm"][1]
+    seeds[1]["proxies"]["failed"] = [[0.0, 0.0]] * 3
+    assert _over_seeds(seeds).keys() == {"rm", "the judge itself"}, "one that did not score every seed has no curve"
     assert best_of_two.gold == pytest.approx(np.mean([1.0, 0.5, 0.5, 0.5]))
     assert (best_of_two.prompts, best_of_two.left_out) == (2, 1)

@@ -60,7 +60,7 @@ def finished(rates: dict[str, dict[int, float]]) -> Fake:
         for seed, rate in seeds.items():
             outcome = [0.5] * PROMPTS if arm == "sft" else [float(i < rate * PROMPTS) for i in range(PROMPTS)]
             account = {"invalid": 0.0, "cost_usd": 0.25}
-            verdicts[arm][seed] = {"outcome": outcome, "gold": [None] * PROMPTS, "proxies": {}, "account": account}
+            verdicts[arm][seed] = {"outcome": outcome, "gold": [None] * PROMPTS, "account": account}
             chars = rng.integers(50, 90, PROMPTS).tolist()
             measured[arm][seed] = {"chars": chars, "length": chars, "truncated": [False] * PROMPTS, "kl": [0.0] * PROMPTS}
     return Fake(plan, Store(Path("nowhere")), verdicts, measured)

@@ -19,7 +19,7 @@ from evenhand.store import fingerprint
 from evenhand.store.fingerprint import canonical, decisive, stage_key
 
 SRC = Path(evenhand.__file__).parent
-ANSWERS = {"generate", "judge", "judge_self_test", "sample_rewards", "frontier", "harness"}
+ANSWERS = {"generate", "judge", "judge_self_test", "sample_rewards", "score_answers", "frontier", "harness"}
 """Kinds that follow training."""
 EVERYTHING = """
 name: everything

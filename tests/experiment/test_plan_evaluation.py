@@ -34,11 +34,28 @@ def inputs(plan: Plan, kind: str) -> dict[str, Any]:
 
 def test_an_implicit_reward_comes_with_its_reference_everywhere() -> None:
     made = plan()
-    for kind in ("judge", "sample_rewards", "frontier"):
-        assert {"reward_models/implicit", "reward_references/implicit"} <= inputs(made, kind).keys(), kind
+    scoring = [n for n in made.nodes if n.kind == "score_answers"]
+    assert {frozenset(n.inputs) & {"answers", "samples", "arm"} for n in scoring} == {
+        frozenset({role}) for role in ("answers", "samples", "arm")
+    }
+    for node in scoring:
+        assert {"reward_models/implicit", "reward_references/implicit"} <= node.inputs.keys(), node.name
     assert made[made.reward_samples or ""].cost == "7 prompts x 4"
     assert set(made.frontiers) == {"dpo"}
     assert set(made.frontiers["dpo"]) == {0, 1}
+
+
+def test_no_verdict_sample_or_distance_waits_for_a_reward_model_that_only_the_report_reads() -> None:
+    """The judge is a world's own score here: a reward model more is scores more, and no other key changes."""
+    one = plan()
+    two = plan("reward_models={implicit: {method: dpo, train: {steps: 1}}, other: {train: {steps: 1}}}")
+    for kind in ("judge", "sample_rewards", "frontier"):
+        assert not any("reward_models/" in role for role in inputs(two, kind)), kind
+    before, after = ({n.name: n.key for n in made.nodes} for made in (one, two))
+    assert {name: after[name] for name in before} == before
+    added = {name for name in after if name not in before}
+    assert {"scores/dpo/seed-0/other", "samples/start/scores/other"} < added
+    assert not any(name.startswith(("verdicts/", "generations/", "arms/", "frontier/")) for name in added)
 
 
 def test_what_is_not_asked_for_is_not_planned() -> None:

@@ -93,7 +93,8 @@ def test_sampled_answers_are_scored_as_text_by_the_models_own_tokenizer(done, fo
     answers = read_groups(folders[plan.generations["rloo"][0]] / "generations.jsonl")
     scale = Normalisation.load(folders["reward_models/rm"])
     assert len(answers) == 6
-    for group, proxy, gold in zip(answers, verdicts["proxies"]["rm"], verdicts["gold"], strict=True):
+    scores = json.loads((folders["scores/rloo/seed-0/rm"] / "scores.json").read_text())["scores"]
+    for group, (proxy,), gold in zip(answers, scores, verdicts["gold"], strict=True):
         answer = group.completions[0]
         closed = answer.finish is Finish.STOP
         expected = (logit(foreign, group.prompt.text, answer.text, closed=closed) - scale.shift) / scale.scale

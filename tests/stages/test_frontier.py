@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evenhand.stages.frontier import _group
+from evenhand.stages.training_samples import group
 from evenhand.types import Finish, Prompt
 
 PROMPT = Prompt(content="p", id="p")
@@ -20,6 +20,6 @@ PROMPT = Prompt(content="p", id="p")
     ],
 )
 def test_a_cut_sample_is_scored_as_cut(row, finish):
-    group = _group({"completion": "a b", **row}, PROMPT, frozenset({2}))
-    assert group.completions[0].finish is finish
-    assert group.completions[0].tokens == tuple(row["tokens"])
+    made = group({"completion": "a b", **row}, PROMPT, frozenset({2}))
+    assert made.completions[0].finish is finish
+    assert made.completions[0].tokens == tuple(row["tokens"])

@@ -26,6 +26,7 @@ from evenhand.results.judge_summary import judge_summary, mean_or_none
 from evenhand.spec.read import read_experiment
 from evenhand.stages.judge import JudgedBy, JudgeSpec, ScoredBy
 from evenhand.stages.judge_self_test import known_answers
+from evenhand.stages.score_answers import ScoreAnswersSpec
 from evenhand.types import Completion, Group, Prompt
 from tests.stages.performed import perform, setup
 
@@ -59,12 +60,13 @@ def test_a_missing_score_is_half_flagged_and_null(inputs: dict[str, Path], tmp_p
         "def score(prompt, completion):\n    return None if completion.text == 'x' else float(len(completion.text))\n"
     )
     judge = {"kind": "function", "path": f"{reward}:score"}
-    spec = JudgeSpec(judge=JudgedBy(settings=ScoredBy(reward=judge, tie=0.0)), proxies={"same": judge}, setup=SETUP)
+    spec = JudgeSpec(judge=JudgedBy(settings=ScoredBy(reward=judge, tie=0.0)), setup=SETUP)
     found = stage("judge", spec, inputs, "verdicts")
     assert found["outcome"] == [1.0, 0.5, 0.0, 0.5]
     assert found["invalid"] == [False, True, False, False]
     assert found["gold"] == [13.0, None, 0.0, 4.0]
-    assert found["proxies"] == {"same": [13.0, None, 0.0, 4.0]}
+    scored = stage("score_answers", ScoreAnswersSpec(reward=judge, setup=SETUP), inputs, "scores")
+    assert scored == {"scores": [[13.0], [None], [0.0], [4.0]]}
     assert found["account"]["invalid"] == 0.25
     assert found["orders"] == [[], [], [], []]
     assert mean_or_none(found["gold"]) == pytest.approx(17 / 3)

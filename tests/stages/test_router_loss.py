@@ -52,7 +52,7 @@ def trained(plan, folder):
     """The metrics of the arm."""
     done = {}
     for number, node in enumerate(plan.nodes):
-        if node.kind in ("generate", "judge", "judge_self_test", "sample_rewards", "evaluate_reward_model"):
+        if node.kind in ("generate", "judge", "judge_self_test", "sample_rewards", "score_answers", "evaluate_reward_model"):
             continue
         inputs = {role: done[name] for role, name in node.inputs.items()}
         done[node.name] = perform(node.kind, node.spec, inputs, folder / str(number), seed=node.seed)

@@ -13,7 +13,7 @@ from evenhand.report.judge_card import probe_tables, self_test, self_test_warnin
 from evenhand.report.run_data import RunData
 from evenhand.report.summaries import judge_facts, judge_warnings, reward_model_cards
 from evenhand.report.summary import ArmRow, Summary
-from evenhand.report.text import corrected, excluded, power, seeds_agree
+from evenhand.report.text import corrected, excluded, power, seeds_agree, unscored
 from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.results.record import ArmResult, ArmVerdict, Results
 from evenhand.results.record_parts import FrontierPoint, RewardModelSummary
@@ -133,7 +133,7 @@ def failures(subject: Subject, summary: Summary) -> list[str]:
     unequal = [f"Not held equal between the arms: {line}" for line in results.deviations or ()]
     controlled = subject.result.length_controlled
     notes = [subject.result.note, controlled.note if controlled is not None else "", corrected(summary)]
-    found = [*judge, *excluded(results), *lost, *filter(None, notes), *overoptimised(subject, summary)]
+    found = [*judge, *excluded(results), *unscored(results), *lost, *filter(None, notes), *overoptimised(subject, summary)]
     return [*found, *trained_badly(subject), *paid, *unequal, *waived]
 
 

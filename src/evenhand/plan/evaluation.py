@@ -8,6 +8,7 @@ from typing import Any
 
 from evenhand.judges.config import Comparing, Human, OwnJudge
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, judged_by
+from evenhand.plan.scores import Scored, of_answers, of_samples, of_training
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.stages.frontier import FrontierSpec
 from evenhand.stages.generate import GenerateSpec
@@ -40,6 +41,7 @@ class ComparisonArtifacts:
     frontiers: BySeed = field(default_factory=dict)
     grid: Mapping[int, JudgedArms] = field(default_factory=dict)
     passes: BySeed = field(default_factory=dict)
+    scored: Scored = field(default_factory=dict)
     snapshots: Mapping[int, JudgedArms] = field(default_factory=dict)
     """By step: the answers and verdicts of weights on the way, of the arms that keep them."""
 
@@ -47,17 +49,22 @@ class ComparisonArtifacts:
 def compare(graph: Graph) -> ComparisonArtifacts:
     """Every stage that follows training, generations before verdicts, so that the board shows them in this order."""
     if not graph.e.arms:  # reward models alone: their own held-out accuracy is what is asked
-        return ComparisonArtifacts(reward_samples=reward_samples(graph))
+        samples = reward_samples(graph)
+        return ComparisonArtifacts(reward_samples=samples, scored=of_samples(graph, samples, {}))
     limit = graph.e.lengths.completion
     answers = answered(graph, limit)
     tested = self_test(graph, answers)  # before any verdict, which all wait for it
+    judged, samples, drawn, followed = (
+        verdicts(graph, answers, limit, tested), reward_samples(graph), arm_samples(graph), frontiers(graph)
+    )  # fmt: skip
     return ComparisonArtifacts(
         generations=answers,
-        verdicts=verdicts(graph, answers, limit, tested),
+        verdicts=judged,
         judge_test=tested,
-        reward_samples=reward_samples(graph),
-        arm_samples=arm_samples(graph),
-        frontiers=frontiers(graph),
+        reward_samples=samples,
+        arm_samples=drawn,
+        frontiers=followed,
+        scored={**of_answers(graph, answers), **of_samples(graph, samples, drawn), **of_training(graph, followed)},
         grid={limit: _at_limit(graph, limit, tested) for limit in sorted(set(graph.e.evaluation.length_grid))},
         passes=passes(graph, tested),
         snapshots=over_training(graph, answers, tested),
@@ -118,7 +125,7 @@ def passes(graph: Graph, tested: str | None) -> dict[str, dict[int, str]]:
         return {}
     found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
     spec = SampleRewardsSpec(
-        proxies={}, gold=gold, prompts=graph.questions.count, completions_per_prompt=given.pass_answers,
+        gold=gold, prompts=graph.questions.count, completions_per_prompt=given.pass_answers,
         sampling=given.sampling, setup=graph.setup, environment=graph.e.asked_in,
     )  # fmt: skip
     for seed in graph.e.seeds:
@@ -156,16 +163,9 @@ def generation(graph: Graph, name: str, seed: int, limit: int, snapshot: int | N
 
 def verdict(graph: Graph, name: str, seed: int, answers: BySeed, limit: int, tested: str | None = None) -> str:
     """One arm's answers against the baseline's of the same seed."""
-    own = graph.questions.split == HELDOUT and not graph.prefix  # proxies are for the report
-    names = list(graph.e.reward_models) if own else []
-    judge, proxies = _judged_by(graph), {n: graph.reward_spec(n) for n in names}
-    spec = JudgeSpec(
-        judge=judge, proxies=proxies, setup=graph.setup_for(lengths=replace(graph.e.lengths, completion=limit)),
-    )  # fmt: skip
+    spec = JudgeSpec(judge=_judged_by(graph), setup=graph.setup_for(lengths=replace(graph.e.lengths, completion=limit)))
     inputs = {"answers": answers[name][seed], "baseline": answers[graph.e.baseline_arm][seed]}
     inputs |= _judge_inputs(graph, seed)
-    for n in names:
-        inputs |= graph.model_inputs(n, seed)
     place, row = _under(graph, limit, name)
     place = f"over_training/{name}/verdicts/seed-{seed}" if AT_STEP in name else f"{place}verdicts/{name}/seed-{seed}"
     return graph.add(
@@ -193,7 +193,7 @@ def self_test(graph: Graph, answers: BySeed) -> str | None:
 
 
 def reward_samples(graph: Graph) -> str | None:
-    """Several answers per held-out prompt, scored by every reward model of the first seed, and by a judge that scores."""
+    """Several answers of the start per held-out prompt; see `of_samples` for their scores."""
     if graph.e.evaluation.best_of_n < 2 or not graph.e.reward_models:
         return None
     seed = graph.e.seeds[0]
@@ -201,7 +201,7 @@ def reward_samples(graph: Graph) -> str | None:
 
 
 def arm_samples(graph: Graph) -> dict[str, dict[int, str]]:
-    """The same of the arms that are named, of every seed, each with its seed's reward models."""
+    """The same of the arms that are named, of every seed."""
     if graph.e.evaluation.best_of_n < 2 or not graph.e.reward_models:
         return {}
     return {
@@ -217,15 +217,12 @@ def arm_samples(graph: Graph) -> dict[str, dict[int, str]]:
 
 def _scored_samples(graph: Graph, policy: str, seed: int, place: str, row: str, *, kept: int) -> str:
     """`kept` is the seed of the sampling."""
-    given, names = graph.e.evaluation, list(graph.e.reward_models)
-    gold, proxies = _reward(_judged_by(graph)) if graph.e.arms else None, {n: graph.reward_spec(n) for n in names}
+    given, gold = graph.e.evaluation, _reward(_judged_by(graph)) if graph.e.arms else None
     spec = SampleRewardsSpec(
-        proxies=proxies, gold=gold, prompts=given.prompts, completions_per_prompt=given.best_of_n, sampling=given.sampling,
+        gold=gold, prompts=given.prompts, completions_per_prompt=given.best_of_n, sampling=given.sampling,
         setup=graph.setup, environment=graph.e.asked_in,
     )  # fmt: skip
     inputs = {"start": policy, "data": graph.asked, **(_judge_inputs(graph, seed) if graph.e.arms else {})}
-    for n in names:
-        inputs |= graph.model_inputs(n, seed)
     column = f"seed {seed}" if place != "samples/start" else SHARED
     return graph.add(place, spec, inputs, seed=kept, row=row, column=column, cost=f"{given.prompts} prompts x {given.best_of_n}")
 
@@ -235,16 +232,13 @@ def frontiers(graph: Graph) -> dict[str, dict[int, str]]:
     if not graph.e.evaluation.frontier:
         return {}
     found: dict[str, dict[int, str]] = {}
-    names = list(graph.e.reward_models)
-    gold, proxy = _reward(_judged_by(graph)), graph.reward_spec(names[0]) if names else None
-    spec = FrontierSpec(gold=gold, proxy=proxy, setup=graph.setup)
+    spec = FrontierSpec(gold=_reward(_judged_by(graph)), setup=graph.setup)
     for arm in graph.arms.values():
         if not (arm.trained and arm.train.sample_every):
             continue
         for seed in graph.e.seeds if arm.per_seed else graph.e.seeds[:1]:
             models = {"arm": graph.models[f"arms/{arm.name}", seed], "start": graph.models[graph.e.initial_policy, seed]}
             inputs = {**models, "data": graph.data, **_judge_inputs(graph, seed)}
-            inputs |= graph.model_inputs(names[0], seed) if names else {}
             name, row = f"frontier/{arm.name}/seed-{seed}", f"{arm.name} frontier"
             cost = "score samples of training"
             found.setdefault(arm.name, {})[seed] = graph.add(name, spec, inputs, row=row, column=f"seed {seed}", cost=cost)

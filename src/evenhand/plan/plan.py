@@ -10,6 +10,7 @@ from evenhand.plan import evaluation, training
 from evenhand.plan.evaluation import JudgedArms
 from evenhand.plan.graph import SHARED, Graph, Node, Questions
 from evenhand.plan.more_evaluations import PlannedEvaluation, more_evaluations
+from evenhand.plan.scores import Scored
 from evenhand.plugins import Plugin
 from evenhand.spec.experiment import Experiment
 
@@ -30,6 +31,8 @@ class Plan:
     arm_samples: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """By arm and seed: several scored answers per prompt, for best-of-n curves of that arm."""
     frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    scored: Scored = field(default_factory=dict)
+    """Every reward model's scores of answers, samples, and samples of training (under the arm's node)."""
     grid: Mapping[int, JudgedArms] = field(default_factory=dict)
     """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
     passes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
@@ -70,6 +73,6 @@ def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
         nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
         generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
         reward_samples=compared.reward_samples, arm_samples=compared.arm_samples, frontiers=compared.frontiers,
-        grid=compared.grid, passes=compared.passes, snapshots=compared.snapshots, evaluations=more,
+        scored=compared.scored, grid=compared.grid, passes=compared.passes, snapshots=compared.snapshots, evaluations=more,
         plugins=plugins.active(),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from evenhand.report.figures import csv_text
 from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
-from evenhand.report.summaries import arm_notes
+from evenhand.report.summaries import NOT_SCORED, arm_notes
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.comparison import COUNTS
 from evenhand.results.record import ArmCost, ArmVerdict, Contrast, ControlledContrast, ControlledWinRate
@@ -38,14 +38,20 @@ def results_csv(summary: Summary, seconds: Mapping[str, float] | None = None) ->
 def results_rows(summary: Summary, seconds: Mapping[str, float] | None = None) -> Rows:
     """One row per arm; shares in [0, 1], lengths in tokens or characters, KL in nats per sequence, entropy in nats per token.
 
-    `p_holm` is against the baseline; the budget is the mean of an arm's seeds, `seconds` their mean wall-clock time.
+    `p_holm` is against the baseline; the budget is the mean of an arm's seeds, `seconds` their mean wall-clock time. `by_NAME` is
+    the mean score by that reward model, in words where it did not score.
     """
     seeds = [f"win_rate_seed_{seed}" for seed in summary.seeds]
     controlled = ["lc_win_rate", "lc_ci95_low", "lc_ci95_high", "lc_form", "lc_scope", "lc_note"]
     joint = ["ci95_simultaneous_low", "ci95_simultaneous_high"]
     header = ["arm", "method", "verdict", "win_rate", "ci95_low", "ci95_high", *joint, "p_holm", "note", *seeds, *controlled]
     header += [*MEASURES, *COUNTS, "seconds", "judge_cost_usd"]
-    rows = [[*_identity(arm, summary), *_seed_cells(arm, summary), *_measures(arm, seconds or {})] for arm in summary.arms]
+    models = list(dict.fromkeys(name for arm in summary.arms for name in arm.result.proxies))
+    header += [f"by_{name}" for name in models]
+    rows = [
+        [*_identity(arm, summary), *_seed_cells(arm, summary), *_measures(arm, seconds or {}), *_by_models(arm, models)]
+        for arm in summary.arms
+    ]
     return header, rows
 
 
@@ -73,6 +79,11 @@ def _measures(arm: ArmRow, seconds: Mapping[str, float]) -> list[object]:
     ]
     spent = [*(getattr(ledger, key) for key in COUNTS), seconds.get(arm.name), found.judge_cost_usd]
     return [*at_equal_length, *(getattr(found, key) for key in MEASURES), *spent]
+
+
+def _by_models(arm: ArmRow, models: Sequence[str]) -> list[float | str]:
+    scores = [arm.result.proxies.get(name) for name in models]
+    return [NOT_SCORED if score is None else score for score in scores]
 
 
 def contrasts_csv(summary: Summary) -> str:

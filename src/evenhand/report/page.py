@@ -42,7 +42,7 @@ from evenhand.report.summaries import (
 )
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
-from evenhand.report.text import Headline, cautions, corrected, excluded, headline, held_equal, looked, power
+from evenhand.report.text import Headline, cautions, corrected, excluded, headline, held_equal, looked, power, unscored
 from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.report.tuned import tuned_rows
 from evenhand.report.under_way import UnderWay, read_under_way
@@ -133,6 +133,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "corrected": corrected(summary),
         "cautions": cautions(results, judge),
         "excluded": excluded(results),
+        "unscored": unscored(results),
         "summary": summary,
         "trained": [arm for arm in summary.ranked if run.curves.get(arm.name)],
         "facts": held_equal(results),

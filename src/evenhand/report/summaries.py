@@ -15,6 +15,9 @@ from evenhand.results.record_judge import JudgeSummary
 from evenhand.results.record_parts import PassRate, RewardModelSummary
 from evenhand.stats.length import form_meaning
 
+NOT_SCORED = "not scored"
+"""Of a reward model that failed, or could score none of the answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -38,6 +41,10 @@ def _one(value: Any) -> str:
 
 def _two(value: Any) -> str:
     return fixed(value, 2)
+
+
+def _scored(value: Any) -> str:
+    return NOT_SCORED if value is None else fixed(value, 2)
 
 
 def _length_controlled(value: ControlledWinRate | None) -> str:
@@ -101,9 +108,9 @@ def shown_columns(columns: Sequence[Column], summary: Summary) -> list[Column]:
 def answer_columns(summary: Summary) -> list[Column]:
     """How the arms answer: what is known of it, and the score by every reward model of the run behind the arms' own rewards."""
     names = dict.fromkeys(name for arm in summary.arms for name in arm.result.proxies)
-    models = [Column(f"proxies.{n}", f"By {n}", f"mean score by the reward model {n}", _two) for n in names]
+    models = [Column(f"proxies.{n}", f"By {n}", f"mean score by the reward model {n}", _scored) for n in names]
     at = next(i for i, column in enumerate(ANSWER_COLUMNS) if column.key == "reward") + 1
-    return shown_columns((*ANSWER_COLUMNS[:at], *models, *ANSWER_COLUMNS[at:]), summary)
+    return [*shown_columns(ANSWER_COLUMNS[:at], summary), *models, *shown_columns(ANSWER_COLUMNS[at:], summary)]
 
 
 def pass_rates(summary: Summary) -> list[tuple[ArmRow, tuple[PassRate, ...]]]:

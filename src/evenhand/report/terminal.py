@@ -14,7 +14,7 @@ from rich.text import Text
 from evenhand.report.evaluations import evaluations_tables
 from evenhand.report.formatting import MISSING, fixed
 from evenhand.report.summary import ArmRow, Summary, summarise
-from evenhand.report.text import headline
+from evenhand.report.text import headline, unscored
 from evenhand.results.record import ArmVerdict, Results
 from evenhand.results.record_judge import Pair
 
@@ -46,7 +46,8 @@ class VerdictTable:
         if not summary.arms:
             yield _reward_models(summary)
             return
-        yield _fitting(console, options, (_table(summary, without) for without in _LEFT_OUT))
+        lost = unscored(self.results)
+        yield _fitting(console, options, (_table(summary, lost, without) for without in _LEFT_OUT))
         if summary.evaluations:
             yield _fitting(console, options, evaluations_tables(summary))
 
@@ -60,12 +61,12 @@ def _fitting(console: Console, options: ConsoleOptions, tables: Iterable[Table])
     return table
 
 
-def _table(summary: Summary, without: Sequence[str]) -> Table:
+def _table(summary: Summary, lost: Sequence[str], without: Sequence[str]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=Text(headline(summary).title, style="bold"),
         title_justify="left",
-        caption=_caption(summary),
+        caption=_caption(summary, lost),
         caption_justify="left",
     )
     table.add_column("arm", overflow="fold")
@@ -117,9 +118,9 @@ def _percentage(share: float | None) -> str:
     return MISSING if share is None else fixed(100 * share, 1)
 
 
-def _caption(summary: Summary) -> Text:
+def _caption(summary: Summary, lost: Sequence[str]) -> Text:
     prompts = f"{summary.n_prompts} held-out prompts" if summary.n_prompts else "held-out prompts"
     joint = "; the verdict goes with the interval for all arms together" if any(a.ci95_simultaneous for a in summary.arms) else ""
     looks = f"; {summary.looked}" if summary.looked else ""
     about = f"win rate against {summary.reference} on {prompts}, ties count half; length in tokens, KL in nats per sequence"
-    return Text(about + joint + looks)
+    return Text(". ".join([about + joint + looks, *(text.rstrip(".") for text in lost)]))

@@ -9,7 +9,7 @@ from evenhand.report.doubts import doubts
 from evenhand.report.formatting import fixed, interval, p_value, percent, points, points_interval
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.training_warnings import warned_arms
-from evenhand.results.record import ArmVerdict, Excluded, Results
+from evenhand.results.record import ArmVerdict, Excluded, Results, Unscored
 from evenhand.results.record_parts import RewardModelSummary
 
 
@@ -261,6 +261,22 @@ def _lost(entry: Excluded) -> str:
     return (
         f"{entry.arm} has no verdict under seed {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
         "a method that fails now and then is worth less than its remaining seeds say."
+    )
+
+
+def unscored(results: Results) -> list[str]:
+    """What a reward model did not score, and what that does to its column."""
+    return [_not_scored(entry) for entry in results.unscored]
+
+
+def _not_scored(entry: Unscored) -> str:
+    seeds = f"seed{'s' * (len(entry.seeds) > 1)} {listed([str(s) for s in entry.seeds])}"
+    if not entry.kept:
+        return f"{entry.reward_model} scored no answer of {listed(entry.arms)}: its column is empty there. No verdict needs it."
+    kept = f"seed{'s' * (len(entry.kept) > 1)} {listed([str(s) for s in entry.kept])}"
+    return (
+        f"{entry.reward_model} did not score the answers of {listed(entry.arms)} under {seeds}: "
+        f"its column is the mean of {kept}. No verdict needs it."
     )
 
 

@@ -29,6 +29,7 @@ from evenhand.results.reward_model_summary import (
     length_leaning,
     reward_model_summary,
 )
+from evenhand.results.reward_scores import rewarded, unscored
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.results.staleness import with_staleness
 from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
@@ -59,7 +60,8 @@ def assemble(
     found, beside = _judged(done, fits, looked, more)
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
     arms, chosen = with_staleness(with_pass_rates(arms, done), done), selections(done)
-    scores = done.load(plan.reward_samples, "scores.json") if plan.reward_samples and done.has(plan.reward_samples) else None
+    sampled = plan.reward_samples is not None and done.has(plan.reward_samples)
+    scores = done.scored_samples(plan.reward_samples, experiment.seeds[0]) if sampled and plan.reward_samples else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}
     return Results(
         name=experiment.name,
@@ -73,6 +75,7 @@ def assemble(
         looks=looked,
         power=power(found),
         excluded=excluded(done),
+        unscored=unscored(done),
         reward_models={n: reward_model_summary(done, n) for n in plan.reward_models if finished_seeds(done, n)},
         held_equal=(*held_equal(experiment, prompts or None), *tuned_alike(done)) if plan.arms else (),
         deviations=tuple(without_folders(d) for d in not_equal(done, arms)) if plan.arms else None,
@@ -131,8 +134,11 @@ def excluded(done: RunArtifacts) -> tuple[Excluded, ...]:
 
 def frontier(done: RunArtifacts) -> dict[str, tuple[FrontierPoint, ...]]:
     """Reward, gold score and KL over training: the points of every finished seed of an arm."""
-    finished = {arm: [node for node in seeds.values() if done.has(node)] for arm, seeds in done.plan.frontiers.items()}
-    points = {arm: [p for node in nodes for p in done.load(node, "frontier.json")] for arm, nodes in finished.items() if nodes}
+    finished = {arm: {s: n for s, n in seeds.items() if done.has(n)} for arm, seeds in done.plan.frontiers.items()}
+    points = {
+        arm: [p for seed, node in nodes.items() for p in rewarded(done, arm, seed, done.load(node, "frontier.json"))]
+        for arm, nodes in finished.items() if nodes
+    }  # fmt: skip
     return {arm: parsed(tuple[FrontierPoint, ...], rows) for arm, rows in points.items()}
 
 

@@ -14,6 +14,7 @@ from evenhand.evaluation.policies import text_metrics
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
 from evenhand.results.own_reward import own_reward
 from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledContrast, MixedModel, Power
+from evenhand.results.reward_scores import reward_means
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.family import Judged, judged
 from evenhand.stats.length_contrasts import AtEqualLength, LengthControlledDifference, length_controlled_difference
@@ -70,7 +71,7 @@ def arm_result(done: RunArtifacts, arm: str) -> ArmResult:
     seeds = done.seeds(arm)
     verdicts, measured = [done.verdicts[arm][s] for s in seeds], [done.measured[arm][s] for s in seeds]
     mean = lambda field: float(np.mean([m[field] for m in measured]))  # noqa: E731
-    proxies = {name: mean_or_none([v["proxies"][name] for v in verdicts]) for name in verdicts[0]["proxies"]}
+    proxies = reward_means(done, arm)
     gold = mean_or_none([v["gold"] for v in verdicts])
     found = ArmResult(
         method=done.plan.experiment.arm(arm).method,

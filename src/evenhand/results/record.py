@@ -198,6 +198,7 @@ class ArmResult:
     reward: float | None = None
     """Mean of its own training reward over the held-out answers; None for an arm without one, and where it was not measured."""
     proxies: Mapping[str, float | None] = field(default_factory=dict)
+    """Mean score by every reward model of the run; None by one that scored none of the answers (see `Results.unscored`)."""
     ledger: ArmCost | None = None
     judge_cost_usd: float | None = None
     length_controlled: ControlledWinRate | None = None
@@ -243,6 +244,19 @@ class Excluded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unscored:
+    """Seeds under which a reward model did not score the answers of these arms, and those that its column is a mean over.
+
+    Such as one that failed: no verdict rests on it.
+    """
+
+    reward_model: str
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    kept: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailedStage:
     """A stage that failed, or that could not start because of one ("needs ..."); the error names no folder of the machine."""
 
@@ -283,6 +297,7 @@ class Results:
     looks: Looks | None = None
     power: Power | None = None
     excluded: tuple[Excluded, ...] = ()
+    unscored: tuple[Unscored, ...] = ()
     reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)
     held_equal: tuple[str, ...] = ()
     deviations: tuple[str, ...] | None = None

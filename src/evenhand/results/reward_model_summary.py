@@ -72,7 +72,7 @@ def label_ceiling(plan: Plan) -> float | None:
 
 
 def best_of_n(scores: Mapping[str, Any]) -> dict[str, tuple[BestOfNPoint, ...]]:
-    """A curve per reward model from the scored samples; empty without a judge that scores."""
+    """A curve per reward model that scored the samples; empty without a judge that scores. See `RunArtifacts.scored_samples`."""
     if scores["gold"] is None:
         return {}
     gold = _numbers(scores["gold"])
@@ -93,16 +93,17 @@ def best_of_n_of_arms(done: RunArtifacts) -> dict[str, dict[str, tuple[BestOfNPo
     """
     found = {}
     for arm, seeds in done.plan.arm_samples.items():
-        tables = [done.load(node, "scores.json") for node in seeds.values() if done.has(node)]
+        tables = [done.scored_samples(node, seed) for seed, node in seeds.items() if done.has(node)]
         if tables and all(t["gold"] is not None for t in tables):
             found[arm] = _over_seeds(tables)
     return found
 
 
 def _over_seeds(tables: Sequence[Mapping[str, Any]]) -> dict[str, tuple[BestOfNPoint, ...]]:
-    """The curves of every scorer from the scored samples of several seeds, [seeds][prompts][answers]."""
+    """The curves of whoever scored the samples of all seeds, [seeds][prompts][answers]."""
     golds = np.array([_numbers(t["gold"]) for t in tables])
-    scorers = {name: np.array([_numbers(t["proxies"][name]) for t in tables]) for name in tables[0]["proxies"]}
+    names = [name for name in tables[0]["proxies"] if all(name in t["proxies"] for t in tables)]
+    scorers = {name: np.array([_numbers(t["proxies"][name]) for t in tables]) for name in names}
     scorers["the judge itself"] = golds
     whole = np.isfinite(golds).all(axis=(0, 2))
     for scores in scorers.values():

@@ -85,6 +85,16 @@ class RunArtifacts:
         """A JSON file of a finished node."""
         return self.store.read_json(self.plan[node].key, file)
 
+    def scores(self, answers: str, seed: int) -> dict[str, list[list[float | None]] | None]:
+        """[prompts][answers] of every reward model that was to score a node's answers; None of one that did not."""
+        nodes = self.plan.scored.get((answers, seed), {})
+        return {name: self.load(node, "scores.json")["scores"] if self.has(node) else None for name, node in nodes.items()}
+
+    def scored_samples(self, samples: str, seed: int) -> dict[str, Any]:
+        """`gold` scores and `length` of several answers per prompt, and under `proxies` those of reward models that scored."""
+        known = {name: table for name, table in self.scores(samples, seed).items() if table is not None}
+        return {**self.load(samples, "scores.json"), "proxies": known}
+
     def generations(self, arm: str, seed: int) -> list[Group]:
         """One answer per held-out prompt."""
         return read_groups(self.store.path(self.plan[self.plan.generations[arm][seed]].key) / "generations.jsonl")

@@ -26,6 +26,7 @@ SPECS: Mapping[str, str] = {
     "judge_self_test": "JudgeSelfTestSpec",
     "evaluate_reward_model": "EvaluateRewardModelSpec",
     "sample_rewards": "SampleRewardsSpec",
+    "score_answers": "ScoreAnswersSpec",
     "frontier": "FrontierSpec",
     "harness": "HarnessSpec",
 }

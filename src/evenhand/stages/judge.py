@@ -60,13 +60,12 @@ class JudgedBy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgeSpec:
-    """The input `answers` against `baseline`; every reward of `proxies` scores the answers beside."""
+    """The input `answers` against `baseline`."""
 
     KIND: ClassVar[str] = "judge"
     VERSION: ClassVar[int] = 4
 
     judge: JudgedBy
-    proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     setup: Setup
 
 
@@ -78,10 +77,6 @@ def run(spec: JudgeSpec, context: StageContext) -> None:
     judge = open_judge(spec.judge, context, spec.setup, device)
     verdicts = judge(comparisons, context.report)
     refuse_broken(verdicts, judge.name)
-    proxies = {}
-    for n, (name, reward) in enumerate(spec.proxies.items()):
-        context.report(n + 1, len(spec.proxies) + 1)
-        proxies[name] = scores(build_reward(reward, inputs, spec.setup, device), answers)
     found = {
         "prompt_id": [g.prompt.id for g in answers],
         "gold": numbers([v.score_a for v in verdicts]),
@@ -90,7 +85,6 @@ def run(spec: JudgeSpec, context: StageContext) -> None:
         "invalid": [v.invalid for v in verdicts],
         "orders": [shown(v) for v in verdicts],
         "account": {**account(verdicts), **by_length(verdicts, comparisons)},
-        "proxies": {name: numbers(values) for name, values in proxies.items()},
     }
     votes = [v.to_json().get("votes") for v in verdicts]
     if all(in_conversation(g.prompt) for g in given):

@@ -1,6 +1,7 @@
-"""Several answers of the starting policy to each held-out prompt, scored by every reward model and, if it scores, by the judge.
+"""Several answers of one policy to each held-out prompt, scored by the judge, if it scores.
 
-From these come best-of-n curves (does choosing by the reward model help?) and the reward's leaning to length within a prompt.
+From these, and from what every reward model says of them (`score_answers`), come best-of-n curves (does choosing by the reward
+model help?) and the reward's leaning to length within a prompt.
 """
 
 from __future__ import annotations
@@ -12,26 +13,23 @@ from typing import Any, ClassVar
 from evenhand.data.jsonl import write_groups
 from evenhand.engines.registry import open_engine
 from evenhand.environments.episodes import in_environment
-from evenhand.protocols import Reward
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer
 from evenhand.stages.context import StageContext
-from evenhand.stages.judge import numbers
+from evenhand.stages.score_answers import table
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
 from evenhand.store.whole import write_json
 from evenhand.train.config import SamplingConfig
-from evenhand.types import Group
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleRewardsSpec:
-    """`completions_per_prompt` answers of the input `start` to each of `prompts`, under the rewards `proxies` and `gold`."""
+    """`completions_per_prompt` answers of the input `start` to each of `prompts`, under the judge's reward `gold`."""
 
     KIND: ClassVar[str] = "sample_rewards"
     VERSION: ClassVar[int] = 2
 
-    proxies: Mapping[str, Mapping[str, Any]]
     gold: Mapping[str, Any] | None = None
     prompts: int
     completions_per_prompt: int
@@ -50,12 +48,6 @@ def run(spec: SampleRewardsSpec, context: StageContext) -> None:
         prompts, spec.completions_per_prompt, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )
     write_groups(context.out / "samples.jsonl", groups)
-    scored = {name: table(build_reward(r, inputs, setup, device), groups) for name, r in spec.proxies.items()}
     gold = table(build_reward(spec.gold, inputs, setup, device), groups) if spec.gold is not None else None
     lengths_of = [[c.written for c in g.completions] for g in groups]
-    write_json(context.out / "scores.json", {"proxies": scored, "gold": gold, "length": lengths_of})
-
-
-def table(reward: Reward, groups: list[Group]) -> list[list[float | None]]:
-    """[prompts][answers] of a reward; null where it could not score."""
-    return [numbers(list(s.values)) for s in reward(groups)]
+    write_json(context.out / "scores.json", {"gold": gold, "length": lengths_of})

@@ -14,23 +14,25 @@ from evenhand.plan.costs.memory import MemoryLoad, SamplingWave, held, written
 from evenhand.plan.costs.network import Network, Precision, network
 from evenhand.plan.costs.rows import RowLengths, looked_at, rows_of
 from evenhand.plan.costs.seconds import Speed
+from evenhand.plan.graph import HELDOUT, Node
 from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
 from evenhand.stages.fit import FitSpec
 from evenhand.stages.generate import GenerateSpec
 from evenhand.stages.reference import ReferenceSpec
+from evenhand.stages.sample_rewards import SampleRewardsSpec
+from evenhand.stages.score_answers import ScoreAnswersSpec
 from evenhand.stages.setup import Setup
 from evenhand.train.flops import Work
 from evenhand.train.policies import INITIAL_POLICY
 
 if TYPE_CHECKING:
-    from evenhand.plan.graph import Node
     from evenhand.plan.plan import Plan
     from evenhand.store.store import Store
     from evenhand.train.method import Method
 
 MAX_ROWS = 512
 """Rows that the engine steps together at most: `engines.local.MAX_ROWS`."""
-PREDICTED_KINDS = (FitSpec.KIND, ReferenceSpec.KIND, GenerateSpec.KIND, EvaluateRewardModelSpec.KIND)
+PREDICTED_KINDS = (FitSpec.KIND, ReferenceSpec.KIND, GenerateSpec.KIND, EvaluateRewardModelSpec.KIND, ScoreAnswersSpec.KIND)
 """Stages that open a network of the experiment's own shape. Looks at held-out rows during training are left out."""
 
 
@@ -57,6 +59,8 @@ class Predictor:
         if isinstance(spec, EvaluateRewardModelSpec):
             rows = looked_at(self.plan, "heldout_preferences", spec.setup.lengths, 2)
             return self.reads(rows, spec.setup, kept=0, scores=True)
+        if isinstance(spec, ScoreAnswersSpec):
+            return self.scored(node, spec)
         return self.answers(spec) if isinstance(spec, GenerateSpec) else None
 
     def reads(self, rows: RowLengths, setup: Setup, *, kept: int, scores: bool = False) -> StageCost:
@@ -67,6 +71,17 @@ class Predictor:
         took = seconds.forward(net, whole, self.speed) + self.opening(net)
         peak = held(net, job, self.machine).peak
         return StageCost(seconds=took, peak_bytes=peak, tokens=whole.tokens, disk_bytes=kept * whole.scored, known=rows.known)
+
+    def scored(self, node: Node, spec: ScoreAnswersSpec) -> StageCost | None:
+        """A pass over answers that are as long as they may be; of samples of training nobody knows how many there will be."""
+        inputs = [self.plan[name].spec for name in node.inputs.values()]
+        drawn = next((s for s in inputs if isinstance(s, GenerateSpec | SampleRewardsSpec)), None)
+        if drawn is None:
+            return None
+        asked = looked_at(self.plan, drawn.split if isinstance(drawn, GenerateSpec) else HELDOUT, spec.setup.lengths, 0)
+        each = drawn.completions_per_prompt if isinstance(drawn, SampleRewardsSpec) else 1
+        row = (longest_prompt(asked), (spec.setup.lengths.completion,) * each)
+        return self.reads(RowLengths(sample=(row,), count=drawn.prompts, known=False), spec.setup, kept=0, scores=True)
 
     def answers(self, spec: GenerateSpec) -> StageCost:
         """SamplingWave answers, their log-probs under policy and start."""
