@@ -58,6 +58,12 @@ def test_no_verdict_sample_or_distance_waits_for_a_reward_model_that_only_the_re
     assert not any(name.startswith(("verdicts/", "generations/", "arms/", "frontier/")) for name in added)
 
 
+def test_a_model_that_compares_answers_scores_several_and_none_alone() -> None:
+    made = plan("reward_models={pairs: {method: preference_model, train: {steps: 1}}}")
+    scoring = [n.name for n in made.nodes if n.kind == "score_answers"]
+    assert scoring == ["samples/start/scores/pairs"]
+
+
 def test_what_is_not_asked_for_is_not_planned() -> None:
     made = plan("evaluation.best_of_n=0", "evaluation.frontier=false", "judge.self_test=0")
     assert not {"sample_rewards", "frontier", "judge_self_test"} & set(kinds(made))

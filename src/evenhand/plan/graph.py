@@ -151,10 +151,18 @@ class Graph:
         """A reward model, and the reference that its reward is relative to."""
         if name in self.e.all_adopted():
             return {f"reward_models/{name}": self.models[f"reward_models/{name}", seed]}
-        arm = self.e.all_reward_models()[name]
-        how = arm.build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
+        arm, how = self.e.all_reward_models()[name], self._implied_reward(name)
         own = {f"reward_models/{name}": self.models[f"reward_models/{name}", seed]}
         return own | ({f"reward_references/{name}": self.models[arm.initial_policy, seed]} if how.get("reference") else {})
+
+    def served_as(self, name: str) -> str:
+        """The kind as which a reward model serves: see `Method.implied_reward`."""
+        adopted = self.e.all_adopted().get(name)
+        return adopted.kind if adopted is not None else str(self._implied_reward(name).get("kind"))
+
+    def _implied_reward(self, name: str) -> Mapping[str, Any]:
+        arm = self.e.all_reward_models()[name]
+        return arm.build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
 
 
 def function_names(settled: Any) -> dict[str, tuple[str, str]]:

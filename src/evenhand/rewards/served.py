@@ -22,6 +22,8 @@ SERVED: Mapping[str, Callable[..., Reward]] = {
 """By `kind`; what else stands there is passed on."""
 SEVERAL = ("attributes", "gated", "general_preference")
 """Kinds of models that have several outputs."""
+COMPARES = ("preference", "general_preference")
+"""Kinds that score an answer against others to its prompt: of one alone they say nothing."""
 HAS_A_SCALE = ("score", "attributes", "gated")
 """Kinds whose numbers mean nothing by themselves, so that they are stored with a shift and a scale."""
 
