@@ -122,8 +122,9 @@ class ComparedResults(RunsCompared):
     def frame(self) -> DataFrame:
         """A row per arm and run: the columns of `RunResults.frame`, and the difference to the first run where there is one.
 
-        `less_first` is a share: this run's win rate minus the first run's, with its own 95% interval, paired over prompts and the
-        seeds of both; NaN where the runs are not on one scale, which `comparable` says.
+        `less_first` is a share: this run's win rate minus the first one's, paired over prompts and the seeds of both, with its
+        own 95% interval, the one for all differences here together, and Holm's p over them; NaN where the runs are not on one
+        scale, which `comparable` says.
         """
         import pandas as pd
 
@@ -135,6 +136,9 @@ class ComparedResults(RunsCompared):
                 "less_first": [d.difference for d in found],
                 "less_first_ci95_low": [d.ci95 and d.ci95[0] for d in found],
                 "less_first_ci95_high": [d.ci95 and d.ci95[1] for d in found],
+                "less_first_ci95_simultaneous_low": [d.ci95_simultaneous and d.ci95_simultaneous[0] for d in found],
+                "less_first_ci95_simultaneous_high": [d.ci95_simultaneous and d.ci95_simultaneous[1] for d in found],
+                "less_first_p_holm": [d.p_holm for d in found],
             }
             own[list(columns)] = pd.DataFrame(columns, index=own.index, dtype=float)
             tables.append(own.assign(comparable=self.comparable(run.label), run=run.label).set_index("run", append=True))

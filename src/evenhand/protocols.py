@@ -77,6 +77,19 @@ class Environment(Protocol):
         ...
 
 
+class TrainedReward(Reward, Protocol):
+    """A reward model as a reward, with the two views of it that its card is read off."""
+
+    def unscaled(self) -> TrainedReward:
+        """The same on the scale on which the model learned that P(chosen preferred) = sigma(difference): log-loss, calibration
+        and margins mean nothing on another one."""
+        ...
+
+    def roomy(self) -> TrainedReward:
+        """The same with room for twice the answer: a probe adds words at the end, which must not be cut off before scoring."""
+        ...
+
+
 class Objective(Protocol):
     """A loss as unreduced terms. `denominators` [K] is this batch's additive share, known before the forward pass."""
 

@@ -84,6 +84,19 @@ def test_a_file_that_changes_or_appears_makes_it_anew(planned, tmp_path, name):
     assert recall(question("experiment.yaml", [], None)) is None
 
 
+def test_a_place_that_can_no_longer_be_written_to_makes_it_anew(planned, monkeypatch):
+    assert kept(planned) == TEXT
+    refused = []
+
+    def full(path):
+        refused.append(path)
+        return "No space left on device" if path == planned.out.absolute() else ""
+
+    monkeypatch.setattr(remembered_plan, "unwritable", full)
+    assert recall(question("experiment.yaml", [], None)) is None
+    assert refused
+
+
 def test_an_artifact_that_is_gone_makes_it_anew(planned):
     assert kept(planned) == TEXT
     planned.store.discard(KEYS[1])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from evenhand.data.template import Renderer
-from evenhand.doctor.render import coloured, pieces, visible
+from evenhand.doctor.examine import Result
+from evenhand.doctor.registry import Check, info, warn
+from evenhand.doctor.render import coloured, pieces, show, visible
 from evenhand.models.load import load_tokenizer
 from evenhand.types import Completion, Group, Message, Prompt
 from tests.doctor.patients import byte_tokenizer
@@ -45,3 +51,21 @@ def test_special_tokens_are_spelled_out_and_blanks_kept(real_data: Path) -> None
     ids = (*renderer._encoder.continuation(" saw the"), renderer.tokenizer.eos_token_id)
     shown = "".join(text for text, _ in pieces(ids, renderer))
     assert shown == " saw the</s>"
+
+
+def test_why_and_fix_that_several_findings_share_are_said_once() -> None:
+    found = [
+        warn("12 prompts of sft are cut"),
+        warn("7 prompts of dpo are cut"),
+        warn("no end", fix="mend the row"),
+        info("sft: 3"),
+    ]
+    check = Check(id="D4", title="t", why="cut is lost", fix="raise lengths", quick=True, look=lambda patient: ())
+    shown = io.StringIO()
+    show(cast(Any, SimpleNamespace(results=[Result(check, tuple(found))], patient=None)), Console(file=shown, width=100))
+    lines = shown.getvalue().splitlines()
+    seen = [i for i, line in enumerate(lines) if line.startswith(("WARN", "INFO"))]
+    assert [lines[i].split("D4")[1].strip() for i in seen] == [f.seen for f in found]
+    assert [line.strip() for line in lines].count("fix raise lengths") == 1
+    assert seen[1] < lines.index(next(line for line in lines if "fix raise lengths" in line)) < seen[2]
+    assert sum("cut is lost" in line for line in lines) == 2, "with another fix it is another advice"

@@ -52,6 +52,22 @@ def test_checkpointing_and_smaller_micro_batches_hold_less_and_shards_share():
     assert shared - MACHINE.library_bytes == pytest.approx((alone - MACHINE.library_bytes) / 4)
 
 
+def test_a_gate_pays_for_a_pass_without_gradients_and_for_itself() -> None:
+    """Not for a trunk that learns: 16 bytes and 6 operations for each of the gate's own weights, no activation is kept."""
+    plain = network(LlamaConfig(**WIDE), Precision(dtype="float32"), scores=True)
+    gated, work = plain.gated(1000), Work(tokens=400, scored=4, pairs=20)
+    assert gated.parameters == plain.parameters + 1000
+    job = MemoryLoad(largest=work, steps=3)
+    still = held(plain.frozen(), replace(job, steps=0), MACHINE)
+    mine = held(gated, job, MACHINE)
+    assert mine.update == MACHINE.library_bytes + 4 * plain.parameters + 16 * 1000
+    assert mine.step - still.step <= 16 * 1000
+    assert mine.peak < held(plain, job, MACHINE).peak
+    speed = Speed(machine=MACHINE)
+    assert seconds.learn(gated, work, speed) == seconds.forward(plain.frozen(), work, speed)
+    assert seconds.gate(gated, 5, speed) == pytest.approx(6 * 1000 * 5 / 1e9)
+
+
 def test_the_vocabulary_is_carried_up_to_its_budget():
     wide = net(vocab_size=100_000)
     assert memory.head_kept(wide, Work(tokens=200, scored=100, pairs=0), "cpu") == 100 * 100_000 * 4

@@ -165,7 +165,9 @@ def test_runs_that_cannot_be_compared_are_refused_with_a_way_out(tmp_path: Path)
 def test_the_headline_says_what_differs_and_what_was_found(tmp_path: Path) -> None:
     said = headline(pair(tmp_path, outcomes=BETTER))
     assert said.title == "low and high differ in 1 setting"
-    assert said.sentences[0] == "They are arms.dpo.beta."
+    assert said.sentences[0] == "It is arms.dpo.beta."
+    twice = {**HIGH, "arms": {**HIGH["arms"], "dpo": {"method": "dpo", "beta": 0.5, "label_smoothing": 0.1}}}
+    assert headline(pair(tmp_path / "more", effective=twice)).sentences[0].startswith("They are arms.dpo.beta and ")
     assert said.sentences[1].startswith("high is on low's scale: one judge")
     assert said.sentences[2] == "No arm that the runs share can be told apart between them."
 
@@ -176,6 +178,51 @@ def test_a_difference_that_excludes_zero_is_told(tmp_path: Path) -> None:
     first = write_run(tmp_path / "low", outcomes=[0.0] * 40, **given)
     second = write_run(tmp_path / "high", outcomes=[1.0] * 30 + [0.0] * 10, **given)
     assert headline(compare_runs([first, second])).sentences[-1].startswith("dpo in high is better than in low: +75.0 points")
+
+
+def test_differences_between_runs_are_corrected_for_how_many_they_are(tmp_path: Path) -> None:
+    """Six wins of six prompts are told apart alone (p = 0.031 by signs), and not among four such differences."""
+    many = [f"prompt {i}?" for i in range(40)]
+    given = {"prompts": many, "texts": ["good"] * 40, "baseline": ["base"] * 40}
+    better, arms = [1.0] * 6 + [0.5] * 34, ("a", "b", "c", "d")
+    one, four = (
+        compare_runs([
+            write_run(tmp_path / f"low{len(some)}", outcomes=[0.5] * 40, arms=some, **given),
+            write_run(tmp_path / f"high{len(some)}", outcomes=better, arms=some, **given),
+        ])
+        for some in (arms[:1], arms)
+    )  # fmt: skip
+    alone = one.difference("a", "high1")
+    together = four.difference("a", "high4")
+    assert alone is not None
+    assert together is not None
+    own = paired_difference([better], [[0.5] * 40])
+    assert (alone.contrasts, together.contrasts) == (1, 4)
+    assert alone.p_holm == pytest.approx(own.p)
+    assert together.p_holm == pytest.approx(min(1.0, 4 * own.p)), "Holm's first step among four equal ones"
+    assert alone.ci95_simultaneous == pytest.approx(own.interval(0.95))
+    assert together.ci95_simultaneous is not None
+    low, high = own.interval(1 - 0.05 / 4)
+    assert together.ci95_simultaneous[1] == pytest.approx(high)
+    assert together.ci95 == pytest.approx(own.ci95)
+    if 4 * own.p >= 0.05:
+        assert (together.ci95_simultaneous[0], together.verdict) == (pytest.approx(low), "inconclusive")
+    assert "not corrected" not in html_of_runs(four)
+
+
+def test_a_conversation_is_shown_with_its_roles(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "one?"},
+        {"role": "assistant", "content": "Said before."},
+        {"role": "user", "content": "And?"},
+    ]
+    runs = [write_run(tmp_path / name) for name in ("low", "high")]
+    for path in runs[0].rglob("generations.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows[0]["prompt"] = turns
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = html_of_runs(compare_runs(runs))
+    assert '<span class="role">assistant</span>Said before.' in page
 
 
 def test_the_page_is_well_formed_safe_and_asks_for_nothing(tmp_path: Path) -> None:

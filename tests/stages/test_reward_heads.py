@@ -16,7 +16,6 @@ from evenhand.rewards.general_preference import GeneralPreferenceJudge
 from evenhand.rewards.model import Normalisation
 from evenhand.spec.read import read_experiment
 from evenhand.stages.common import open_model_reward
-from evenhand.stages.evaluate_reward_model import raw
 from evenhand.stages.setup import Compute, Setup
 from evenhand.train.config import Lengths
 from evenhand.types import Completion, Group
@@ -124,7 +123,7 @@ def test_an_answer_is_its_own_equal_and_chances_are_one_together(done):
     assert p != pytest.approx(0.5, abs=1e-6)
     assert scores.values == pytest.approx([(p + 0.5) / 2, 1 - p, (p + 0.5) / 2])
     assert judge.tau == 0.1
-    (odds,) = raw(reward)([Group(prompt=pair.prompt, completions=(a, b))])
+    (odds,) = reward.unscaled()([Group(prompt=pair.prompt, completions=(a, b))])
     assert odds.values[0] - odds.values[1] == pytest.approx(math.log(p / (1 - p)), abs=1e-6), "what its card is read off"
 
 

@@ -2,8 +2,9 @@
 
 Making a plan opens libraries, data and a tokenizer, which takes seconds. Once every stage is made and nothing is in the way, what
 it says can change only with what was read to make it: this package, the libraries, the words of the command, the environment, and
-the files that were opened. While none of them has changed and the artifacts are there, it is said again without opening any of
-them. Runs with code of the user's, or with names on a hub, are planned anew every time: what those stand for can change unseen.
+the files that were opened. While none of them has changed, the artifacts are there and results can be written, it is said again
+without opening any of them. Runs with code of the user's, or with names on a hub, are planned anew every time: what those stand
+for can change unseen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from evenhand.configfile.text_file import json_object
 from evenhand.store.fingerprint import PACKAGE, digest, file_state, installed, user_cache
 from evenhand.store.store import Store
-from evenhand.store.whole import write_json
+from evenhand.store.whole import unwritable, write_json
 
 if TYPE_CHECKING:
     from evenhand.run_experiment import Run
@@ -57,6 +58,8 @@ def recall(asked: str) -> PlanText | None:
     found = json_object(_place(asked))
     try:
         store, keys, files, text = Store(found["store"]), found["keys"], found["files"], found["text"]
+        if any(unwritable(Path(place)) for place in (found["store"], found["out"])):
+            return None
         if not all(store.has(key) for key in keys) or any(file_state(Path(path)) != was for path, was in files.items()):
             return None
         return PlanText(text["title"], tuple(tuple(row) for row in text["rows"]), tuple(text["lines"]))
@@ -78,7 +81,8 @@ def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -
     if len(files) > MOST or time.time_ns() - latest < SETTLED_NS:
         return
     record = {
-        "store": str(prepared.store.root.absolute()), "keys": [n.key for n in nodes], "files": files, "text": asdict(text),
+        "store": str(prepared.store.root.absolute()), "out": str(prepared.out.absolute()), "keys": [n.key for n in nodes],
+        "files": files, "text": asdict(text),
     }  # fmt: skip
     with suppress(OSError):  # a cache that cannot be written costs time, never a result
         _place(asked).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from inspect import signature
@@ -18,6 +17,7 @@ from evenhand.methods import METHODS
 from evenhand.models.adapter_config import RATE
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.stages.training_run import FitSpec
+from evenhand.store.whole import existing, unwritable
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}
 """The oldest versions that the tests run with."""
@@ -61,7 +61,7 @@ def disk(patient: CheckContext) -> Iterator[Finding]:
     to_run = [n.spec for n in run.plan.nodes if isinstance(n.spec, FitSpec) and not run.store.has(n.key)]
     whole = [spec for spec in to_run if spec.train.adapter is None]  # what an adapter leaves is small beside a model
     need = size * (len(whole) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
-    free = shutil.disk_usage(_existing(run.store.root)).free
+    free = shutil.disk_usage(existing(run.store.root)).free
     if need > free:
         yield fail(f"{len(whole)} models of {_amount(size)} need {_amount(need)}, {_amount(free)} are free")
 
@@ -105,12 +105,8 @@ def versions(patient: CheckContext) -> Iterator[Finding]:
 )
 def writable(patient: CheckContext) -> Iterator[Finding]:
     for path in {patient.run.out, patient.run.store.root}:
-        there = _existing(path)
-        try:
-            with tempfile.TemporaryFile(dir=there):  # what permissions say is not all: a file system may be read-only
-                pass
-        except OSError as error:
-            yield fail(f"{path} cannot be written to: {error.strerror}")
+        if why := unwritable(path):
+            yield fail(f"{path} cannot be written to: {why}")
 
 
 @check(
@@ -202,8 +198,3 @@ def _parameters(patient: CheckContext) -> float:
             c.vocab_size * c.hidden_size + c.num_hidden_layers * (4 * c.hidden_size**2 + 3 * c.hidden_size * c.intermediate_size)
         )
     return 0.0
-
-
-def _existing(path: Path) -> Path:
-    path = Path(path).absolute()
-    return next(p for p in (path, *path.parents) if p.exists())

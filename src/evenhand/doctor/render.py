@@ -33,8 +33,8 @@ def show(diagnosis: Diagnosis, console: Console, *, least: Severity = Severity.I
         if result.check.section is not section and least is Severity.INFO:
             section = result.check.section
             console.print(Text(f"\n{section}", style="bold underline"))
-        for finding in findings:
-            _show(result, finding, diagnosis, console)
+        for finding, last in zip(findings, _last_with_its_words(result, findings), strict=True):
+            _show(result, finding, diagnosis, console, advised=last)
     console.print(summary(diagnosis))
 
 
@@ -52,7 +52,14 @@ def summary(diagnosis: Diagnosis) -> Text:
     return text
 
 
-def _show(result: Result, finding: Finding, diagnosis: Diagnosis, console: Console) -> None:
+def _last_with_its_words(result: Result, findings: Sequence[Finding]) -> list[bool]:
+    """Whether no later finding has the same why and fix: what many splits share is said once, behind the last of them."""
+    words = [None if f.severity is Severity.INFO else (f.why or result.check.why, f.fix or result.check.fix) for f in findings]
+    return [said not in words[place + 1 :] for place, said in enumerate(words)]
+
+
+def _show(result: Result, finding: Finding, diagnosis: Diagnosis, console: Console, *, advised: bool) -> None:
+    """One finding; `advised`: with why it matters and what to do."""
     check = result.check
     head = Text.assemble(
         (f"{finding.severity:<4} ", STYLES[finding.severity]), (f"{check.id:<3} ", "bold"), spelled_out(finding.seen)
@@ -64,7 +71,7 @@ def _show(result: Result, finding: Finding, diagnosis: Diagnosis, console: Conso
             lines += list(coloured(_cut(example), diagnosis.patient.renderer))
         else:
             lines.append(Text(spelled_out(example), style="dim"))
-    if finding.severity is not Severity.INFO:
+    if finding.severity is not Severity.INFO and advised:
         lines.append(Text.assemble(("why ", "italic"), finding.why or check.why))
         lines.append(Text.assemble(("fix ", "italic"), finding.fix or check.fix))
         if result.waived:

@@ -38,14 +38,24 @@ class GateSettings:
     debias: str = ""
     correlation: float = 0.03
 
+    def size(self, state: int, outputs: int) -> int:
+        """Parameters of a gate that reads a state of so many numbers.
+
+        >>> GateSettings(hidden=4, layers=2).size(3, 5)
+        61
+        """
+        return sum((a + 1) * b for a, b in pairwise(self.widths(state, outputs)))
+
+    def widths(self, state: int, outputs: int) -> list[int]:
+        return [state, *[self.hidden] * self.layers, outputs]
+
 
 class Gate(nn.Module):
     """Weights [P, K] of each output, that sum to 1, from the state [P, H] of a prompt's last token; fp32."""
 
     def __init__(self, size: int, outputs: int, settings: GateSettings) -> None:
         super().__init__()
-        widths = [size, *[settings.hidden] * settings.layers, outputs]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(settings.widths(size, outputs)))
         self.temperature = settings.temperature
 
     @override

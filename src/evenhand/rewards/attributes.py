@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from evenhand.models.gate import output_names
-from evenhand.rewards.model import ModelReward, Normalisation
+from evenhand.rewards.model import ModelReward
 from evenhand.types import Group, Head, Scores
 
 
@@ -25,10 +25,13 @@ class AttributeReward:
     def names(self) -> tuple[str, ...]:
         return output_names(self.model.reward_model.hf)
 
-    @property
-    def plain(self) -> AttributeReward:
+    def unscaled(self) -> AttributeReward:
         """The same on the scale of the mixture itself."""
-        return replace(self, model=replace(self.model, normalisation=Normalisation()))
+        return replace(self, model=self.model.unscaled())
+
+    def roomy(self) -> AttributeReward:
+        """See `protocols.TrainedReward`."""
+        return replace(self, model=self.model.roomy())
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         tokens = [self.model.tokens(group) for group in groups]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from typing_extensions import override
 
 from evenhand.judges.verdict import Comparison, Order, Progress, Status, Verdict
-from evenhand.protocols import Reward
 from evenhand.rewards.model import ModelReward
+from evenhand.rewards.tournament import Tournament
 from evenhand.types import Completion, Group, Prompt, Scores
 
 Embedding = tuple[float, ...]
@@ -59,10 +61,33 @@ class GeneralPreferenceJudge:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneralPreferenceReward(Tournament):
+    """A general preference model as a reward: the mean chance of an answer against each other one of its group."""
+
+    judge: GeneralPreferenceJudge
+
+    @override
+    def unscaled(self) -> LogOdds:
+        return LogOdds(self)
+
+    @override
+    def roomy(self) -> GeneralPreferenceReward:
+        return replace(self, judge=replace(self.judge, model=self.judge.model.roomy()))
+
+
+@dataclass(frozen=True, slots=True)
 class LogOdds:
     """Half the log-odds of each chance that `reward` gives: of two answers the difference is what was learned, `s / tau`."""
 
-    reward: Reward
+    reward: GeneralPreferenceReward
+
+    def unscaled(self) -> LogOdds:
+        """It is on that scale already."""
+        return self
+
+    def roomy(self) -> LogOdds:
+        """See `protocols.TrainedReward`."""
+        return LogOdds(self.reward.roomy())
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         from scipy.special import logit

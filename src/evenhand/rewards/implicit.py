@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,14 @@ class PolicyReward:
         own = self._rows(self.policy, items)
         ref = self._rows(self.reference, items) if self.reference is not None else None
         return [self._scores(item, own[n], ref[n] if ref else None) for n, item in enumerate(items)]
+
+    def unscaled(self) -> PolicyReward:
+        """As it is: log-ratios are what was learned."""
+        return self
+
+    def roomy(self) -> PolicyReward:
+        """See `protocols.TrainedReward`."""
+        return self if self.max_completion is None else replace(self, max_completion=2 * self.max_completion)
 
     def _scores(self, item: Example, own: tuple[Tensor, ...], ref: tuple[Tensor, ...] | None) -> Scores:
         masks = [tokens.mask for tokens in item.tokens.completions]

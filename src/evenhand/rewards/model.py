@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -77,6 +77,14 @@ class ModelReward:
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         return [Scores(row) for row in self.by_microbatch([self.tokens(group) for group in groups], self.scores)]
+
+    def unscaled(self) -> Self:
+        """See `protocols.TrainedReward`."""
+        return replace(self, normalisation=Normalisation())
+
+    def roomy(self) -> Self:
+        """See `protocols.TrainedReward`."""
+        return self if self.max_completion is None else replace(self, max_completion=2 * self.max_completion)
 
     def outputs(self, groups: Sequence[TokenGroup]) -> list[tuple[tuple[float, ...], ...]]:
         """All K outputs of the model for every answer, as they are, in micro-batches."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from evenhand.core.process import AGGREGATES, differences
 from evenhand.data.batch import split_by_tokens
 from evenhand.errors import one_of
-from evenhand.rewards.model import ModelReward, Normalisation
+from evenhand.rewards.model import ModelReward
 from evenhand.types import Group, Scores, TokenGroup, Tokens
 
 SEPARATOR = "\n"
@@ -31,18 +31,22 @@ class ProcessReward:
     def __post_init__(self) -> None:
         one_of("aggregate", self.aggregate, AGGREGATES, where="process reward")
 
-    @property
-    def answers(self) -> ModelReward:
+    def unscaled(self) -> ModelReward:
         """The same model on whole answers, on the scale of its own scores: the logit of the last step's being right."""
-        return replace(self.model, normalisation=Normalisation())
+        return self.model.unscaled()
+
+    def roomy(self) -> ProcessReward:
+        """See `protocols.TrainedReward`."""
+        return replace(self, model=self.model.roomy())
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         tokens = [self.model.tokens(group) for group in groups]
         ends = [[self.ends(c.ids) for c in t.completions] for t in tokens]
         rows = [prefixes(t, e) for t, e in zip(tokens, ends, strict=True)]
         scores: dict[int, tuple[float, ...]] = {}
+        whole = self.unscaled()
         for indices in split_by_tokens([row.size for row in rows], self.model.tokens_per_microbatch):
-            scores.update(zip(indices, self.answers.scores([rows[i] for i in indices]), strict=True))
+            scores.update(zip(indices, whole.scores([rows[i] for i in indices]), strict=True))
         return [self._scores(t, e, scores[i]) for i, (t, e) in enumerate(zip(tokens, ends, strict=True))]
 
     def ends(self, ids: Sequence[int]) -> list[int]:

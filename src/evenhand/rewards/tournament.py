@@ -9,6 +9,7 @@ from itertools import combinations
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges.verdict import Comparison, Judge
+from evenhand.protocols import TrainedReward
 from evenhand.types import Group, Scores
 
 Beats = Callable[[Sequence[tuple[int, int]]], list[float]]
@@ -68,6 +69,14 @@ class Tournament:
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         return [self._one(group) for group in groups]
+
+    def unscaled(self) -> TrainedReward:
+        """As it is: chances have a scale of their own."""
+        return self
+
+    def roomy(self) -> TrainedReward:
+        """As it is: the judge cuts no answer."""
+        return self
 
     def _one(self, group: Group) -> Scores:
         answers = group.completions

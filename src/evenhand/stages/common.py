@@ -18,7 +18,7 @@ from evenhand.models.gate import load_gate
 from evenhand.models.heads import RewardModel
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
-from evenhand.protocols import Reward
+from evenhand.protocols import Reward, TrainedReward
 from evenhand.stages.context import unreported
 from evenhand.stages.setup import Compute, Setup
 from evenhand.store.pointer import model_path
@@ -106,7 +106,7 @@ def open_judging_model(path: str, compute: Compute, device: str) -> tuple[Policy
 
 def open_model_reward(
     artifact: Path, setup: Setup, device: str, reference: Path | None = None, ledger: Ledger | None = None
-) -> Reward:
+) -> TrainedReward:
     """A trained model as a reward, the way its method says: its own tokenizer and template, its own shift or reference."""
     kept = artifact / REWARD
     how = json.loads(kept.read_text()) if kept.exists() else {"kind": "score"}
@@ -154,7 +154,7 @@ def load_served(folder: Path, kind: str, *, dtype: str = "auto", device: str = "
 
 def open_preference_model(
     artifact: Path, renderer: Renderer, compute: Compute, device: str, ledger: Ledger | None = None
-) -> Reward:
+) -> TrainedReward:
     """A preference model: Borda scores of a group's answers against each other."""
     from evenhand.judges import LLMJudge
     from evenhand.judges import template as templates

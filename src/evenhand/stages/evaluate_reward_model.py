@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from evenhand.evaluation.probes import probe
 from evenhand.stages.common import begin, open_model_reward
@@ -30,7 +30,7 @@ class EvaluateRewardModelSpec:
 
 def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
     device, inputs = begin(spec.setup.compute), context.inputs
-    reward = raw(open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference")))
+    reward = open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference")).unscaled()
     split = read_split(inputs, "heldout_preferences")
     groups = [g for g in split if max(g.scores) > min(g.scores)]
     if not groups and all(len(g.completions) == 1 for g in split):
@@ -38,7 +38,7 @@ def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
         write_json(context.out / "probes.json", {})
         return
     write_json(context.out / "scores.json", columns(groups, reward(groups)))
-    write_json(context.out / "probes.json", probe(groups[:PROBED], roomy(reward)))
+    write_json(context.out / "probes.json", probe(groups[:PROBED], reward.roomy()))
 
 
 def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:
@@ -65,39 +65,3 @@ def labelled_columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[
         rows.append((score, 0.0, length, length) if group.scores[0] > 0.5 else (0.0, score, length, length))
     names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
     return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-def raw(reward: Any) -> Any:
-    """The reward on the scale of the model's own scores, of which P(chosen preferred) = sigma(difference) was learned.
-
-    Log-loss, calibration and margins mean nothing on another scale; `evenhand evaluate` scores without one too.
-    """
-    from evenhand.rewards.attributes import AttributeReward
-    from evenhand.rewards.general_preference import GeneralPreferenceJudge, LogOdds
-    from evenhand.rewards.model import ModelReward, Normalisation
-    from evenhand.rewards.process import ProcessReward
-    from evenhand.rewards.tournament import Tournament
-
-    if isinstance(reward, ProcessReward):
-        return reward.answers
-    if isinstance(reward, AttributeReward):
-        return reward.plain
-    if isinstance(reward, Tournament) and isinstance(reward.judge, GeneralPreferenceJudge):
-        return LogOdds(reward)
-    return replace(reward, normalisation=Normalisation()) if isinstance(reward, ModelReward) else reward
-
-
-def roomy(reward: Any) -> Any:
-    """The reward with room for twice the answer: a probe adds words at the end, which must not be cut off before scoring."""
-    from evenhand.rewards.attributes import AttributeReward
-    from evenhand.rewards.general_preference import GeneralPreferenceJudge, LogOdds
-    from evenhand.rewards.tournament import Tournament
-
-    if isinstance(reward, AttributeReward):
-        return replace(reward, model=roomy(reward.model))
-    if isinstance(reward, LogOdds):
-        return LogOdds(roomy(reward.reward))
-    if isinstance(reward, Tournament) and isinstance(judge := reward.judge, GeneralPreferenceJudge):
-        return replace(reward, judge=replace(judge, model=roomy(judge.model)))
-    limit = getattr(reward, "max_completion", None)
-    return replace(reward, max_completion=2 * limit) if limit is not None else reward

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evenhand.store.fingerprint import content_digest
+from evenhand.store.whole import write_json
 
 NAME = "digests.json"
 Recorded = Mapping[str, tuple[int, str]]
@@ -24,9 +25,7 @@ def seal(folder: Path, *, but: tuple[str, ...] = ()) -> None:
     Files whose names begin like one of `but` are left out.
     """
     found = {name: [(folder / name).stat().st_size, content_digest(folder / name)] for name in _files(folder, but)}
-    partial = folder / f"{NAME}.partial"
-    partial.write_text(json.dumps({"files": found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(folder / NAME)
+    write_json(folder / NAME, {"files": found})
 
 
 def sealed(folder: Path) -> bool:
@@ -69,6 +68,11 @@ def _difference(folder: Path, name: str, size: int, digest: str, up_to: int | No
     return "" if content_digest(path) == digest else f"{name} has other bytes than when it was finished"
 
 
+def _half(name: str) -> bool:
+    """What a kill leaves of the digests themselves: see `whole`."""
+    return name.startswith(f"{NAME}.") and name.endswith(".partial")
+
+
 def _strange(names: set[str]) -> str:
     """Files that came later can change what a folder means (weights in a second file); what a desktop hides there cannot."""
     visible = sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
@@ -78,4 +82,4 @@ def _strange(names: set[str]) -> str:
 def _files(folder: Path, but: tuple[str, ...] = ()) -> list[str]:
     found = (Path(parent, file) for parent, _, files in os.walk(folder) for file in files)
     names = (path.relative_to(folder).as_posix() for path in found)
-    return sorted(name for name in names if name not in (NAME, f"{NAME}.partial") and not name.startswith(but or (NAME,)))
+    return sorted(name for name in names if name != NAME and not _half(name) and not name.startswith(but))

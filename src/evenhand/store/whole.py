@@ -34,3 +34,25 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes plain data as JSON with sorted keys, so that equal values give equal bytes; whole or not at all."""
     write_whole(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+
+
+def unwritable(path: Path) -> str:
+    """Why nothing can be written at a place that is there or is still to be made, in words; empty where a page can.
+
+    What permissions say is not all: a file system may be read-only, or full.
+    """
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=existing(path)) as page:
+            page.write(bytes(4096))
+            page.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def existing(path: Path) -> Path:
+    """The place, or the nearest folder above it that is there."""
+    path = Path(path).absolute()
+    return next(p for p in (path, *path.parents) if p.exists())

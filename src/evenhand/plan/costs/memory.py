@@ -70,7 +70,10 @@ def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
     gathered = 0.0 if job.shards == 1 else 2 * network.layer_weights * network.precision.size
     learning = network.learning / job.shards if job.steps else 0
     gradients, moments = learning * network.precision.size, learning * (8 if network.precision.size >= 4 else 12)
-    kept, back = activations(network, job, device), head_backward(network, job.largest, device)
+    if network.gate:  # the trunk runs without gradients
+        kept, back = without_gradients(network, job.largest, device), 0.0
+    else:
+        kept, back = activations(network, job, device), head_backward(network, job.largest, device)
     grown = gradients if job.several or (job.steps > 1 and job.several) else 0.0
     after = moments if job.steps > 1 else moments - 8 * learning
     step = (
@@ -126,6 +129,8 @@ def without_gradients(network: Network, work: Work, device: str) -> float:
 
 def _end_of_backward(network: Network, job: MemoryLoad, gradients: float) -> float:
     """All gradients, and the embeddings' before it is added: where they are the head's weight too, both parts and their sum."""
+    if network.gate:
+        return gradients
     parts = (2 if network.tied and not network.scores else 1) if network.learning and network.adapter is None else 0
     return gradients + parts * network.head * network.precision.size + network.trunk.working.at(job.largest.tokens)
 

@@ -43,7 +43,8 @@ class Network:
     """`parameters` in all, of which `learning` learn; `head` are those of the vocabulary's matrix, `layers` the depth.
 
     `cached` are the numbers that a token leaves in the cache of keys and values. `shape` counts operations. `scores` says that
-    the network reads a number off its last token in place of the vocabulary.
+    the network reads a number off its last token in place of the vocabulary. `gate` are the parameters of a gate on a trunk that
+    runs without gradients: nothing else learns then.
     """
 
     parameters: int
@@ -59,6 +60,7 @@ class Network:
     trunk: TrunkCost
     adapter: Adapter | None = None
     scores: bool = False
+    gate: int = 0
 
     @property
     def head_learns(self) -> bool:
@@ -76,6 +78,10 @@ class Network:
     def frozen(self) -> Network:
         """The same without anything that learns."""
         return replace(self, learning=0, shape=replace(self.shape, learning=0, head_learning=0))
+
+    def gated(self, gate: int) -> Network:
+        """The same, frozen, with a gate of so many parameters that learns."""
+        return replace(self.frozen(), parameters=self.parameters + gate, learning=gate, gate=gate)
 
 
 def network(config: Any, precision: Precision, adapter: Adapter | None = None, *, scores: bool = False) -> Network:

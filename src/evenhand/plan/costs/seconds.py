@@ -40,11 +40,18 @@ def forward(network: Network, work: Work, speed: Speed) -> float:
 
 
 def learn(network: Network, work: Work, speed: Speed, *, checkpointing: bool = False) -> float:
-    """A micro-batch forward and back."""
+    """A micro-batch forward and back; forward alone where only a gate learns (see `gate`)."""
     machine = speed.machine
+    if network.gate:
+        return forward(network, work, speed)
     moved = network.layers * network.trunk.moved_backward.at(work.tokens) + _vocabulary(network, work) / 2
     back = flops.backward(network.shape, work) / machine.rate(network.precision.products) + moved / machine.bandwidth
     return (2 if checkpointing else 1) * forward(network, work, speed) + speed.train * back
+
+
+def gate(network: Network, prompts: int, speed: Speed) -> float:
+    """A gate forward and back, once a prompt: 6 operations a weight."""
+    return speed.train * 6 * network.gate * prompts / speed.machine.rate("float32")
 
 
 def update(network: Network, machine: Machine, shards: int = 1) -> float:

@@ -7,6 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from evenhand.methods import PROMPTS
+from evenhand.models.gate import GateSettings
 from evenhand.plan.costs import seconds
 from evenhand.plan.costs.forecast import StageCost
 from evenhand.plan.costs.machine import Machine
@@ -105,6 +106,7 @@ class Predictor:
         """Training: what is sampled, read and learned in a step, times the steps; weights in the beginning and at the end."""
         method, train, compute = spec.build(), spec.train, spec.setup.compute
         net = self.network(spec.setup, spec, method)
+        net = net if method.gate is None else net.gated(self.gate(node, method.gate, net))
         rows = self.learned(node, spec, method)
         batches = rows.step(train.prompts_per_step, train.tokens_per_microbatch)
         steps = train.steps or ceil((train.epochs or 1) * rows.count / train.prompts_per_step)
@@ -120,6 +122,7 @@ class Predictor:
         step += shared * self.beside_a_step(method, net, rows, wave, train.prompts_per_step) + seconds.update(
             net, self.machine, shards
         )
+        step += shared * seconds.gate(net, train.prompts_per_step, self.speed)
         around = 0.0 if spec.world is not None else self.opening(net)
         around += seconds.save(written(net), self.machine)
         tokens = steps * sum(b.tokens for b in batches) * (2 if wave is not None else 1)
@@ -164,6 +167,12 @@ class Predictor:
         critic = method.network == "critic"
         models = sum(role.startswith(("reward_models/", "reward_references/", "teacher")) for role in node.inputs)
         return net.weight_bytes * (own + critic * 4 + models)
+
+    def gate(self, node: Node, settings: GateSettings, net: Network) -> int:
+        """Parameters of the gate on the reward model that it starts from."""
+        start = self.plan[node.inputs["start"]].spec
+        outputs = len(start.build().outputs) if isinstance(start, FitSpec) else 1
+        return settings.size(net.hidden, outputs)
 
     def network(
         self, setup: Setup, spec: FitSpec | None = None, method: Method | None = None, *, scores: bool = False

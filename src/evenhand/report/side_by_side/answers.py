@@ -15,11 +15,15 @@ MOST = 30
 
 @dataclass(frozen=True, slots=True)
 class PromptBeside:
-    """One prompt; a row per arm with its answer in every run that has one. `spread` is the largest difference of the scores."""
+    """One prompt; a row per arm with its answer in every run that has one. `spread` is the largest difference of the scores.
+
+    `turns` are (role, text) of a prompt that is a conversation.
+    """
 
     prompt: str
     rows: tuple[tuple[Answer, ...], ...]
     spread: float
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 def prompts_beside(shown: RunsShown) -> list[PromptBeside]:
@@ -33,7 +37,9 @@ def prompts_beside(shown: RunsShown) -> list[PromptBeside]:
 def _card(shown: RunsShown, samples: Mapping[str, Sample]) -> PromptBeside:
     arms = [arm for arm in shown.compared.arms if any(arm in sample.answers for sample in samples.values())]
     rows = tuple(_row(shown, arm, {label: s for label, s in samples.items() if arm in s.answers}) for arm in arms)
-    return PromptBeside(next(iter(samples.values())).prompt, rows, max((_spread(row) for row in rows), default=0.0))
+    first = next(iter(samples.values()))
+    turns = next((found for data in shown.data.values() if (found := data.turns.get(first.prompt_id or ""))), ())
+    return PromptBeside(first.prompt, rows, max((_spread(row) for row in rows), default=0.0), turns)
 
 
 def _row(shown: RunsShown, arm: str, samples: Mapping[str, Sample]) -> tuple[Answer, ...]:

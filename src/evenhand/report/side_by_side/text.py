@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from evenhand.report.formatting import points, points_interval
 from evenhand.report.text import Headline, listed
+from evenhand.results.record import ArmVerdict
 from evenhand.results.side_by_side.compared import RunsCompared
+from evenhand.results.side_by_side.differences import RunDifference
 from evenhand.results.side_by_side.settings import Touches
 
 
@@ -17,7 +19,7 @@ def headline(compared: RunsCompared) -> Headline:
         first = f"{listed(compared.settings.unrecorded)} did not record the experiment, so its settings cannot be compared."
     elif apart:
         title = f"{names} differ in {len(apart)} setting{'s' * (len(apart) > 1)}"
-        first = f"They are {listed(apart)}."
+        first = f"{'They are' if len(apart) > 1 else 'It is'} {listed(apart)}."
     else:
         title, first = f"{names} have the same settings", "Where their figures differ, seeds, versions or machines do."
     return Headline(title, (first, *(scale(compared, label) for label in compared.labels[1:]), *found(compared)))
@@ -36,21 +38,25 @@ def scale(compared: RunsCompared, label: str) -> str:
 
 
 def found(compared: RunsCompared) -> list[str]:
-    """The arms that two runs have and that can be told apart, each by its own interval."""
+    """The arms that two runs have and that can be told apart, all differences between these runs taken together."""
     first = compared.labels[0]
     told = [
-        f"{d.arm} in {d.label} is {'better' if d.difference > 0 else 'worse'} than in {first}: {points(d.difference)} points "
-        f"of win rate, 95% interval {points_interval(d.ci95)}."
+        f"{d.arm} in {d.label} is {d.verdict} than in {first}: {points(d.difference)} points of win rate, "
+        f"95% interval {points_interval(d.ci95_simultaneous)}{_together(d)}."
         for d in compared.differences
-        if d.difference is not None and d.ci95 is not None and not d.ci95[0] <= 0.0 <= d.ci95[1]
+        if d.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE)
     ]
     if not told and any(d.ci95 is not None for d in compared.differences):
         return ["No arm that the runs share can be told apart between them."]
-    return [*told, *(["These intervals are not corrected for how many of them stand here."] if len(told) > 1 else [])]
+    return told
+
+
+def _together(d: RunDifference) -> str:
+    return f" for all {d.contrasts} differences together" if (d.contrasts or 0) > 1 else ""
 
 
 def less(compared: RunsCompared, arm: str, label: str) -> tuple[str, str]:
-    """The difference to the first run in points, and what is to be said of it."""
+    """The difference to the first run in points with the interval for all of them together, and what is to be said of it."""
     if label == compared.labels[0]:
         return "", ""
     d = compared.difference(arm, label)
@@ -58,4 +64,4 @@ def less(compared: RunsCompared, arm: str, label: str) -> tuple[str, str]:
         return "", "" if arm == compared.runs[0].results.baseline else f"not in {compared.labels[0]}"
     if d.ci95 is None:
         return (points(d.difference) if d.difference is not None else ""), d.note
-    return f"{points(d.difference)} ({points_interval(d.ci95)})", f"seeds {', '.join(map(str, d.seeds))}"
+    return f"{points(d.difference)} ({points_interval(d.ci95_simultaneous)})", f"seeds {', '.join(map(str, d.seeds))}"
