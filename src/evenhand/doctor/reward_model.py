@@ -161,9 +161,12 @@ def _faults(model: Existing) -> Iterator[UserError]:
         except UserError as error:
             yield error
             return
-    classifier, architectures = model.settings.kind == "score", list(getattr(model.config, "architectures", None) or ())
-    if classifier and model.config.num_labels != 1:
-        yield UserError(f"the model has {model.config.num_labels} labels, a reward model has one", fix="num_labels=1")
+    classifier, architectures = model.settings.kind != "preference", list(getattr(model.config, "architectures", None) or ())
+    if model.settings.kind == "general_preference" and model.config.num_labels % 2:
+        yield UserError(f"an embedding of {model.config.num_labels} numbers: they come in pairs", fix="name another `method`")
+    if model.settings.kind == "score" and model.config.num_labels != 1:
+        fix = "num_labels=1, or `method: attribute_reward_model` for a label per attribute"
+        yield UserError(f"the model has {model.config.num_labels} labels, a reward model has one", fix=fix)
     if classifier and architectures and not any("SequenceClassification" in a for a in architectures):
         yield UserError(
             f"it is a {', '.join(architectures)}, not a sequence classifier",

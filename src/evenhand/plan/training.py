@@ -120,8 +120,8 @@ def _source(path: str, revision: str | None, base: str | None = None) -> ModelSo
 def _adopt(graph: Graph, name: str, model: Adopted, base: str) -> None:
     """A reward model that exists: one for all seeds. It is opened beside the base, whose tokenizer it may not share."""
     spec = PretrainedRewardModelSpec(
-        model=_source(model.path, model.revision), kind=model.kind, own_template=model.template, normalise=model.normalise,
-        setup=graph.setup,
+        model=_source(model.path, model.revision), kind=model.kind, weights=model.weights, tau=model.tau,
+        own_template=model.template, normalise=model.normalise, setup=graph.setup,
     )  # fmt: skip
     inputs = {"start": base} | ({"data": graph.data} if model.normalise else {})
     node = graph.add(f"reward_models/{name}", spec, inputs, row=name, cost=model.path)

@@ -12,7 +12,7 @@ from evenhand.data.foreign import special_marks, without_marks
 from evenhand.data.window import overflow
 from evenhand.errors import UserError
 from evenhand.rewards.model import READER, ModelReward, Normalisation
-from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens
+from evenhand.types import Completion, Group, Head, Prompt, TokenGroup, Tokens
 
 if TYPE_CHECKING:
     from evenhand.data.template import Renderer
@@ -75,21 +75,27 @@ def check_against_transformers(reward: TextReward, group: Group) -> None:
     import torch
 
     hf = reward.reward_model.hf
-    ours = reward([group])[0].values
-    scale = reward.normalisation
+    (ours,) = reward.unscaled().read(_head(reward), [reward.tokens(group)])
     bound = AGREE if next(hf.parameters()).dtype.itemsize >= 4 else 100 * AGREE
     hf.eval()
     for i, completion in enumerate(group.completions):
         ids = torch.tensor([reward._ids(group.prompt, completion)], device=reward.reward_model.device)
         with torch.no_grad():
-            raw = float(hf(input_ids=ids).logits[0, -1])
-        theirs = (raw - scale.shift) / scale.scale
-        if not abs(theirs - ours[i]) <= bound * (1 + abs(theirs)):
+            all_of_it = hf(input_ids=ids).logits[0].double().tolist()
+        mine = ours[i] if isinstance(ours[i], tuple) else (ours[i],)
+        for here, theirs in zip(mine, all_of_it, strict=True):
+            if abs(theirs - here) <= bound * (1 + abs(theirs)):
+                continue
             raise UserError(
-                f"its score of a text is {ours[i]:.5g} here and {theirs:.5g} by transformers",
+                f"its score of a text is {here:.5g} here and {theirs:.5g} by transformers",
                 why="the score would be read at another place than where the model was trained",
                 fix="use a decoder with one linear head, read at the last token (llama, qwen, gemma, mistral, gpt-2, ...)",
             )
+
+
+def _head(reward: TextReward) -> Head:
+    """What its outputs as they are are called: one score, or several."""
+    return Head.SCORES if Head.SCORES in reward.reward_model.gives else Head.SCORE
 
 
 def common_prefix(whole: Sequence[tuple[int, ...]], group: Group, *, context: int | None) -> TokenGroup:

@@ -31,6 +31,10 @@ def problems(e: Experiment) -> Iterator[UserError]:
     yield from _data_problems(e)
     if e.annotate is not None and e.annotate.judge is not None and e.annotate.noise != 0.1:
         yield _nothing("annotate.noise", "a judge is no annotator with a temperature")
+    if e.annotate is not None and _says_chances(e):
+        for key, usual in (("noise", 0.1), ("bias_per_word", 0.0)):
+            if getattr(e.annotate, key) != usual:
+                yield _nothing(f"annotate.{key}", "a general preference model says the chance of each label itself")
 
 
 def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) -> Iterator[UserError]:
@@ -151,3 +155,9 @@ def _of(field: Field[Any]) -> Any:
 
 def _nothing(where: str, why: str, fix: str = "remove it") -> UserError:
     return UserError(f"`{where.rpartition('.')[2]}` has no effect here", where=where, why=why, fix=fix)
+
+
+def _says_chances(e: Experiment) -> bool:
+    """Whether pairs are labelled by a model of the chance that one answer is preferred."""
+    found = e.all_adopted().get(e.annotate.reward) if e.annotate is not None and isinstance(e.annotate.reward, str) else None
+    return found is not None and found.kind == "general_preference"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from evenhand.configfile.schema import from_signature
 from evenhand.errors import UserError
 
-KINDS: dict[str, Literal["score", "preference"]] = {"reward_model": "score", "preference_model": "preference"}
+Kind = Literal["score", "preference", "attributes", "gated", "general_preference"]
+KINDS: dict[str, Kind] = {
+    "reward_model": "score", "preference_model": "preference", "attribute_reward_model": "attributes",
+    "gated_reward_model": "gated", "general_preference_model": "general_preference",
+}  # fmt: skip
 """Method that a model was trained by -> how it serves as a reward, in the words of `Method.implied_reward`."""
 
 
@@ -19,18 +23,41 @@ class Adopted:
 
     path: str
     """A folder or a Hub name of a model that exists."""
-    method: Literal["reward_model", "preference_model"] = "reward_model"
-    """reward_model: a classifier with one label; preference_model: a language model that names the better answer."""
+    method: Literal[
+        "reward_model", "preference_model", "attribute_reward_model", "gated_reward_model", "general_preference_model"
+    ] = "reward_model"
+    """reward_model: a classifier with one label; preference_model: a language model that names the better answer;
+    attribute_reward_model: a classifier with a label per attribute; gated_reward_model: one with a gate, as exports have it;
+    general_preference_model: one whose labels are an embedding."""
     revision: str | None = None
     """Which revision of a Hub model."""
     template: str | None = None
     """Chat template of a model whose tokenizer brings none."""
+    weights: Mapping[str, float] | None = None
+    """attribute_reward_model: how much each label counts, by its name in the model's config; all alike where none are given."""
+    tau: float = 0.1
+    """general_preference_model: what the product of two embeddings is divided by."""
     normalise: bool = False
     """Whether its scores are shifted and scaled to mean 0 and deviation 1 over the experiment's own answers."""
 
     @property
-    def kind(self) -> Literal["score", "preference"]:
+    def kind(self) -> Kind:
         return KINDS[self.method]
+
+    def problems(self, where: str) -> Iterator[UserError]:
+        """What is wrong with the settings by themselves."""
+        if self.normalise and self.kind in ("preference", "general_preference"):
+            yield UserError("a preference model has no scale", where=f"{where}.normalise", fix="remove it")
+        if self.weights is not None and self.kind != "attributes":
+            fix = "remove them, or say `method: attribute_reward_model`"
+            yield UserError(f"a {self.method} has no weights", where=f"{where}.weights", fix=fix)
+        if self.weights is not None and not any(self.weights.values()):
+            yield UserError("every weight is 0", where=f"{where}.weights", fix="give at least one attribute a weight")
+        if self.tau != 0.1 and self.kind != "general_preference":
+            fix = "remove it, or say `method: general_preference_model`"
+            yield UserError(f"a {self.method} has no tau", where=f"{where}.tau", fix=fix)
+        if self.tau <= 0:
+            yield UserError(f"a tau of {self.tau:g}", where=f"{where}.tau", fix="use a number above 0, as in its training")
 
 
 def is_adopted(raw: Mapping[str, Any]) -> bool:
@@ -50,6 +77,6 @@ def parse_adopted(name: str, raw: Mapping[str, Any]) -> Adopted:
             fix=f"remove `{trained[0]}`, or `path`",
         )
     found = Adopted(**from_signature(Adopted, dict(raw), where))
-    if found.normalise and found.kind != "score":
-        raise UserError("a preference model has no scale", where=f"{where}.normalise", fix="remove it")
+    for problem in found.problems(where):
+        raise problem
     return found

@@ -11,6 +11,7 @@ from evenhand.data.jsonl import write_groups
 from evenhand.engines.registry import open_engine
 from evenhand.errors import UserError
 from evenhand.judges import Judge, RewardJudge, account
+from evenhand.rewards.general_preference import GeneralPreferenceReward
 from evenhand.seeding import keyed
 from evenhand.stages.common import begin, build_reward, open_policy, open_renderer
 from evenhand.stages.context import StageContext
@@ -89,6 +90,8 @@ def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> PairLabelle
 
     assert spec.reward is not None
     reward, annotator = build_reward(spec.reward, context.inputs, spec.setup, device), annotator_of(spec.section)
+    if isinstance(reward, GeneralPreferenceReward):  # which says the chance itself
+        return by_chance(spec, context, reward.judge, "drawn")
 
     def label(groups: list[Group], split: str) -> AnnotatedPairs:
         found = annotate(groups, reward, annotator, seed=context.seed)
@@ -101,17 +104,24 @@ def drawn(spec: AnnotateSpec, context: StageContext, device: str) -> PairLabelle
 
 def compared(spec: AnnotateSpec, context: StageContext, device: str) -> PairLabeller:
     """Pairs chosen and labelled as the section says, by its reward or its judge; see `evenhand.synthesis.label`."""
+    if spec.judge is not None:
+        return by_chance(spec, context, open_judge(spec.judge, context, spec.setup, device), "hard")
+    assert spec.reward is not None
+    reward = build_reward(spec.reward, context.inputs, spec.setup, device)
+    if isinstance(reward, GeneralPreferenceReward):
+        return by_chance(spec, context, reward.judge, "drawn")
+    annotator = RewardJudge(reward, name="annotator")
+    return by_chance(spec, context, annotator, "drawn", flip=0.0)  # the annotator that sees the reward does its own flipping
+
+
+def by_chance(
+    spec: AnnotateSpec, context: StageContext, judge: Judge, usual: Labels, *, flip: float | None = None
+) -> PairLabeller:
+    """Labels by what a judge says of pairs, as `usual` where the section names no other; a share `flip` is swapped afterwards."""
     from evenhand.synthesis import flip_labels, label
 
     section = spec.section
-    usual: Labels
-    judge: Judge
-    if spec.judge is not None:
-        judge, usual, flip = open_judge(spec.judge, context, spec.setup, device), "hard", section.flip
-    else:  # the annotator that sees the reward does its own flipping
-        assert spec.reward is not None
-        reward = build_reward(spec.reward, context.inputs, spec.setup, device)
-        judge, usual, flip = RewardJudge(reward, name="annotator"), "drawn", 0.0
+    flip = section.flip if flip is None else flip
 
     def labelled(groups: list[Group], split: str) -> AnnotatedPairs:
         key = keyed(context.seed, split)

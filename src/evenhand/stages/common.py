@@ -136,11 +136,12 @@ def open_model_reward(
     folder = model_path(artifact)
     model = in_precision(load_served(folder, how["kind"], dtype=setup.compute.dtype, device=device), setup.compute, ledger)
     normalisation = Normalisation.load(artifact if (artifact / NORMALISATION_FILE).exists() else folder)
+    scoring = {name: value for name, value in how.items() if name not in _OF_THE_FOLDER}
     if how.get("reads") == "text":
         from evenhand.rewards.external import external
 
-        return external(model, renderer, tokens_per_microbatch=limits["tokens_per_microbatch"], normalisation=normalisation)
-    scoring = {name: value for name, value in how.items() if name not in _OF_THE_FOLDER}
+        batched = limits["tokens_per_microbatch"]
+        return served(scoring, external(model, renderer, tokens_per_microbatch=batched, normalisation=normalisation))
     return served(scoring, ModelReward(model, renderer, normalisation=normalisation, **limits))
 
 

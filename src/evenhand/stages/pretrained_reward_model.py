@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from evenhand.errors import UserError
+from evenhand.errors import UserError, did_you_mean
 from evenhand.models.artifacts import NORMALISATION_FILE
+from evenhand.protocols import TrainedReward
+from evenhand.rewards.attributes import AttributeReward
 from evenhand.rewards.external import TextReward, check_against_transformers
+from evenhand.rewards.general_preference import GeneralPreferenceReward
 from evenhand.rewards.model import Normalisation
 from evenhand.stages import base
 from evenhand.stages.base import ModelSource
@@ -33,7 +36,9 @@ class PretrainedRewardModelSpec:
     VERSION: ClassVar[int] = 2
 
     model: ModelSource
-    kind: Literal["score", "preference"]
+    kind: Literal["score", "preference", "attributes", "gated", "general_preference"]
+    weights: Mapping[str, float] | None = None
+    tau: float = 0.1
     own_template: str | None = None
     normalise: bool = False
     setup: Setup
@@ -46,20 +51,54 @@ def run(spec: PretrainedRewardModelSpec, context: StageContext) -> None:
     renderer = open_renderer(out, spec.own_template)
     policy = open_renderer(inputs["start"], spec.setup.template)
     foreign = renderer.fingerprint != policy.fingerprint
-    write_json(out / REWARD, {"kind": spec.kind, "reads": reading(folder), "template": spec.own_template, "foreign": foreign})
+    how = {"kind": spec.kind, "reads": reading(folder), "template": spec.own_template, "foreign": foreign}
+    write_json(out / REWARD, {**how, **scored_how(spec, folder)})
     reward = open_model_reward(out, spec.setup, device)
-    if isinstance(reward, TextReward) and spec.kind == "score":
-        check_against_transformers(reward, probe(chat=bool(renderer.tokenizer.chat_template)))
+    if isinstance(model := network_of(reward), TextReward):
+        check_against_transformers(model, probe(chat=bool(renderer.tokenizer.chat_template)))
     if spec.normalise:
         context.report(0, NORMALISED)
         groups = answered(inputs)[:NORMALISED]
         Normalisation.fit([v for s in reward(groups) for v in s.values]).save(out)
 
 
+def scored_how(spec: PretrainedRewardModelSpec, folder: Path) -> dict[str, Any]:
+    """What its kind is told beside the model: see `rewards.served`."""
+    if spec.kind == "general_preference":
+        if len(names := labels(folder)) % 2 or not names:
+            fix = "use a model whose labels are the embedding of a general preference model"
+            raise UserError(f"an embedding of {len(names)} numbers", where=str(folder), why="its product needs pairs", fix=fix)
+        return {"tau": spec.tau}
+    if spec.kind != "attributes":
+        return {}
+    names = labels(folder)
+    if unknown := [name for name in spec.weights or {} if name not in names]:
+        raise UserError(f"no label is called '{unknown[0]}'", where="weights", fix=did_you_mean(unknown[0], names))
+    given = spec.weights
+    return {"weights": {name: 1 / len(names) if given is None else float(given.get(name, 0.0)) for name in names}}
+
+
+def labels(folder: Path) -> tuple[str, ...]:
+    """The labels that the model's config names, in their order."""
+    from transformers import AutoConfig
+
+    from evenhand.models.guarded import guarded
+
+    named: Mapping[Any, str] = guarded(AutoConfig.from_pretrained, folder).id2label
+    return tuple(str(named[n]) for n in sorted(named))
+
+
+def network_of(reward: TrainedReward) -> TrainedReward:
+    """The model inside a reward that reads several of its outputs."""
+    if isinstance(reward, AttributeReward):
+        return reward.model
+    return reward.judge.model if isinstance(reward, GeneralPreferenceReward) else reward
+
+
 def reading(folder: Path) -> str:
     """Where the model reads an answer's score: "tokens", at the answer's last token, where it was trained here; else "text", at
     the end of the whole rendered conversation. The policy's tokenizer changes nothing: one model has one place."""
-    return "tokens" if (folder / NORMALISATION_FILE).exists() else "text"
+    return "tokens" if (folder / NORMALISATION_FILE).exists() or (folder.parent / REWARD).exists() else "text"
 
 
 def probe(*, chat: bool) -> Group:
