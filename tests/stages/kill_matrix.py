@@ -60,6 +60,9 @@ EXPERIMENT = SHARED.replace("REWARD", "rm") + """\
     validation_prompts: 4}}
 reward_models:
   rm: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1, adapter: {rank: 4}}}
+  heads: {method: attribute_reward_model, attributes: {good: [0, 4], long: [0, 4]}, data: rated}
+  armo: {method: gated_reward_model, initial_policy: heads, hidden: 8, layers: 1, debias: long}
+splits: {rated: {source: RATED}}
 evaluation: {prompts: 6}
 runtime: {workers: 2, threads: 1}
 """  # fmt: skip
@@ -105,7 +108,7 @@ class Killer:
     def __init__(self, folder: Path, dice: random.Random, figures: Figures, wanted: int, text: str = EXPERIMENT) -> None:
         self.folder, self.dice, self.figures, self.wanted = folder, dice, figures, wanted
         self.out, self.ranks = folder / "run", "ranks:" in text
-        (folder / "killed.yaml").write_text(text)
+        (folder / "killed.yaml").write_text(text.replace("RATED", str(rated(folder.parent))))
 
     @property
     def enough(self) -> bool:
@@ -207,6 +210,16 @@ class Killer:
         path = self.dice.choice(chosen)
         spoil(path, self.dice)
         count(self.figures.damaged, "work that was begun" if path in begun else "finished artifact")
+
+
+def rated(folder: Path) -> Path:
+    """Answers rated by two attributes, one file for all runs."""
+    from tests.stages.test_reward_heads import ratings
+
+    path = folder / "rated.jsonl"
+    if not path.exists():
+        ratings(path, 16)
+    return path
 
 
 @dataclass
