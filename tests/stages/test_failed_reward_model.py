@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -80,6 +81,6 @@ def test_the_page_the_terminal_and_the_csv_say_it_in_words(run: tuple[Path, Any]
     shown = io.StringIO()
     Console(width=200, file=shown).print(VerdictTable(found))
     assert said in " ".join(shown.getvalue().split())
-    header, *rows = results_csv(summarise(found)).splitlines()
-    at = header.split(",").index("by_broken")
-    assert [row.split(",")[at] for row in rows] == ["not scored", "not scored"]
+    rows = list(csv.DictReader(io.StringIO(results_csv(summarise(found)))))
+    assert [row["by_broken"] for row in rows] == ["not scored", "not scored"]
+    assert [float(row["by_rm"]) for row in rows] == [found.arms[row["arm"]].proxies["rm"] for row in rows]
