@@ -8,7 +8,7 @@ OUT    ?= runs/quickstart
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow check bench studies docs clean
+.PHONY: demo test test-slow test-versions check bench studies docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (pinned by constraints.txt)"
@@ -31,6 +31,18 @@ test: $(STAMP)   ## lint, types, architecture, units, battery, docs
 
 test-slow: $(STAMP)   ## the slow lane: simulations, long runs
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m slow
+
+FAST = tests/test_architecture.py tests/core tests/stats tests/objectives tests/models tests/data tests/rewards tests/judges tests/train tests/engines
+
+test-versions:   ## the fast tests with the oldest and the newest versions that are supported, each in an environment of its own
+	@for end in oldest newest; do \
+	  echo "== $$end"; \
+	  test -x .venv-$$end/bin/python || $(PYTHON) -m venv .venv-$$end || exit 1; \
+	  .venv-$$end/bin/pip install --quiet --disable-pip-version-check --upgrade \
+	    $$(test $$end = oldest && echo "-c constraints-oldest.txt" || echo "--upgrade-strategy eager") -e '.[dev]' || exit 1; \
+	  .venv-$$end/bin/python -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'; \
+	  OMP_NUM_THREADS=1 .venv-$$end/bin/python -m pytest -n auto --dist worksteal $(FAST) || exit 1; \
+	done
 
 check: $(STAMP)   ## the fast inner loop
 	@$(BIN)/ruff check src tests benchmarks

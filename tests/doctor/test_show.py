@@ -62,7 +62,8 @@ def test_why_and_fix_that_several_findings_share_are_said_once() -> None:
     ]
     check = Check(id="D4", title="t", why="cut is lost", fix="raise lengths", quick=True, look=lambda patient: ())
     shown = io.StringIO()
-    show(cast(Any, SimpleNamespace(results=[Result(check=check, findings=tuple(found))], patient=None)), Console(file=shown, width=100))
+    results = [Result(check=check, findings=tuple(found))]
+    show(cast(Any, SimpleNamespace(results=results, patient=None)), Console(file=shown, width=100))
     lines = shown.getvalue().splitlines()
     seen = [i for i, line in enumerate(lines) if line.startswith(("WARN", "INFO"))]
     assert [lines[i].split("D4")[1].strip() for i in seen] == [f.seen for f in found]
