@@ -48,6 +48,9 @@ def test_arms_that_are_no_model_of_the_run(own_run):
 
 def test_reward_models_without_a_score(own_run):
     place = own_run / "reward_models" / "rm"
+    for kind in ("attributes", "gated", "general_preference", "process"):
+        (place / "reward.json").write_text(json.dumps({"kind": kind}))
+        assert find_reward_model(own_run, "rm").is_reward_model, "a classifier, of one label or several"
     (place / "reward.json").write_text(json.dumps({"kind": "policy", "beta": 0.1}))
     with pytest.raises(UserError, match="no score head"):
         find_reward_model(own_run, "rm")

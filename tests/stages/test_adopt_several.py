@@ -15,6 +15,7 @@ from evenhand.rewards.attributes import AttributeReward
 from evenhand.rewards.external import TextReward
 from evenhand.spec.read import read_experiment
 from evenhand.stages.common import open_model_reward
+from evenhand.stages.pretrained_reward_model import reading
 from evenhand.types import Completion, Finish, Group, Message, Prompt
 from tests.doctor.patients import byte_tokenizer
 from tests.stages.performed import setup
@@ -86,6 +87,16 @@ def test_the_reward_is_the_weighted_sum_of_transformers_own_logits(attributes: P
 def test_without_weights_all_count_alike(attributes: Path, tmp_path: Path) -> None:
     (found,) = opened(attributes, tmp_path, method="attribute_reward_model")([ASKED])
     assert found.values == pytest.approx([sum(logits(attributes, c.text)) / 3 for c in ASKED.completions], abs=1e-5)
+
+
+def test_one_that_was_trained_here_reads_tokens_wherever_it_lies(embedding: Path, tmp_path: Path) -> None:
+    assert reading(embedding) == "text"
+    exported, kept = tmp_path / "exported", tmp_path / "seed-0" / "model"
+    for folder in (exported, kept):
+        folder.mkdir(parents=True)
+    (exported / "evenhand.json").write_text("{}")
+    (kept.parent / "reward.json").write_text('{"kind": "general_preference", "tau": 0.1}')
+    assert (reading(exported), reading(kept)) == ("tokens", "tokens")
 
 
 @pytest.mark.parametrize(

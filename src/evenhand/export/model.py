@@ -17,10 +17,9 @@ from evenhand.export.check import Checked, check_policy, template_hash
 from evenhand.export.check_scores import check_scores
 from evenhand.export.folder import new_folder, write_model
 from evenhand.export.subject import Subject, node
+from evenhand.models.artifacts import EXPORT_RECORD
 
 DTYPES = ("float32", "bfloat16", "float16")
-RECORD = "evenhand.json"
-"""Where the model came from and what was checked, for programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ def describe(
     """Write record and card into a checked `folder`; returns the stop tokens as they are spelled."""
     stops = spelled(renderer)
     record = provenance(subject, renderer, dtype, found, folder)
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / EXPORT_RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     about = About(subject=subject, record=record, checked=found, stops=stops, license=license, adapter=adapter)
     (folder / "README.md").write_text(card.text(about), encoding="utf-8")
     return stops

@@ -17,6 +17,8 @@ from evenhand.results.record_parts import RewardModelSummary
 from evenhand.store.pointer import holds_model, model_path
 
 META = "meta.json"
+NO_CLASSIFIER = {"policy": "its reward is a difference of log-probs", "preference": "it compares two answers"}
+"""How a reward model serves that is a language model, and why it has no score of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +133,9 @@ def find_reward_model(folder: Path, name: str, seed: int | None = None) -> Subje
     if not holds_model(root):
         raise UserError(f"{name} was not trained here", where=str(root), fix="take it from where the run took it")
     kind = read_json(root / "reward.json").get("kind", "score") if (root / "reward.json").is_file() else "score"
-    if kind != "score":
+    if kind in NO_CLASSIFIER:
         raise UserError(
-            f"{name} has no score head", where=str(root),
-            why={"policy": "its reward is a difference of log-probs", "preference": "it compares two answers"}.get(kind, kind),
+            f"{name} has no score head", where=str(root), why=NO_CLASSIFIER[kind],
             fix="`--reward-model` exports classifiers; generate with the model itself from the run's folder",
         )  # fmt: skip
     return Subject(run=run, name=name, seed=chosen, folder=root, meta=_meta(run, root, ""), is_reward_model=True)

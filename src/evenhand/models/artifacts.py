@@ -10,6 +10,9 @@ GATE_FOLDER, VALUE_FOLDER = "gate", "value_head"
 NORMALISATION_FILE = "reward_normalisation.json"
 """The scale of a reward model's scores, beside it."""
 
+EXPORT_RECORD = "evenhand.json"
+"""Beside a model that was exported from a run: how it was made."""
+
 
 def as_eos(stop_ids: Collection[int]) -> int | list[int] | None:
     """Stop tokens as a generation config spells them.

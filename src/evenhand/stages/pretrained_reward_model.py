@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.models.artifacts import NORMALISATION_FILE
+from evenhand.models.artifacts import EXPORT_RECORD, NORMALISATION_FILE
 from evenhand.protocols import TrainedReward
 from evenhand.rewards.attributes import AttributeReward
 from evenhand.rewards.external import TextReward, check_against_transformers
@@ -98,7 +98,8 @@ def network_of(reward: TrainedReward) -> TrainedReward:
 def reading(folder: Path) -> str:
     """Where the model reads an answer's score: "tokens", at the answer's last token, where it was trained here; else "text", at
     the end of the whole rendered conversation. The policy's tokenizer changes nothing: one model has one place."""
-    return "tokens" if (folder / NORMALISATION_FILE).exists() or (folder.parent / REWARD).exists() else "text"
+    left = (folder / NORMALISATION_FILE, folder / EXPORT_RECORD, folder.parent / REWARD)
+    return "tokens" if any(path.exists() for path in left) else "text"
 
 
 def probe(*, chat: bool) -> Group:
