@@ -44,7 +44,9 @@ def debias(run: TrainingRun, model: GatedRewardModel) -> None:
     settings = model.settings
     if not settings.debias:
         return
-    with run.ledger.passes("debias"):
+    # whole, and spread again afterwards: a pass without a backward one leaves the gate gathered on every rank, and an optimizer
+    # made then would hold weights that no gradient reaches
+    with run.ledger.passes("debias"), run.ranks.whole(model):
         reward = model_reward(run, model)
         rows = [row for group in reward.outputs([reward.tokens(g) for g in read_off(run)]) for row in group]
     scores = torch.tensor(rows, dtype=torch.float64)
