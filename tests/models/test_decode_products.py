@@ -34,6 +34,40 @@ def stepped(hf, dtype, owner=(0, 0, 1), steps=3):
     return torch.stack(out).float()
 
 
+def stepped_alone(hf, prompt, tokens):
+    """Logits of every step of a single row."""
+    decoder = decoder_for(hf)
+    with decoder.ready(rows=1):
+        session = decoder.open([prompt], [0])
+        return torch.cat([session.logits, *(session.step(torch.tensor([t])) for t in tokens)])
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_single_row_has_the_logits_of_the_whole_sequence(kind):
+    hf, prompt, tokens = network(kind), PROMPTS[0], [20, 21, 22]
+    with plainly(hf):
+        expected = hf(input_ids=torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0, len(prompt) - 1 :]
+    assert_close(stepped_alone(hf, prompt, tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_row_reads_transposed_copies_and_its_prompt_the_weights_themselves(monkeypatch):
+    hf, shapes = network("qwen2"), []
+    product = matmul.row_product
+    monkeypatch.setattr(matmul, "row_product", lambda x, w, b: shapes.append((tuple(w.shape), b is None)) or product(x, w, b))
+    stepped_alone(hf, PROMPTS[0], [])
+    assert shapes == [((32, 97), True)], "of the prompt's five tokens only the last one reads the head"
+    shapes.clear()
+    stepped_alone(hf, PROMPTS[0], [20])
+    layer = [((32, 64), False), ((32, 32), True), ((32, 96), True), ((48, 32), True)]  # queries, keys, values have biases
+    assert shapes[1:] == [*layer, *layer, ((32, 97), True)]
+
+
+def test_a_single_row_in_half_precision_is_left_as_it_lies():
+    hf = network("llama").to(torch.bfloat16)
+    with decoder_for(hf).ready(rows=1):
+        assert not any("forward" in vars(m) for m in hf.modules() if type(m) is nn.Linear)
+
+
 def test_layers_that_read_one_tensor_are_found():
     hf = network("llama")
     with plainly(hf):
@@ -66,18 +100,26 @@ def test_everything_is_as_before_afterwards(kind):
     assert all(a is not b for a, b in zip(inside, before, strict=True))
 
 
-def test_copies_stay_below_their_limit(monkeypatch):
+HEAD, GATES, QUERIES, OUTPUT = 4 * 32 * 97, 4 * 32 * 2 * 48, 4 * 32 * (32 + 16 + 16), 4 * 32 * 32
+"""Bytes of a group of layers of the tiny llama: 12,416, 12,288, 8,192, 4,096; the other layer has the same."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (OUTPUT - 1, []),
+        (HEAD - 1, ["0.mlp.gate_proj", "0.mlp.up_proj"]),
+        (HEAD, ["lm_head"]),
+        (HEAD + GATES, ["0.mlp.gate_proj", "0.mlp.up_proj", "lm_head"]),
+        (HEAD + QUERIES + OUTPUT - 1, ["0.self_attn.q_proj", "0.self_attn.k_proj", "0.self_attn.v_proj", "lm_head"]),
+    ],
+)
+def test_copies_stay_below_their_limit_and_the_largest_come_first(limit, expected, monkeypatch):
     hf = network("llama")
-    monkeypatch.setattr(decode_products, "LIMIT", 5000)
-    decoder_for(hf)
+    monkeypatch.setattr(decode_products, "LIMIT", limit)
     with decoder_for(hf).ready():
         packed = [name for name, m in hf.named_modules() if type(m) is nn.Linear and "forward" in vars(m)]
-    # Queries, keys and values of the first layer are 4 * 32 * (32 + 16 + 16) = 8192 bytes.
-    assert packed == []
-    monkeypatch.setattr(decode_products, "LIMIT", 8192)
-    with decoder_for(hf).ready():
-        packed = [name for name, m in hf.named_modules() if type(m) is nn.Linear and "forward" in vars(m)]
-    assert packed == [f"model.layers.0.self_attn.{n}_proj" for n in "qkv"]
+    assert [name.removeprefix("model.layers.") for name in packed] == expected
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
