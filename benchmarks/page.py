@@ -185,7 +185,8 @@ AIMS = (
 INTRODUCTION = """# Beside TRL
 
 evenhand and [TRL](https://github.com/huggingface/trl) 1.16.0 on the same model, data, batch and optimizer, in one run.
-How a step's time and memory grow with lengths, groups and models is in [growth.md](growth.md).
+How a step's time and memory grow with lengths, groups and models is in [growth.md](growth.md). Where it
+goes, beside what it could take at least, is in [profile.md](profile.md).
 Write this page anew with `make bench` (about ten minutes on two cores). Sides are compared in the same precision: fp32, and
 bf16 products over fp32 weights, which is TRL's own choice. **TRL as shipped** has its other defaults: gradient checkpointing, 8
 rows per forward pass, reference log-probs in every step. **TRL tuned** has no checkpointing, takes all rows at once, computes

@@ -86,6 +86,7 @@ class Training:
     def title(self) -> str:
         what = {"sft": "SFT", "dpo": "DPO", "reward": "reward model", "grpo": "GRPO"}[self.kind]
         unit = "rows" if self.kind == "sft" else "prompts" if self.kind == "grpo" else "pairs"
+        unit = unit if self.rows > 1 else unit.removesuffix("s")
         many = f" x {self.group} sampled" if self.kind == "grpo" else ""
         about = "" if self.kind == "grpo" else "~"
         return f"{what}: {self.rows} {unit}{many}, prompt {self.prompt}, completion {about}{self.completion}"
