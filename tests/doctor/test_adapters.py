@@ -42,9 +42,10 @@ def test_a_missing_library_is_found_before_anything_runs(ward, monkeypatch):
     assert ("FAIL", "peft is not installed") in told(ward, "M9", quick=True)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_healthy_adapter_learns_and_survives(ward, checkpointing):
+@pytest.mark.parametrize(("checkpointing", "quantize"), [(False, None), (True, None), (False, "nf4")])
+def test_a_healthy_adapter_learns_and_survives(ward, checkpointing, quantize):
     ward.experiment["train"] |= {"gradient_checkpointing": checkpointing}
+    ward.experiment["train"]["adapter"] |= {"quantize": quantize}
     found = told(ward, "M10")
     assert {s for s, _ in found} == {"INFO"}
     assert [kind in seen for kind, (_, seen) in zip(("model/", "adapter/"), found, strict=True)] == [True, True]

@@ -309,14 +309,15 @@ def test_values_and_scores_are_read_off_adapted_states():
     assert not torch.equal(moved(model)(batch, frozenset({Head.VALUE})).value, before)
 
 
-def test_every_method_can_have_one():
+@pytest.mark.parametrize("quantize", [None, "nf4"])
+def test_every_method_can_have_one(quantize):
     """Each method's network takes an adapter, and its objective gives every B a gradient at the first step."""
     for name in methods.METHODS:
         method = methods.build(name, {}, steps=4, max_tokens=6)
         if method.gate is not None:  # frozen but for its gate: refused
             continue
         model = world.network(method)
-        attach(model, Adapter(rank=2), seed=0)
+        attach(model, Adapter(rank=2, quantize=quantize), seed=0)
         loop.accumulate(model, method.objective, [assemble(world.items_for(method))])
         missing = [n for n, p in model.named_parameters() if "lora_B" in n and (p.grad is None or not p.grad.any())]
         assert not missing, f"{name}: {missing[:2]}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from transformers import LlamaConfig
 
+from evenhand.models.adapter_config import Adapter
 from evenhand.plan.costs import memory, seconds
 from evenhand.plan.costs.forecast import PlanCosts, StageCost, StageForecast
 from evenhand.plan.costs.machine import Machine
@@ -178,6 +179,9 @@ def test_the_first_way_out_is_the_one_that_changes_least():
     assert fitting(spec, peak, 800) == "train.tokens_per_microbatch=256 train.adapter.rank=16"
     assert fitting(spec, peak, 300) == ("train.tokens_per_microbatch=256 train.gradient_checkpointing=true train.adapter.rank=16")
     assert fitting(spec, peak, 1) is None
+    adapted = replace(spec, train=replace(spec.train, adapter=Adapter(), tokens_per_microbatch=256))
+    in_four_bits = fitting(adapted, lambda s: 10 if s.train.adapter.quantize else 20, 15)
+    assert in_four_bits == "train.adapter.quantize=nf4"
 
 
 def test_a_plan_in_all():

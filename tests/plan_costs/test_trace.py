@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from evenhand.data.batch import pack
 from evenhand.models.adapter_config import Adapter
+from evenhand.models.packed_layers import PackedLinear
 from evenhand.models.policy import Policy
 from evenhand.plan.costs.network import Precision, network
 from evenhand.plan.costs.trace import trunk_cost
@@ -73,7 +74,20 @@ def test_narrower_products_keep_narrow_copies_of_the_weights():
     assert cost.layer.fixed == pytest.approx(2 * weights, rel=0.01)
 
 
-@pytest.mark.parametrize("adapter", [None, Adapter(rank=2)])
+def packed_weights(model: Policy) -> list[torch.Tensor]:
+    return [buffer for m in model.modules() if type(m) is PackedLinear for buffer in m.buffers(recurse=False)]
+
+
+def test_weights_in_four_bits_on_paper():
+    """A block has 2 x 32 x 32 + 2 x 32 x 16 + 3 x 32 x 80 = 10,752 weights, at 4.5 bits; of them 32 x 80 are wide at a time."""
+    found = network(LlamaConfig(**SHAPE), Precision(dtype="float32"), Adapter(rank=2, quantize="nf4"))
+    wide = network(LlamaConfig(**SHAPE), Precision(dtype="float32"), Adapter(rank=2))
+    assert wide.weight_bytes - found.weight_bytes == 3 * 10_752 * (32 - 4.5) / 8
+    assert found.unpacked_bytes == 32 * 80 * (2 + 4 + 4)
+    assert (found.loaded_bytes, wide.unpacked_bytes) == (wide.weight_bytes, 0)
+
+
+@pytest.mark.parametrize("adapter", [None, Adapter(rank=2), Adapter(rank=2, quantize="nf4")])
 def test_a_network_in_numbers_is_the_real_one(adapter):
     from evenhand.models.adapters import attach, counted
 
@@ -86,3 +100,5 @@ def test_a_network_in_numbers_is_the_real_one(adapter):
     assert found.shape == shape_of(model)
     assert found.cached == 3 * 2 * 16
     assert found.tied
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*model.parameters(), *packed_weights(model)]}
+    assert found.weight_bytes == sum(held.values())

@@ -125,6 +125,8 @@ def _adapter(rest: dict[str, Any], found: Carried) -> None:
     if rest.pop("use_peft", bool(given)):
         if isinstance(targets := given.get("targets"), str):
             given["targets"] = "all_linear" if targets == "all-linear" else [targets]
+        if rest.pop("load_in_4bit", False):
+            given["quantize"] = str(rest.pop("bnb_4bit_quant_type", "nf4"))
         found.train["adapter"] = given
 
 

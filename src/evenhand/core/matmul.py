@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -113,30 +114,36 @@ def _onednn() -> Any:
 def _in_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The product in autocast's precision; a frozen weight is rounded to it again in the backward pass, and not kept."""
     learns = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if learns or not (torch.is_grad_enabled() and x.requires_grad):
-        return nn.functional.linear(x, weight, bias)
-    return _FrozenLinear.apply(x, weight, bias, torch.get_autocast_dtype(x.device.type))
+    return nn.functional.linear(x, weight, bias) if learns else frozen_linear(x, lambda: weight, bias)
+
+
+def frozen_linear(x: Tensor, read: Callable[[], Tensor], bias: Tensor | None = None) -> Tensor:
+    """`linear` with a weight that does not learn, which `read` gives anew for the forward pass and for the backward pass.
+
+    Autocast has its say, and the result is that of `torch.nn.functional.linear` to the bit where that would be used. torch holds
+    the rounded copy of each weight till the backward pass: of a network with an adapter half of its weights once more.
+    """
+    kind = x.device.type
+    narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _FrozenLinear.apply(x, read, bias, narrow or x.dtype)
+    return linear(x, read(), bias) if narrow is None else nn.functional.linear(x, read(), bias)
 
 
 class _FrozenLinear(torch.autograd.Function):
-    """`torch.nn.functional.linear` under autocast, to the bit. torch would hold the rounded copy of each weight till the backward
-    pass: of a network with an adapter half of its weights once more."""
-
     @staticmethod
     @override
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.dtype, ctx.shape, ctx.given = dtype, x.shape, x.dtype
+    def forward(ctx: Any, x: Tensor, read: Callable[[], Tensor], bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        ctx.read, ctx.dtype, ctx.shape, ctx.given = read, dtype, x.shape, x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            return nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+            return linear(x.to(dtype), read().to(dtype), None if bias is None else bias.to(dtype))
 
     @staticmethod
     @once_differentiable
     @override
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # the decorator's fault
-        (weight,) = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            to_x = grad.flatten(0, -2).to(ctx.dtype) @ weight.to(ctx.dtype)
+            to_x = product(grad.flatten(0, -2).to(ctx.dtype), ctx.read().to(ctx.dtype))
         return to_x.view(ctx.shape).to(ctx.given), None, None, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,7 @@ def learning(patient: CheckContext) -> Iterator[Finding]:
         if (key := (adapter, arm.train.gradient_checkpointing)) in seen:
             continue
         seen.add(key)
-        policy = patient.policy
+        policy = copy.deepcopy(patient.policy) if adapter.quantize else patient.policy  # what is packed stays so
         adapters.attach(policy, adapter, seed=0)
         policy.set_checkpointing(arm.train.gradient_checkpointing)
         try:

@@ -15,7 +15,8 @@ from evenhand.export.elsewhere import for_other_readers
 from evenhand.export.folder import generation_config, new_folder, sampling
 from evenhand.export.model import Exported, describe, stored_dtype
 from evenhand.export.subject import Subject
-from evenhand.models.adapter_files import CONFIG, FOLDER, WEIGHTS
+from evenhand.models.adapter_files import CONFIG, FOLDER, WEIGHTS, quantized
+from evenhand.models.adapters import round_weights
 from evenhand.store.pointer import routed
 
 
@@ -56,7 +57,7 @@ def export_adapter(
         say(f"copied; comparing {Path(base).name} with it, by peft, with the run's merged model")
 
         def opened(folder: Path, computes: str, device: str) -> Any:
-            return on_base(base, folder, device)
+            return on_base(base, folder, device, trained=source)
 
         found = check_policy(subject, renderer, folder, prompts=prompts, computes=own, device=device, opened=opened)
         for line in found.lines:
@@ -65,8 +66,11 @@ def export_adapter(
     return Exported(folder=out, dtype=own, checked=found, stops=stops)
 
 
-def on_base(base: str, folder: Path, device: str) -> Any:
-    """The adapter in `folder` on its base by peft, in float32, with the exported generation config."""
+def on_base(base: str, folder: Path, device: str, *, trained: Path) -> Any:
+    """The adapter in `folder`, a copy of `trained`, on its base by peft, in float32, with the exported generation config.
+
+    Of a base in four bits the weights are those that the four bits stand for.
+    """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -81,6 +85,8 @@ def on_base(base: str, folder: Path, device: str) -> Any:
         raise UserError("the adapter's base is gone", where=base, why="the copy could not be checked", fix="leave --adapter out")
     with quietly(), whole_folder(base) as whole:
         plain = AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32)
+        if quantized(trained):
+            round_weights(plain)
         model: Any = PeftModel.from_pretrained(plain, str(folder)).to(resolve_device(device)).eval()
         model.generation_config = GenerationConfig.from_pretrained(folder)
         model.base_model.model.generation_config = model.generation_config

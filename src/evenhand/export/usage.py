@@ -11,7 +11,9 @@ from evenhand.export import origin
 from evenhand.export.folder import sampling
 from evenhand.export.markdown import Markdown, code
 from evenhand.export.subject import Subject
+from evenhand.models.adapter_files import quantized
 from evenhand.models.artifacts import GATE_FOLDER
+from evenhand.store.pointer import ADAPTER
 from evenhand.train.config import SamplingConfig
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ folder = "."  # this folder, or its name on the Hub
 tokenizer = AutoTokenizer.from_pretrained(folder)
 base = AutoModelForCausalLM.from_pretrained({base!r})  # the very model it was trained from
 model = PeftModel.from_pretrained(base, folder)"""
+_IN_FOUR_BITS = _ADAPTED.replace("AutoTokenizer\n", "AutoTokenizer, BitsAndBytesConfig\n").replace(
+    "base = AutoModelForCausalLM.from_pretrained({base!r})  # the very model it was trained from",
+    """held = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")  # as it was in training
+base = AutoModelForCausalLM.from_pretrained({base!r}, quantization_config=held)  # the very model it was trained from""",
+)
 
 
 def snippet(about: About) -> str:
@@ -57,7 +64,8 @@ def snippet(about: About) -> str:
     subject = about.subject
     if about.adapter:
         named = origin.base_model(subject.run) if origin.starts_from_base(subject) else None
-        return _ADAPTED.format(base=named or "...")
+        held = quantized(subject.folder / ADAPTER)
+        return (_IN_FOUR_BITS if held else _ADAPTED).format(base=named or "...")
     chat = about.record["template"] != "none"
     if subject.is_reward_model:
         ids = (_SCORED_TURNS if chat else _SCORED_TEXT).format(stop=about.stops[0] if about.stops else "")

@@ -37,6 +37,8 @@ class Adapter:
     """Whether the change is scaled by alpha / sqrt(rank) instead."""
     modules_to_save: tuple[str, ...] = ()
     """Modules that learn all of their weights."""
+    quantize: Literal["nf4"] | None = None
+    """Keep the frozen linear layers of the start in four bits while training (QLoRA): nf4."""
     dropout: float = 0.0
     """Always 0: a policy and its own samples must agree exactly."""
 
@@ -65,4 +67,5 @@ class Adapter:
         targets = "all linear layers" if self.targets == "all_linear" else ", ".join(self.targets)
         whole = f", {', '.join(self.modules_to_save)} whole" if self.modules_to_save else ""
         rooted = ", rslora" if self.rslora else ""
-        return f"adapter of rank {self.rank}, alpha {self.alpha:g}{rooted}, on {targets}{whole}"
+        start = f", the start in {self.quantize}" if self.quantize else ""
+        return f"adapter of rank {self.rank}, alpha {self.alpha:g}{rooted}, on {targets}{whole}{start}"

@@ -141,6 +141,11 @@ def trained_in(folder: str | Path) -> str | None:
     return None if found is None else str(found)
 
 
+def quantized(folder: str | Path) -> bool:
+    """Whether an adapter was trained here on a start in four bits."""
+    return bool(json_object(Path(folder).expanduser() / TRAINED).get("quantize"))
+
+
 def _start_of(folder: Path) -> Path | None:
     """The model that an adapter was trained from here, if it can be found. UserError where it has changed since."""
     told = json_object(folder / TRAINED)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
+
+from evenhand.models.packed_layers import PackedLinear, plain
 
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
@@ -62,29 +65,40 @@ def removed(hf: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def merged(hf: nn.Module) -> Iterator[None]:
-    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision."""
-    before = [(layer, layer.base_layer.weight.data) for _, layer in adapted(hf)]
-    try:
-        for layer, weight in before:
-            layer.base_layer.weight.data = merged_weight(layer).to(weight.dtype)
-        with removed(hf):
-            yield
-    finally:
-        for layer, weight in before:
-            layer.base_layer.weight.data = weight
+    """Inside, the network is the plain one, its weights merged in float32 and rounded to their own precision, none packed."""
+    inside = {layer.base_layer for _, layer in adapted(hf)}
+    alone = [(name, m) for name, m in hf.named_modules() if type(m) is PackedLinear and m not in inside]
+    with _replaced(hf, [*adapted(hf), *alone], whole):
+        yield
 
 
 @contextmanager
 def merged_in_turn(hf: nn.Module) -> Iterator[None]:
     """Inside, the network computes as inside `merged`, where each layer's weights are merged for its own product alone."""
-    before = adapted(hf)
+    with _replaced(hf, adapted(hf), _MergedWhenUsed):
+        yield
+
+
+@contextmanager
+def _replaced(hf: nn.Module, layers: Sequence[tuple[str, Any]], by: Callable[[Any], nn.Module]) -> Iterator[None]:
     try:
-        for name, layer in before:
-            put(hf, name, _MergedWhenUsed(layer))
+        for name, layer in layers:
+            put(hf, name, by(layer))
         yield
     finally:
-        for name, layer in before:
+        for name, layer in layers:
             put(hf, name, layer)
+
+
+def whole(layer: Any) -> nn.Module:
+    """A layer with an adapter, or a packed one, as the plain layer that it stands for."""
+    base, weight = (layer.base_layer, merged_weight(layer)) if is_adapted(layer) else (layer, layer.weight)
+    if type(base) is PackedLinear:
+        return plain(base, weight.to(base.dtype))
+    made = copy.copy(base)
+    vars(made).pop("forward", None)  # a product of the layer that was copied
+    made._parameters = {**base._parameters, "weight": nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)}
+    return made
 
 
 class _MergedWhenUsed(nn.Module):
@@ -92,18 +106,11 @@ class _MergedWhenUsed(nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.base_layer = layer.base_layer
-        self.adapted = (layer,)  # in a tuple, so that its adapter is no part of this module
+        self.adapted = (layer,)  # in a tuple, so that it is no part of this module
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.base_layer.weight
-        before = weight.data
-        try:
-            weight.data = merged_weight(self.adapted[0]).to(before.dtype)
-            return self.base_layer(x)
-        finally:
-            weight.data = before
+        return whole(self.adapted[0])(x)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evenhand.errors import UserError
-from evenhand.models import adapter_files
+from evenhand.models import adapter_files, adapters
 from evenhand.models.adapter_files import CONFIG, PREFIX, WEIGHTS
 from evenhand.models.adapter_layers import changed
 from evenhand.models.artifacts import NORMALISATION_FILE, VALUE_FOLDER
@@ -52,6 +52,8 @@ def save_adapted(
             model.hf.generation_config.save_pretrained(partial)
         adapter_files.write(model, partial, start=start, name=None if on_hub else route)
         told = {"start": route or str(start), "dtype": str(model.hf.dtype).removeprefix("torch.")}
+        if model.adapter is not None and model.adapter.quantize is not None:
+            told["quantize"] = model.adapter.quantize
         if artifact is not None:
             told["start_weights"] = pointer.recorded_weights(artifact)
         write_json(partial / pointer.TRAINED, told)
@@ -62,12 +64,16 @@ def save_adapted(
 def merge(hf: Any, folder: Path) -> Any:
     """The start `hf`, its weights changed to those that were trained, in their own precision.
 
+    Where training had the start in four bits, its weights are first those that the four bits stand for.
+
     A classifier takes of a language model's adapter what belongs to the body.
     Raises UserError for a start that has other layers than the one it was trained from.
     """
     from safetensors import safe_open
 
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if adapter_files.quantized(folder):
+        adapters.round_weights(hf)
     rank = config["r"]
     known = {name for name, _ in hf.named_parameters(remove_duplicate=False)}
     of_another_head = config["task_type"] == "CAUSAL_LM" and hf.get_output_embeddings() is None

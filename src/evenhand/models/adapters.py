@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from evenhand.core import nf4
 from evenhand.errors import UserError, did_you_mean
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import NAME, adapted, put
+from evenhand.models.packed_layers import PackedLinear
 from evenhand.seeding import generator
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
     for prefix, hf in networks(model).items():
         chosen = targeted(hf, adapter.targets)
         modules = saved_whole(hf, adapter.modules_to_save, chosen)
+        if adapter.quantize is not None:
+            _refuse_packed(hf, modules)
+            pack(hf)
         inject(hf, adapter, chosen)
         for name, layer in adapted(hf):
             _begin(layer, "adapter", seed, f"{prefix}{name}")
@@ -57,8 +62,45 @@ def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
     model.adapter = adapter
 
 
+def pack(hf: Any) -> Any:
+    """The network `hf`, every linear layer of its trunk kept in four bits. Embeddings, head and norms stay as they are.
+
+    Raises UserError for a network whose layers are no plain linear ones.
+    """
+    for name, layer in linear_layers(hf).items():
+        if type(layer) is nn.Linear:
+            put(hf, name, PackedLinear(layer))
+        elif type(layer) is not PackedLinear:
+            raise UserError(
+                f"{name} of {type(hf).__name__} is a {type(layer).__name__}, which cannot be kept in four bits",
+                where="train.adapter.quantize", fix="remove `quantize`: the adapter works without",
+            )  # fmt: skip
+    return hf
+
+
+def _refuse_packed(hf: Any, modules: Mapping[str, nn.Module]) -> None:
+    inside = set(linear_layers(hf).values())
+    for name, module in modules.items():
+        if inside & set(module.modules()):
+            raise UserError(
+                f"'{name}' would learn whole and be kept in four bits", where="train.adapter.modules_to_save",
+                fix="remove `quantize`, or name it among `targets`",
+            )  # fmt: skip
+
+
+@torch.no_grad()
+def round_weights(hf: Any) -> Any:
+    """The plain network `hf` with the weights that it would have after `pack`."""
+    for layer in linear_layers(hf).values():
+        layer.weight.copy_(nf4.rounded(layer.weight))
+    return hf
+
+
 def detach(model: Trunk) -> None:
-    """Take adapters off again, unmerged: the weights are those from before `attach`, where no other learned, and all learn."""
+    """Take adapters off again, unmerged: the weights are those from before `attach`, where no other learned, and all learn.
+
+    Packed layers stay packed.
+    """
     for hf in networks(model).values():
         for name, layer in adapted(hf):
             put(hf, name, layer.base_layer)
@@ -81,7 +123,7 @@ def heads(model: Trunk) -> list[nn.Module]:
     return [*found, score_head(model.hf)] if isinstance(model, RewardModel) else found
 
 
-def linear_layers(hf: Any) -> dict[str, nn.Module]:
+def linear_layers(hf: Any) -> dict[str, Any]:
     """The layers that can have an adapter: linear ones of the trunk. A head's weight is read directly, so it is none of them.
 
     Classes derived from torch's linear layer count where they are called so (FalconLinear); others are routers and the like.
@@ -195,4 +237,5 @@ def size(hf: Any, adapter: Adapter) -> int:
 def counted(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, learns in sizes if learns), sum(n for n, _ in sizes)
+    packed = sum(m.in_features * m.out_features for m in model.modules() if type(m) is PackedLinear)
+    return sum(n for n, learns in sizes if learns), packed + sum(n for n, _ in sizes)

@@ -19,7 +19,10 @@ from typing_extensions import override
 
 from evenhand.core import matmul
 from evenhand.models.adapter_layers import adapted, is_adapted, merged_weight
+from evenhand.models.packed_layers import PackedLinear
 
+PLAIN = (nn.Linear, PackedLinear)
+"""Layers that are nothing but a product."""
 LIMIT = 512 << 20
 """Bytes copied at most where the copies have the weights' own precision: what they save does not grow with the model."""
 ROWS = 64
@@ -144,9 +147,9 @@ def _weight(layer: Any) -> Tensor:
 def _linear_layers(hf: Any) -> dict[str, Any]:
     """Linear layers by name; one with an adapter is one layer, its parts are none."""
     layers = adapted(hf)
-    outer = {name for name, m in layers if type(m.base_layer) is nn.Linear}
+    outer = {name for name, m in layers if type(m.base_layer) in PLAIN}
     parts = {part for _, layer in layers for part in layer.modules()}
-    return {name: m for name, m in hf.named_modules() if name in outer or (type(m) is nn.Linear and m not in parts)}
+    return {name: m for name, m in hf.named_modules() if name in outer or (type(m) in PLAIN and m not in parts)}
 
 
 def _shared_inputs(hf: Any) -> list[list[str]]:

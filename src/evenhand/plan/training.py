@@ -227,7 +227,9 @@ def _reference(graph: Graph, arm: Arm, method: Method, start: str, tokens: str) 
     setup = graph.setup_for(lengths=arm.lengths, tokens_per_microbatch=arm.train.tokens_per_microbatch)
     name = f"reference/{start}/{arm.data or method.data}"
     name += f"/temperature-{temperature:g}" if temperature != 1.0 else ""
-    spec = ReferenceSpec(temperature=temperature, setup=setup)
+    quantize = arm.train.adapter.quantize if arm.train.adapter is not None else None
+    name += f"/{quantize}" if quantize else ""
+    spec = ReferenceSpec(temperature=temperature, setup=setup, quantize=quantize)
     return graph.add(name, spec, {"start": start, "tokens": tokens}, row="reference", cost="one forward pass")
 
 

@@ -10,8 +10,9 @@ from evenhand.data.template import Renderer
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import lost
 from evenhand.models.adapter_models import save_adapted
-from evenhand.models.adapters import attach
+from evenhand.models.adapters import attach, pack
 from evenhand.models.backbone import Trunk
+from evenhand.models.policy import Policy
 from evenhand.models.save import save
 from evenhand.store import pointer
 
@@ -25,6 +26,13 @@ def with_adapter(model: _Model, adapter: Adapter | None, seed: int) -> _Model:
     """The same network; where there is an adapter, that is all that learns."""
     if adapter is not None:
         attach(model, adapter, seed=seed)
+    return model
+
+
+def as_start(model: Policy, adapter: Adapter | None) -> Policy:
+    """The start as the adapter sees it: with `quantize` in four bits."""
+    if adapter is not None and adapter.quantize is not None:
+        pack(model.hf)
     return model
 
 

@@ -12,6 +12,8 @@ import torch
 
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
+from evenhand.models.adapter_files import quantized
+from evenhand.models.adapters import pack
 from evenhand.models.artifacts import NORMALISATION_FILE
 from evenhand.models.backbone import Trunk
 from evenhand.models.gate import load_gate
@@ -123,6 +125,8 @@ def open_model_reward(
         if how["reference"] and reference is None:
             raise ValueError(f"the reward of {artifact} is relative to a reference, which is not among the inputs")
         frozen = open_policy(reference, setup.compute, device, ledger) if how["reference"] and reference else None
+        if frozen is not None and quantized(model_path(artifact)):
+            pack(frozen.hf)
         policy = open_policy(artifact, setup.compute, device, ledger)
         temperature = float(how.get("temperature", 1.0))
         return PolicyReward(

@@ -18,7 +18,7 @@ from evenhand.models.policy import Policy
 from evenhand.models.routers import configured_weight
 from evenhand.protocols import Source
 from evenhand.stages import monitoring, offline, online, resume, reward_models, snapshots, validate
-from evenhand.stages.adapter import with_adapter, write_model
+from evenhand.stages.adapter import as_start, with_adapter, write_model
 from evenhand.stages.common import REWARD, begin, build_reward, in_precision, open_policy, open_renderer
 from evenhand.stages.context import StageContext
 from evenhand.stages.on_ranks import reward_on
@@ -247,7 +247,8 @@ def beside(model: Trunk, inputs: Mapping[str, Path], method: Method, spec: FitSp
     """The policy with what it is compared with, token by token: a teacher, or its start."""
     assert isinstance(model, Policy)
     if method.reference != TEACHER:
-        return model.compared_to(open_policy(inputs["start"], spec.setup.compute, device), method.measure)
+        start = open_policy(inputs["start"], spec.setup.compute, device)
+        return model.compared_to(as_start(start, spec.train.adapter), method.measure)
     frozen = open_teacher(inputs, renderer, spec.setup.compute, device)
     check_vocabulary(frozen, model)
     return model.compared_to(frozen, method.measure)

@@ -12,6 +12,7 @@ from evenhand.models.adapter_layers import Start
 from evenhand.models.policy import Policy
 from evenhand.protocols import Model
 from evenhand.stages import labels, tokens
+from evenhand.stages.adapter import as_start
 from evenhand.stages.common import open_policy, tokenised
 from evenhand.stages.reference import read_rows
 from evenhand.stages.splits import groups_of
@@ -151,7 +152,8 @@ def frozen_start(run: TrainingRun) -> Policy:
     """The policy every arm starts from, without gradients; the one the policy is compared to exactly, if it is."""
     if run.compared_to is not None:
         return run.compared_to
-    return open_policy(run.inputs["start"], run.spec.setup.compute, run.device, run.ledger).requires_grad_(False)
+    start = open_policy(run.inputs["start"], run.spec.setup.compute, run.device, run.ledger)
+    return as_start(start, run.spec.train.adapter).requires_grad_(False)
 
 
 def reference_network(run: TrainingRun) -> Model:

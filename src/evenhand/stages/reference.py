@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from evenhand.models.adapters import pack
 from evenhand.stages import tokens
 from evenhand.stages.common import begin, open_policy
 from evenhand.stages.context import StageContext
@@ -19,18 +20,24 @@ from evenhand.types import Head
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceSpec:
-    """Log-probs of the input `tokens` under the input `start`, its logits divided by `temperature`."""
+    """Log-probs of the input `tokens` under the input `start`, its logits divided by `temperature`.
+
+    With `quantize` its linear layers are in four bits, as an adapter of that kind sees them.
+    """
 
     KIND: ClassVar[str] = "reference"
     VERSION: ClassVar[int] = 3
 
     setup: Setup
     temperature: float = 1.0
+    quantize: Literal["nf4"] | None = None
 
 
 def run(spec: ReferenceSpec, context: StageContext) -> None:
     device, items = begin(spec.setup.compute), tokens.read(context.inputs["tokens"])
     policy = open_policy(context.inputs["start"], spec.setup.compute, device)
+    if spec.quantize is not None:
+        pack(policy.hf)
     size = max(1, len(items) // 20)
     rows: Rows = []
     for first in range(0, len(items), size):

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from evenhand.models.adapters import networks
 from evenhand.models.backbone import Trunk
 from evenhand.models.heads import RewardModel, score_head
 from evenhand.models.hidden_states import backbone
+from evenhand.models.packed_layers import PackedLinear
 from evenhand.types import Head, Layout
 
 _READS_VOCABULARY = frozenset({Head.LOGP, Head.ENTROPY, Head.KL, Head.COLLISION})
@@ -73,11 +74,11 @@ def backward(shape: Shape, done: Work) -> int:
 
 def shape_of(model: Trunk) -> Shape:
     """The network's shape, a critic's included."""
-    layers = [p for hf in networks(model).values() for p in _linear(backbone(hf))]
+    layers = [layer for hf in networks(model).values() for layer in _linear(backbone(hf))]
     head = score_head(model.hf).weight if isinstance(model, RewardModel) else model.hf.get_output_embeddings().weight
     return Shape(
-        weights=sum(p.numel() for p in layers),
-        learning=sum(p.numel() for p in layers if p.requires_grad),
+        weights=sum(size for size, _ in layers),
+        learning=sum(size for size, learns in layers if learns),
         head=head.numel(),
         head_learning=head.numel() if head.requires_grad else 0,
         attention=sum(_attention(hf.config.get_text_config()) for hf in networks(model).values()),
@@ -100,10 +101,13 @@ def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, lea
     return once + again + (backward(shape, done) if learns else 0)
 
 
-def _linear(network: nn.Module) -> list[Tensor]:
+def _linear(network: nn.Module) -> list[tuple[int, bool]]:
+    """Weights of each linear layer, and whether they learn; of a packed one the weight is not made for that."""
     from transformers.pytorch_utils import Conv1D
 
-    return [m.weight for m in network.modules() if isinstance(m, nn.Linear | Conv1D)]
+    plain = [m for m in network.modules() if isinstance(m, nn.Linear | Conv1D) and type(m) is not PackedLinear]
+    packed = [m.in_features * m.out_features for m in network.modules() if type(m) is PackedLinear]
+    return [(m.weight.numel(), m.weight.requires_grad) for m in plain] + [(size, False) for size in packed]
 
 
 def _attention(config: object) -> int:

@@ -66,7 +66,7 @@ def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
     """Bytes of one process."""
     device = machine.kind
     base = machine.library_bytes
-    weights = network.weight_bytes / job.shards + job.beside
+    weights = network.weight_bytes / job.shards + job.beside + network.unpacked_bytes
     gathered = 0.0 if job.shards == 1 else 2 * network.layer_weights * network.precision.size
     learning = network.learning / job.shards if job.steps else 0
     gradients, moments = learning * network.precision.size, learning * (8 if network.precision.size >= 4 else 12)
@@ -86,7 +86,7 @@ def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
     if not job.steps:
         step = base + weights + without_gradients(network, job.largest, device)
     return Held(
-        load=base + weights,
+        load=base + max(weights, network.loaded_bytes / job.shards),
         step=step, update=update,
         sample=base + weights + after + sampling(network, job.sampled, device) if job.sampled is not None else 0,
         save=base + weights + moments + written(network) if job.writes else 0,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
+from evenhand.core import nf4
 from evenhand.engines.decode_batch import key_size
 from evenhand.models import adapters
 from evenhand.models.adapter_config import Adapter
@@ -44,7 +45,8 @@ class Network:
 
     `cached` are the numbers that a token leaves in the cache of keys and values. `shape` counts operations. `scores` says that
     the network reads a number off its last token in place of the vocabulary. `gate` are the parameters of a gate on a trunk that
-    runs without gradients: nothing else learns then.
+    runs without gradients: nothing else learns then. `packed` weights are kept in four bits once they are loaded,
+    `largest_packed` of them in one layer.
     """
 
     parameters: int
@@ -61,6 +63,8 @@ class Network:
     adapter: Adapter | None = None
     scores: bool = False
     gate: int = 0
+    packed: int = 0
+    largest_packed: int = 0
 
     @property
     def head_learns(self) -> bool:
@@ -68,7 +72,17 @@ class Network:
 
     @property
     def weight_bytes(self) -> int:
+        return (self.parameters - self.packed) * self.precision.size + round(self.packed * nf4.BITS / 8)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Of the weights as they are read, before any is packed."""
         return self.parameters * self.precision.size
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Of one packed layer while it computes: half bytes as indices, levels in float32, the weight in its own precision."""
+        return self.largest_packed * (6 + self.precision.size)
 
     @property
     def layer_weights(self) -> float:
@@ -112,6 +126,8 @@ def _network(text: str, given: _Given, precision: Precision, adapter: Adapter | 
     head = hf.get_output_embeddings().weight
     tied = head is hf.get_input_embeddings().weight
     linear = sum(m.weight.numel() for m in backbone(hf).modules() if isinstance(m, torch.nn.Linear))
+    in_four_bits = adapters.linear_layers(hf).values() if adapter is not None and adapter.quantize is not None else ()
+    packed = [m.weight.numel() for m in in_four_bits]
     added = 0 if adapter is None else adapters.size(hf, adapter)
     if scores:
         total -= 0 if tied else head.numel()
@@ -127,6 +143,7 @@ def _network(text: str, given: _Given, precision: Precision, adapter: Adapter | 
         parameters=total + added, learning=learning, layers=text_config.num_hidden_layers, hidden=text_config.hidden_size,
         vocabulary=text_config.vocab_size, head=head.numel(), tied=tied,
         cached=2 * text_config.num_hidden_layers * key_size(text_config),
-        precision=precision, shape=shape, adapter=adapter, scores=scores,
+        precision=precision, shape=shape, adapter=adapter, scores=scores, packed=sum(packed),
+        largest_packed=max(packed, default=0),
         trunk=trunk_cost(config, dtype=precision.dtype, matmul=precision.matmul, adapter=adapter),
     )  # fmt: skip

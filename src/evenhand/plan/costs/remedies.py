@@ -47,6 +47,8 @@ def _changes(spec: FitSpec) -> list[tuple[str, Change]]:
         found.append(("train.gradient_checkpointing=true", lambda s: _with(s, gradient_checkpointing=True)))
     if spec.train.adapter is None:
         found.append(("train.adapter.rank=16", lambda s: _with(s, adapter=Adapter())))
+    elif (adapter := spec.train.adapter).quantize is None:
+        found.append(("train.adapter.quantize=nf4", lambda s: _with(s, adapter=replace(adapter, quantize="nf4"))))
     if spec.setup.compute.dtype == "float32":
         found.append(("model.dtype=bfloat16", _narrow))
     return found

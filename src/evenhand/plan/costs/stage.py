@@ -7,6 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from evenhand.methods import PROMPTS
+from evenhand.models.adapter_config import Adapter
 from evenhand.models.gate import GateSettings
 from evenhand.plan.costs import seconds
 from evenhand.plan.costs.forecast import StageCost
@@ -56,7 +57,8 @@ class Predictor:
         if isinstance(spec, FitSpec):
             return self.fit(node, spec)
         if isinstance(spec, ReferenceSpec):
-            return self.reads(rows_of(self.plan, self.store, node.inputs["tokens"]), spec.setup, kept=4)
+            adapter = Adapter(quantize=spec.quantize) if spec.quantize is not None else None
+            return self.reads(rows_of(self.plan, self.store, node.inputs["tokens"]), spec.setup, kept=4, adapter=adapter)
         if isinstance(spec, EvaluateRewardModelSpec):
             rows = looked_at(self.plan, "heldout_preferences", spec.setup.lengths, 2)
             return self.reads(rows, spec.setup, kept=0, scores=True)
@@ -64,9 +66,11 @@ class Predictor:
             return self.scored(node, spec)
         return self.answers(spec) if isinstance(spec, GenerateSpec) else None
 
-    def reads(self, rows: RowLengths, setup: Setup, *, kept: int, scores: bool = False) -> StageCost:
-        """A pass without gradients over all rows; `kept` bytes stay of every completion token."""
-        net = self.network(setup, scores=scores).frozen()
+    def reads(
+        self, rows: RowLengths, setup: Setup, *, kept: int, scores: bool = False, adapter: Adapter | None = None
+    ) -> StageCost:
+        """A pass without gradients over all rows; `kept` bytes stay of every completion token. `adapter` says how it is held."""
+        net = network(self.config, precision(setup), adapter, scores=scores).frozen()
         job = MemoryLoad(largest=rows.largest(len(rows.sample), setup.tokens_per_microbatch))
         whole = times(rows.work(), rows.count / len(rows.sample))
         took = seconds.forward(net, whole, self.speed) + self.opening(net)
