@@ -15,6 +15,7 @@ from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
 from evenhand.models.save import save
 from evenhand.store import pointer
+from evenhand.train import heap
 
 LOST = 0.2
 """Share of an adapter's change that may be lost in merging without a word."""
@@ -26,13 +27,19 @@ def with_adapter(model: _Model, adapter: Adapter | None, seed: int) -> _Model:
     """The same network; where there is an adapter, that is all that learns."""
     if adapter is not None:
         attach(model, adapter, seed=seed)
+        heap.give_back()  # wide weights, where they are in four bits now
     return model
 
 
 def as_start(model: Policy, adapter: Adapter | None) -> Policy:
     """The start as the adapter sees it: with `quantize` in four bits."""
-    if adapter is not None and adapter.quantize is not None:
-        pack(model.hf)
+    return in_four_bits(model) if adapter is not None and adapter.quantize is not None else model
+
+
+def in_four_bits(model: Policy) -> Policy:
+    """The same network, its trunk held in four bits, and the memory of the wide weights given back."""
+    pack(model.hf)
+    heap.give_back()
     return model
 
 

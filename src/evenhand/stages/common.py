@@ -13,7 +13,6 @@ import torch
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.adapter_files import quantized
-from evenhand.models.adapters import pack
 from evenhand.models.artifacts import NORMALISATION_FILE
 from evenhand.models.backbone import Trunk
 from evenhand.models.gate import load_gate
@@ -21,6 +20,7 @@ from evenhand.models.heads import RewardModel
 from evenhand.models.load import load_policy, load_reward_model, load_tokenizer, resolve_device, set_matmul
 from evenhand.models.policy import Policy
 from evenhand.protocols import Reward, TrainedReward
+from evenhand.stages.adapter import in_four_bits
 from evenhand.stages.context import unreported
 from evenhand.stages.setup import Compute, Setup
 from evenhand.store.pointer import model_path
@@ -126,7 +126,7 @@ def open_model_reward(
             raise ValueError(f"the reward of {artifact} is relative to a reference, which is not among the inputs")
         frozen = open_policy(reference, setup.compute, device, ledger) if how["reference"] and reference else None
         if frozen is not None and quantized(model_path(artifact)):
-            pack(frozen.hf)
+            in_four_bits(frozen)
         policy = open_policy(artifact, setup.compute, device, ledger)
         temperature = float(how.get("temperature", 1.0))
         return PolicyReward(

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from safetensors.torch import load_file, save_file
 
-from evenhand.models.adapters import pack
 from evenhand.stages import tokens
+from evenhand.stages.adapter import in_four_bits
 from evenhand.stages.common import begin, open_policy
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
@@ -37,7 +37,7 @@ def run(spec: ReferenceSpec, context: StageContext) -> None:
     device, items = begin(spec.setup.compute), tokens.read(context.inputs["tokens"])
     policy = open_policy(context.inputs["start"], spec.setup.compute, device)
     if spec.quantize is not None:
-        pack(policy.hf)
+        in_four_bits(policy)
     size = max(1, len(items) // 20)
     rows: Rows = []
     for first in range(0, len(items), size):
