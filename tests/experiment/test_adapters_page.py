@@ -24,7 +24,7 @@ def test_every_key_is_listed_with_its_default():
     rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", PAGE, re.MULTILINE))
     shown = {f.name: getattr(Adapter(), f.name) for f in fields(Adapter)}
     said = {
-        k: str(v).lower() if isinstance(v, bool) else v if isinstance(v, str) else f"{v:g}" if v != () else "none"
+        k: "none" if v in ((), None) else str(v).lower() if isinstance(v, bool) else v if isinstance(v, str) else f"{v:g}"
         for k, v in shown.items()
     }
     assert rows == said

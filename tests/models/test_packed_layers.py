@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -76,6 +78,14 @@ def test_what_it_holds():
     assert counted(policy) == (added, added + counted(plain)[1])
     ours, expected = shape_of(policy), shape_of(plain)
     assert (ours.weights, ours.learning, ours.head) == (expected.weights + added, added, expected.head)
+
+
+def test_wide_weights_are_gone_once_they_are_packed():
+    """At once, and not when the collector happens to run."""
+    policy = Policy(network("llama"))
+    wide = [weakref.ref(layer.weight) for layer in adapters.linear_layers(policy.hf).values()]
+    attach(policy, Adapter(rank=2, quantize="nf4"), seed=0)
+    assert [held() for held in wide] == [None] * len(wide)
 
 
 def test_no_wide_weight_lives_until_the_backward_pass():

@@ -70,6 +70,7 @@ def pack(hf: Any) -> Any:
     for name, layer in linear_layers(hf).items():
         if type(layer) is nn.Linear:
             put(hf, name, PackedLinear(layer))
+            vars(layer).pop("forward", None)  # bound to the layer, it would keep the wide weights until a collection
         elif type(layer) is not PackedLinear:
             raise UserError(
                 f"{name} of {type(hf).__name__} is a {type(layer).__name__}, which cannot be kept in four bits",
