@@ -17,7 +17,7 @@ from evenhand.results import unchanged
 from evenhand.results.files import NAME, write_record
 from evenhand.results.files import load as load_results
 from evenhand.results.record import Results, Waived
-from evenhand.runner.job import versions
+from evenhand.runner.installed import versions
 from evenhand.runner.local import cuda_devices, run
 from evenhand.runner.protocol import Outcome, Runner
 from evenhand.store.fingerprint import digest
@@ -118,11 +118,11 @@ def execute(
 ) -> tuple[Outcome, Results | None]:
     """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared).
 
-    `runner` None is this machine's (`runner.local`).
+    `runner` None is the one that `runtime.runner` names.
     """
     prepared.out.mkdir(parents=True, exist_ok=True)
     with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
-        return _execute(prepared, workers, view, runner or run)
+        return _execute(prepared, workers, view, runner or runner_of(prepared))
 
 
 def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runner) -> tuple[Outcome, Results | None]:
@@ -141,6 +141,16 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
         write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
         unchanged.note_results(out)
     return outcome, load_results(out)
+
+
+def runner_of(prepared: Run) -> Runner:
+    """What carries the stages out: processes of this machine, or a Ray cluster."""
+    runtime = prepared.loaded.value.runtime
+    if getattr(runtime, "runner", "local") == "local":
+        return run
+    from evenhand.runner.ray_cluster import RayRunner
+
+    return RayRunner(runtime.address, runtime.resources)
 
 
 def watched(prepared: Run, view: View | None) -> View:

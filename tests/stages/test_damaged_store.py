@@ -13,7 +13,7 @@ import pytest
 from evenhand.errors import UserError
 from evenhand.results.assemble import assemble
 from evenhand.run_experiment import Run, execute, prepare
-from evenhand.runner.job import versions
+from evenhand.runner.installed import versions
 from evenhand.runner.progress import Quiet
 from evenhand.store import digests
 from evenhand.store.store import Store

@@ -40,7 +40,7 @@ def plain(tmp_path_factory):
     """The content of tune.json of the file as it stands, and the folder."""
     folder = tmp_path_factory.mktemp("plain")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch.local, "run", partial(run, stages="fake_tuning_stages"))
+        patch.setattr(launch.run_experiment, "run", partial(run, stages="fake_tuning_stages"))
         patch.delenv("EVENHAND_STORE", raising=False)
         (folder / "t.yaml").write_text(FILE)
         return to_json(launch.execute(launch.prepare(str(folder / "t.yaml"), [], folder / "out"), workers=0)[1]), folder / "out"
@@ -48,7 +48,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fake(plain, monkeypatch, tmp_path):
-    monkeypatch.setattr(launch.local, "run", partial(run, stages="fake_tuning_stages"))
+    monkeypatch.setattr(launch.run_experiment, "run", partial(run, stages="fake_tuning_stages"))
     monkeypatch.delenv("EVENHAND_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
     fakes.CALLS.clear()

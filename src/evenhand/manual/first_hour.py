@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from evenhand.manual.snippets import Snippet, commands
-from evenhand.runner.job import machine, versions
+from evenhand.runner.installed import versions
+from evenhand.runner.job import machine
 from evenhand.runner.progress import duration
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import evenhand
 from evenhand.configfile.schema import to_json
 from evenhand.plan.costs.machine import processor
+from evenhand.runner.installed import versions
 from evenhand.stages.setup import Setup
 
 if TYPE_CHECKING:
@@ -41,12 +39,6 @@ def world_size(spec: Any) -> int:
     """Processes that run a stage together: one for all stages but training."""
     setup = getattr(spec, "setup", None)
     return setup.compute.world_size if isinstance(setup, Setup) else 1
-
-
-def versions() -> dict[str, str]:
-    """The versions an artifact depends on."""
-    installed = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
-    return {"evenhand": evenhand.__version__, "python": platform.python_version(), **installed}
 
 
 @functools.cache

@@ -1,8 +1,4 @@
-"""Runs a plan: every node that is not in the store yet, each in a process of its own, as many at once as there are workers.
-
-A failed or killed node fails alone: its dependants are blocked, everything else goes on. Stopping the run, by Ctrl-C or by
-SIGKILL, leaves partial artifacts in the store; the same command goes on from them.
-"""
+"""Runs a plan on this machine: nodes that are not in the store yet, each in a process, as many at once as there are workers."""
 
 from __future__ import annotations
 
@@ -11,25 +7,23 @@ import multiprocessing.connection
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from evenhand.errors import Pending, UserError
-from evenhand.plugins import Plugin, activate
+from evenhand.errors import UserError
 from evenhand.runner import ranks, timings
-from evenhand.runner.job import as_job, world_size
+from evenhand.runner.job import Job, world_size
 from evenhand.runner.process import THREADS, Setting
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
-from evenhand.runner.repairs import MADE_AGAIN, Repairs
-from evenhand.runner.state import RunState, StageStatus
-from evenhand.runner.worker import Together, perform, work
-from evenhand.runner.worker_protocol import Failed, Finished, Note, Report, Spoilt, Waits, death, one_line
-from evenhand.store import runs
-from evenhand.store.store import Damaged, Store
+from evenhand.runner.scheduler import Scheduler
+from evenhand.runner.state import RunState
+from evenhand.runner.worker import Together, work
+from evenhand.runner.worker_protocol import Died, Message, Note, Report, death
+from evenhand.store.store import Store
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
@@ -39,7 +33,6 @@ STAGES = "evenhand.stages"
 _WARM = "evenhand.runner.preload"
 _WORKER = "evenhand.runner.worker"
 """What every worker imports: once, in the fork server, and not in each of them."""
-_TICK = 0.25
 _PATIENCE = 5.0
 """Seconds a stopped worker has to end before it is killed."""
 
@@ -67,15 +60,11 @@ def run(
     workers = default_workers(threads) if workers is None else workers
     _check_devices(plan.nodes, workers)
     board = RunState(plan.nodes, workers=workers, usual=timings.usual(out))
-    scheduler = _Scheduler(board, store, Path(out), workers, threads, view or Quiet(), stages, more, plan.plugins, together)
-    scheduler.run()
+    setting = Setting(store=store.root, stages=stages, threads=threads, plugins=plan.plugins)
+    crew = LocalCrew(workers, setting) if workers else None
+    Scheduler(board, store, Path(out), setting, view or Quiet(), crew=crew, more=more, together=together).run()
     timings.remember(board, out)
-    cells = board.cells
-    return Outcome(
-        status={n: c.status for n, c in cells.items()},
-        errors={n: c.error for n, c in cells.items() if c.status.lost},
-        seconds={n: c.seconds(c.ended) for n, c in cells.items() if c.status is StageStatus.DONE},
-    )
+    return Outcome.of(board)
 
 
 def default_workers(threads: int = 1) -> int:
@@ -107,218 +96,74 @@ def _check_devices(nodes: Sequence[Node], workers: int) -> None:
 class _Worker:
     process: ForkServerProcess
     pipe: Connection
-    node: Node
     slots: list[int]
     log: Path
 
 
-class _Scheduler:
-    def __init__(
-        self, board: RunState, store: Store, out: Path, workers: int, threads: int, view: View, stages: str, more: Growth | None,
-        plugins: tuple[Plugin, ...], together: Together,
-    ) -> None:  # fmt: skip
-        self.board, self.store, self.out, self.threads, self.view, self.stages = board, store, out, threads, view, stages
-        self.more, self.ended, self.plugins, self.together = more, -1, plugins, together
-        self.keys = {name: cell.node.key for name, cell in board.cells.items()}
-        self.workers, self.slots = workers, list(range(workers))
-        self.running: dict[str, _Worker] = {}
+class LocalCrew:
+    """Processes of this machine, as many at once as there are workers, each with devices of its own where there are any."""
+
+    def __init__(self, workers: int, setting: Setting) -> None:
+        self.workers, self.setting, self.slots = workers, setting, list(range(workers))
         self.devices = cuda_devices()
-        self.noted: set[str] = set()
-        self.repairs = Repairs(board, store)
+        self.running: dict[str, _Worker] = {}
+        self.context = multiprocessing.get_context("forkserver")
 
-    def run(self) -> None:
-        self.store.root.mkdir(parents=True, exist_ok=True)
-        runs.remember(self.store, self.out, self.keys)
-        damaged = [(cell.node, text) for cell in self.board.cells.values() if (text := self.repairs.look(cell))]
-        self.grow()
-        self.view.start(self.board)
-        for node, text in damaged:
-            self.note(node, text)
-        if old := self.repairs.unsealed:
-            self.note(old[0], f"{len(old)} artifacts were made before artifacts had digests: damage to them cannot be seen")
-        try:
-            if self.slots:
-                self.in_processes()
-            else:
-                self.in_this_process()
-        finally:
-            self.stop()
-            self.view.stop()
+    def begin(self, kinds: Sequence[str]) -> None:
+        stages = self.setting.stages
+        warm = [_WARM] if kinds and stages == STAGES else []
+        self.context.set_forkserver_preload([*warm, _WORKER, stages, *(f"{stages}.{kind}" for kind in kinds)])
 
-    def in_this_process(self) -> None:
-        activate(self.plugins)
-        while (node := self.next_ready()) or self.grow():
-            if node is None:
-                continue
-            self.change(node.name, StageStatus.RUNNING)
+    def room(self, node: Node) -> bool:
+        return self.needed(world_size(node.spec)) <= len(self.slots)
 
-            def report(done: float, total: float, _name: str = node.name, **shown: Any) -> None:
-                self.board.move(_name, done, total, shown)
-                self.view.tick()
+    def needed(self, processes: int) -> int:
+        """Slots that a stage takes: one for each of its ranks; on processors no more than there are."""
+        return min(processes, self.workers)
 
-            try:
-                perform(as_job(node, self.keys), self.setting(), report, self.together)
-            except Damaged as error:
-                self.spoilt(node, Spoilt(error.key, error.what))
-            except Pending as error:
-                self.fail(node, one_line(error), StageStatus.WAITING)
-            except Exception as error:
-                self.fail(node, one_line(error))
-            else:
-                self.done(node)
-
-    def in_processes(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        kinds = sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is StageStatus.QUEUED})
-        warm = [_WARM] if kinds and self.stages == STAGES else []
-        context.set_forkserver_preload([*warm, _WORKER, self.stages, *(f"{self.stages}.{kind}" for kind in kinds)])
-        while True:
-            self.grow()
-            while (node := self.next_ready()) and self.needed(node) <= len(self.slots):
-                self.launch(context, node)
-            if not self.running:
-                if self.grow():  # what was found in the store just now may call for more
-                    continue
-                return
-            multiprocessing.connection.wait([w.pipe for w in self.running.values()], timeout=_TICK)
-            for worker in list(self.running.values()):
-                self.listen(worker)
-            self.view.tick()
-
-    def grow(self) -> bool:
-        """Adds the nodes that what has ended calls for, until it calls for none; whether there were any."""
-        grown = False
-        while self.more is not None and (ended := sum(not c.status.open for c in self.board.cells.values())) != self.ended:
-            self.ended = ended
-            for node in self.more(self.board):
-                self.add(node)
-                grown = True
-        if grown:
-            runs.remember(self.store, self.out, self.keys)
-        return grown
-
-    def add(self, node: Node) -> None:
-        cell = self.board.add(node)
-        self.keys[node.name] = node.key
-        lost = [name for name in node.needs if self.board.cells[name].status.lost]
-        if text := self.repairs.look(cell):
-            self.note(node, text)
-        if cell.status is StageStatus.CACHED:
-            return
-        if lost:
-            cell.status, cell.error = StageStatus.BLOCKED, self.needs(lost[0])
-
-    def next_ready(self) -> Node | None:
-        """The first queued node whose inputs are there and whose artifact nobody of us is making."""
-        busy = {w.node.key for w in self.running.values()}
-        for cell in self.board.cells.values():
-            if cell.status is not StageStatus.QUEUED or cell.node.key in busy:
-                continue
-            if all(self.board.cells[i].status.good for i in cell.node.needs):
-                if not self.store.has(cell.node.key):
-                    return cell.node
-                self.change(cell.node.name, StageStatus.CACHED)  # an equal node, or another run, made it meanwhile
-                return self.next_ready()
-        return None
-
-    def launch(self, context: Any, node: Node) -> None:
-        count = self.needed(node)
+    def launch(self, job: Job, log: Path) -> None:
+        count = self.needed(job.ranks)
         taken, self.slots = self.slots[:count], self.slots[count:]
-        log = self.out / "logs" / f"{node.name}.log"
         devices = tuple(self.devices[slot % len(self.devices)] for slot in taken) if self.devices else ()
-        here, there = context.Pipe(duplex=False)
-        given = (as_job(node, self.keys), self.setting(log, devices), there)
-        process = context.Process(target=work, args=given, name=node.name, daemon=False)
-        with _environment(**dict.fromkeys(THREADS, str(self.threads)), TOKENIZERS_PARALLELISM="false"):
+        here, there = self.context.Pipe(duplex=False)
+        given = (job, replace(self.setting, log=log, devices=devices), there)
+        process = self.context.Process(target=work, args=given, name=job.name, daemon=False)
+        with _environment(**dict.fromkeys(THREADS, str(self.setting.threads)), TOKENIZERS_PARALLELISM="false"):
             process.start()
         there.close()  # so that the end of the worker is the end of the pipe
-        self.running[node.name] = _Worker(process, here, node, taken, log)
-        self.change(node.name, StageStatus.RUNNING)
+        self.running[job.name] = _Worker(process, here, taken, log)
 
-    def needed(self, node: Node) -> int:
-        """Slots that a node takes: one for each of its ranks; on processors no more than there are."""
-        return min(world_size(node.spec), self.workers)
+    def heard(self, seconds: float) -> Iterator[tuple[str, Message]]:
+        multiprocessing.connection.wait([w.pipe for w in self.running.values()], timeout=seconds)
+        for name, worker in list(self.running.items()):
+            for message in _said(worker):
+                if not isinstance(message, Report | Note):
+                    self.close(name)
+                yield name, message
 
-    def setting(self, log: Path | None = None, devices: tuple[str, ...] = ()) -> Setting:
-        return Setting(
-            store=self.store.root, stages=self.stages, threads=self.threads, log=log, devices=devices, plugins=self.plugins
-        )
-
-    def listen(self, worker: _Worker) -> None:
-        """Reads what the worker has sent; a pipe that ends without a last word is a worker that died."""
-        try:
-            while worker.pipe.poll():
-                message = worker.pipe.recv()
-                if isinstance(message, Report):
-                    self.board.move(worker.node.name, message.done, message.total, message.shown)
-                elif isinstance(message, Note):
-                    self.note(worker.node, message.text)
-                else:
-                    return self.close(worker, message)
-        except (EOFError, OSError):
-            worker.process.join()
-            died = Failed(death(worker.process.exitcode or 0, "the worker", worker.log))
-            self.close(worker, Finished() if self.store.has(worker.node.key) else died)
-
-    def close(self, worker: _Worker, message: Finished | Failed | Spoilt | Waits) -> None:
+    def close(self, name: str) -> None:
+        worker = self.running.pop(name)
         _end(worker.process)
         worker.pipe.close()
-        del self.running[worker.node.name]
         self.slots = sorted([*self.slots, *worker.slots])
-        if isinstance(message, Failed):
-            self.fail(worker.node, message.error)
-        elif isinstance(message, Waits):
-            self.fail(worker.node, message.text, StageStatus.WAITING)
-        elif isinstance(message, Spoilt):
-            self.spoilt(worker.node, message)
-        else:
-            self.done(worker.node)
 
-    def done(self, node: Node) -> None:
-        self.change(node.name, StageStatus.DONE)
-        if text := self.repairs.differs(node):
-            self.note(node, text)
-
-    def spoilt(self, node: Node, message: Spoilt) -> None:
-        """An input is damaged: it is made again, once, and then the node."""
-        again = self.repairs.spoilt(message.key)
-        if again is None:
-            self.fail(node, f"{message.text}, again")
-            return
-        self.change(node.name, StageStatus.QUEUED)
-        for owner in again:
-            self.change(owner.name, StageStatus.QUEUED)
-            self.note(owner, message.text + MADE_AGAIN)
-
-    def fail(self, node: Node, error: str, status: StageStatus = StageStatus.FAILED) -> None:
-        """It has no artifact: nothing that needs it can be run."""
-        self.change(node.name, status, error)
-        lost = {node.name}
-        for name, cell in self.board.cells.items():  # topological order: one pass finds all dependants
-            if cell.status is StageStatus.QUEUED and lost & set(cell.node.needs):
-                lost.add(name)
-                self.change(name, StageStatus.BLOCKED, self.needs(node.name))
-
-    def needs(self, name: str) -> str:
-        return f"needs {name}, which {'waits' if self.board.cells[name].status is StageStatus.WAITING else 'failed'}"
-
-    def note(self, node: Node, text: str) -> None:
-        """Shows a warning once, not for every arm and seed it holds for; the logs have them all."""
-        if text not in self.noted:
-            self.noted.add(text)
-            self.view.noted(self.board.cells[node.name], text)
-
-    def change(self, name: str, status: StageStatus, error: str = "") -> None:
-        self.view.changed(self.board.set(name, status, error))
-
-    def stop(self) -> None:
-        """Ends what still runs (after Ctrl-C): asks first, then kills."""
+    def end(self) -> None:
         for worker in self.running.values():
             worker.process.terminate()
-        for worker in list(self.running.values()):
-            _end(worker.process)
-            self.change(worker.node.name, StageStatus.STOPPED)
-        self.running.clear()
+        for name in list(self.running):
+            self.close(name)
+
+
+def _said(worker: _Worker) -> Iterator[Message]:
+    """What a worker has sent, up to its last word; a pipe that ends without one is a worker that died."""
+    try:
+        while worker.pipe.poll():
+            yield (message := worker.pipe.recv())
+            if not isinstance(message, Report | Note):
+                return
+    except (EOFError, OSError):
+        worker.process.join()
+        yield Died(death(worker.process.exitcode or 0, "the worker", worker.log))
 
 
 def _end(process: ForkServerProcess) -> None:

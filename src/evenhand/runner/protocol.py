@@ -33,6 +33,16 @@ class Outcome:
     errors: Mapping[str, str]
     seconds: Mapping[str, float]
 
+    @classmethod
+    def of(cls, board: RunState) -> Outcome:
+        """Of a board on which nothing runs any more."""
+        cells = board.cells
+        return cls(
+            status={n: c.status for n, c in cells.items()},
+            errors={n: c.error for n, c in cells.items() if c.status.lost},
+            seconds={n: c.seconds(c.ended) for n, c in cells.items() if c.status is StageStatus.DONE},
+        )
+
     @property
     def ok(self) -> bool:
         return all(s.good for s in self.status.values())

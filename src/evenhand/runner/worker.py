@@ -49,20 +49,25 @@ def watched(job: Job, setting: Setting, context: StageContext, together: Togethe
 
 def work(job: Job, setting: Setting, pipe: Connection) -> None:
     """The main function of a worker process. Its output goes to the log; its end is a message."""
-    begin(setting, job.name)
     sender = Sender(pipe)
+    try:
+        sender.send(last_word(job, setting, sender))
+    finally:
+        sender.close()
+
+
+def last_word(job: Job, setting: Setting, sender: Sender) -> Finished | Failed | Spoilt | Waits:
+    """Runs the node in this process, which is its own from here on; how that ended."""
+    begin(setting, job.name)
     relay_warnings(sender)
     try:
         activate(setting.plugins)
         perform(job, setting, sender.report)
     except Damaged as error:
-        sender.send(Spoilt(error.key, error.what))
+        return Spoilt(error.key, error.what)
     except Pending as error:
-        sender.send(Waits(one_line(error)))
+        return Waits(one_line(error))
     except Exception as error:
         traceback.print_exc()
-        sender.send(Failed(one_line(error)))
-    else:
-        sender.send(Finished())
-    finally:
-        sender.close()
+        return Failed(one_line(error))
+    return Finished()

@@ -11,9 +11,8 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import override
 
@@ -72,13 +71,28 @@ class Waits:
     text: str
 
 
-Message = Report | Note | Finished | Failed | Spoilt | Waits
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker's process ended without a last word; `error` is one line. The artifact may be there all the same."""
+
+    error: str
+
+
+Message = Report | Note | Finished | Failed | Spoilt | Waits | Died
+
+
+class Pipe(Protocol):
+    """The worker's end of what leads to the scheduler: a connection, or what a cluster has instead."""
+
+    def send(self, message: Message, /) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Sender:
     """The worker's end of the pipe. A stage's threads may report and warn at once; a message goes through whole."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self._pipe, self._lock, self._last = pipe, threading.Lock(), 0.0
 
     def send(self, message: Message) -> None:

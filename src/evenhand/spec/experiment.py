@@ -103,9 +103,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What a stage asks of a Ray cluster; None: as many as its ranks need."""
+
+    cpus: float | None = None
+    """Processors; by default `threads` for each rank."""
+    gpus: float | None = None
+    """GPUs, a share too; by default one for each rank where training is on GPUs."""
+    memory: float | None = None
+    """Main memory, in GiB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
     """How work is spread."""
 
+    runner: Literal["local", "ray"] = "local"
+    """What carries stages out: processes of this machine, or a Ray cluster: docs/scaling.md."""
+    address: str | None = None
+    """Of a Ray cluster, such as auto; by default one of this machine is begun for the run."""
+    resources: Mapping[str, Resources] = field(default_factory=dict)
+    """What stages ask of a Ray cluster, by kind of stage (fit, generate, judge, ...) or by arm, which goes first."""
     workers: int | None = None
     """Stages at a time, each a process; by default one per GPU, or what the processor has room for. 0: in this process."""
     threads: int = 1

@@ -93,6 +93,7 @@ CLASSES: tuple[tuple[str, str, type], ...] = (
     ("evaluation.planned", "", spec.Planned),
     ("environment", "", TurnLimits),
     ("runtime", "", spec.Runtime),
+    ("runtime.resources.NAME", "", spec.Resources),
     ("doctor", "", spec.Doctor),
     ("tune", "", tuning.Tune),
     ("tune.objective", "a reward", tuning.MeanReward),

@@ -11,7 +11,6 @@ from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results.files import write_record
 from evenhand.results.tuning_record import NAME, TuningRecord
-from evenhand.runner import local
 from evenhand.runner.state import RunState
 from evenhand.spec.experiment import Experiment
 from evenhand.store.locks import locked
@@ -79,7 +78,8 @@ def _run(tuning: Tuning, workers: int | None, view: View | None) -> RunState:
 
     workers = prepared.workers if workers is None else workers
     plan = replace(prepared.plan, nodes=())
-    local.run(plan, prepared.store, prepared.out, workers=workers, threads=prepared.threads, view=view, more=more)
+    runner = run_experiment.runner_of(prepared)
+    runner(plan, prepared.store, prepared.out, workers=workers, threads=prepared.threads, view=view, more=more)
     return boards[-1]
 
 

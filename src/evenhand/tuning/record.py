@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.configfile.schema import Loaded, to_json
 from evenhand.results.tuning_record import BehindBest, HeldBack, TrialRecord, TunedArmRecord, TuningRecord
-from evenhand.runner.job import versions
+from evenhand.runner.installed import versions
 from evenhand.runner.state import RunState
 from evenhand.spec import search_spaces
 from evenhand.spec.tuning import Tuned, TunedArm
