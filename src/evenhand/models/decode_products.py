@@ -70,14 +70,16 @@ def _within_limit(hf: Any, dtype: torch.dtype | None) -> Iterator[list[nn.Linear
     """
     held, named = 0, dict(hf.named_modules())
     groups = [[named[name] for name in names] for names in look(hf)]
-    for layers in sorted(groups, key=_bytes, reverse=True):
-        if dtype is not None or held + _bytes(layers) <= LIMIT:
-            held += _bytes(layers)
+    for layers in sorted(groups, key=_size, reverse=True):
+        size = _size(layers) * hf.dtype.itemsize
+        if dtype is not None or held + size <= LIMIT:
+            held += size
             yield layers
 
 
-def _bytes(layers: Sequence[nn.Linear]) -> int:
-    return sum(m.weight.numel() * m.weight.itemsize for m in layers)
+def _size(layers: Sequence[nn.Linear]) -> int:
+    """Numbers in the weights, which are not read for it: reading unpacks those that are kept in four bits."""
+    return sum(m.in_features * m.out_features for m in layers)
 
 
 class Together:
@@ -87,8 +89,9 @@ class Together:
         self._own = [m.forward for m in layers]
         self._sizes = [m.out_features for m in layers]
         self._dtype = dtype or layers[0].weight.dtype
-        self._weight = self._laid_out(torch.cat([_weight(m) for m in layers]).to(self._dtype))
-        biases: list[Tensor] = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
+        weight = torch.cat([_weight(m) for m in layers]).to(self._dtype)
+        self._weight = self._laid_out(weight)
+        biases: list[Tensor] = [weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
         self._bias = torch.cat(biases).to(self._dtype) if any(m.bias is not None for m in layers) else None
         self._input: Tensor | None = None
         self._parts: tuple[Tensor, ...] = ()
