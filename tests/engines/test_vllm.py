@@ -1,83 +1,158 @@
-"""The vLLM engine against a stand-in with vLLM's interface; vLLM itself is not needed."""
+"""vLLM as a sampler against a stand-in with vLLM's interface; `make test-vllm` runs the same with vLLM itself."""
 
 from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from evenhand.engines.vllm import VLLMEngine
+from evenhand.engines import registry
+from evenhand.engines.decode_batch import DecodeRow
+from evenhand.engines.local import LocalEngine
+from evenhand.engines.registry import open_engine
+from evenhand.engines.vllm import VLLMBackend
 from evenhand.errors import UserError
 from evenhand.types import Finish, Prompt, Sampling
+from tests.engines.completions_server import policy, renderer
+
+PROMPTS = [Prompt(content="red cat", id="x"), Prompt(content="small dog", id="y")]
 
 
-class Renderer:
-    stop_ids = frozenset({9})
-
-    def prompt_ids(self, prompt, max_prompt=None):
-        return tuple(len(w) for w in prompt.text.split())
-
-    def decode(self, ids):
-        return " ".join(map(str, ids))
+class EngineDeadError(Exception):
+    """As vLLM's is called."""
 
 
 class LLM:
-    """Answers the prompt's own ids plus a stop token; the sampled token is never first among its log-probs."""
+    """Samples with a policy of its own; the sampled token is never first among its log-probs. `stale`: loads all but the head."""
 
-    def __init__(self, **options):
-        self.options, self.asked = options, []
+    stale = False
+    dies = 0
+    opened: ClassVar[list[LLM]] = []
+
+    def __init__(self, model, **options):
+        self.options, self.asked, self.resets = options, [], 0
+        self.policy = policy(seed=9)
+        self.loaded(model)
+        LLM.opened.append(self)
+
+    def loaded(self, folder):
+        from pathlib import Path
+
+        given = {n: w for file in Path(folder).glob("*.safetensors") for n, w in load_file(file).items()}
+        hf = self.policy.hf
+        if LLM.stale:
+            hf.lm_head.weight = torch.nn.Parameter(hf.lm_head.weight.detach().clone())
+            given.pop("lm_head.weight")
+        with torch.no_grad():
+            for name, weight in given.items():
+                hf.get_parameter(name).copy_(weight)
+
+    def collective_rpc(self, method, kwargs):
+        assert method == "reload_weights"
+        self.loaded(kwargs["weights_path"])
+
+    def reset_prefix_cache(self):
+        self.resets += 1
 
     def generate(self, requests, parameters, use_tqdm):
         self.asked += list(zip(requests, parameters, strict=True))
-        return [
-            SimpleNamespace(outputs=[self.output(r["prompt_token_ids"], p)]) for r, p in zip(requests, parameters, strict=True)
+        if LLM.dies:
+            LLM.dies -= 1
+            raise EngineDeadError("the engine core ended")
+        rows = [
+            DecodeRow(prompt=i, key=(str(p.seed), 0), sampling=Sampling(temperature=p.temperature, max_tokens=p.max_tokens))
+            for i, p in enumerate(parameters)
         ]
+        found = LocalEngine(self.policy, renderer()).sample([r["prompt_token_ids"] for r in requests], rows)
+        return [SimpleNamespace(outputs=[self.output(s)]) for s in found]
 
-    def output(self, ids, parameters):
-        tokens = [*ids, 9][: parameters.max_tokens]
-        return SimpleNamespace(
-            token_ids=tokens,
-            logprobs=[{0: SimpleNamespace(logprob=-7.0), t: SimpleNamespace(logprob=-0.1 * t)} for t in tokens],
-            finish_reason="stop" if tokens[-1] == 9 else "length",
-        )
+    def output(self, sampled):
+        said = [
+            {-1: SimpleNamespace(logprob=-7.0), t: SimpleNamespace(logprob=v)}
+            for t, v in zip(sampled.tokens, sampled.logp, strict=True)
+        ]
+        return SimpleNamespace(token_ids=list(sampled.tokens), logprobs=said, finish_reason=sampled.finish.value)
 
 
 @pytest.fixture
-def engine(monkeypatch):
+def student(monkeypatch):
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = LLM, lambda **named: SimpleNamespace(**named)
     monkeypatch.setitem(sys.modules, "vllm", module)
-    return VLLMEngine("folder", Renderer(), dtype="float32")
+    monkeypatch.setattr(registry, "_OPENED", {})
+    monkeypatch.setattr(LLM, "stale", False)
+    monkeypatch.setattr(LLM, "dies", 0)
+    monkeypatch.setattr(LLM, "opened", [])
+    return policy(seed=0)
 
 
-def test_answers_keep_order_and_log_probs_of_the_sampled_token(engine):
-    prompts = [Prompt(content="a bb", id="x"), Prompt(content="ccc", id="y")]
-    first, second = engine.generate(prompts, 2, [Sampling(max_tokens=5), Sampling(max_tokens=1, temperature=0)])
-    assert [c.tokens for c in first.completions] == [(1, 2, 9), (1,)]
-    assert [c.finish for c in first.completions] == [Finish.STOP, Finish.LENGTH]
-    assert first.completions[0].behaviour_logp == pytest.approx((-0.1, -0.2, -0.9))
-    assert first.completions[1].behaviour_logp == (0.0,)
-    assert second.completions[0].content == "3 9"
+def test_answers_keep_order_and_log_probs_of_the_sampled_token(student):
+    engine = open_engine({"kind": "vllm", "options": {"max_model_len": 64}}, student, renderer())
+    first, second = engine.generate(PROMPTS, 2, [Sampling(max_tokens=5), Sampling(max_tokens=1, temperature=0)])
+    assert [first.prompt.id, second.prompt.id] == ["x", "y"]
+    drawn, greedy = first.completions
+    prompt = list(renderer().prompt_ids(PROMPTS[0]))
+    with torch.no_grad():
+        logits = student.hf(input_ids=torch.tensor([[*prompt, *drawn.tokens]])).logits[0, len(prompt) - 1 : -1]
+    want = logits.log_softmax(-1).gather(1, torch.tensor(drawn.tokens)[:, None]).squeeze(1)
+    assert drawn.behaviour_logp == pytest.approx(want.tolist(), abs=1e-4)
+    assert greedy.tokens == (int(logits[0].argmax()),)
+    assert greedy.behaviour_logp == (0.0,)
+    assert {c.finish for c in (*first.completions, *second.completions)} <= {Finish.STOP, Finish.LENGTH}
 
 
-def test_requests_say_what_was_asked(engine):
-    engine.generate([Prompt(content="a", id="x")], 2, Sampling(temperature=0.7, top_p=0.9, seed=3))
-    llm = engine._llm
-    assert llm.options == {
-        "model": "folder",
-        "dtype": "float32",
-        "logprobs_mode": "processed_logprobs",
-        "enable_prefix_caching": True,
-    }
-    (_, one), (_, two) = llm.asked
-    assert (one.temperature, one.top_p, one.top_k, one.stop_token_ids) == (0.7, 0.9, -1, [9])
+def test_requests_say_what_was_asked(student):
+    open_engine({"kind": "vllm", "options": {"max_model_len": 64}}, student, renderer()).generate(
+        PROMPTS[:1], 2, Sampling(temperature=0.7, top_p=0.9, seed=3)
+    )
+    (llm,) = LLM.opened
+    assert llm.options["logprobs_mode"] == "processed_logprobs"
+    assert (llm.options["max_model_len"], llm.options["dtype"]) == (64, "float32")
+    (_, one), (_, two) = llm.asked[-2:]
+    assert (one.temperature, one.top_p, one.top_k, one.stop_token_ids) == (0.7, 0.9, -1, sorted(renderer().stop_ids))
     assert one.seed != two.seed
-    engine.generate([Prompt(content="a", id="x")], 2, Sampling(temperature=0.7, top_p=0.9, seed=3))
-    assert [p.seed for _, p in llm.asked[:2]] == [p.seed for _, p in llm.asked[2:]]
 
 
-def test_a_missing_installation_is_named(monkeypatch):
+def test_new_weights_are_loaded_into_the_one_vllm_of_the_process(student):
+    for change in (0.0, 0.3, 0.3):
+        with torch.no_grad():
+            student.hf.model.embed_tokens.weight.mul_(1 + change)
+        engine = open_engine("vllm", student, renderer())  # as a training run opens it again to watch
+        engine.generate(PROMPTS, 1, Sampling(max_tokens=4))
+        engine.generate(PROMPTS, 1, Sampling(max_tokens=4, seed=1))
+        assert engine.syncs == 1
+    (llm,) = LLM.opened
+    assert llm.resets == 3
+
+
+def test_a_head_that_stays_stale_is_refused(student, monkeypatch):
+    engine = open_engine("vllm", student, renderer())
+    engine.generate(PROMPTS, 1, Sampling(max_tokens=4))
+    monkeypatch.setattr(LLM, "stale", True)
+    with torch.no_grad():
+        student.hf.model.embed_tokens.weight.mul_(1.3)
+    with pytest.raises(UserError, match="vLLM does not sample from the policy"):
+        engine.generate(PROMPTS, 1, Sampling(max_tokens=4))
+
+
+def test_a_dead_vllm_is_opened_again_with_the_current_weights(student, monkeypatch):
+    engine = open_engine("vllm", student, renderer())
+    before = engine.generate(PROMPTS, 2, Sampling(max_tokens=4))
+    monkeypatch.setattr(LLM, "dies", 1)
+    assert [g.completions for g in engine.generate(PROMPTS, 2, Sampling(max_tokens=4))] == [g.completions for g in before]
+    assert len(LLM.opened) == 2
+    monkeypatch.setattr(LLM, "dies", 100)
+    with pytest.raises(UserError, match="vLLM died: EngineDeadError"):
+        engine.generate(PROMPTS, 2, Sampling(max_tokens=4))
+
+
+def test_settled_options_and_a_missing_installation_are_named(student, monkeypatch):
+    with pytest.raises(UserError, match="'logprobs_mode' is settled"):
+        VLLMBackend(options={"logprobs_mode": "raw_logprobs"})
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="vLLM is not installed"):
-        VLLMEngine("folder", Renderer())
+        open_engine("vllm", student, renderer()).generate(PROMPTS, 1, Sampling(max_tokens=4))

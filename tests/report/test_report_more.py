@@ -71,3 +71,18 @@ def test_sft_and_reward_models_have_curves_of_their_own():
     figures = shared_figures({"sft": {"0": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]}, "rm": rows, "other": rows})
     assert [f.title for f in figures] == ["Fine-tuning: loss", "Reward model: loss", "Reward model: preference accuracy"]
     assert shared_figures({}) == []
+
+
+def test_what_rollouts_were_worth_is_said_of_arms_that_measured_it(tmp_path):
+    folder = write_run(tmp_path / "run")
+    assert "rollouts were worth" not in evenhand.report.write(folder).read_text()
+    results = json.loads((folder / "results.json").read_text())
+    gap = {"mean": 0.00251, "largest": 0.41, "beyond_cap": 0.0125, "effective_share": 0.987, "steps": 60}
+    arm = next(iter(results["arms"]))
+    results["arms"][arm]["sampler_gap"] = gap
+    (folder / "results.json").write_text(json.dumps(results))
+    assert read_run(folder).results.arms[arm].sampler_gap.largest == 0.41
+    section = evenhand.report.write(folder).read_text().split("rollouts were worth</h3>")[1].split("</table>")[0]
+    for shown in ("0.0025", "0.41", "1.25", "98.7", ">60<"):
+        assert shown in section, shown
+    assert section.count("<tr data-arm") == 1

@@ -196,7 +196,7 @@ def toy_scores(stage: SmokeRun, artifact: Path, answers: int) -> list[float]:
     setup = stage.spec.setup
     policy = open_policy(artifact, setup.compute, resolve_device(setup.compute.device))
     prompts = [g.prompt for g in read_groups(stage.inputs["data"] / "prompts.jsonl")]
-    engine = open_engine(setup.compute.engine, policy, open_renderer(artifact, setup.template))
+    engine = open_engine(setup.compute.sampler, policy, open_renderer(artifact, setup.template))
     sampling = Sampling(temperature=1.0, max_tokens=setup.lengths.completion, seed=1)
     found = engine.generate(prompts, answers, sampling, max_prompt=setup.lengths.prompt)
     return [sum(even_tokens(g.prompt, c) for c in g.completions) / answers for g in found]

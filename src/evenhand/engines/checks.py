@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from evenhand.errors import UserError
-from evenhand.types import Prompt, Sampling
+from evenhand.types import Group, Prompt, Sampling
 
 
 class Renders(Protocol):
@@ -61,3 +61,22 @@ def check_sampling(sampling: Sampling) -> None:
     for name, (fine, rule) in problems.items():
         if not fine:
             raise UserError(f"{name} is {getattr(s, name)}", where="sampling", fix=f"use {rule}")
+
+
+def with_tokens(groups: list[Group]) -> list[Group]:
+    """The groups, if every answer has what is learned from: its tokens, and a log-prob for each. Raises: UserError."""
+    for group in groups:
+        for answer in group.completions:
+            if answer.tokens is None or answer.behaviour_logp is None or len(answer.tokens) != len(answer.behaviour_logp):
+                raise no_tokens("the engine")
+    return groups
+
+
+def no_tokens(engine: str) -> UserError:
+    """What to say of an engine that gives text where tokens are needed."""
+    return UserError(
+        f"{engine} says the text of its answers and not their token ids", where="engine",
+        why="text that is tokenised again need not be the tokens that were sampled, and has no log-probs: it may judge and "
+        "evaluate, and never feeds training",
+        fix="use a server that understands `return_token_ids`, as vLLM does, or `engine: local`",
+    )  # fmt: skip

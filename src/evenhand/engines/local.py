@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from evenhand.engines.checks import Renders, check_sampling, per_completion, prompt_ids
+from evenhand.engines.checks import Renders, check_sampling, prompt_ids
 from evenhand.engines.decode_batch import DecodeRow, Sampled, plan, run, stream
+from evenhand.engines.rows import asked, grouped
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
 from evenhand.models.rope_length import Sides, start_over
@@ -56,21 +57,11 @@ class LocalEngine:
         A sequence of n `Sampling` gives each completion index its own. Prompts longer than `max_prompt` tokens keep their last
         `max_prompt`. `progress(done, total)` counts completions.
         """
-        each = per_completion(n, sampling)
+        ids, rows = asked(self._renderer, prompts, n, sampling, max_prompt)
         if not prompts:
             return []
-        ids = [prompt_ids(self._renderer, p, max_prompt) for p in prompts]
-        seen: dict[str, int] = {}
-        rows = []
-        for index, prompt in enumerate(prompts):
-            offset = seen.get(prompt.id, 0)
-            seen[prompt.id] = offset + n
-            rows += [DecodeRow(prompt=index, key=(prompt.id, offset + i), sampling=s) for i, s in enumerate(each)]
         sampled = self.sample(ids, rows, progress=progress)
-        return [
-            Group(prompt=prompt, completions=tuple(self._completion(s) for s in sampled[i * n : (i + 1) * n]))
-            for i, prompt in enumerate(prompts)
-        ]
+        return grouped(prompts, n, [self._completion(s) for s in sampled])
 
     def sample(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], *, progress: Callable[[int, int], None] | None = None

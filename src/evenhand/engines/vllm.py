@@ -1,83 +1,108 @@
-"""Sampling with vLLM, for a GPU and a model that stays as it is during the call (evaluation, data generation, iterative methods).
-
-Written against vLLM's documented offline interface (`LLM.generate` on token ids, `logprobs_mode="processed_logprobs"`); it was
-tested against a stand-in with that interface, NOT run with vLLM itself. Its tokens differ from `LocalEngine`'s for the same
-seed, because random numbers are drawn inside vLLM. It loads weights from a folder once: a policy in training is sampled by
-`LocalEngine`.
-"""
+"""vLLM in this process as a sampler, its weights loaded from a folder. What it was tried with stands in docs/engines.md."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evenhand.engines.checks import Renders, per_completion, prompt_ids
+from evenhand.engines.decode_batch import DecodeRow
+from evenhand.engines.synced import Answer, EngineDied
 from evenhand.errors import UserError
 from evenhand.seeding import keyed
-from evenhand.types import Completion, Finish, Group, Prompt, Sampling
+from evenhand.types import Finish, Sampling
+
+ALWAYS = {"logprobs_mode": "processed_logprobs", "skip_tokenizer_init": True}
+"""Processed: at the sampling temperature and over the kept tokens, which is what behaviour_logp means."""
+DEFAULTS: Mapping[str, Any] = {"enable_prefix_caching": True, "gpu_memory_utilization": 0.3}
+"""The trainer needs the rest of the memory."""
+ON_CPU: Mapping[str, Any] = {
+    "enable_prefix_caching": True, "enforce_eager": True, "distributed_executor_backend": "uni", "block_size": 32,
+}  # fmt: skip
+CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+"""One process: a second one would outlive a stage that is killed."""
+_DEAD = ("EngineDeadError", "EngineGenerateError")
 
 
-class VLLMEngine:
-    """Samples from the model in `folder`. See `evenhand.protocols.Engine`; `behaviour_logp` as in `evenhand.engines.draw.Draw`.
+@dataclass(kw_only=True)
+class VLLMBackend:
+    """See `evenhand.engines.synced.InferenceBackend`. `options` go to `vllm.LLM`. Raises: UserError where vLLM is not there."""
 
-    `options` go to `vllm.LLM` (`dtype`, `tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...).
-    Raises UserError when vLLM is not installed.
-    """
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = field(default="vLLM", init=False)
+    holds: str = field(default="", init=False)
 
-    def __init__(self, folder: str | Path, renderer: Renders, **options: Any) -> None:
+    def __post_init__(self) -> None:
+        for name in ALWAYS.keys() & self.options.keys():
+            raise UserError(f"'{name}' is settled", where="engine.options", fix=f"remove `{name}`")
+        self._llm: Any = None
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def load(self, folder: Path, version: str) -> None:
+        self.holds = ""
+        if self._llm is None:
+            self._llm = _opened(folder, self.options)
+        else:
+            self._living(lambda: self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)}))
+        if self._llm.reset_prefix_cache() is False:
+            raise EngineDied("its prefix cache is in use, though nothing is asked of it")
+        self.holds = version
+
+    def restart(self) -> None:
+        self._llm, self.holds = None, ""
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], stop_ids: Sequence[int], done: Callable[[int], None]
+    ) -> list[Answer]:
         vllm = _vllm()
-        self._renderer, self._parameters = renderer, vllm.SamplingParams
-        # Processed: at the sampling temperature and over the kept tokens, which is what behaviour_logp means.
-        self._llm = vllm.LLM(model=str(folder), logprobs_mode="processed_logprobs", **{"enable_prefix_caching": True} | options)
+        requests = [{"prompt_token_ids": list(prompts[row.prompt])} for row in rows]
+        parameters = [vllm.SamplingParams(**_parameters(row, stop_ids)) for row in rows]
+        found = self._living(lambda: self._llm.generate(requests, parameters, use_tqdm=False))
+        done(len(rows))
+        return [_answer(a.outputs[0], row.sampling) for a, row in zip(found, rows, strict=True)]
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        n: int,
-        sampling: Sampling | Sequence[Sampling],
-        *,
-        max_prompt: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Group]:
-        """One group of `n` completions per prompt, in order. One request per completion: each has its own seed."""
-        each = per_completion(n, sampling)
-        if not prompts:
-            return []
-        ids = [prompt_ids(self._renderer, p, max_prompt) for p in prompts]
-        requests = [{"prompt_token_ids": row} for row in ids for _ in each]
-        parameters = [self._translate(s, p.id, i) for p in prompts for i, s in enumerate(each)]
-        answers = self._llm.generate(requests, parameters, use_tqdm=False)
-        completions = [self._completion(a.outputs[0], s) for a, s in zip(answers, each * len(prompts), strict=True)]
-        if progress is not None:
-            progress(len(completions), len(completions))
-        return [Group(prompt=p, completions=tuple(completions[i * n : (i + 1) * n])) for i, p in enumerate(prompts)]
+    def _living(self, ask: Callable[[], Any]) -> Any:
+        """What `ask` returns. Raises: EngineDied where vLLM has ended; what it says of a request itself passes."""
+        try:
+            return ask()
+        except Exception as error:
+            if isinstance(error, RuntimeError) or type(error).__name__ in _DEAD:
+                raise EngineDied(f"{type(error).__name__}: {error}") from error
+            raise
 
-    def _translate(self, sampling: Sampling, prompt_id: str, completion: int) -> Any:
-        return self._parameters(
-            n=1,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k or -1,
-            min_p=sampling.min_p,
-            max_tokens=sampling.max_tokens,
-            seed=keyed(sampling.seed, "sample", prompt_id, completion) % 2**31,
-            stop_token_ids=sorted(self._renderer.stop_ids),
-            ignore_eos=True,  # the renderer's stop ids are the whole truth, and include eos
-            logprobs=0,  # of the sampled token alone
-            detokenize=False,
-        )
 
-    def _completion(self, output: Any, sampling: Sampling) -> Completion:
-        tokens = tuple(output.token_ids)
-        # Looked up by token: the first entry of the dictionary is not always the sampled one.
-        logp = tuple(float(at[token].logprob) for token, at in zip(tokens, output.logprobs, strict=True))
-        return Completion(
-            content=self._renderer.decode(tokens),
-            tokens=tokens,
-            behaviour_logp=logp if sampling.temperature > 0 else (0.0,) * len(tokens),
-            finish=Finish.STOP if output.finish_reason == "stop" else Finish.LENGTH,
-        )
+def _parameters(row: DecodeRow, stop_ids: Sequence[int]) -> dict[str, Any]:
+    s = row.sampling
+    return {
+        "n": 1, "temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k or -1, "min_p": s.min_p,
+        "max_tokens": s.max_tokens, "seed": keyed(s.seed, "sample", *row.key) % 2**31,
+        "stop_token_ids": list(stop_ids), "ignore_eos": True,  # they are the whole truth, and include eos
+        "logprobs": 0,  # of the sampled token alone
+        "detokenize": False,
+    }  # fmt: skip
+
+
+def _answer(output: Any, sampling: Sampling) -> Answer:
+    tokens = tuple(output.token_ids)
+    # Looked up by token: the first entry of the dictionary is not always the sampled one.
+    logp = tuple(float(at[token].logprob) for token, at in zip(tokens, output.logprobs, strict=True))
+    finish = Finish.STOP if output.finish_reason == "stop" else Finish.LENGTH
+    return Answer(finish=finish, tokens=tokens, logp=logp if sampling.temperature > 0 else (0.0,) * len(tokens))
+
+
+def _opened(folder: Path, options: Mapping[str, Any]) -> Any:
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    for name, value in (ENVIRONMENT | CPU_ENVIRONMENT if on_cpu else ENVIRONMENT).items():
+        os.environ.setdefault(name, value)  # read when vLLM is first imported
+    return _vllm().LLM(model=str(folder), **{**(ON_CPU if on_cpu else DEFAULTS), **options, **ALWAYS})
 
 
 def _vllm() -> Any:
@@ -88,6 +113,6 @@ def _vllm() -> Any:
             "vLLM is not installed",
             where="engine",
             why=str(missing),
-            fix="pip install vllm (needs a GPU), or use the local engine",
+            fix="pip install vllm, or use `engine: local`, or a server (`engine: {kind: server}`)",
         ) from missing
     return vllm

@@ -240,13 +240,13 @@ def _run_policy(subject: Subject, device: str) -> Policy:
 
 
 def _run_engine(subject: Subject, policy: Policy, renderer: Renderer) -> Engine:
-    """The engine that sampled the run's answers, from the run's plugins where it is the user's."""
-    from evenhand.engines.registry import DEFAULT, open_engine
+    """The engine that sampled the run's answers, from its plugins where it is the user's; the local one for a copy elsewhere."""
+    from evenhand.engines.registry import DEFAULT, for_other_models, open_engine
     from evenhand.plugins import activate, resolve
 
     if subject.engine != DEFAULT:
         activate(resolve(subject.effective.get("plugins") or (), subject.run.folder))
-    return open_engine(subject.engine, policy, renderer)
+    return open_engine(for_other_models(subject.engine), policy, renderer)
 
 
 def _logps(policy: Policy, tokens: Sequence[TokenGroup], device: str) -> list[torch.Tensor]:

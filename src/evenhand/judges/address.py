@@ -50,6 +50,14 @@ def check_extra(extra: Mapping[str, Any], key: str = "", where: str = "judge.ext
             raise _written(path)
 
 
+def named_key(key_env: str) -> str:
+    """The key that the environment variable holds; empty where none is named. UserError where it is not set."""
+    key = os.environ.get(key_env, "").strip() if key_env else ""
+    if key_env and not key:
+        raise UserError("is not set", where=f"${key_env}", fix=f"set {key_env}, or remove `key_env`")
+    return key
+
+
 def filled(value: Any, used: list[str]) -> Any:
     """`value` with every `${NAME}` replaced from the environment; what was put in is added to `used`."""
     if isinstance(value, Mapping):

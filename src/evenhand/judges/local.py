@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from evenhand.engines.registry import DEFAULT, open_engine
+from evenhand.engines.registry import DEFAULT, decides, open_engine
 from evenhand.errors import UserError
 from evenhand.judges.chat import TOO_LONG, ChatReply, Request, Usage
 from evenhand.types import Completion, Finish, Group, Head, Message, Prompt, Sampling
@@ -43,7 +43,7 @@ class LocalChat:
     @property
     def identity(self) -> Mapping[str, Any]:
         precision = str(next(self.policy.parameters()).dtype)
-        by = {} if self._engine == DEFAULT else {"engine": self._engine}
+        by = {} if (engine := decides(self._engine)) == DEFAULT else {"engine": engine}
         return {"model": self.name, "weights": self.weights, "precision": precision, "template": self.renderer.fingerprint, **by}
 
     @property

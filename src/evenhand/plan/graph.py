@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evenhand.engines.registry import access, decides
 from evenhand.judges import template
 from evenhand.judges.config import LLM, Human, OwnJudge, Settings
 from evenhand.methods import PREFERENCES
@@ -209,10 +210,8 @@ def compute(experiment: Experiment) -> Compute:
     kind = (resolve_device(device) if device == "auto" else device).split(":")[0]
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    given = experiment.engine
-    engine = given["kind"] if not isinstance(given, str) and given.keys() == {"kind"} else given
-    threads, matmul = experiment.runtime.threads, experiment.model.matmul
-    return Compute(device=kind, dtype=dtype, threads=threads, matmul=matmul, engine=engine)
+    threads, matmul, engine = experiment.runtime.threads, experiment.model.matmul, experiment.engine
+    return Compute(device=kind, dtype=dtype, threads=threads, matmul=matmul, engine=decides(engine), engine_access=access(engine))
 
 
 def judged_by(settings: Settings | OwnJudge | Human) -> JudgedBy:

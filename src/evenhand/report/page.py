@@ -188,6 +188,7 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "shared_prompts": shared_prompts(results.selection),
         "validation": validation_figures(results.selection, styles),
         "said": warning_rows(results, styles),
+        "rollouts": [(arm, arm.result.sampler_gap) for arm in summary.ranked if arm.result.sampler_gap is not None],
         "stopped": stopped_early(results, styles),
         "length_grid": length_grid_figure(results.length_grid, summary.reference),
         "win_rates": win_rate_figure(summary),

@@ -31,6 +31,7 @@ from evenhand.results.reward_model_summary import (
 )
 from evenhand.results.reward_scores import rewarded, unscored
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.results.sampler_gap import with_sampler_gaps
 from evenhand.results.staleness import with_staleness
 from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
 from evenhand.results.tuning import tuned_alike, tuning, untuned
@@ -59,7 +60,7 @@ def assemble(
     more = read_evaluations(done)
     found, beside = _judged(done, fits, looked, more)
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
-    arms, chosen = with_staleness(with_pass_rates(arms, done), done), selections(done)
+    arms, chosen = with_sampler_gaps(with_staleness(with_pass_rates(arms, done), done), done), selections(done)
     sampled = plan.reward_samples is not None and done.has(plan.reward_samples)
     scores = done.scored_samples(plan.reward_samples, experiment.seeds[0]) if sampled and plan.reward_samples else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}

@@ -23,6 +23,7 @@ from evenhand.results.record_parts import (
     LengthLeaning,
     PassRate,
     RewardModelSummary,
+    SamplerGap,
     StalenessSummary,
     TrainingPoint,
     TrainingWarning,
@@ -208,6 +209,8 @@ class ArmResult:
     """By seed, where a limit of the user's ended training."""
     staleness: StalenessSummary | None = None
     """Where older weights sampled what it learned from."""
+    sampler_gap: SamplerGap | None = None
+    """Of an arm that samples with anything but this package's own sampler in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,6 +128,21 @@ class TrainingWarning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerGap:
+    """How far the log-probs that an arm's rollouts were sampled with lay from the trainer's own, over `steps` steps of all seeds.
+
+    `mean` and `largest` |difference| of a token in nats; `beyond_cap`, the share of tokens whose importance weight is over the
+    method's cap (2 where it has none); `effective_share`, Kish's effective sample size over the number of tokens.
+    """
+
+    mean: float
+    largest: float
+    beyond_cap: float
+    effective_share: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyEnd:
     """A limit of the user's that ended training at `step` `of` the planned ones."""
 

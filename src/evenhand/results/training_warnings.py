@@ -23,7 +23,7 @@ def with_warnings(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str
 
 def of_stages(done: RunArtifacts) -> dict[str, tuple[TrainingWarning, ...]]:
     """Node -> warnings, of finished fits that are no arm's own: base, SFT, reward models."""
-    arms = {node for arm in done.plan.arms for node in _fits(arm, done).values()}
+    arms = {node for arm in done.plan.arms for node in finished_fits(arm, done).values()}
     others = [n.name for n in done.plan.nodes if n.kind == "fit" and n.name not in arms and done.has(n.name)]
     found = {name: by_rule({str(done.plan[name].seed): _remarks(done, name)}) for name in others}
     return {name: warnings for name, warnings in found.items() if warnings}
@@ -39,13 +39,13 @@ def early_ends(arms: Mapping[str, ArmResult]) -> list[str]:
 
 
 def _of_arm(arm: str, result: ArmResult, done: RunArtifacts) -> ArmResult:
-    fits = {str(seed): node for seed, node in _fits(arm, done).items()}
+    fits = {str(seed): node for seed, node in finished_fits(arm, done).items()}
     ends = {seed: done.store.path(done.plan[node].key) / STOPPED for seed, node in fits.items()}
     stopped = {seed: parsed(EarlyEnd, read_json(path)) for seed, path in ends.items() if path.exists()}
     return replace(result, warnings=by_rule({seed: _remarks(done, node) for seed, node in fits.items()}), stopped=stopped)
 
 
-def _fits(arm: str, done: RunArtifacts) -> dict[int, str]:
+def finished_fits(arm: str, done: RunArtifacts) -> dict[int, str]:
     """Seed -> the node that trained the arm, if it finished; nothing for an arm that is another stage's model."""
     seeds = done.plan.arms[arm] if done.plan.trained(arm) else {}
     return {seed: node for seed, node in seeds.items() if done.plan[node].kind == "fit" and done.has(node)}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.display import hidden
 from evenhand.errors import UserError
-from evenhand.judges.address import check_address
+from evenhand.judges.address import check_address, named_key
 from evenhand.judges.retries import Busy, asked, check_busy
 from evenhand.types import Group, Scores
 
@@ -61,19 +60,13 @@ class RemoteReward:
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         import httpx
 
-        key = self._key()
+        key = named_key(self.key_env)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         with (
             httpx.Client(timeout=self.timeout, headers=headers, transport=self.transport) as client,
             ThreadPoolExecutor(self.concurrency) as pool,
         ):
             return list(pool.map(partial(self._scored, client), groups))
-
-    def _key(self) -> str:
-        key = os.environ.get(self.key_env, "").strip() if self.key_env else ""
-        if self.key_env and not key:
-            raise UserError("is not set", where=f"${self.key_env}", fix=f"set {self.key_env}, or remove `key_env`")
-        return key
 
     def _scored(self, client: httpx.Client, group: Group) -> Scores:
         body = question(group, self.columns)
@@ -82,7 +75,9 @@ class RemoteReward:
         except Busy as busy:
             last = str(busy)
         fix = "check that the server runs and is not overloaded, then run again; or lower `concurrency`"
-        raise UserError(f"no answer after {self.attempts} attempts: {hidden(last, [self._key()])}", where=self.url, fix=fix)
+        raise UserError(
+            f"no answer after {self.attempts} attempts: {hidden(last, [named_key(self.key_env)])}", where=self.url, fix=fix
+        )
 
     def _post(self, client: httpx.Client, body: dict[str, Any], expected: int) -> Scores:
         import httpx
@@ -92,7 +87,7 @@ class RemoteReward:
         except httpx.HTTPError as error:
             raise Busy(f"{type(error).__name__}: {error}") from None
         check_busy(response.status_code, response.headers.get("retry-after"))
-        said = hidden(response.text, [self._key()])
+        said = hidden(response.text, [named_key(self.key_env)])
         if response.status_code != 200:
             raise UserError(f"HTTP {response.status_code}: {said[:300]}", where=self.url, fix="check the address and the key")
         return Scores(rewards_in(said, expected, self.url))

@@ -18,6 +18,7 @@ from evenhand.registry import Registry
 from evenhand.spec import effects, evaluation_checks, search_spaces, split_checks, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.cluster_checks import cluster_problems
+from evenhand.spec.engine_checks import engine_problems
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.gate_checks import gate_problems
 from evenhand.spec.reward_resolution import kind_in, models_in, resolved_reward, reward_problem, world_problem
@@ -119,7 +120,7 @@ def _structure(e: Experiment) -> Iterator[UserError]:
         except UserError as error:
             yield error
     yield from missing_package(e.tracker)
-    yield from cluster_problems(e)
+    yield from [*engine_problems(e), *cluster_problems(e)]
     yield from environment_problem(e.environment, "environment")
     yield from environment_problem(e.evaluation.environment, "evaluation.environment")
     for section in (e.annotate, e.revise):

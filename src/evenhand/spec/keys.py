@@ -157,6 +157,18 @@ OTHERS: Mapping[str, str] = {
     "options": "Its keyword arguments.",
     "project": "What the tool files the runs under; the experiment's name where it is empty.",
     "mode": "offline writes on this machine only; online needs a login.",
+    "model": "The name that the server gives its model.",
+    "url": "Its address, which ends in /v1.",
+    "load_by": "reload: it loads weights from a folder that it is told; nothing: its weights never change.",
+    "folder": "Where weights are handed over; by default this machine's folder for temporary files. A server elsewhere needs a "
+    "disk that both see.",
+    "tolerance": "Nats a token that its log-probs may differ by from the policy's, on average; by default 0.001, and 0.05 for "
+    "weights in less than float32.",
+    "key_env": "The environment variable that holds the key, if it wants one.",
+    "timeout": "Until a request counts as lost. In seconds.",
+    "attempts": "How often a request is made: 1, 2, 4, ... seconds apart.",
+    "concurrency": "Requests under way at a time.",
+    "restarts": "How often in one call an engine that died is opened again.",
     "uri": "A tracking server; a file in the run directory where it is empty.",
 }
 """Keys of samplers, environments and trackers."""

@@ -53,7 +53,7 @@ def run(spec: AnnotateSpec, context: StageContext) -> None:
     device, setup, section, out = begin(spec.setup.compute), spec.setup, spec.section, context.out
     start = context.inputs["start"]
     policy, renderer = open_policy(start, setup.compute, device), open_renderer(start, setup.template)
-    generate = partial(open_engine(setup.compute.engine, policy, renderer).generate, max_prompt=setup.lengths.prompt)
+    generate = partial(open_engine(setup.compute.sampler, policy, renderer).generate, max_prompt=setup.lengths.prompt)
     label = drawn(spec, context, device) if spec.drawn else compared(spec, context, device)
     found = {}
     for split, count in (("preferences", section.prompts), ("heldout_preferences", section.heldout_prompts)):

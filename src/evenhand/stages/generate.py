@@ -63,7 +63,7 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
     if not prompts:
         raise nothing_held_out()
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "evaluation"))
-    engine = in_environment(open_engine(setup.compute.engine, policy, renderer), spec.environment, renderer)
+    engine = in_environment(open_engine(setup.compute.sampler, policy, renderer), spec.environment, renderer)
     reward = build_reward(spec.reward, inputs, setup, device) if spec.reward is not None and spec.best_of > 1 else None
 
     def answered(asked: Sequence[Prompt]) -> list[Group]:
@@ -76,7 +76,7 @@ def run(spec: GenerateSpec, context: StageContext) -> None:
     same = model_path(inputs["policy"]) == model_path(inputs["start"])
     start = policy if same else open_policy(inputs["start"], setup.compute, device)
     kl = kl_per_answer(items, policy, start, setup.tokens_per_microbatch, device)
-    write_json(context.out / "measured.json", measured(groups, [k + kl_bound(spec.best_of) for k in kl]))
+    write_json(context.out / "measured.json", measured(groups, items, [k + kl_bound(spec.best_of) for k in kl]))
 
 
 def best_ones(groups: Sequence[Group], reward: Reward, seed: int) -> list[Group]:
@@ -101,13 +101,15 @@ def kl_per_answer(items: list[Example], policy: Policy, start: Policy, tokens_pe
     return [total(own[0] - ref[0], item.tokens.completions[0].mask) for item, own, ref in rows]
 
 
-def measured(groups: list[Group], kl: list[float]) -> dict[str, Any]:
-    """Per answer: KL to the start (nats), length in tokens and characters, whether it was cut."""
+def measured(groups: Sequence[Group], items: Sequence[Example], kl: Sequence[float]) -> dict[str, Any]:
+    """Per answer: KL to the start (nats), length in tokens and characters, whether it was cut. Text alone, of a server that says
+    no tokens, is as long as its items."""
     answers = [g.completions[0] for g in groups]
+    lengths = [sum(i.tokens.completions[0].mask) if c.tokens is None else c.written for c, i in zip(answers, items, strict=True)]
     return {
         "prompt_id": [g.prompt.id for g in groups],
         "kl": kl,
-        "length": [c.written for c in answers],
+        "length": lengths,
         "chars": [len(c.text) for c in answers],
         "truncated": [c.finish is Finish.LENGTH for c in answers],
         **({"turns": [sum(t.written for t in c.turns) for c in answers]} if any(c.turns for c in answers) else {}),

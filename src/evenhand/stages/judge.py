@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from evenhand.data.jsonl import read_groups
+from evenhand.engines.registry import for_other_models
 from evenhand.evaluation.conversations import as_judged, in_conversation
 from evenhand.judges import JUDGES, Judge, JudgeContext, RewardJudge, Verdict, account, paired
 from evenhand.judges.agreement import by_length
@@ -111,7 +112,7 @@ def open_judge(by: JudgedBy, context: StageContext, setup: Setup, device: str) -
         return HumanJudge(Path(settings.labels), settings.annotators)
     opened = None if isinstance(settings, LLM) else open_judging_model(settings.path, setup.compute, device)
     cache, weights = context.out.parent / CACHE, by.fingerprint or ""
-    return build(settings, cache=cache, opened=opened, weights=weights, engine=setup.compute.engine)
+    return build(settings, cache=cache, opened=opened, weights=weights, engine=for_other_models(setup.compute.sampler))
 
 
 def scores(reward: Reward, groups: Sequence[Group]) -> list[float]:

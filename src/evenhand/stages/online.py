@@ -12,7 +12,7 @@ from evenhand.data.jsonl import turn_to_json
 from evenhand.data.window import window_of
 from evenhand.engines.counted import Counted
 from evenhand.engines.mixture import MixtureEngine
-from evenhand.engines.registry import open_engine
+from evenhand.engines.registry import is_exact, open_engine
 from evenhand.environments.episodes import in_environment
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
@@ -23,6 +23,7 @@ from evenhand.stages.adapter import with_adapter
 from evenhand.stages.common import open_policy
 from evenhand.stages.offline import frozen_start, reading, reference_reader
 from evenhand.stages.on_ranks import engine_on
+from evenhand.stages.setup import Compute
 from evenhand.stages.splits import read_split
 from evenhand.stages.teacher import open_teacher
 from evenhand.stages.training_run import TrainingRun
@@ -34,6 +35,7 @@ from evenhand.train.logprobs import Rows
 from evenhand.train.optim import AdamW
 from evenhand.train.policies import DATA, INITIAL_POLICY, MIXTURE, PREVIOUS, TEACHER
 from evenhand.train.rollouts import Truncation
+from evenhand.train.rollouts.gap import Recomputed
 from evenhand.train.rollouts.given import GivenAnswers, by_prompt
 from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
@@ -91,10 +93,19 @@ def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
         ledger=run.ledger,
         ranks=run.ranks.size,
         steps=run.steps,
+        recomputed=recomputed_of(run.spec.setup.compute),
         collected=between_rounds(run, previous, initial if initialise == INITIAL_POLICY else None, optimizer),
         carried={} if previous is None else {"previous": previous},
         fixed=own_pairs(run, reference) if reference is not None and plan.schedule.hybrid else (),
     )
+
+
+def recomputed_of(compute: Compute) -> Recomputed:
+    """Of which sampled tokens the trainer reads log-probs of its own."""
+    if not is_exact(compute.engine):
+        return Recomputed.ALL
+    reduced = compute.dtype not in ("float32", "float64") or compute.matmul == "bfloat16"
+    return Recomputed.SOME if reduced else Recomputed.NOTHING
 
 
 def room_for_prompts(run: TrainingRun) -> int | None:
@@ -154,7 +165,7 @@ def recomputed(run: TrainingRun, heads: frozenset[Head], items: Sequence[Example
 
 def counted_engine(run: TrainingRun, policy: Trunk) -> Counted:
     """A policy as an engine, its forward passes counted."""
-    return counted(run, open_engine(run.spec.setup.compute.engine, policy, run.renderer), policy)
+    return counted(run, open_engine(run.spec.setup.compute.sampler, policy, run.renderer), policy)
 
 
 def counted(run: TrainingRun, engine: Engine, *policies: Trunk) -> Counted:

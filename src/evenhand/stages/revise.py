@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from evenhand.data.jsonl import write_groups, write_rows
 from evenhand.data.template import Renderer
+from evenhand.engines.registry import for_other_models
 from evenhand.errors import UserError
 from evenhand.judges.chat import Chat
 from evenhand.judges.config import LLM, LocalLLM, endpoint
@@ -72,4 +73,4 @@ def open_chat(spec: ReviseSpec, context: StageContext, device: str) -> Chat:
     tokenizer = load_tokenizer(folder)
     renderer = Renderer(tokenizer, template=None if tokenizer.chat_template else spec.setup.template)
     name = "start" if spec.by is None else spec.by.path
-    return LocalChat(policy, renderer, name=name, engine=spec.setup.compute.engine)
+    return LocalChat(policy, renderer, name=name, engine=for_other_models(spec.setup.compute.sampler))

@@ -43,7 +43,7 @@ def run(spec: SampleRewardsSpec, context: StageContext) -> None:
     policy, renderer = open_policy(inputs["start"], setup.compute, device), open_renderer(inputs["start"], setup.template)
     prompts = [g.prompt for g in read_split(inputs, "heldout_prompts")][: spec.prompts]
     sampling = spec.sampling.sampler(setup.lengths.completion, seed=keyed(context.seed, "best of n"))
-    engine = in_environment(open_engine(setup.compute.engine, policy, renderer), spec.environment, renderer)
+    engine = in_environment(open_engine(setup.compute.sampler, policy, renderer), spec.environment, renderer)
     groups = engine.generate(
         prompts, spec.completions_per_prompt, sampling, max_prompt=setup.lengths.prompt, progress=context.report
     )

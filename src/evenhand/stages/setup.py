@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evenhand.train.config import Lengths
@@ -22,6 +22,15 @@ class Compute:
     """Processes that train one network together; `shard` says how they hold its weights."""
     shard: Literal["ddp", "fsdp"] = "ddp"
     engine: str | Mapping[str, Any] = "local"
+    """What of the sampler's settings decides what it answers."""
+    engine_access: Mapping[str, Any] = field(default_factory=dict, metadata={"decides": False})
+    """The rest of them: an address, limits of time."""
+
+    @property
+    def sampler(self) -> str | Mapping[str, Any]:
+        """The sampler's settings, as `engines.registry.open_engine` takes them."""
+        own = {"kind": self.engine} if isinstance(self.engine, str) else self.engine
+        return {**own, **self.engine_access} if self.engine_access else self.engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evenhand.engines.checks import per_completion
+from evenhand.engines.checks import per_completion, with_tokens
 from evenhand.errors import one_of
 from evenhand.protocols import Engine
 from evenhand.seeding import keyed
@@ -50,6 +50,16 @@ class Exploration:
         used = set(self.temperatures) or {sampling.temperature}
         return self.partner == NONE and not self.given and not sampling.truncates and used == {temperature}
 
+    def draws_the_policy(self, n: int, sampling: Sampling, temperature: float, index: int) -> bool:
+        """Whether a group's completion `index` is the policy's own, drawn at that temperature (with tokens cut off, perhaps).
+
+        >>> [Exploration(partner="start").draws_the_policy(4, Sampling(), 1.0, i) for i in range(4)]
+        [True, True, False, False]
+        """
+        partners = 0 if self.partner == NONE else self.of_partner(n)
+        used = self.temperatures[index % len(self.temperatures)] if self.temperatures else sampling.temperature
+        return index < n - partners and used == temperature
+
 
 @dataclass(kw_only=True)
 class Sampler:
@@ -69,9 +79,9 @@ class Sampler:
     def __call__(self, prompts: Sequence[Prompt], n: int, exploration: Exploration, *, seed: int) -> list[Group]:
         settings = exploration.settings(n, replace(self.sampling, seed=seed))
         if self.partner is None:
-            return self.engine.generate(prompts, n, settings, max_prompt=self.max_prompt)
+            return with_tokens(self.engine.generate(prompts, n, settings, max_prompt=self.max_prompt))
         each, first = per_completion(n, settings), n - exploration.of_partner(n)
         others = [replace(s, seed=keyed(s.seed, "partner")) for s in each[first:]]  # else equal weights would say equal things
-        own = self.engine.generate(prompts, first, each[:first], max_prompt=self.max_prompt)
+        own = with_tokens(self.engine.generate(prompts, first, each[:first], max_prompt=self.max_prompt))
         theirs = self.partner.generate(prompts, len(others), others, max_prompt=self.max_prompt)
         return [replace(a, completions=a.completions + b.completions, scores=()) for a, b in zip(own, theirs, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from evenhand.train.examples import Example, micro_batches, split_zero_advantage
 from evenhand.train.method import Method
 from evenhand.train.policies import GENERATOR
 from evenhand.train.rollouts.experience import HINDSIGHT, Experience
+from evenhand.train.rollouts.gap import CAP, Recomputed, first_completions, measured
 from evenhand.train.rollouts.given import GivenAnswers
 from evenhand.train.rollouts.kl import sequence_kl
 from evenhand.train.rollouts.metrics import OF_REWARDS, checked, summary, watched
@@ -38,8 +40,9 @@ class RolloutSource:
     up, or the policy starts anew. `carried` are networks that change over the run beside the policy. `fixed` are examples of
     the data that every rollout is trained with; `answers` the data's own, by prompt, for those that are not sampled. A
     method that learns from a teacher alone has no `reward`. `ranks` share the micro-batches of a step, of which there are `steps`
-    in all: no rollout is sampled for one beyond. State: the buffer of a rollout that is still being trained on, those that wait
-    in flight, and what credits and the KL coefficient remember."""
+    in all: no rollout is sampled for one beyond. `recomputed` says of which tokens the trainer's own log-probs are read. State:
+    the buffer of a rollout that is still being trained on, those that wait in flight, and what credits and the KL coefficient
+    remember."""
 
     method: Method
     prompts: Sequence[Prompt]
@@ -52,6 +55,7 @@ class RolloutSource:
     ledger: Ledger
     ranks: int = 1
     steps: int | None = None
+    recomputed: Recomputed = Recomputed.NOTHING
     collected: Callable[[int], None] = lambda rollout: None
     carried: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     fixed: Sequence[Example] = ()
@@ -107,14 +111,16 @@ class RolloutSource:
         plan, examples = self.plan, self.in_flight.pop(rollout)
         groups = [e.tokens.group for e in examples]
         with self.ledger.phase("score"):
-            examples = self.reader(examples, self._heads(), generator_is_reference=self.method.reference == GENERATOR)
+            heads = self._heads()
+            examples = self.reader(examples, heads, generator_is_reference=self.method.reference == GENERATOR)
+            gap = self._gap(examples, heads)
             if plan.credit.hindsight:
                 examples = self.reader.in_hindsight(examples, plan.credit)  # type: ignore[arg-type]
         stale: dict[str, float] = {}
         if plan.schedule.staleness:
             stale = stale_metrics(examples, self.method.objective, plan.schedule.proximal)
             examples = [around_generator(e, plan.schedule.proximal, self.method.reference) for e in examples]
-        metrics = summary(groups, examples) | watched(groups) | stale
+        metrics = summary(groups, examples) | watched(groups) | gap | stale
         metrics = metrics if self.reward is not None else {k: v for k, v in metrics.items() if k not in OF_REWARDS}
         compared = "ref_logp" in examples[0].per_token
         learned = plan.credit(
@@ -174,7 +180,20 @@ class RolloutSource:
         off_policy = plan.schedule.updates > 1 and Need.OLD_LOGP in needs
         temperature = self.method.logit_temperature(sampling.temperature)
         own = off_policy or plan.schedule.staleness > 0 or not plan.exploration.sampler_matches_trainer(sampling, temperature)
-        return heads | {Head.LOGP} if own else heads
+        return heads | {Head.LOGP} if own or self.recomputed is Recomputed.ALL else heads
+
+    def _gap(self, examples: Sequence[Example], heads: frozenset[Head]) -> dict[str, float]:
+        """How far the sampler's log-probs are from the trainer's, where that is asked; older weights' are told by `stale`."""
+        if self.recomputed is Recomputed.NOTHING or self.plan.schedule.staleness:
+            return {}
+        looked_at = examples if Head.LOGP in heads else first_completions(examples)
+        known = [e.per_token["old_logp"] for e in looked_at]
+        own = known if Head.LOGP in heads else self.reader.read(frozenset({Head.LOGP}), looked_at)[Head.LOGP]
+        cap = getattr(self.method.objective, "importance", 0.0) or CAP
+        plan, sampling = self.plan, self.sampler.sampling
+        temperature = self.method.logit_temperature(sampling.temperature)
+        counts = partial(plan.exploration.draws_the_policy, plan.completions_per_prompt, sampling, temperature)
+        return measured(looked_at, own, counts, cap=cap)
 
     def _finished(self, example: Example) -> Example:
         """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""

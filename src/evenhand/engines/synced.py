@@ -1,0 +1,218 @@
+"""Sampling with an engine that holds a copy of the policy's weights: kept up to date, checked, started again when it dies."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from evenhand.engines.checks import Renders, no_tokens
+from evenhand.engines.decode_batch import DecodeRow, Sampled
+from evenhand.engines.local import HasModel, LocalEngine
+from evenhand.engines.recompute import check_same_texts, check_same_weights, difference, tolerance_for
+from evenhand.engines.rows import asked, grouped
+from evenhand.engines.weights import export, version
+from evenhand.errors import UserError
+from evenhand.models.artifacts import readable_by_all
+from evenhand.seeding import keyed
+from evenhand.types import Completion, Finish, Group, Prompt, Sampling
+
+PROBES, PROBE_TOKENS = 4, 16
+"""After every load so many prompts of the call are answered, with so many tokens at most, to be recomputed."""
+PROBE_TEMPERATURES = (1.0, 0.5)
+"""In turn. At 1 alone, log-probs that were taken before the temperature would look right."""
+_log = logging.getLogger(__name__)
+
+
+class EngineDied(Exception):
+    """It cannot be reached, or was away for a while: whose weights it holds is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One sampled row. `tokens` and `logp` [len(tokens)] are None of an engine that only says the text."""
+
+    finish: Finish
+    tokens: tuple[int, ...] | None = None
+    logp: tuple[float, ...] | None = None
+    text: str = ""
+
+
+class InferenceBackend(Protocol):
+    """A sampler with weights of its own."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def holds(self) -> str:
+        """The version of the weights that this process gave it last; empty where somebody else may have come between."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside, nobody else changes its weights."""
+        ...
+
+    def load(self, folder: Path, version: str) -> None:
+        """Takes the weights of a folder and forgets every cached prefix. Raises: EngineDied."""
+        ...
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], stop_ids: Sequence[int], done: Callable[[int], None]
+    ) -> list[Answer]:
+        """One answer per row, in order; row r continues `prompts[rows[r].prompt]`. Raises: EngineDied."""
+        ...
+
+    def restart(self) -> None:
+        """Opens it again after it died; `holds` is empty afterwards."""
+        ...
+
+
+@dataclass(kw_only=True)
+class SyncedEngine:
+    """Samples with `backend`, from `policy` as it is at the moment of the call. See `evenhand.protocols.Engine`.
+
+    Where the weights differ from those that the backend was given last, it loads them; a few of its log-probs are then recomputed
+    by the policy, and the call is refused where they differ by more than `tolerance` nats a token on average (None: by the
+    precision of the weights). Where the backend dies it is opened again, given the current weights, checked, and asked for the
+    whole call anew, `restarts` times in a call. Random numbers are keyed by prompt and completion, as `LocalEngine`'s, but
+    drawn by the backend: other tokens.
+    """
+
+    policy: HasModel
+    renderer: Renders
+    backend: InferenceBackend
+    tolerance: float | None = None
+    restarts: int = 2
+    folder: str | None = None
+    """Where weights are handed over: a place that the backend sees too. None: this machine's folder for temporary files."""
+    syncs: int = field(default=0, init=False)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling | Sequence[Sampling],
+        *,
+        max_prompt: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Group]:
+        """One group of n completions per prompt, in order."""
+        ids, rows = asked(self.renderer, prompts, n, sampling, max_prompt)
+        if not prompts:
+            return []
+        return grouped(prompts, n, [self._completion(a) for a in self._answered(ids, rows, progress)])
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], *, progress: Callable[[int, int], None] | None = None
+    ) -> list[Sampled]:
+        """The token level: one `Sampled` per row, in order. Raises: UserError for a backend that says the text alone."""
+        return [_as_tokens(self.backend.name, answer) for answer in self._answered(prompts, rows, progress)]
+
+    def _answered(
+        self,
+        ids: Sequence[Sequence[int]],
+        rows: Sequence[DecodeRow],
+        progress: Callable[[int, int], None] | None,
+    ) -> list[Answer]:
+        def done(rows_done: int) -> None:
+            if progress is not None:
+                progress(rows_done, len(rows))
+
+        def once() -> list[Answer]:
+            with self.backend.alone():
+                self._bring_up_to_date(ids, max(row.sampling.max_tokens for row in rows))
+                return self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), done)
+
+        return self._surviving(once)
+
+    def _surviving(self, ask: Callable[[], list[Answer]]) -> list[Answer]:
+        """What `ask` returns; asked again where the backend dies and comes back."""
+        for attempt in count(1):
+            try:
+                return ask()
+            except EngineDied as died:
+                if attempt > self.restarts:
+                    raise UserError(
+                        f"{self.backend.name} died: {died}", where="engine",
+                        why=f"it was opened again {self.restarts} times in one call; what was done before the call is kept",
+                        fix="see its own log; when it runs again, the same command goes on from the last checkpoint",
+                    ) from None  # fmt: skip
+                _log.warning("%s died (%s): it is opened again and given the current weights", self.backend.name, died)
+                self.backend.restart()
+        raise AssertionError("the attempts have an end")
+
+    def _bring_up_to_date(self, ids: Sequence[Sequence[int]], limit: int) -> None:
+        """Gives the backend the policy's weights unless it holds them, and checks that it does."""
+        own = version(self.policy.hf)
+        if self.backend.holds == own:
+            return
+        with tempfile.TemporaryDirectory(prefix="weights-", dir=self.folder) as parent:
+            folder = Path(parent) / own
+            export(self.policy.hf, folder)
+            readable_by_all(Path(parent))  # whoever serves may be another user
+            self.backend.load(folder, own)
+        self.syncs += 1
+        try:
+            self._check(ids, limit)
+        except UserError:
+            self.backend.restart()  # what is not the policy is not held
+            raise
+
+    def _check(self, ids: Sequence[Sequence[int]], limit: int) -> None:
+        rows = [self._probe(n, PROBE_TEMPERATURES[n % len(PROBE_TEMPERATURES)], limit) for n in range(min(PROBES, len(ids)))]
+        rows = rows if len(rows) > 1 else [self._probe(0, t, limit) for t in PROBE_TEMPERATURES]
+        found = self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), lambda done: None)
+        told = [(row, _as_tokens(self.backend.name, a)) for row, a in zip(rows, found, strict=True) if a.tokens is not None]
+        if not told:
+            self._check_text(ids, limit)
+            return
+        hf = self.policy.hf
+        apart = [difference(hf, ids[r.prompt], s.tokens, s.logp, temperature=r.sampling.temperature) for r, s in told]
+        temperatures = [r.sampling.temperature for r, s in told for _ in s.tokens]
+        check_same_weights(torch.cat(apart), self._allowed, engine=self.backend.name, temperatures=temperatures)
+
+    def _check_text(self, ids: Sequence[Sequence[int]], limit: int) -> None:
+        rows = [self._probe(n, 0.0, limit) for n in range(min(PROBES, len(ids)))]
+        found = self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), lambda done: None)
+        own = LocalEngine(self.policy, self.renderer).sample(ids, rows)
+        check_same_texts([a.text for a in found], [self.renderer.decode(s.tokens) for s in own], engine=self.backend.name)
+
+    @property
+    def _allowed(self) -> float:
+        return tolerance_for(self.policy.hf) if self.tolerance is None else self.tolerance
+
+    def _probe(self, prompt: int, temperature: float, limit: int) -> DecodeRow:
+        sampling = Sampling(temperature=temperature, max_tokens=min(PROBE_TOKENS, limit), seed=keyed("probe"))
+        return DecodeRow(prompt=prompt, key=("probe", prompt), sampling=sampling)
+
+    def _completion(self, answer: Answer) -> Completion:
+        if answer.tokens is None:
+            finish = Finish.LENGTH if answer.finish is Finish.LENGTH else Finish.GIVEN
+            return Completion(content=answer.text, finish=finish)
+        text = self.renderer.decode(answer.tokens)
+        return Completion(content=text, tokens=answer.tokens, behaviour_logp=answer.logp, finish=answer.finish)
+
+
+def _as_tokens(engine: str, answer: Answer) -> Sampled:
+    if answer.tokens is None or answer.logp is None:
+        raise no_tokens(engine)
+    return Sampled(answer.tokens, answer.logp, answer.finish)
+
+
+@cache
+def this_process() -> str:
+    """A name that no other process has."""
+    import uuid
+
+    return uuid.uuid4().hex

@@ -1,0 +1,47 @@
+"""What the rollouts of arms were worth: how far who sampled them was from the policy, over all of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from evenhand.results.files import read_jsonl
+from evenhand.results.record import ArmResult
+from evenhand.results.record_parts import SamplerGap
+from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.results.training_warnings import METRICS, finished_fits
+
+NAMES = {
+    "mean": "sampler/gap",
+    "largest": "sampler/gap_max",
+    "beyond_cap": "sampler/beyond",
+    "effective_share": "sampler/effective",
+}
+"""Field -> metric; `train.rollouts.gap` writes them."""
+
+
+def with_sampler_gaps(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
+    """The arms, with `sampler_gap` where it was measured."""
+    return {arm: replace(result, sampler_gap=summed_up(_metrics(arm, done))) for arm, result in arms.items()}
+
+
+def _metrics(arm: str, done: RunArtifacts) -> list[Mapping[str, Any]]:
+    """Every step of every finished seed."""
+    files = [done.store.path(done.plan[node].key) / METRICS for node in finished_fits(arm, done).values()]
+    return [row for path in files if path.exists() for row in read_jsonl(path)]
+
+
+def summed_up(rows: Sequence[Mapping[str, Any]]) -> SamplerGap | None:
+    """Means over the steps, the largest of all; None where nothing was measured.
+
+    >>> step = {"sampler/gap": 0.25, "sampler/gap_max": 0.5, "sampler/beyond": 0.0, "sampler/effective": 1.0}
+    >>> summed_up([step, {**step, "sampler/gap": 0.75, "sampler/gap_max": 2.0}, {"loss": 1.0}])
+    SamplerGap(mean=0.5, largest=2.0, beyond_cap=0.0, effective_share=1.0, steps=2)
+    """
+    found = {field: [row[name] for row in rows if name in row] for field, name in NAMES.items()}
+    steps = len(found["mean"])
+    if not steps:
+        return None
+    means = {field: sum(values) / steps for field, values in found.items()}
+    return SamplerGap(**{**means, "largest": max(found["largest"])}, steps=steps)
