@@ -164,7 +164,9 @@ def test_the_summary_counts_agreeing_pairs_and_unscored_answers():
     assert lines[0].startswith("9 answers: mean 2.5,")
     assert lines[1] == "1 could not be scored"
     assert lines[2] == "agrees with 1 of 4 pairs (37.5%, 1 ties count half)"
-    assert summary([group(1.0)], [Scores((math.nan,))]) == ["none of 1 answers could be scored"]
+    (alone,) = summary([group(1.0)], [Scores((math.nan,))])
+    assert alone == "none of 1 answers could be scored (what compares answers needs two or more to a prompt)"
+    assert summary([group(1.0, 0.0)], [Scores((math.nan,) * 2)]) == ["none of 2 answers could be scored"]
 
 
 def test_a_prompt_ends_at_a_line_break_and_nowhere_else(tmp_path):

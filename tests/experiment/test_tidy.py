@@ -181,6 +181,14 @@ def test_a_store_that_is_not_there_is_said(tmp_path, monkeypatch, where):
     assert ("there is no such folder" if where else "which store?") in str(done.exception)
 
 
+def test_a_folder_of_other_things_is_no_store_and_an_empty_one_is(tmp_path):
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    done = CliRunner().invoke(app, ["store", "verify", str(tmp_path / "runs")])
+    assert "is no store and no run directory" in str(done.exception)
+    (tmp_path / "new").mkdir()
+    assert said("verify", tmp_path / "new") == "0 of 0 finished artifacts are what was made\n"
+
+
 def test_the_listing_changes_nothing(store):
     def everything() -> list[tuple[str, int]]:
         return sorted((str(p), p.stat().st_mtime_ns) for p in Path(store.root).rglob("*"))

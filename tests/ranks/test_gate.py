@@ -64,7 +64,7 @@ def gate(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model" / GATE_FOLDER / "model.safetensors")
 
 
-@pytest.mark.parametrize("shard", ["ddp"])
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
 def test_a_gate_on_two_ranks(job: Job, tmp_path: Path, shard: str) -> None:
     spec, seed, inputs = job
     one = perform("fit", spec, inputs, tmp_path / "one", seed=seed)

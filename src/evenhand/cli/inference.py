@@ -147,7 +147,8 @@ def summary(given: Sequence[Group], scored: Sequence[Scores], name: str = "") ->
     values = [v for s in scored for v in s.values if not math.isnan(v)]
     total = sum(len(s.values) for s in scored)
     if not values:
-        return [f"none of {total} answers could be scored"]
+        alone = all(len(g.completions) == 1 for g in given)
+        return [f"none of {total} answers could be scored" + alone * " (what compares answers needs two or more to a prompt)"]
     mean = sum(values) / len(values)
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
     lines = [f"{total} answers: mean {mean:.4g}, standard deviation {spread:.4g}, from {min(values):.4g} to {max(values):.4g}"]

@@ -120,7 +120,14 @@ def _opened(where: Path | None) -> tuple[Store, Path | None]:
             return Store(where / json.loads(record.read_text(encoding="utf-8"))["store"]), where.resolve()
         except (ValueError, KeyError, TypeError):
             raise UserError("this file cannot be read", where=str(record), fix="name the store itself") from None
-    return (Store(where / "store"), where.resolve()) if (where / "store").is_dir() else (Store(where), None)
+    if (where / "store").is_dir():
+        return Store(where / "store"), where.resolve()
+    from evenhand.store.survey import is_store
+
+    if not is_store(where):
+        fix = "name a folder that `evenhand run` has written to"
+        raise UserError("is no store and no run directory", where=str(where), fix=fix)
+    return Store(where), None
 
 
 def _registered(found: Survey, run: Path | None) -> bool:

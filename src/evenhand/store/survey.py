@@ -100,6 +100,12 @@ def survey(store: Store) -> Survey:
     )
 
 
+def is_store(folder: Path) -> bool:
+    """Whether a folder holds what a store does, or nothing yet."""
+    names = [path.name for path in folder.iterdir()]
+    return not names or any(_FOLDER.fullmatch(n) or _LOCK.fullmatch(n) for n in names) or bool(known_runs(Store(folder)))
+
+
 def _state(store: Store, found: re.Match[str]) -> State:
     if found[3]:
         return State.TRASH
