@@ -88,8 +88,8 @@ def reachable(module: str) -> frozenset[str]:
 
 OTHER_PROGRAMS = {("cli/from_trl.py", "--config"), ("rewards/isolation.py", "--security-opt"), ("cli/init.py", "--plan"),
                   ("export/gguf.py", "--outfile"), ("export/gguf.py", "--outtype"),
-                  ("runner/ray_cluster.py", "--head")}  # fmt: skip
-"""TRL's, Docker's, llama.cpp's and Ray's; and another command's, which is named with it."""
+                  ("runner/ray_cluster.py", "--head"), ("engines/recompute.py", "--logprobs-mode")}  # fmt: skip
+"""TRL's, Docker's, llama.cpp's, Ray's and vLLM's; and another command's, which is named with it."""
 
 
 def test_every_option_that_a_message_names_is_one_of_its_commands() -> None:
