@@ -99,6 +99,10 @@ def test_nodes_come_after_their_inputs():
         seen.add(node.name)
 
 
+PER_ARM = (("arms", ""), ("generations", ""), ("verdicts", ""), ("scores", "/rm"))
+"""What is made of an arm: a model, answers, what the judge and the reward model `rm` say of them."""
+
+
 def test_keys_change_with_what_matters_and_with_nothing_else():
     def keys(data):
         return {n.name: n.key for n in built(data).nodes}
@@ -107,7 +111,7 @@ def test_keys_change_with_what_matters_and_with_nothing_else():
     assert keys(changed("description", "words")) == base
     other = keys(changed("arms.dpo.beta", 0.2))
     assert {n for n in base if base[n] != other[n]} == {
-        f"{kind}/dpo/seed-{s}" for kind in ("arms", "generations", "verdicts") for s in (0, 1)
+        f"{kind}/dpo/seed-{s}{of}" for kind, of in PER_ARM for s in (0, 1)
     }
     data_seed = keys(changed("data.seed", 1))
     assert all(data_seed[n] != base[n] for n in base)

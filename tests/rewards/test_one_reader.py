@@ -74,12 +74,14 @@ def test_the_score_is_that_of_the_whole_text(way: Callable[[Ward, Sequence[Group
 
 
 def test_nobody_else_opens_a_reward_model() -> None:
-    """Places that open one: the two readers above, what checks an export against its own weights, and what trains a gate on one
-    that was trained here."""
+    """Places that open one: the two readers above, what writes its network out and what checks that export against its own
+    weights, and what trains a gate on one that was trained here."""
     openers = {
         path.relative_to(SRC).as_posix()
         for path in SRC.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_reward_model"
     }
-    assert openers == {"stages/common.py", "cli/scores.py", "export/check_scores.py", "stages/reward_models.py"}
+    assert openers == {
+        "stages/common.py", "cli/scores.py", "export/folder.py", "export/check_scores.py", "stages/reward_models.py",
+    }  # fmt: skip
