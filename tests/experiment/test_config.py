@@ -110,9 +110,7 @@ def test_keys_change_with_what_matters_and_with_nothing_else():
     base = keys(GOOD)
     assert keys(changed("description", "words")) == base
     other = keys(changed("arms.dpo.beta", 0.2))
-    assert {n for n in base if base[n] != other[n]} == {
-        f"{kind}/dpo/seed-{s}{of}" for kind, of in PER_ARM for s in (0, 1)
-    }
+    assert {n for n in base if base[n] != other[n]} == {f"{kind}/dpo/seed-{s}{of}" for kind, of in PER_ARM for s in (0, 1)}
     data_seed = keys(changed("data.seed", 1))
     assert all(data_seed[n] != base[n] for n in base)
 
