@@ -179,6 +179,19 @@ def test_a_server_that_dies_in_the_middle_is_given_the_weights_again(student, ca
         assert "given the current weights" in caplog.text
 
 
+def test_a_server_that_was_started_again_between_two_calls_is_given_the_weights_again(student, caplog):
+    with serving_completions(CompletionsServer()) as server, caplog.at_level(logging.WARNING):
+        engine = engine_on(server, student)
+        first = engine.generate(PROMPTS, 2, SAMPLING)
+        server.policy = server.opens()  # nothing of it is seen from outside: no request failed
+        assert [g.completions for g in engine.generate(PROMPTS, 2, SAMPLING)] == [g.completions for g in first]
+        assert (engine.syncs, server.loads) == (2, 2)
+        assert "no longer has the weights that it was given" in caplog.text
+        server.policy, server.fault = server.opens(), "keeps_weights"
+        with pytest.raises(UserError, match="does not sample from the policy"):
+            engine.generate(PROMPTS, 2, SAMPLING)
+
+
 def test_a_server_that_stays_away_ends_the_call_with_a_message(student):
     pauses = []
     backend = ServerBackend(model="tiny", url="http://127.0.0.1:9/v1", attempts=3, sleep=pauses.append)

@@ -26,7 +26,7 @@ from evenhand.seeding import keyed
 from evenhand.types import Completion, Finish, Group, Prompt, Sampling
 
 PROBES, PROBE_TOKENS = 4, 16
-"""After every load so many prompts of the call are answered, with so many tokens at most, to be recomputed."""
+"""Before every call so many of its prompts are answered, with so many tokens at most, to be recomputed."""
 PROBE_TEMPERATURES = (1.0, 0.5)
 """In turn. At 1 alone, log-probs that were taken before the temperature would look right."""
 _log = logging.getLogger(__name__)
@@ -82,8 +82,9 @@ class InferenceBackend(Protocol):
 class SyncedEngine:
     """Samples with `backend`, from `policy` as it is at the moment of the call. See `evenhand.protocols.Engine`.
 
-    Where the weights differ from those that the backend was given last, it loads them; a few of its log-probs are then recomputed
-    by the policy, and the call is refused where they differ by more than `tolerance` nats a token on average (None: by the
+    Where the weights differ from those that the backend was given last, it loads them. Before every call a few of its log-probs
+    are recomputed by the policy: a backend that should have the weights and has not is given them again, and a call is refused
+    where log-probs differ after a load by more than `tolerance` nats a token on average (None: by the
     precision of the weights). Where the backend dies it is opened again, given the current weights, checked, and asked for the
     whole call anew, `restarts` times in a call. Random numbers are keyed by prompt and completion, as `LocalEngine`'s, but
     drawn by the backend: other tokens.
@@ -153,9 +154,9 @@ class SyncedEngine:
         raise AssertionError("the attempts have an end")
 
     def _bring_up_to_date(self, ids: Sequence[Sequence[int]], limit: int) -> None:
-        """Gives the backend the policy's weights unless it holds them, and checks that it does."""
+        """Gives the backend the policy's weights unless it still holds them, and checks that it does."""
         own = version(self.policy.hf)
-        if self.backend.holds == own:
+        if self.backend.holds == own and self._still_holds(ids, limit):
             return
         with tempfile.TemporaryDirectory(prefix="weights-", dir=self.folder) as parent:
             folder = Path(parent) / own
@@ -168,6 +169,15 @@ class SyncedEngine:
         except UserError:
             self.backend.restart()  # what is not the policy is not held
             raise
+
+    def _still_holds(self, ids: Sequence[Sequence[int]], limit: int) -> bool:
+        """Whether the weights of an earlier call are still there: a server started again between two calls has its own."""
+        try:
+            self._check(ids, limit)
+        except UserError:
+            _log.warning("%s no longer has the weights that it was given: it is given them again", self.backend.name)
+            return False
+        return True
 
     def _check(self, ids: Sequence[Sequence[int]], limit: int) -> None:
         rows = [self._probe(n, PROBE_TEMPERATURES[n % len(PROBE_TEMPERATURES)], limit) for n in range(min(PROBES, len(ids)))]
