@@ -51,7 +51,7 @@ STUDIES = (
         ("win_rates", "over_training", "best_of_n", "length_map/balanced", "length_map/biased"),
     ),
     Study("offline_and_online", "examples/offline_and_online/small.yaml", 40, ("win_rates", "kl", "reward")),
-    Study("loss_taxonomy", "examples/loss_taxonomy/small.yaml", 60, ("win_rates",)),
+    Study("loss_taxonomy", "examples/loss_taxonomy/small.yaml", 50, ("win_rates",)),
     Study("loss_taxonomy_wide", "examples/loss_taxonomy/small_wide.yaml", 120, ("win_rates",)),
     Study("course_demonstrations", "examples/course/small_demonstrations.yaml", 12, ("win_rates",)),
     Study("course_length_bias", "examples/course/small_length_bias.yaml", 20, ("win_rates",)),
