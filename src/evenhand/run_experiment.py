@@ -47,7 +47,7 @@ class Run:
 
     def unfinished(self) -> bool:
         """Whether some stage is still to be made."""
-        return not all(self.store.has(node.key) for node in self.plan.nodes)
+        return not self.store.has_all(node.key for node in self.plan.nodes)
 
 
 def builtins() -> list[str]:

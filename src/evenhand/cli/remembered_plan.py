@@ -60,7 +60,7 @@ def recall(asked: str) -> PlanText | None:
         store, keys, files, text = Store(found["store"]), found["keys"], found["files"], found["text"]
         if any(unwritable(Path(place)) for place in (found["store"], found["out"])):
             return None
-        if not all(store.has(key) for key in keys) or any(file_state(Path(path)) != was for path, was in files.items()):
+        if not store.has_all(keys) or any(file_state(Path(path)) != was for path, was in files.items()):
             return None
         return PlanText(text["title"], tuple(tuple(row) for row in text["rows"]), tuple(text["lines"]))
     except (LookupError, TypeError, AttributeError):
@@ -70,7 +70,7 @@ def recall(asked: str) -> PlanText | None:
 def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -> None:
     """Keeps what was said, where it hangs on nothing but files that are known and settled."""
     nodes = prepared.plan.nodes
-    if not all(prepared.store.has(n.key) for n in nodes):
+    if not prepared.store.has_all(n.key for n in nodes):
         return
     effective = prepared.loaded.effective
     if prepared.plan.plugins or _elsewhere([effective, *_specs(prepared)]):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from evenhand.engines.checks import Renders, per_completion, prompt_ids
 from evenhand.engines.decode_batch import DecodeRow
+from evenhand.seeding import keyed
 from evenhand.types import Completion, Group, Prompt, Sampling
 
 
@@ -27,3 +29,14 @@ def asked(
 def grouped(prompts: Sequence[Prompt], n: int, completions: Sequence[Completion]) -> list[Group]:
     """A group of n completions per prompt, in order."""
     return [Group(prompt=prompt, completions=tuple(completions[i * n : (i + 1) * n])) for i, prompt in enumerate(prompts)]
+
+
+def vllm_parameters(row: DecodeRow, stop_ids: Sequence[int]) -> dict[str, Any]:
+    """How a row is sampled, in the words of vLLM, which its server takes as well."""
+    s = row.sampling
+    return {
+        "temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k or -1, "min_p": s.min_p, "max_tokens": s.max_tokens,
+        "seed": keyed(s.seed, "sample", *row.key) % 2**31,
+        "stop_token_ids": list(stop_ids), "ignore_eos": True,  # they are the whole truth, and include eos
+        "logprobs": 0,  # of the sampled token alone
+    }  # fmt: skip

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 
 from evenhand.display import hidden
 from evenhand.engines.decode_batch import DecodeRow
-from evenhand.engines.synced import Answer, EngineDied, this_process
+from evenhand.engines.rows import vllm_parameters
+from evenhand.engines.synced import EngineAnswer, EngineDied, this_process
 from evenhand.errors import UserError
 from evenhand.judges.address import check_address, joined, named_key
 from evenhand.judges.completion import Odd
 from evenhand.judges.retries import Busy, asked, check_busy
-from evenhand.seeding import keyed
 from evenhand.store.fingerprint import digest, user_cache
 from evenhand.types import Finish
 
@@ -117,8 +117,8 @@ class ServerBackend:
 
     def answers(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], stop_ids: Sequence[int], done: Callable[[int], None]
-    ) -> list[Answer]:
-        found: list[Answer] = []
+    ) -> list[EngineAnswer]:
+        found: list[EngineAnswer] = []
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 for answer in pool.map(lambda row: self._answer(client, prompts[row.prompt], row, stop_ids), rows):
@@ -131,23 +131,17 @@ class ServerBackend:
             raise EngineDied(self._trouble)
         return found
 
-    def _answer(self, client: httpx.Client, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int]) -> Answer:
+    def _answer(self, client: httpx.Client, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int]) -> EngineAnswer:
         body, address = self._body(prompt, row, stop_ids), joined(self.url, "completions")
 
-        def once() -> Answer:
+        def once() -> EngineAnswer:
             return parsed(self._post(client, address, body), prompt, row, stop_ids, self.url)
 
         return self._patiently(once)
 
     def _body(self, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int]) -> dict[str, Any]:
-        s = row.sampling
-        return {
-            "model": self.model, "prompt": list(prompt), "max_tokens": s.max_tokens, "temperature": s.temperature,
-            "top_p": s.top_p, "top_k": s.top_k or -1, "min_p": s.min_p, "seed": keyed(s.seed, "sample", *row.key) % 2**31,
-            "logprobs": 0,  # of the sampled token alone
-            "stop_token_ids": list(stop_ids), "ignore_eos": True,  # they are the whole truth, and include eos
-            "return_token_ids": True,
-        }  # fmt: skip
+        named = {"model": self.model, "prompt": list(prompt), "return_token_ids": True}
+        return {**named, **vllm_parameters(row, stop_ids)}
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         try:
@@ -196,7 +190,7 @@ class ServerBackend:
         return hidden(text, [named_key(self.key_env)])
 
 
-def parsed(body: bytes, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int], where: str) -> Answer:
+def parsed(body: bytes, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int], where: str) -> EngineAnswer:
     """The answer in a completion's body; what it says of usage is not read. Raises: Odd for what is no completion, UserError for
     tokens that cannot be learned from."""
     try:
@@ -204,7 +198,7 @@ def parsed(body: bytes, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequenc
         finish = _FINISH[choice["finish_reason"]]
         tokens = choice.get("token_ids")
         if tokens is None:
-            return Answer(finish=finish, text=_text(choice["text"]))
+            return EngineAnswer(finish=finish, text=_text(choice["text"]))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise Odd(f"{type(error).__name__}: {error}: {body[:200].decode('utf-8', 'replace')!r}") from None
     if (problem := _problem(choice, tokens, prompt, row, stop_ids, finish)) is not None:
@@ -212,7 +206,7 @@ def parsed(body: bytes, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequenc
         raise UserError(problem, where=where, why="what is learned from has to be what was sampled", fix=fix)
     logp = choice["logprobs"]["token_logprobs"]
     greedy = row.sampling.temperature == 0  # a point mass
-    return Answer(finish=finish, tokens=tuple(tokens), logp=tuple(0.0 if greedy else min(float(v), 0.0) for v in logp))
+    return EngineAnswer(finish=finish, tokens=tuple(tokens), logp=tuple(0.0 if greedy else min(float(v), 0.0) for v in logp))
 
 
 def _text(value: Any) -> str:

@@ -37,7 +37,7 @@ class EngineDied(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class EngineAnswer:
     """One sampled row. `tokens` and `logp` [len(tokens)] are None of an engine that only says the text."""
 
     finish: Finish
@@ -69,7 +69,7 @@ class InferenceBackend(Protocol):
 
     def answers(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], stop_ids: Sequence[int], done: Callable[[int], None]
-    ) -> list[Answer]:
+    ) -> list[EngineAnswer]:
         """One answer per row, in order; row r continues `prompts[rows[r].prompt]`. Raises: EngineDied."""
         ...
 
@@ -125,19 +125,19 @@ class SyncedEngine:
         ids: Sequence[Sequence[int]],
         rows: Sequence[DecodeRow],
         progress: Callable[[int, int], None] | None,
-    ) -> list[Answer]:
+    ) -> list[EngineAnswer]:
         def done(rows_done: int) -> None:
             if progress is not None:
                 progress(rows_done, len(rows))
 
-        def once() -> list[Answer]:
+        def once() -> list[EngineAnswer]:
             with self.backend.alone():
                 self._bring_up_to_date(ids, max(row.sampling.max_tokens for row in rows))
                 return self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), done)
 
         return self._surviving(once)
 
-    def _surviving(self, ask: Callable[[], list[Answer]]) -> list[Answer]:
+    def _surviving(self, ask: Callable[[], list[EngineAnswer]]) -> list[EngineAnswer]:
         """What `ask` returns; asked again where the backend dies and comes back."""
         for attempt in count(1):
             try:
@@ -206,7 +206,7 @@ class SyncedEngine:
         sampling = Sampling(temperature=temperature, max_tokens=min(PROBE_TOKENS, limit), seed=keyed("probe"))
         return DecodeRow(prompt=prompt, key=("probe", prompt), sampling=sampling)
 
-    def _completion(self, answer: Answer) -> Completion:
+    def _completion(self, answer: EngineAnswer) -> Completion:
         if answer.tokens is None:
             finish = Finish.LENGTH if answer.finish is Finish.LENGTH else Finish.GIVEN
             return Completion(content=answer.text, finish=finish)
@@ -214,7 +214,7 @@ class SyncedEngine:
         return Completion(content=text, tokens=answer.tokens, behaviour_logp=answer.logp, finish=answer.finish)
 
 
-def _as_tokens(engine: str, answer: Answer) -> Sampled:
+def _as_tokens(engine: str, answer: EngineAnswer) -> Sampled:
     if answer.tokens is None or answer.logp is None:
         raise no_tokens(engine)
     return Sampled(answer.tokens, answer.logp, answer.finish)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.engines.decode_batch import DecodeRow
-from evenhand.engines.synced import Answer, EngineDied
+from evenhand.engines.rows import vllm_parameters
+from evenhand.engines.synced import EngineAnswer, EngineDied
 from evenhand.errors import UserError
-from evenhand.seeding import keyed
 from evenhand.types import Finish, Sampling
 
 ALWAYS = {"logprobs_mode": "processed_logprobs", "skip_tokenizer_init": True}
@@ -59,10 +59,10 @@ class VLLMBackend:
 
     def answers(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], stop_ids: Sequence[int], done: Callable[[int], None]
-    ) -> list[Answer]:
+    ) -> list[EngineAnswer]:
         vllm = _vllm()
         requests = [{"prompt_token_ids": list(prompts[row.prompt])} for row in rows]
-        parameters = [vllm.SamplingParams(**_parameters(row, stop_ids)) for row in rows]
+        parameters = [vllm.SamplingParams(n=1, detokenize=False, **vllm_parameters(row, stop_ids)) for row in rows]
         found = self._living(lambda: self._llm.generate(requests, parameters, use_tqdm=False))
         done(len(rows))
         return [_answer(a.outputs[0], row.sampling) for a, row in zip(found, rows, strict=True)]
@@ -77,23 +77,12 @@ class VLLMBackend:
             raise
 
 
-def _parameters(row: DecodeRow, stop_ids: Sequence[int]) -> dict[str, Any]:
-    s = row.sampling
-    return {
-        "n": 1, "temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k or -1, "min_p": s.min_p,
-        "max_tokens": s.max_tokens, "seed": keyed(s.seed, "sample", *row.key) % 2**31,
-        "stop_token_ids": list(stop_ids), "ignore_eos": True,  # they are the whole truth, and include eos
-        "logprobs": 0,  # of the sampled token alone
-        "detokenize": False,
-    }  # fmt: skip
-
-
-def _answer(output: Any, sampling: Sampling) -> Answer:
+def _answer(output: Any, sampling: Sampling) -> EngineAnswer:
     tokens = tuple(output.token_ids)
     # Looked up by token: the first entry of the dictionary is not always the sampled one.
     logp = tuple(float(at[token].logprob) for token, at in zip(tokens, output.logprobs, strict=True))
     finish = Finish.STOP if output.finish_reason == "stop" else Finish.LENGTH
-    return Answer(finish=finish, tokens=tokens, logp=logp if sampling.temperature > 0 else (0.0,) * len(tokens))
+    return EngineAnswer(finish=finish, tokens=tokens, logp=logp if sampling.temperature > 0 else (0.0,) * len(tokens))
 
 
 def _opened(folder: Path, options: Mapping[str, Any]) -> Any:

@@ -133,7 +133,7 @@ def wanted(run: Path) -> Wanted | None:
             continue
         judges |= people
         sides = [keys[node.inputs[role]] for role in ("answers", "baseline")]
-        if all(store.has(key) for key in sides):
+        if store.has_all(sides):
             pairs += paired(*(read_groups(store.path(key) / "generations.jsonl") for key in sides))
     if not judges:
         return None

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,10 @@ class Store:
     def has(self, key: str) -> bool:
         """True when the artifact is finished."""
         return self.path(key).is_dir()
+
+    def has_all(self, keys: Iterable[str]) -> bool:
+        """True when all of the artifacts are finished."""
+        return all(self.has(key) for key in keys)
 
     def meta(self, key: str) -> dict[str, Any]:
         """What the finished artifact was made from."""
