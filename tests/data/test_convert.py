@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from evenhand.data.convert import binary, convert, demonstrations, holdout, pairs, prompts, shuffled
+from evenhand.data.convert import binary, convert, demonstrations, holdout, pairs, prompts, shuffled, with_margin
 from evenhand.errors import UserError
 from evenhand.types import Completion, Group, Prompt
 
@@ -75,3 +75,9 @@ def test_shuffle_is_a_permutation_fixed_by_the_seed():
     assert once == shuffled(groups, 1)
     assert once != shuffled(groups, 2)
     assert once != groups
+
+
+@pytest.mark.parametrize("scores", [(math.nan, 1, 5), (1, math.nan, 5), (1, 5, math.nan)])
+def test_a_margin_is_that_of_the_known_scores_wherever_an_unscored_answer_stands(scores):
+    assert len(with_margin([group("q", scores)], 3.9)) == 1
+    assert with_margin([group("q", scores), group("r", (math.nan,)), group("s", ())], 4.0) == []

@@ -53,3 +53,9 @@ def test_other_encodings_must_be_named(tmp_path):
         load(source)
     data = load({**source, "encoding": "latin-1"})
     assert [g.completions[0].content for g in data.groups] == ["café one two", "three four five"]
+
+
+def test_blank_lines_of_windows_part_documents_and_a_byte_order_mark_is_none_of_the_text(tmp_path):
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfOne a.\r\nOne b.\r\n\r\nTwo.\r\n")
+    found = load({"path": str(tmp_path / "b.txt")}).groups
+    assert [g.completions[0].content for g in found] == ["One a.\r\nOne b.", "Two."]

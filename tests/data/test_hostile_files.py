@@ -93,6 +93,33 @@ def test_a_table_of_any_line_ends_is_one_table(tmp_path, end, encoding):
     assert [(g.prompt.content, g.completions[0].content) for g in found] == [(f"q{end}r", "a"), ("s", "b")]
 
 
+@pytest.mark.parametrize("line", ['p,"open', '"p,a'])
+def test_a_quote_that_is_never_closed_takes_no_rows_with_it_unsaid(tmp_path, line):
+    path = written(tmp_path, "prompt,completion", "x,y", line, "x2,y2", "x3,y3", name="rows.csv")
+    with pytest.raises(UserError, match="a quote is opened here and never closed") as error:
+        load(str(path))
+    assert error.value.where == "rows.csv:3"
+    left = load({"path": str(path), "on_bad_row": "skip"})
+    assert (len(left), len(left.skipped)) == (1, 1)
+
+
+def test_a_header_whose_quote_is_never_closed(tmp_path):
+    with pytest.raises(UserError, match="never closed"):
+        load(str(written(tmp_path, 'prompt,"completion', "x,y", name="rows.csv")))
+
+
+def test_a_table_may_end_behind_a_quote_without_a_line_end(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b'prompt,completion\nx,"a\nb"')
+    assert load(str(tmp_path / "rows.csv")).groups[0].completions[0].text == "a\nb"
+
+
+def test_values_of_two_columns_without_a_name_are_not_lost(tmp_path):
+    path = written(tmp_path, "prompt,completion,,", "q,a,,", "r,b,x,", "s,c,x,y", name="rows.csv")
+    with pytest.raises(UserError, match="values in several columns that have no name") as error:
+        load(str(path))
+    assert error.value.where == "rows.csv:4"
+
+
 def test_a_list_loses_what_is_no_object(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(f"[{GOOD}, 3, {GOOD}]")
@@ -188,6 +215,8 @@ WRONG = [
     ({"scores": [1, 2]}, "completions"),
     ({"parts": {"p": 1}}, "parts.p"),
     ({"parts": []}, "parts"),
+    ({"policy_version": "3"}, "policy_version"),
+    ({"policy_version": True}, "policy_version"),
 ]
 
 

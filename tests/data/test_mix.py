@@ -1,7 +1,9 @@
+from collections import Counter
+
 import pytest
 
 from evenhand.data.load import load
-from evenhand.data.mix import MixPart, composition, counts, mix, shares
+from evenhand.data.mix import MixPart, counts, mix, shares
 from evenhand.errors import UserError
 from evenhand.types import Group, Prompt
 
@@ -44,7 +46,7 @@ def test_a_share_that_is_too_large_is_refused():
 def test_the_mixture_is_fixed_by_the_seed_and_named():
     parts = [part("a", 60), part("b", 40)]
     once = mix(parts, seed=1, size=50)
-    assert composition(once) == {"a": 30, "b": 20}
+    assert Counter(g.prompt.meta["dataset"] for g in once) == {"a": 30, "b": 20}
     assert len({g.prompt.id for g in once}) == 50, "no group comes twice"
     assert once == mix(parts, seed=1, size=50)
     assert once != mix(parts, seed=2, size=50)
@@ -76,7 +78,7 @@ def test_a_mixture_in_a_source(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"prompt": "{name}{i}", "completion": "c"}}\n' for i in range(n)))
     x, y = str(tmp_path / "x.jsonl"), str(tmp_path / "y.jsonl")
     data = load({"mix": [{"path": x, "weight": 1}, {"path": y, "weight": 2, "part": "second"}], "seed": 4})
-    assert composition(data.groups) == {"second": 4, "x": 2}
+    assert Counter(g.prompt.meta["dataset"] for g in data.groups) == {"second": 4, "x": 2}
     assert data.description.startswith("mixture of 6 demonstrations: 2 of 8 x, 4 of 4 second\n  x.jsonl: demonstrations")
     assert data.kind == "demonstrations"
     (tmp_path / "z.jsonl").write_text('{"prompt": "q"}\n')
@@ -86,3 +88,27 @@ def test_a_mixture_in_a_source(tmp_path):
         load({"mix": [x], "sead": 1})
     with pytest.raises(UserError, match="no part 'q'"):
         load({"mix": [x], "local": {"q": x}})
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"size": 0}, "data.size"),
+        ({"size": -3}, "data.size"),
+        ({"temperature": 1e-4}, "mix.temperature"),
+        ({"temperature": 1e-320}, "mix.temperature"),
+    ],
+)
+def test_a_mixture_of_no_or_less_than_no_rows_is_refused(tmp_path, changed, where):
+    (tmp_path / "x.jsonl").write_text('{"prompt": "q", "completion": "a"}\n' * 3)
+    with pytest.raises(UserError) as error:
+        load({"mix": [{"path": str(tmp_path / "x.jsonl"), "weight": 7}], **changed})
+    assert error.value.where == where
+
+
+@pytest.mark.parametrize("changed", [{"cap": 0}, {"cap": -2}, {"weight": float("inf")}, {"weight": float("nan")}])
+def test_a_part_of_no_rows_or_no_weight_is_refused(tmp_path, changed):
+    (tmp_path / "x.jsonl").write_text('{"prompt": "q", "completion": "a"}\n' * 3)
+    with pytest.raises(UserError) as error:
+        load({"mix": [{"path": str(tmp_path / "x.jsonl"), **changed}]})
+    assert error.value.where == f"data.mix[0].{next(iter(changed))}"

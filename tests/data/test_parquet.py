@@ -76,3 +76,20 @@ def test_large_columns_are_read_whole_a_few_rows_at_a_time(tmp_path, monkeypatch
     table = pa.table({"prompt": [f"q{i}" for i in range(40)], "completion": [f"a{i}" for i in range(40)]})
     parquet.write_table(table, tmp_path / "r.parquet", row_group_size=7)
     assert [g.prompt.text for g in load(str(tmp_path / "r.parquet")).groups] == [f"q{i}" for i in range(40)]
+
+
+def test_a_footer_that_lies_about_its_rows_loses_none_unsaid(tmp_path):
+    """One row group of three says 36 rows in place of 100: whoever believes it reads 236 of 300 rows."""
+    rows = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(300)]
+    path, said = tmp_path / "rows.parquet", []
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=100)
+    data = path.read_bytes()
+    hundred, fewer = b"\xc8\x01", b"\xc8\x00"  # as the footer's numbers are written; the second is 36
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for at in (i for i in range(begin, len(data) - 8) if data[i : i + 2] == hundred):
+        path.write_bytes(data[:at] + fewer + data[at + 2 :])
+        try:
+            assert [row for _, row in read_rows(path)] == rows
+        except UserError as error:
+            said.append(error.what)
+    assert "the Parquet file is damaged: it gives 236 rows, and says that it has 300" in said

@@ -46,7 +46,7 @@ def test_a_split_of_a_folder_that_holds_one_data_set(tmp_path):
         ({"columns": {"prompt": 3}}, "data.columns, 3", "the name of a column"),
         ({"columns": {"promt": "prompt"}}, "data.columns", "no format has a field 'promt'"),
         ({"keep": [1]}, "data.keep, 1", "the name of a column"),
-        ({"margin": float("nan")}, "data.margin", "a margin of nan"),
+        ({"margin": float("nan")}, "data.margin", "expected a number, found nan"),
         ({"path": ""}, "data.path", "expected a path"),
     ],
 )

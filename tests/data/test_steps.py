@@ -26,6 +26,7 @@ def loaded(tmp_path, rows, steps, **more):
         ({"column": "flag", "is": 1}, False),
         ({"column": "who", "is_not": "a"}, False),
         ({"column": "who", "in": ["a", "b"]}, True),
+        ({"column": "flag", "in": [1]}, False),
         ({"column": "a", "same_as": "b"}, False),
         ({"column": "missing", "present": False}, True),
         ({"column": "deep.list.0.x", "is": "y"}, True),
@@ -102,3 +103,26 @@ def test_wrong_steps_are_refused_before_reading(tmp_path, steps, finding):
         loaded(tmp_path, [ROW], steps)
     assert finding in error.value.what
     assert error.value.where.startswith("data.steps")
+
+
+JOINED = {"list": "xs", "text": "t", "score": "s", "join": "ys", "match": "m"}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"xs": [{"t": "a", "m": [1]}]}, "field 'xs': expected a text or a number as 'm' of each"),
+        ({"ys": [{"m": {"x": 1}, "s": 2}]}, "field 'ys': expected a text or a number as 'm' of each"),
+        ({"ys": [{"m": 1, "s": 2}, {"m": 1, "s": 9}]}, "field 'ys': two of them have one 'm'"),
+    ],
+)
+def test_what_two_lists_are_joined_by_is_a_name_of_its_own(tmp_path, change, found):
+    row = {"prompt": "q", "xs": [{"t": "a", "m": 1}, {"t": "b", "m": 2}], "ys": [{"m": 2, "s": 5}, {"m": 1, "s": 4}]}
+    assert loaded(tmp_path, [row], [{"answers": JOINED}]).groups[0].scores == (4.0, 5.0)
+    with pytest.raises(UserError, match=found):
+        loaded(tmp_path, [{**row, **change}], [{"answers": JOINED}])
+
+
+def test_join_needs_match(tmp_path):
+    with pytest.raises(UserError, match="join and match go together"):
+        loaded(tmp_path, [ROW], [{"answers": {k: v for k, v in JOINED.items() if k != "match"}}])

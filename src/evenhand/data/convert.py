@@ -94,8 +94,8 @@ def at_most_per_prompt(groups: Iterable[Group], limit: int) -> list[Group]:
 
 
 def with_margin(groups: Iterable[Group], margin: float) -> list[Group]:
-    """Groups whose best and worst scores differ by more than `margin`; small gaps are mostly noise."""
-    return [g for g in groups if g.scores and max(g.scores) - min(g.scores) > margin]
+    """Groups whose best and worst known scores differ by more than `margin`; small gaps are mostly noise."""
+    return [g for g in groups if (known := [s for s in g.scores if s == s]) and max(known) - min(known) > margin]
 
 
 CONVERSIONS: Mapping[str, Callable[[list[Group]], list[Group]]] = {

@@ -111,13 +111,13 @@ def decode_line(line: bytes, encoding: str, place: str) -> str:
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """A whole text file, its line ends as they are; an error names the line."""
+    """A whole text file without a byte order mark, its line ends as they are; an error names the line."""
     lines = []
     for _, line in text_lines(path, encoding):
         if isinstance(line, UserError):
             raise line
         lines.append(line)
-    return ("" if "\n".encode(encoding) == b"\n" else "\n").join(lines)
+    return ("" if "\n".encode(encoding) == b"\n" else "\n").join(lines).lstrip("\ufeff")
 
 
 def parse_json(text: str, name: str, *, line: int | None = None, fix: Callable[[json.JSONDecodeError], str]) -> Any:

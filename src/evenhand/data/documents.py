@@ -12,7 +12,7 @@ from evenhand.errors import UserError
 from evenhand.types import Completion, Group, Prompt
 
 END_OF_TEXT = "<|endoftext|>"
-_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_BLANK_LINE = re.compile(r"\r?\n[ \t]*\r?\n")
 _SENTENCE = re.compile(r"[.!?]+[\"'”’)]*(?=\s|$)")
 
 

@@ -71,7 +71,7 @@ def group_from_json(row: Mapping[str, Any]) -> Group:
             completions=tuple(_completion_from_json(c, f"completions[{i}]") for i, c in enumerate(answers)),
             scores=_numbers(row["scores"], "scores"),
             parts={name: _numbers(values, f"parts.{name}") for name, values in parts.items()},
-            policy_version=row.get("policy_version"),
+            policy_version=_version(row.get("policy_version")),
         )
     except NotCanonical:
         raise
@@ -84,6 +84,10 @@ def _kind(value: Any, kind: tuple[Any, str], key: str) -> Any:
     if not isinstance(value, kind[0]) or (isinstance(value, bool) and kind[0] is not bool):
         raise NotCanonical(key, f"is {shown(value)}, not {kind[1]}")
     return value
+
+
+def _version(value: Any) -> int | None:
+    return None if value is None else _kind(value, (int, "a number of steps"), "policy_version")
 
 
 def _json(value: Any, key: str) -> Any:

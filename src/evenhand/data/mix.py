@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evenhand.data.convert import shuffled
@@ -42,7 +42,13 @@ def shares(parts: Sequence[MixPart], temperature: float = 1.0) -> list[float]:
     masses = [p.available if p.weight is None else p.weight for p in parts]
     if any(m < 0 for m in masses) or not any(masses):
         raise UserError("the weights of a mixture must be positive", where="mix", why=f"they are {masses}")
-    raised = [m ** (1 / temperature) for m in masses]
+    try:
+        raised = [m ** (1 / temperature) for m in masses]
+    except OverflowError:
+        raised = [math.inf]
+    if not 0 < sum(raised) < math.inf:
+        fix = "use 0.1 or more, or name the largest part alone"
+        raise UserError(f"a temperature of {temperature} leaves one part alone", where="mix.temperature", fix=fix)
     return [r / sum(raised) for r in raised]
 
 
@@ -88,12 +94,3 @@ def mix(parts: Sequence[MixPart], *, seed: int, size: int | None = None, tempera
 
 def _named(group: Group, name: str) -> Group:
     return replace(group, prompt=replace(group.prompt, meta={**group.prompt.meta, SOURCE: name}))
-
-
-def composition(groups: Sequence[Group]) -> Mapping[str, int]:
-    """How many groups come from each part."""
-    found: dict[str, int] = {}
-    for group in groups:
-        name = str(group.prompt.meta.get(SOURCE, ""))
-        found[name] = found.get(name, 0) + 1
-    return dict(sorted(found.items()))

@@ -33,6 +33,9 @@ def parquet_rows(path: Path, encoding: str) -> Iterator[tuple[str, Mapping[str, 
         for row in _values(batch, path.name, index):
             yield f"{path.name}[{index}]", row
             index += 1
+    if index != (said := table.metadata.num_rows):
+        what = f"the Parquet file is damaged: it gives {index} rows, and says that it has {said}"
+        raise UserError(what, where=path.name, fix="fetch it again")
 
 
 def _batches(table: Any, path: Path) -> Iterator[Any]:

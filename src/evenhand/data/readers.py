@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _json(path: Path, encoding: str, field: str) -> Iterator[Placed]:
     def fix(error: json.JSONDecodeError) -> str:
         return "repair the file" + ("; it looks like JSON lines: say file_type: jsonl" if error.msg == "Extra data" else "")
 
-    data = parse_json(read_text(path, encoding).lstrip("\ufeff"), path.name, fix=fix)
+    data = parse_json(read_text(path, encoding), path.name, fix=fix)
     if field:
         if not isinstance(data, Mapping) or field not in data:
             keys = list(data) if isinstance(data, Mapping) else []
@@ -107,32 +108,46 @@ def _csv(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Placed]:
     """Cells under the names of the first line. A line that cannot be decoded spoils its own row alone."""
     wrong: dict[int, UserError] = {}
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(_csv_lines(path, encoding, wrong), delimiter=delimiter)
+    lines = _csv_lines(path, encoding, wrong)
+    reader = csv.reader(lines, delimiter=delimiter)
     try:
         header = next(reader, None)
         if not header:
             raise UserError("the file is empty", where=path.name, fix="the first line must name the columns")
         if wrong:
             raise wrong[min(wrong)]
+        if _at_end(lines):
+            raise _unclosed(f"{path.name}:1")
         _check_header(header, path.name)
         line = reader.line_num
         for cells in reader:
             first, line = line + 1, reader.line_num
+            place = f"{path.name}:{first}"
+            error = wrong[min(wrong)] if wrong else _unclosed(place) if _at_end(lines) else None
+            wrong.clear()
             if cells:
-                error = wrong[min(wrong)] if wrong else None
-                wrong.clear()
-                yield f"{path.name}:{first}", BadRow.of(error) if error else _cells(header, cells, f"{path.name}:{first}")
+                yield place, BadRow.of(error) if error else _cells(header, cells, place)
     except csv.Error as error:
         raise UserError(f"not a table: {error}", where=f"{path.name}:{reader.line_num}", fix="check its quotes") from None
 
 
-def _csv_lines(path: Path, encoding: str, wrong: dict[int, UserError]) -> Iterator[str]:
+def _at_end(lines: Generator[str]) -> bool:
+    """Whether the table's reader has asked for a line behind the last one: the row that it then gives is an open quote's."""
+    return inspect.getgeneratorstate(lines) == inspect.GEN_CLOSED
+
+
+def _unclosed(place: str) -> UserError:
+    what = "a quote is opened here and never closed, so that all lines below are one cell"
+    return UserError(what, where=place, fix="close it, or write a quote inside of a cell twice")
+
+
+def _csv_lines(path: Path, encoding: str, wrong: dict[int, UserError]) -> Generator[str]:
     """The lines as the table's reader asks for them; those that cannot be decoded keep their commas and quotes.
 
     Into `wrong` go, by line, the errors of those among the lines asked for: nothing is read that nobody wants.
     """
     if "\n".encode(encoding) != b"\n":
-        yield from io.StringIO(read_text(path, encoding).lstrip("\ufeff"), newline="")
+        yield from io.StringIO(read_text(path, encoding), newline="")
         return
     for number, line in byte_lines(path):
         try:
@@ -147,6 +162,8 @@ def _cells(header: list[str], cells: list[str], place: str) -> Mapping[str, Any]
     if len(cells) != len(header):
         what = f"{len(cells)} cells where the header names {len(header)}"
         return BadRow.at(place, what, fix="put cells with commas or line breaks in double quotes")
+    if sum(bool(cell) for name, cell in zip(header, cells, strict=True) if not name) > 1:
+        return BadRow.at(place, "values in several columns that have no name", fix="name the columns in the first line")
     return {name: _cell(value) for name, value in zip(header, cells, strict=True)}
 
 

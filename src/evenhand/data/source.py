@@ -34,12 +34,10 @@ _CHOICES: Mapping[str, Collection[str]] = {
 }
 _OF_A_MIXTURE: tuple[tuple[str, Any, str], ...] = (
     ("local", Mapping, "a mapping of part to path"),
-    ("size", int, "a whole number"),
     ("temperature", (int, float), "a number"),
     ("seed", int, "a whole number"),
 )
 _TYPES: Mapping[str, tuple[Any, str]] = {
-    "limit": (int, "a whole number"),
     "shuffle_seed": (int, "a whole number"),
     "opening_words": (int, "a whole number"),
     "opening_sentences": (int, "a whole number"),
@@ -47,8 +45,6 @@ _TYPES: Mapping[str, tuple[Any, str]] = {
     "streaming": (bool, "true or false"),
     "keep": (list, "a list of column names"),
     "steps": (list, "a list of steps"),
-    "per_prompt": (int, "a whole number"),
-    "margin": ((int, float), "a number"),
     "clean": (Mapping, "a mapping such as {duplicates: exact}"),
 }
 
@@ -249,6 +245,7 @@ def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
     parts, local = source["mix"], source.get("local") or {}
     for key, kind, phrase in _OF_A_MIXTURE:
         _check_kind(source.get(key), kind, phrase, f"{where}.{key}")
+    _check_count(source.get("size"), f"{where}.size")
     if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, str | Mapping) for part in parts):
         raise UserError("expected a list of sources", where=f"{where}.mix", fix="mix: [{recipe: hh_rlhf}, {path: mine.jsonl}]")
     parts = [{"path": part} if isinstance(part, str) else dict(part) for part in parts]
@@ -258,8 +255,8 @@ def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
             raise UserError(f"no part '{name}'", where=f"{where}.local", fix=did_you_mean(name, names))
     parts = [{**p, **({"path": local[name]} if name in local else {})} for p, name in zip(parts, names, strict=True)]
     for index, part in enumerate(parts):
-        _check_kind(part.get("weight"), (int, float), "a number", f"{where}.mix[{index}].weight")
-        _check_kind(part.get("cap"), int, "a whole number", f"{where}.mix[{index}].cap")
+        _check_number(part.get("weight"), f"{where}.mix[{index}].weight")
+        _check_count(part.get("cap"), f"{where}.mix[{index}].cap")
     return Mixture(
         weights=tuple(p.pop("weight", None) for p in parts),
         caps=tuple(p.pop("cap", None) for p in parts),
@@ -280,6 +277,9 @@ def _check(key: str, value: Any, where: str) -> None:
         if not isinstance(paths, list | tuple) or not paths or not all(isinstance(path, str) and path for path in paths):
             raise UserError(f"expected a path or a list of paths, found {value!r}", where=where)
         return
+    if key in ("limit", "per_prompt", "margin"):
+        (_check_number if key == "margin" else _check_count)(value, where)
+        return
     _check_kind(value, *_TYPES.get(key, (str, "text")), where)
     if key in ("columns", "keep"):
         for name in value.values() if key == "columns" else value:
@@ -291,12 +291,8 @@ def _check(key: str, value: Any, where: str) -> None:
                 raise UserError(f"no format has a field '{name}'", where=where, fix=did_you_mean(str(name), fields))
     if key == "encoding":
         check_encoding(value, where)
-    if key == "margin" and not math.isfinite(value):
-        raise UserError(f"a margin of {value}", where=where, fix="use a number")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"unknown value '{value}'", where=where, fix=did_you_mean(value, _CHOICES[key]))
-    if key in ("limit", "per_prompt") and value < 1:
-        raise UserError(f"{value} groups are no data", where=where, fix="use 1 or more, or remove the key")
     if key == "wrap" and "{prompt}" not in value:
         raise UserError("the wrap has no {prompt} in it", where=where, fix='for example "Question: {prompt}\\nAnswer:"')
 
@@ -305,6 +301,20 @@ def _check_kind(value: Any, kind: Any, phrase: str, where: str) -> None:
     """Raises UserError unless a value that is there is of its kind; true and false are no numbers."""
     if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
         raise UserError(f"expected {phrase}, found {value!r}", where=where)
+
+
+def _check_count(value: Any, where: str) -> None:
+    """Raises UserError unless a number of groups that is there is 1 or more."""
+    _check_kind(value, int, "a whole number", where)
+    if value is not None and value < 1:
+        raise UserError(f"{value} groups are no data", where=where, fix="use 1 or more, or remove the key")
+
+
+def _check_number(value: Any, where: str) -> None:
+    """Raises UserError unless a number that is there is finite."""
+    _check_kind(value, int | float, "a number", where)
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"expected a number, found {value}", where=where, fix="use a finite one, or remove the key")
 
 
 def _is_hub_name(text: str) -> bool:

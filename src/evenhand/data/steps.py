@@ -65,6 +65,10 @@ def check_steps(steps: Any, where: str) -> None:
         for each in _conditions(options) if name == "keep" else [options]:
             _check_options(each, *needed, where=f"{place}.{name}")
             _check_kinds(name, each, f"{place}.{name}")
+        if name == "answers" and ("join" in options) != ("match" in options):
+            raise UserError(
+                "join and match go together", where=f"{place}.answers", fix="name the list, and what tells its items apart"
+            )
         if name == "remove":
             _check_pattern(options["pattern"], f"{place}.remove")
 
@@ -128,10 +132,14 @@ def _is(value: Any, wanted: Any) -> bool:
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
 
 
+def _among(value: Any, wanted: Iterable[Any]) -> bool:
+    return any(_is(value, each) for each in wanted)
+
+
 TESTS: Mapping[str, Callable[[Row, str, Any], bool]] = {
     "is": lambda row, column, wanted: _is(look(row.data, column), wanted),
     "is_not": lambda row, column, wanted: not _is(look(row.data, column), wanted),
-    "in": lambda row, column, wanted: look(row.data, column) in wanted,
+    "in": lambda row, column, wanted: _among(look(row.data, column), wanted),
     "above": lambda row, column, bound: row.number(column) > bound,
     "at_least": lambda row, column, bound: row.number(column) >= bound,
     "below": lambda row, column, bound: row.number(column) < bound,
@@ -213,7 +221,7 @@ def _pair(row: Row, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return {**row.data, "chosen": first, "rejected": second}
     if _is(winner, options["second_is"]):
         return {**row.data, "chosen": second, "rejected": first}
-    if any(_is(winner, tie) for tie in options.get("ties", ())):
+    if _among(winner, options.get("ties", ())):
         return None
     expected = f"{options['first_is']!r} or {options['second_is']!r}"
     raise row.bad(options["winner"], f"expected {expected}, found {shown(winner)}")
@@ -225,14 +233,27 @@ def _answers(row: Row, options: Mapping[str, Any]) -> Mapping[str, Any]:
     `unscored` lists values that mean "not rated".
     """
     items = row.items(options["list"])
-    others = {look(o, options["match"]): o for o in row.items(options["join"])} if "join" in options else {}
+    rated = items
+    if "join" in options:
+        others = dict(zip(_names(row, options["join"], options["match"]), row.items(options["join"]), strict=True))
+        if len(others) < len(row.items(options["join"])):
+            raise row.bad(options["join"], f"two of them have one '{options['match']}'", why="which is meant cannot be known")
+        rated = [others.get(name, {}) for name in _names(row, options["list"], options["match"])]
     made: dict[str, Any] = {"completions": [look(item, options["text"]) for item in items]}
     for kind in ("score", "rank"):
         if kind in options:
-            rated = [others.get(look(item, options["match"]), {}) if others else item for item in items]
             values = [look(r, options[kind]) for r in rated]
-            made[f"{kind}s"] = [None if v in options.get("unscored", ()) else v for v in values]
+            made[f"{kind}s"] = [None if _among(v, options.get("unscored", ())) else v for v in values]
     return {**{k: v for k, v in row.data.items() if k not in (options["list"], options.get("join"))}, **made}
+
+
+def _names(row: Row, column: str, match: str) -> list[str | float]:
+    """What each object of a list has under `match`, which tells it from the others."""
+    names = [look(item, match) for item in row.items(column)]
+    for name in names:
+        if not isinstance(name, str | int | float):
+            raise row.bad(column, f"expected a text or a number as '{match}' of each, found {shown(name)}")
+    return names
 
 
 def _collect(rows: Iterator[Stepped], options: Mapping[str, Any]) -> Iterator[Stepped]:
