@@ -17,12 +17,13 @@ from evenhand.train import optim
 from evenhand.train.config import Staleness
 from evenhand.train.examples import Example
 from evenhand.train.loop import Loop, accumulate
-from evenhand.train.rollouts import Schedule
+from evenhand.train.rollouts import CREDITS, KlPenalty, Rollouts, Schedule
 from evenhand.train.rollouts.source import RolloutSource
-from evenhand.train.rollouts.stale import age, around_generator, stale_metrics
-from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens
+from evenhand.train.rollouts.stale import age, by_sampler, stale_metrics
+from evenhand.types import Completion, Group, Need, Prompt, Scores, TokenGroup, Tokens
 from tests.battery.world import logps_of, network
 from tests.golden import runs
+from tests.train.test_rollouts import rows, source
 
 STEPS = 7
 
@@ -187,15 +188,48 @@ def test_nothing_is_said_where_nothing_was_sampled():
                 for e in [example([[1.0]], [[1.0]])]], 4) == {}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("proximal", "reference", "sampled"),
-    [("generator", "none", {"old_logp"}), ("last", "generator", {"ref_logp"}), ("last", "start", set())],
-)
-def test_who_sampled_stands_where_the_method_means_it(proximal, reference, sampled):
+@pytest.mark.parametrize("field", ["old_logp", "ref_logp"])
+def test_who_sampled_stands_where_the_method_means_it(field):
     item = example([[-2.0]], [[-1.0]])
     item = replace(item, per_token={**item.per_token, "ref_logp": (torch.tensor([-3.0]),)})
-    found = around_generator(item, proximal, reference).per_token
-    assert {name for name, rows in found.items() if rows[0].tolist() == [-1.0]} == sampled
+    found = by_sampler(item, field).per_token
+    assert {name for name, rows in found.items() if rows[0].tolist() == [-1.0]} == {field}
+
+
+@pytest.mark.parametrize(("proximal", "kept"), [("last", {}), ("generator", {"old_logp": -0.5})])
+def test_a_clip_around_the_generator_leaves_the_kl_to_the_policy_of_now(proximal, kept):
+    """Log-probs of now 0.25, of the reference -1, as sampled -0.5; answers of 1 and 2 tokens whose rewards are their lengths."""
+    plan = Rollouts(
+        completions_per_prompt=2, credit=CREDITS["none"], kl=KlPenalty(coefficient=0.2),
+        schedule=Schedule(staleness=1, proximal=proximal),
+    )  # fmt: skip
+    made, _ = source(plan, reference=lambda items: rows(items, -1.0))
+    advantage = made.step(0).batches[0].advantage.flatten()[:2]
+    assert advantage.tolist() == pytest.approx([1 - 0.2 * 1.25, 2 - 0.4 * 1.25])
+    fields = made.buffer.examples[0].per_token
+    assert {name: row[0].item() for name, (row, _) in fields.items()} == kept
+
+
+def test_what_was_earned_on_the_way_outlives_a_kill_in_flight():
+    """A reward that says where it was earned, credited token by token two steps after it was sampled."""
+
+    def in_halves(groups):
+        return [
+            Scores(tuple(float(len(c.tokens)) for c in g.completions), {}, tuple((0.5,) * len(c.tokens) for c in g.completions))
+            for g in groups
+        ]
+
+    plan = Rollouts(completions_per_prompt=2, credit=CREDITS["gae"], schedule=Schedule(staleness=2))
+    needs = frozenset({Need.ADVANTAGE, Need.VALUE})
+    whole, _ = source(plan, reward=in_halves, needs=needs)
+    killed, _ = source(plan, reward=in_halves, needs=needs)
+    again, _ = source(plan, reward=in_halves, needs=needs)
+    killed.step(0)
+    again.load_state_dict(json.loads(json.dumps(killed.state_dict())))
+    whole.step(0)
+    for a, b in zip(whole.step(1).batches, again.step(1).batches, strict=True):
+        assert torch.equal(a.returns, b.returns)
+        assert torch.equal(a.advantage, b.advantage)
 
 
 def test_the_effective_share_of_one_among_many():

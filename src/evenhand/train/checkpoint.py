@@ -24,6 +24,7 @@ from evenhand.store.whole import whole
 from evenhand.train import tensor_files
 from evenhand.train.optim import AdamW
 from evenhand.train.ranks import ONE, Ranks
+from evenhand.train.weights import spread
 
 FOLDER = "checkpoint"
 LOGS = "logs.json"
@@ -74,7 +75,7 @@ def _begun(out: Path) -> Path:
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """The weights that training moves, by name; not copies."""
-    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    return {n: p.detach() for n, p in spread(model).named_parameters() if p.requires_grad}
 
 
 def tensors(folder: Path, name: str) -> dict[str, Tensor]:

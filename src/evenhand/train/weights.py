@@ -8,6 +8,24 @@ from torch import nn
 from evenhand.models.sharding import assign, full
 
 
+def spread(model: nn.Module) -> nn.Module:
+    """The same network, its weights where its ranks hold them.
+
+    A pass without a backward one leaves those of the outermost module gathered on every rank: what is written to them then, and
+    what an optimizer does to them, is lost.
+    """
+    for part in model.modules():
+        if callable(reshard := getattr(part, "reshard", None)):
+            reshard()
+    return model
+
+
+def gathered(model: nn.Module) -> list[str]:
+    """Names of weights that ranks share and that lie whole on each of them at the time."""
+    shared = hasattr(model, "reshard")
+    return [name for name, p in model.named_parameters() if not hasattr(p, "full_tensor")] if shared else []
+
+
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Give `target` the parameters of `source` that both have by name."""
@@ -25,7 +43,7 @@ def mix_weights(source: nn.Module, target: nn.Module, share: float) -> None:
     1.0
     """
     known = dict(source.named_parameters())
-    for name, parameter in target.named_parameters():
+    for name, parameter in spread(target).named_parameters():
         if name in known:
             value = full(known[name])
             assign(parameter, value if share == 1.0 else torch.lerp(full(parameter), value, share))

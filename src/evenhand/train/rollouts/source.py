@@ -27,7 +27,7 @@ from evenhand.train.rollouts.reader import Reader
 from evenhand.train.rollouts.sampler import Sampler
 from evenhand.train.rollouts.schedule import Buffer
 from evenhand.train.rollouts.shaping import spread, with_greedy, with_scores, without_failed, without_greedy
-from evenhand.train.rollouts.stale import age, around_generator, stale_metrics
+from evenhand.train.rollouts.stale import age, by_sampler, stale_metrics
 from evenhand.train.shuffling import window
 from evenhand.types import Finish, Group, Head, Need, Prompt, Sampling, Scores, TokenGroup
 
@@ -119,7 +119,8 @@ class RolloutSource:
         stale: dict[str, float] = {}
         if plan.schedule.staleness:
             stale = stale_metrics(examples, self.method.objective, plan.schedule.proximal)
-            examples = [around_generator(e, plan.schedule.proximal, self.method.reference) for e in examples]
+            if self.method.reference == GENERATOR:
+                examples = [by_sampler(e, "ref_logp") for e in examples]
         metrics = summary(groups, examples) | watched(groups) | gap | stale
         metrics = metrics if self.reward is not None else {k: v for k, v in metrics.items() if k not in OF_REWARDS}
         compared = "ref_logp" in examples[0].per_token
@@ -196,9 +197,12 @@ class RolloutSource:
         return measured(looked_at, own, counts, cap=cap)
 
     def _finished(self, example: Example) -> Example:
-        """Drops what the objective will not read, so that buffers stay small, and sets the weight of what must not count."""
-        drop = {"exact_kl", "collision", HINDSIGHT}
-        if self.plan.schedule.updates == 1 and self.plan.schedule.proximal != GENERATOR:
+        """Drops what the objective will not read, so that buffers stay small, and sets what a clip is around and the weight of
+        what must not count."""
+        drop, schedule = {"exact_kl", "collision", HINDSIGHT}, self.plan.schedule
+        if schedule.staleness and schedule.proximal == GENERATOR:  # after the credit, whose KL is that of the policy of now
+            example = by_sampler(example, "old_logp")
+        elif schedule.updates == 1:
             drop.add("old_logp")
         if Need.REF_LOGP not in self.method.objective.needs:
             drop.add("ref_logp")

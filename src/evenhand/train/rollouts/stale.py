@@ -54,12 +54,9 @@ def stale_metrics(examples: Sequence[Example], objective: Objective, proximal: s
     }
 
 
-def around_generator(example: Example, proximal: str, reference: str) -> Example:
-    """The example with the sampler's log-probs where the method means the policy that sampled: as what a clip is around, as the
-    reference."""
-    sampled = as_sampled(example) if GENERATOR in (proximal, reference) else ()
-    named = ({"old_logp": sampled} if proximal == GENERATOR else {}) | ({"ref_logp": sampled} if reference == GENERATOR else {})
-    return replace(example, per_token={**example.per_token, **named})
+def by_sampler(example: Example, field: str) -> Example:
+    """The example with the sampler's log-probs in a field, where a method means by it the policy that sampled."""
+    return replace(example, per_token={**example.per_token, field: as_sampled(example)})
 
 
 def _columns(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
