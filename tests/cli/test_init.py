@@ -99,6 +99,21 @@ def test_trls_settings_mean_the_same_here():
 
 
 @pytest.mark.parametrize(
+    ("theirs", "ours", "left"),
+    [
+        ("adamw_torch_fused", None, 0),
+        ("paged_adamw_8bit", "adamw_8bit", 0),
+        ("adamw_torch_4bit", None, 1),
+        ("adafactor", None, 1),
+    ],
+)
+def test_an_optimizer_that_is_none_of_ours_is_said(theirs, ours, left):
+    found = carried({**TRL, "padding_free": None, "optim": theirs})
+    assert found.train.get("optimizer") == ours
+    assert [key.partition(":")[0] for key in found.left] == ["optim"] * left
+
+
+@pytest.mark.parametrize(
     ("given", "method", "arm", "step"),
     [
         ({"num_generations": 4, "per_device_train_batch_size": 8, "beta": 0.04, "epsilon": 0.2}, "grpo",

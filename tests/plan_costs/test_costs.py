@@ -41,6 +41,9 @@ def test_an_update_holds_sixteen_bytes_a_weight():
     found = held(narrow, MemoryLoad(largest=Work(tokens=8, scored=4, pairs=20), steps=3), MACHINE)
     # weight 2, gradient 2, master 4, moments 8, and the gradient once more in float32 while the optimizer moves
     assert found.update == MACHINE.library_bytes + 20 * narrow.parameters
+    packed = MemoryLoad(largest=Work(tokens=8, scored=4, pairs=20), steps=3, optimizer="adamw_8bit")
+    # weight 2, gradient 2, moments 2 with a scale of 4 bytes for every 256
+    assert held(narrow, packed, MACHINE).update == MACHINE.library_bytes + (6 + 2 * 4 / 256) * narrow.parameters
 
 
 def test_checkpointing_and_smaller_micro_batches_hold_less_and_shards_share():
@@ -172,10 +175,13 @@ def test_the_first_way_out_is_the_one_that_changes_least():
 
     def peak(s):
         held = s.train.tokens_per_microbatch + 2000 * (s.train.adapter is None) + 500 * (not s.train.gradient_checkpointing)
+        held -= 300 * (s.train.optimizer == "adamw_8bit" and s.train.adapter is None)
         return held * (1 if s.setup.compute.dtype == "float32" else 0.5)
 
     assert fitting(spec, peak, 3600) == "train.tokens_per_microbatch=1024"
     assert fitting(spec, peak, 2300) == "train.tokens_per_microbatch=256 train.gradient_checkpointing=true"
+    twice = replace(spec, train=replace(spec.train, gradient_checkpointing=True))
+    assert fitting(twice, peak, 2000) == "train.tokens_per_microbatch=256 train.optimizer=adamw_8bit"
     assert fitting(spec, peak, 800) == "train.tokens_per_microbatch=256 train.adapter.rank=16"
     assert fitting(spec, peak, 300) == ("train.tokens_per_microbatch=256 train.gradient_checkpointing=true train.adapter.rank=16")
     assert fitting(spec, peak, 1) is None

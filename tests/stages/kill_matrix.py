@@ -54,6 +54,8 @@ arms:
 """
 EXPERIMENT = SHARED.replace("REWARD", "rm") + """\
   dpo-adapter: {method: dpo, train: {adapter: {rank: 4}}}
+  packed: {method: iterative_dpo, reward: gold, rounds: 2, completions_per_prompt: 4, initialise: start, train: {
+    optimizer: adamw_8bit}}
   kto: {method: kto, train: {adapter: {rank: 4, modules_to_save: [embed_tokens]}}}
   rloo: {method: rloo, reward: rm, completions_per_prompt: 2}
   best: {method: rloo, reward: gold, completions_per_prompt: 2, train: {keep_checkpoint: best, validate_every: 2,

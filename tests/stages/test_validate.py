@@ -48,6 +48,7 @@ arms:
     validation_prompts: 6}}
   loss: {method: dpo, temperature: 0.5, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 6}}
   accuracy: {method: dpo, train: {keep_checkpoint: best, choose_by: accuracy, validate_every: 2, validation_prompts: 6}}
+  packed: {method: dpo, train: {optimizer: adamw_8bit}}
   rewarded: {method: kto, reward: gold, train: {keep_checkpoint: best, validate_every: 4, validation_prompts: 6}}
 reward_models:
   ordered:
@@ -56,7 +57,7 @@ evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
 )
-ARMS = ("rounds", "anew", "online", "loss", "rewarded")
+ARMS = ("rounds", "anew", "online", "loss", "rewarded", "packed")
 
 
 class Killed(Exception):
@@ -116,7 +117,7 @@ def test_a_kill_changes_no_byte(graph, tmp_path, name):
         with pytest.raises(Killed):
             graph.run(graph.plan.arms[name][0], tmp_path, partial(stop_at, step))
     graph.run(graph.plan.arms[name][0], tmp_path)
-    kept = ["model/model.safetensors", "metrics.jsonl", *([validate.FILE] if name != "anew" else [])]
+    kept = ["model/model.safetensors", "metrics.jsonl", *([validate.FILE] if name not in ("anew", "packed") else [])]
     assert [f for f in kept if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
     assert not list(tmp_path.glob("checkpoint*"))
 

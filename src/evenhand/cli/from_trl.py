@@ -14,7 +14,7 @@ SILENT = frozenset({
     "output_dir", "logging_steps", "logging_dir", "logging_strategy", "run_name", "report_to", "push_to_hub", "hub_model_id",
     "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps", "do_eval", "do_train", "bf16", "fp16",
     "dataset_num_proc", "dataloader_num_workers", "log_level", "disable_tqdm", "use_vllm", "gradient_checkpointing_kwargs",
-    "remove_unused_columns", "tf32", "ddp_timeout", "attn_implementation", "trust_remote_code", "use_liger_kernel", "optim",
+    "remove_unused_columns", "tf32", "ddp_timeout", "attn_implementation", "trust_remote_code", "use_liger_kernel",
 })  # fmt: skip
 """Keys of where and how TRL runs, which say nothing about what is learned."""
 LOSSES = {
@@ -63,6 +63,7 @@ def carried(given: Mapping[str, Any], method: str = "") -> Carried:
     found.model, found.data = str(rest.pop("model_name_or_path", "")), _data(rest)
     _budget(rest, found)
     _optimizer(rest, found)
+    _kind(rest, found)
     _adapter(rest, found)
     _lengths(rest, found)
     _arm(rest, found)
@@ -117,6 +118,14 @@ def _optimizer(rest: dict[str, Any], found: Carried) -> None:
         found.train["schedule"] = SCHEDULES.get(kind, kind)
     if "adam_beta1" in rest or "adam_beta2" in rest:
         found.train["betas"] = [rest.pop("adam_beta1", 0.9), rest.pop("adam_beta2", 0.999)]
+
+
+def _kind(rest: dict[str, Any], found: Carried) -> None:
+    """Every AdamW of theirs is ours, in eight bits where theirs is; another optimizer is left, and said."""
+    kind = str(getattr(rest.get("optim"), "value", rest.get("optim", "")))
+    if "adamw" in kind and "4bit" not in kind:
+        rest.pop("optim")
+        found.train |= {"optimizer": "adamw_8bit"} if "8bit" in kind else {}
 
 
 def _adapter(rest: dict[str, Any], found: Carried) -> None:

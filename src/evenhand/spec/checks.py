@@ -64,6 +64,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
 
 def _stage_problems(e: Experiment, stage: Arm, where: str) -> Iterator[UserError]:
     yield from _length_problem(stage, where)
+    yield from _optimizer_problem(e, stage, where)
     raw = e.sft if where == "sft" else {"train": e.model.pretrain.train if e.model.pretrain is not None else {}}
     yield from effects.stage_problems(stage, raw or {}, where, e.lengths.completion)
 
@@ -82,6 +83,15 @@ def _length_problem(arm: Arm, where: str) -> Iterator[UserError]:
     if (arm.train.steps is None) == (arm.train.epochs is None):
         fix = "for example `train: {steps: 200}`, or `train: {epochs: 1}`"
         yield UserError("name either `steps` or `epochs`", where=f"{where}.train", fix=fix)
+
+
+def _optimizer_problem(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
+    """What cannot be spread over ranks."""
+    if arm.train.optimizer == "adamw_8bit" and e.runtime.shard == "fsdp":
+        yield UserError(
+            "moments in eight bits are not spread over ranks", where=f"{where}.train.optimizer",
+            why="a block of them would lie on two", fix="use `runtime: {shard: ddp}`, or `train: {optimizer: adamw}`",
+        )  # fmt: skip
 
 
 def _gives_reward(e: Experiment, arm: Arm) -> bool:
@@ -123,6 +133,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     if missing:
         yield UserError(f"{arm.method} needs {', '.join(sorted(missing))}, which nothing provides", where=where)
     yield from _length_problem(arm, where)
+    yield from _optimizer_problem(e, arm, where)
     yield from _following_problems(arm, method, where)
     yield from staleness_problems(arm, method, where)
     yield from _environment_problems(e, arm, method, where)

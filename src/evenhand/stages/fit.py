@@ -33,7 +33,8 @@ from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
 from evenhand.train.monitor import logged, of_samples
 from evenhand.train.moving_reference import FollowingReference
-from evenhand.train.optim import AdamW, schedule
+from evenhand.train.optim import schedule
+from evenhand.train.optimizers import optimizer_for
 from evenhand.train.policies import INITIAL_POLICY, TEACHER
 
 __all__ = ["FitSpec", "from_scratch", "open_run", "run"]
@@ -109,10 +110,7 @@ def assemble(run: TrainingRun) -> Training:
     train, plan = run.spec.train, run.method.rollouts
     if isinstance(run.model, GatedRewardModel):
         reward_models.debias(run, run.model)
-    assert train.learning_rate is not None
-    optimizer = AdamW(
-        run.model, learning_rate=train.learning_rate, betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
-    )
+    optimizer = optimizer_for(run.model, train, seed=run.seed)
     source: Source = online.source(run, optimizer) if plan is not None else offline.source(run)
     if (update := run.method.reference_update) is not None:
         assert run.following is not None

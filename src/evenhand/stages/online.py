@@ -32,7 +32,7 @@ from evenhand.train.config import SamplingConfig
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows
-from evenhand.train.optim import AdamW
+from evenhand.train.optimizers import Optimizer
 from evenhand.train.policies import DATA, INITIAL_POLICY, MIXTURE, PREVIOUS, TEACHER
 from evenhand.train.rollouts import Truncation
 from evenhand.train.rollouts.gap import Recomputed
@@ -47,7 +47,7 @@ WATCHED = 4
 """Fixed held-out prompts whose answers are shown over training."""
 
 
-def source(run: TrainingRun, optimizer: AdamW) -> RolloutSource:
+def source(run: TrainingRun, optimizer: Optimizer) -> RolloutSource:
     """The method's rollouts as a source of optimizer steps."""
     method, train, plan = run.method, run.spec.train, run.method.rollouts
     assert plan is not None
@@ -134,7 +134,7 @@ def twin(run: TrainingRun, ledger: Ledger | None = None) -> Policy:
 
 
 def between_rounds(
-    run: TrainingRun, previous: Policy | None, initial: torch.nn.Module | None, optimizer: AdamW
+    run: TrainingRun, previous: Policy | None, initial: torch.nn.Module | None, optimizer: Optimizer
 ) -> Callable[[int], None]:
     """What happens after a rollout was sampled: the last round's policy catches up, the policy starts anew from `initial`."""
     again = twin(run) if initial is not None and run.model.adapter is not None else initial

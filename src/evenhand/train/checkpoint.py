@@ -22,7 +22,7 @@ from evenhand.store import digests
 from evenhand.store.store import flush
 from evenhand.store.whole import whole
 from evenhand.train import tensor_files
-from evenhand.train.optim import AdamW
+from evenhand.train.optimizers import Optimizer
 from evenhand.train.ranks import ONE, Ranks
 from evenhand.train.weights import spread
 
@@ -37,7 +37,7 @@ def save(
     *,
     step: int,
     model: nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     state: Mapping[str, Any],
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
     ranks: Ranks = ONE,
@@ -109,7 +109,7 @@ def damage(folder: Path) -> str:
     return f"{changed[0]} is not what it was at that step" if changed else ""
 
 
-def load(folder: Path, *, model: nn.Module, optimizer: AdamW) -> dict[str, Any]:
+def load(folder: Path, *, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Restore model and optimizer in place; returns the saved state (with its `step`)."""
     tensor_files.read(folder / "model", {f"model.{name}": tensor for name, tensor in trained(model).items()})
     tensor_files.read(folder / "optimizer", optimizer.places(tensor_files.names(folder / "optimizer")))

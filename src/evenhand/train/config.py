@@ -28,6 +28,9 @@ class Train:
     """What the schedule takes, such as {factor: 0.5, every: 100} of `step`."""
     warmup: float = 0.03
     """Share of the steps in which the learning rate rises."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW, or AdamW whose moments take two bytes a weight in place of eight (docs/scaling.md): bfloat16 weights are rounded by
+    chance then, without a copy in float32."""
     weight_decay: float = 0.0
     """AdamW's, decoupled."""
     betas: tuple[float, float] = (0.9, 0.999)

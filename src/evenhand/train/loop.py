@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from evenhand.protocols import CARRIED, Objective, Source, StepObjective
 from evenhand.train.nonfinite import NonfiniteDiagnosis, NotFinite, diagnose, first_not_finite
-from evenhand.train.optim import AdamW, clip_gradients
+from evenhand.train.optim import clip_gradients
+from evenhand.train.optimizers import Optimizer
 from evenhand.train.ranks import ONE, Ranks, in_order
 from evenhand.types import Batch, ModelOut, Need, Terms, Weighted
 
@@ -27,7 +28,7 @@ class Loop:
     model: nn.Module
     objective: Objective
     source: Source
-    optimizer: AdamW
+    optimizer: Optimizer
     factor: Callable[[int], float]
     clip: float = 1.0
     temperature: float = 1.0

@@ -9,6 +9,7 @@ import torch
 from evenhand.errors import UserError
 from evenhand.models.backbone import Trunk
 from evenhand.train.config import Train
+from evenhand.train.optimizers import state_bytes
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "alloc failed")
 GIB = 2**30
@@ -62,6 +63,8 @@ def _fix(train: Train, longest: int, *, crowded: bool) -> str:
         ways.append(f"train.tokens_per_microbatch={half} (the same result; `on_memory: smaller` finds it by itself)")
     if not train.gradient_checkpointing and not crowded:
         ways.append("train.gradient_checkpointing=true (the same result, a third slower)")
+    if crowded and train.optimizer == "adamw":
+        ways.append("train.optimizer=adamw_8bit (moments in two bytes a weight)")
     if train.adapter is None:
         ways.append("`train: {adapter: {rank: 16}}` (no gradients and moments of the weights)")
     ways += ["shorter `lengths`", "fewer --workers"]
@@ -69,10 +72,12 @@ def _fix(train: Train, longest: int, *, crowded: bool) -> str:
 
 
 def _held(model: Trunk, train: Train) -> int:
-    """Bytes of weights, of gradients, and of AdamW's master copy and two moments in float32."""
+    """Bytes of weights, of gradients, and of what the optimizer keeps."""
     every = sum(p.numel() * p.element_size() for p in model.parameters())
     learns = [p for p in model.parameters() if p.requires_grad]
-    return every + sum(p.numel() * (p.element_size() + 12) for p in learns)
+    return every + round(
+        sum(p.numel() * (p.element_size() + sum(state_bytes(train.optimizer, p.element_size()))) for p in learns)
+    )
 
 
 def _memory(device: torch.device | str) -> int:

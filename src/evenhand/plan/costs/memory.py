@@ -14,6 +14,7 @@ from evenhand.models.decode_products import LIMIT
 from evenhand.plan.costs.machine import Machine
 from evenhand.plan.costs.network import Network
 from evenhand.train.flops import Work
+from evenhand.train.optimizers import state_bytes
 
 CACHE_BYTES = 2 << 30
 """What an engine holds of keys, values and logits at most: see `engines.decode_batch`."""
@@ -49,7 +50,7 @@ class MemoryLoad:
     """What a stage does with its network: `largest` is its largest micro-batch, `several` whether a step has more than one.
 
     `beside` are the bytes of frozen networks that it holds as well, `steps` how many optimizer steps there are. `shards` is the
-    number of processes over which weights, gradients and moments are spread.
+    number of processes over which weights, gradients and moments are spread, `optimizer` the kind that moves them.
     """
 
     largest: Work
@@ -60,6 +61,7 @@ class MemoryLoad:
     sampled: SamplingWave | None = None
     writes: bool = False
     shards: int = 1
+    optimizer: str = "adamw"
 
 
 def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
@@ -69,20 +71,20 @@ def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
     weights = network.weight_bytes / job.shards + job.beside + network.unpacked_bytes
     gathered = 0.0 if job.shards == 1 else 2 * network.layer_weights * network.precision.size
     learning = network.learning / job.shards if job.steps else 0
-    gradients, moments = learning * network.precision.size, learning * (8 if network.precision.size >= 4 else 12)
+    gradients, state = learning * network.precision.size, state_bytes(job.optimizer, network.precision.size)
+    copies, moments = learning * state.copy, learning * sum(state)
     if network.gate:  # the trunk runs without gradients
         kept, back = without_gradients(network, job.largest, device), 0.0
     else:
         kept, back = activations(network, job, device), head_backward(network, job.largest, device)
     grown = gradients if job.several or (job.steps > 1 and job.several) else 0.0
-    after = moments if job.steps > 1 else moments - 8 * learning
+    after = moments if job.steps > 1 else copies
     step = (
         base + weights + gathered + after + max(kept + back + grown, _end_of_backward(network, job, gradients))
         if job.steps
         else 0
     )
-    narrow = 4 * learning if network.precision.size < 4 else 0
-    update = base + weights + moments + gradients + narrow if job.steps else 0
+    update = base + weights + moments + gradients + copies if job.steps else 0  # gradients as wide as the copies that they move
     if not job.steps:
         step = base + weights + without_gradients(network, job.largest, device)
     return Held(

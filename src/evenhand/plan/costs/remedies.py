@@ -24,8 +24,8 @@ def fitting(spec: FitSpec, peak: Peak, room: float) -> str | None:
 
 
 def ways(spec: FitSpec) -> Iterator[tuple[FitSpec, str]]:
-    """From those that cost nothing to those that change what is learned: smaller micro-batches; activations computed twice, an
-    adapter in place of all weights, narrower weights, and these together; shorter rows as well."""
+    """From those that cost nothing to those that change what is learned: smaller micro-batches; activations computed twice,
+    moments in eight bits, an adapter, narrower weights, and these together; shorter rows as well."""
     sizes = _halves(spec.train)
     for size in sizes:
         yield _with(spec, tokens_per_microbatch=size), f"train.tokens_per_microbatch={size}"
@@ -45,6 +45,8 @@ def _changes(spec: FitSpec) -> list[tuple[str, Change]]:
     found: list[tuple[str, Change]] = []
     if not spec.train.gradient_checkpointing:
         found.append(("train.gradient_checkpointing=true", lambda s: _with(s, gradient_checkpointing=True)))
+    if spec.train.optimizer == "adamw" and spec.train.adapter is None and spec.setup.compute.shard != "fsdp":
+        found.append(("train.optimizer=adamw_8bit", lambda s: _with(s, optimizer="adamw_8bit")))
     if spec.train.adapter is None:
         found.append(("train.adapter.rank=16", lambda s: _with(s, adapter=Adapter())))
     elif (adapter := spec.train.adapter).quantize is None:

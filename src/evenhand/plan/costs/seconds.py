@@ -16,6 +16,8 @@ from evenhand.train.flops import Work
 
 VOCABULARY_PASSES = 8
 """Bytes that move over logits, in sizes of the logits: exponentials, sums, gradients."""
+EIGHT_BIT_MOVES, ROUNDING_MOVES = 400, 200
+"""Bytes that take as long as to unpack, move and pack a weight's moments, and to round it by chance (measured)."""
 CALL = 25e-6
 """Seconds of the host for one operation of a decoding step."""
 CALLS_PER_LAYER = 14
@@ -54,9 +56,14 @@ def gate(network: Network, prompts: int, speed: Speed) -> float:
     return speed.train * 6 * network.gate * prompts / speed.machine.rate("float32")
 
 
-def update(network: Network, machine: Machine, shards: int = 1) -> float:
+def update(network: Network, machine: Machine, shards: int = 1, optimizer: str = "adamw") -> float:
     """Clipping and AdamW: gradients read twice and written, then gradient, weight and both moments read, three written."""
-    per_weight = 3 * network.precision.size + 7 * 4 + (0 if network.precision.size >= 4 else 14)
+    narrow = network.precision.size < 4
+    if optimizer == "adamw_8bit":
+        moved = EIGHT_BIT_MOVES + ROUNDING_MOVES * narrow
+    else:
+        moved = 7 * 4 + 14 * narrow
+    per_weight = 3 * network.precision.size + moved
     return network.learning / shards * per_weight / machine.bandwidth
 
 

@@ -119,12 +119,12 @@ class Predictor:
         job = MemoryLoad(
             largest=rows.largest(train.prompts_per_step, train.tokens_per_microbatch), several=len(batches) > compute.world_size,
             steps=steps, beside=self.beside(node, net, method), checkpointing=train.gradient_checkpointing, sampled=wave,
-            writes=True, shards=shards,
+            writes=True, shards=shards, optimizer=train.optimizer,
         )  # fmt: skip
         shared = 1 / compute.world_size
         step = shared * sum(seconds.learn(net, b, self.speed, checkpointing=train.gradient_checkpointing) for b in batches)
         step += shared * self.beside_a_step(method, net, rows, wave, train.prompts_per_step) + seconds.update(
-            net, self.machine, shards
+            net, self.machine, shards, train.optimizer
         )
         step += shared * seconds.gate(net, train.prompts_per_step, self.speed)
         around = 0.0 if spec.world is not None else self.opening(net)

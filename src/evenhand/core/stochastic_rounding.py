@@ -1,0 +1,27 @@
+"""float32 to bfloat16 by chance, so that the mean of many roundings is the number itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_bfloat16(x: Tensor, draw: torch.Generator) -> Tensor:
+    """Each float32 number as one of its two neighbours in bfloat16, the nearer one likelier:
+
+        P(upper) = (x - lower) / (upper - lower),    E[rounded] = x.
+
+    A bfloat16 is the upper half of a float32's bits; a uniform number added to the lower half carries over with just this
+    probability. Numbers that bfloat16 holds, infinities and NaN stay as they are. `draw` is a generator on x's device.
+
+    >>> draw = torch.Generator().manual_seed(0)
+    >>> to_bfloat16(torch.tensor([1.0, -0.5]), draw)
+    tensor([ 1.0000, -0.5000], dtype=torch.bfloat16)
+    >>> x = torch.full((4096,), 1 + 2**-9)                     # a quarter of the way from 1 to 1 + 2^-7
+    >>> sorted(set(to_bfloat16(x, draw).tolist()))
+    [1.0, 1.0078125]
+    """
+    bits = x.view(torch.int32)
+    chance = torch.randint(2**16, x.shape, dtype=torch.int32, device=x.device, generator=draw)
+    carried = ((bits + chance) & -(2**16)).view(torch.float32)
+    return torch.where(x.isfinite(), carried, x).to(torch.bfloat16)

@@ -1,0 +1,59 @@
+"""Levels and codes of numbers in eight bits, against the published map, a search over all levels, and its error bound."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evenhand.core import eight_bit
+
+CPU = torch.device("cpu")
+
+
+def test_levels_by_hand():
+    """Means of evenly spaced edges in each decade: one of [1e-7, 1e-6] at the bottom, 64 of [0.1, 1] at the top."""
+    signed, unsigned = eight_bit.levels(CPU, signed=True), eight_bit.levels(CPU, signed=False)
+    assert [len(x.unique()) for x in (signed, unsigned)] == [256, 256]
+    assert signed[signed > 0].min().item() == pytest.approx(0.55e-6)
+    assert unsigned[1:3].tolist() == pytest.approx([0.325e-6, 0.775e-6])
+    assert signed[-2:].tolist() == pytest.approx([1 - 0.9 / 64 / 2, 1.0])
+    assert unsigned[-2].item() == pytest.approx(1 - 0.9 / 128 / 2)
+    assert signed[signed < 0].tolist() == pytest.approx((-signed[(signed > 0) & (signed < 1)]).flip(0).tolist())
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_levels_are_those_of_bitsandbytes(signed):
+    published = pytest.importorskip("bitsandbytes").functional.create_dynamic_map(signed=signed)
+    assert torch.allclose(eight_bit.levels(CPU, signed=signed), published, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_codes_are_those_of_the_nearest_level(signed):
+    """Also half-way between two levels, at both ends, and for numbers beneath the smallest level."""
+    levels = eight_bit.levels(CPU, signed=signed)
+    sizes = 10.0 ** -torch.arange(2000).div(300)
+    random = torch.randn(2000, generator=torch.Generator().manual_seed(0)) * sizes
+    middles = (levels[1:] + levels[:-1]) / 2
+    x = torch.cat([random.clamp(-1, 1), levels, middles, middles.nextafter(torch.tensor(2.0)), torch.tensor([1e-9, 1e-30])])
+    x = x if signed else x.abs()
+    for block in x.split(255):
+        codes, scales = eight_bit.quantise(torch.cat([block, torch.ones(1)]), signed=signed)
+        assert scales.tolist() == [1.0]
+        nearest = (block[:, None].double() - levels.double()).abs().argmin(1)
+        got, best = (block.double() - levels[c.long()].double() for c in (codes[:-1], nearest))
+        assert (got.abs() - best.abs() <= 2e-7 * block.abs()).all()  # as far as the border between two is one in float32
+
+
+def test_blocks_do_not_see_each_other_and_the_last_may_be_short():
+    x = torch.cat([torch.full((256,), 1e-6), torch.full((256,), 1e6), torch.tensor([3.0, 0.0, -3.0])])
+    codes, scales = eight_bit.quantise(x, signed=True)
+    assert scales.tolist() == pytest.approx([1e-6, 1e6, 3.0])
+    assert (len(codes), eight_bit.blocks(len(x))) == (515, 3)
+    back = eight_bit.dequantise(codes, scales, signed=True)
+    assert back[:-1].tolist() == pytest.approx(x[:-1].tolist())
+    assert back[-1].item() == pytest.approx(-3.0, rel=0.0071)  # the levels end just above -1
+
+
+def test_nothing_is_nothing():
+    codes, scales = eight_bit.quantise(torch.zeros(300), signed=False)
+    assert eight_bit.dequantise(codes, scales, signed=False).tolist() == [0.0] * 300
