@@ -21,7 +21,7 @@ RESULTS = ROOT / "docs" / "results"
 PAGES = sorted(RESULTS.glob("*.md"))
 RECORDS = sorted(RESULTS.glob("*.json"))
 OF_NO_RUN = {"README", "theory"}
-TO_COME = {"loss_taxonomy_wide", "course_thinking"}
+TO_COME = {"loss_taxonomy_wide"}
 """Studies whose files are here and were not run to their end."""
 ASK_FOR_MORE = {"local_reward_model", "tpo", "odpo", "rebel", "infonca", "nca", "qrpo"}
 """Losses on preferences that ask for more than a chosen and a rejected answer, or make a reward model."""

@@ -62,7 +62,12 @@ COURSE = Paper(
             ),
             "Thinking SFT (format)": (
                 "reasoning and answer in tags",
-                (code("rewards.verifiable.thinking"), key("data.options"), result("countdown")),
+                (
+                    example("course/small_thinking.yaml"),
+                    result("course_thinking"),
+                    code("rewards.verifiable.thinking"),
+                    key("data.options"),
+                ),
             ),
             "A thinking data set (table)": (
                 "sources of two million rows",
