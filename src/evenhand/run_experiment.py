@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from evenhand.runner.progress import View
 
 BUILTIN = Path(__file__).parent / "builtin"
+RUNS = Path("runs")
+"""Where a run directory is made that nobody names."""
 SHOWN = ("arms/", "reward_models/", "generations/")
 """Nodes whose artifacts the run directory shows under their names."""
 
@@ -90,27 +92,28 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     from evenhand.spec.read import read_experiment
     from evenhand.spec.user_code import with_user_code
 
-    source, name = _source(experiment)
+    source, place = _source(experiment)
     loaded = read_experiment(source, overrides, find=find, before=with_user_code)
     loaded = clamped(loaded) if hasattr(loaded.value, "lengths") else loaded
     try:
         plan = build(loaded.value)
     except UserError as error:
         raise Faults.of(located(error, loaded.document, loaded.effective)) from None
-    out = Path("runs") / (name or loaded.value.name) if out is None else Path(out)
+    out = Path(out) if out is not None else place or RUNS / loaded.value.name
     runtime = loaded.value.runtime
     store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"
     return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
 
 
-def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Mapping[str, Any], str]:
-    """What `read_experiment` reads, and the name of its run; "" where that is yet to be read."""
+def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Mapping[str, Any], Path | None]:
+    """What `read_experiment` reads, and its run directory, of a run its own; None where the name is yet to be read."""
     if isinstance(experiment, Mapping):
-        return experiment, str(experiment.get("name", "experiment"))
+        return experiment, RUNS / str(experiment.get("name", "experiment"))
     if isinstance(experiment, str) and "\n" in experiment:
-        return experiment, ""
+        return experiment, None
     path = locate(str(experiment))
-    return (_recorded(path), _name(path)) if path.suffix == ".json" else (path, _name(path))
+    place = path.parent if path.parent == Path(experiment) else RUNS / _name(path)
+    return _recorded(path) if path.suffix == ".json" else path, place
 
 
 def execute(

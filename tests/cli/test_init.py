@@ -131,6 +131,30 @@ def test_a_step_of_completions_becomes_one_of_prompts(given, method, arm, step):
     assert not found.left
 
 
+@pytest.mark.parametrize(
+    ("given", "precision"),
+    [
+        ({"bf16": True}, {"dtype": "float32", "matmul": "bfloat16"}),
+        ({"bf16": True, "torch_dtype": "bfloat16"}, {"dtype": "bfloat16"}),
+        ({"bf16": False, "dtype": "float16"}, {"dtype": "float16"}),
+        ({"bf16": True, "torch_dtype": "auto"}, {"dtype": "float32", "matmul": "bfloat16"}),
+    ],
+)
+def test_mixed_precision_stays_mixed(given, precision):
+    assert carried(given).precision == precision
+
+
+def test_what_has_a_place_here_is_not_left_out_in_silence():
+    said = carried({"report_to": "wandb", "use_vllm": True, "lora_r": 8, "lora_dropout": 0.05}).left
+    assert said[0] == "report_to: write `tracker`"
+    assert [line.partition(":")[0] for line in said] == ["report_to", "use_vllm", "lora_dropout"]
+    assert not carried({"report_to": "none", "use_vllm": False, "fp16": False, "lora_r": 8, "lora_dropout": 0.0}).left
+
+
+def test_a_prompt_as_long_as_both_leaves_room_for_an_answer():
+    assert carried({"max_length": 512, "max_prompt_length": 600}).lengths == {"prompt": 256, "completion": 256}
+
+
 def test_a_loss_without_a_counterpart_is_said():
     with pytest.raises(UserError, match="`loss_type` is 'nobody'"):
         carried({"loss_type": "nobody"})

@@ -41,3 +41,11 @@ def test_shells_complete_experiments_and_keys():
     assert complete_experiment("quick") == ["quickstart"]
     assert "train.warmup" in complete_key("train.wa")
     assert complete_key("warm") == ["warmup"]
+
+
+def test_methods_that_say_the_same_of_a_key_stand_together():
+    lines = said("num_generations").splitlines()
+    assert len(lines) == 2 * len({line for line in lines if line.startswith("  ")}), "each thing is said once"
+    (eight,) = [line for line, below in zip(lines, lines[1:], strict=False) if below.endswith("prompt. [8]")]
+    assert eight.startswith("arms.NAME (method: rloo, ")
+    assert ", grpo, " in eight

@@ -97,6 +97,17 @@ def test_judge_models_files_and_runs(cli, world, tmp_path):
     assert len((tmp_path / "j" / "verdicts.jsonl").read_text().splitlines()) == 8  # 4 prompts, 2 seeds
 
 
+@pytest.mark.parametrize("command", [("score", "vader"), ("evaluate",), ("judge", "--judge", "vader")])
+def test_a_run_that_is_not_finished_is_called_so(cli, tmp_path, command):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "experiment.json").write_text("{}")
+    code, _, err = cli(*command, run)
+    assert code == 2
+    assert f"{run}: this run is not finished" in err
+    assert f"fix: finish it: `evenhand run {run}`" in err
+
+
 def test_what_is_no_target_is_said(cli, world, tmp_path):
     run, model, vader = world / "run", arm(world), ("--judge", "vader", "--out", tmp_path)
     for arguments, message in [

@@ -70,6 +70,37 @@ def test_a_waiver_names_a_check_and_a_reason(waive: dict, words: str, leaky: War
         leaky.examine()
 
 
+WORLD = {
+    "name": "made_to_order", "seeds": [0], "judge": {"reward": "gold"}, "evaluation": {"prompts": 30},
+    "model": {"pretrain": {"documents": 8, "train": {"epochs": 1}}}, "lengths": {"prompt": 32, "completion": 16},
+    "train": {"steps": 600, "prompts_per_step": 32},
+    "data": {"world": "quickstart", "sizes": {"demonstrations": 8, "preferences": 9600, "prompts": 30, "heldout_preferences": 8}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({"arms": {"more": {"method": "sft", "data": "many"}}, "splits": {"many": {"rows": "demonstrations", "count": 9600}}}, []),
+        (
+            {"arms": {"more": {"method": "sft", "data": "few"}}, "splits": {"few": {"rows": "demonstrations", "count": 300}}},
+            ["arms.more: every row is seen 64 times"],
+        ),
+        ({"arms": {"dpo": {"method": "dpo"}}}, []),
+    ],
+)
+def test_rows_are_counted_as_the_run_will_have_them_not_as_they_are_looked_at(change, seen, tmp_path: Path) -> None:
+    run = prepare(WORLD | {"initial_policy": "base", "arms": {"base": {"method": "start"}}} | change, [], tmp_path / "out")
+    assert [f.seen for f in examine(run, quick=True, only=["D15"])["D15"].findings] == seen
+
+
+def test_a_judges_share_of_a_worlds_pairs_is_counted_in_full(tmp_path: Path) -> None:
+    judged = {"data": {**WORLD["data"], "judge_share": 0.25}, "arms": {"base": {"method": "start"}}, "initial_policy": "base"}
+    models = {"reward_models": {"judge_model": {"data": "judge_preferences", "train": {"steps": 600, "prompts_per_step": 80}}}}
+    run = prepare(WORLD | judged | models | {"judge": {"reward": "judge_model"}}, [], tmp_path / "out")
+    assert examine(run, quick=True, only=["D15"])["D15"].findings == (), "20 times 2,400 rows, not 750 times the 64 looked at"
+
+
 def test_what_cannot_be_looked_at_is_said_not_hidden() -> None:
     def look(patient):
         raise Unavailable("there is no model")
@@ -146,3 +177,11 @@ def test_the_command_stops_a_run_with_2(leaky: Ward, monkeypatch: pytest.MonkeyP
     assert call("doctor", path, "--quick", "--only", "D5") == 0
     assert call("doctor", path, "--only", "D55") == 2
     assert call("doctor", path, "--list") == 0
+
+
+@pytest.mark.parametrize(("method", "loss"), [("rso_hinge", "1.0000"), ("hinge", "1.0000"), ("dpo", "0.6931")])
+def test_a_first_loss_is_known_by_todays_names_and_those_of_before(method: str, loss: str, tmp_path: Path) -> None:
+    ward = Ward(tmp_path)
+    ward.experiment["arms"] = {"base": {"method": "start"}, "arm": {"method": method}}
+    (found,) = ward.examine(quick=False, only=["M1"])["M1"].findings
+    assert found.seen == f"arms.arm: the first loss is {loss}, as it must be"

@@ -135,6 +135,14 @@ def test_a_run_directory_can_be_run_again():
     assert [n.key for n in again.plan.nodes] == [n.key for n in run_experiment.prepare("quickstart", ["steps=4"]).plan.nodes]
 
 
+def test_a_run_directory_by_itself_goes_on_where_it_is():
+    run_experiment.execute(run_experiment.prepare("quickstart", ["steps=4"], Path("elsewhere/out")))
+    again = run_experiment.prepare("elsewhere/out")
+    assert again.out == Path("elsewhere/out")
+    assert not again.unfinished(), "its own store has all of it"
+    assert run_experiment.prepare("elsewhere/out/experiment.json").out == Path("runs/out"), "a file is a file"
+
+
 def test_results_do_not_depend_on_when_or_how_they_were_made():
     run_experiment.execute(run_experiment.prepare("quickstart", out=Path("one")), workers=1)
     run_experiment.execute(run_experiment.prepare("quickstart", out=Path("two")), workers=0)

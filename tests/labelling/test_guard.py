@@ -88,3 +88,11 @@ def test_a_taken_port_is_said_and_the_address_is_loopback():
     shown = lines(8123, TOKEN)
     assert shown[0] == f"open: {HOST}/{TOKEN}/"
     assert "ssh -N -L 8123:127.0.0.1:8123 " in shown[1]
+
+
+def test_an_account_without_a_name_is_no_hindrance(monkeypatch):
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert "127.0.0.1:8123 USER@" in lines(8123, TOKEN)[1]

@@ -86,6 +86,9 @@ def test_what_cannot_be_asked_is_said(cli, answers, tmp_path, people):
     ):  # fmt: skip
         code, _, err = cli("label", answers, *options)
         assert (code, message in err) == (2, True), err
+    (tmp_path / "guide.md").write_bytes("höflich".encode("latin-1"))
+    code, _, err = cli("label", answers, "--out", tmp_path / "o.jsonl", "--guidelines", tmp_path / "guide.md")
+    assert (code, "guide.md: is not UTF-8 text" in err) == (2, True), err
     with locked(tmp_path / ".o.jsonl.labels.lock"):
         code, _, err = cli("label", answers, "--out", tmp_path / "o.jsonl")
     assert code == 2

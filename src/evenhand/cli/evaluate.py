@@ -49,6 +49,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
 ) -> None:
     """Say what can be said of a model, a file or a run, with intervals."""
+    from evenhand.cli.files import refuse_unfinished
     from evenhand.evaluation.answers import holds_answers
     from evenhand.plugins import activate, resolve
     from evenhand.results.finished_run import is_run
@@ -58,6 +59,7 @@ def evaluate(
     if pairs is not None and (is_run(path) or holds_answers(path)):
         raise UserError("is not a reward model, so --pairs says nothing", where=target, fix="name a reward model or a reward")
     _check_there(path, target)
+    refuse_unfinished(path)
     if tasks:
         found = _harness(target, tasks, include, shots, limit, chat_template, allow_code_execution, device, leaderboard)
     elif is_run(path):

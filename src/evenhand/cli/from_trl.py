@@ -11,12 +11,14 @@ from evenhand.errors import UserError
 from evenhand.spec.aliases import ours
 
 SILENT = frozenset({
-    "output_dir", "logging_steps", "logging_dir", "logging_strategy", "run_name", "report_to", "push_to_hub", "hub_model_id",
-    "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps", "do_eval", "do_train", "bf16", "fp16",
-    "dataset_num_proc", "dataloader_num_workers", "log_level", "disable_tqdm", "use_vllm", "gradient_checkpointing_kwargs",
+    "output_dir", "logging_steps", "logging_dir", "logging_strategy", "run_name", "push_to_hub", "hub_model_id",
+    "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps", "do_eval", "do_train",
+    "dataset_num_proc", "dataloader_num_workers", "log_level", "disable_tqdm", "gradient_checkpointing_kwargs",
     "remove_unused_columns", "tf32", "ddp_timeout", "attn_implementation", "trust_remote_code", "use_liger_kernel",
 })  # fmt: skip
 """Keys of where and how TRL runs, which say nothing about what is learned."""
+OFF = {"report_to": ("none", ["none"], []), "use_vllm": (False,), "fp16": (False,), "bf16": (False,), "lora_dropout": (0,)}
+"""Keys that ask for nothing where they have one of these values."""
 LOSSES = {
     "sigmoid": "dpo", "hinge": "rso_hinge", "ipo": "ipo_mean", "robust": "robust_dpo", "simpo": "simpo", "exo_pair": "exo",
     "nca_pair": "nca_pair", "bco_pair": "bco_pair", "sppo_hard": "sppo", "aot": "aot_paired", "aot_pair": "aot_paired",
@@ -41,7 +43,7 @@ class Carried:
     sampling: dict[str, Any] = field(default_factory=dict)
     arm: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
-    dtype: str | None = None
+    precision: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 
 
@@ -58,7 +60,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def carried(given: Mapping[str, Any], method: str = "") -> Carried:
     """TRL's settings in our words. A key that means nothing here is listed, never dropped in silence."""
-    rest = {k: v for k, v in given.items() if v is not None and k not in SILENT}
+    rest = {k: v for k, v in given.items() if v is not None and k not in SILENT and v not in OFF.get(k, ())}
     found = Carried(method=method or _method(rest))
     found.model, found.data = str(rest.pop("model_name_or_path", "")), _data(rest)
     _budget(rest, found)
@@ -69,8 +71,7 @@ def carried(given: Mapping[str, Any], method: str = "") -> Carried:
     _arm(rest, found)
     if "seed" in rest:
         found.seeds = (int(rest.pop("seed")),)
-    dtype = rest.pop("torch_dtype", rest.pop("dtype", None))
-    found.dtype = dtype if dtype in ("bfloat16", "float16", "float32") else "bfloat16" if given.get("bf16") is True else None
+    _precision(rest, found)
     found.left = [f"{key}: {ours(key) or 'it has no counterpart here'}" for key in rest]
     return found
 
@@ -139,12 +140,21 @@ def _adapter(rest: dict[str, Any], found: Carried) -> None:
         found.train["adapter"] = given
 
 
+def _precision(rest: dict[str, Any], found: Carried) -> None:
+    """Their `bf16` leaves the weights as they are loaded, in float32 unless it is said."""
+    dtypes = [rest.pop(key) for key in ("torch_dtype", "dtype") if key in rest]
+    found.precision = {"dtype": name for name in dtypes if name in ("bfloat16", "float16", "float32")}
+    if rest.pop("bf16", False) and found.precision.get("dtype", "float32") == "float32":
+        found.precision = {"dtype": "float32", "matmul": "bfloat16"}
+
+
 def _lengths(rest: dict[str, Any], found: Carried) -> None:
     """Their `max_length` is of both together."""
     prompt, completion, both = (rest.pop(f"max_{k}length", None) for k in ("prompt_", "completion_", ""))
     found.lengths = {k: int(v) for k, v in (("prompt", prompt), ("completion", completion)) if v}
     if both and "completion" not in found.lengths:
-        found.lengths.setdefault("prompt", int(both) // 2)
+        if found.lengths.get("prompt", both) >= both:  # which would leave nothing for the answer
+            found.lengths["prompt"] = max(1, int(both) // 2)
         found.lengths["completion"] = max(1, int(both) - found.lengths["prompt"])
 
 

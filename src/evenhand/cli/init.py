@@ -91,7 +91,7 @@ def starter(out: Path, model: str, data: str, found: Carried) -> Starter:
         holdout=held, asked=max(1, min(200, asked)),
         prompt=found.lengths.get("prompt", prompt), completion=found.lengths.get("completion", completion), about_lengths=about,
         template=template, reward=out.with_name("reward.py"), train=found.train, sampling=found.sampling, arm=found.arm,
-        dtype=found.dtype, seeds=found.seeds,
+        precision=found.precision, seeds=found.seeds,
     )  # fmt: skip
 
 

@@ -70,6 +70,7 @@ def judge(
     out: Annotated[Path, typer.Option(help="Where verdicts.jsonl and summary.json go.")] = Path("judged"),
 ) -> None:
     """Compare answers by a program, a reward model or a language model; say how far the judge can be trusted."""
+    from evenhand.cli.files import refuse_unfinished
     from evenhand.results.finished_run import is_run
 
     named = {
@@ -79,6 +80,7 @@ def judge(
     given = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {}) | _price(price)
     if orders is Orders.one and form is not FileForm.evenhand and form is not FileForm.alpaca_eval:
         raise UserError(f"{form.value} files hold both orders of every pair", where="--orders", fix="leave --orders one out")
+    refuse_unfinished(a)
     opened = open_judge(by, given, cache or out / "judge-cache.jsonl")
     if b is not None and (files := answer_files(a, b)):
         models = [answers_of(side, prompts, max_tokens, temperature, limit) for side in files]

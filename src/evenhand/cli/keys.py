@@ -57,22 +57,25 @@ def one(found: Found) -> list[str]:
 
 
 def several(found: Sequence[Found]) -> list[str]:
-    """Keys under their mappings; of a whole section with methods or kinds, those are named only."""
+    """Keys under their mappings, methods and kinds that say the same together; of a whole section these are named only."""
     by_title: dict[tuple[str, str], list[Found]] = {}
     for f in found:
         by_title.setdefault((f.section.path, f.section.title), []).append(f)
     kinds = [title.partition(": ")[2] for _, title in by_title if ": " in title]
-    plain = any(not title or ": " not in title for _, title in by_title)
-    lines: list[str] = []
+    named = len(kinds) > 5 and any(": " not in title for _, title in by_title)
+    alike: dict[tuple[str, ...], list[str]] = {}
     for (path, title), group in by_title.items():
-        if plain and len(kinds) > 5 and ": " in title:
+        if named and ": " in title:
             continue
-        lines += [f"{path or 'the file'}{f' ({title})' if title and path else ''}"]
         width = max(len(f.key.path) - len(path) for f in group)
-        lines += [_line(f, path, width) for f in group]
-    if plain and len(kinds) > 5:
-        lines.append(f"and those of its method or kind: {', '.join(kinds)}")
-    return lines
+        what, _, kind = title.partition(": ")
+        said = (path, what, *(_line(f, path, width) for f in group))
+        alike.setdefault(said, []).append(kind)
+    lines: list[str] = []
+    for (path, what, *rows), of in alike.items():
+        of_what = what + (f": {', '.join(of)}" if any(of) else "")
+        lines += [f"{path or 'the file'}{f' ({of_what})' if what and path else ''}", *rows]
+    return lines + ([f"and those of its method or kind: {', '.join(kinds)}"] if named else [])
 
 
 def _line(found: Found, path: str, width: int) -> str:

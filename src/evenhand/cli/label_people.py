@@ -43,6 +43,7 @@ class _Source:
 
 def by_people(file: Path, out: Path | None, answers: Answers, page: PageOptions, made: PairOptions) -> None:
     """Serves the page until Ctrl-C, then writes `out`, which is also brought up to date when the page starts."""
+    from evenhand.configfile.text_file import read_text
     from evenhand.judges.label_log import LabelLog
     from evenhand.labelling import app
     from evenhand.labelling.items import Form
@@ -59,7 +60,7 @@ def by_people(file: Path, out: Path | None, answers: Answers, page: PageOptions,
         session = LabellingSession(
             source.items, LabelLog(source.log), form=form, people=source.people, again=page.again, seed=made.seed
         )
-        told = page.guidelines.read_text(encoding="utf-8") if page.guidelines is not None else ""
+        told = read_text(page.guidelines) if page.guidelines is not None else ""
         shown = app.Page(title=file.stem or str(file), guidelines=told, others=_others(source.items, file))
         print(f"{len(source.items)} items; every click is kept in {source.log}")
         for line in _ended(session, source, out, form, made) if session.labels() else ():

@@ -65,11 +65,13 @@ def left_by_training(model: Path) -> Mapping[str, Any]:
 
 def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mapping[str, list[Group]]:
     """What is to be scored: a run's answers by arm and seed, a model's answers to `prompts`, or a file's (under the name "")."""
+    from evenhand.cli.files import refuse_unfinished
     from evenhand.cli.sampling import is_model, nothing_asked, sample
     from evenhand.data.load import load
     from evenhand.evaluation.answers import known_answers
     from evenhand.results.finished_run import is_run, open_run
 
+    refuse_unfinished(target)
     if is_run(target):
         return {f"{arm}-seed-{s}": g for arm, seeds in open_run(target).answers.items() for s, g in seeds.items()}
     if is_model(target):

@@ -46,7 +46,7 @@ class Starter:
     train: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     arm: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str | None = None
+    precision: Mapping[str, str] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
 
     @property
@@ -85,7 +85,7 @@ def _head(s: Starter) -> list[str]:
         "model:",
         f"  path: {_yaml(s.model)}  # a folder, or a name of the Hub",
     ]
-    lines += [f"  dtype: {s.dtype}"] if s.dtype else []
+    lines += [_line(key, value, "") for key, value in s.precision.items()]
     return lines + ([f"  template: {s.template}  # the tokenizer brings no chat template"] if s.template else [])
 
 

@@ -1,6 +1,6 @@
 """Looks for the faults that let a run look healthy while it is wrong, before anything is trained."""
 
-from evenhand.doctor import (
+from evenhand.doctor import (  # noqa: F401  the checks register themselves
     adapters,
     budget,
     conversations,
@@ -15,32 +15,9 @@ from evenhand.doctor import (
     reward_model,
     template,
     tokens,
-)  # fmt: skip
+)
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import Diagnosis, Result, examine
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity
 
-__all__ = [
-    "CHECKS",
-    "Check",
-    "CheckContext",
-    "Diagnosis",
-    "Finding",
-    "Result",
-    "Severity",
-    "adapters",
-    "budget",
-    "conversations",
-    "data",
-    "environment",
-    "examine",
-    "generation",
-    "leaks",
-    "learning_check",
-    "model",
-    "preferences",
-    "reward",
-    "reward_model",
-    "template",
-    "tokens",
-]  # fmt: skip
+__all__ = ["CHECKS", "Check", "CheckContext", "Diagnosis", "Finding", "Result", "Severity", "examine"]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from evenhand.data.clean import drop_exact
+from evenhand.data.config import FOR_JUDGES
 from evenhand.doctor.context import CheckContext, last_turn
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
@@ -227,13 +228,19 @@ def _other_evaluations(patient: CheckContext) -> Iterator[Finding]:
 
 
 def _sizes(patient: CheckContext) -> dict[str, int]:
-    """Rows per split as the run will have them; a world's are made to order."""
-    sizes = {n: len(g) for n, g in patient.splits.items()}
-    if patient.experiment.data.world:
-        from evenhand.stages.data import DEFAULT_SIZES
+    """Rows per split as the run will have them: those of a world are made to order, and only the first of them are looked at."""
+    from evenhand.stages.data import DEFAULT_SIZES
 
-        sizes |= {**DEFAULT_SIZES, "heldout_prompts": patient.experiment.evaluation.prompts, **patient.experiment.data.sizes}
-    return sizes
+    e = patient.experiment
+    sizes = {n: len(g) for n, g in patient.splits.items()}
+    if not e.data.world:
+        return sizes
+    ordered = {**DEFAULT_SIZES, "heldout_prompts": e.evaluation.prompts, **e.data.sizes}
+    ordered |= {name: split.count for name, split in e.splits.items() if split.rows}
+    if FOR_JUDGES in sizes:  # about so many: whole prompts go to either side
+        ordered[FOR_JUDGES] = round(e.data.judge_share * ordered["preferences"])
+        ordered["preferences"] -= ordered[FOR_JUDGES]
+    return {split: ordered.get(split, rows) for split, rows in sizes.items()}
 
 
 def _best(group: Group) -> Content:

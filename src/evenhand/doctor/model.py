@@ -19,7 +19,7 @@ FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "cdpo": lambda p: math.log(2),
     "robust_dpo": lambda p: math.log(2),
     "ipo": lambda p: (1 / (2 * p["tau"])) ** 2,
-    "hinge": lambda p: 1.0,
+    "rso_hinge": lambda p: 1.0,
 }
 """The loss of a policy that is its own reference; its margins are all 0."""
 

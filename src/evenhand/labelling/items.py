@@ -105,9 +105,12 @@ def _against_baseline(run: FinishedRun) -> tuple[list[Comparison], list[float]]:
     outcomes: list[float] = []
     record = read_json(run.folder / "experiment.json")
     store, keys = run.folder / record["store"], {n["name"]: n["key"] for n in record["nodes"]}
+    given = run.answers.get(run.baseline, {})
     for arm, seeds in run.answers.items():
         for seed, groups in seeds.items() if arm != run.baseline else ():
-            pairs += paired(groups, run.answers[run.baseline][seed])
+            if seed not in given:
+                continue
+            pairs += paired(groups, given[seed])
             path = store / keys.get(f"verdicts/{arm}/seed-{seed}", "") / "verdicts.json"
             outcomes += read_json(path)["outcome"] if path.is_file() else [math.nan] * len(groups)
     return pairs, outcomes

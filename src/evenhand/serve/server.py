@@ -47,9 +47,13 @@ def serve(app: App, policy: str, *, port: int = 0, say: Said = print) -> None:
 
 def lines(port: int, token: str) -> list[str]:
     """What a person needs: the address, and a tunnel for a browser on another machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        user = "USER"
     return [
         f"open: http://{ADDRESS}:{port}/{token}/",
-        f"from another machine, first: ssh -N -L {port}:{ADDRESS}:{port} {getpass.getuser()}@{socket.gethostname()}",
+        f"from another machine, first: ssh -N -L {port}:{ADDRESS}:{port} {user}@{socket.gethostname()}",
         "Ctrl-C ends it.",
     ]
 
