@@ -68,6 +68,18 @@ def shown(text: str) -> str:
     return spelled_out(hidden(text, environment_secrets()))
 
 
+def in_bytes(size: float) -> str:
+    """A number of bytes for people.
+
+    >>> in_bytes(999), in_bytes(123_456), in_bytes(5e7), in_bytes(3 * 2**30)
+    ('999 B', '121 KiB', '48 MiB', '3.0 GiB')
+    """
+    for unit, factor, digits in (("GiB", 2**30, 1), ("MiB", 2**20, 0), ("KiB", 2**10, 0)):
+        if size >= (0.1 if unit == "GiB" else 1) * factor:
+            return f"{size / factor:.{digits}f} {unit}"
+    return f"{size:.0f} B"
+
+
 def csv_cell(value: object) -> object:
     """A text that a spreadsheet would take for a formula behind an apostrophe, which shows it as it is; all else unchanged.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from typer.testing import CliRunner
@@ -46,6 +47,6 @@ def test_shells_complete_experiments_and_keys():
 def test_methods_that_say_the_same_of_a_key_stand_together():
     lines = said("num_generations").splitlines()
     assert len(lines) == 2 * len({line for line in lines if line.startswith("  ")}), "each thing is said once"
-    (eight,) = [line for line, below in zip(lines, lines[1:], strict=False) if below.endswith("prompt. [8]")]
+    (eight,) = [line for line, below in itertools.pairwise(lines) if below.endswith("prompt. [8]")]
     assert eight.startswith("arms.NAME (method: rloo, ")
     assert ", grpo, " in eight

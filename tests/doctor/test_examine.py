@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from evenhand import run_experiment
@@ -81,7 +82,10 @@ WORLD = {
 @pytest.mark.parametrize(
     ("change", "seen"),
     [
-        ({"arms": {"more": {"method": "sft", "data": "many"}}, "splits": {"many": {"rows": "demonstrations", "count": 9600}}}, []),
+        (
+            {"arms": {"more": {"method": "sft", "data": "many"}}, "splits": {"many": {"rows": "demonstrations", "count": 9600}}},
+            [],
+        ),
         (
             {"arms": {"more": {"method": "sft", "data": "few"}}, "splits": {"few": {"rows": "demonstrations", "count": 300}}},
             ["arms.more: every row is seen 64 times"],
@@ -185,3 +189,20 @@ def test_a_first_loss_is_known_by_todays_names_and_those_of_before(method: str, 
     ward.experiment["arms"] = {"base": {"method": "start"}, "arm": {"method": method}}
     (found,) = ward.examine(quick=False, only=["M1"])["M1"].findings
     assert found.seen == f"arms.arm: the first loss is {loss}, as it must be"
+
+
+@pytest.mark.parametrize("id", ["M4", "M5", "M8"])
+def test_a_log_prob_that_is_no_number_is_the_worst_difference(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evenhand.doctor import forward_probe
+
+    real, asked = forward_probe.logps, []
+
+    def broken_at_the_end(policy, rows):
+        found = real(policy, rows)
+        asked.append(len(rows))
+        return found if len(asked) == 1 else [*found[:-1], found[-1] * torch.nan]
+
+    monkeypatch.setattr(forward_probe, "logps", broken_at_the_end)
+    (finding,) = Ward(tmp_path).examine(quick=False, only=[id])[id].findings
+    assert finding.severity is not Severity.INFO, finding.seen
+    assert "nan" in finding.seen

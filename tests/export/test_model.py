@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from evenhand.data.jsonl import read_groups, write_groups
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
+from evenhand.export import check_scores
 from evenhand.export import model as exporting
 from evenhand.export.folder import write_model
 from evenhand.export.model import export
@@ -242,6 +244,18 @@ def test_a_reward_model_that_scores_otherwise_is_not_kept(tiny, tmp_path, monkey
     with pytest.raises(UserError, match="scores differ by up to"):
         export(find_reward_model(tiny, "rm"), tmp_path / "out", device="cpu")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_that_is_no_number_is_not_lost_among_the_others(tiny, tmp_path, monkeypatch):
+    real = check_scores.listen
+
+    def broken_at_the_end(*given):
+        alone, padded = real(*given)
+        return alone, [*padded[:-1], [math.nan]]
+
+    monkeypatch.setattr(check_scores, "listen", broken_at_the_end)
+    with pytest.raises(UserError, match="scores differ by up to nan"):
+        export(find_reward_model(tiny, "rm"), tmp_path / "out", device="cpu")
 
 
 def test_an_answer_cut_behind_a_sampled_padding_token_is_no_test_of_a_classifier(own_run, tmp_path):

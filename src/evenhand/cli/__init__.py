@@ -32,10 +32,9 @@ from evenhand.cli import (
     tune,
     watch,
 )
+from evenhand.cli.terminal import BUG, WAITING, WRONG_INPUT
 from evenhand.display import shown
 from evenhand.errors import Pending, UserError
-
-BUG, WRONG_INPUT, PENDING = 1, 2, 4
 
 app = typer.Typer(
     name="evenhand",
@@ -74,12 +73,12 @@ def main() -> None:
         app()
     except UserError as error:
         print(shown(str(error)), file=sys.stderr)
-        raise SystemExit(PENDING if isinstance(error, Pending) else WRONG_INPUT) from None
+        raise SystemExit(WAITING if isinstance(error, Pending) else WRONG_INPUT) from None
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             _say_bug()
             raise SystemExit(BUG) from None
-        fix = "free some space" if error.errno == errno.ENOSPC else "check the path and who may read and write there"
+        fix = "check the path and who may read and write there" if error.filename else "free some space"
         print(UserError(str(error.strerror), where=str(error.filename or ""), fix=fix), file=sys.stderr)
         raise SystemExit(WRONG_INPUT) from None
     except Exception:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evenhand.cli.progress import Waiting
+from evenhand.cli.terminal import WRONG_INPUT
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from evenhand.run_experiment import Run
-
-WRONG_INPUT = 2
 
 
 def doctor(

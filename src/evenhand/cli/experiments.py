@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from evenhand.cli.terminal import FAILED, WAITING, WRONG_INPUT, stoppable, wide_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from evenhand.run_experiment import Run
     from evenhand.runner.protocol import Outcome, Runner
 
-WRONG_INPUT, FAILED_CELLS, WAITING, STOPPED = 2, 3, 4, 130
 CACHED = "cached"
-_WIDE = 160
-"""Columns of a table that goes to a file or a pipe."""
 
 
 def complete_experiment(incomplete: str) -> list[str]:
@@ -74,7 +71,7 @@ def run(
         _show_report(results, prepared.out, console, anew=False)
     if not outcome.ok:
         _say_failures(outcome, prepared.out)
-        raise typer.Exit(FAILED_CELLS if "failed" in outcome.status.values() else WAITING)
+        raise typer.Exit(FAILED if "failed" in outcome.status.values() else WAITING)
 
 
 def _plan(experiment: str, overrides: list[str], out: Path | None, *, probe: bool, workers: int | None, unchecked: bool) -> None:
@@ -138,7 +135,7 @@ def compare(
 
     page = Path(PAGE) if out is None else out
     found = compare_runs(folders)
-    _wide_console().print(RunsTable(found))
+    wide_console().print(RunsTable(found))
     Console().print(f"Comparison: {write_comparison(found, page)}", soft_wrap=True, highlight=False)
 
 
@@ -171,16 +168,8 @@ def plan_table(plan: PlanText) -> Table:
     return table
 
 
-def _wide_console() -> Console:
-    """The terminal's own width, or room for a table where it goes to a file or a pipe."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
-
-
 def _show_plan(plan: PlanText) -> None:
-    wide = _wide_console()
+    wide = wide_console()
     wide.print(plan_table(plan))
     for line in plan.lines:
         wide.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -192,13 +181,9 @@ def _execute(prepared: Run, workers: int | None, quiet: bool, runner: Runner | N
     from evenhand.run_experiment import execute
     from evenhand.runner.progress import choose_view
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
     errors = Console(stderr=True)
-    try:
+    with stoppable(errors):
         return execute(prepared, workers=workers, view=choose_view(errors, quiet=quiet), runner=runner)
-    except KeyboardInterrupt:
-        errors.print("Stopped. What was begun is kept; the same command goes on from there.")
-        raise typer.Exit(STOPPED) from None
 
 
 def _show_report(results: Results, folder: Path, console: Console, *, anew: bool = True) -> None:

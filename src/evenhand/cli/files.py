@@ -12,7 +12,7 @@ def refuse_unfinished(folder: Path) -> None:
     from evenhand.results.finished_run import is_run
 
     if (folder / "experiment.json").is_file() and not is_run(folder):
-        fix = f"finish it: `evenhand run {folder}`; a model that is there already is {folder / 'arms' / 'ARM' / 'seed-S'}"
+        fix = f"finish it: `evenhand run {folder}`"
         raise UserError("this run is not finished: it has no results yet", where=str(folder), fix=fix)
 
 

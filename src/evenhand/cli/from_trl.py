@@ -142,8 +142,8 @@ def _adapter(rest: dict[str, Any], found: Carried) -> None:
 
 def _precision(rest: dict[str, Any], found: Carried) -> None:
     """Their `bf16` leaves the weights as they are loaded, in float32 unless it is said."""
-    dtypes = [rest.pop(key) for key in ("torch_dtype", "dtype") if key in rest]
-    found.precision = {"dtype": name for name in dtypes if name in ("bfloat16", "float16", "float32")}
+    dtype = rest.pop("torch_dtype", rest.pop("dtype", None))
+    found.precision = {"dtype": dtype} if dtype in ("bfloat16", "float16", "float32") else {}
     if rest.pop("bf16", False) and found.precision.get("dtype", "float32") == "float32":
         found.precision = {"dtype": "float32", "matmul": "bfloat16"}
 

@@ -12,6 +12,7 @@ import typer
 
 from evenhand.cli.judge_lines import behaviour_lines, call_lines, people_lines, side_lines, spent
 from evenhand.cli.options import By, Concurrency, Endpoint, JudgingModel, Limit, Logprobs, MaxCost, Template
+from evenhand.cli.progress import Progress
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
@@ -226,6 +227,7 @@ def _language_model(spec: dict[str, Any], cache: Path) -> Judge:
 def _judge_sides(
     sides: Sequence[tuple[str, list[Group]]], where: str, judge: Judge, out: Path, tested: int, limit: int | None, form: str
 ) -> None:
+    from evenhand.cli.tables import written
     from evenhand.evaluation import judging
     from evenhand.evaluation.answers import matched
     from evenhand.judges.selftest import refuse_broken
@@ -233,12 +235,12 @@ def _judge_sides(
     (name_a, ours), (name_b, theirs) = sides
     pairs = matched(ours, theirs, where)[:limit]
     test = _tested(judge, [(p.prompt, p.b) for p in pairs[:tested]], programs=True)
-    verdicts = judge(pairs, _progress)
+    verdicts = judge(pairs, Progress("judged"))
     found = {"a": name_a, "b": name_b, "judge": judge.name, "revision": judge.revision, **judging.summary(pairs, verdicts)}
     found |= ({"self_test": test} if test else {}) | spent(judge) | judging.told_by_votes(verdicts, judge)
     paths = judging.write(out, pairs, verdicts, judge, {"a": name_a, "b": name_b}, form)
     refuse_broken(verdicts, judge.name)
-    paths.append(_write(out / "summary.json", found))
+    paths.append(written(out / "summary.json", found))
     for line in side_lines(found, judge):
         print(spelled_out(line))
     print("written: " + ", ".join(map(str, paths)))
@@ -248,7 +250,7 @@ def _judge_many(
     models: Sequence[tuple[str, list[Group]]], baseline: tuple[str, list[Group]], judge: Judge, out: Path, tested: int,
     limit: int | None,
 ) -> None:  # fmt: skip
-    from evenhand.cli.tables import model_lines
+    from evenhand.cli.tables import model_lines, written
     from evenhand.evaluation.answers import matched
     from evenhand.evaluation.judging import record
     from evenhand.evaluation.leaderboard import leaderboard
@@ -260,7 +262,7 @@ def _judge_many(
     if len(pairs) < len(models):
         raise UserError("two files are of one model", where="A", fix="one file of answers per model")
     test = _tested(judge, [(p.prompt, p.b) for p in next(iter(pairs.values()))[:tested]], programs=True)
-    verdicts = {model: judge(own, _progress) for model, own in pairs.items()}
+    verdicts = {model: judge(own, Progress("judged")) for model, own in pairs.items()}
     rows = [record(c, v, judge, m, name) for m, own in pairs.items() for c, v in zip(own, verdicts[m], strict=True)]
     write_jsonl(out / "verdicts.jsonl", rows)
     for model, own in verdicts.items():
@@ -270,7 +272,7 @@ def _judge_many(
     found = {"baseline": name, "judge": judge.name, "models": board, **spent(judge)} | ({"self_test": test} if test else {})
     for line in [*model_lines(board), *call_lines(judge)]:
         print(spelled_out(line))
-    print(f"written: {out / 'verdicts.jsonl'}, {out / 'leaderboard.jsonl'}, {_write(out / 'summary.json', found)}")
+    print(f"written: {out / 'verdicts.jsonl'}, {out / 'leaderboard.jsonl'}, {written(out / 'summary.json', found)}")
 
 
 def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any] | None:
@@ -296,6 +298,7 @@ def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, progr
 
 
 def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
+    from evenhand.cli.tables import written
     from evenhand.evaluation.agreement import agreement, better_and_worse, labelled
     from evenhand.evaluation.judging import record, told_by_votes
     from evenhand.evaluation.readers import write_jsonl
@@ -304,7 +307,7 @@ def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int |
     labels = labelled(path)[:limit]
     groups = [p.group for p in labels]
     test = _tested(judge, [(c.prompt, c.a) for c in map(better_and_worse, groups[:tested])])
-    found, verdicts = agreement(labels, judge, _progress)
+    found, verdicts = agreement(labels, judge, Progress("judged"))
     found = {"pairs": path.name, "judge": judge.name, "revision": judge.revision, **found, **spent(judge)}
     found |= ({"self_test": test} if test else {}) | told_by_votes(verdicts, judge)
     pairs = zip(groups, verdicts, strict=True)
@@ -319,11 +322,11 @@ def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int |
         print(f"  RewardBench {name}: {share:.1%} ({low:.1%} to {high:.1%})")
     for line in [*people_lines(found), *behaviour_lines(found), *call_lines(judge)]:
         print(spelled_out(line))
-    print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
+    print(f"written: {out / 'verdicts.jsonl'}, {written(out / 'summary.json', found)}")
 
 
 def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
-    from evenhand.cli.tables import comparison_lines
+    from evenhand.cli.tables import comparison_lines, written
     from evenhand.evaluation.judging import judge_run
     from evenhand.evaluation.readers import write_jsonl
     from evenhand.judges.selftest import refuse_broken
@@ -332,33 +335,20 @@ def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | 
     run = open_run(folder)
     first = next(iter(run.answers[run.baseline].values()))
     test = _tested(judge, [(g.prompt, g.completions[0]) for g in first[:tested]])
-    found, records, verdicts = judge_run(run.answers, run.baseline, judge, _progress, limit)
+    found, records, verdicts = judge_run(run.answers, run.baseline, judge, Progress("judged"), limit)
     found |= spent(judge) | ({"self_test": test} if test else {})
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "verdicts.jsonl", records)
     refuse_broken(verdicts, judge.name)
     for line in [*comparison_lines(found), *behaviour_lines(found["judge"]), *call_lines(judge)]:
         print(spelled_out(line))
-    print(f"written: {out / 'verdicts.jsonl'}, {_write(out / 'summary.json', found)}")
+    print(f"written: {out / 'verdicts.jsonl'}, {written(out / 'summary.json', found)}")
 
 
 def _price(text: str) -> dict[str, Any]:
     from evenhand.configfile.document import parse
 
     return {"price": parse(text, "--price").data} if text else {}
-
-
-def _progress(done: int, total: int) -> None:
-    import sys
-
-    if sys.stderr.isatty():
-        print(f"\rjudged {done} of {total}", end="\n" if done == total else "", file=sys.stderr)
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> Path:
-    from evenhand.cli.tables import written
-
-    return written(path, value)
 
 
 COMMANDS = (judge,)

@@ -24,13 +24,8 @@ def side_lines(found: Mapping[str, Any], judge: Judge) -> list[str]:
 
 def behaviour_lines(found: Mapping[str, Any]) -> list[str]:
     """Ties, contradictions, places, the self-test, and what it cost."""
-    if found.get("one_order"):
-        lines = ["judge: each pair was asked in one order: position bias cannot be measured on these verdicts"]
-    else:
-        lines = []
-    shares = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
-    lines += ["judge: " + ", ".join(f"{text} {found[key]:.1%}" for key, text in shares.items() if found.get(key) is not None)]
-    lines += _votes(found)
+    one_order = "judge: each pair was asked in one order: position bias cannot be measured on these verdicts"
+    lines = [*([one_order] if found.get("one_order") else []), shares_line(found), *_votes(found)]
     if test := found.get("self_test"):
         if test["passed"] and "members" in test:
             lines.append("self-test passed by every judge")
@@ -42,6 +37,12 @@ def behaviour_lines(found: Mapping[str, Any]) -> list[str]:
     if found.get("cost_usd"):  # a model on this machine costs no dollars, and its seconds stand below
         lines.append(f"cost of these judgements: ${found['cost_usd']:.4f}")
     return lines
+
+
+def shares_line(found: Mapping[str, Any]) -> str:
+    """How a judge of pairs behaved."""
+    shares = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
+    return "judge: " + ", ".join(f"{text} {found[key]:.1%}" for key, text in shares.items() if found.get(key) is not None)
 
 
 def people_lines(found: Mapping[str, Any]) -> list[str]:
@@ -89,13 +90,11 @@ def _votes(found: Mapping[str, Any]) -> list[str]:
         return [f"judge: asked {found['repeats']} times; it differs from itself by {shares}"]
     if "jury" not in found:
         return []
-    shown = coefficient
     jury = found["jury"]
-    lines = [
-        f"jury: Krippendorff's alpha {shown(jury['alpha'])}, Fleiss' kappa {shown(jury['fleiss'])}, n = {jury['alpha']['n']}"
-    ]
+    alpha, fleiss = coefficient(jury["alpha"]), coefficient(jury["fleiss"])
+    lines = [f"jury: Krippendorff's alpha {alpha}, Fleiss' kappa {fleiss}, n = {jury['alpha']['n']}"]
     lines += [f"  {name}: {row['win_rate']:.1%}" for name, row in jury["members"].items() if row["win_rate"] is not None]
-    return [*lines, *(f"  {row['a']} and {row['b']}: Cohen's kappa {shown(row)}" for row in jury["cohen"])]
+    return [*lines, *(f"  {row['a']} and {row['b']}: Cohen's kappa {coefficient(row)}" for row in jury["cohen"])]
 
 
 def spent(judge: Judge) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evenhand.cli.files import refuse_same
 from evenhand.cli.judge import open_judge
+from evenhand.cli.judge_lines import shares_line
 from evenhand.cli.label_sources import Answers, identity
 from evenhand.cli.progress import Progress
 from evenhand.display import spelled_out
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from evenhand.judges.cache import Cache
     from evenhand.synthesis import AnnotatedPairs
     from evenhand.types import Group
-
-SHARES = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
-"""What is told of a judge of pairs."""
 
 
 class Pairs(StrEnum):
@@ -113,10 +111,7 @@ def summary(groups: list[Group], found: AnnotatedPairs, judge: Judge) -> list[st
     if found.verdicts:
         from evenhand.judges import account
 
-        seen = account(found.verdicts)
-        lines.append(
-            "judge: " + ", ".join(f"{text} {seen[key]:.1%}" for key, text in SHARES.items() if seen.get(key) is not None)
-        )
+        lines.append(shares_line(account(found.verdicts)))
     chat = getattr(judge, "chat", None)
     return [*lines, f"{chat.calls} asked, {chat.hits} known already"] if chat is not None else lines
 

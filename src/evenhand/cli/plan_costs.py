@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from evenhand.display import in_bytes
+
 if TYPE_CHECKING:
     from evenhand.plan.costs.forecast import PlanCosts, StageForecast
     from evenhand.run_experiment import Run
-
-GIB = 2**30
 
 
 def costs_of(prepared: Run, *, workers: int | None = None, anew: bool = False) -> PlanCosts:
@@ -33,11 +33,13 @@ def cells(found: StageForecast, made: bool) -> tuple[str, str]:
 
     if made:
         spent = found.spent
-        return ("", "") if spent is None else (gib(spent.peak_bytes), duration(spent.seconds))
+        if spent is None:
+            return "", ""
+        return "" if spent.peak_bytes is None else in_bytes(spent.peak_bytes), duration(spent.seconds)
     cost = found.predicted
     if cost is None:
         return "", ""
-    return f"~{gib(cost.peak_bytes)}" + (f" x {cost.processes}" if cost.processes > 1 else ""), f"~{duration(cost.seconds)}"
+    return f"~{in_bytes(cost.peak_bytes)}" + (f" x {cost.processes}" if cost.processes > 1 else ""), f"~{duration(cost.seconds)}"
 
 
 def lines(costs: PlanCosts) -> Iterator[str]:
@@ -52,7 +54,7 @@ def lines(costs: PlanCosts) -> Iterator[str]:
         yield (
             f"To run, about: {duration(costs.seconds)} with {costs.workers} at a time "
             f"({costs.device_seconds * max(machine.threads, 1) / 3600:.2g} {unit}), {amount(costs.tokens)} tokens, "
-            f"{gib(costs.disk_bytes)} of disk; at most {gib(largest)} of {gib(machine.memory_bytes)} memory. "
+            f"{in_bytes(costs.disk_bytes)} of disk; at most {in_bytes(largest)} of {in_bytes(machine.memory_bytes)} memory. "
             f"For {machine.name}, {machine.threads} thread{'s' if machine.threads > 1 else ''}; --probe measures it anew."
         )
         if any(not c.known for c in costs.to_run):
@@ -60,20 +62,9 @@ def lines(costs: PlanCosts) -> Iterator[str]:
     for stage in costs.too_large:
         assert stage.predicted is not None
         fix = f"it fits with {stage.fix}" if stage.fix else "no smaller setting that was tried fits: take a smaller model"
-        yield f"{stage.node} does not fit: {gib(stage.predicted.peak_bytes)}; {fix}"
+        yield f"{stage.node} does not fit: {in_bytes(stage.predicted.peak_bytes)}; {fix}"
     if not costs.too_large and costs.machine is not None and costs.together > costs.machine.memory_bytes:
         yield (
-            f"{costs.workers} stages at a time may hold {gib(costs.together)}, there are {gib(costs.machine.memory_bytes)}: "
-            "use fewer --workers"
+            f"{costs.workers} stages at a time may hold {in_bytes(costs.together)}, "
+            f"there are {in_bytes(costs.machine.memory_bytes)}: use fewer --workers"
         )
-
-
-def gib(size: float | None) -> str:
-    """Bytes for people.
-
-    >>> gib(3 * 2**30), gib(5e7), gib(None)
-    ('3.0 GiB', '48 MiB', '')
-    """
-    if size is None:
-        return ""
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"

@@ -93,7 +93,7 @@ def _data(s: Starter) -> list[str]:
     lines = [
         "data:",
         f"  {s.kind}: {_yaml(s.data)}  # {s.rows} rows",
-        f"  holdout: {s.holdout:g}  # share of prompts that nothing trains on: the comparison asks them",
+        f"  holdout: {s.holdout:g}  # of the prompts about this share: nothing trains on them, the comparison asks them",
     ]
     if s.learns_a_judge:
         lines.append("  judge_share: 0.3  # share of the pairs that only the judge learns from")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.terminal import FAILED, wide_console
+from evenhand.display import in_bytes
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,19 +24,16 @@ app = typer.Typer(name="store", help="What runs share: list it, verify it, and r
 Where = Annotated[
     Path | None, typer.Argument(metavar="[DIR]", help="A run directory or a store (default: the one of EVENHAND_STORE).")
 ]
-DAMAGED = 3
 
 
 @app.command(name="list")
 def list_(where: Where = None) -> None:
     """Every artifact with its state, size and users; what the runs share, and the disk it takes."""
-    from rich.console import Console
-
     from evenhand.store.survey import survey
 
     store, run = _opened(where)
     found = survey(store)
-    console = Console() if Console().is_terminal or "COLUMNS" in os.environ else Console(width=160)
+    console = wide_console()
     entries = [e for e in found.entries if run is None or run in e.runs] if _registered(found, run) else list(found.entries)
     console.print(_entries_table(entries))
     for line in [*_summary(found), *_run_lines(found, run)]:
@@ -57,7 +56,7 @@ def verify(where: Where = None) -> None:
     print(f"; {len(plain)} were made before artifacts had digests: nobody can say" if plain else "")
     if damaged:
         print(f"{len(damaged)} damaged: the next `evenhand run` that needs one makes it again")
-        raise typer.Exit(DAMAGED)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -68,8 +67,6 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only show it.")] = False,
 ) -> None:
     """Leftovers of kills, half-finished artifacts that no run wants, locks that nobody holds: show them, or remove them."""
-    from rich.console import Console
-
     from evenhand.store.prune import candidates, remove
     from evenhand.store.survey import survey
 
@@ -85,23 +82,11 @@ def prune(
         print("There is nothing to remove.")
         return
     left = remove(found, chosen) if yes else []
-    Console(width=None if Console().is_terminal or "COLUMNS" in os.environ else 160).print(_candidates_table(chosen))
-    freed = readable(sum(c.size for c in chosen if c not in left))
+    wide_console().print(_candidates_table(chosen))
+    freed = in_bytes(sum(c.size for c in chosen if c not in left))
     print(f"Removed; {freed} are free again." if yes else f"Nothing was removed: with --yes, {freed} would be free again.")
     if left:
         print(f"{len(left)} could not go: a process has begun to write there.")
-
-
-def readable(size: int) -> str:
-    """Bytes for a person.
-
-    >>> readable(999), readable(123_456), readable(5_400_000_000)
-    ('999 B', '123.5 kB', '5.4 GB')
-    """
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"
 
 
 def _opened(where: Path | None) -> tuple[Store, Path | None]:
@@ -143,21 +128,25 @@ def _entries_table(entries: list[StoredArtifact]) -> Table:
         table.add_column(column, no_wrap=True, justify="right" if column in ("size", "runs", "used by") else "left")
     for e in sorted(entries, key=lambda e: (e.name, e.key, e.state)):
         state = f"{e.state} by {e.holder}" if e.holder else str(e.state)
-        cells = (e.name or "?", e.kind, state, readable(e.size), str(len(e.runs)), str(e.used_by or ""), e.key[:8])
+        cells = (e.name or "?", e.kind, state, in_bytes(e.size), str(len(e.runs)), str(e.used_by or ""), e.key[:8])
         table.add_row(*(Text(cell, "" if e.runs else "dim") for cell in cells))
     return table
 
 
 def _summary(found: Survey) -> list[str]:
-    lines = [f"{found.store.root}: {readable(found.size)}"]
-    lines += [f"  {name}: {readable(size)}" for name, size in found.other.items()]
+    from evenhand.store.spent import SUFFIX
+
+    lines = [f"{found.store.root}: {in_bytes(found.size)}"]
+    spent = [size for name, size in found.other.items() if name.endswith(SUFFIX)]
+    lines += [f"  what {len(spent)} artifacts took: {in_bytes(sum(spent))}"] if spent else []
+    lines += [f"  {name}: {in_bytes(size)}" for name, size in found.other.items() if not name.endswith(SUFFIX)]
     lines += [
         f"lock {lock.path.name[:8]}: nobody holds it ({lock.holder or 'no name left'})" for lock in found.locks if lock.stale
     ]
     lines += [f"run {run.folder} is gone: what it alone used has no user" for run in found.gone]
     unused = [e for e in found.entries if not e.runs]
     if unused and found.runs:
-        size = readable(sum(e.size for e in unused))
+        size = in_bytes(sum(e.size for e in unused))
         lines.append(f"{len(unused)} artifacts ({size}) are used by no known run (dim above): `evenhand store prune --unused`")
     return lines
 
@@ -174,11 +163,11 @@ def _run_lines(found: Survey, run: Path | None) -> list[str]:
         shared = [e for e in mine if len(e.runs) > 1]
         others = sorted({r.name for e in shared for r in e.runs if r != known.folder})
         lines.append(
-            f"run {known.folder}: {len(mine)} artifacts, {readable(sum(e.size for e in mine))}; its folder adds "
-            f"{readable(size_of(known.folder, but=ours))}"
+            f"run {known.folder}: {len(mine)} artifacts, {in_bytes(sum(e.size for e in mine))}; its folder adds "
+            f"{in_bytes(size_of(known.folder, but=ours))}"
         )
         if shared:
-            lines.append(f"  {len(shared)} of them ({readable(sum(e.size for e in shared))}) are shared with {', '.join(others)}")
+            lines.append(f"  {len(shared)} of them ({in_bytes(sum(e.size for e in shared))}) are shared with {', '.join(others)}")
     return lines
 
 
@@ -191,5 +180,5 @@ def _candidates_table(chosen: list[Candidate]) -> Table:
         table.add_column(column, no_wrap=column != "why", justify="right" if column == "size" else "left")
     for c in chosen:
         name = (c.entry.name or "?") if c.entry is not None else ""
-        table.add_row(*map(Text, (name, c.path.name[:16], readable(c.size) if c.entry else "", c.why)))
+        table.add_row(*map(Text, (name, c.path.name[:16], in_bytes(c.size) if c.entry else "", c.why)))
     return table

@@ -15,6 +15,7 @@ import typer
 from evenhand.cli.label_judged import Pairs
 from evenhand.cli.label_sources import identity, loaded
 from evenhand.cli.models import read_prompts
+from evenhand.cli.options import Concurrency, Endpoint, MaxCost, MaxTokens, Temperature
 from evenhand.cli.progress import Progress
 from evenhand.errors import UserError
 
@@ -27,12 +28,7 @@ KEPT = "replies.jsonl"
 File = Annotated[Path, typer.Argument(help="Any file that `run` reads.")]
 Folder = Annotated[Path, typer.Option(help="The folder for the results.")]
 Model = Annotated[str, typer.Option(help="A model folder or Hub name; with --endpoint, the model's name there.")]
-Endpoint = Annotated[str, typer.Option(help="An OpenAI-compatible address that ends in /v1.")]
 ChatTemplate = Annotated[str | None, typer.Option(help="plain, transcript, tulu or chatml, for a local model without one.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
-Concurrency = Annotated[int, typer.Option(min=1, help="Requests under way at a time.")]
-MaxCost = Annotated[float | None, typer.Option(help="Dollars; checked before a request is sent.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same data.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many.")]
 

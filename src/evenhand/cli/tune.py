@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from evenhand.cli.terminal import FAILED, stoppable, wide_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from evenhand.results.tuning_record import TunedArmRecord, TuningRecord
     from evenhand.runner.state import RunState
     from evenhand.tuning.launch import Tuning
-
-FAILED_ARMS, STOPPED = 3, 130
-WIDE = 160
-"""Columns of a plan that goes into a file or a pipe."""
 
 
 def tune(
@@ -41,14 +37,14 @@ def tune(
     tuning = prepare(experiment, overrides or [], out)
     console = Console()
     if plan:
-        _show_plan(tuning, console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE))
+        _show_plan(tuning, wide_console())
         return
     if not unchecked:
         before_run(tuning.prepared, Console(stderr=True))
     found = _execute(tuning, workers, quiet)
     _show(found, tuning.prepared.out, console)
     if any(arm.chosen is None for arm in found.arms.values()):
-        raise typer.Exit(FAILED_ARMS)
+        raise typer.Exit(FAILED)
 
 
 def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> TuningRecord:
@@ -57,13 +53,9 @@ def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> TuningRecord:
     from evenhand.runner.progress import choose_view
     from evenhand.tuning.launch import execute
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's polite stop is a Ctrl-C
     errors = Console(stderr=True)
-    try:
+    with stoppable(errors):
         return execute(tuning, workers=workers, view=choose_view(errors, quiet=quiet))[1]
-    except KeyboardInterrupt:
-        errors.print("Stopped. What was begun is kept; the same command goes on from there.")
-        raise typer.Exit(STOPPED) from None
 
 
 # ---- what it shows ------------------------------------------------------------------------------------------------------

@@ -136,9 +136,9 @@ def _survives(policy: Policy, rows: list[Any], name: str, patient: CheckContext)
         save_adapted(policy, patient.renderer.tokenizer, folder / "adapter", start=folder / "start")
         for kind in ("model", "adapter"):
             again = load_policy(folder / kind, dtype=e.model.dtype, device=e.runtime.device)
-            worst = max(float((a - b).abs().max()) for a, b in zip(trained, forward_probe.logps(again, rows), strict=True))
+            worst = forward_probe.furthest(trained, forward_probe.logps(again, rows))
             allowed = WORST if policy.dtype.itemsize >= 4 else NARROW
             seen = f"{name}: {kind}/ saved and loaded again, log-probs differ by at most {worst:.1e} nats"
-            yield (fail if worst > allowed else info)(seen)
+            yield (info if worst <= allowed else fail)(seen)
     if all(torch.equal(a, b) for a, b in zip(start, trained, strict=True)):
         yield fail(f"{name}: the adapter changes no log-prob")

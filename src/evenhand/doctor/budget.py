@@ -10,6 +10,7 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
+from evenhand.display import in_bytes
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
@@ -63,7 +64,7 @@ def disk(patient: CheckContext) -> Iterator[Finding]:
     need = size * (len(whole) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
     free = shutil.disk_usage(existing(run.store.root)).free
     if need > free:
-        yield fail(f"{len(whole)} models of {_amount(size)} need {_amount(need)}, {_amount(free)} are free")
+        yield fail(f"{len(whole)} models of {in_bytes(size)} need {in_bytes(need)}, {in_bytes(free)} are free")
 
 
 @check(
@@ -162,15 +163,6 @@ def cores(patient: CheckContext) -> Iterator[Finding]:
     asked = (runtime.workers or 1) * runtime.threads
     if asked > 2 * have:
         yield warn(f"{runtime.workers or 1} workers of {runtime.threads} threads on {have} cores")
-
-
-def _amount(size: float) -> str:
-    """Bytes for people.
-
-    >>> _amount(3 * 2**30), _amount(5e5)
-    ('3.0 GiB', '0.5 MiB')
-    """
-    return f"{size / 2**30:.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _weights(patient: CheckContext) -> float:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from evenhand.doctor.context import CheckContext
-from evenhand.doctor.registry import Finding, check, graded, share, shortened, warn
+from evenhand.doctor.registry import Finding, check, share, shortened, too_many, warn
 from evenhand.types import Content
 
 THINKING = re.compile(r"<(think|thinking|reasoning)>")
@@ -26,10 +26,8 @@ def turns(patient: CheckContext) -> Iterator[Finding]:
             ("answers are not the assistant's", [g for g in groups if any(_wrong_answer(c.content) for c in g.completions)]),
             ("prompts have one speaker twice in a row", [g for g in groups if _twice(g.prompt.content)]),
         ):
-            severity = graded(len(rows) / max(len(groups), 1), warn_above=0.01, fail_above=0.2)
-            if severity:
-                seen = f"{share(len(rows), len(groups))} {what} in {split}"
-                yield Finding(severity=severity, seen=seen, examples=tuple(shortened(g.prompt.text) for g in rows[:3]))
+            shown = (shortened(g.prompt.text) for g in rows[:3])
+            yield from too_many(len(rows), len(groups), f"{what} in {split}", *shown, warn_above=0.01, fail_above=0.2)
 
 
 @check(
@@ -45,10 +43,8 @@ def thinking(patient: CheckContext) -> Iterator[Finding]:
         open_ended = [t for t in answers if (m := THINKING.search(t)) and f"</{m.group(1)}>" not in t]
         if 0.02 * len(answers) < with_it < 0.98 * len(answers):
             yield warn(f"{share(with_it, len(answers))} answers of {split} have a thinking block, the others none")
-        severity = graded(len(open_ended) / max(len(answers), 1), warn_above=0.01, fail_above=0.5)
-        if severity:
-            seen = f"{share(len(open_ended), len(answers))} answers of {split} open a thinking block and never close it"
-            yield Finding(severity=severity, seen=seen, examples=tuple(map(shortened, open_ended[:3])))
+        words, shown = f"answers of {split} open a thinking block and never close it", map(shortened, open_ended[:3])
+        yield from too_many(len(open_ended), len(answers), words, *shown, warn_above=0.01, fail_above=0.5)
 
 
 def _role(content: Content, index: int) -> str:

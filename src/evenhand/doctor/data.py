@@ -11,7 +11,7 @@ from evenhand.data.config import FOR_JUDGES
 from evenhand.doctor.context import CheckContext, last_turn
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
-from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
+from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
 from evenhand.synthesis.config import REVISED
 from evenhand.types import Content, Group, content_text
@@ -81,12 +81,9 @@ def empty(patient: CheckContext) -> Iterator[Finding]:
 )
 def duplicates(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
-        removed = drop_exact(groups).removed
-        severity = graded(len(removed) / max(len(groups), 1), warn_above=0.01, fail_above=0.5)
-        if severity:
-            twice = [groups[i] for i, _ in removed]
-            seen = f"{share(len(removed), len(groups))} rows of {split} repeat an earlier one"
-            yield Finding(severity=severity, seen=seen, examples=_prompts(twice))
+        twice = [groups[i] for i, _ in drop_exact(groups).removed]
+        words = f"rows of {split} repeat an earlier one"
+        yield from too_many(len(twice), len(groups), words, *_prompts(twice), warn_above=0.01, fail_above=0.5)
 
 
 @check(
@@ -99,10 +96,8 @@ def repeated_prompt(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         asked = [(g, last_turn(g)) for g in groups]
         rows = [g for g, said in asked if len(said) > 20 and any(c.text.lstrip().startswith(said) for c in g.completions)]
-        severity = graded(len(rows) / max(len(groups), 1), warn_above=0.05, fail_above=0.5)
-        if severity:
-            seen = f"in {share(len(rows), len(groups))} rows of {split} an answer begins with its whole prompt"
-            yield Finding(severity=severity, seen=seen, examples=_answers(rows))
+        words = f"rows of {split} where an answer begins with its whole prompt"
+        yield from too_many(len(rows), len(groups), words, *_answers(rows), warn_above=0.05, fail_above=0.5)
 
 
 @check(
@@ -116,10 +111,8 @@ def leaked_answer(patient: CheckContext) -> Iterator[Finding]:
         rows = [
             g for g in groups if any(_long(c.text) and g.prompt.text.rstrip().endswith(c.text.strip()) for c in g.completions)
         ]
-        severity = graded(len(rows) / max(len(groups), 1), warn_above=0.01, fail_above=0.2)
-        if severity:
-            seen = f"in {share(len(rows), len(groups))} rows of {split} the prompt ends with an answer"
-            yield Finding(severity=severity, seen=seen, examples=_prompts(rows))
+        words = f"rows of {split} where the prompt ends with an answer"
+        yield from too_many(len(rows), len(groups), words, *_prompts(rows), warn_above=0.01, fail_above=0.2)
 
 
 @check(
@@ -131,11 +124,10 @@ def leaked_answer(patient: CheckContext) -> Iterator[Finding]:
 def rendered_twice(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         marked = [(g, m) for g in groups if not isinstance(g.prompt.content, str) and (m := _mark(g))]
-        severity = graded(len(marked) / max(len(groups), 1), warn_above=0.01, fail_above=0.2)
-        if severity and len(marked) >= FEW:
+        if len(marked) >= FEW:
             common = Counter(m for _, m in marked).most_common(1)[0][0].strip()
-            seen = f"{share(len(marked), len(groups))} conversations of {split} contain template marks such as {common!r}"
-            yield Finding(severity=severity, seen=seen, examples=_prompts([g for g, _ in marked]))
+            words, rows = f"conversations of {split} contain template marks such as {common!r}", [g for g, _ in marked]
+            yield from too_many(len(rows), len(groups), words, *_prompts(rows), warn_above=0.01, fail_above=0.2)
 
 
 @check(
@@ -163,12 +155,9 @@ def constant_answer(patient: CheckContext) -> Iterator[Finding]:
         if len(groups) < 20 or not split.endswith(("demonstrations", "preferences")):
             continue
         text, count = Counter(content_text(_best(g)).strip() for g in groups if g.completions).most_common(1)[0]
-        severity = (
-            graded(count / len(groups), warn_above=0.2, fail_above=0.5) if len(text) > 20 or count > 0.9 * len(groups) else None
-        )
-        if severity:
-            seen = f"{share(count, len(groups))} best answers of {split} are one and the same"
-            yield Finding(severity=severity, seen=seen, examples=(shortened(text),))
+        if len(text) > 20 or count > 0.9 * len(groups):
+            words = f"best answers of {split} are one and the same"
+            yield from too_many(count, len(groups), words, shortened(text), warn_above=0.2, fail_above=0.5)
 
 
 @check(

@@ -28,6 +28,11 @@ def logps(policy: Policy, rows: Sequence[TokenGroup]) -> list[Tensor]:
     return [row for group in found[Head.LOGP] for row in group]
 
 
+def furthest(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """The largest difference of two lists of log-probs, nats; NaN where there is one: no bound holds it."""
+    return float(torch.cat([a - b for a, b in zip(first, second, strict=True)]).abs().max())
+
+
 def gradients(policy: Policy, parts: Sequence[Sequence[TokenGroup]]) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of the likelihood of rows cut into micro-batches `parts`; the model is left without gradients."""
     policy.zero_grad(set_to_none=True)

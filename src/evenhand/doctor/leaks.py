@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evenhand.data.minhash import Grams
 from evenhand.doctor.context import CheckContext, last_turn, spaced
-from evenhand.doctor.registry import Finding, check, fail, graded, share, shortened
+from evenhand.doctor.registry import Finding, check, fail, share, shortened, too_many
 from evenhand.types import Group
 
 NGRAM = 13
@@ -47,10 +47,8 @@ def quoted(patient: CheckContext) -> Iterator[Finding]:
         hits = [
             f for g in rows if (f := next(filter(None, map(grams.find, (g.prompt.text, *(c.text for c in g.completions)))), ""))
         ]
-        severity = graded(len(hits) / max(len(rows), 1), warn_above=QUOTED, fail_above=2.0)
-        if severity:
-            seen = f"{share(len(hits), len(rows))} rows of {split} share {NGRAM} words in a row with a held-out prompt"
-            yield Finding(severity=severity, seen=seen, examples=tuple(dict.fromkeys(map(shortened, hits)))[:3])
+        words, shown = f"rows of {split} share {NGRAM} words in a row with a held-out prompt", dict.fromkeys(map(shortened, hits))
+        yield from too_many(len(hits), len(rows), words, *shown, warn_above=QUOTED, fail_above=2.0)
 
 
 def _heldout(patient: CheckContext) -> dict[str, set[str]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
@@ -110,8 +112,8 @@ def deterministic(patient: CheckContext) -> Iterator[Finding]:
     patient.policy.train()
     first, second = forward_probe.logps(patient.policy, rows), forward_probe.logps(patient.policy, rows)
     patient.policy.train(was)
-    worst = max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
-    if worst > 1e-6:
+    worst = forward_probe.furthest(first, second)
+    if not worst <= 1e-6:
         yield warn(
             f"two training passes over the same rows differ by {worst:.3g} nats: dropout is active", fix="set dropout to 0"
         )
@@ -134,8 +136,8 @@ def reload(patient: CheckContext) -> Iterator[Finding]:
         target = Path(folder) / "model"
         save(patient.policy, patient.renderer.tokenizer, target)
         again = load_policy(target, dtype=e.model.dtype, device=e.runtime.device)
-    worst = max(float((a - b).abs().max()) for a, b in zip(before, forward_probe.logps(again, rows), strict=True))
-    yield (fail if worst > 1e-4 else info)(f"saved and loaded again, log-probs differ by at most {worst:.1e} nats")
+    worst = forward_probe.furthest(before, forward_probe.logps(again, rows))
+    yield (info if worst <= 1e-4 else fail)(f"saved and loaded again, log-probs differ by at most {worst:.1e} nats")
 
 
 @check(
@@ -172,7 +174,10 @@ def accumulation(patient: CheckContext) -> Iterator[Finding]:
     rows = _rows(patient)
     loss, whole = forward_probe.gradients(patient.policy, [rows])
     other, parts = forward_probe.gradients(patient.policy, [[r] for r in rows])
-    worst = max(forward_probe.relative(parts[n], g) for n, g in whole.items() if g.norm() > 0)
+    gaps = [forward_probe.relative(parts[n], g) for n, g in whole.items() if g.any()]
+    if not gaps:
+        raise Unavailable("no weight gets a gradient")
+    worst = float(np.max(gaps))  # a NaN is the worst
     good = worst < 1e-2 if patient.policy.dtype.itemsize < 4 else worst < 1e-3
     seen = f"one micro-batch or {len(rows)}: loss {loss:.5f} and {other:.5f}, gradients differ by {worst:.1e} relatively"
     yield (info if good else fail)(seen)
@@ -191,7 +196,7 @@ def packing(patient: CheckContext) -> Iterator[Finding]:
     rows = _rows(patient)
     together = forward_probe.logps(patient.policy, rows)
     alone = [row for part in forward_probe.alone(rows) for row in forward_probe.logps(patient.policy, part)]
-    worst = max(float((a - b).abs().max()) for a, b in zip(together, alone, strict=True))
+    worst = forward_probe.furthest(together, alone)
     good = worst < (0.1 if patient.policy.dtype.itemsize < 4 else 1e-3)
     yield (info if good else fail)(f"log-probs differ by at most {worst:.1e} nats")
 

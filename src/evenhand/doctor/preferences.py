@@ -10,7 +10,7 @@ from typing import Any
 from evenhand.data.convert import pairs_of
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, warn
+from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
 from evenhand.methods import BINARY
 from evenhand.types import Group
@@ -25,18 +25,14 @@ from evenhand.types import Group
 def identical(patient: CheckContext) -> Iterator[Finding]:
     for split, pairs in comparisons(patient).items():
         rows = [p for p in pairs if p.completions[0].text.strip() == p.completions[1].text.strip()]
-        severity = graded(len(rows) / len(pairs), warn_above=0.0, fail_above=0.2)
-        if severity:
-            seen = f"{share(len(rows), len(pairs))} pairs of {split} have two equal answers"
-            yield Finding(severity=severity, seen=seen, examples=_shown(rows))
-        done = patient.tokenised.get(split)
-        equal = [t for t in done.groups if len(t.completions) > 1 and len({c.ids for c in t.completions}) == 1] if done else []
+        words = f"pairs of {split} have two equal answers"
+        yield from too_many(len(rows), len(pairs), words, *_shown(rows), warn_above=0.0, fail_above=0.2)
+        if (done := patient.tokenised.get(split)) is None:
+            continue
+        equal = [t for t in done.groups if len(t.completions) > 1 and len({c.ids for c in t.completions}) == 1]
         by_cutting = [t for t in equal if len({c.text.strip() for c in t.group.completions}) > 1]
-        severity = graded(len(by_cutting) / max(len(done.groups) if done else 0, 1), warn_above=0.0, fail_above=0.2)
-        if severity and done:
-            limit = patient.experiment.lengths.completion
-            seen = f"{share(len(by_cutting), len(done.groups))} rows of {split} are equal once cut to {limit} tokens"
-            yield Finding(severity=severity, seen=seen, examples=tuple(by_cutting[:1]))
+        words = f"rows of {split} are equal once cut to {patient.experiment.lengths.completion} tokens"
+        yield from too_many(len(by_cutting), len(done.groups), words, *by_cutting[:1], warn_above=0.0, fail_above=0.2)
 
 
 @check(
@@ -90,13 +86,8 @@ def contradictions(patient: CheckContext) -> Iterator[Finding]:
         seen = Counter((p.prompt.id, p.completions[0].text, p.completions[1].text) for p in pairs)
         rows = [p for p in pairs if seen[p.prompt.id, p.completions[1].text, p.completions[0].text]]
         rows = [p for p in rows if p.completions[0].text != p.completions[1].text]
-        severity = graded(len(rows) / len(pairs), warn_above=0.01, fail_above=0.2)
-        if severity:
-            yield Finding(
-                severity=severity,
-                seen=f"{share(len(rows), len(pairs))} pairs of {split} are preferred both ways",
-                examples=_shown(rows),
-            )
+        words = f"pairs of {split} are preferred both ways"
+        yield from too_many(len(rows), len(pairs), words, *_shown(rows), warn_above=0.01, fail_above=0.2)
 
 
 @check(

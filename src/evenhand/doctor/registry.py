@@ -114,6 +114,18 @@ def graded(share: float, *, warn_above: float, fail_above: float) -> Severity | 
     return Severity.WARN if share > warn_above else None
 
 
+def too_many(
+    part: int, whole: int, words: str, *examples: str | TokenGroup, warn_above: float, fail_above: float
+) -> Iterator[Finding]:
+    """The finding that `part` of `whole` are what they should not be, where that share is above a bound.
+
+    >>> [f.seen for f in too_many(3, 12, "rows are empty", warn_above=0.1, fail_above=0.5)]
+    ['3 of 12 (25%) rows are empty']
+    """
+    if severity := graded(part / max(whole, 1), warn_above=warn_above, fail_above=fail_above):
+        yield Finding(severity=severity, seen=f"{share(part, whole)} {words}", examples=examples[:SHOWN])
+
+
 def shortened(text: str, limit: int = 100) -> str:
     """A text on one line, for an example.
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from evenhand.doctor.context import CheckContext, spaced
-from evenhand.doctor.registry import Finding, check, fail, graded, info, share, shortened, warn
+from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
 from evenhand.methods import COMPARISONS
 from evenhand.types import Group, Prompt, TokenGroup
@@ -29,20 +29,16 @@ def cuts(patient: CheckContext) -> Iterator[Finding]:
     lengths = patient.experiment.lengths
     for split, done in patient.tokenised.items():
         total = len(done.groups) + len(done.dropped)
-        severity = graded(len(done.dropped) / max(total, 1), warn_above=0.0, fail_above=0.02)
-        if severity:
-            rows = patient.sample(split)
-            reasons = Counter(reason for _, reason in done.dropped).most_common(3)
-            examples = [f"{count} x {reason}, such as {shortened(_of(rows, done.dropped, reason))}" for reason, count in reasons]
-            seen = f"{share(len(done.dropped), total)} rows of {split} cannot be learned from and are left out"
-            yield Finding(severity=severity, seen=seen, examples=tuple(examples))
+        rows, reasons = patient.sample(split), Counter(reason for _, reason in done.dropped).most_common(3)
+        examples = [f"{count} x {reason}, such as {shortened(_of(rows, done.dropped, reason))}" for reason, count in reasons]
+        words = f"rows of {split} cannot be learned from and are left out"
+        yield from too_many(len(done.dropped), total, words, *examples, warn_above=0.0, fail_above=0.02)
         answers = [c for t in done.groups for c in t.completions]
         cut_answers = sum(c.truncated for c in answers)
-        severity = graded(cut_answers / max(len(answers), 1), warn_above=CUT, fail_above=2.0)
-        if severity and split != "corpus":
+        if split != "corpus":
             shown = [t for t in done.groups if any(c.truncated for c in t.completions)][:1]
-            seen = f"{share(cut_answers, len(answers))} answers of {split} are cut at {lengths.completion} tokens"
-            yield Finding(severity=severity, seen=seen, examples=tuple(shown))
+            words = f"answers of {split} are cut at {lengths.completion} tokens"
+            yield from too_many(cut_answers, len(answers), words, *shown, warn_above=CUT, fail_above=2.0)
         cut = done.counts.get("prompts_cut", 0)
         if cut > CUT * total:
             yield warn(f"{share(cut, total)} prompts of {split} lose their beginning: they keep {lengths.prompt} tokens")
@@ -171,11 +167,7 @@ def unknown(patient: CheckContext) -> Iterator[Finding]:
         total = sum(t.size for t in done.groups)
         rows = [t for t in done.groups if unk in t.prompt or any(unk in c.ids for c in t.completions)]
         count = sum(t.prompt.count(unk) + sum(c.ids.count(unk) for c in t.completions) for t in rows)
-        severity = graded(count / max(total, 1), warn_above=0.005, fail_above=0.2)
-        if severity:
-            yield Finding(
-                severity=severity, seen=f"{share(count, total)} tokens of {split} are unknown", examples=tuple(rows[:1])
-            )
+        yield from too_many(count, total, f"tokens of {split} are unknown", *rows[:1], warn_above=0.005, fail_above=0.2)
 
 
 @check(
@@ -191,12 +183,9 @@ def round_trip(patient: CheckContext) -> Iterator[Finding]:
         whole = [(c, g.text) for c, g in given if not c.truncated and unk not in c.ids and isinstance(g.content, str)]
         whole = [] if split == "corpus" or patient.experiment.data.supervise == "full" else whole
         lost = [(text, renderer.decode(c.ids)) for c, text in whole if renderer.decode(c.ids).strip() != text.strip()]
-        severity = graded(len(lost) / max(len(whole), 1), warn_above=0.05, fail_above=0.5)
-        if severity:
-            examples = tuple(f"{shortened(a, 50)} comes back as {shortened(b, 50)}" for a, b in lost[:3])
-            yield Finding(
-                severity=severity, seen=f"{share(len(lost), len(whole))} answers of {split} do not survive", examples=examples
-            )
+        examples = (f"{shortened(a, 50)} comes back as {shortened(b, 50)}" for a, b in lost[:3])
+        words = f"answers of {split} do not survive"
+        yield from too_many(len(lost), len(whole), words, *examples, warn_above=0.05, fail_above=0.5)
 
 
 @check(

@@ -53,7 +53,10 @@ def convert(folder: Path, converter: Path | None, *, dtype: str, timeout: float 
 
 def verified(path: Path, folder: Path) -> str:
     """What could be checked of a GGUF file against the folder it was made from, in words."""
-    found = path.read_bytes()[: len(MAGIC)] if path.is_file() else b""
+    found = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            found = file.read(len(MAGIC))
     if found != MAGIC:
         raise UserError("the converter wrote no GGUF file", where=str(path), why=f"it begins with {found!r}")
     if importlib.util.find_spec("gguf") is None:
