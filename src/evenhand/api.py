@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand import run_experiment
+from evenhand.configfile.schema import to_json
 from evenhand.errors import UserError
 from evenhand.results import files
 from evenhand.results.record import Results
@@ -244,11 +245,11 @@ def compare(runs: Sequence[str | Path | RunResults]) -> ComparedResults:
 def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
     """Overrides as the command line has them; JSON is YAML.
 
-    >>> _settings({"seeds": [0, 1], "train.learning_rate": 1e-4})
-    ['seeds=[0, 1]', 'train.learning_rate=0.0001']
+    >>> _settings({"seeds": [0, 1], "train.learning_rate": 1e-4, "model.path": Path("models/base")})
+    ['seeds=[0, 1]', 'train.learning_rate=0.0001', 'model.path="models/base"']
     """
     if isinstance(overrides, Mapping):
-        return [f"{path}={json.dumps(value)}" for path, value in overrides.items()]
+        return [f"{path}={json.dumps(to_json(value))}" for path, value in overrides.items()]
     return list(overrides)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from evenhand.cli.options import Answers, Device, Leaderboard, MaxTokens, Temperature
+from evenhand.cli.progress import Progress
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
 
@@ -180,7 +181,7 @@ def _policy(
     chat = bool(renderer.tokenizer.chat_template)
     asked = read_prompts(prompts, lambda t: as_prompt(t, renderer, raw=not chat)) if prompts else refusals.prompts(chat=chat)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=0)
-    groups = open_engine(DEFAULT, policy, renderer).generate(asked[:limit], n, sampling)
+    groups = open_engine(DEFAULT, policy, renderer).generate(asked[:limit], n, sampling, progress=Progress("answered"))
     return {"kind": "policy", "name": target, **answers_report(groups)}
 
 

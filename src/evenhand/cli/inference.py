@@ -50,8 +50,7 @@ def generate(
 
     if not prompt and prompts is None:
         raise UserError("there is nothing to answer", fix="give --prompt TEXT or --prompts FILE")
-    with Waiting("opening the model"):
-        policy, renderer = open_policy(model, device)
+    policy, renderer = open_policy(model, device)
     asked = [as_prompt(text, renderer, raw=raw) for text in prompt or []]
     asked += read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=raw)) if prompts else []
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
@@ -123,8 +122,7 @@ def score(
     from evenhand.data.jsonl import write_groups
 
     refuse_same(file, out)
-    with Waiting("opening"):
-        score_all = scorer(model_or_reward, device, max_prompt=max_prompt, max_completion=max_completion)
+    score_all = scorer(model_or_reward, device, max_prompt=max_prompt, max_completion=max_completion)
     sources = answers_by_source(file, prompts, device)
     for name, given in sources.items():
         with Waiting(f"scoring {sum(len(g.completions) for g in given)} answers{f' of {name}' if name else ''}"):

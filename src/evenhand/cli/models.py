@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.cli.progress import Waiting
 from evenhand.errors import UserError
 from evenhand.store import pointer
 
@@ -47,9 +48,10 @@ def open_policy(name: str, device: str = "auto") -> tuple[Policy, Renderer]:
 
     quiet()
     path = model_path(name)
-    policy = load_policy(path, device=device)
-    policy.eval()
-    return policy, open_renderer(path)
+    with Waiting("opening the model"):
+        policy = load_policy(path, device=device)
+        policy.eval()
+        return policy, open_renderer(path)
 
 
 def open_renderer(path: Path | str) -> Renderer:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
+from evenhand.cli.progress import Waiting
 from evenhand.configfile.document import parse
 from evenhand.types import Group, Scores
 
@@ -39,19 +40,14 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
         from evenhand.stages.common import load_served
 
         quiet()
-        if (how := left_by_training(Path(path)))["kind"] in SEVERAL:
-            model = load_served(Path(path), how["kind"], device=device)
-            return served(how, ModelReward(model, open_renderer(path), max_prompt, max_completion, MICROBATCH))
-        model = load_reward_model(path, device=device)
-        if not (Path(path) / NORMALISATION_FILE).exists():  # another tool's: it reads whole texts, by its own tokenizer
-            return external(model, open_renderer(path), tokens_per_microbatch=MICROBATCH, normalisation=Normalisation())
-        return ModelReward(
-            model,
-            open_renderer(path),
-            max_prompt=max_prompt,
-            max_completion=max_completion,
-            tokens_per_microbatch=MICROBATCH,
-        )
+        with Waiting("opening the model"):
+            how, renderer = left_by_training(Path(path)), open_renderer(path)
+            several = how["kind"] in SEVERAL
+            model = load_served(Path(path), how["kind"], device=device) if several else load_reward_model(path, device=device)
+        if not several and not (Path(path) / NORMALISATION_FILE).exists():  # another tool's: it reads whole texts
+            return external(model, renderer, tokens_per_microbatch=MICROBATCH, normalisation=Normalisation())
+        reward = ModelReward(model, renderer, max_prompt, max_completion, MICROBATCH)
+        return served(how, reward) if several else reward
     return log_probs(name, device, max_prompt, max_completion)
 
 

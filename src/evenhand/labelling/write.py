@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +24,17 @@ def preferences(
 
     Left out are pairs that nobody has labelled and ties; rankings and ratings in which all answers are equal.
     """
+    said = {label.item for label in labels if label.scores}
+    known = [i for i in items if i.name in said]
     if form is Form.pair:
-        return labelled_by([i.group for i in items], HumanJudge(log, annotators=0), choose="all", labels=kind, margin=margin)
-    found = [replace(i.group, scores=means(labels, i)) for i in items]
-    known = [g for g in found if not math.isnan(g.scores[0])]
-    kept = tuple(g for g in known if max(g.scores) - min(g.scores) > margin)
-    left = {"not labelled": len(found) - len(known), "tied": len(known) - len(kept)}
-    return AnnotatedPairs(pairs=kept, left_out={k: n for k, n in left.items() if n})
+        judge = HumanJudge(log, annotators=0)
+        made = labelled_by([i.group for i in known], judge, choose="all", labels=kind, margin=margin)
+    else:
+        found = [replace(i.group, scores=means(labels, i)) for i in known]
+        kept = tuple(g for g in found if max(g.scores) - min(g.scores) > margin)
+        made = AnnotatedPairs(pairs=kept, left_out={"tied": len(found) - len(kept)})
+    left = {"not labelled": len(items) - len(known), **made.left_out}
+    return replace(made, left_out={k: n for k, n in left.items() if n})
 
 
 def rows_by_annotator(items: Sequence[Item], labels: Sequence[Label]) -> Iterator[dict[str, Any]]:
