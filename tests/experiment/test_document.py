@@ -167,6 +167,15 @@ def test_bad_overrides_are_named(setting, what):
     assert what in caught.value.what
 
 
+def test_an_equals_sign_in_quotes_belongs_to_the_key():
+    given = Document({"arms": {"beta=0.1": {"steps": 1}}})
+    assert override(given, ['arms."beta=0.1".steps=3', 'name="a=b"', "note=a=b"]).data == {
+        "arms": {"beta=0.1": {"steps": 3}}, "name": "a=b", "note": "a=b",
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"""'arms."beta=3' is not key.path=value"""):
+        override(given, ['arms."beta=3'])
+
+
 def test_key_paths_round_trip():
     for path in [("a", "b"), ("arms", "dpo-0.1", "beta"), ("arms", "two words", "x")]:
         assert key_path(key_text(path)) == path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from evenhand.errors import UserError
 
 _REPLACED_BY_TAG = ("kind", "method")
 _RESERVED = "x-"
+_SETTING = re.compile(r'((?:"[^"]*"|[^"=])*)=(.*)', re.DOTALL)
+"""`key.path=value`; in quotes a key may hold what it likes."""
 Change = Callable[[Document], Document]
 """What makes one document of another."""
 
@@ -133,9 +136,10 @@ def override(document: Document, settings: Iterable[str], todays: Callable[[KeyP
     `todays` gives the key path that a given one stands for.
     """
     for setting in settings:
-        text, equals, value = setting.partition("=")
+        found = _SETTING.fullmatch(setting)
+        text, value = found.groups() if found else ("", "")
         path = key_path(text.strip())
-        if not equals or not path:
+        if not path:
             raise UserError(f"'{setting:.200}' is not key.path=value", where=COMMAND_LINE, fix="for example train.steps=50")
         if len(path) > DEEPEST:
             what = f"'{setting:.80}...' names a key {len(path)} levels deep"
@@ -160,7 +164,7 @@ def _set(data: Any, path: Sequence[str | int], value: Any, done: KeyPath) -> tup
             raise UserError(
                 f"'{key_text(done):.200}' is a list of {len(data)}; '{key:.80}' is not one of its entries",
                 where=COMMAND_LINE,
-                fix=f"use 0 to {len(data) - 1}, or give the whole list: {key_text(done):.200}=[...]",
+                fix=(f"use 0 to {len(data) - 1}, or " if data else "") + f"give the whole list: {key_text(done):.200}=[...]",
             )
         index = int(number)
         item, full = _set(data[index], path[1:], value, (*done, index))

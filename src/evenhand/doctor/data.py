@@ -96,7 +96,7 @@ def repeated_prompt(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
         asked = [(g, last_turn(g)) for g in groups]
         rows = [g for g, said in asked if len(said) > 20 and any(c.text.lstrip().startswith(said) for c in g.completions)]
-        words = f"rows of {split} where an answer begins with its whole prompt"
+        words = f"rows of {split}: an answer begins with its whole prompt"
         yield from too_many(len(rows), len(groups), words, *_answers(rows), warn_above=0.05, fail_above=0.5)
 
 
@@ -111,7 +111,7 @@ def leaked_answer(patient: CheckContext) -> Iterator[Finding]:
         rows = [
             g for g in groups if any(_long(c.text) and g.prompt.text.rstrip().endswith(c.text.strip()) for c in g.completions)
         ]
-        words = f"rows of {split} where the prompt ends with an answer"
+        words = f"rows of {split}: the prompt ends with an answer"
         yield from too_many(len(rows), len(groups), words, *_prompts(rows), warn_above=0.01, fail_above=0.2)
 
 
