@@ -17,7 +17,7 @@ from evenhand.train.examples import Example
 from evenhand.train.loop import Loop, accumulate
 from evenhand.train.optim import AdamW
 from evenhand.train.rollouts.experience import Experience
-from evenhand.train.rollouts.optimistic import AgainstPartner
+from evenhand.train.rollouts.optimistic import AgainstPartner, SoftValue
 from evenhand.types import Prompt, Sampling
 from tests.battery.test_bandit import ANSWERS
 from tests.battery.test_reductions import built, step
@@ -96,11 +96,34 @@ def test_the_credit_against_an_opponent_by_hand():
     assert [len(e.tokens.completions) for e in made] == [2, 2]
 
 
+def test_nothing_is_learned_where_no_answer_tells_the_soft_value():
+    """Rewards 1 and 0, the partner's 0 and 2 at temperature 1; of the second prompt the partner has no score."""
+    rewards = torch.tensor([[1.0, math.nan, 0.0, 2.0], [1.0, 0.0, math.nan, math.nan]])
+    examples = [Example(tokens=tokenise(group_of(ANSWERS, tuple(row), str(n)))) for n, row in enumerate(rewards.tolist())]
+    made = SoftValue(temperature=1.0)(
+        Experience(examples=examples, reward=rewards, kl_coefficient=0.0, kl_estimator="k1", memory={}, seed=0, rollout=0)
+    )
+    (kept,) = made
+    assert kept.per_completion["advantage"] == pytest.approx((1 - math.log((1 + math.e**2) / 2), 0.0))
+    assert len(kept.tokens.completions) == 2
+
+
+def test_what_only_truncates_has_no_least_weight():
+    plain, least = (methods.build("grpo", {"importance": 2.0, **m}, steps=6, max_tokens=8) for m in ({}, {"importance_low": 0.5}))
+    assert plain == least, "so that an experiment which names it is told that it has no effect"
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "told"),
     [
         ("nash_md", {"mixture": 1.5}, "mixture is 1.5"),
         ("nash_md", {"completions_per_prompt": 1}, "1 completions per prompt"),
+        ("a_star_po", {"completions_per_prompt": 1}, "1 completions per prompt"),
+        (
+            "grpo",
+            {"advantage": "pass_at_k", "completions_per_prompt": 3},
+            "3 completions per prompt under `advantage: pass_at_k`",
+        ),
         ("ppo", {"renew": 2}, "`renew` without `importance`"),
         ("grpo", {"renew": 2, "updates": 4}, "`renew` without `importance`"),
         ("luffy", {"advantage": "gae"}, "unknown advantage 'gae'"),

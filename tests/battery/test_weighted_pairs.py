@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -98,3 +100,20 @@ def test_a_ranking_weighs_as_much_as_a_pair(name):
     gaps = dict(zip(ranked.pairs, ranked.margin, strict=True))
     alone = [replace(ranked.only(pair), pairs=((0, 1),), margin=(gaps[pair],), pair_weight=(1.0,)) for pair in places]
     same(step(method, [ranked, plain]), step(method, [*alone, plain, plain, plain]))
+
+
+@pytest.mark.parametrize("name", ["infonca", "nca", "qrpo"])
+def test_an_answer_without_a_score_counts_nowhere(name):
+    """As if it were not there; so does a prompt of which no answer has one."""
+    method = built(name)
+    first, second, *rest = items_for(method)
+    there = [first.only([0, 2, 3]), *rest]
+    unscored = [scored(first, (1,)), scored(second, range(4)), *rest]
+    same(step(method, unscored), step(method, there))
+
+
+def scored(item: Example, without: Collection[int]) -> Example:
+    """The item whose answers `without` have no score."""
+    scores = tuple(math.nan if n in without else s for n, s in enumerate(item.tokens.group.scores))
+    group = replace(item.tokens.group, scores=scores)
+    return replace(item, tokens=replace(item.tokens, group=group), per_completion={**item.per_completion, "score": scores})

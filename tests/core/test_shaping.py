@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from evenhand.core import policy as pg
+from evenhand.core import kl_control as pg
 
 D64 = torch.float64
 MASK = torch.tensor([[True, True, False, True], [True, False, False, False], [False, False, False, False]])

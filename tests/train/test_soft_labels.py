@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evenhand.objectives.reward_model import BradleyTerry
+from evenhand.stages.splits import singles
 from evenhand.train.examples import Example, assemble, with_pairs
 from evenhand.types import Completion, Group, ModelOut, Prompt, TokenGroup, Tokens
 
@@ -33,3 +34,14 @@ def test_the_loss_of_a_soft_label_is_the_cross_entropy(p: float, difference: flo
 def test_without_the_part_scores_only_rank() -> None:
     assert item(0.7).pairs == ((0, 1),)
     assert item(0.7).pair_weight == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [((math.nan, 1.0, 0.0), {"b": 1.0, "c": 0.0}), ((0.0, math.nan, 1.0), {"a": 0.0, "c": 1.0}), ((math.nan,) * 3, {})],
+)
+def test_an_answer_without_a_score_has_no_label(scores: tuple[float, ...], labels: dict[str, float]) -> None:
+    """Of a ranking, for methods that learn from single labelled answers."""
+    answers = tuple(Completion(content=text) for text in "abc")
+    found = singles(Group(prompt=Prompt(content="?"), completions=answers, scores=scores))
+    assert {group.completions[0].text: group.scores[0] for group in found} == labels

@@ -1,7 +1,7 @@
 """AOT: alignment by optimal transport (arXiv:2406.05882). Two *distributions* are compared, by their sorted log-ratios.
 
 A sort belongs to the whole optimizer step: sorting each micro-batch is a weaker objective. The exact two-pass form gathers
-all log-probs without gradient, asks `aot_*_weights` for one weight per answer, and differentiates in any order of micro-batches
+all log-probs without gradient, asks `aot_of_pairs` for one weight per answer, and differentiates in any order of micro-batches
 `sum(weight_chosen * chosen + weight_rejected * rejected)`, whose gradient is that of `aot_*(...).sum()` through the global sort.
 """
 
@@ -36,31 +36,6 @@ def aot_paired(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejecte
 
 
 @torch.no_grad()
-def aot_unpaired_weights(
-    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float
-) -> tuple[Tensor, Tensor]:
-    """Gradient of `aot_unpaired(...).sum()` by `chosen` [W] and by `rejected` [L], in the order of the inputs; no gradient."""
-    better, order_chosen = torch.sort(chosen - ref_chosen, stable=True)
-    worse, order_rejected = torch.sort(rejected - ref_rejected, stable=True)
-    low, high, share = _levels(len(worse), better)
-    pull = beta * torch.sigmoid(-beta * (better - torch.lerp(worse[low], worse[high], share)))
-    push = torch.zeros_like(worse).index_add(0, low, pull * (1 - share)).index_add(0, high, pull * share)
-    return _unsort(-pull, order_chosen), _unsort(push, order_rejected)
-
-
-@torch.no_grad()
-def aot_paired_weights(
-    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float
-) -> tuple[Tensor, Tensor]:
-    """Gradient of `aot_paired(...).sum()` by `chosen` and by `rejected`, `[B]` in the order of the inputs; no gradient."""
-    policy, order = torch.sort(chosen - rejected, stable=True)
-    reference = torch.sort(ref_chosen - ref_rejected).values
-    pull = beta * torch.sigmoid(-beta * (policy - reference))
-    weight = _unsort(-pull, order)
-    return weight, -weight
-
-
-@torch.no_grad()
 def aot_of_pairs(
     chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, weight: Tensor, *, form: str, beta: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +43,7 @@ def aot_of_pairs(
 
     Returns, [B] each and without gradient: the loss `sum of mass * nls(beta (a - b))` spread over the sorted a, and its gradient
     by `chosen` and by `rejected` in the order of the inputs. `form` is `unpaired` or `paired`. At equal weights of 1 these are
-    `aot_*(...)` and `aot_*_weights(...)`. Pairs that all count both ways by halves (labels of 1/2) say nothing: gradient 0.
+    `aot_*(...)` and the gradient of its sum. Pairs that all count both ways by halves (labels of 1/2) say nothing: gradient 0.
     """
     paired = form == "paired"
     better, order_a = torch.sort(chosen - (rejected if paired else ref_chosen), stable=True)

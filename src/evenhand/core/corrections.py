@@ -76,6 +76,8 @@ CORRECTIONS = {
     "truncate": truncate, "mask_tokens": mask_tokens, "truncate_sequence": truncate_sequence, "mask_sequences": mask_sequences,
     "mask_geometric": mask_geometric,
 }  # fmt: skip
+TRUNCATIONS = ("truncate", "truncate_sequence")
+"""Those that have a largest weight and no least one."""
 PER_SEQUENCE = ("truncate_sequence", "mask_sequences")
 """Those that have one weight for a whole answer."""
 

@@ -38,7 +38,7 @@ def exo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tens
     """
     if not 0 < flip < 0.5:
         raise ValueError(f"flip lies in (0, 1/2): without smoothing the loss is infinite; got {flip}")
-    x = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    x = margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     win, lose = logsigmoid(x), logsigmoid(-x)
     return torch.sigmoid(x) * (win - math.log1p(-flip)) + torch.sigmoid(-x) * (lose - math.log(flip))
 
@@ -48,29 +48,29 @@ def discopop(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected:
 
     Published with a slope of the wrong sign at the start: at width = .05 a local minimum lies at x = -.1186 and a local maximum
     at +.0720, so that only what other pairs do carries a margin over it."""
-    x = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    x = margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     y = x / width
     return -torch.sigmoid(-y) * logsigmoid(x) + torch.exp(logsigmoid(y) - x)  # m * exp(-x) in one exponent: no 0 * inf
 
 
 def squared(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
     """`(1 - x)^2`: GPO's squared loss (arXiv:2402.05749). `ipo` at tau = beta / 2, times beta^2."""
-    return (1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)).square()
+    return (1 - margin(chosen, rejected, ref_chosen, ref_rejected, beta)).square()
 
 
 def truncated_squared(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
     """`max(0, 1 - x)^2`: GPO's truncated squared loss (arXiv:2402.05749). Past x = 1 nothing pulls back."""
-    return relu(1 - _margin(chosen, rejected, ref_chosen, ref_rejected, beta)).square()
+    return relu(1 - margin(chosen, rejected, ref_chosen, ref_rejected, beta)).square()
 
 
 def exponential(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
     """`exp(-x)`: GPO's exponential loss (arXiv:2402.05749). Beyond an exponent of 20 it goes on as its tangent."""
-    return stable.exp(-_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+    return stable.exp(-margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
 def savage(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
     """`s(-x)^2`: GPO's Savage loss (arXiv:2402.05749), bounded by 1: pairs far on the wrong side are given up."""
-    return torch.sigmoid(-_margin(chosen, rejected, ref_chosen, ref_rejected, beta)).square()
+    return torch.sigmoid(-margin(chosen, rejected, ref_chosen, ref_rejected, beta)).square()
 
 
 def focal(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float, focus: float) -> Tensor:
@@ -78,7 +78,7 @@ def focal(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Te
 
     The factor is held constant: in the graph the gradient would turn round where s(x) < e^(-1 / focus). `dpo` at focus = 0.
     """
-    x = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    x = margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     return -torch.exp(focus * logsigmoid(x)).detach() * logsigmoid(x)
 
 
@@ -87,7 +87,7 @@ def cauchy(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: T
 
     It falls like log |x| on the wrong side, so that outliers pull with 1 / |x|.
     """
-    x = _margin(chosen, rejected, ref_chosen, ref_rejected, beta)
+    x = margin(chosen, rejected, ref_chosen, ref_rejected, beta)
     left = x < -1  # atan(x) / pi + 1/2 = atan(-1 / x) / pi there: the sum would cancel
     share = torch.where(left, torch.atan(-1 / torch.where(left, x, -1.0)), torch.atan(torch.where(left, 0.0, x)) + math.pi / 2)
     return -torch.log(share / math.pi)
@@ -101,6 +101,6 @@ def silu_margin(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
     return silu(-beta * (chosen - rejected))
 
 
-def _margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
-    """x = beta D."""
+def margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
+    """x = beta D: how much further than the reference the policy prefers the chosen answer."""
     return beta * ((chosen - ref_chosen) - (rejected - ref_rejected))

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from evenhand.core.pair_margin import margin
+
 
 def ld_dpo(
     chosen: Tensor,
@@ -81,7 +83,7 @@ def wpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tens
     divided by their sum.
     """
     weight = torch.exp(alignment.detach().clamp(max=0.0))
-    return -weight * logsigmoid(_margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+    return -weight * logsigmoid(margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
 def tdpo1(
@@ -98,7 +100,7 @@ def tdpo1(
 
     `kl_*` [B] are KL(reference, policy) of every token's distribution, summed over the answer; they carry gradient.
     """
-    return -logsigmoid(_margin(chosen, rejected, ref_chosen, ref_rejected, beta) - beta * (kl_rejected - kl_chosen))
+    return -logsigmoid(margin(chosen, rejected, ref_chosen, ref_rejected, beta) - beta * (kl_rejected - kl_chosen))
 
 
 def tdpo2(
@@ -117,7 +119,7 @@ def tdpo2(
     The chosen answer's divergence is compared with, and not pushed. `dpo` at alpha = 0.
     """
     gap = kl_rejected - kl_chosen.detach()
-    return -logsigmoid(_margin(chosen, rejected, ref_chosen, ref_rejected, beta) - beta * alpha * gap)
+    return -logsigmoid(margin(chosen, rejected, ref_chosen, ref_rejected, beta) - beta * alpha * gap)
 
 
 def mallows(
@@ -127,7 +129,7 @@ def mallows(
 
     `dispersion` [B]: minus the log of the reference's mean entropy as a share of log V.
     """
-    return -logsigmoid(scale * dispersion * _margin(chosen, rejected, ref_chosen, ref_rejected, beta))
+    return -logsigmoid(scale * dispersion * margin(chosen, rejected, ref_chosen, ref_rejected, beta))
 
 
 def odpo(
@@ -137,7 +139,7 @@ def odpo(
 
     `gap` [B] > 0; the margin asked for is *negative* where it is below 1. A soft label's two readings have one gap, its size.
     """
-    return -logsigmoid(_margin(chosen, rejected, ref_chosen, ref_rejected, beta) - alpha * torch.log(gap.abs()))
+    return -logsigmoid(margin(chosen, rejected, ref_chosen, ref_rejected, beta) - alpha * torch.log(gap.abs()))
 
 
 def rebel(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, gap: Tensor, *, eta: float) -> Tensor:
@@ -145,7 +147,7 @@ def rebel(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Te
 
     The reference is the policy that wrote the answers. The paper's loss is this one over eta^2. `ipo` at gap 1, eta = 1/(2 tau).
     """
-    return _margin(chosen, rejected, ref_chosen, ref_rejected, 1.0).sub(eta * gap).square()
+    return margin(chosen, rejected, ref_chosen, ref_rejected, 1.0).sub(eta * gap).square()
 
 
 def soft_dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, gap: Tensor, *, beta: float) -> Tensor:
@@ -153,7 +155,7 @@ def soft_dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected:
 
     Minimised at beta D = gap. `dpo` for a gap without end.
     """
-    x, p = _margin(chosen, rejected, ref_chosen, ref_rejected, beta), torch.sigmoid(gap)
+    x, p = margin(chosen, rejected, ref_chosen, ref_rejected, beta), torch.sigmoid(gap)
     return -p * logsigmoid(x) - (1 - p) * logsigmoid(-x)
 
 
@@ -174,8 +176,3 @@ def inpo(
     """
     anchor = ratio * (ref_chosen - ref_rejected) + (1 - ratio) * (old_chosen - old_rejected)
     return (chosen - rejected - anchor - 0.5 / eta).square()
-
-
-def _margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
-    """x = beta D."""
-    return beta * ((chosen - ref_chosen) - (rejected - ref_rejected))

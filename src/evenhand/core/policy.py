@@ -15,34 +15,6 @@ import math
 import torch
 from torch import Tensor
 
-from evenhand.core.kl_control import (
-    adaptive_kl,
-    overlong_penalty,
-    sequence_agreement,
-    sequence_importance,
-    token_importance,
-    token_rewards,
-)
-
-__all__ = [
-    "adaptive_kl",
-    "cispo",
-    "clipped",
-    "dual_clipped",
-    "gspo",
-    "overlong_penalty",
-    "ratio",
-    "reinforce",
-    "sequence_agreement",
-    "sequence_clipped",
-    "sequence_importance",
-    "sequence_log_ratio",
-    "token_importance",
-    "token_rewards",
-    "topr",
-    "value_loss",
-]
-
 LIMIT = 20.0
 """Largest exponent of a ratio, in nats. e^20 = 4.9e8 is far outside any clip range, and finite in fp32 sums."""
 

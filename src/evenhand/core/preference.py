@@ -16,8 +16,8 @@ reference, `mean_*` length-means (sum / tokens); nats. With `D = (chosen - ref_c
 | slic                 | max(0, margin - chosen + rejected)                | chosen - rejected >= margin                     |
 | simpo                | nls(beta (mean_chosen - mean_rejected) - margin)  |                                                 |
 | orpo                 | nls(log odds of chosen - log odds of rejected)    |                                                 |
-| aot_*                | nls on sorted log-ratios (`core.transport`)       |                                                 |
-| kto                  | one labelled answer against z0 (`core.unpaired`)  |                                                 |
+| aot_*                | nls on sorted log-ratios (`core.aot`)             |                                                 |
+| kto                  | one labelled answer against z0 (`core.kto`)       |                                                 |
 | bradley_terry        | nls(score difference - margin)                    | score difference = log odds + margin            |
 
 RPO and ORPO as published add the chosen answer's NLL: an objective's matter, since that term is reduced over tokens.
@@ -31,15 +31,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from evenhand.core.aot import aot_of_pairs, aot_paired, aot_paired_weights, aot_unpaired, aot_unpaired_weights
+from evenhand.core.aot import aot_of_pairs, aot_paired, aot_unpaired
 from evenhand.core.kto import kto, mismatched, z0
 
 __all__ = [
     "aot_of_pairs",
     "aot_paired",
-    "aot_paired_weights",
     "aot_unpaired",
-    "aot_unpaired_weights",
     "bradley_terry",
     "cdpo",
     "centring",

@@ -141,7 +141,7 @@ def pass_at_k_training(*, completions_per_prompt: int = 8, k: int = 4, importanc
 def _best_of(name: str, k: int, completions: int) -> Credit:
     if not 1 <= k <= completions:
         raise UserError(f"the best of {k} of {completions} answers", where="pass_at_k", fix=f"use `k` from 1 to {completions}")
-    return credits.best_of_k(name, k)
+    return credits.BestOfK(name, credits.BEST_OF_K[name], k)
 
 
 @method

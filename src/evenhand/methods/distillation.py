@@ -6,6 +6,7 @@ The teacher must have the policy's tokenizer, token for token; what compares who
 from __future__ import annotations
 
 from evenhand.errors import UserError
+from evenhand.methods.gradients import limited
 from evenhand.objectives import Distillation, PolicyGradient
 from evenhand.train.method import DEMONSTRATIONS, PROMPTS, Method, method
 from evenhand.train.policies import TEACHER
@@ -15,8 +16,8 @@ from evenhand.train.rollouts.teacher_credits import SelfTeacherAdvantage, Teache
 
 def by_tokens(updates: int, importance: float, reduce: str) -> PolicyGradient:
     """A policy gradient of sampled tokens, clipped where a rollout is learned from several times."""
-    surrogate = {"surrogate": "clipped", "parameters": {"low": 0.2, "high": 0.2}} if updates > 1 else {"surrogate": "reinforce"}
-    return PolicyGradient(**surrogate, reduce=reduce, importance=importance)  # type: ignore[arg-type]
+    surrogate = limited("clipped", 0.2, 0.2) if updates > 1 else {"surrogate": "reinforce"}
+    return PolicyGradient(**surrogate, reduce=reduce, importance=importance)
 
 
 @method(space={"beta": (0.0, 0.1, 0.5, 0.9, 1.0)})

@@ -6,14 +6,14 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from evenhand.core.corrections import CORRECTIONS
+from evenhand.core.corrections import CORRECTIONS, TRUNCATIONS
 from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
 from evenhand.methods.ratio_limits import ratio_limits
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import PROMPTS, Method, method
 from evenhand.train.policies import INITIAL_POLICY, NONE
-from evenhand.train.rollouts import KlPenalty, Rollouts, Schedule, Truncation, credits
+from evenhand.train.rollouts import Credit, KlPenalty, Rollouts, Schedule, Truncation, credits
 from evenhand.types import Head
 
 
@@ -55,17 +55,32 @@ def renewed(method: str, schedule: Schedule, importance: float) -> Schedule:
     return schedule
 
 
+def comparing(name: str, completions: int, *, where: str) -> Credit:
+    """The credit of that name, one that compares the answers to a prompt, of which there are so many."""
+    known = {name: credit for name, credit in credits.CREDITS.items() if credit.compares}
+    found = known[one_of("advantage", name, known, where=where)]
+    if completions < found.least:
+        raise UserError(f"{completions} completions per prompt under `advantage: {name}`", where=where,
+                        why=f"with fewer than {found.least} nothing is learned", fix=f"use at least {found.least}")  # fmt: skip
+    return found
+
+
+def limited(surrogate: str, low: float, high: float, **more: float) -> dict[str, Any]:
+    """A surrogate of that name whose ratio has limits."""
+    return {"surrogate": surrogate, "parameters": {"low": low, "high": high, **more}}
+
+
 def clip_surrogate(low: float, high: float, dual_clip: float) -> dict[str, Any]:
     """The clipped surrogate; `dual_clip` c > 1 (3 is usual) also bounds what a negative advantage may cost, 0 does not."""
-    if not dual_clip:
-        return {"surrogate": "clipped", "parameters": {"low": low, "high": high}}
-    return {"surrogate": "dual_clipped", "parameters": {"low": low, "high": high, "cap": dual_clip}}
+    return limited("dual_clipped", low, high, cap=dual_clip) if dual_clip else limited("clipped", low, high)
 
 
 def mismatch(importance: float, correction: str, low: float, off_policy_mask: float) -> dict[str, Any]:
-    """How an objective meets a sampler unlike the trainer, beside the largest weight; at 0 there are no weights at all."""
+    """How an objective meets a sampler unlike the trainer, beside the largest weight; at 0 there are no weights at all, and what
+    only truncates has no least one."""
     one_of("correction", correction, CORRECTIONS, where="correction")
-    weights = {"correction": correction, "importance_low": low} if importance else {}
+    least = {} if correction in TRUNCATIONS else {"importance_low": low}
+    weights = {"correction": correction, **least} if importance else {}
     return {**weights, "off_policy_mask": off_policy_mask}
 
 
@@ -170,9 +185,8 @@ def rloo(
     whole answers too: prefer one."""
     whole_epochs("rloo", updates, epochs)
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, schedule=Schedule(updates, epochs))
-    again = {"surrogate": "sequence_clipped", "parameters": {"low": clip, "high": clip}}
-    once = {"surrogate": "reinforce"}
-    objective = PolicyGradient(**(again if updates > 1 else once), reduce="sequence_sum", entropy=entropy, importance=importance)
+    surrogate = limited("sequence_clipped", clip, clip) if updates > 1 else {"surrogate": "reinforce"}
+    objective = PolicyGradient(**surrogate, reduce="sequence_sum", entropy=entropy, importance=importance)
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 

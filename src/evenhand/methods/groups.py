@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from evenhand.errors import UserError, one_of
-from evenhand.methods.gradients import clip_surrogate, gradient, masked, mismatch, renewed, whole_epochs
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from evenhand.errors import UserError
+from evenhand.methods.gradients import clip_surrogate, comparing, gradient, limited, masked, mismatch, renewed, whole_epochs
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import Method, method
 from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, credits
 
 
-def _group(objective: PolicyGradient, rollouts: Rollouts, *, kl: float, kl_estimator: str, kl_in: str) -> Method:
-    """A method whose KL is in the loss unless said: the loss's usual estimator has no place in a reward."""
+def _group(
+    surrogate: Mapping[str, Any], reduce: str, rollouts: Rollouts, *, kl: float, kl_estimator: str, kl_in: str, entropy: float,
+    importance: float, mask_truncated: bool, truncated_in_baseline: bool, correction: str, importance_low: float,
+    off_policy_mask: float,
+) -> Method:  # fmt: skip
+    """What all of these have: a KL, in the loss unless said, whose usual estimator has no place in a reward; an entropy bonus;
+    how a sampler unlike the trainer is met, and what becomes of answers that the limit cut."""
     if kl and kl_in == "reward" and kl_estimator not in ("k1", "exact"):
         why = "detached in the reward, it does not have the gradient of a KL"
         raise UserError(f"{kl_estimator} belongs in the loss", where="kl_estimator", why=why, fix="use `kl_estimator: k1`")
-    return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
+    objective = PolicyGradient(**surrogate, reduce=reduce, entropy=entropy, importance=importance, **sampled)
+    cut = replace(rollouts, truncation=masked(mask_truncated, truncated_in_baseline))
+    return gradient(objective, cut, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
 @method(space={"kl": (0.0, 0.01, 0.04, 0.1)})
@@ -53,17 +65,16 @@ def grpo(
     every `renew` updates. `off_policy_mask` leaves bad answers out that the policy
     has left by more nats per token (DeepSeek-V3.2; 0.5).
     Reduces to `reinforce` with z-scored rewards at ratio 1 and kl = 0, over mean token log-probs."""
-    known = {name: credit for name, credit in credits.CREDITS.items() if credit.compares}
     whole_epochs("grpo", updates, epochs)
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit=known[one_of("advantage", advantage, known, where="grpo")],
+        completions_per_prompt=completions_per_prompt, credit=comparing(advantage, completions_per_prompt, where="grpo"),
         schedule=renewed("grpo", Schedule(updates, epochs, renew=renew), importance),
-        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
-    surrogate = clip_surrogate(low, high, dual_clip)
-    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
-    objective = PolicyGradient(**surrogate, reduce="sequence_mean", entropy=entropy, importance=importance, **sampled)
-    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+    return _group(
+        clip_surrogate(low, high, dual_clip), "sequence_mean", rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in,
+        entropy=entropy, importance=importance, correction=correction, importance_low=importance_low,
+        off_policy_mask=off_policy_mask, mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
+    )  # fmt: skip
 
 
 @method
@@ -87,16 +98,12 @@ def dr_grpo(
 ) -> Method:
     """GRPO without its biases: centred rewards, a constant length in the denominator (Liu et al. 2025, arXiv:2503.20783).
     Reduces to `rloo` without KL, times (G - 1) / (G L), on-policy."""
-    rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit=credits.centre, schedule=Schedule(updates),
-        truncation=masked(mask_truncated, truncated_in_baseline),
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credits.centre, schedule=Schedule(updates))
+    return _group(
+        limited("clipped", low, high), f"constant:{max_tokens}", rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in,
+        entropy=entropy, importance=importance, correction=correction, importance_low=importance_low,
+        off_policy_mask=off_policy_mask, mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
     )  # fmt: skip
-    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
-    objective = PolicyGradient(
-        surrogate="clipped", parameters={"low": low, "high": high}, reduce=f"constant:{max_tokens}", entropy=entropy,
-        importance=importance, **sampled,
-    )  # fmt: skip
-    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
 @method
@@ -125,18 +132,12 @@ def dapo(
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
         exploration=Exploration(refill=refill), shaping=LengthPenalty(limit=max_tokens, buffer=round(overlong * max_tokens)),
-        truncation=masked(mask_truncated, truncated_in_baseline),
     )  # fmt: skip
-    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
-    objective = PolicyGradient(
-        surrogate="clipped",
-        parameters={"low": low, "high": high},
-        reduce="token_mean",
-        entropy=entropy,
-        importance=importance,
-        **sampled,
-    )
-    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
+    return _group(
+        limited("clipped", low, high), "token_mean", rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in,
+        entropy=entropy, importance=importance, correction=correction, importance_low=importance_low,
+        off_policy_mask=off_policy_mask, mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
+    )  # fmt: skip
 
 
 @method
@@ -162,20 +163,12 @@ def gspo(
     `importance` weighs each token's share of the sequence's loss, by the token's own capped weight: a sequence's product of
     weights would vanish with its length, and its geometric mean is no importance weight.
     Reduces to `grpo` without KL for answers of one token."""
-    rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
-        truncation=masked(mask_truncated, truncated_in_baseline),
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates))
+    return _group(
+        limited("gspo", low, high), "sequence_mean", rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in,
+        entropy=entropy, importance=importance, correction=correction, importance_low=importance_low,
+        off_policy_mask=off_policy_mask, mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
     )  # fmt: skip
-    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
-    objective = PolicyGradient(
-        surrogate="gspo",
-        parameters={"low": low, "high": high},
-        reduce="sequence_mean",
-        entropy=entropy,
-        importance=importance,
-        **sampled,
-    )
-    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
 @method
@@ -200,17 +193,9 @@ def cispo(
 
     That weight corrects for the updates since the rollout; `importance` multiplies it with the sampler's own, capped.
     Reduces to the gradient of `dapo` on-policy."""
-    rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates),
-        truncation=masked(mask_truncated, truncated_in_baseline),
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credits.standardise, schedule=Schedule(updates))
+    return _group(
+        limited("cispo", low, high), "token_mean", rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in,
+        entropy=entropy, importance=importance, correction=correction, importance_low=importance_low,
+        off_policy_mask=off_policy_mask, mask_truncated=mask_truncated, truncated_in_baseline=truncated_in_baseline,
     )  # fmt: skip
-    sampled = mismatch(importance, correction, importance_low, off_policy_mask)
-    objective = PolicyGradient(
-        surrogate="cispo",
-        parameters={"low": low, "high": high},
-        reduce="token_mean",
-        entropy=entropy,
-        importance=importance,
-        **sampled,
-    )
-    return _group(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from evenhand.core.process import AGGREGATES
 from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
-from evenhand.methods.pairs import pairs
+from evenhand.methods.pairs import of_pairs, pairs, with_likelihood
 from evenhand.methods.ratio_limits import ratio_limits
 from evenhand.objectives import BradleyTerry, Combined, Correctness, Kto, Likelihood, Pairwise, PolicyGradient, Transport
 from evenhand.rewards.process import SEPARATOR
@@ -127,10 +127,7 @@ def rso_hinge(*, beta: float = 0.1) -> Method:
 def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Method:
     """SLiC-HF: a hinge on log-probs, without a reference, plus the chosen answer's likelihood (Zhao et al. 2023)."""
     pair = Pairwise(loss="slic", parameters={"margin": margin})
-    nll = Likelihood(on="chosen", reduce="sequence_sum")
-    return Method(
-        objective=Combined(objectives=(pair, nll), coefficients=(1.0, likelihood)), data=PREFERENCES, learning_rate=5e-7
-    )
+    return of_pairs(with_likelihood(pair, likelihood, reduce="sequence_sum"), reference="none")
 
 
 @method(space={"beta": (2.0, 2.5, 5.0, 10.0), "margin": (0.3, 0.5, 1.0, 1.6)}, of="local_reward_model",
@@ -146,7 +143,7 @@ def simpo(*, beta: float = 2.0, margin: float = 0.5) -> Method:
 def aot(*, beta: float = 0.1) -> Method:
     """Alignment by optimal transport, unpaired: chosen dominate rejected, sorted over the step (Melnyk et al. 2024, eq. 9).
     Reduces to `dpo` with one pair per step."""
-    return Method(objective=Transport(form="unpaired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
+    return of_pairs(Transport(form="unpaired", beta=beta))
 
 
 @method(space={"beta": (0.01, 0.03, 0.1, 0.3)}, of="aot", differs="margins sorted, not answers",
@@ -154,7 +151,7 @@ def aot(*, beta: float = 0.1) -> Method:
 def aot_paired(*, beta: float = 0.1) -> Method:
     """AOT, paired: policy margins dominate reference margins, sorted over the step (Melnyk et al. 2024, eq. 7).
     Reduces to `dpo` with one pair per step."""
-    return Method(objective=Transport(form="paired", beta=beta), data=PREFERENCES, reference="start", learning_rate=5e-7)
+    return of_pairs(Transport(form="paired", beta=beta))
 
 
 @method(space={"weight": {"log": (0.03, 0.3)}}, of="sft", differs="plus the log odds ratio",
@@ -164,13 +161,13 @@ def orpo(*, weight: float = 0.1, reduce: str = "token_mean") -> Method:
     alike or by `reduce: sequence_mean`. The published code also learns the prompt.
     Reduces to `orpo_odds` without the likelihood."""
     nll, odds = Likelihood(on="chosen", reduce=reduce), Pairwise(loss="orpo", parameters={})
-    return Method(objective=Combined(objectives=(nll, odds), coefficients=(1.0, weight)), data=PREFERENCES, learning_rate=8e-6)
+    return of_pairs(Combined(objectives=(nll, odds), coefficients=(1.0, weight)), reference="none", rate=8e-6)
 
 
 @method(of="orpo", differs="without the likelihood")
 def orpo_odds() -> Method:
     """ORPO's odds-ratio term alone, for a policy that had its SFT already."""
-    return Method(objective=Pairwise(loss="orpo", parameters={}), data=PREFERENCES, learning_rate=8e-6)
+    return pairs("orpo", reference="none", rate=8e-6)
 
 
 @method(space=strengths.BETA, of="dpo", differs="single labelled answers against a common reference point",
@@ -210,9 +207,7 @@ def rpo(*, beta: float = 0.1, likelihood: float = 1.0, reduce: str = "token_mean
     """DPO plus the chosen answer's likelihood (Pang et al. 2024, eq. 1), over the tokens of the step as in TRL; the paper's mean
     over each answer's own tokens is `reduce: sequence_mean`.
     Reduces to `dpo` at likelihood = 0."""
-    pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen", reduce=reduce)
-    objective = Combined(objectives=(pair, nll), coefficients=(1.0, likelihood))
-    return Method(objective=objective, data=PREFERENCES, reference="start", learning_rate=5e-7)
+    return of_pairs(with_likelihood(Pairwise(loss="dpo", parameters={"beta": beta}), likelihood, reduce=reduce))
 
 
 @method(space=strengths.BETA, of="dpo", differs="a price per token", elsewhere={"study": "~rdpo, sign reversed"})

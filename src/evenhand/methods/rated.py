@@ -135,6 +135,9 @@ def a_star_po(*, completions_per_prompt: int = 16, beta: float = 1e-3, value_tem
     2025, arXiv:2505.20686). The start writes half of every group, anew at every visit, where the paper samples it once before
     training, and all of the policy's half are learned from, where the paper takes one. At `value_temperature` = beta the optimum
     is the tilted reference."""
+    if completions_per_prompt < 2:
+        raise UserError(f"{completions_per_prompt} completions per prompt", where="a_star_po",
+                        why="one is the policy's, one the start's, which tells the soft value", fix="use at least 2")  # fmt: skip
     rollouts = Rollouts(
         completions_per_prompt=completions_per_prompt, exploration=Exploration(partner=INITIAL_POLICY),
         credit=SoftValue(temperature=value_temperature),

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from evenhand.errors import UserError, one_of
 from evenhand.methods import strengths
-from evenhand.objectives import Combined, Likelihood, Pairwise
+from evenhand.methods.pairs import with_likelihood
+from evenhand.objectives import Likelihood, Pairwise
 from evenhand.train.method import PROMPTS, Method, method
 from evenhand.train.policies import GENERATOR, INITIAL_POLICY, NONE, PREVIOUS
 from evenhand.train.rollouts import Exploration, LengthPenalty, Rollouts, Schedule, Truncation, selections
@@ -74,8 +75,8 @@ def iterative_dpo(
         shaping=LengthPenalty(per_character=length_penalty), credit=known[one_of("pairs", pairs, known, where="iterative_dpo")],
         schedule=Schedule(updates, min(epochs, updates), accumulate=accumulate, hybrid=hybrid, initialise=initialise),
     )  # fmt: skip
-    pair, nll = Pairwise(loss="dpo", parameters={"beta": beta}), Likelihood(on="chosen")
-    objective = Combined(objectives=(pair, nll), coefficients=(1.0, likelihood)) if likelihood else pair
+    pair = Pairwise(loss="dpo", parameters={"beta": beta})
+    objective = with_likelihood(pair, likelihood) if likelihood else pair
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=reference, temperature=1.0, learning_rate=5e-7)
 
 

@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from evenhand.errors import one_of
-from evenhand.methods.gradients import gradient
+from evenhand.methods.gradients import comparing, gradient
 from evenhand.objectives import PolicyGradient
 from evenhand.train.method import DEMONSTRATIONS, Method, method
 from evenhand.train.policies import DATA
-from evenhand.train.rollouts import CREDITS, Exploration, Rollouts, Schedule
+from evenhand.train.rollouts import Exploration, Rollouts, Schedule
 
 
 def _moved(
     surrogate: str, parameters: Mapping[str, float], reduce: str, *, completions: int, updates: int, advantage: str, **more: float
 ) -> Method:
     """`more` are fields of the objective."""
-    known = {name: credit for name, credit in CREDITS.items() if credit.compares}
-    credit = known[one_of("advantage", advantage, known, where=surrogate)]
+    credit = comparing(advantage, completions, where=surrogate)
     rollouts = Rollouts(completions_per_prompt=completions, credit=credit, schedule=Schedule(updates))
     return gradient(PolicyGradient(surrogate=surrogate, parameters=parameters, reduce=reduce, **more), rollouts)  # type: ignore[arg-type]
 
@@ -160,9 +159,8 @@ def luffy(
     by PPO's clip (LUFFY; Yan et al. 2025, arXiv:2504.14945). Learns from demonstrations, whose prompts must have what the
     reward needs.
     Reduces to `dapo` without its refilling, at its low clip, in the answers that are the policy's own."""
-    known = {name: credit for name, credit in CREDITS.items() if credit.compares}
     rollouts = Rollouts(
-        completions_per_prompt=completions_per_prompt, credit=known[one_of("advantage", advantage, known, where="luffy")],
+        completions_per_prompt=completions_per_prompt, credit=comparing(advantage, completions_per_prompt, where="luffy"),
         exploration=Exploration(partner=DATA), schedule=Schedule(updates),
     )  # fmt: skip
     parameters = {"low": low, "high": high, "gain": gain}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import preference, unpaired
-from evenhand.objectives.parts import masked_sum, metric, present, row_weight
+from evenhand.objectives.parts import masked_sum, metric, present, scored_weight
 from evenhand.objectives.registry import objective
 from evenhand.protocols import CARRIED
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
@@ -34,12 +34,8 @@ class Kto:
     weight_desirable: float = 1.0
     weight_undesirable: float = 1.0
 
-    def _weight(self, batch: Batch) -> Tensor:
-        labelled = ~present(batch.score).isnan()
-        return row_weight(batch, present(batch.score)) * labelled
-
     def denominators(self, batch: Batch) -> Tensor:
-        return self._weight(batch).sum().reshape(1)
+        return scored_weight(batch).sum().reshape(1)
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
         mismatched = torch.cat([self._ratio(o, b)[present(b.score).isnan()] for o, b in zip(outs, batches, strict=True)])
@@ -61,7 +57,7 @@ class Kto:
             weight_desirable=self.weight_desirable,
             weight_undesirable=self.weight_undesirable,
         )
-        weight = self._weight(batch).to(value.dtype)
+        weight = scored_weight(batch).to(value.dtype)
         ratio = self._ratio(out, batch).detach()
         metrics = {
             "desirable_ratio": metric(ratio, weight * desirable),
@@ -91,16 +87,12 @@ class Labelled:
         statistics = {Need.STATISTICS} if self.shift == "running" else set()
         return frozenset({Need.SCORE, Need.REF_LOGP} | statistics)
 
-    def _weight(self, batch: Batch) -> Tensor:
-        score = present(batch.score)
-        return row_weight(batch, score) * ~score.isnan()
-
     def denominators(self, batch: Batch) -> Tensor:
-        return self._weight(batch).sum().reshape(1)
+        return scored_weight(batch).sum().reshape(1)
 
     def prepare(self, batches: Sequence[Batch], outs: Sequence[ModelOut]) -> list[Batch]:
         """`carried/reward` and `carried/answers`: the sum of the rewards so far, and how many they were."""
-        weight = [self._weight(b) for b in batches]
+        weight = [scored_weight(b) for b in batches]
         reward = torch.stack([(self._reward(o, b) * w).sum() for o, b, w in zip(outs, batches, weight, strict=True)]).sum()
         totals = {"reward": reward, "answers": torch.stack([w.sum() for w in weight]).sum().to(reward.dtype)}
         totals = {CARRIED + name: t + batches[0].statistics.get(CARRIED + name, 0.0) for name, t in totals.items()}
@@ -115,7 +107,7 @@ class Labelled:
         shift = batch.statistics["shift"] if self.shift == "running" else reward.new_zeros(())
         desirable = present(batch.score).nan_to_num(0.0) > 0
         value = LABEL_LOSSES[self.loss](reward, desirable, shift)
-        weight = self._weight(batch).to(value.dtype)
+        weight = scored_weight(batch).to(value.dtype)
         metrics = {
             "desirable_reward": metric(reward, weight * desirable),
             "undesirable_reward": metric(reward, weight * ~desirable),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from evenhand.core import k_answers
-from evenhand.objectives.parts import masked_sum, metric, present, row_weight
+from evenhand.objectives.parts import masked_sum, metric, owners, present, scored_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -28,10 +27,9 @@ class DirectReward:
 
     def _weight(self, batch: Batch) -> Tensor:
         """1 over the number of a prompt's rated answers, for each of them [N]."""
-        score = present(batch.score)
-        rated = row_weight(batch, score) * ~score.isnan()
-        owner = torch.tensor(batch.layout.owner, device=score.device)
-        total = score.new_zeros(len(batch.layout.prompts)).index_add(0, owner, rated)
+        rated = scored_weight(batch)
+        owner = owners(batch)
+        total = rated.new_zeros(len(batch.layout.prompts)).index_add(0, owner, rated)
         return rated / total[owner].clamp(min=1e-9)
 
     def denominators(self, batch: Batch) -> Tensor:

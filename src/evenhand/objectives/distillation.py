@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evenhand.objectives.likelihood import reduction
-from evenhand.objectives.parts import metric, present
+from evenhand.objectives.parts import counted, metric, present
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -26,14 +26,11 @@ class Distillation:
     needs: ClassVar[frozenset[Need]] = frozenset()
     reduce: str = "token_mean"
 
-    def _mask(self, batch: Batch) -> Tensor:
-        return batch.completion_mask if batch.weight is None else batch.completion_mask & (batch.weight != 0)[:, None]
-
     def denominators(self, batch: Batch) -> Tensor:
-        return reduction(self.reduce, self._mask(batch))[1].float().reshape(1)
+        return reduction(self.reduce, counted(batch))[1].float().reshape(1)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        mask = self._mask(batch)
+        mask = counted(batch)
         value = torch.where(mask, present(out.kl), 0.0)
         weight = reduction(self.reduce, mask)[0].to(value.dtype)
         return Terms((Term("distillation", value, weight),), {"divergence": metric(value, mask)})

@@ -8,15 +8,10 @@ import torch
 from torch import Tensor
 
 from evenhand.objectives.pair_fields import pair_weight
-from evenhand.objectives.parts import present
+from evenhand.objectives.parts import owners, present
 from evenhand.objectives.registry import objective
 from evenhand.protocols import Objective
 from evenhand.types import Batch, Head, ModelOut, Need, Terms
-
-
-def owners(batch: Batch) -> Tensor:
-    """The prompt of every completion [N]."""
-    return torch.tensor(batch.layout.owner, device=batch.completion_mask.device)
 
 
 def best_of_three(batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core import k_answers
-from evenhand.objectives.parts import masked_sum, metric, present, row_weight
+from evenhand.objectives.parts import masked_sum, metric, owners, present, row_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -22,7 +22,7 @@ GROUP_LOSSES: Mapping[str, Callable[..., Tensor]] = {
 @objective("rated_groups")
 @dataclass(frozen=True, kw_only=True)
 class RatedGroups:
-    """A loss of `core.k_answers` over the answers of each prompt and their scores, averaged over prompts."""
+    """A loss of `core.k_answers` over the scored answers of each prompt, averaged over prompts that have one."""
 
     reads: ClassVar[frozenset[Head]] = frozenset({Head.LOGP})
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORE, Need.REF_LOGP})
@@ -30,13 +30,17 @@ class RatedGroups:
     parameters: Mapping[str, float] = field(default_factory=lambda: {"beta": 0.01, "alpha": 0.1})
 
     def denominators(self, batch: Batch) -> Tensor:
-        return torch.tensor([float(len(batch.layout.prompts))], device=batch.completion_mask.device)
+        return torch.tensor([float(len(self._scored(batch)[1].unique()))], device=batch.completion_mask.device)
+
+    def _scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """True [N] for answers with a score, and the prompts of those."""
+        known = ~present(batch.score).isnan()
+        return known, owners(batch)[known]
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        ratio = masked_sum(present(out.logp) - present(batch.ref_logp), batch.completion_mask)
-        owner = torch.tensor(batch.layout.owner, device=ratio.device)
-        score = present(batch.score).to(ratio.dtype)
-        value = GROUP_LOSSES[self.loss](ratio, score, owner, **self.parameters)
+        known, owner = self._scored(batch)
+        ratio = masked_sum(present(out.logp) - present(batch.ref_logp), batch.completion_mask)[known]
+        value = GROUP_LOSSES[self.loss](ratio, present(batch.score)[known].to(ratio.dtype), owner, **self.parameters)
         return Terms((Term(self.loss, value, torch.ones_like(value)),), {"ratio": metric(ratio)})
 
 

@@ -31,6 +31,22 @@ def row_weight(batch: Batch, like: Tensor) -> Tensor:
     return counts if batch.weight is None else counts * batch.weight.to(like.dtype)
 
 
+def scored_weight(batch: Batch) -> Tensor:
+    """`row_weight` [N] of the completions that have a score, 0 of the others."""
+    score = present(batch.score)
+    return row_weight(batch, score) * ~score.isnan()
+
+
+def owners(batch: Batch) -> Tensor:
+    """The prompt of every completion [N]."""
+    return torch.tensor(batch.layout.owner, device=batch.completion_mask.device)
+
+
+def counted(batch: Batch) -> Tensor:
+    """Tokens that count [N, C] in completions that weigh something."""
+    return batch.completion_mask if batch.weight is None else batch.completion_mask & (batch.weight != 0)[:, None]
+
+
 def metric(values: Tensor, weight: Tensor | None = None) -> Weighted:
     """A detached additive metric: weighted sum and weight."""
     values = values.detach().float()

@@ -12,7 +12,7 @@ from evenhand.core import corrections, kl, policy, surrogates
 from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.objectives.chosen_tokens import over_the_step
 from evenhand.objectives.likelihood import reduction
-from evenhand.objectives.parts import metric, present
+from evenhand.objectives.parts import counted, metric, present
 from evenhand.objectives.registry import objective
 from evenhand.objectives.surrogates import SURROGATES, SurrogateInput
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms, Weighted
@@ -85,11 +85,6 @@ class PolicyGradient:
         """True when a completion with zero advantage has exactly zero gradient, so that it need not be run."""
         return not (self.kl or self.entropy or self.value or SURROGATES[self.surrogate].choose)
 
-    def _mask(self, batch: Batch) -> Tensor:
-        if batch.weight is None:
-            return batch.completion_mask
-        return batch.completion_mask & (batch.weight != 0)[:, None]
-
     def _surrogate_weight(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         if SURROGATES[self.surrogate].per_sequence:
             rows = mask.any(-1, keepdim=True)
@@ -97,7 +92,7 @@ class PolicyGradient:
         return reduction(self.reduce, mask)
 
     def denominators(self, batch: Batch) -> Tensor:
-        mask = self._mask(batch)
+        mask = counted(batch)
         shares = [self._surrogate_weight(mask)[1]]
         shares += [reduction(self.reduce, mask)[1]] * ((self.kl > 0) + (self.entropy > 0))
         shares += [reduction("token_mean", mask)[1]] * (self.value > 0)
@@ -119,7 +114,7 @@ class PolicyGradient:
         return [replace(b, statistics={**b.statistics, **new}) for b, new in zip(batches, each, strict=True)]
 
     def _step(self, out: ModelOut, batch: Batch) -> SurrogateInput:
-        mask = self._mask(batch)
+        mask = counted(batch)
         logp = torch.where(mask, present(out.logp), present(out.logp).new_zeros(()))
         old = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, 0.0)
         behaviour = old if batch.behaviour_logp is None else torch.where(mask, batch.behaviour_logp, 0.0)

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from evenhand.core import preference
 from evenhand.objectives.pair_fields import pair_weight, sides
-from evenhand.objectives.parts import metric, order_metrics, present, row_weight
+from evenhand.objectives.parts import metric, order_metrics, present, scored_weight
 from evenhand.objectives.registry import objective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
 
@@ -27,15 +27,11 @@ class Correctness:
     reads: ClassVar[frozenset[Head]] = frozenset({Head.SCORE})
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SCORE})
 
-    def _weight(self, batch: Batch) -> Tensor:
-        label = present(batch.score)
-        return row_weight(batch, label) * ~label.isnan()
-
     def denominators(self, batch: Batch) -> Tensor:
-        return self._weight(batch).sum().reshape(1)
+        return scored_weight(batch).sum().reshape(1)
 
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
-        score, weight = present(out.score), self._weight(batch)
+        score, weight = present(out.score), scored_weight(batch)
         label = present(batch.score).nan_to_num(0.0).to(score.dtype)
         value = label * softplus(-score) + (1 - label) * softplus(score)
         metrics = {"accuracy": metric(((score > 0) == (label > 0.5)).float(), weight), "score": metric(score, weight)}

@@ -77,34 +77,28 @@ def surrogate(
     return add
 
 
-@surrogate("reinforce")
-def _reinforce(s: SurrogateInput) -> Tensor:
-    return policy.reinforce(s.logp, s.advantage)
+def _given(function: Callable[..., Tensor], *fields: str) -> Callable[..., Tensor]:
+    """A function of `core` that is given these fields of a `SurrogateInput`, and its own parameters."""
+    return lambda s, **parameters: function(*(getattr(s, field) for field in fields), **parameters)
 
 
-@surrogate("clipped", clips_tokens=True, needs=OLD)
-def _clipped(s: SurrogateInput, **p: float) -> Tensor:
-    return policy.clipped(s.logp, s.old_logp, s.advantage, **p)
-
-
-@surrogate("dual_clipped", clips_tokens=True, needs=OLD)
-def _dual_clipped(s: SurrogateInput, **p: float) -> Tensor:
-    return policy.dual_clipped(s.logp, s.old_logp, s.advantage, **p)
+MOVED = ("logp", "old_logp", "advantage")
+surrogate("reinforce")(_given(policy.reinforce, "logp", "advantage"))
+surrogate("clipped", clips_tokens=True, needs=OLD)(_given(policy.clipped, *MOVED))
+surrogate("dual_clipped", clips_tokens=True, needs=OLD)(_given(policy.dual_clipped, *MOVED))
+surrogate("gspo", needs=OLD)(_given(policy.gspo, *MOVED, "mask"))
+surrogate("cispo", needs=OLD)(_given(policy.cispo, *MOVED))
+surrogate("gmpo", needs=OLD)(_given(surrogates.gmpo, *MOVED, "mask"))
+surrogate("sapo", needs=OLD)(_given(surrogates.sapo, *MOVED))
+surrogate("vespo", needs=OLD)(_given(surrogates.vespo, *MOVED, "mask"))
+surrogate("dppo", needs=SAMPLED)(_given(surrogates.dppo, "logp", "behaviour_logp", "advantage"))
+surrogate("dppo_kl", needs=SAMPLED)(_given(surrogates.dppo_kl, "logp", "behaviour_logp", "advantage"))
+surrogate("mixed_policy", needs=MIXED)(_given(surrogates.mixed_policy, *MOVED, "given"))
 
 
 @surrogate("sequence_clipped", per_sequence=True, needs=OLD)
 def _sequence_clipped(s: SurrogateInput, **p: float) -> Tensor:
     return policy.sequence_clipped(s.logp, s.old_logp, _per_sequence(s.advantage), s.mask, **p)[:, None]
-
-
-@surrogate("gspo", needs=OLD)
-def _gspo(s: SurrogateInput, **p: float) -> Tensor:
-    return policy.gspo(s.logp, s.old_logp, s.advantage, s.mask, **p)
-
-
-@surrogate("cispo", needs=OLD)
-def _cispo(s: SurrogateInput, **p: float) -> Tensor:
-    return policy.cispo(s.logp, s.old_logp, s.advantage, **p)
 
 
 @surrogate("topr", per_sequence=True, needs=SAMPLED)
@@ -125,31 +119,6 @@ def _largest_covariance(logp: Tensor, advantage: Tensor, uniform: Tensor, **p: f
     return surrogates.largest(surrogates.covariance(logp, advantage), p["share"])
 
 
-@surrogate("gmpo", needs=OLD)
-def _gmpo(s: SurrogateInput, **p: float) -> Tensor:
-    return surrogates.gmpo(s.logp, s.old_logp, s.advantage, s.mask, **p)
-
-
-@surrogate("sapo", needs=OLD)
-def _sapo(s: SurrogateInput, **p: float) -> Tensor:
-    return surrogates.sapo(s.logp, s.old_logp, s.advantage, **p)
-
-
-@surrogate("vespo", needs=OLD)
-def _vespo(s: SurrogateInput, **p: float) -> Tensor:
-    return surrogates.vespo(s.logp, s.old_logp, s.advantage, s.mask, **p)
-
-
-@surrogate("dppo", needs=SAMPLED)
-def _dppo(s: SurrogateInput, **p: float) -> Tensor:
-    return surrogates.dppo(s.logp, s.behaviour_logp, s.advantage, **p)
-
-
-@surrogate("dppo_kl", needs=SAMPLED)
-def _dppo_kl(s: SurrogateInput, **p: float) -> Tensor:
-    return surrogates.dppo_kl(s.logp, s.behaviour_logp, s.advantage, **p)
-
-
 @surrogate("clip_cov", needs=OLD, clips_tokens=True, choose=_covariance_between)
 def _clip_cov(s: SurrogateInput, *, low: float, high: float, **chosen_by: float) -> Tensor:
     return surrogates.clip_cov(s.logp, s.old_logp, s.advantage, s.chosen, low=low, high=high)
@@ -158,8 +127,3 @@ def _clip_cov(s: SurrogateInput, *, low: float, high: float, **chosen_by: float)
 @surrogate("kl_cov", needs=OLD, choose=_largest_covariance)
 def _kl_cov(s: SurrogateInput, *, penalty: float, **chosen_by: float) -> Tensor:
     return surrogates.kl_cov(s.logp, s.old_logp, s.advantage, s.chosen, penalty=penalty)
-
-
-@surrogate("mixed_policy", needs=MIXED)
-def _mixed_policy(s: SurrogateInput, **p: float) -> Tensor:
-    return surrogates.mixed_policy(s.logp, s.old_logp, s.advantage, s.given, **p)

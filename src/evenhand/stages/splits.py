@@ -42,9 +42,10 @@ def groups_of(
 
 
 def singles(group: Group) -> list[Group]:
-    """A scored group as one labelled answer each: 1 above the group's middle, 0 below; a single answer keeps its label."""
+    """A scored group as one labelled answer each: 1 above the group's middle, 0 below; a single answer keeps its label. One
+    without a score has no label."""
     if len(group.completions) == 1:
         return [group]
-    middle = (max(group.scores) + min(group.scores)) / 2
-    labelled_ones = zip(group.completions, group.scores, strict=True)
-    return [replace(group, completions=(c,), scores=(float(s > middle),), parts={}) for c, s in labelled_ones if s != middle]
+    known = [(c, s) for c, s in zip(group.completions, group.scores, strict=True) if s == s]
+    middle = (max(s for _, s in known) + min(s for _, s in known)) / 2 if known else 0.0
+    return [replace(group, completions=(c,), scores=(float(s > middle),), parts={}) for c, s in known if s != middle]

@@ -53,8 +53,9 @@ class Experience:
         return torch.tensor([[sum(c.mask) for c in e.tokens.completions] for e in self.examples])
 
     def part(self, name: str) -> Tensor:
-        """A part of the scores [P, G], as the reward or the sampler named it."""
-        return torch.tensor([e.tokens.group.parts[name] for e in self.examples], dtype=torch.float32)
+        """A part of the scores [P, G], as the reward or the sampler named it; NaN where a group has none of that name."""
+        missing = (torch.nan,) * self.reward.shape[1]
+        return torch.tensor([e.tokens.group.parts.get(name, missing) for e in self.examples], dtype=torch.float32)
 
     @property
     def scores(self) -> Tensor:
@@ -106,6 +107,11 @@ class Credit(Protocol):
     """Wants the policy's log-probs of every answer once it was shown a good one, in the field HINDSIGHT: see `Shows`."""
 
     def __call__(self, experience: Experience) -> list[Example]: ...
+
+    @property
+    def least(self) -> int:
+        """Completions of a prompt below which every advantage is 0, whatever was answered."""
+        return 1
 
     def about(self) -> str:
         """One line for the manual: the formula of the class's docstring, or its first line."""

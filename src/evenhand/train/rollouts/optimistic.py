@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from evenhand.train.examples import Example, with_pairs
-from evenhand.train.rollouts.experience import Credit, Experience, stated
+from evenhand.train.rollouts.experience import Credit, Experience
 from evenhand.train.rollouts.selections import Pairing
 from evenhand.train.rollouts.shaping import UNSHAPED
 from evenhand.types import Group, Need
@@ -60,7 +60,7 @@ class LastMarked(Pairing):
 class SoftValue(Credit):
     """`r - t log mean exp(r' / t)`, r' the rewards of the partner's half of the group: A*-PO's optimal advantage.
 
-    Only the policy's own half is trained on.
+    Only the policy's own half is trained on, and no group whose value nothing tells.
     """
 
     temperature: float = 0.5
@@ -72,9 +72,8 @@ class SoftValue(Credit):
         count = theirs.isnan().logical_not().sum(-1)
         scaled = (theirs / self.temperature).nan_to_num(nan=-torch.inf)
         value = self.temperature * (scaled.logsumexp(-1) - count.log())
-        advantage = (own - value[:, None]).nan_to_num(0.0)
-        cut = [e.only(range(half)) for e in experience.examples]
-        return [replace(e, per_completion={"advantage": tuple(a)}) for e, a in zip(cut, advantage.tolist(), strict=True)]
+        told = [e.only(range(half)) for e, n in zip(experience.examples, count.tolist(), strict=True) if n]
+        return replace(experience, examples=told).credited((own - value[:, None])[count > 0].nan_to_num(0.0))
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,6 @@ class AgainstPartner(Credit):
         advantage = torch.sigmoid(mine[:, :, None] - theirs[:, None, :]).nanmean(-1) - 0.5 - kl
         cut = [example.only(range(own)) for example in experience.examples]
         return replace(experience, examples=cut).credited(advantage.nan_to_num(0.0))
-
-    @override
-    def about(self) -> str:
-        return stated(type(self))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -38,16 +37,27 @@ reinforce_pp_baseline = credit("reinforce_pp_baseline", LengthCredit)(group_cred
 BEST_OF_K = {
     "pass_at_k": pass_at_k.max_at_k, "pass_at_k_inclusive": pass_at_k.inclusive_max_at_k, "pass_at_k_z": pass_at_k.pass_at_k_z,
 }  # fmt: skip
-"""Credits for the best of k answers, by name; 4 of them where only the name is given."""
+"""Credits for the best of k answers, by name."""
 
 
-def best_of_k(name: str, k: int = 4) -> GroupCredit:
-    """The credit of that name for the best of `k`."""
-    return GroupCredit(name, partial(BEST_OF_K[name], k=k))
+@dataclass(frozen=True)
+class BestOfK(GroupCredit):
+    """A credit for the best of `k` answers."""
+
+    k: int = 4
+
+    @override
+    def __call__(self, experience: Experience) -> list[Example]:
+        return experience.credited(self.function(experience.completion_reward, k=self.k))
+
+    @property
+    @override
+    def least(self) -> int:
+        return self.k
 
 
-for _name in BEST_OF_K:
-    CREDITS.register(_name)(best_of_k(_name))
+for _name, _function in BEST_OF_K.items():
+    CREDITS.register(_name)(BestOfK(_name, _function))
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class Decoupled(Credit):
 
     @override
     def __call__(self, experience: Experience) -> list[Example]:
-        known = experience.examples[0].tokens.group.parts
+        known = dict.fromkeys(name for e in experience.examples for name in e.tokens.group.parts)
         own = {name: 1.0 for name in known if "/" not in name and name != UNSHAPED}
         for name in self.weights:
             if name not in known:
