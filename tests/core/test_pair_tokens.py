@@ -114,6 +114,13 @@ def test_softmin_weights_keep_the_easiest_pair():
     torch.testing.assert_close(even, ones)
 
 
+def test_softmin_never_leaves_a_pair_out():
+    """Where exp(-loss / t) underflows the pair still counts in the step's denominator: a weight of 0 would take it out."""
+    weights = step_weights.softmin_weights(torch.tensor([0.1, 50.0, 3.0]), torch.tensor([1.0, 1.0, 0.0]), temperature=0.1)[1]
+    assert weights.tolist() == [2.0, pytest.approx(0.0, abs=1e-30), 0.0]
+    assert weights[1] > 0
+
+
 def test_softmin_counts_a_heavier_pair_like_copies_of_it():
     once = step_weights.softmin_weights(torch.tensor([0.1, 2.0]), torch.tensor([3.0, 1.0]), temperature=0.7)
     copied = step_weights.softmin_weights(torch.tensor([0.1, 0.1, 0.1, 2.0]), torch.ones(4), temperature=0.7)

@@ -141,6 +141,8 @@ def test_what_is_refused_before_anything_runs():
     assert "unknown environment 'calculater'" in faults(environment={"kind": "calculater"})
     assert "did you mean 'calculator'" in faults(environment="calculater")
     assert "unknown key 'turn'" in faults(environment={"kind": "calculator", "turn": 3})
+    for turns in (2.0, float("inf"), float("nan"), True):
+        assert "is not a whole number" in faults(environment={"kind": "calculator", "turns": turns})
     assert "turns is 0" in faults(environment={"kind": "calculator", "turns": 0})
     assert "environment.seconds" in faults(evaluation={"prompts": 4, "environment": {"kind": "calculator", "seconds": "long"}})
     offline = {"start": {"method": "start"}, "sft": {"method": "sft", "environment": "calculator"}}

@@ -77,6 +77,7 @@ def test_on_policy_is_one_thing_however_it_is_written(graph):
         ("{method: grpo, reward: gold, staleness: {steps: 2, proximal: start}}", "proximal"),
         ("{method: rloo, reward: gold, staleness: {steps: 2, proximal: generator}}", "rloo has no clip with these settings"),
         ("{method: grpo, reward: gold, importance: 2, staleness: {steps: 2, proximal: generator}}", "and `importance`"),
+        ("{method: vapo, reward: gold, importance: 2, staleness: {steps: 2, proximal: generator}}", "and `importance`"),
         ("{method: ppo, reward: gold, importance: 0, staleness: {steps: 2, proximal: generator}}", ""),
         ("{method: spin, staleness: {steps: 2}}", "the reference of spin is the policy that sampled"),
         ("{method: iterative_dpo, reward: gold, initialise: start, staleness: {steps: 2}}", "every round starts anew"),

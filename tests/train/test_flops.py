@@ -87,7 +87,9 @@ def test_the_head_is_read_only_where_it_is_asked_for(policy):
         return flops.of_pass(policy, shape_of(policy), layout, frozenset(reads), learns=learns)
 
     assert of(Head.LOGP) - of() == 2 * 4 * 40 * 32
-    assert of(Head.KL) == 2 * of(Head.LOGP), "the reference runs too"
+    for compared in (Head.KL, Head.REFERENCE_KL, Head.REFERENCE_ENTROPY):
+        assert of(Head.LOGP, compared) == 2 * of(Head.LOGP), "the reference runs too"
+    assert of(Head.KL) == 2 * of(Head.LOGP)
     assert of(Head.LOGP, learns=True) == 3 * of(Head.LOGP)
     policy.checkpointing = True
     assert of(Head.LOGP, learns=True) == 4 * of(Head.LOGP)

@@ -12,9 +12,11 @@ from evenhand import methods
 from evenhand.protocols import Step
 from evenhand.train.config import ReferenceUpdate
 from evenhand.train.moving_reference import FollowingReference
+from evenhand.train.rollouts import CREDITS, Rollouts, Schedule
 from evenhand.train.rollouts.given import GivenAnswers, by_prompt
-from evenhand.types import Completion, Group, Prompt, Sampling
+from evenhand.types import Completion, Group, Need, Prompt, Sampling
 from tests.golden import runs
+from tests.train.test_rollouts import rows, source
 
 
 class Nothing:
@@ -98,6 +100,22 @@ def test_any_method_that_is_held_to_the_start_takes_it(name):
     assert moved.reference_update == ReferenceUpdate(every=2, mix=0.5)
     assert replace(moved, reference_update=None) == made
     assert made.following(None) is made
+
+
+@pytest.mark.parametrize(
+    ("schedule", "read"),
+    [(Schedule(3), [0, 0, 1, 1, 2, 2]), (Schedule(2, accumulate=True), [{0}, {0}, {1}, {1}, {2}, {2}])],
+)
+def test_what_is_trained_on_for_several_steps_is_compared_with_the_reference_of_now(schedule, read):
+    """The reference moves before steps 2 and 4, and says 0, 1 and 2 of every token."""
+    plan = Rollouts(completions_per_prompt=2, credit=CREDITS["centre"], schedule=schedule)
+    at, needs = [0.0], frozenset({Need.ADVANTAGE, Need.REF_LOGP})
+    made, _ = source(plan, needs=needs, reference=lambda items: rows(items, at[0]))
+    made.method = made.method.following(ReferenceUpdate(every=2))
+    for index, known in enumerate(read):
+        at[0] = float(index // 2)
+        (batch,) = made.step(index).batches
+        assert set(batch.ref_logp[batch.completion_mask].tolist()) == (known if isinstance(known, set) else {known})
 
 
 # ---- the data's answers as the better ones ----------------------------------------------------------------------------------

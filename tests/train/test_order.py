@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
+from evenhand.errors import UserError
+from evenhand.train.cost_accounting import Ledger
+from evenhand.train.offline import FixedSource
 from evenhand.train.shuffling import window
 
 
@@ -16,3 +21,9 @@ def test_a_window_does_not_depend_on_how_it_is_reached():
 def test_seeds_and_names_draw_apart():
     orders = {tuple(window(s, n, 20, 0, 20)) for s in (0, 1) for n in ("rows", "prompts")}
     assert len(orders) == 4
+
+
+def test_data_of_which_nothing_is_left_are_said():
+    """Rows that rank nothing are taken out before."""
+    with pytest.raises(UserError, match="no row is left to learn from"):
+        FixedSource(items=[], prompts_per_step=2, tokens_per_microbatch=10, seed=0, ledger=Ledger())

@@ -164,6 +164,23 @@ def test_unscored_completions_have_no_weight_and_no_share_in_the_baseline():
     assert batch.weight[:3].tolist() == [1.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize("credit", ["centre", "gdpo"])
+def test_a_part_that_some_groups_lack_counts_where_it_is(credit):
+    """A reward of one's own may name parts of its scores for some prompts alone; gdpo learns nothing without it."""
+    seen = []
+
+    def sometimes(groups):
+        seen.extend(groups)
+        return [Scores((1.0, 3.0), {"told": (2.0, 4.0)} if n else {}) for n, _ in enumerate(groups)]
+
+    made, _ = source(Rollouts(completions_per_prompt=2, credit=CREDITS[credit]), reward=sometimes)
+    step = made.step(0)
+    assert step.metrics["reward/told"] == pytest.approx(3.0)
+    advantage = step.batches[0].advantage.flatten().tolist()
+    first = advantage[:2] if made.buffer.examples[0].tokens.group.prompt == seen[0].prompt else advantage[2:]
+    assert first == ([-1.0, 1.0] if credit == "centre" else [0.0, 0.0])
+
+
 def test_best_against_worst_drops_equal_texts():
     made, _ = source(Rollouts(completions_per_prompt=3, credit=SELECTIONS["best_vs_worst"]), needs=frozenset({Need.PAIRS}))
     batch = made.step(0).batches[0]

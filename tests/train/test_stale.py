@@ -12,7 +12,7 @@ import torch
 from evenhand import methods
 from evenhand.core.corrections import effective_share
 from evenhand.methods import Method
-from evenhand.objectives import Pairwise, PolicyGradient
+from evenhand.objectives import Combined, Likelihood, Pairwise, PolicyGradient
 from evenhand.train import optim
 from evenhand.train.config import Staleness
 from evenhand.train.examples import Example
@@ -173,6 +173,7 @@ def test_the_distance_by_hand():
         (replace(CORRECTED, correction="mask_sequences", importance_low=0.5, importance=3.0), "last", 0.0),
         (replace(CORRECTED, importance=0.0), "generator", 2 / 3),
         (replace(CORRECTED, importance=0.0), "last", None),
+        (Combined(objectives=(CORRECTED, Likelihood()), coefficients=(1.0, 0.1)), "last", 1 / 3),
         (Pairwise(loss="dpo", parameters={"beta": 0.1}), "last", None),
     ],
 )

@@ -16,7 +16,8 @@ LEAST = 1e-6
 def softmin_weights(loss: Tensor, weight: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
     """`-t log sum w exp(-l / t) / sum w` [] of losses [B], and its gradient by each loss over w / sum w: [B], mean 1.
 
-    Dr.DPO (arXiv:2407.07880): t -> infinity weighs pairs alike, t -> 0 keeps only the *easiest* one.
+    Dr.DPO (arXiv:2407.07880): t -> infinity weighs pairs alike, t -> 0 keeps only the *easiest* one. A pair that counts never
+    weighs exactly 0, where exp underflows: that would mean that it was left out.
 
     >>> weights = softmin_weights(torch.tensor([0.1, 1.0, 5.0]), torch.ones(3), temperature=0.5)[1] / 3
     >>> [round(float(w), 3) for w in weights]
@@ -24,7 +25,8 @@ def softmin_weights(loss: Tensor, weight: Tensor, *, temperature: float) -> tupl
     """
     logits = torch.where(weight > 0, -loss / temperature + weight.log(), -torch.inf)
     value = -temperature * (logits.logsumexp(0) - weight.sum().log())
-    return value, torch.where(weight > 0, logits.softmax(0) * weight.sum() / weight, 0.0)
+    gradient = (logits.softmax(0) * weight.sum() / weight).clamp(min=torch.finfo(loss.dtype).tiny)
+    return value, torch.where(weight > 0, gradient, 0.0)
 
 
 def moments(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

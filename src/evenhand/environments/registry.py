@@ -78,8 +78,9 @@ def check(settings: Settings, *, where: str) -> None:
     given = {} if isinstance(settings, str) else settings
     for field in fields(TurnLimits):
         value = given.get(field.name, field.default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or (field.name != "seconds" and int(value) != value):
-            raise UserError(f"{value!r} is not a number", where=f"{where}.{field.name}", fix="give a number")
+        kind, named = (int | float, "a number") if field.name == "seconds" else (int, "a whole number")
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise UserError(f"{value!r} is not {named}", where=f"{where}.{field.name}", fix=f"give {named}")
     for key, fix in limits_of(settings).problems().items():
         raise UserError(f"{key} is {given[key]}", where=f"{where}.{key}", fix=fix)
 

@@ -3,7 +3,7 @@
 from evenhand.objectives import pair_losses
 from evenhand.objectives.attributes import AttributeRegression, GeneralPreference
 from evenhand.objectives.binary import Kto, Labelled
-from evenhand.objectives.combined import Combined
+from evenhand.objectives.combined import Combined, part_of
 from evenhand.objectives.direct_reward import DirectReward
 from evenhand.objectives.distillation import Distillation
 from evenhand.objectives.gold import BelowTheBest
@@ -21,5 +21,5 @@ __all__ = [
     "OBJECTIVES", "PAIR_LOSSES", "STEP_RULES", "SURROGATES", "AttributeRegression", "BelowTheBest", "BradleyTerry", "Combined",
     "Correctness", "DirectReward", "Distillation", "GeneralPreference", "Kto", "Labelled", "Likelihood", "Optimism", "Pairwise",
     "PolicyGradient", "RatedGroups", "RewardRegression", "SteeredPairs", "Transport", "from_json", "objective", "pair_loss",
-    "pair_losses", "step_rule", "surrogate", "to_json",
+    "pair_losses", "part_of", "step_rule", "surrogate", "to_json",
 ]  # fmt: skip

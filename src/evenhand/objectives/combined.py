@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from evenhand.objectives.registry import objective
 from evenhand.protocols import Objective, StepObjective
 from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+
+T = TypeVar("T")
 
 
 @objective("combined")
@@ -52,3 +54,9 @@ class Combined:
             terms += [Term(t.name, coefficient * t.value, t.weight) for t in part.terms]
             metrics |= part.metrics
         return Terms(tuple(terms), metrics)
+
+
+def part_of(objective: Objective, kind: type[T]) -> T | None:
+    """The objective, or of a sum its first part, that is of that kind; None where there is none."""
+    parts = objective.objectives if isinstance(objective, Combined) else (objective,)
+    return next((part for part in parts if isinstance(part, kind)), None)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from evenhand.core import preference
 from evenhand.objectives.pair_fields import FIELDS, pair_weight, per_completion, sides
-from evenhand.objectives.parts import masked_sum, metric, present
+from evenhand.objectives.parts import masked_sum, metric, order_metrics, present
 from evenhand.objectives.registry import objective
 from evenhand.registry import Registry
-from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms
+from evenhand.types import Batch, Head, ModelOut, Need, Term, Terms, Weighted
 
 F = TypeVar("F", bound=Callable[..., Tensor])
 
@@ -75,19 +75,16 @@ pair_loss(per="mean", reference=False)(preference.simpo)
 pair_loss(per="mean", reference=False)(preference.orpo)
 
 
-def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor) -> dict:
-    """Accuracy and margin of the implicit reward (log-ratio when a reference is there), log-probs of both sides (nats)."""
-    logp = masked_sum(present(out.logp).detach(), batch.completion_mask)
-    ratio = logp if batch.ref_logp is None else logp - masked_sum(batch.ref_logp, batch.completion_mask)
-    chosen, rejected = sides(ratio, batch)
-    chosen_logp, rejected_logp = sides(logp, batch)
-    wins = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
-    return {
-        "accuracy": metric(wins, weight),
-        "margin": metric(chosen - rejected, weight),
-        "chosen_logp": metric(chosen_logp, weight),
-        "rejected_logp": metric(rejected_logp, weight),
-    }
+def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor, loss: PairLoss) -> dict[str, Weighted]:
+    """Accuracy and margin as the loss sees the two answers: of log-ratios where it has a reference, per token where it takes
+    means; and log-probs of both whole answers (nats)."""
+    logp, per = present(out.logp).detach(), "mean" if loss.per == "mean" else "sum"
+    seen = per_completion(logp, batch, per)
+    if loss.reference:
+        seen = seen - per_completion(present(batch.ref_logp), batch, per)
+    chosen, rejected = sides(masked_sum(logp, batch.completion_mask), batch)
+    told = {"chosen_logp": metric(chosen, weight), "rejected_logp": metric(rejected, weight)}
+    return order_metrics(torch.sub(*sides(seen, batch)), weight) | told
 
 
 @objective("pairwise")
@@ -116,7 +113,7 @@ class Pairwise:
     def __call__(self, out: ModelOut, batch: Batch) -> Terms:
         weight = pair_weight(batch, present(out.logp).dtype)
         value = PAIR_LOSSES[self.loss](out, batch, self.parameters)
-        return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight))
+        return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight, PAIR_LOSSES[self.loss]))
 
 
 @objective("transport")
@@ -158,5 +155,5 @@ class Transport:
         stats = batch.statistics
         surrogate = stats["aot_chosen"] * chosen + stats["aot_rejected"] * rejected
         value = stats["aot"] + surrogate - surrogate.detach()  # the step's value, with the gradient of the global sort
-        metrics = pair_metrics(out, batch, pair_weight(batch, value.dtype))
+        metrics = pair_metrics(out, batch, pair_weight(batch, value.dtype), PAIR_LOSSES["dpo"])
         return Terms((Term("aot", value, torch.ones_like(value)),), metrics)

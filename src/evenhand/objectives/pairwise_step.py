@@ -37,8 +37,9 @@ class PairStep:
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """From a step to named tensors. `weight` [B] multiplies each pair's weight, `value` [] is reported as the step's loss, names
-    that begin with CARRIED go on to the next step; all others [B] are keyword tensors of the loss."""
+    """From a step to named tensors. `weight` [B] multiplies each pair's weight, and takes it out of the step where it is 0;
+    `value` [] is reported as the step's loss, names that begin with CARRIED go on to the next step; all others [B] are keyword
+    tensors of the loss."""
 
     function: Callable[..., dict[str, Tensor]]
     needs: frozenset[Need] = frozenset()
@@ -158,4 +159,4 @@ class SteeredPairs:
             value = found["weight"] * value
         if "value" in found:
             value = found["value"] + value - value.detach()  # the step's value, with the gradient of the weighted sum
-        return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight))
+        return Terms((Term(self.loss, value, weight),), pair_metrics(out, batch, weight, PAIR_LOSSES[self.loss]))

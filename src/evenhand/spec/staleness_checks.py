@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evenhand.errors import UserError
-from evenhand.objectives import PolicyGradient
+from evenhand.objectives import PolicyGradient, part_of
 from evenhand.spec.arms import Arm
 from evenhand.train.method import Method
 from evenhand.train.policies import DATA, GENERATOR, LAST
@@ -35,9 +35,10 @@ def staleness_problems(arm: Arm, method: Method, where: str) -> Iterator[UserErr
 def _clip_problems(arm: Arm, method: Method, plan: Rollouts, place: str) -> Iterator[UserError]:
     """What cannot go with a clip around the policy that sampled."""
     own, last = method.objective, "use `proximal: last`"
+    gradient = part_of(own, PolicyGradient)
     if Need.OLD_LOGP not in own.needs:
         yield UserError(f"{arm.method} has no clip with these settings", where=place, why="nothing is around a policy", fix=last)
-    elif isinstance(own, PolicyGradient) and own.importance:
+    elif gradient is not None and gradient.importance:
         why = "the ratio to the policy that sampled is the clip's own: every other weight would be 1"
         yield UserError("a clip around the generator, and `importance`", where=place, why=why, fix=f"remove one, or {last}")
     elif plan.schedule.renew:
@@ -51,8 +52,8 @@ def _clip_problems(arm: Arm, method: Method, plan: Rollouts, place: str) -> Iter
 def uncorrected(method: Method, proximal: str) -> bool:
     """Whether a policy gradient meets answers of older weights as if they were its own: without weight or mask, and with a clip,
     if any, around the last policy."""
-    own = method.objective
-    if not isinstance(own, PolicyGradient) or own.importance or own.off_policy_mask:
+    own = part_of(method.objective, PolicyGradient)
+    if own is None or own.importance or own.off_policy_mask:
         return False
     return Need.BEHAVIOUR_LOGP not in own.needs and not (Need.OLD_LOGP in own.needs and proximal == GENERATOR)
 

@@ -78,6 +78,10 @@ class ReferenceUpdate:
     mix: float = 1.0
     """The policy's share of the new reference: 1 copies it (a hard update)."""
 
+    def due(self, index: int) -> bool:
+        """Whether the reference moves before optimizer step `index`, from 0."""
+        return bool(index) and index % self.every == 0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Staleness:

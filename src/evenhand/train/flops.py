@@ -15,6 +15,7 @@ from torch import nn
 
 from evenhand.models.adapters import networks
 from evenhand.models.backbone import Trunk
+from evenhand.models.divergence import OF_BOTH
 from evenhand.models.heads import RewardModel, score_head
 from evenhand.models.hidden_states import backbone
 from evenhand.models.packed_layers import PackedLinear
@@ -86,7 +87,7 @@ def shape_of(model: Trunk) -> Shape:
 
 
 def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, learns: bool) -> int:
-    """One pass of `model` over a batch, with its gradient if it `learns`; exact KL runs the frozen reference as well."""
+    """One pass of `model` over a batch, with its gradient if it `learns`; a comparison with a frozen one runs that as well."""
     lengths = ([s.length for s in layout.prompts], [s.length for s in layout.completions])
     done = work(*lengths, layout.owner, shared=model.layout_mode == "tree")
     if isinstance(model, RewardModel):
@@ -95,9 +96,9 @@ def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, lea
         done = Work(tokens=done.tokens, scored=0, pairs=done.pairs)
     once = forward(shape, done)
     again = once * (learns and model.checkpointing)
-    if Head.KL in reads:
+    if compared := reads & OF_BOTH.keys():
         frozen = getattr(model, "frozen", None)
-        again += once if frozen is None else forward(shape_of(frozen), done)  # a teacher is of another size
+        again += len(compared) * (once if frozen is None else forward(shape_of(frozen), done))  # a teacher is of another size
     return once + again + (backward(shape, done) if learns else 0)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evenhand.core import kl
 from evenhand.core.distillation import generalised_jsd
+from evenhand.models.divergence import OF_BOTH
 from evenhand.models.gate import GateSettings
 from evenhand.objectives import Labelled, Pairwise
 from evenhand.protocols import Objective
@@ -26,8 +27,6 @@ RATED = "rated"
 """Answers with ratings by several attributes, all rows alike: the parts of their groups."""
 COMPARISONS = "comparisons"
 """Preference pairs as questions: two answers in one text, to be continued with the letter of the better one."""
-
-OF_REFERENCE = frozenset({Head.KL, Head.REFERENCE_KL, Head.REFERENCE_ENTROPY})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,7 @@ class Method:
         """True when the policy is asked for what only both whole distributions tell: an exact KL to the initial policy, or its
         entropy."""
         in_reward = self.rollouts is not None and Head.KL in self.rollouts.kl.reads
-        return bool(OF_REFERENCE & self.objective.reads) or in_reward
+        return bool(OF_BOTH.keys() & self.objective.reads) or in_reward
 
     @property
     def rounds(self) -> bool:

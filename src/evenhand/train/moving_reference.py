@@ -22,7 +22,8 @@ class FollowingReference:
     """A source whose reference moves before step index k, 2k, ...: `ref <- mix * policy + (1 - mix) * ref`, k = `update.every`.
 
     `source` must read its reference log-probs from the network `reference` when it is asked for a step, so that a step after an
-    update has those of the new reference. The network is among `carried`: a resumed run goes on with the same one.
+    update has those of the new reference; see `RolloutSource.compare_again` for a rollout that serves several steps. The network
+    is among `carried`: a resumed run goes on with the same one.
     """
 
     source: Source
@@ -39,7 +40,7 @@ class FollowingReference:
         return {**self.source.carried, NAME: self.reference}
 
     def step(self, index: int) -> Step:
-        if index and index % self.update.every == 0:
+        if self.update.due(index):
             mix_weights(self.policy, self.reference, self.update.mix)
         return self.source.step(index)
 

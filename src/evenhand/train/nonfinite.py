@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from evenhand.protocols import Objective
 from evenhand.types import Batch, ModelOut
 
-INPUTS = ("score", "advantage", "ref_logp", "old_logp", "behaviour_logp", "value", "returns", "margin", "pair_weight", "weight")
+INPUTS = (
+    "score", "advantage", "ref_logp", "old_logp", "behaviour_logp", "value", "returns", "margin", "pair_margin", "pair_weight",
+    "weight",
+)  # fmt: skip
 """Fields of a batch that an objective may read, in the order in which they arise."""
-OUTPUTS = ("logp", "score", "value", "entropy", "kl")
+OUTPUTS = ("logp", "score", "scores", "value", "entropy", "kl", "reference_kl", "reference_entropy", "collision")
 """What a model answers."""
 WEIGHTS, LOSS, GRADIENT = "the weights", "the loss of a row", "the gradient"
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.core.kto import mismatched
+from evenhand.errors import UserError
 from evenhand.protocols import Step
 from evenhand.seeding import rng
 from evenhand.train.cost_accounting import Ledger
@@ -40,6 +41,13 @@ class FixedSource:
     follow: Reference | None = None
     ranks: int = 1
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise UserError(
+                "no row is left to learn from", where="data", why="rows whose answers all have one score, or none, rank nothing",
+                fix="check the column of scores; `evenhand doctor` shows such rows",
+            )  # fmt: skip
 
     @property
     def groups(self) -> Sequence[TokenGroup]:

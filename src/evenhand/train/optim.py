@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.models.sharding import full
-from evenhand.train.weights import gathered
+from evenhand.train.weights import learning
 
 Schedule = Callable[[int, int], float]
 
@@ -65,18 +65,12 @@ def schedule(name: str, *, warmup: int, steps: int, **parameters: Any) -> Callab
 
 
 class AdamW:
-    """torch's AdamW over the trainable parameters; narrower ones get fp32 master weights, so that small updates count.
-
-    Raises RuntimeError where ranks share the weights and some lie gathered: gradients reach the spread ones alone, and whoever
-    ran the network before has to spread them again (`train.weights.spread`).
-    """
+    """torch's AdamW over the trainable parameters; narrower ones get fp32 master weights, so that small updates count."""
 
     def __init__(
         self, model: nn.Module, *, learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float
     ) -> None:
-        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if whole := [name for name in gathered(model) if name in self.named]:
-            raise RuntimeError(f"{len(whole)} weights lie gathered, where no gradient reaches an optimizer: first {whole[0]}")
+        self.named = learning(model)
         self.master = {n: p.detach().float().clone() for n, p in self.named.items() if torch.finfo(p.dtype).bits < 32}
         targets = [self.master.get(n, p) for n, p in self.named.items()]
         self.inner = torch.optim.AdamW(targets, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)

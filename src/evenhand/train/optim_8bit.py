@@ -22,6 +22,7 @@ from evenhand.core import eight_bit
 from evenhand.core.stochastic_rounding import to_bfloat16
 from evenhand.errors import UserError
 from evenhand.seeding import keyed
+from evenhand.train.weights import learning
 
 SMALL = 4096
 """Numbers of a parameter below which its moments stay in float32: norms and biases, which weigh nothing and matter much."""
@@ -58,7 +59,7 @@ class AdamW8bit:
     def __init__(
         self, model: nn.Module, *, learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float, seed: int
     ) -> None:
-        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.named = learning(model)
         if wrong := [name for name, p in self.named.items() if p.dtype not in (torch.float32, torch.bfloat16)]:
             raise UserError(
                 f"weights in {str(self.named[wrong[0]].dtype).removeprefix('torch.')} ({wrong[0]}) are not rounded by chance",

@@ -20,10 +20,17 @@ def spread(model: nn.Module) -> nn.Module:
     return model
 
 
-def gathered(model: nn.Module) -> list[str]:
-    """Names of weights that ranks share and that lie whole on each of them at the time."""
-    shared = hasattr(model, "reshard")
-    return [name for name, p in model.named_parameters() if not hasattr(p, "full_tensor")] if shared else []
+def learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name, for an optimizer to hold.
+
+    Raises RuntimeError where ranks share the weights and some of these lie gathered: gradients reach the spread ones alone, and
+    whoever ran the network before has to spread them again.
+    """
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    whole = [name for name, p in found.items() if not hasattr(p, "full_tensor")] if hasattr(model, "reshard") else []
+    if whole:
+        raise RuntimeError(f"{len(whole)} weights lie gathered, where no gradient reaches an optimizer: first {whole[0]}")
+    return found
 
 
 @torch.no_grad()

@@ -34,8 +34,8 @@ def summary(groups: Sequence[Group], examples: Sequence[Example]) -> dict[str, f
         divergence = [value for e in examples for value in completion_kl(e)]
         out["kl"] = sum(divergence[n] for n in sampled) / count
     out |= of_turns(own)
-    for name in groups[0].parts:
-        values = [v for g in groups for v in g.parts[name] if v == v]
+    for name in dict.fromkeys(name for g in groups for name in g.parts):
+        values = [v for g in groups for v in g.parts.get(name, ()) if v == v]
         out[f"reward/{name}"] = sum(values) / max(1, len(values))
     return out
 

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from evenhand.core.credit import FLAT
+from evenhand.objectives import PolicyGradient, part_of
 from evenhand.protocols import Reward, Step
 from evenhand.seeding import keyed
 from evenhand.train import example_codec
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example, micro_batches, split_zero_advantage
 from evenhand.train.method import Method
+from evenhand.train.offline import with_reference
 from evenhand.train.policies import GENERATOR
 from evenhand.train.rollouts.experience import HINDSIGHT, Experience
 from evenhand.train.rollouts.gap import CAP, Recomputed, first_completions, measured
@@ -87,6 +89,9 @@ class RolloutSource:
             self.collected(rollout)
         elif self.plan.schedule.renews(update):
             self.renew()
+        moves = self.method.reference_update
+        if moves is not None and moves.due(index) and (update or self.plan.schedule.accumulate):
+            self.compare_again()
         chosen = self.buffer.share(rollout, update)
         aged = age(chosen, index) if self.plan.schedule.staleness else {}
         if self.method.skips_zero_advantage:
@@ -100,6 +105,12 @@ class RolloutSource:
             rows = self.reader.read(frozenset({Head.LOGP}), self.buffer.examples)[Head.LOGP]
         renewed = zip(self.buffer.examples, rows, strict=True)
         self.buffer.examples = [replace(e, per_token={**e.per_token, "old_logp": row}) for e, row in renewed]
+
+    def compare_again(self) -> None:
+        """The log-probs of a reference that has moved, for all that is still learned from and compared with it."""
+        if self.reader.reference is not None and all("ref_logp" in e.per_token for e in self.buffer.examples):
+            with self.ledger.phase("score"):
+                self.buffer.examples = with_reference(self.buffer.examples, self.reader.reference(self.buffer.examples))
 
     def sampled(self, rollout: int, *, version: int) -> list[Example]:
         """One rollout, sampled and scored, by weights that have taken `version` steps."""
@@ -190,7 +201,8 @@ class RolloutSource:
         looked_at = examples if Head.LOGP in heads else first_completions(examples)
         known = [e.per_token["old_logp"] for e in looked_at]
         own = known if Head.LOGP in heads else self.reader.read(frozenset({Head.LOGP}), looked_at)[Head.LOGP]
-        cap = getattr(self.method.objective, "importance", 0.0) or CAP
+        gradient = part_of(self.method.objective, PolicyGradient)
+        cap = (gradient.importance if gradient is not None else 0.0) or CAP
         plan, sampling = self.plan, self.sampler.sampling
         temperature = self.method.logit_temperature(sampling.temperature)
         counts = partial(plan.exploration.draws_the_policy, plan.completions_per_prompt, sampling, temperature)

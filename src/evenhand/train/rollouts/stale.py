@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from evenhand.core import kl, policy
 from evenhand.core.corrections import effective_share
-from evenhand.objectives import PolicyGradient
+from evenhand.objectives import PolicyGradient, part_of
 from evenhand.objectives.surrogates import SURROGATES
 from evenhand.protocols import Objective
 from evenhand.train.examples import Example
@@ -75,13 +75,14 @@ def _columns(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _cut(objective: Objective, old: Tensor, behaviour: Tensor, mask: Tensor, proximal: str) -> Tensor | None:
     """True on tokens whose weight is not their own [N, C]; None where nothing bounds weights."""
-    if not isinstance(objective, PolicyGradient):
+    gradient = part_of(objective, PolicyGradient)
+    if gradient is None:
         return None
-    if objective.importance:
-        free = objective.importance_weight(old, behaviour, mask, low=0.0, high=math.inf)
-        bounded = objective.importance_weight(old, behaviour, mask, low=objective.importance_low, high=objective.importance)
+    if gradient.importance:
+        free = gradient.importance_weight(old, behaviour, mask, low=0.0, high=math.inf)
+        bounded = gradient.importance_weight(old, behaviour, mask, low=gradient.importance_low, high=gradient.importance)
         return (free != bounded).expand_as(mask)
-    if proximal == GENERATOR and SURROGATES[objective.surrogate].clips_tokens:
+    if proximal == GENERATOR and SURROGATES[gradient.surrogate].clips_tokens:
         ratio = policy.ratio(old, behaviour)
-        return (ratio < 1 - objective.parameters["low"]) | (ratio > 1 + objective.parameters["high"])
+        return (ratio < 1 - gradient.parameters["low"]) | (ratio > 1 + gradient.parameters["high"])
     return None
