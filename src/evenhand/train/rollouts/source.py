@@ -108,9 +108,10 @@ class RolloutSource:
 
     def compare_again(self) -> None:
         """The log-probs of a reference that has moved, for all that is still learned from and compared with it."""
-        if self.reader.reference is not None and all("ref_logp" in e.per_token for e in self.buffer.examples):
+        known = self.buffer.examples
+        if self.reader.reference is not None and known and all("ref_logp" in e.per_token for e in known):
             with self.ledger.phase("score"):
-                self.buffer.examples = with_reference(self.buffer.examples, self.reader.reference(self.buffer.examples))
+                self.buffer.examples = with_reference(known, self.reader.reference(known))
 
     def sampled(self, rollout: int, *, version: int) -> list[Example]:
         """One rollout, sampled and scored, by weights that have taken `version` steps."""
