@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def warm_fork_server() -> Iterator[None]:
     asked = forkserver.set_forkserver_preload
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forkserver, "set_forkserver_preload", lambda modules: asked([*dict.fromkeys([*WARM, *modules])]))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checked_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As in a stage, models of one kind are checked once in a file of tests; tests of the checks make each anew."""
+    from evenhand.models import checked
+
+    with nullcontext() if request.path.is_relative_to(ROOT / "tests" / "models") else checked.remembered():
         yield
 
 

@@ -62,6 +62,7 @@ KEYS: dict[str, tuple[dict[str, Any], Reads]] = {
     ),
     "train.warmup": ({"train": {"warmup": 0.4}}, ALWAYS),
     "train.weight_decay": ({"train": {"weight_decay": 0.1}}, ALWAYS),
+    "train.optimizer": ({"train": {"optimizer": "adamw_8bit"}}, ALWAYS),
     "train.betas": ({"train": {"betas": [0.8, 0.9]}}, ALWAYS),
     "train.eps": ({"train": {"eps": 1e-6}}, ALWAYS),
     "train.clip": ({"train": {"clip": 2.0}}, ALWAYS),
