@@ -21,6 +21,7 @@ from evenhand.spec.read import read_experiment
 from evenhand.train.config import Lengths, SamplingConfig, Train
 from evenhand.train.method import build as built
 from evenhand.train.policies import TEACHER
+from tests.battery import variants
 
 NAMES = sorted(METHODS)
 LENGTH = {"kind": "length", "unit": "chars"}
@@ -111,7 +112,7 @@ def experiment(name: str, arms: Mapping[str, Any]) -> Experiment:
     return read_experiment({**PLAIN, "reward_models": recipes}).value
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", variants.lanes(NAMES))
 def test_every_key_of_every_method_changes_its_stage_or_is_refused(name: str) -> None:
     """All changes of a method are arms of one experiment: two with one stage key would be one node of the graph."""
     made, least = method_of(name), signals(name)

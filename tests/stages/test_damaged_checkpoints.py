@@ -90,16 +90,33 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_said_and_changes_no_byte(graph, stopped, tmp_path, caplog, kind):
-    out, steps = tmp_path / "out", []
+def damaged(stopped: Path, out: Path, kind: str) -> Path:
     shutil.copytree(stopped, out)
     assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-00000003"]
     DAMAGE[kind](out / "checkpoint-00000003")
-    graph.run(ARM, out, lambda done, total, **shown: steps.append(done))
+    return out
+
+
+def is_said(caplog) -> bool:
+    """Once, and with what comes of it."""
     said = [r.message for r in caplog.records if "damaged" in r.message]
-    assert len(said) == 1
-    assert "is dropped; training goes on from the checkpoint before, or from its beginning" in said[0]
+    return len(said) == 1 and "is dropped; training goes on from the checkpoint before, or from its beginning" in said[0]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_of_any_kind_is_found_and_dropped(stopped, tmp_path, caplog, kind):
+    out = damaged(stopped, tmp_path / "out", kind)
+    assert checkpoint.latest(out) is None
+    assert is_said(caplog)
+    assert not list(out.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize("kind", ["optimizer gone", "a bad line in the metrics", "no metrics", "samples cut", "everything empty"])
+def test_damage_is_said_and_changes_no_byte(graph, stopped, tmp_path, caplog, kind):
+    """Of the checkpoint, and of each log beside it, which are written anew."""
+    out, steps = damaged(stopped, tmp_path / "out", kind), []
+    graph.run(ARM, out, lambda done, total, **shown: steps.append(done))
+    assert is_said(caplog)
     assert 1 in steps, "from the beginning"
     whole = graph.folder / ARM
     assert [name for name in KEPT if (out / name).read_bytes() != (whole / name).read_bytes()] == []
