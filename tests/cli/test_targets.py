@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -106,6 +107,18 @@ def test_a_run_that_is_not_finished_is_called_so(cli, tmp_path, command):
     assert code == 2
     assert f"{run}: this run is not finished" in err
     assert f"fix: finish it: `evenhand run {run}`" in err
+
+
+def test_a_seed_that_the_baseline_has_not_is_left_out(cli, world, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run, ignore=shutil.ignore_patterns("arms"))
+    shutil.rmtree(run / "generations" / "sft" / "seed-1")
+    code, out, err = cli("judge", run, "--judge", "vader", "--self-test", 0, "--out", tmp_path / "j")
+    assert code == 0, err
+    assert "n = 6, seeds = 1" in out
+    shutil.rmtree(run / "generations" / "sft")
+    code, _, err = cli("judge", run, "--judge", "vader", "--out", tmp_path / "k")
+    assert (code, "has no answers of its baseline" in err) == (2, True), err
 
 
 def test_what_is_no_target_is_said(cli, world, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
@@ -10,9 +11,11 @@ import pytest
 from evenhand.errors import UserError
 from evenhand.judges.label_log import LabelLog, answer_name
 from evenhand.labelling.agreement import agreement
-from evenhand.labelling.items import Form, from_groups
+from evenhand.labelling.items import Form, from_groups, from_run
 from evenhand.labelling.session import GAP, LabellingSession, Stale, means
 from evenhand.labelling.write import preferences, rows_by_annotator
+from evenhand.results.finished_run import FinishedRun
+from evenhand.results.record import Results
 from evenhand.types import Completion, Group, Prompt
 
 
@@ -167,3 +170,12 @@ def test_labels_become_pairs_and_rows_by_annotator(tmp_path):
         own = {x.annotator for x in labels if x.item == i.name}
         want = {("ann",): {1.0, 0.0}, ("bob",): {1.0, 0.0}, ("ann", "bob"): {0.5}}.get(tuple(sorted(own)))
         assert want is None or set(means(labels, i)) == want
+
+
+def test_of_a_seed_that_the_baseline_has_not_nothing_is_asked(tmp_path):
+    (tmp_path / "experiment.json").write_text(json.dumps({"store": "store", "nodes": []}))
+    base, own = (
+        [Group(prompt=g.prompt, completions=(c,)) for g in groups(2) for c in g.completions[place:][:1]] for place in (0, 1)
+    )
+    run = FinishedRun(tmp_path, "base", {"base": {"0": base}, "dpo": {"0": own, "1": own}}, Results(arms={}))
+    assert [i.group.prompt.text for i in from_run(run, Form.pair)] == ["question 0", "question 1"]

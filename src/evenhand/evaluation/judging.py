@@ -79,7 +79,7 @@ def judge_run(
     of a file, and themselves.
 
     The contrasts with the baseline are one family of Holm's correction, those among the other arms another, as in the run.
-    `answers` by arm and seed. `limit`: only the first so many prompts of every arm and seed.
+    `answers` by arm and seed; seeds that the baseline has not are left out. `limit`: only the first so many prompts of each.
     """
     outcomes: list[Row] = []
     records: list[Row] = []
@@ -87,6 +87,8 @@ def judge_run(
     accounts = []
     for arm, seeds in answers.items():
         for seed, groups in seeds.items():
+            if seed not in answers[baseline]:
+                continue
             pairs = matched(groups, answers[baseline][seed], f"{arm} seed {seed}")[:limit]
             if arm == baseline:
                 outcomes += [_line(arm, seed, pair, 0.5) for pair in pairs]

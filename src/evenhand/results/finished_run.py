@@ -39,8 +39,8 @@ def open_run(folder: str | Path) -> FinishedRun:
     answers: dict[str, dict[str, list[Group]]] = {}
     for path in sorted(folder.glob("generations/*/seed-*/generations.jsonl")):
         answers.setdefault(path.parts[-3], {})[path.parts[-2].removeprefix("seed-")] = read_groups(path)
-    if not answers or results.baseline is None:
-        what = "generations" if not answers else "baseline"
+    if results.baseline is None or results.baseline not in answers:
+        what = "generations" if not answers else "answers of its baseline" if results.baseline else "baseline"
         raise UserError(f"has no {what}", where=str(folder), fix="run `evenhand run` on it again; finished stages are reused")
     return FinishedRun(folder, results.baseline, {a: answers[a] for a in results.arms if a in answers}, results)
 
