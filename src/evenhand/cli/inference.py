@@ -17,7 +17,7 @@ from evenhand.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evenhand.types import Group, Message, Scores
+    from evenhand.types import Group, Scores
 
 Model = Annotated[str, typer.Argument(help="A model folder, an arm's folder (DIR/arms/ARM/seed-S), or a Hub name.")]
 TopP = Annotated[float, typer.Option(min=0, max=1)]
@@ -79,23 +79,23 @@ def chat(
     from evenhand.cli.models import open_policy
     from evenhand.cli.stream import Speaker
     from evenhand.engines.registry import local_engine
-    from evenhand.types import Sampling
+    from evenhand.types import Message, Sampling
 
     policy, renderer = open_policy(model, device)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
     speaker = Speaker(local_engine(policy, renderer).stream, renderer, sampling)
-    console = Console()
-    history = opening(system)
+    console, begun = Console(), [Message("system", system)] if system else []
+    history = begun
     while text := _ask(console):
         if text == "/new":
-            history = opening(system)
+            history = begun
             continue
-        history = [*history, _message("user", text)]
+        history = [*history, Message("user", text)]
         answer = speaker.say(
             history, lambda piece: console.print(spelled_out(piece), end="", markup=False, highlight=False, soft_wrap=True)
         )
         console.print()
-        history = [*history, _message("assistant", answer)]
+        history = [*history, Message("assistant", answer)]
 
 
 def score(
@@ -165,16 +165,6 @@ def agreement(given: Sequence[Group], scored: Sequence[Scores]) -> tuple[int, in
         rows = list(zip(group.scores, scores.values, strict=True))
         signs += [(a[1] - b[1]) for a in rows for b in rows if a[0] > b[0] and not math.isnan(a[1] - b[1])]
     return sum(s > 0 for s in signs), sum(s == 0 for s in signs), len(signs)
-
-
-def opening(system: str) -> list[Message]:
-    return [_message("system", system)] if system else []
-
-
-def _message(role: str, text: str) -> Message:
-    from evenhand.types import Message
-
-    return Message(role, text)
 
 
 def _ask(console: Console) -> str:
