@@ -7,6 +7,7 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import yaml
 
 from evenhand.models.adapter_config import Adapter
@@ -50,6 +51,10 @@ def test_the_command_runs(tmp_path: Path):
     told = dict(x.split(": ", 1) for x in parameter_count.lines(experiment))
     assert set(told) == {"arms.dpo", "arms.rloo", "arms.grpo"}
     assert told["arms.grpo"].startswith("adapter of rank 8, alpha 32, on q_proj, v_proj: ")
+    counts = re.search(r"([\d,]+) of ([\d,]+) weights learn \((.+)%\)", told["arms.grpo"])
+    assert counts is not None
+    learning, total = (int(text.replace(",", "")) for text in counts.groups()[:2])
+    assert float(counts[3]) == pytest.approx(100 * learning / total, abs=0.005), "a share is said in per cent"
     nodes = plan.build(experiment)
     done: dict[str, Path] = {}
 
