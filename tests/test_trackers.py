@@ -73,6 +73,24 @@ def test_a_run_is_told_while_it_trains_and_each_line_once(tmp_path: Path) -> Non
     assert told(tmp_path) == [("dpo", 0, n) for n in (1, 2, 3)]
 
 
+def test_a_memory_that_cannot_be_written_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    view = SimpleNamespace(start=lambda board: None, tick=lambda: None, noted=lambda cell, text: notes.append(text))
+    seen, board = tracking(tmp_path, view=view), Board()
+    metrics = seen.store.partial(KEY) / METRICS
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(line(STEPS[0]))
+
+    def full() -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(seen.memory, "write", full)
+    seen.start(board)
+    seen.tick()
+    assert len(notes) == 1
+    assert notes[0].startswith("the tracker failed (OSError: No space left on device)")
+
+
 def test_a_run_that_goes_on_is_told_the_rest_and_one_of_another_key_anew(tmp_path: Path) -> None:
     metrics = Store(tmp_path / "store").partial(KEY) / METRICS
     metrics.parent.mkdir(parents=True)

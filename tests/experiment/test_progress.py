@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 
 import pytest
 from fake_stages import Node
 from rich.console import Console
 
+from evenhand.runner import recording, timings
 from evenhand.runner.progress import Lines, Matrix, Quiet, choose_view
 from evenhand.runner.state import RunState, StageStatus
 from evenhand.runner.worker_protocol import one_line, plain
@@ -176,3 +179,30 @@ def test_a_node_that_says_nothing_is_not_silent(board, clock):
         view.tick()
     said = [line.partition(";")[0] for line in told() if "opens" in line]
     assert said == ["dpo/0: opens the model 5 s", "dpo/0: opens the model 15 s"]
+
+
+def test_a_line_of_timings_that_was_cut_costs_itself_and_the_one_behind_it_alone(tmp_path):
+    board = RunState([Node(name="a", kind="fit"), Node(name="b", kind="judge")], clock=Clock())
+    for name in ("a", "b"):
+        board.set(name, StageStatus.RUNNING)
+        board.clock.now += 2
+        board.set(name, StageStatus.DONE)
+    timings.remember(board, tmp_path)
+    file = tmp_path / "logs" / "timings.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])  # as a full disk leaves it
+    timings.remember(board, tmp_path)
+    assert timings.usual(tmp_path) == {"fit": 2.0, "judge": 2.0}
+
+
+def test_a_disk_that_takes_no_record_ends_no_run_and_is_said_once(board, tmp_path, monkeypatch, caplog):
+    def full(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recording, "write_json", full)
+    seen = recording.Recording(Quiet(), tmp_path)
+    seen.start(board)
+    seen.changed(board.set("sft", StageStatus.RUNNING))
+    seen.stop()
+    assert [r.message for r in caplog.records] == [
+        f"{tmp_path / 'logs' / 'progress.json'} cannot be written (No space left on device): `evenhand watch` sees nothing new"
+    ]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from fake_stages import Node, chain_plan, plan
-from test_run import HUNG, SCRIPT, Watch, alive, expected, reached, results, wait_until, workers_of
+from test_run import Watch, an_arm_killed, expected, goes_on_to_the_end, killed_at, reached, results
 
 from evenhand.errors import UserError
 from evenhand.runner import ray_cluster
@@ -94,7 +90,7 @@ def test_a_ray_that_is_not_installed_is_said(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def ray():
     """A cluster of this machine, which the runners of these tests find and leave."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     cluster = pytest.importorskip("ray")
     importable = cluster.job_config.JobConfig(_py_driver_sys_path=[path for path in sys.path if path])
     cluster.init(
@@ -131,19 +127,8 @@ def test_the_store_is_that_of_the_local_runner(ray, tmp_path):
 
 @pytest.mark.slow
 def test_a_lost_worker_is_begun_again_and_goes_on(ray, tmp_path):
-    trace, hold = tmp_path / "trace", tmp_path / "hold"
-    hold.write_text(json.dumps([[1], 4]))
-    nodes = chain_plan(str(trace), 0, hold=str(hold))
-
-    def kill_an_arm():
-        wait_until(lambda: reached(trace, 1, 4))
-        os.kill(reached(trace, 1, 4)[0], signal.SIGKILL)
-        hold.unlink()
-
-    killer = threading.Thread(target=kill_an_arm)
-    killer.start()
-    outcome, _ = go(nodes, tmp_path)
-    killer.join()
+    with an_arm_killed(tmp_path) as (nodes, trace):
+        outcome, _ = go(nodes, tmp_path)
     assert outcome.ok, outcome.errors
     assert results(Store(tmp_path / "store"), nodes) == expected()
     assert len(reached(trace, 1, 4)) == 2
@@ -166,25 +151,12 @@ def test_failures_notes_and_deaths_are_told_as_by_the_local_runner(ray, tmp_path
 
 
 @pytest.mark.slow
-def test_a_killed_driver_leaves_no_worker_and_the_same_command_goes_on(tmp_path):
+def test_a_killed_driver_leaves_no_worker_and_the_same_command_goes_on(tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    trace, out, hold = tmp_path / "trace", tmp_path / "out", tmp_path / "hold"
-    trace.touch()
-    hold.write_text(json.dumps([[1, 2], 6]))
-
-    def start(held):
-        command = [sys.executable, str(SCRIPT), str(out), str(trace), "0", "2", "ray"]
-        environment = {**os.environ, "EVENHAND_TEST_HOLD": held, "RAY_AUTH_MODE": "disabled"}
-        return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
-
-    process = start(str(hold))
-    wait_until(lambda: all(alive(reached(trace, seed, 6)) for seed in (1, 2)))
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    wait_until(lambda: not alive(workers_of(trace)))
-    process = start("")
-    assert process.wait(HUNG) == 0, process.stderr.read()
-    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    trace, out = tmp_path / "trace", tmp_path / "out"
+    killed_at(6, [1, 2], out, trace, tmp_path / "hold", "ray")
+    goes_on_to_the_end(out, trace, "ray")
 
 
 def test_the_work_of_a_plan_is_no_part_of_its_keys():

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from fake_stages import Node, chain_plan, chain_result, plan
 
+from evenhand.runner import worker
 from evenhand.runner.local import default_workers, run
 from evenhand.runner.state import RunState, StageState, StageStatus
 from evenhand.store.store import Store
@@ -144,10 +146,11 @@ def test_a_worker_that_dies_is_a_failed_cell(tmp_path, number, said):
     assert said in outcome.errors["dies"]
 
 
-def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
-    trace, hold = tmp_path / "trace", tmp_path / "hold"
-    hold.write_text("[[1], 4]")  # one arm waits at its fifth step until it is killed
-    nodes = chain_plan(str(trace), 0, hold=str(hold))
+@contextmanager
+def an_arm_killed(folder):
+    """The plan of chains, and their trace; while it is run the first arm's worker is killed at its fifth step."""
+    trace, hold = folder / "trace", folder / "hold"
+    hold.write_text("[[1], 4]")  # where it waits until then
 
     def kill_an_arm():
         wait_until(lambda: reached(trace, 1, 4))
@@ -156,8 +159,13 @@ def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
 
     killer = threading.Thread(target=kill_an_arm)
     killer.start()
-    outcome, _ = go(nodes, tmp_path)
+    yield chain_plan(str(trace), 0, hold=str(hold)), trace
     killer.join()
+
+
+def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
+    with an_arm_killed(tmp_path) as (nodes, trace):
+        outcome, _ = go(nodes, tmp_path)
     assert outcome.status["arms/a/seed-1"] is StageStatus.FAILED
     assert outcome.status["arms/a/seed-2"] is StageStatus.DONE
     again, _ = go(nodes, tmp_path)
@@ -167,6 +175,30 @@ def test_a_killed_worker_resumes_in_the_next_run(tmp_path):
     times = Counter(line.split()[2] for line in trace.read_text().splitlines() if line.split()[1] == "1")
     assert set(times) == {str(step) for step in range(12)}
     assert sum(times.values()) <= 13, "at most the step that was under way is run again"
+
+
+def test_a_thousand_stages_that_another_run_has_made_meanwhile(tmp_path):
+    nodes = plan(*[Node(name=f"n{i}", kind="fail", seed=i) for i in range(1100)])
+    store = Store(tmp_path / "store")
+
+    class AnotherRun(Watch):
+        def start(self, board):
+            for node in nodes.nodes:
+                store.path(node.key).mkdir()
+
+    outcome = run(nodes, store, tmp_path, workers=0, stages="fake_stages", view=AnotherRun())
+    assert set(outcome.status.values()) == {StageStatus.CACHED}
+
+
+def test_a_stage_that_is_stopped_in_this_process_is_shown_as_stopped(tmp_path, monkeypatch):
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "perform", stopped)
+    view = Watch()
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(Node(name="a", kind="chain")), Store(tmp_path / "store"), tmp_path, workers=0, stages="fake_stages", view=view)
+    assert view.seen == [("a", "running"), ("a", "stopped")]
 
 
 def test_fixed_threads_reach_the_worker(tmp_path):
@@ -188,8 +220,8 @@ def test_workers_fill_the_cores_or_the_devices(monkeypatch):
 # --- the whole run is killed -----------------------------------------------------------------------------------------
 
 
-def start(out, trace, pause="0.02", hold=""):
-    command = [sys.executable, str(SCRIPT), str(out), str(trace), pause, "2"]
+def start(out, trace, pause="0.02", hold="", *runner):
+    command = [sys.executable, str(SCRIPT), str(out), str(trace), pause, "2", *runner]
     named = {"env": {**os.environ, "EVENHAND_TEST_HOLD": str(hold)}, "start_new_session": True, "text": True}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **named)
 
@@ -215,25 +247,33 @@ def wait_until(condition, seconds=HUNG):
         time.sleep(0.01)
 
 
+def killed_at(step, seeds, out, trace, hold, *runner):
+    """A run that is killed once these chains are at that step; a dead run leaves no worker behind."""
+    trace.touch()
+    hold.write_text(json.dumps([seeds, step]))
+    process = start(out, trace, "0", hold, *runner)
+    wait_until(lambda: all(alive(reached(trace, seed, step)) for seed in seeds))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not alive(workers_of(trace)))
+
+
+def goes_on_to_the_end(out, trace, *runner):
+    process = start(out, trace, "0", "", *runner)
+    assert process.wait(HUNG) == 0, process.stderr.read()
+    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+
+
 KILLS = [([0], 2), ([0], 9), ([1, 2], 1), ([1, 2], 6), ([1, 2], 10)]
 """Who waits at which step for the kill: the shared chain at its beginning and end, then both arms. One alone would let the other
 one end before the kill, and a stage that has ended reaches no step again."""
 
 
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
-    trace, out, hold = tmp_path / "trace", tmp_path / "out", tmp_path / "hold"
-    trace.touch()
+    trace, out = tmp_path / "trace", tmp_path / "out"
     for seeds, step in KILLS:
-        hold.write_text(json.dumps([seeds, step]))
-        process = start(out, trace, "0", hold)
-        wait_until(lambda seeds=seeds, step=step: all(alive(reached(trace, seed, step)) for seed in seeds))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        wait_until(lambda: not alive(workers_of(trace)))  # a dead run leaves no worker behind
-    hold.unlink()
-    process = start(out, trace, "0")
-    assert process.wait(HUNG) == 0, process.stderr.read()
-    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+        killed_at(step, seeds, out, trace, tmp_path / "hold")
+    goes_on_to_the_end(out, trace)
     folders = sorted(p.name for p in (out / "store").iterdir() if p.is_dir())  # a lock file may remain; it locks nothing
     assert folders == sorted(n.key for n in chain_plan("", 0).nodes)
     times = Counter(line.split(maxsplit=1)[1] for line in trace.read_text().splitlines())
@@ -259,10 +299,7 @@ def test_a_stopped_run_ends_its_workers_and_goes_on_later(tmp_path, number):
         process.wait(HUNG)
     wait_until(lambda: not alive(workers_of(trace)))
     assert list((out / "store").glob("*.partial")), "the work is kept"
-    hold.unlink()
-    process = start(out, trace, "0")
-    assert process.wait(HUNG) == 0, process.stderr.read()
-    assert results(Store(out / "store"), chain_plan("", 0)) == expected()
+    goes_on_to_the_end(out, trace)
 
 
 def test_two_runs_of_one_plan_share_the_work(tmp_path):

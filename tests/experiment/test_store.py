@@ -121,22 +121,15 @@ def test_a_full_disk_is_said_before_work_begins(tmp_path):
         pytest.fail("work began")
 
 
-def test_gc_removes_all_but_the_kept_and_the_busy(store):
-    make(store, KEY)
-    make(store, OTHER)
-    fail(store, "ef" * 16)
-    with store.open("01" * 16, META):
-        assert store.gc(keep={OTHER}) == sorted([KEY, "ef" * 16])
-        assert names(store) == ["01" * 16 + ".lock", "01" * 16 + ".partial", OTHER]
-    assert store.has("01" * 16)
-
-
-def test_gc_clears_what_a_killed_gc_left(store):
-    make(store)
-    store.path(KEY).rename(store.root / f"{KEY}.trash")
-    assert not store.has(KEY)
-    store.gc(keep=())
-    assert names(store) == []
+def test_a_lock_that_somebody_takes_away_by_hand_is_no_error_and_the_next_one_stays(tmp_path):
+    path = tmp_path / "a.lock"
+    with locked(path):
+        path.unlink()
+    assert not path.exists()
+    with locked(path):
+        path.unlink()
+        path.write_text("another's")
+    assert path.read_text() == "another's"
 
 
 # --- several processes -----------------------------------------------------------------------------------------------

@@ -69,6 +69,20 @@ def test_what_is_being_written_has_its_writer_and_is_never_removed(store):
         assert "23" * 16 not in {c.path.stem for c in candidates(found)}
 
 
+def test_files_that_a_stage_at_work_removes_meanwhile_are_none(store, monkeypatch):
+    """A look at a store that a run is writing in: names are listed, and gone when they are looked at."""
+    lstat = os.lstat
+
+    def gone(path):
+        return lstat(path if not str(path).endswith("f.txt") else f"{path}.gone")
+
+    monkeypatch.setattr(os, "lstat", gone)
+    monkeypatch.setattr("evenhand.store.survey.file_state", lambda path: None)
+    found = survey(store)
+    assert {e.key: e.size for e in found.entries}[KEY] == sum(lstat(p).st_size for p in store.path(KEY).glob("*.json"))
+    assert found.other == {}
+
+
 @pytest.mark.parametrize(
     ("asked", "gone"),
     [

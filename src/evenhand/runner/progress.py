@@ -24,6 +24,7 @@ _LOOKS = {
 }
 _ORDER = tuple(StageStatus(s) for s in ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached"))
 """What a matrix cell shows when several nodes share it: the most urgent first."""
+_BAR = 20
 
 
 class View(Protocol):
@@ -177,9 +178,9 @@ def _shown(cells: list[StageState]) -> tuple[str, str]:
     return text, style
 
 
-def _bar(share: float, width: int = 20) -> str:
-    full = round(share * width)
-    return "━" * full + "┈" * (width - full)
+def _bar(share: float) -> str:
+    full = round(share * _BAR)
+    return "━" * full + "┈" * (_BAR - full)
 
 
 def _figures(cell: StageState, now: float) -> str:

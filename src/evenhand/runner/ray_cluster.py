@@ -99,6 +99,7 @@ def _cluster(address: str | None, workers: int | None, threads: int) -> Iterator
         fix = "pip install 'evenhand[ray]', or use `runtime: {runner: local}`"
         raise UserError("the package ray is not installed", where="runtime.runner", fix=fix)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that is begun here: on a busy machine 15, Ray's own, starves
     ray = importlib.import_module("ray")
     if ray.is_initialized():
         yield ray, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from evenhand.store.whole import write_json
 FILE = Path("logs") / "progress.json"
 _SECONDS = 2.0
 """Between two files while nothing changes but how far stages are."""
+_log = logging.getLogger(__name__)
 
 
 class Recording:
@@ -22,7 +24,7 @@ class Recording:
     def __init__(self, view: View, out: Path) -> None:
         self.view, self.file = view, out / FILE
         self.notes: list[dict[str, str]] = []
-        self.written = -math.inf
+        self.written, self.failed = -math.inf, False
 
     def start(self, board: RunState) -> None:
         self.board, self.begun = board, time.time()
@@ -54,8 +56,13 @@ class Recording:
             "begun": self.begun, "at": time.time(), "left": seconds if certain else None, "notes": self.notes,
             "stages": [self._row(cell) for cell in self.board.cells.values()],
         }  # fmt: skip
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.file, now)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.file, now)
+        except OSError as error:  # a full disk, say: stages go on where they can
+            if not self.failed:
+                _log.warning("%s cannot be written (%s): `evenhand watch` sees nothing new", self.file, error.strerror)
+            self.failed = True
 
     def _row(self, cell: StageState) -> dict[str, Any]:
         now = self.board.clock()

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evenhand.errors import Pending
-from evenhand.plugins import activate
 from evenhand.runner import ranks
 from evenhand.runner.job import Job, as_job
 from evenhand.runner.process import Setting
@@ -19,10 +17,10 @@ from evenhand.runner.progress import View
 from evenhand.runner.protocol import Growth
 from evenhand.runner.repairs import MADE_AGAIN, Repairs
 from evenhand.runner.state import RunState, StageStatus
-from evenhand.runner.worker import Together, perform
-from evenhand.runner.worker_protocol import Died, Failed, Finished, Message, Note, Report, Spoilt, Waits, one_line
+from evenhand.runner.worker import Together, ended
+from evenhand.runner.worker_protocol import Died, Failed, Finished, Message, Note, Report, Spoilt, Waits
 from evenhand.store import runs
-from evenhand.store.store import Damaged, Store
+from evenhand.store.store import Store
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
@@ -89,26 +87,17 @@ class Scheduler:
             self.view.stop()
 
     def in_this_process(self) -> None:
-        activate(self.setting.plugins)
         while (node := self.next_ready()) or self.grow():
             if node is None:
                 continue
+            self.running[node.name] = node
             self.change(node.name, StageStatus.RUNNING)
 
             def report(done: float, total: float, _name: str = node.name, **shown: Any) -> None:
                 self.board.move(_name, done, total, shown)
                 self.view.tick()
 
-            try:
-                perform(as_job(node, self.keys), self.setting, report, self.together)
-            except Damaged as error:
-                self.spoilt(node, Spoilt(error.key, error.what))
-            except Pending as error:
-                self.fail(node, one_line(error), StageStatus.WAITING)
-            except Exception as error:
-                self.fail(node, one_line(error))
-            else:
-                self.done(node)
+            self.listen(node, ended(as_job(node, self.keys), self.setting, report, self.together))
 
     def by_crew(self, crew: Crew) -> None:
         crew.begin(sorted({cell.node.kind for cell in self.board.cells.values() if cell.status is StageStatus.QUEUED}))
@@ -159,7 +148,6 @@ class Scheduler:
                 if not self.store.has(cell.node.key):
                     return cell.node
                 self.change(cell.node.name, StageStatus.CACHED)  # an equal node, or another run, made it meanwhile
-                return self.next_ready()
         return None
 
     def listen(self, node: Node, message: Message) -> None:
@@ -223,6 +211,7 @@ class Scheduler:
         """Ends what still runs (after Ctrl-C)."""
         if self.crew is not None:
             self.crew.end()
-        for name in self.running:
-            self.change(name, StageStatus.STOPPED)
         self.running.clear()
+        for name, cell in self.board.cells.items():
+            if cell.status is StageStatus.RUNNING:
+                self.change(name, StageStatus.STOPPED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from evenhand.runner.state import RunState, StageStatus
@@ -20,11 +21,12 @@ def remember(board: RunState, out: Path) -> None:
 
 def usual(out: Path) -> dict[str, float]:
     """The latest seconds by kind of node from earlier runs in this folder."""
-    if not _file(out).is_file():
-        return {}
-    lines = _file(out).read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may have cut the last line
-    return {row["kind"]: row["seconds"] for row in rows}
+    found: dict[str, float] = {}
+    for line in _file(out).read_bytes().split(b"\n") if _file(out).is_file() else ():
+        with suppress(ValueError, LookupError, TypeError):  # a kill or a full disk cut a line, and the next was put behind it
+            row = json.loads(line)
+            found[str(row["kind"])] = float(row["seconds"])
+    return found
 
 
 def _file(out: Path) -> Path:

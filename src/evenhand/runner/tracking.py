@@ -63,13 +63,12 @@ class Tracking:
             told = followed.drain(self._metrics(cell.node.key))
             if ended:
                 followed.close()
+            if told:
+                self.memory.write()
         except Exception as error:  # of any tool, about a network, a disk or a login: none of them may end a training
             self.followed.clear()
             fix = "the run goes on without it; `evenhand track RUN` tells it all later"
             self.view.noted(cell, f"the tracker failed ({type(error).__name__}: {error}): {fix}")
-            return
-        if told:
-            self.memory.write()
 
     def _metrics(self, key: str) -> Path:
         return (self.store.path(key) if self.store.has(key) else self.store.partial(key)) / METRICS

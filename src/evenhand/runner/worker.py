@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from evenhand.errors import Pending
+from evenhand.errors import Pending, UserError
 from evenhand.plugins import activate
 from evenhand.runner import peak, ranks, stage
 from evenhand.runner.job import Job
@@ -60,14 +60,22 @@ def last_word(job: Job, setting: Setting, sender: Sender) -> Finished | Failed |
     """Runs the node in this process, which is its own from here on; how that ended."""
     begin(setting, job.name)
     relay_warnings(sender)
+    return ended(job, setting, sender.report)
+
+
+def ended(
+    job: Job, setting: Setting, report: Callable[..., None], together: Together = ranks.together
+) -> Finished | Failed | Spoilt | Waits:
+    """Runs the node; how that ended. What is no message for a person is printed in full as well."""
     try:
         activate(setting.plugins)
-        perform(job, setting, sender.report)
+        perform(job, setting, report, together)
     except Damaged as error:
         return Spoilt(error.key, error.what)
     except Pending as error:
         return Waits(one_line(error))
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, UserError) or setting.log is not None:
+            traceback.print_exc()
         return Failed(one_line(error))
     return Finished()

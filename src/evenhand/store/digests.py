@@ -52,12 +52,13 @@ def damage(folder: Path, *, up_to: int | None = None, below: str = "", but: tupl
     if not known:
         return f"{NAME} cannot be read"
     chosen = {name: of for name, of in known.items() if name.startswith(below)}
-    return next(filter(None, (_difference(folder, name, *of, up_to) for name, of in chosen.items())), "") or _strange(
+    return next(filter(None, (difference(folder, name, *of, up_to) for name, of in chosen.items())), "") or _strange(
         {name for name in _files(folder, but) if name.startswith(below)} - known.keys()
     )
 
 
-def _difference(folder: Path, name: str, size: int, digest: str, up_to: int | None) -> str:
+def difference(folder: Path, name: str, size: int, digest: str, up_to: int | None) -> str:
+    """What of a file is not as it was, in words; empty where nothing is. See `damage`."""
     path = folder / name
     if not path.is_file():
         return f"{name} is missing"

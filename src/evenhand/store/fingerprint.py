@@ -108,9 +108,13 @@ def first_default(owner: type, field: Field[Any]) -> Any:
     known = recorded().get(owner.__name__, {})
     if field.name in known:
         return known[field.name]
-    if field.default_factory is not MISSING:
-        return decisive(field.default_factory())
-    return decisive(field.default) if field.default is not MISSING else _NONE
+    default = default_of(field)
+    return _NONE if default is MISSING else decisive(default)
+
+
+def default_of(field: Field[Any]) -> Any:
+    """The default that a field has; MISSING where it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 @cache

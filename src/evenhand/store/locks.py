@@ -25,7 +25,8 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
                 try:
                     yield
                 finally:
-                    path.unlink()
+                    if _same_file(descriptor, path):  # who took it away by hand may have let in another
+                        path.unlink()
                 return
         finally:
             os.close(descriptor)

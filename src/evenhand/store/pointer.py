@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evenhand.configfile.text_file import json_object
 from evenhand.store import digests
 from evenhand.store.fingerprint import MODEL_FILES, content_digest, digest, matching
 from evenhand.store.whole import write_whole
@@ -64,11 +65,8 @@ def damage(artifact: Path, *, up_to: int | None = None) -> str:
     if not folder.is_dir():
         return f"the model it points at, {folder}, is not there"
     for name, (size, known) in told.get("files", {}).items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path} is missing"
-        if path.stat().st_size != size or (not (up_to is not None and size > up_to) and content_digest(path) != known):
-            return f"{path} is not what it was when the run began"
+        if why := digests.difference(folder, name, size, known, up_to):
+            return f"{folder}: {why}"
     return ""
 
 
@@ -127,9 +125,7 @@ def _stores(folder: Path) -> Iterator[Path]:
     """Where artifacts may lie that a folder belongs to: the store around it, those of the runs around it, the environment's."""
     for parent in folder.parents:
         yield parent  # a model may lie deeper in its artifact than at the top: weights of a step on the way
-        record = parent / "experiment.json"
-        if record.is_file():
-            yield parent / str(json.loads(record.read_text(encoding="utf-8")).get("store", "store"))
+        yield parent / str(json_object(parent / "experiment.json").get("store", "store"))
         yield parent / "store"
     if given := os.environ.get("EVENHAND_STORE"):
         yield Path(given)

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,30 +171,19 @@ class Store:
         with locked(self.root / f"{key}.lock"):
             _bury(self.partial(key))
 
-    def gc(self, keep: Collection[str]) -> list[str]:
-        """Removes every artifact and partial folder but those of `keep` and those being written; returns their keys."""
-        removed = []
-        for key in sorted({p.name.split(".")[0] for p in self.root.iterdir() if p.is_dir()}):
-            if _KEY.fullmatch(key) and key not in keep and not self.busy(key):
-                self.discard(key)
-                shutil.rmtree(self.root / f"{key}.trash", ignore_errors=True)
-                shutil.rmtree(self.root / f"{key}.partial.trash", ignore_errors=True)
-                removed.append(key)
-        return removed
-
     def busy(self, key: str) -> bool:
         """True while some process holds the key's lock."""
         return held(self.root / f"{key}.lock")
 
-    def check_space(self, needed: int = 0) -> None:
+    def check_space(self) -> None:
         """Refuses to begin what the disk cannot hold; a full disk halfway costs more than a message now."""
         free = shutil.disk_usage(self.root).free
-        if free < needed + self.reserve:
+        if free < self.reserve:
             raise UserError(
-                f"{free / 2**20:.0f} MB are free, {(needed + self.reserve) / 2**20:.0f} MB are needed",
+                f"{free / 2**20:.0f} MB are free, {self.reserve / 2**20:.0f} MB are needed",
                 where=str(self.root),
                 why="the disk would be full before the artifact is finished",
-                fix="free some space, or set EVENHAND_STORE (or `store:`) to a folder on another disk",
+                fix="free some space, or set EVENHAND_STORE (or `runtime.store`) to a folder on another disk",
             )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from evenhand.store.fingerprint import file_state
 from evenhand.store.locks import held, holder
 from evenhand.store.runs import KnownRun, known_runs
 from evenhand.store.store import Store, read_note
@@ -94,7 +96,8 @@ def survey(store: Store) -> Survey:
     )  # fmt: skip
     locks = tuple(Lock(path=p, stale=not held(p), holder=holder(p)) for p in paths if _LOCK.fullmatch(p.name))
     noted = {run.note for run in runs}
-    other = {p.name: p.stat().st_size for p in paths if p.is_file() and p not in noted and not _LOCK.fullmatch(p.name)}
+    plain = (p for p in paths if p.is_file() and p not in noted and not _LOCK.fullmatch(p.name))
+    other = {p.name: state[0] for p in plain if (state := file_state(p)) is not None}
     return Survey(
         store=store, entries=entries, locks=locks, runs=tuple(living), gone=tuple(run for run in runs if run.gone), other=other
     )
@@ -116,14 +119,18 @@ def _state(store: Store, found: re.Match[str]) -> State:
 
 def size_of(folder: Path, but: frozenset[int] = frozenset()) -> int:
     """Bytes of the files below a folder, each file once however many names it has; those of the inodes `but` left out."""
-    seen: dict[int, int] = {}
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            stat = os.lstat(os.path.join(parent, file))
-            seen[stat.st_ino] = stat.st_size
-    return sum(size for inode, size in seen.items() if inode not in but)
+    return sum({inode: size for inode, size in _files(folder) if inode not in but}.values())
 
 
 def inodes(folder: Path) -> frozenset[int]:
     """The files below a folder, whatever their names."""
-    return frozenset(os.lstat(os.path.join(parent, file)).st_ino for parent, _, files in os.walk(folder) for file in files)
+    return frozenset(inode for inode, _ in _files(folder))
+
+
+def _files(folder: Path) -> Iterator[tuple[int, int]]:
+    """Inode and bytes of every file below a folder; one that a stage at work removes meanwhile is none."""
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):
+                found = os.lstat(os.path.join(parent, file))
+                yield found.st_ino, found.st_size
