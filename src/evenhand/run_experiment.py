@@ -23,11 +23,13 @@ from evenhand.runner.protocol import Outcome, Runner
 from evenhand.store.fingerprint import digest
 from evenhand.store.locks import locked
 from evenhand.store.store import Store
+from evenhand.store.whole import link
 
 if TYPE_CHECKING:
     from evenhand.plan.graph import Node
     from evenhand.plan.plan import Plan
     from evenhand.runner.progress import View
+    from evenhand.spec.experiment import Experiment
 
 BUILTIN = Path(__file__).parent / "builtin"
 RUNS = Path("runs")
@@ -40,7 +42,7 @@ SHOWN = ("arms/", "reward_models/", "generations/")
 class Run:
     """An experiment that is checked and planned, and where it will go."""
 
-    loaded: Loaded[Any]
+    loaded: Loaded[Experiment]
     plan: Plan
     store: Store
     out: Path
@@ -93,15 +95,14 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     from evenhand.spec.user_code import with_user_code
 
     source, place = _source(experiment)
-    loaded = read_experiment(source, overrides, find=find, before=with_user_code)
-    loaded = clamped(loaded) if hasattr(loaded.value, "lengths") else loaded
+    loaded = clamped(read_experiment(source, overrides, find=find, before=with_user_code))
     try:
         plan = build(loaded.value)
     except UserError as error:
         raise Faults.of(located(error, loaded.document, loaded.effective)) from None
     out = Path(out) if out is not None else place or RUNS / loaded.value.name
     runtime = loaded.value.runtime
-    store = getattr(runtime, "store", None) or os.environ.get("EVENHAND_STORE") or out / "store"
+    store = runtime.store or os.environ.get("EVENHAND_STORE") or out / "store"
     return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
 
 
@@ -149,7 +150,7 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
 def runner_of(prepared: Run) -> Runner:
     """What carries the stages out: processes of this machine, or a Ray cluster."""
     runtime = prepared.loaded.value.runtime
-    if getattr(runtime, "runner", "local") == "local":
+    if runtime.runner == "local":
         return run
     from evenhand.runner.ray_cluster import RayRunner
 
@@ -163,11 +164,11 @@ def watched(prepared: Run, view: View | None) -> View:
 
     experiment = prepared.loaded.value
     seen = Recording(view or Quiet(), prepared.out)
-    if (tracker := getattr(experiment, "tracker", None)) is None:
+    if experiment.tracker is None:
         return seen
     from evenhand.runner.tracking import tracked
 
-    return tracked(seen, tracker, experiment.name, prepared.plan, prepared.store, prepared.out)
+    return tracked(seen, experiment.tracker, experiment.name, prepared.plan, prepared.store, prepared.out)
 
 
 def plugged(plan: Plan) -> dict[str, Any]:
@@ -178,8 +179,7 @@ def plugged(plan: Plan) -> dict[str, Any]:
 
 def waived(prepared: Run) -> tuple[Waived, ...]:
     """The doctor's checks that the experiment lets pass, with their reasons."""
-    doctor = getattr(prepared.loaded.value, "doctor", None)
-    return tuple(Waived(check=id, reason=reason) for id, reason in sorted(doctor.waive.items())) if doctor is not None else ()
+    return tuple(Waived(check=id, reason=reason) for id, reason in sorted(prepared.loaded.value.doctor.waive.items()))
 
 
 def _refuse(out: Path) -> None:
@@ -212,7 +212,7 @@ def show(plan: Plan, store: Store, out: Path) -> None:
     keys = {node.name: node.key for node in plan.nodes}
     for place, name in shown(plan).items():
         if store.has(keys[name]):
-            shutil.copytree(store.path(keys[name]), out / place, copy_function=_link, dirs_exist_ok=True)
+            shutil.copytree(store.path(keys[name]), out / place, copy_function=link, dirs_exist_ok=True)
     for place, name in untrained(plan).items():
         if store.has(keys[name]):
             _show_model(store.path(keys[name]), out / place)
@@ -225,7 +225,7 @@ def _show_model(artifact: Path, place: Path) -> None:
     place.mkdir(parents=True)
     model = model_path(artifact)
     if model.is_relative_to(artifact):
-        shutil.copytree(model, place / model.name, copy_function=_link)
+        shutil.copytree(model, place / model.name, copy_function=link)
     else:
         (place / "model").symlink_to(model)
 
@@ -271,10 +271,3 @@ def _last(plan: Plan) -> list[str]:
     """The nodes nothing depends on: what the run is for."""
     used = {name for node in plan.nodes for name in node.inputs.values()}
     return [n.name for n in plan.nodes if n.name not in used]
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or a file system without hard links
-        shutil.copy2(source, target)

@@ -25,6 +25,12 @@ class Runtime:
     workers: int | None = 2
     threads: int = 1
     store: str | None = None
+    runner: str = "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    waive: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,12 @@ class Experiment:
     arms: Mapping[str, str] = field(default_factory=dict)
     steps: int = 2
     runtime: Runtime = Runtime()
+    doctor: Doctor = Doctor()
+    tracker: str | None = None
+
+
+def clamped(loaded):
+    return loaded
 
 
 def read_experiment(source, overrides=(), *, find=None, before=lambda document: document):
@@ -55,7 +67,8 @@ def assemble(made, store, out, *, errors, waived):
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
-    for name, content in {"spec.read": read_experiment, "plan.plan": build, "results.assemble": assemble}.items():
+    made = {"spec.read": read_experiment, "spec.lengths": clamped, "plan.plan": build, "results.assemble": assemble}
+    for name, content in made.items():
         module = ModuleType(name)
         setattr(module, content.__name__, content)
         monkeypatch.setitem(sys.modules, f"evenhand.{name}", module)

@@ -84,6 +84,14 @@ REFUSED = {
     "arms.ppo.kl_estimator=k9": "known: ",
     "arms.sft2={method: sft, reduce: tokens}": "unknown reduction 'tokens'",
     'arms."a/b"={method: dpo}': "'a/b' cannot be a name",
+    'evaluations."../x"={world: quickstart}': "'../x' cannot be a name",
+    'splits."../x"={rows: preferences}': "'../x' cannot be a name",
+    "evaluations.e={world: quickstart, sampling: {temperature: -1}}": "at least 0",
+    "evaluations.e={world: quickstart, judge: {tie: -1}}": "at least 0",
+    "judge={kind: jury, judges: {a: {reward: gold, tie: -1}, b: {reward: gold}}}": "at least 0",
+    "revise={prompts: 0}": "at least 1",
+    "revise={heldout_prompts: -1}": "at least 0",
+    "revise={temperature: -1}": "at least 0",
     "arms.ppo.initial_policy=ppo": "cannot start from 'ppo'",
     "arms.ppo.reward={kind: function, path: nofile.py:f}": f"arms.ppo.reward.path: there is no file {Path.cwd()}/nofile.py",
 }
@@ -116,6 +124,13 @@ def test_arms_that_start_from_each_other(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dpo -> ipo -> dpo"):
         prepare(str(base), ["arms.dpo.initial_policy=ipo", "arms.ipo.initial_policy=dpo"], tmp_path / "out")
     prepare(str(base), ["arms.dpo.initial_policy=ipo"], tmp_path / "out")
+
+
+def test_an_arm_that_cannot_be_made_hides_no_fault_of_another(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(str(base), ["arms.ipo.method=ipu", "arms.dpo.beta=-1"], tmp_path / "out")
+    assert "unknown method 'ipu'" in str(caught.value)
+    assert "arms.dpo.beta: -1 is out of range" in str(caught.value)
 
 
 def test_every_method_with_its_defaults_is_in_range(tmp_path: Path) -> None:

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 def adapted_arms(experiment: Experiment) -> dict[str, Arm]:
     """Everything that is trained with an adapter, by its place in the file."""
-    e = experiment
-    places = {"sft": e.sft_arm()} | {f"reward_models.{n}": a for n, a in e.all_reward_models().items()}
-    places |= {f"arms.{n}": a for n, a in e.all_arms().items()}
-    return {name: a for name, a in places.items() if a is not None and a.trained and a.train.adapter is not None}
+    made = ((place, make()) for place, make in experiment.trainings().items())
+    return {place: arm for place, arm in made if arm is not None and arm.trained and arm.train.adapter is not None}
 
 
 def lines(experiment: Experiment) -> list[str]:

@@ -64,8 +64,7 @@ _UNKNOWN = re.compile(r"unknown key '(.+?)'")
 
 def answered(error: UserError) -> UserError:
     """The same error, its way out our name for a key that is known elsewhere."""
-    faults = error.faults if isinstance(error, Faults) else (error,)
-    return Faults.of([_answered(fault) for fault in faults]) if isinstance(error, Faults) else _answered(error)
+    return Faults.of([_answered(fault) for fault in error.faults]) if isinstance(error, Faults) else _answered(error)
 
 
 def _answered(fault: UserError) -> UserError:
@@ -82,7 +81,7 @@ def ours(key: str, where: str = "") -> str | None:
         return f"the method has no `beta`; {note}"
     if key not in ALIASES:
         return None
-    name, place = ALIASES[key].rpartition(".")[2], ALIASES[key].rpartition(".")[0]
+    place, _, name = ALIASES[key].rpartition(".")
     at = f" under `{place}`" if place else ""
     here = f"write `{name}`{at}" if name != key else f"`{name}` belongs{at}"
     return f"{here} ({note})" if note else here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from evenhand.configfile.schema import from_signature
@@ -93,20 +93,8 @@ class Arm:
         return made.following(self.reference_update).stale(self.staleness)
 
 
-ARM_KEYS = (
-    "method",
-    "train",
-    "initial_policy",
-    "reward",
-    "teacher",
-    "reference_update",
-    "staleness",
-    "environment",
-    "sampling",
-    "lengths",
-    "per_seed",
-    "data",
-)
+ARM_KEYS = tuple(f.name for f in fields(Arm) if f.name not in ("name", "parameters"))
+"""The arm's own keys; any other is a parameter of its method."""
 INJECTED = ("steps", "max_tokens")
 
 

@@ -13,7 +13,8 @@ from evenhand.methods import PREFERENCES, Method
 from evenhand.spec import effects, search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.gate_checks import gate_problems
+from evenhand.spec.faults import fault_of, placed, trained
+from evenhand.spec.gate_checks import GATED, gate_problems
 from evenhand.spec.reward_resolution import kind_in, resolved_reward, reward_problem
 from evenhand.spec.staleness_checks import staleness_problems
 from evenhand.spec.structure_checks import environment_problem, structure_problems
@@ -29,34 +30,25 @@ def problems(e: Experiment) -> Iterator[UserError]:
     if shared := list(_shared(e)):
         yield from shared  # said once here rather than again by every arm
         return
-    arms: dict[str, Arm] = {}
-    for group in (e.all_arms, e.all_reward_models):
-        try:
-            arms |= group()
-        except UserError as error:
-            yield error
-    for make, where in ((e.sft_arm, "sft"), (e.pretrain_arm, "model.pretrain")):
-        try:
-            stage = make()
-        except UserError as error:
-            yield error
-        else:
-            yield from _stage_problems(e, stage, where) if stage is not None else ()
-    try:
-        e.all_adopted()
-    except UserError as error:
-        yield error
+    made, faults = trained(e)
+    yield from faults
+    for place in ("sft", "model.pretrain"):
+        if place in made:
+            yield from _stage_problems(e, made[place], place)
+    yield from fault_of(e.all_adopted)
     yield from value_ranges.problems(e)
     yield from _tune_problems(e)
     yield from search_spaces.problems(e)
-    for name, arm in arms.items():
-        section = "reward_models" if name in e.reward_models else "arms"
-        yield from _arm_problems(e, arm, f"{section}.{name}")
+    for place, arm in made.items():
+        section = place.partition(".")[0]
+        if section not in ("arms", "reward_models"):
+            continue
+        yield from _arm_problems(e, arm, place)
         with suppress(UserError):  # a parameter that is no choice, told already
-            yield from effects.arm_problems(arm, getattr(e, section)[name], f"{section}.{name}", e.lengths.completion)
-        if name in e.reward_models and not _gives_reward(e, arm):
+            yield from effects.arm_problems(arm, value_ranges.own_settings(e, place, arm), place, e.lengths.completion)
+        if section == "reward_models" and not _gives_reward(e, arm):
             yield UserError(
-                f"{arm.method} does not give a reward", where=f"reward_models.{name}.method",
+                f"{arm.method} does not give a reward", where=f"{place}.method",
                 fix="use reward_model, outcome_reward_model, process_reward_model, attribute_reward_model, gated_reward_model, "
                 "implicit_process_reward, local_reward_model, dpo, preference_model or general_preference_model",
             )  # fmt: skip
@@ -65,17 +57,13 @@ def problems(e: Experiment) -> Iterator[UserError]:
 def _stage_problems(e: Experiment, stage: Arm, where: str) -> Iterator[UserError]:
     yield from _length_problem(stage, where)
     yield from _optimizer_problem(e, stage, where)
-    raw = e.sft if where == "sft" else {"train": e.model.pretrain.train if e.model.pretrain is not None else {}}
-    yield from effects.stage_problems(stage, raw or {}, where, e.lengths.completion)
+    yield from effects.stage_problems(stage, value_ranges.own_settings(e, where, stage), where, e.lengths.completion)
 
 
 def _shared(e: Experiment) -> Iterator[UserError]:
     """Faults of the settings that every arm shares."""
     for name, kind in (("train", Train), ("sampling", SamplingConfig)):
-        try:
-            from_signature(kind, getattr(e, name), name)
-        except UserError as error:
-            yield error
+        yield from fault_of(from_signature, kind, getattr(e, name), name)
 
 
 def _length_problem(arm: Arm, where: str) -> Iterator[UserError]:
@@ -107,8 +95,8 @@ def _built(e: Experiment, arm: Arm) -> Method:
 
 def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
     known = e.stages() | (set(e.arms) - {arm.name})
-    if (gated := gate_problems(e, arm, where)) is not None:
-        yield from gated
+    if arm.method == GATED:
+        yield from gate_problems(e, arm, where)
     elif arm.initial_policy not in known:
         yield UserError(
             f"cannot start from '{arm.initial_policy}'", where=f"{where}.initial_policy",
@@ -126,8 +114,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         method = _built(e, arm)
     except UserError as error:  # a parameter that is no choice
         refused = (key for key, value in arm.parameters.items() if isinstance(value, str) and f"'{value}'" in error.what)
-        place = ".".join((where, *list(refused)[:1]))
-        yield UserError(error.what, where=place, why=error.why, fix=error.fix)
+        yield placed(error, ".".join((where, *list(refused)[:1])))
         return
     missing = method.objective.needs - method.provides
     if missing:

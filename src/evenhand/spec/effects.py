@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from evenhand.data.config import DataConfig
@@ -15,6 +15,8 @@ from evenhand.errors import UserError
 from evenhand.methods import COMPARISONS, DEMONSTRATIONS, METHODS, Method
 from evenhand.spec.arms import ARM_KEYS, BEST_OF_N, INJECTED, Arm
 from evenhand.spec.experiment import Evaluation, Experiment
+from evenhand.store.fingerprint import default_of
+from evenhand.synthesis.config import Annotate
 from evenhand.train.config import Train
 from evenhand.train.policies import INITIAL_POLICY, TEACHER
 
@@ -29,11 +31,13 @@ def problems(e: Experiment) -> Iterator[UserError]:
     """Faults of the sections that no arm owns; see `arm_problems` for the rest."""
     yield from _evaluation_problems(e)
     yield from _data_problems(e)
-    if e.annotate is not None and e.annotate.judge is not None and e.annotate.noise != 0.1:
+    if e.annotate is None:
+        return
+    if e.annotate.judge is not None and e.annotate.noise != _default(Annotate, "noise"):
         yield _nothing("annotate.noise", "a judge is no annotator with a temperature")
-    if e.annotate is not None and _says_chances(e):
-        for key, usual in (("noise", 0.1), ("bias_per_word", 0.0)):
-            if getattr(e.annotate, key) != usual:
+    if isinstance(e.annotate.reward, str) and _says_chances(e, e.annotate.reward):
+        for key in ("noise", "bias_per_word"):
+            if getattr(e.annotate, key) != _default(Annotate, key):
                 yield _nothing(f"annotate.{key}", "a general preference model says the chance of each label itself")
 
 
@@ -132,7 +136,7 @@ def _evaluation_problems(e: Experiment) -> Iterator[UserError]:
         yield _nothing("evaluation.best_of_n", "reward models choose among the answers, and there is none")
     if not e.arms:
         for f in fields(Evaluation):
-            if f.name not in ("prompts", "best_of_n", "sampling") and getattr(given, f.name) != _of(f):
+            if f.name not in ("prompts", "best_of_n", "sampling") and getattr(given, f.name) != default_of(f):
                 yield _nothing(f"evaluation.{f.name}", "there are no arms to compare")
 
 
@@ -146,18 +150,14 @@ def _data_problems(e: Experiment) -> Iterator[UserError]:
 
 
 def _default(owner: type, name: str) -> Any:
-    return next((_of(f) for f in fields(owner) if f.name == name), None)
-
-
-def _of(field: Field[Any]) -> Any:
-    return field.default_factory() if field.default_factory is not MISSING else field.default
+    return next((default_of(f) for f in fields(owner) if f.name == name), None)
 
 
 def _nothing(where: str, why: str, fix: str = "remove it") -> UserError:
     return UserError(f"`{where.rpartition('.')[2]}` has no effect here", where=where, why=why, fix=fix)
 
 
-def _says_chances(e: Experiment) -> bool:
-    """Whether pairs are labelled by a model of the chance that one answer is preferred."""
-    found = e.all_adopted().get(e.annotate.reward) if e.annotate is not None and isinstance(e.annotate.reward, str) else None
+def _says_chances(e: Experiment, reward: str) -> bool:
+    """Whether it is a model of the chance that one answer is preferred."""
+    found = e.all_adopted().get(reward)
     return found is not None and found.kind == "general_preference"

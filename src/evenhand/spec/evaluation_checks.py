@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 from evenhand.data.config import TRAINED
@@ -12,6 +12,7 @@ from evenhand.evaluation.benchmarks import BENCHMARKS, askable, questions_of
 from evenhand.judges import config as judging
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.experiment import Experiment
+from evenhand.spec.faults import fault_of, placed
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.reward_resolution import reward_problem, world_problem
 
@@ -76,7 +77,7 @@ def _judge_problems(e: Experiment, where: str) -> Iterator[UserError]:
         if isinstance(judge, ScoringJudge):
             yield from reward_problem(judge.reward, e, f"{place}.reward") if e.arms else ()
         elif fault := judging.problem(judge):
-            yield UserError(fault.what, where=place + fault.where.removeprefix("judge"), why=fault.why, fix=fault.fix)
+            yield placed(fault, place + fault.where.removeprefix("judge"))
 
 
 def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> Iterator[UserError]:
@@ -104,12 +105,9 @@ def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> It
     if asked.benchmark is not None:
         yield from _benchmark_problems(asked, where)
     elif asked.prompts is not None:
-        try:
-            check_source(asked.prompts, where=f"{where}.prompts")
-        except UserError as error:
-            yield error
+        yield from fault_of(check_source, asked.prompts, where=f"{where}.prompts")
     if asked.world is not None:
-        yield from _named(world_problem(asked.world, asked.options), f"{where}.world")
+        yield from (placed(fault, f"{where}.world") for fault in world_problem(asked.world, asked.options))
     if asked.judge is not None or asked.world is not None:
         data = replace(e.data, world=asked.world, options=asked.options) if asked.world else e.data
         yield from _judge_problems(replace(e, judge=asked.judge or e.judge, data=data), f"{where}.judge")
@@ -129,7 +127,3 @@ def _benchmark_problems(asked: MoreEvaluation, where: str) -> Iterator[UserError
             questions_of(asked.benchmark, asked.prompts)
         except UserError as error:
             yield UserError(f"{error.where}: {error.what}", where=f"{where}.prompts", why=error.why, fix=error.fix)
-
-
-def _named(faults: Iterable[UserError], where: str) -> Iterator[UserError]:
-    return (UserError(fault.what, where=where, why=fault.why, fix=fault.fix) for fault in faults)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from evenhand.data.config import DataConfig, Split
@@ -221,8 +222,12 @@ class Experiment:
 
     def all_reward_models(self) -> dict[str, Arm]:
         """The reward models that are trained here, as arms of the method `reward_model`."""
+        return {n: self.reward_model(n) for n in self.recipes()}
+
+    def reward_model(self, name: str) -> Arm:
+        """One of them, checked."""
         defaults = {"method": "reward_model", "initial_policy": self.initial_policy}
-        return {n: self._arm(n, raw, f"reward_models.{n}", defaults, shared=False) for n, raw in self.recipes().items()}
+        return self._arm(name, self.reward_models[name], f"reward_models.{name}", defaults, shared=False)
 
     def recipes(self) -> dict[str, Mapping[str, Any]]:
         return {n: raw for n, raw in self.reward_models.items() if not is_adopted(raw)}
@@ -243,6 +248,14 @@ class Experiment:
             return None
         raw = {"method": "sft", "initial_policy": "", "per_seed": False, "data": "corpus", "train": self.model.pretrain.train}
         return self._arm("base", raw, "model.pretrain", {}, shared=False)
+
+    def trainings(self) -> dict[str, Callable[[], Arm | None]]:
+        """How everything that is trained here is made and checked, by its place in the file."""
+        return {
+            "sft": self.sft_arm, "model.pretrain": self.pretrain_arm,
+            **{f"reward_models.{n}": partial(self.reward_model, n) for n in self.recipes()},
+            **{f"arms.{n}": partial(self.arm, n) for n in self.arms},
+        }  # fmt: skip
 
     def _arm(self, name: str, raw: Mapping[str, Any], where: str, defaults: Mapping[str, Any], *, shared: bool = True) -> Arm:
         train = self.train if shared else {}

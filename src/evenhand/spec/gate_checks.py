@@ -14,12 +14,8 @@ if TYPE_CHECKING:
 GATED, RATED_BY = "gated_reward_model", "attribute_reward_model"
 
 
-def gate_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError] | None:
-    """The faults of what it starts from; None for a method without a gate, whose start is a policy."""
-    return _problems(e, arm, where) if arm.method == GATED else None
-
-
-def _problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
+def gate_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
+    """The faults of an arm of the method GATED; other methods start from a policy."""
     mixed = [name for name, raw in e.recipes().items() if raw.get("method") == RATED_BY]
     if arm.name not in e.reward_models:
         yield UserError(f"{arm.method} trains no policy", where=f"{where}.method", fix="move it to `reward_models`")

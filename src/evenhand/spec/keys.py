@@ -25,6 +25,7 @@ from evenhand.spec import experiment as spec
 from evenhand.spec import tuning
 from evenhand.spec.arms import BEST_OF_N, INJECTED, Arm, best_of_n
 from evenhand.spec.pretrained import Adopted
+from evenhand.store.fingerprint import default_of
 from evenhand.synthesis.config import Annotate, Revise
 from evenhand.trackers import TRACKERS
 from evenhand.train.config import Lengths, SamplingConfig, Staleness, Train
@@ -204,9 +205,8 @@ def _type(hint: Any) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default is not dataclasses.MISSING:
-        return _shown(field.default)
-    return _shown(field.default_factory()) if field.default_factory is not dataclasses.MISSING else "required"
+    default = default_of(field)
+    return "required" if default is dataclasses.MISSING else _shown(default)
 
 
 def _shown(value: Any) -> str:

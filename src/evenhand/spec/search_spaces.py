@@ -71,9 +71,14 @@ def given(arm: Arm, experiment: Experiment, space: Space) -> dict[str, Any]:
     return {name: _given(arm, experiment, name) for name in space}
 
 
+def tunable(arm: Arm) -> tuple[str, ...]:
+    """The settings of an arm that may be tuned."""
+    return (RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters)
+
+
 def known(arm: Arm, setting: str) -> bool:
     """Whether an arm has a setting that may be tuned."""
-    return setting in (RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters)
+    return setting in tunable(arm)
 
 
 def _given(arm: Arm, experiment: Experiment, name: str) -> Any:
@@ -152,7 +157,7 @@ def _end(name: str, value: Any, dimension: Dimension) -> str:
     else:
         low, high = dimension.ends
         share = math.log(value / low) / math.log(high / low) if dimension.log else (value - low) / (high - low)
-    allowed = value_ranges.TRAIN.get(name.removeprefix("train.")) if _trains(name) else value_ranges.PARAMETERS.get(name)
+    allowed = _range_of(name)
     if share <= EDGE:
         return "" if allowed is not None and not allowed.holds(value - 1e-9) else "lower"
     if share >= 1 - EDGE:
@@ -160,8 +165,10 @@ def _end(name: str, value: Any, dimension: Dimension) -> str:
     return ""
 
 
-def _trains(name: str) -> bool:
-    return name == RATE or name.startswith("train.")
+def _range_of(setting: str) -> value_ranges.Range | None:
+    """The numbers that a setting may take at all."""
+    trains = setting == RATE or setting.startswith("train.")
+    return value_ranges.TRAIN.get(setting.removeprefix("train.")) if trains else value_ranges.PARAMETERS.get(setting)
 
 
 def words(dimension: Dimension) -> str:
@@ -219,8 +226,7 @@ def _arm_problems(arm: Arm, experiment: Experiment, tune: Tune, name: str) -> It
 
 
 def _dimension_problems(arm: Arm, setting: str, dimension: Dimension, where: str) -> Iterator[UserError]:
-    if not known(arm, setting):
-        names = {RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters}
+    if setting not in (names := tunable(arm)):
         only = "; settings of some arms only go under `tune.arms`" if where.startswith("tune.space") else ""
         yield UserError(f"{arm.method} has no '{setting}' to tune", where=where, fix=did_you_mean(setting, names) + only)
         return
@@ -236,7 +242,7 @@ def _dimension_problems(arm: Arm, setting: str, dimension: Dimension, where: str
             return
     elif not dimension:
         yield UserError("no value to choose from", where=where, fix="name some, or `null` to leave the setting as it is")
-    allowed = value_ranges.TRAIN.get(setting.removeprefix("train.")) if _trains(setting) else value_ranges.PARAMETERS.get(setting)
+    allowed = _range_of(setting)
     for value in dimension if isinstance(dimension, tuple) else dimension.ends:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if allowed is not None and number and not allowed.holds(value):

@@ -9,6 +9,7 @@ from evenhand.data.config import SPLITS, Split
 from evenhand.data.source import check_source
 from evenhand.errors import UserError
 from evenhand.spec.experiment import Experiment
+from evenhand.spec.faults import fault_of
 from evenhand.spec.reward_resolution import world_problem
 from evenhand.synthesis.config import REVISED
 from evenhand.worlds import Annotator
@@ -37,10 +38,7 @@ def _split(e: Experiment, split: Split, name: str, where: str) -> Iterator[UserE
         for key in ("options", "annotator"):
             if getattr(split, key):
                 yield UserError(f"`{key}` are a built-in world's", where=f"{where}.{key}", fix="remove it, or ask for `rows`")
-        try:
-            check_source(split.source or {}, where=f"{where}.source")
-        except UserError as error:
-            yield error
+        yield from fault_of(check_source, split.source or {}, where=f"{where}.source")
         return
     if e.data.world is None:
         yield UserError("`rows` are a built-in world's", where=f"{where}.rows", fix="name a `source`, or `data.world`")

@@ -10,11 +10,11 @@ from evenhand.data.source import check_source
 from evenhand.engines.registry import ENGINES
 from evenhand.environments import registry as environments
 from evenhand.errors import UserError, did_you_mean
-from evenhand.registry import Registry
 from evenhand.spec import effects, evaluation_checks, split_checks
 from evenhand.spec.cluster_checks import cluster_problems
 from evenhand.spec.engine_checks import engine_problems
 from evenhand.spec.experiment import Experiment
+from evenhand.spec.faults import fault_of
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
 from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
@@ -49,11 +49,7 @@ def _comparison_problems(e: Experiment) -> Iterator[UserError]:
 
 def _data_and_model_problems(e: Experiment) -> Iterator[UserError]:
     for split in SPLITS:
-        source = getattr(e.data, split)
-        try:
-            check_source(source or {}, where=f"data.{split}")
-        except UserError as error:
-            yield error
+        yield from fault_of(check_source, getattr(e.data, split) or {}, where=f"data.{split}")
     if (not e.model.path) == (e.model.pretrain is None):
         yield UserError("name either `path` or `pretrain`", where="model", fix="a folder or hub name, or a world's own model")
     if e.model.pretrain is not None and e.data.world is None:
@@ -65,15 +61,9 @@ def _data_and_model_problems(e: Experiment) -> Iterator[UserError]:
 
 def _registered_problems(e: Experiment) -> Iterator[UserError]:
     """What is named by its kind: engine, tracker, runner, environments."""
-    named: tuple[tuple[Registry[Any], Any, str], ...] = (
-        (ENGINES, e.engine, "engine"),
-        (TRACKERS, e.tracker, "tracker"),
-    )
-    for registry, settings, where in named:
-        try:
-            _ = None if settings is None else registry.check(settings, where=where)
-        except UserError as error:
-            yield error
+    yield from fault_of(ENGINES.check, e.engine, where="engine")
+    if e.tracker is not None:
+        yield from fault_of(TRACKERS.check, e.tracker, where="tracker")
     yield from missing_package(e.tracker)
     yield from [*engine_problems(e), *cluster_problems(e)]
     yield from environment_problem(e.environment, "environment")
@@ -82,11 +72,8 @@ def _registered_problems(e: Experiment) -> Iterator[UserError]:
 
 def environment_problem(settings: Any, where: str) -> Iterator[UserError]:
     """The fault of an environment's settings, if they have one."""
-    try:
-        if settings is not None:
-            environments.check(settings, where=where)
-    except UserError as error:
-        yield error
+    if settings is not None:
+        yield from fault_of(environments.check, settings, where=where)
 
 
 def _making_problems(e: Experiment) -> Iterator[UserError]:

@@ -22,7 +22,7 @@ class SearchRange:
     def ends(self) -> tuple[float, float]:
         """The lower and the upper end."""
         found = self.log or self.linear
-        assert found is not None, "checked by `spaces.problems`"
+        assert found is not None, "checked by `search_spaces.problems`"
         return found
 
 

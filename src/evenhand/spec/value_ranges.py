@@ -6,14 +6,15 @@ import inspect
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from evenhand.errors import UserError, did_you_mean
+from evenhand.spec.faults import trained
 
 if TYPE_CHECKING:
     from evenhand.spec.arms import Arm
@@ -93,7 +94,8 @@ SECTIONS: Mapping[str, Mapping[str, Range]] = {
         "noise": MAYBE, "flip": SHARE, "prompts": COUNT, "heldout_prompts": COUNT, "completions_per_prompt": PAIR,
         "temperature": POSITIVE,
     },
-    "judge": {"tie": MAYBE, "self_test": MAYBE},
+    "judge": {"self_test": MAYBE},
+    "revise": {"prompts": COUNT, "heldout_prompts": MAYBE, "temperature": STRENGTH},
     "model.pretrain": {"documents": COUNT},
 }  # fmt: skip
 NAME = re.compile(r"[\w+=,][\w .+=,-]*")
@@ -104,43 +106,40 @@ DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 def problems(experiment: Experiment) -> Iterator[UserError]:
     """Each value that cannot be meant, once, at the place where it was set."""
-    first = (*name_problems(experiment), *section_problems(experiment), *whole_text_problems(experiment))
+    made, _ = trained(experiment)
+    first = (*name_problems(experiment), *section_problems(experiment), *whole_text_problems(experiment, made))
     found = {error.where: error for error in first}
-    pretrained = {"train": getattr(experiment.model.pretrain, "train", {})}
-    stages: list[tuple[str, Callable[[], Mapping[str, Arm | None]], Mapping[str, Any]]] = [
-        ("arms.", experiment.all_arms, experiment.arms),
-        ("reward_models.", experiment.all_reward_models, experiment.reward_models),
-        ("", lambda: {"sft": experiment.sft_arm()}, {"sft": experiment.sft or {}}),
-        (
-            "",
-            lambda: {"model.pretrain": experiment.pretrain_arm()},
-            {"model.pretrain": pretrained},
-        ),
-    ]
-    for prefix, make, raw in stages:
-        with suppress(UserError):  # an arm that cannot be made is told elsewhere
-            for name, arm in make().items():
-                found |= {e.where: e for e in arm_problems(arm, raw[name], prefix + name)} if arm is not None else {}
+    for place, arm in made.items():
+        found |= {error.where: error for error in arm_problems(arm, own_settings(experiment, place, arm), place)}
     yield from found.values()
 
 
-def whole_text_problems(experiment: Experiment) -> Iterator[UserError]:
+def own_settings(experiment: Experiment, place: str, arm: Arm) -> Mapping[str, Any]:
+    """What the file says of an arm or a stage by itself."""
+    if place == "sft":
+        return experiment.sft or {}
+    if place == "model.pretrain":
+        return {"train": experiment.model.pretrain.train} if experiment.model.pretrain is not None else {}
+    return getattr(experiment, place.partition(".")[0])[arm.name]
+
+
+def whole_text_problems(experiment: Experiment, made: Mapping[str, Arm]) -> Iterator[UserError]:
     """KTO takes its reference point on answers to other prompts; where whole texts are learned, an answer holds its own."""
     from evenhand.types import Need
 
     if experiment.data.supervise != "full":
         return
-    for name, arm in experiment.all_arms().items():
+    for place, arm in made.items():
         with suppress(UserError):  # told elsewhere
-            if arm.trained and Need.MISMATCHED in arm.build(steps=1, max_tokens=1).objective.needs:
+            if place.startswith("arms.") and arm.trained and Need.MISMATCHED in arm.build(steps=1, max_tokens=1).objective.needs:
                 why = "its reference point needs answers without their prompts"
                 fix = "use `data.supervise: completion` or `assistant`"
-                yield UserError(f"{arm.method} cannot learn whole texts", where=f"arms.{name}", why=why, fix=fix)
+                yield UserError(f"{arm.method} cannot learn whole texts", where=place, why=why, fix=fix)
 
 
 def name_problems(experiment: Experiment) -> Iterator[UserError]:
-    """Names that are no folder's, and arms that start from each other."""
-    for section in ("arms", "reward_models"):
+    """Names that are no folder's and no file's, and arms that start from each other."""
+    for section in ("arms", "reward_models", "evaluations", "splits"):
         for name in getattr(experiment, section):
             if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
                 why, fix = "results lie in a folder of this name", "use letters, digits, blanks, and any of . _ + = , -"
@@ -180,6 +179,11 @@ def section_problems(experiment: Experiment) -> Iterator[UserError]:
             part = getattr(part, name, None)
         for key, allowed in ranges.items():
             yield from _problem(getattr(part, key, None), allowed, f"{where}.{key}")
+    for where, judge in _judges(experiment):
+        yield from _problem(getattr(judge, "tie", None), MAYBE, f"{where}.tie")
+    for name, asked in experiment.evaluations.items():
+        for key, allowed in SAMPLING.items():
+            yield from _problem(getattr(asked.sampling, key, None), allowed, f"evaluations.{name}.sampling.{key}")
     if experiment.data.supervise not in SUPERVISE:
         yield _unknown(experiment.data.supervise, "data.supervise", SUPERVISE)
     for split, rows in experiment.data.sizes.items():
@@ -189,6 +193,15 @@ def section_problems(experiment: Experiment) -> Iterator[UserError]:
     if not DEVICE.fullmatch(experiment.runtime.device):
         fix = "auto, cpu, cuda or cuda:0"
         yield UserError(f"unknown device '{experiment.runtime.device}'", where="runtime.device", fix=fix)
+
+
+def _judges(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+    """Every judge with its place in the file, those of juries and of further evaluations too."""
+    yield from experiment.judges().items()
+    for name, asked in experiment.evaluations.items():
+        if asked.judge is not None:
+            for place, judge in replace(experiment, judge=asked.judge).judges().items():
+                yield f"evaluations.{name}.{place}", judge
 
 
 def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserError]:
