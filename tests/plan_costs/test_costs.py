@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from transformers import LlamaConfig
@@ -15,11 +17,14 @@ from evenhand.plan.costs.memory import MemoryLoad, SamplingWave, held
 from evenhand.plan.costs.network import Precision, network
 from evenhand.plan.costs.predict import costs, predicted
 from evenhand.plan.costs.remedies import fitting
-from evenhand.plan.costs.rows import RowLengths
+from evenhand.plan.costs.rows import RowLengths, _groups, looked_at
 from evenhand.plan.costs.seconds import Speed
 from evenhand.plan.costs.stage import Predictor
 from evenhand.plan.parameter_count import config_of
+from evenhand.plan.plan import build
 from evenhand.run_experiment import prepare
+from evenhand.spec.read import read_experiment
+from evenhand.train.config import Lengths
 from evenhand.train.flops import Work
 
 MACHINE = Machine(name="paper", memory_bytes=10**9, products={"float32": 1e9}, bandwidth=1e9, library_bytes=10**8)
@@ -118,6 +123,35 @@ EXPERIMENT = {
     "judge": {"reward": "words", "self_test": 0},
     "evaluation": {"prompts": 4},
 }  # fmt: skip
+
+
+def counted(data, split, **more):
+    plan = build(read_experiment({**EXPERIMENT, "data": data, **more}).value)
+    return looked_at(plan, split, Lengths(prompt=32, completion=16), 2).count
+
+
+def test_how_many_rows_a_split_of_a_world_will_have():
+    world = {"world": "quickstart", "sizes": {"preferences": 40}}
+    assert counted(world, "preferences") == 40
+    assert counted(world, "heldout_preferences") == 500, "its own usual size, whatever the split that is learned from has"
+    assert counted(world, "corpus") == 20
+    further = {"others": {"rows": "preferences", "count": 7}}
+    assert counted(world, "others", splits=further) == 7
+    assert counted(world, "revised") == 1000, "what a stage makes is not known"
+
+
+def test_how_many_rows_a_split_of_a_file_will_have(tmp_path):
+    """Nothing is held out of a split whose held-out one has a file of its own, nor of that."""
+    rows = [{"prompt": f"{i}?", "chosen": "grey", "rejected": "a rose"} for i in range(20)]
+    for name, count in (("pairs", 20), ("other", 5)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:count]))
+    pairs, other, model = str(tmp_path / "pairs.jsonl"), str(tmp_path / "other.jsonl"), {"path": "nowhere"}
+    alone = {"preferences": pairs, "holdout": 0.25}
+    plan = SimpleNamespace(experiment=read_experiment({**EXPERIMENT, "data": alone, "model": model}).value)
+    assert [_groups(plan, split)[1] for split in ("preferences", "heldout_preferences", "prompts")] == [15, 5, 15]
+    both = {**alone, "heldout_preferences": other, "heldout_prompts": other}
+    plan = SimpleNamespace(experiment=read_experiment({**EXPERIMENT, "data": both, "model": model}).value)
+    assert [_groups(plan, split)[1] for split in ("preferences", "heldout_preferences", "heldout_prompts")] == [20, 5, 5]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evenhand.judges.config import Comparing, Human, OwnJudge
-from evenhand.plan.graph import HELDOUT, SHARED, Graph, judged_by
+from evenhand.plan.graph import HELDOUT, SHARED, BySeed, Graph, judged_by, of_every_arm
 from evenhand.plan.scores import Scored, of_answers, of_samples, of_training
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.stages.frontier import FrontierSpec
@@ -16,9 +16,6 @@ from evenhand.stages.judge import JudgedBy, JudgeSpec, JuryRule, ScoredBy
 from evenhand.stages.judge_self_test import JudgeSelfTestSpec
 from evenhand.stages.sample_rewards import SampleRewardsSpec
 from evenhand.stages.snapshots import steps_of
-
-BySeed = Mapping[str, Mapping[int, str]]
-"""arm -> seed -> node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +28,22 @@ class JudgedArms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonArtifacts:
-    """Where the comparison's artifacts are: see `Plan`."""
+    """Where the comparison's artifacts are, by arm and seed."""
 
     generations: BySeed = field(default_factory=dict)
     verdicts: BySeed = field(default_factory=dict)
     judge_test: str | None = None
-    reward_samples: str | None
+    reward_samples: str | None = None
+    """Several answers of the start to every prompt."""
     arm_samples: BySeed = field(default_factory=dict)
+    """Several scored answers per prompt, for best-of-n curves of that arm."""
     frontiers: BySeed = field(default_factory=dict)
-    grid: Mapping[int, JudgedArms] = field(default_factory=dict)
-    passes: BySeed = field(default_factory=dict)
     scored: Scored = field(default_factory=dict)
+    """Every reward model's scores of answers, samples, and samples of training (under the arm's node)."""
+    grid: Mapping[int, JudgedArms] = field(default_factory=dict)
+    """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
+    passes: BySeed = field(default_factory=dict)
+    """Several answers per prompt, scored, for pass@k."""
     snapshots: Mapping[int, JudgedArms] = field(default_factory=dict)
     """By step: the answers and verdicts of weights on the way, of the arms that keep them."""
 
@@ -79,20 +81,12 @@ def _at_limit(graph: Graph, limit: int, tested: str | None) -> JudgedArms:
 
 def answered(graph: Graph, limit: int) -> dict[str, dict[int, str]]:
     """Every arm's answers of at most `limit` tokens."""
-    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
-    for seed in graph.e.seeds:  # a seed of all arms before the next one, so that a run that is stopped has something to compare
-        for name in graph.e.arms:
-            found[name][seed] = generation(graph, name, seed, limit)
-    return found
+    return of_every_arm(graph, lambda name, seed: generation(graph, name, seed, limit))
 
 
 def verdicts(graph: Graph, answers: BySeed, limit: int, tested: str | None) -> dict[str, dict[int, str]]:
     """Every arm's answers judged against the baseline's under the same limit, by a judge that passed the self-test `tested`."""
-    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
-    for seed in graph.e.seeds:
-        for name in graph.e.arms:
-            found[name][seed] = verdict(graph, name, seed, answers, limit, tested)
-    return found
+    return of_every_arm(graph, lambda name, seed: verdict(graph, name, seed, answers, limit, tested))
 
 
 def over_training(graph: Graph, answers: BySeed, tested: str | None) -> dict[int, JudgedArms]:
@@ -123,19 +117,19 @@ def passes(graph: Graph, tested: str | None) -> dict[str, dict[int, str]]:
     given, gold = graph.e.evaluation, _reward(_judged_by(graph))
     if not given.pass_at or gold is None:
         return {}
-    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
     spec = SampleRewardsSpec(
         gold=gold, prompts=graph.questions.count, completions_per_prompt=given.pass_answers,
         sampling=given.sampling, setup=graph.setup, environment=graph.e.asked_in,
     )  # fmt: skip
-    for seed in graph.e.seeds:
-        for name in graph.e.arms:
-            inputs = {"start": graph.models[f"arms/{name}", seed], "data": graph.asked, **_judge_inputs(graph, seed)}
-            found[name][seed] = graph.add(
-                f"pass/{name}/seed-{seed}", spec, inputs, seed=seed, row=f"{name} pass@k", column=f"seed {seed}",
-                cost=f"{graph.questions.count} prompts x {given.pass_answers}", after=(tested,) if tested is not None else (),
-            )  # fmt: skip
-    return found
+
+    def answers(name: str, seed: int) -> str:
+        inputs = {"start": graph.models[f"arms/{name}", seed], "data": graph.asked, **_judge_inputs(graph, seed)}
+        return graph.add(
+            f"pass/{name}/seed-{seed}", spec, inputs, seed=seed, row=f"{name} pass@k", column=f"seed {seed}",
+            cost=f"{graph.questions.count} prompts x {given.pass_answers}", after=(tested,) if tested is not None else (),
+        )  # fmt: skip
+
+    return of_every_arm(graph, answers)
 
 
 def generation(graph: Graph, name: str, seed: int, limit: int, snapshot: int | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from evenhand.methods import METHODS
 from evenhand.stages import SPECS, spec_class
-from evenhand.store.fingerprint import decisive, recorded
+from evenhand.store.fingerprint import decisive, default_of, recorded
 
 
 def present() -> dict[str, dict[str, Any]]:
@@ -48,8 +48,7 @@ def _inside(hint: Any) -> Iterator[type]:
 
 
 def _fields(owner: type) -> dict[str, Any]:
-    deciding = [f for f in fields(owner) if f.metadata.get("decides", True)]
-    given = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in deciding}
+    given = {f.name: default_of(f) for f in fields(owner) if f.metadata.get("decides", True)}
     return {name: decisive(default) for name, default in given.items() if default is not MISSING}
 
 

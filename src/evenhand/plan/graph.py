@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from evenhand.synthesis.config import REVISED
 from evenhand.train.config import Lengths
 
 SHARED = "shared"
+BySeed = Mapping[str, Mapping[int, str]]
+"""arm -> seed -> node."""
 HELDOUT = "heldout_prompts"
 """The split that the comparison asks."""
 
@@ -150,20 +152,30 @@ class Graph:
 
     def model_inputs(self, name: str, seed: int) -> dict[str, str]:
         """A reward model, and the reference that its reward is relative to."""
-        if name in self.e.all_adopted():
-            return {f"reward_models/{name}": self.models[f"reward_models/{name}", seed]}
-        arm, how = self.e.all_reward_models()[name], self._implied_reward(name)
         own = {f"reward_models/{name}": self.models[f"reward_models/{name}", seed]}
-        return own | ({f"reward_references/{name}": self.models[arm.initial_policy, seed]} if how.get("reference") else {})
+        if not self._implied_reward(name).get("reference"):
+            return own
+        return own | {f"reward_references/{name}": self.models[self.e.reward_model(name).initial_policy, seed]}
 
     def served_as(self, name: str) -> str:
         """The kind as which a reward model serves: see `Method.implied_reward`."""
-        adopted = self.e.all_adopted().get(name)
-        return adopted.kind if adopted is not None else str(self._implied_reward(name).get("kind"))
+        return str(self._implied_reward(name).get("kind"))
 
     def _implied_reward(self, name: str) -> Mapping[str, Any]:
-        arm = self.e.all_reward_models()[name]
-        return arm.build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
+        """How a reward model serves; one that exists already is of its kind, and needs nothing beside it."""
+        if (adopted := self.e.all_adopted().get(name)) is not None:
+            return {"kind": adopted.kind}
+        return self.e.reward_model(name).build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
+
+
+def of_every_arm(graph: Graph, made: Callable[[str, int], str]) -> dict[str, dict[int, str]]:
+    """The node that `made(arm, seed)` gives, by arm and seed: a seed of all arms before the next one, so that a run that is
+    stopped has something to compare."""
+    found: dict[str, dict[int, str]] = {name: {} for name in graph.e.arms}
+    for seed in graph.e.seeds:
+        for name in graph.e.arms:
+            found[name][seed] = made(name, seed)
+    return found
 
 
 def function_names(settled: Any) -> dict[str, tuple[str, str]]:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from evenhand.data.config import DataConfig
 from evenhand.plan import evaluation, training
-from evenhand.plan.evaluation import BySeed
-from evenhand.plan.graph import HELDOUT, Graph, Questions
+from evenhand.plan.graph import HELDOUT, BySeed, Graph, Questions, of_every_arm
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.stages.data import DataSpec
 from evenhand.stages.harness import HarnessSpec
@@ -43,14 +42,14 @@ def _task(graph: Graph, name: str, asked: MoreEvaluation) -> PlannedEvaluation:
         task=asked.task, limit=asked.count, shots=asked.shots, chat_template=asked.chat_template, include=asked.include,
         include_fingerprint=own, setup=graph.setup,
     )  # fmt: skip
-    nodes: dict[str, dict[int, str]] = {arm: {} for arm in graph.e.arms}
-    for seed in graph.e.seeds:
-        for arm in graph.e.arms:
-            nodes[arm][seed] = graph.add(
-                f"evaluations/{name}/{arm}/seed-{seed}", spec, {"policy": graph.models[f"arms/{arm}", seed]}, seed=seed,
-                row=f"{arm} {name}", column=f"seed {seed}", cost=f"{asked.task}, {asked.count} items",
-            )  # fmt: skip
-    return PlannedEvaluation(verdicts=nodes)
+
+    def items(arm: str, seed: int) -> str:
+        return graph.add(
+            f"evaluations/{name}/{arm}/seed-{seed}", spec, {"policy": graph.models[f"arms/{arm}", seed]}, seed=seed,
+            row=f"{arm} {name}", column=f"seed {seed}", cost=f"{asked.task}, {asked.count} items",
+        )  # fmt: skip
+
+    return PlannedEvaluation(verdicts=of_every_arm(graph, items))
 
 
 def _judged(graph: Graph, name: str, asked: MoreEvaluation) -> PlannedEvaluation:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from evenhand import plugins
 from evenhand.plan import evaluation, training
-from evenhand.plan.evaluation import JudgedArms
-from evenhand.plan.graph import SHARED, Graph, Node, Questions
+from evenhand.plan.evaluation import ComparisonArtifacts
+from evenhand.plan.graph import SHARED, BySeed, Graph, Node, Questions
 from evenhand.plan.more_evaluations import PlannedEvaluation, more_evaluations
-from evenhand.plan.scores import Scored
 from evenhand.plugins import Plugin
 from evenhand.spec.experiment import Experiment
 
@@ -18,27 +17,12 @@ __all__ = ["SHARED", "Node", "Plan", "build"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Nodes in topological order, and where the arms' artifacts are: `arms[arm][seed]`, likewise generations and verdicts."""
+class Plan(ComparisonArtifacts):
+    """Nodes in topological order, where the arms' artifacts are (`arms[arm][seed]`), and those of their comparison."""
 
     nodes: tuple[Node, ...]
-    arms: Mapping[str, Mapping[int, str]]
-    generations: Mapping[str, Mapping[int, str]]
-    verdicts: Mapping[str, Mapping[int, str]]
-    reward_models: Mapping[str, Mapping[int, str]]
-    judge_test: str | None = None
-    reward_samples: str | None = None
-    arm_samples: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """By arm and seed: several scored answers per prompt, for best-of-n curves of that arm."""
-    frontiers: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    scored: Scored = field(default_factory=dict)
-    """Every reward model's scores of answers, samples, and samples of training (under the arm's node)."""
-    grid: Mapping[int, JudgedArms] = field(default_factory=dict)
-    """By completion limit: the answers and verdicts of `evaluation.length_grid`."""
-    passes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """`passes[arm][seed]`: several answers per prompt, scored, for pass@k."""
-    snapshots: Mapping[int, JudgedArms] = field(default_factory=dict)
-    """By step: the answers and verdicts of the arms that keep their weights of that step."""
+    arms: BySeed
+    reward_models: BySeed
     evaluations: Mapping[str, PlannedEvaluation] = field(default_factory=dict)
     """By name: the answers and verdicts of the evaluations beside the comparison."""
     experiment: Experiment
@@ -70,9 +54,6 @@ def build(experiment: Experiment, questions: Questions | None = None) -> Plan:
             arms[arm.name][seed] = training.policy(graph, arm, seed)
     compared, more = evaluation.compare(graph), more_evaluations(graph)
     return Plan(
-        nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment,
-        generations=compared.generations, verdicts=compared.verdicts, judge_test=compared.judge_test,
-        reward_samples=compared.reward_samples, arm_samples=compared.arm_samples, frontiers=compared.frontiers,
-        scored=compared.scored, grid=compared.grid, passes=compared.passes, snapshots=compared.snapshots, evaluations=more,
-        plugins=plugins.active(),
+        nodes=tuple(graph.nodes.values()), arms=arms, reward_models=reward_models, experiment=experiment, evaluations=more,
+        plugins=plugins.active(), **{f.name: getattr(compared, f.name) for f in fields(compared)},
     )  # fmt: skip

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evenhand.plan.graph import HELDOUT, Graph
+from evenhand.plan.graph import HELDOUT, BySeed, Graph
 from evenhand.rewards.served import COMPARES
 from evenhand.stages.score_answers import ScoreAnswersSpec
 
-BySeed = Mapping[str, Mapping[int, str]]
 Scored = Mapping[tuple[str, int], Mapping[str, str]]
 """(node of answers, seed) -> reward model -> node of its scores: the models of a seed score the answers of that seed."""
 

@@ -145,7 +145,7 @@ def _reward_model(graph: Graph, name: str, seed: int) -> str:
     """The node that holds a reward model; one that it starts from comes first."""
     if (known := graph.models.get((f"reward_models/{name}", seed))) is not None:
         return known
-    arm = graph.e.all_reward_models()[name]
+    arm = graph.e.reward_model(name)
     start = _reward_model(graph, arm.initial_policy, seed) if arm.method == GATED else graph.models[arm.initial_policy, seed]
     graph.models[f"reward_models/{name}", seed] = node = _fit(graph, arm, f"reward_models/{name}", seed, start)
     return node

@@ -77,7 +77,7 @@ def held(network: Network, job: MemoryLoad, machine: Machine) -> Held:
         kept, back = without_gradients(network, job.largest, device), 0.0
     else:
         kept, back = activations(network, job, device), head_backward(network, job.largest, device)
-    grown = gradients if job.several or (job.steps > 1 and job.several) else 0.0
+    grown = gradients if job.several else 0.0
     after = moments if job.steps > 1 else copies
     step = (
         base + weights + gathered + after + max(kept + back + grown, _end_of_backward(network, job, gradients))

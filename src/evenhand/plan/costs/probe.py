@@ -93,5 +93,8 @@ def libraries() -> int:
     """Bytes that a worker holds before it opens a model; half a GiB where the system does not say."""
     if sys.platform != "linux":
         return GIB // 2
-    done = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True, timeout=300)
-    return int(done.stdout) * 1024
+    try:
+        done = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True, timeout=300)
+        return int(done.stdout) * 1024
+    except (subprocess.SubprocessError, ValueError):  # ended by a limit, say
+        return GIB // 2

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand import worlds
 from evenhand.data.batch import split_by_tokens
+from evenhand.data.template import Renderer
 from evenhand.errors import UserError
-from evenhand.stages.data import DEFAULT_SIZES
+from evenhand.stages.common import renderer_of
+from evenhand.stages.data import DEFAULT_SIZES, bare
+from evenhand.stages.splits import HELD_OUT
 from evenhand.stages.tokens import TokensSpec
 from evenhand.train.config import Lengths
 from evenhand.train.flops import Work, work
@@ -24,6 +28,8 @@ LOOKED_AT = 64
 LARGE = 64 << 20
 """Bytes of a file from which on it is not read for a prediction."""
 PAIRED = 2
+USUAL = 1000
+"""Rows of a split that nothing is known of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,18 +85,16 @@ def looked_at(plan: Plan, split: str, lengths: Lengths, answers: int) -> RowLeng
     """Of a split that nobody has tokenised: the first rows of its source, as the model's tokenizer writes them."""
     sizes = {**DEFAULT_SIZES, **plan.experiment.data.sizes}
     asked = RowLengths(
-        sample=((lengths.prompt, (lengths.completion,) * answers),),
-        count=sizes.get(split.removeprefix("splits/"), 1000),
-        known=False,
-    )
+        sample=((lengths.prompt, (lengths.completion,) * answers),), count=sizes.get(split, USUAL), known=False
+    )  # fmt: skip
     try:
         groups, count = _groups(plan, split)
         renderer = _renderer(plan)
+        if answers == 0:
+            return RowLengths(sample=tuple((len(renderer.prompt_ids(g.prompt, lengths.prompt)), ()) for g in groups), count=count)
         done = renderer.tokenise_all(groups, max_prompt=lengths.prompt, max_completion=lengths.completion)
     except (UserError, OSError, ValueError, KeyError):  # what is wrong with the data is said by the checks, not here
         return asked
-    if answers == 0:
-        return RowLengths(sample=tuple((len(renderer.prompt_ids(g.prompt, lengths.prompt)), ()) for g in groups), count=count)
     sample = tuple((len(g.prompt), tuple(len(c.ids) for c in g.completions)) for g in done.groups if g.completions)
     return RowLengths(sample=sample, count=count) if sample else asked
 
@@ -107,26 +111,31 @@ def _finished(artifact: Path) -> RowLengths:
 
 
 def _groups(plan: Plan, split: str) -> tuple[list[Any], int]:
-    """Some rows of a split, and how many it will have."""
-    config = plan.experiment.data
-    if config.world is not None:
-        from evenhand import worlds
-
-        world, sizes = worlds.get(config.world, **config.options), {**DEFAULT_SIZES, **config.sizes}
-        if split == "corpus":
-            count = plan.experiment.model.pretrain.documents if plan.experiment.model.pretrain else 0
-            return world.corpus(config.seed, LOOKED_AT), count
-        if split.endswith("prompts"):
-            from evenhand.stages.data import bare
-
-            return bare(world.prompts(config.seed, LOOKED_AT)), sizes.get(split, 0)
-        made = world.demonstrations if split.endswith("demonstrations") else world.preferences
-        return made(config.seed, LOOKED_AT), sizes.get(split.removeprefix("heldout_"), 0)
-    name = split.removeprefix("heldout_")
-    source = config.sources.get(split) or config.sources.get(name) or next(iter(config.sources.values()))
+    """Some rows of a split, and how many it will have. Raises: KeyError where that depends on what a stage makes."""
+    config, name = plan.experiment.data, split.removeprefix(HELD_OUT)
+    further = plan.experiment.splits.get(name)
+    if further is not None and further.rows is not None:
+        return _of_world(plan, further.rows, further.options), further.count
+    if further is None and config.world is not None:
+        pretrain = plan.experiment.model.pretrain
+        sizes = {**DEFAULT_SIZES, **config.sizes, "corpus": pretrain.documents if pretrain is not None else 0}
+        return _of_world(plan, split, {}), sizes[split]
+    named = config.sources
+    source = further.source if further is not None else named.get(split) or named.get(name) or next(iter(named.values()))
     groups = _loaded(str(source))
-    held = config.holdout if split.startswith("heldout_") else 1 - config.holdout
-    return groups[:LOOKED_AT], round(held * len(groups))
+    whole = further is None and split in named and f"{HELD_OUT}{name}" in named  # nothing is held out of either
+    share = 1.0 if whole else config.holdout if split.startswith(HELD_OUT) else 1 - config.holdout
+    return groups[:LOOKED_AT], round(share * len(groups))
+
+
+def _of_world(plan: Plan, rows: str, options: Mapping[str, Any]) -> list[Any]:
+    """The first rows of a kind that the experiment's built-in world makes."""
+    config = plan.experiment.data
+    world = worlds.get(str(config.world), **{**config.options, **options})
+    if rows.endswith("prompts"):
+        return bare(world.prompts(config.seed, LOOKED_AT))
+    made = {"corpus": world.corpus, "demonstrations": world.demonstrations}.get(rows, world.preferences)
+    return made(config.seed, LOOKED_AT)
 
 
 @lru_cache(maxsize=8)
@@ -139,13 +148,8 @@ def _loaded(source: str) -> list[Any]:
     return load(source).groups
 
 
-def _renderer(plan: Plan) -> Any:
-    from evenhand import worlds
-    from evenhand.data.template import Renderer
-    from evenhand.models.load import load_tokenizer
-
-    model = plan.experiment.model
+def _renderer(plan: Plan) -> Renderer:
+    model, data = plan.experiment.model, plan.experiment.data
     if model.path is None:
-        return Renderer(worlds.get(str(plan.experiment.data.world)).tokenizer())
-    tokenizer = load_tokenizer(model.path)
-    return Renderer(tokenizer, template=None if tokenizer.chat_template else model.template)
+        return Renderer(worlds.get(str(data.world), **data.options).tokenizer())
+    return renderer_of(model.path, model.template)

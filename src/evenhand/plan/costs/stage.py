@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from evenhand.engines.local import MAX_ROWS
 from evenhand.methods import PROMPTS
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.gate import GateSettings
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from evenhand.store.store import Store
     from evenhand.train.method import Method
 
-MAX_ROWS = 512
-"""Rows that the engine steps together at most: `engines.local.MAX_ROWS`."""
 PREDICTED_KINDS = (FitSpec.KIND, ReferenceSpec.KIND, GenerateSpec.KIND, EvaluateRewardModelSpec.KIND, ScoreAnswersSpec.KIND)
 """Stages that open a network of the experiment's own shape. Looks at held-out rows during training are left out."""
 
@@ -73,7 +72,7 @@ class Predictor:
         net = network(self.config, precision(setup), adapter, scores=scores).frozen()
         job = MemoryLoad(largest=rows.largest(len(rows.sample), setup.tokens_per_microbatch))
         whole = times(rows.work(), rows.count / len(rows.sample))
-        took = seconds.forward(net, whole, self.speed) + self.opening(net)
+        took = seconds.forward(net, whole, self.speed) + seconds.load(net)
         peak = held(net, job, self.machine).peak
         return StageCost(seconds=took, peak_bytes=peak, tokens=whole.tokens, disk_bytes=kept * whole.scored, known=rows.known)
 
@@ -89,8 +88,8 @@ class Predictor:
         return self.reads(RowLengths(sample=(row,), count=drawn.prompts, known=False), spec.setup, kept=0, scores=True)
 
     def answers(self, spec: GenerateSpec) -> StageCost:
-        """SamplingWave answers, their log-probs under policy and start."""
-        net = self.network(spec.setup).frozen()
+        """The sampling of the answers, and their log-probs under policy and start."""
+        net = network(self.config, precision(spec.setup)).frozen()
         asked = looked_at(self.plan, spec.split, spec.setup.lengths, 0)
         prompt, new = longest_prompt(asked), spec.setup.lengths.completion
         rows = spec.prompts * spec.best_of
@@ -102,14 +101,14 @@ class Predictor:
         share = min(1.0, spec.setup.tokens_per_microbatch / max(read.tokens, 1))
         job = MemoryLoad(largest=times(read, share), beside=net.weight_bytes, sampled=waves[0])
         return StageCost(
-            seconds=took + 2 * self.opening(net), peak_bytes=held(net, job, self.machine).peak,
+            seconds=took + 2 * seconds.load(net), peak_bytes=held(net, job, self.machine).peak,
             tokens=read.tokens + rows * new, disk_bytes=12 * rows * new, known=False,
         )  # fmt: skip
 
     def fit(self, node: Node, spec: FitSpec) -> StageCost:
         """Training: what is sampled, read and learned in a step, times the steps; weights in the beginning and at the end."""
         method, train, compute = spec.build(), spec.train, spec.setup.compute
-        net = self.network(spec.setup, spec, method)
+        net = network(self.config, precision(spec.setup), train.adapter, scores=method.network == "reward")
         net = net if method.gate is None else net.gated(self.gate(node, method.gate, net))
         rows = self.learned(node, spec, method)
         batches = rows.step(train.prompts_per_step, train.tokens_per_microbatch)
@@ -127,7 +126,7 @@ class Predictor:
             net, self.machine, shards, train.optimizer
         )
         step += shared * seconds.gate(net, train.prompts_per_step, self.speed)
-        around = 0.0 if spec.world is not None else self.opening(net)
+        around = 0.0 if spec.world is not None else seconds.load(net)
         around += seconds.save(written(net), self.machine)
         tokens = steps * sum(b.tokens for b in batches) * (2 if wave is not None else 1)
         return StageCost(
@@ -177,17 +176,6 @@ class Predictor:
         start = self.plan[node.inputs["start"]].spec
         outputs = len(start.build().outputs) if isinstance(start, FitSpec) else 1
         return settings.size(net.hidden, outputs)
-
-    def network(
-        self, setup: Setup, spec: FitSpec | None = None, method: Method | None = None, *, scores: bool = False
-    ) -> Network:
-        """The starting model as this stage opens it."""
-        adapter = spec.train.adapter if spec is not None else None
-        reads = scores or (method is not None and method.network == "reward")
-        return network(self.config, precision(setup), adapter, scores=reads)
-
-    def opening(self, net: Network) -> float:
-        return seconds.load(net)
 
 
 def precision(setup: Setup) -> Precision:
