@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from evenhand.data.jsonl import write_groups
 from evenhand.doctor import examine
 from evenhand.doctor.registry import Severity
 from evenhand.errors import UserError
 from evenhand.run_experiment import execute, prepare
 from evenhand.spec.read import read_experiment
+from evenhand.stages import evaluate_reward_model
+from evenhand.stages.context import StageContext
 from evenhand.stages.data import from_sources
+from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
+from evenhand.types import Completion, Group, Prompt
+from tests.stages.performed import setup
 
 PAIR = {"prompt": "What is grey?", "chosen": "An elephant.", "rejected": "A rose."}
 ARMS = {"start": {"method": "start"}, "dpo": {"method": "dpo"}}
@@ -86,3 +93,18 @@ def test_another_evaluation_without_prompts_is_told_at_its_own_place(tmp_path: P
     outcome, _ = execute(prepared, workers=0)
     assert "evaluations.cleaned.prompts: ask.jsonl holds no usable rows" in outcome.errors["evaluations/cleaned/prompts"]
     assert "evaluations/fine/prompts" not in outcome.errors
+
+
+@pytest.mark.parametrize("rows", [[], [(1.0, 1.0)]])
+def test_reward_models_without_a_held_out_pair_to_tell_apart_are_told_so(
+    rows: list[tuple[float, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pair is held out, or every one is a tie: there is nothing to measure a reward model by."""
+    answers = (Completion(content="a"), Completion(content="b"))
+    write_groups(
+        tmp_path / "heldout_preferences.jsonl", [Group(prompt=Prompt(content="?"), completions=answers, scores=s) for s in rows]
+    )
+    monkeypatch.setattr(evaluate_reward_model, "open_model_reward", lambda *given: SimpleNamespace(unscaled=lambda: None))
+    context = StageContext(seed=0, inputs={"model": tmp_path, "data": tmp_path}, out=tmp_path)
+    with pytest.raises(UserError, match=rf"no held-out pair tells .* \({len(rows)} rows are held out\)"):
+        evaluate_reward_model.run(EvaluateRewardModelSpec(setup=setup()), context)

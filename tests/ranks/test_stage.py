@@ -25,7 +25,7 @@ from evenhand.store.pointer import model_path
 from evenhand.train import checkpoint
 from evenhand.train.ranks import Ranks
 from tests.ranks.two import on_ranks
-from tests.stages.test_validate import SMALL, Graph
+from tests.stages.performed import SMALL, Graph
 
 TEXT = (
     f"{SMALL}name: shared"
@@ -49,7 +49,8 @@ WEIGHTS = 4e-5
 
 
 class Shared(Graph):
-    text = TEXT
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, TEXT)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,16 +18,15 @@ from evenhand.models.load import load_policy, load_reward_model, load_tokenizer,
 from evenhand.plan import plan
 from evenhand.spec.read import read_experiment
 from evenhand.stages import fit, offline
-from evenhand.stages.common import model_path, tokenised
-from evenhand.stages.context import StageContext
+from evenhand.stages.common import tokenised
 from evenhand.stages.splits import read_split
 from evenhand.stages.training_run import TrainingRun
 from evenhand.store.fingerprint import decisive
+from evenhand.store.pointer import model_path
 from evenhand.train import checkpoint
-from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import Example
 from evenhand.types import Head, Sampling
-from tests.stages.performed import perform
+from tests.stages.performed import Graph, perform
 
 EXPERIMENT = """
 name: adapted
@@ -61,42 +59,9 @@ SLOW = ("dpo", "kto", "critic", "rloo", "anew")
 TRAINED = ("ppo", "rounds", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 
 
-class Killed(Exception):
-    pass
-
-
-class Graph:
-    """The experiment's stages, run one by one in this process."""
-
-    def __init__(self, folder: Path, text: str = EXPERIMENT) -> None:
-        torch.set_num_threads(1)
-        self.plan = plan.build(read_experiment(text).value)
-        self.folder = folder
-        self.done: dict[str, Path] = {}
-
-    def run(self, name: str, out: Path | None = None, report=lambda *a, **k: None) -> Path:
-        if out is None and name in self.done:
-            return self.done[name]
-        node = self.plan[name]
-        inputs = {role: self.run(other) for role, other in node.inputs.items()}
-        place = out or self.folder / node.key  # side by side, as in a store: an adapter finds its start there
-        perform(node.kind, node.spec, inputs, place, seed=node.seed, report=report)
-        if out is None:
-            self.done[name] = place
-        return place
-
-    def arm(self, name: str) -> Path:
-        return self.run(self.plan.arms[name][0])
-
-    def opened(self, name: str) -> TrainingRun:
-        node = self.plan[self.plan.arms[name][0]]
-        inputs = {role: self.run(other) for role, other in node.inputs.items()}
-        return fit.open_run(node.spec, StageContext(seed=node.seed, inputs=inputs, out=self.folder), "cpu", Ledger())
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory) -> Graph:
-    return Graph(tmp_path_factory.mktemp("adapted"))
+    return Graph(tmp_path_factory.mktemp("adapted"), EXPERIMENT)
 
 
 def weights(artifact: Path) -> dict[str, torch.Tensor]:
@@ -122,23 +87,16 @@ def test_a_kill_changes_no_byte_and_checkpoints_hold_what_learns_alone(graph, tm
     training_run = graph.opened(name)
     learning = {f"model.{n}" for n, p in training_run.model.named_parameters() if p.requires_grad}
     assert 0 < len(learning) < len(list(training_run.model.named_parameters()))
-
-    def stop_at(step: int, done: int, *rest, **shown) -> None:
-        if done == step:
-            raise Killed
-
     for step in (2, 3):
-        with pytest.raises(Killed):
-            graph.run(graph.plan.arms[name][0], tmp_path, partial(stop_at, step))
+        graph.kill(name, tmp_path, step)
         last = checkpoint.latest(tmp_path)
         assert set(load_file(last / "model.safetensors")) == learning
         moments = {f"{m}.{n.removeprefix('model.')}" for n in learning for m in ("exp_avg", "exp_avg_sq", "step")}
         assert set(load_file(last / "optimizer.safetensors")) <= moments
         assert all(len(checkpoint.tensors(last, more)) <= len(learning) for more in ("best", "previous"))
-    graph.run(graph.plan.arms[name][0], tmp_path)
     files = ["metrics.jsonl", *(f"adapter/{f.name}" for f in (whole / "adapter").iterdir() if f.is_file())]
     assert not (whole / "model").exists()
-    assert [f for f in files if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+    assert graph.differing(name, tmp_path, *files) == []
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto", "ppo", "rounds"])

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from safetensors.torch import load_file
@@ -26,8 +25,7 @@ from evenhand.store.fingerprint import decisive
 from evenhand.train.monitor import Remark
 from evenhand.train.nonfinite import LOSS
 from evenhand.types import Term, Terms
-from tests.stages.test_validate import SMALL, Killed
-from tests.stages.test_validate import Graph as Stages
+from tests.stages.performed import SMALL, Graph
 
 EXPERIMENT = (
     f"{SMALL}name: ill"
@@ -49,13 +47,9 @@ judge: {reward: gold, self_test: 0}
 )
 
 
-class Graph(Stages):
-    text = EXPERIMENT
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory) -> Graph:
-    return Graph(tmp_path_factory.mktemp("ill"))
+    return Graph(tmp_path_factory.mktemp("ill"), EXPERIMENT)
 
 
 def rows(out) -> list[dict]:
@@ -185,18 +179,9 @@ def test_the_best_weights_are_measured_where_training_ends(graph):
 
 @pytest.mark.parametrize("name", ["ended", "best"])
 def test_a_kill_changes_no_byte_of_a_run_that_a_limit_ends(graph, tmp_path, name):
-    whole, node = graph.arm(name), graph.plan.arms[name][0]
-
-    def stop_at(step: int, done: int, *rest, **shown) -> None:
-        if done == step:
-            raise Killed
-
-    for step in (1, 2, 3):
-        with pytest.raises(Killed):
-            graph.run(node, tmp_path, partial(stop_at, step))
-    graph.run(node, tmp_path)
+    graph.kill(name, tmp_path, 1, 2, 3)
     files = ["model/model.safetensors", "metrics.jsonl", "samples.jsonl", "warnings.json", "stopped.json"]
-    assert [f for f in files if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+    assert graph.differing(name, tmp_path, *files) == []
 
 
 def test_a_limit_that_cannot_apply_is_said(graph, caplog):

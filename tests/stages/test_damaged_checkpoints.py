@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evenhand.train import checkpoint
-from tests.stages.test_validate import SMALL, Graph, Killed
+from tests.stages.performed import SMALL, Graph, Killed
 
 TEXT = (
     f"{SMALL}name: damaged"
@@ -27,13 +27,9 @@ ARM = "arms/rloo/seed-0"
 KEPT = ("model/model.safetensors", "metrics.jsonl", "samples.jsonl")
 
 
-class Small(Graph):
-    text = TEXT
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    made = Small(tmp_path_factory.mktemp("graph"))
+    made = Graph(tmp_path_factory.mktemp("graph"), TEXT)
     made.run(ARM)
     return made
 
@@ -118,7 +114,7 @@ def test_damage_is_said_and_changes_no_byte(graph, stopped, tmp_path, caplog, ki
     graph.run(ARM, out, lambda done, total, **shown: steps.append(done))
     assert is_said(caplog)
     assert 1 in steps, "from the beginning"
-    whole = graph.folder / ARM
+    whole = graph.run(ARM)
     assert [name for name in KEPT if (out / name).read_bytes() != (whole / name).read_bytes()] == []
     assert not list(out.glob("checkpoint*"))
 
@@ -132,7 +128,7 @@ def test_a_sound_checkpoint_is_used(graph, stopped, tmp_path, caplog):
     assert not [r for r in caplog.records if "damaged" in r.message]
     assert 3 not in steps
     assert 4 in steps
-    whole = graph.folder / ARM
+    whole = graph.run(ARM)
     assert [name for name in KEPT if (out / name).read_bytes() != (whole / name).read_bytes()] == []
 
 
@@ -155,7 +151,7 @@ def test_the_checkpoint_before_is_used_where_it_is_still_there(graph, tmp_path, 
     assert [text.partition(" is damaged")[0] for text in said] == ["checkpoint-00000003"]
     assert 2 not in steps
     assert 3 in steps
-    whole = graph.folder / ARM
+    whole = graph.run(ARM)
     assert [name for name in KEPT if (out / name).read_bytes() != (whole / name).read_bytes()] == []
 
 
@@ -167,7 +163,7 @@ def test_latest_removes_what_is_damaged(tmp_path):
 
 def test_a_stage_killed_while_it_tidied_up_is_not_finished_with_damage(graph, tmp_path, caplog):
     """The ledger is the last file: all the rest was there, and one bit of it is another one now."""
-    out, whole = tmp_path / "out", graph.folder / ARM
+    out, whole = tmp_path / "out", graph.run(ARM)
     shutil.copytree(whole, out)
     flip(out / "model" / "model.safetensors")
     graph.run(ARM, out)

@@ -17,7 +17,7 @@ from evenhand.runner.installed import versions
 from evenhand.runner.progress import Quiet
 from evenhand.store import digests
 from evenhand.store.store import Store
-from tests.stages.test_validate import SMALL
+from tests.stages.performed import SMALL
 
 TEXT = (
     f"{SMALL}name: damaged"

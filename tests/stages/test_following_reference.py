@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 
 from evenhand.errors import UserError
 from evenhand.spec.checks import problems
 from evenhand.spec.read import read_experiment
-from tests.stages.test_validate import SMALL, Graph, Killed
+from tests.stages.performed import SMALL, Graph
 
 TEXT = (
     f"{SMALL}name: following"
@@ -29,32 +28,17 @@ judge: {reward: gold, self_test: 0}
 )
 
 
-class Small(Graph):
-    text = TEXT
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    return Small(tmp_path_factory.mktemp("following"))
+    return Graph(tmp_path_factory.mktemp("following"), TEXT)
 
 
 @pytest.mark.parametrize("name", ["soft", "hard", "fresh", "adapted", "played"])
 def test_a_kill_changes_no_byte(graph, tmp_path, name):
     """Killed between two updates of the reference and right before one, and started again."""
-    node = graph.plan.arms[name][0]
-    whole = graph.arm(name)
-
-    def stop_at(step: int, done: int, *rest, **shown) -> None:
-        if done == step:
-            raise Killed
-
-    for step in (3, 5):
-        with pytest.raises(Killed):
-            graph.run(node, tmp_path, partial(stop_at, step))
-    graph.run(node, tmp_path)
+    graph.kill(name, tmp_path, 3, 5)
     weights = "adapter/adapter_model.safetensors" if name == "adapted" else "model/model.safetensors"
-    kept = (weights, "metrics.jsonl")
-    assert [f for f in kept if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+    assert graph.differing(name, tmp_path, weights, "metrics.jsonl") == []
 
 
 def test_the_reference_s_passes_are_counted_and_not_cached(graph):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.stages.test_validate import SMALL, Graph
+from tests.stages.performed import SMALL, Graph
 
 TEXT = (
     f"{SMALL}name: mixed"
@@ -27,13 +27,9 @@ judge: {reward: gold, self_test: 0}
 SAMPLED = {"nash_md": 4, "luffy": 3, "renewed": 2}
 
 
-class Small(Graph):
-    text = TEXT
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    return Small(tmp_path_factory.mktemp("mixed"))
+    return Graph(tmp_path_factory.mktemp("mixed"), TEXT)
 
 
 @pytest.mark.parametrize("name", ["nash_md", "luffy", "renewed", "dro", "tpo", "dft"])

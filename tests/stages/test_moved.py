@@ -19,7 +19,7 @@ from evenhand.models.load import load_policy, merge_adapter
 from evenhand.run_experiment import execute, prepare
 from evenhand.store import pointer
 from evenhand.store.store import Store
-from tests.stages.test_validate import SMALL
+from tests.stages.performed import SMALL
 
 TEXT = (
     f"{SMALL}name: moved"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from evenhand.models import load as loading
 from evenhand.models.backbone import Trunk
 from evenhand.plan import plan as planner
 from evenhand.spec.read import read_experiment
+from evenhand.stages.context import StageContext
+from evenhand.stages.revise import ReviseSpec, open_chat
+from evenhand.synthesis.config import Revise
 from tests.models.tiny_networks import network
-from tests.stages.performed import perform
+from tests.stages.performed import perform, setup
 
 SMALL = {
     "name": "small",
@@ -104,3 +108,10 @@ def test_products_wider_than_weights_are_refused():
         loading.set_matmul(model, "float32")
     loading.set_matmul(model, "bfloat16")
     assert model.matmul_dtype is None, "the weights' own precision needs no conversion"
+
+
+def test_the_policy_that_revises_its_answers_runs_in_it_too(plain, tmp_path):
+    asked = setup()
+    spec = ReviseSpec(section=Revise(), principles=(), setup=replace(asked, compute=replace(asked.compute, matmul="bfloat16")))
+    chat = open_chat(spec, StageContext(seed=0, inputs={"start": plain["sft"]}, out=tmp_path), "cpu")
+    assert chat.policy.matmul_dtype == torch.bfloat16

@@ -9,7 +9,7 @@ import pytest
 from evenhand.stages.common import open_model_reward
 from evenhand.stages.setup import Compute, Setup
 from evenhand.train.config import Lengths
-from tests.stages.test_validate import SMALL, Graph
+from tests.stages.performed import SMALL, Graph
 
 TEXT = (
     f"{SMALL}name: processed"
@@ -27,17 +27,13 @@ judge: {reward: gold, self_test: 0}
 )
 
 
-class Small(Graph):
-    text = TEXT
-
-
 def test_arms_learn_from_it_and_it_knows_its_reference(tmp_path):
-    graph = Small(tmp_path)
+    graph = Graph(tmp_path, TEXT)
     for name in ("ppo", "rloo"):
         rows = [json.loads(line) for line in (graph.arm(name) / "metrics.jsonl").read_text().splitlines()]
         assert all(row["reward"] == pytest.approx(0.05 * (row["reward/logp"] - row["reward/ref_logp"]), abs=1e-4) for row in rows)
         assert rows[0]["grad_norm"] > 0
     node = graph.plan["reward_models/steps/seed-0"]
     setup = Setup(compute=Compute(device="cpu", dtype="float32"), lengths=Lengths(prompt=32, completion=8))
-    reward = open_model_reward(graph.folder / node.name, setup, "cpu", graph.folder / node.inputs["start"])
+    reward = open_model_reward(graph.run(node.name), setup, "cpu", graph.run(node.inputs["start"]))
     assert (reward.beta, reward.reference is not None) == (0.05, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from evenhand.models.load import load_policy
 from evenhand.models.packed_layers import PackedLinear
 from evenhand.stages.common import model_path
 from evenhand.stages.offline import frozen_start
-from tests.stages.test_adapters import Graph, Killed, logps
-from tests.stages.test_validate import SMALL
+from tests.stages.performed import SMALL, Graph
+from tests.stages.test_adapters import logps
 
 TEXT = (
     f"{SMALL}name: quantized"
@@ -79,14 +78,6 @@ def test_a_method_that_samples_learns_against_the_start_in_four_bits(graph):
 
 
 def test_a_kill_changes_no_byte(graph, tmp_path):
-    whole, node = graph.arm("dpo"), graph.plan.arms["dpo"][0]
-
-    def stop_at(step: int, done: int, *rest, **shown) -> None:
-        if done == step:
-            raise Killed
-
-    with pytest.raises(Killed):
-        graph.run(node, tmp_path, partial(stop_at, 2))
-    graph.run(node, tmp_path)
-    for name in ("metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/trained.json"):
-        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+    graph.kill("dpo", tmp_path, 2)
+    kept = ("metrics.jsonl", "adapter/adapter_model.safetensors", "adapter/trained.json")
+    assert graph.differing("dpo", tmp_path, *kept) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.stages.test_validate import SMALL, Graph
+from tests.stages.performed import SMALL, Graph
 
 TEXT = (
     f"{SMALL}name: self_taught"
@@ -20,12 +20,8 @@ judge: {reward: gold, self_test: 0}
 )
 
 
-class Small(Graph):
-    text = TEXT
-
-
 def test_an_arm_learns_from_its_own_better_answers(tmp_path):
-    graph = Small(tmp_path)
+    graph = Graph(tmp_path, TEXT)
     for name, learns in (("taught", True), ("never", False)):
         rows = [json.loads(line) for line in (graph.arm(name) / "metrics.jsonl").read_text().splitlines()]
         assert [row["grad_norm"] > 0 for row in rows] == [learns] * 3, "without a good answer nobody is shown one"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 
@@ -12,7 +11,7 @@ from evenhand.plan.plan import build
 from evenhand.spec.checks import problems
 from evenhand.spec.read import read_experiment
 from tests.conftest import ROOT
-from tests.stages.test_validate import SMALL, Graph, Killed
+from tests.stages.performed import SMALL, Graph
 
 TEXT = (
     f"{SMALL}name: stale"
@@ -31,30 +30,16 @@ judge: {reward: gold, self_test: 0}
 )
 
 
-class Small(Graph):
-    text = TEXT
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    return Small(tmp_path_factory.mktemp("stale"))
+    return Graph(tmp_path_factory.mktemp("stale"), TEXT)
 
 
 @pytest.mark.parametrize("name", ["late", "again", "rounds"])
 def test_a_kill_changes_no_byte(graph, tmp_path, name):
     """Killed with rollouts in flight, twice, and started again."""
-    node, whole = graph.plan.arms[name][0], graph.arm(name)
-
-    def stop_at(step: int, done: int, *rest, **shown) -> None:
-        if done == step:
-            raise Killed
-
-    for step in (2, 5):
-        with pytest.raises(Killed):
-            graph.run(node, tmp_path, partial(stop_at, step))
-    graph.run(node, tmp_path)
-    kept = ("model/model.safetensors", "metrics.jsonl")
-    assert [f for f in kept if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+    graph.kill(name, tmp_path, 2, 5)
+    assert graph.differing(name, tmp_path, "model/model.safetensors", "metrics.jsonl") == []
 
 
 def test_no_more_is_sampled_than_is_trained_on(graph):

@@ -13,8 +13,7 @@ from evenhand.models.load import load_policy, load_tokenizer
 from evenhand.plan import plan
 from evenhand.spec.read import read_experiment
 from tests.engines.completions_server import CompletionsServer, serving_completions
-from tests.stages.performed import perform
-from tests.stages.test_validate import SMALL
+from tests.stages.performed import SMALL, perform
 
 TEXT = (
     f"{SMALL}name: served"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,23 +15,9 @@ from evenhand.errors import UserError
 from evenhand.plan import plan
 from evenhand.spec.read import read_experiment
 from evenhand.stages import fit, offline, validate
-from evenhand.stages.context import StageContext
 from evenhand.stages.splits import read_split
-from evenhand.stages.training_run import TrainingRun
 from evenhand.store.fingerprint import decisive
-from evenhand.train.cost_accounting import Ledger
-from tests.stages.performed import perform
-
-SMALL = """
-initial_policy: base
-baseline: start
-data:
-  world: quickstart
-  sizes: {demonstrations: 8, preferences: 40, prompts: 24, heldout_preferences: 8}
-model: {pretrain: {documents: 32, train: {steps: 6, prompts_per_step: 8, learning_rate: 3.0e-3}}}
-lengths: {prompt: 32, completion: 8}
-"""
-"""The top of an experiment: a small world, and a base made in six steps."""
+from tests.stages.performed import SMALL, Graph
 
 EXPERIMENT = (
     f"{SMALL}name: kept"
@@ -60,44 +45,9 @@ judge: {reward: gold, self_test: 0}
 ARMS = ("rounds", "anew", "online", "loss", "rewarded", "packed")
 
 
-class Killed(Exception):
-    pass
-
-
-class Graph:
-    """The experiment's stages, run one by one in this process."""
-
-    text = EXPERIMENT
-
-    def __init__(self, folder: Path) -> None:
-        torch.set_num_threads(1)
-        self.plan = plan.build(read_experiment(self.text).value)
-        self.folder = folder
-        self.done: dict[str, Path] = {}
-
-    def run(self, name: str, out: Path | None = None, report=lambda *a, **k: None) -> Path:
-        node = self.plan[name]
-        inputs = {role: self.done.get(other) or self.run(other) for role, other in node.inputs.items()}
-        out = out or self.folder / name
-        perform(node.kind, node.spec, inputs, out, seed=node.seed, report=report)
-        if out == self.folder / name:
-            self.done[name] = out
-        return out
-
-    def arm(self, name: str) -> Path:
-        node = self.plan.arms[name][0]
-        return self.done.get(node) or self.run(node)
-
-    def opened(self, name: str, seed: int | None = None) -> TrainingRun:
-        node = self.plan[self.plan.arms[name][0]]
-        inputs = {role: self.done[other] for role, other in node.inputs.items()}
-        context = StageContext(seed=node.seed if seed is None else seed, inputs=inputs, out=self.folder)
-        return fit.open_run(node.spec, context, "cpu", Ledger())
-
-
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory) -> Graph:
-    return Graph(tmp_path_factory.mktemp("kept"))
+    return Graph(tmp_path_factory.mktemp("kept"), EXPERIMENT)
 
 
 def written(out: Path) -> dict:
@@ -107,18 +57,9 @@ def written(out: Path) -> dict:
 @pytest.mark.parametrize("name", ARMS)
 def test_a_kill_changes_no_byte(graph, tmp_path, name):
     """Killed after steps 2 and 5, in the middle of a round and between measurements, and started again."""
-    whole = graph.arm(name)
-
-    def stop_at(step: int, done: int, *rest, **shown) -> None:
-        if done == step:
-            raise Killed
-
-    for step in (2, 5):
-        with pytest.raises(Killed):
-            graph.run(graph.plan.arms[name][0], tmp_path, partial(stop_at, step))
-    graph.run(graph.plan.arms[name][0], tmp_path)
+    graph.kill(name, tmp_path, 2, 5)
     kept = ["model/model.safetensors", "metrics.jsonl", *([validate.FILE] if name not in ("anew", "packed") else [])]
-    assert [f for f in kept if (tmp_path / f).read_bytes() != (whole / f).read_bytes()] == []
+    assert graph.differing(name, tmp_path, *kept) == []
     assert not list(tmp_path.glob("checkpoint*"))
 
 

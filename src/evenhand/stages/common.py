@@ -57,7 +57,12 @@ def in_precision(model: _Model, compute: Compute, ledger: Ledger | None = None) 
 
 
 def open_renderer(artifact: Path, template: str | None) -> Renderer:
-    tokenizer = load_tokenizer(model_path(artifact))
+    return renderer_of(model_path(artifact), template)
+
+
+def renderer_of(model: Path | str, template: str | None) -> Renderer:
+    """A model's own tokenizer and chat template; `template` where it brings none."""
+    tokenizer = load_tokenizer(model)
     return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
 
 

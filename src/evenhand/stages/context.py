@@ -37,9 +37,3 @@ class StageContext:
     out: Path
     report: Callable[..., None] = unreported
     ranks: Ranks = ONE
-
-
-class Stage(Protocol):
-    """The function `run` of a stage's module."""
-
-    def __call__(self, spec: Any, context: StageContext) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from evenhand.data.config import FOR_JUDGES, TRAINED, DataConfig
@@ -132,4 +132,4 @@ def bare(prompts: list[Prompt]) -> list[Group]:
 
 def unique_prompts(groups: list[Group]) -> list[Prompt]:
     """Each prompt once, in order."""
-    return list({g.prompt.id: replace(g.prompt) for g in groups}.values())
+    return list({g.prompt.id: g.prompt for g in groups}.values())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from evenhand.errors import UserError
 from evenhand.evaluation.probes import probe
 from evenhand.stages.common import begin, open_model_reward
 from evenhand.stages.context import StageContext
@@ -33,25 +34,31 @@ def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
     reward = open_model_reward(inputs["model"], spec.setup, device, inputs.get("reference")).unscaled()
     split = read_split(inputs, "heldout_preferences")
     groups = [g for g in split if max(g.scores) > min(g.scores)]
-    if not groups and all(len(g.completions) == 1 for g in split):
+    if split and all(len(g.completions) == 1 for g in split):
         write_json(context.out / "scores.json", labelled_columns(split, reward(split)))
         write_json(context.out / "probes.json", {})
         return
+    if not groups:
+        raise UserError(
+            f"no held-out pair tells a better answer from a worse one ({len(split)} rows are held out)",
+            where="data.heldout_preferences", fix="name a file of such pairs there, raise `data.holdout`, or give more rows",
+        )  # fmt: skip
     write_json(context.out / "scores.json", columns(groups, reward(groups)))
     write_json(context.out / "probes.json", probe(groups[:PROBED], reward.roomy()))
 
 
+Row = tuple[float, float, int, int]
+_COLUMNS = ("chosen", "rejected", "chosen_chars", "rejected_chars")
+
+
 def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:
     """Scores and characters of the best and of the worst answer of each group, by its labels."""
-    rows = []
-    for group, found in zip(groups, scored, strict=True):
-        best = max(range(len(group.scores)), key=lambda i: group.scores[i])
-        worst = min(range(len(group.scores)), key=lambda i: group.scores[i])
-        rows.append(
-            (found.values[best], found.values[worst], len(group.completions[best].text), len(group.completions[worst].text))
-        )
-    names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
-    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def row(group: Group, found: Scores) -> Row:
+        best, worst = (choose(range(len(group.scores)), key=group.scores.__getitem__) for choose in (max, min))
+        return found.values[best], found.values[worst], len(group.completions[best].text), len(group.completions[worst].text)
+
+    return _by_column(row(group, found) for group, found in zip(groups, scored, strict=True))
 
 
 def labelled_columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:
@@ -59,9 +66,13 @@ def labelled_columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[
 
     The score being the logit of a right answer, accuracy, log-loss and calibration are then those of its probability.
     """
-    rows = []
-    for group, found in zip(groups, scored, strict=True):
+
+    def row(group: Group, found: Scores) -> Row:
         score, length = found.values[0], len(group.completions[0].text)
-        rows.append((score, 0.0, length, length) if group.scores[0] > 0.5 else (0.0, score, length, length))
-    names = ("chosen", "rejected", "chosen_chars", "rejected_chars")
-    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+        return (score, 0.0, length, length) if group.scores[0] > 0.5 else (0.0, score, length, length)
+
+    return _by_column(row(group, found) for group, found in zip(groups, scored, strict=True))
+
+
+def _by_column(rows: Iterable[Row]) -> dict[str, list[float]]:
+    return {name: list(column) for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True)}

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from evenhand.errors import UserError
 from evenhand.models.load import whole_folder
-from evenhand.stages.common import begin, model_path
+from evenhand.stages.common import begin
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
+from evenhand.store.pointer import model_path
 from evenhand.store.whole import write_json
 
 

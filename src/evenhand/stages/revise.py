@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from evenhand.data.jsonl import write_groups, write_rows
-from evenhand.data.template import Renderer
 from evenhand.engines.registry import for_other_models
 from evenhand.errors import UserError
 from evenhand.judges.chat import Chat
 from evenhand.judges.config import LLM, LocalLLM, endpoint
-from evenhand.models.load import load_policy, load_tokenizer
+from evenhand.models.load import load_policy
 from evenhand.seeding import keyed
-from evenhand.stages.common import begin
+from evenhand.stages.common import begin, in_precision, renderer_of
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
 from evenhand.stages.splits import read_split
@@ -30,7 +29,7 @@ class ReviseSpec:
     """The section `revise`, its principles read; `by` answers in place of the input `start`."""
 
     KIND: ClassVar[str] = "revise"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     section: Revise
     principles: tuple[Principle, ...]
@@ -68,9 +67,7 @@ def open_chat(spec: ReviseSpec, context: StageContext, device: str) -> Chat:
 
     if isinstance(spec.by, LLM):
         return endpoint(spec.by)
-    folder = model_path(context.inputs["start"]) if spec.by is None else spec.by.path
-    policy = load_policy(folder, dtype=spec.setup.compute.dtype, device=device)
-    tokenizer = load_tokenizer(folder)
-    renderer = Renderer(tokenizer, template=None if tokenizer.chat_template else spec.setup.template)
-    name = "start" if spec.by is None else spec.by.path
-    return LocalChat(policy, renderer, name=name, engine=for_other_models(spec.setup.compute.sampler))
+    compute = spec.setup.compute
+    folder, name = (model_path(context.inputs["start"]), "start") if spec.by is None else (spec.by.path, spec.by.path)
+    policy = in_precision(load_policy(folder, dtype=compute.dtype, device=device), compute)
+    return LocalChat(policy, renderer_of(folder, spec.setup.template), name=name, engine=for_other_models(compute.sampler))

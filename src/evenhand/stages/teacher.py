@@ -9,8 +9,9 @@ from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.load import load_tokenizer
 from evenhand.models.policy import Policy
-from evenhand.stages.common import model_path, open_policy
+from evenhand.stages.common import open_policy
 from evenhand.stages.setup import Compute
+from evenhand.store.pointer import model_path
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.policies import TEACHER
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from evenhand.data.config import TRAINED
@@ -15,7 +12,7 @@ from evenhand.errors import UserError
 from evenhand.seeding import keyed
 from evenhand.stages.context import StageContext
 from evenhand.stages.data import bare, unique_prompts
-from evenhand.store.whole import write_json
+from evenhand.store.whole import link, write_json
 from evenhand.types import Group, content_id
 
 SPLIT = "validation_prompts"
@@ -40,7 +37,7 @@ def run(spec: ValidationSplitSpec, context: StageContext) -> None:
     names = {content_id(g.prompt.content) for g in chosen}
     for path in sorted(source.glob("*.json*")):
         if path.stem not in splits and path.name != "meta.json":
-            _link(path, out / path.name)
+            link(path, out / path.name)
     for split, groups in splits.items():
         write_groups(out / f"{split}.jsonl", [g for g in groups if content_id(g.prompt.content) not in names])
     write_groups(out / f"{SPLIT}.jsonl", chosen)
@@ -62,11 +59,3 @@ def choose(splits: Mapping[str, Sequence[Group]], heldout: Sequence[Group], coun
             why="at least half of them must be left to learn from", fix=f"use at most {len(candidates) // 2}",
         )  # fmt: skip
     return bare(unique_prompts([names[name] for name in candidates[:count]]))
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
