@@ -12,14 +12,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from evenhand.stages import SPECS, spec_class
+from evenhand.stages import KINDS, spec_class
 
 MARK = "*Made by older stages: "
 
 
 def code_versions() -> dict[str, int]:
     """Kind of stage -> the version that the code has."""
-    return {kind: spec_class(kind).VERSION for kind in SPECS}
+    return {kind: spec_class(kind).VERSION for kind in KINDS}
 
 
 def of_run(run: Path) -> dict[str, int]:

@@ -12,7 +12,7 @@ from evenhand.methods import build as build_method
 from evenhand.plan.plan import build
 from evenhand.run_experiment import find, locate
 from evenhand.spec.read import read_experiment
-from evenhand.stages import SPECS
+from evenhand.stages import KINDS
 from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "examples").glob("*/small*.yaml"))
@@ -85,7 +85,7 @@ def test_a_page_that_other_stages_made_says_so(path):
     """A stage's raised VERSION fails here until the page is made anew or `python -m benchmarks.origin docs/results` marks it."""
     made_by = json.loads(path.read_text())["stages"]
     assert made_by
-    assert set(made_by) <= set(SPECS)
+    assert set(made_by) <= set(KINDS)
     lines = path.with_suffix(".md").read_text().splitlines()
     expected = origin.mark(made_by, origin.code_versions())
     assert [line for line in lines if line.startswith(origin.MARK)] == ([expected] if expected else [])

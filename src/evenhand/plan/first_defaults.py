@@ -9,7 +9,7 @@ from inspect import signature
 from typing import Any, get_args, get_type_hints
 
 from evenhand.methods import METHODS
-from evenhand.stages import SPECS, spec_class
+from evenhand.stages import KINDS, spec_class
 from evenhand.store.fingerprint import decisive, default_of, recorded
 
 
@@ -31,7 +31,7 @@ def completed(known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
 def _classes() -> set[type]:
     """Every dataclass that a spec is made of."""
     found: set[type] = set()
-    waiting = [spec_class(kind) for kind in SPECS]
+    waiting = [spec_class(kind) for kind in KINDS]
     while waiting:
         owner = waiting.pop()
         if owner not in found:

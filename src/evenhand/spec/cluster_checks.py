@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.spec.experiment import Experiment, Resources
-from evenhand.stages import SPECS
+from evenhand.stages import KINDS
 
 PACKAGE = "ray"
 
@@ -27,7 +27,7 @@ def cluster_problems(e: Experiment) -> Iterator[UserError]:
     if importlib.util.find_spec(PACKAGE) is None:
         fix = "pip install 'evenhand[ray]', or use `runtime: {runner: local}`"
         yield UserError("the package ray is not installed", where="runtime.runner", fix=fix)
-    known = (*sorted(SPECS), *e.arms)
+    known = (*sorted(KINDS), *e.arms)
     for name, asked in runtime.resources.items():
         where = f"runtime.resources.{name}"
         if name not in known:

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from evenhand.models import checked
 
-SPECS: Mapping[str, str] = {
-    "data": "DataSpec",
-    "validation_split": "ValidationSplitSpec",
-    "further_split": "FurtherSplitSpec",
-    "questions": "QuestionsSpec",
-    "base": "BaseSpec",
-    "tokens": "TokensSpec",
-    "pretrained_reward_model": "PretrainedRewardModelSpec",
-    "fit": "FitSpec",
-    "reference": "ReferenceSpec",
-    "annotate": "AnnotateSpec",
-    "revise": "ReviseSpec",
-    "generate": "GenerateSpec",
-    "judge": "JudgeSpec",
-    "judge_self_test": "JudgeSelfTestSpec",
-    "evaluate_reward_model": "EvaluateRewardModelSpec",
-    "sample_rewards": "SampleRewardsSpec",
-    "score_answers": "ScoreAnswersSpec",
-    "frontier": "FrontierSpec",
-    "harness": "HarnessSpec",
-}
-"""Kind, which is the module's name -> its spec's name."""
+KINDS = (
+    "data", "validation_split", "further_split", "questions", "base", "tokens", "pretrained_reward_model", "fit", "reference",
+    "annotate", "revise", "generate", "judge", "judge_self_test", "evaluate_reward_model", "sample_rewards", "score_answers",
+    "frontier", "harness",
+)  # fmt: skip
+"""Each is the name of its module, which has a function `run` and a spec called after it."""
 
 
 def spec_class(kind: str) -> type[Any]:
-    """The dataclass that says what a stage of this kind does."""
-    return getattr(importlib.import_module(f"evenhand.stages.{kind}"), SPECS[kind])
+    """The dataclass that says what a stage of this kind does: `JudgeSelfTestSpec` of `judge_self_test`."""
+    return getattr(importlib.import_module(f"evenhand.stages.{kind}"), f"{kind.title().replace('_', '')}Spec")
 
 
 def _run(kind: str, spec: Any, context: Any) -> None:
@@ -43,4 +26,4 @@ def _run(kind: str, spec: Any, context: Any) -> None:
         importlib.import_module(f"evenhand.stages.{kind}").run(spec, context)
 
 
-STAGES = {kind: partial(_run, kind) for kind in SPECS}
+STAGES = {kind: partial(_run, kind) for kind in KINDS}
