@@ -57,12 +57,12 @@ def run(
 
     Raises: KeyboardInterrupt when stopped, after its workers have ended.
     """
-    workers = default_workers(threads) if workers is None else workers
+    out, workers = Path(out), default_workers(threads) if workers is None else workers
     _check_devices(plan.nodes, workers)
     board = RunState(plan.nodes, workers=workers, usual=timings.usual(out))
     setting = Setting(store=store.root, stages=stages, threads=threads, plugins=plan.plugins)
     crew = LocalCrew(workers, setting) if workers else None
-    Scheduler(board, store, Path(out), setting, view or Quiet(), crew=crew, more=more, together=together).run()
+    Scheduler(board, store, out, setting, view or Quiet(), crew=crew, more=more, together=together).run()
     timings.remember(board, out)
     return Outcome.of(board)
 

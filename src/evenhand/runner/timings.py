@@ -8,26 +8,24 @@ from pathlib import Path
 
 from evenhand.runner.state import RunState, StageStatus
 
+FILE = Path("logs") / "timings.jsonl"
+
 
 def remember(board: RunState, out: Path) -> None:
     """Appends the seconds of every node this run finished to `out/logs/timings.jsonl`."""
     done = [c for c in board.cells.values() if c.status is StageStatus.DONE]
     rows = [{"node": c.node.name, "kind": c.node.kind, "key": c.node.key, "seconds": round(c.seconds(c.ended), 3)} for c in done]
     if rows:
-        _file(out).parent.mkdir(parents=True, exist_ok=True)
-        with open(_file(out), "a", encoding="utf-8") as file:
+        (out / FILE).parent.mkdir(parents=True, exist_ok=True)
+        with open(out / FILE, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def usual(out: Path) -> dict[str, float]:
     """The latest seconds by kind of node from earlier runs in this folder."""
     found: dict[str, float] = {}
-    for line in _file(out).read_bytes().split(b"\n") if _file(out).is_file() else ():
+    for line in (out / FILE).read_bytes().split(b"\n") if (out / FILE).is_file() else ():
         with suppress(ValueError, LookupError, TypeError):  # a kill or a full disk cut a line, and the next was put behind it
             row = json.loads(line)
             found[str(row["kind"])] = float(row["seconds"])
     return found
-
-
-def _file(out: Path) -> Path:
-    return Path(out) / "logs" / "timings.jsonl"
