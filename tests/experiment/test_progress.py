@@ -167,6 +167,8 @@ def test_figures_cross_processes_as_plain_values():
 def test_a_full_disk_is_said_whoever_wrote():
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")):
         assert one_line(error).startswith("the disk is full; fix: free some space and give the same command again")
+    limited = one_line(OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
+    assert limited.startswith("a file would be longer than this process may write; fix: raise the limit (`ulimit -f`) and give")
     assert one_line(OSError(5, "Input/output error")) == "OSError: [Errno 5] Input/output error"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from fake_stages import Node, chain_plan, chain_result, plan
 
+from evenhand.errors import UserError
 from evenhand.runner import worker
 from evenhand.runner.local import default_workers, run
 from evenhand.runner.state import RunState, StageState, StageStatus
@@ -188,6 +190,16 @@ def test_a_thousand_stages_that_another_run_has_made_meanwhile(tmp_path):
 
     outcome = run(nodes, store, tmp_path, workers=0, stages="fake_stages", view=AnotherRun())
     assert set(outcome.status.values()) == {StageStatus.CACHED}
+
+
+def test_a_store_that_cannot_be_written_is_said_with_a_way_out(tmp_path, monkeypatch):
+    def read_only(*given):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "run-1.json.7.partial")
+
+    monkeypatch.setattr("evenhand.store.runs.write_json", read_only)
+    with pytest.raises(UserError, match="the store cannot be written: Read-only file system") as caught:
+        go(plan(Node(name="a", kind="chain")), tmp_path, workers=0)
+    assert caught.value.where == str(tmp_path / "store")
 
 
 def test_a_stage_that_is_stopped_in_this_process_is_shown_as_stopped(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evenhand.errors import UserError
 from evenhand.runner import ranks
 from evenhand.runner.job import Job, as_job
 from evenhand.runner.process import Setting
@@ -68,8 +69,12 @@ class Scheduler:
         self.repairs = Repairs(board, store)
 
     def run(self) -> None:
-        self.store.root.mkdir(parents=True, exist_ok=True)
-        runs.remember(self.store, self.out, self.keys)
+        try:
+            self.store.root.mkdir(parents=True, exist_ok=True)
+            runs.remember(self.store, self.out, self.keys)
+        except OSError as error:
+            fix = "free some space, or name another folder by `runtime.store` or EVENHAND_STORE"
+            raise UserError(f"the store cannot be written: {error.strerror}", where=str(self.store.root), fix=fix) from error
         damaged = [(cell.node, text) for cell in self.board.cells.values() if (text := self.repairs.look(cell))]
         self.grow()
         self.view.start(self.board)

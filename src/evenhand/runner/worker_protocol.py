@@ -23,6 +23,11 @@ from evenhand.errors import UserError
 _EVERY = 0.1
 """Seconds between two reports sent; a report only moves a bar."""
 _PACKAGE = str(Path(evenhand.__file__).parent)
+_DISK = {
+    errno.ENOSPC: "the disk is full; fix: free some space",
+    errno.EDQUOT: "the quota of the disk is used up; fix: free some space",
+    errno.EFBIG: "a file would be longer than this process may write; fix: raise the limit (`ulimit -f`)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return shown("; ".join(line.strip() for line in str(error).splitlines()))
     text = shown(" ".join(str(error).split()))
-    if os.strerror(errno.ENOSPC) in text:  # from Python, or from a library that writes for us
-        return f"the disk is full; fix: free some space and give the same command again, it goes on ({type(error).__name__})"
+    for number, words in _DISK.items():
+        if os.strerror(number) in text:  # from Python, or from a library that writes for us
+            return f"{words} and give the same command again, it goes on ({type(error).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
