@@ -8,6 +8,7 @@ import pytest
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, judge_summary
 from evenhand.results.reward_model_summary import best_of_n, length_leaning, on_pairs
 from evenhand.stages.judge import JudgedBy, ScoredBy
+from evenhand.stats.intervals import wilson
 
 SCORES = {
     "proxies": {"rm": [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, None, 2.0]]},
@@ -39,6 +40,15 @@ def test_open_ended_bins_are_null() -> None:
     assert found.calibration[-1].high is None
     assert {k: b.observed for k, b in found.by_length.items()} == {"shorter": 1.0, "equal": 0.0, "longer": 1.0}
     assert found.probes == {}
+
+
+def test_the_interval_around_the_mean_of_seeds_is_one_of_shares() -> None:
+    lengths = {"chosen_chars": [1] * 20, "rejected_chars": [2] * 20}
+    seeds = [{"chosen": [1.0] * right + [0.0] * (20 - right), "rejected": [0.5] * 20, **lengths} for right in (17, 20, 20)]
+    found = on_pairs(seeds)
+    assert found.accuracy == pytest.approx(0.95)
+    assert found.ci95[1] == 1.0, "the first seed's interval reaches 94.8 %, moved by 10 points it would pass 100"
+    assert found.ci95[0] == pytest.approx(wilson(0.85, 20)[0] + 0.1)
 
 
 def test_equal_length_uses_difficulty_from_four_other_arms_and_never_its_own() -> None:

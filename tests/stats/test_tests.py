@@ -129,3 +129,24 @@ def test_equivalence_p_is_the_larger_one_sided_p():
         assert equivalent(d, margin) == (equivalence_p(d, margin) < 0.05)
     with pytest.raises(UserError, match="positive"):
         equivalence_p(d, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "against one half", "seeds that agree", "rewards"])
+def test_equivalence_p_goes_with_the_interval_of_every_kind_of_table(kind: str) -> None:
+    """Of few prompts the interval is that of a score test, or of two imagined prompts; so must the p be."""
+    rng, seen = np.random.default_rng(len(kind)), set()
+    for n in (2, 6, 12, 27, 36):
+        for k in (1, 2, 3):
+            a, b = (rng.random((2, k, n)) < 0.5).astype(float)
+            if kind == "against one half":
+                b = np.full((k, n), 0.5)
+            if kind == "seeds that agree":
+                a, b = np.tile(a[:1], (k, 1)), np.tile(b[:1], (k, 1))
+            if kind == "rewards":
+                a, b = a + rng.normal(0, 0.1, (k, n)), a
+            d = paired_difference(a, b)
+            ends = [abs(end) for end in d.interval(0.9)]
+            for margin in (max(*ends) * 0.999, max(*ends) * 1.001, 0.3):
+                assert equivalent(d, margin) == (equivalence_p(d, margin) < 0.05)
+                seen.add(equivalent(d, margin))
+    assert seen == {True, False}

@@ -46,7 +46,7 @@ def on_pairs(tables: Sequence[Mapping[str, Any]]) -> RewardModelSummary:
     by_length = agreement_by_length(last["chosen"], last["rejected"], last["chosen_chars"], last["rejected_chars"])
     return RewardModelSummary(
         accuracy=average("accuracy"),
-        ci95=(low + shift, high + shift),
+        ci95=(max(low + shift, 0.0), min(high + shift, 1.0)),
         per_seed=tuple(m.accuracy for m in found),
         mean_margin=average("mean_margin"),
         log_loss=average("log_loss"),

@@ -13,10 +13,12 @@ from scipy.special import bdtr, chdtrc, ndtri
 from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.stats.arrays import as_vector
-from evenhand.stats.intervals import Interval, binomial_p, two_sided_p
+from evenhand.stats.intervals import Interval, binomial_p
 from evenhand.stats.twoway import Difference
 
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
+_LEAST_TAILS = 1e-15
+"""Levels are not resolved closer to 1 than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +149,19 @@ def equivalence_p(difference: Difference, margin: float) -> float:
     """The larger p-value of the two one-sided tests of |Delta| >= margin; below 0.05 exactly where `equivalent` is True."""
     if not margin > 0.0:
         raise UserError(f"margin {margin} is not positive", where="equivalence_p")
-    return max(_one_sided(difference, -margin, 1.0), _one_sided(difference, margin, -1.0))
+    within = abs(difference.estimate) < margin
 
+    def apart(tails: float) -> bool:
+        """Whether the interval that leaves out `tails` in all keeps off both margins, on the estimate's side of them."""
+        low, high = difference.interval(1.0 - tails)
+        return -margin < low and high < margin if within else low > margin or high < -margin
 
-def _one_sided(difference: Difference, bound: float, direction: float) -> float:
-    """p of H0: Delta lies beyond `bound` on the side away from `direction`."""
-    if difference.standard_error == 0.0:
-        return 0.0 if direction * (difference.estimate - bound) > 0.0 else 1.0
-    half = two_sided_p(difference.estimate, difference.components, bound) / 2
-    return half if direction * (difference.estimate - bound) > 0.0 else 1.0 - half
+    low, high = math.log(_LEAST_TAILS), math.log1p(-_LEAST_TAILS)
+    for _ in range(60):  # bisection on the log of the tails: the interval shrinks as they grow
+        middle = (low + high) / 2
+        low, high = (low, middle) if apart(math.exp(middle)) else (middle, high)
+    half = math.exp((low + high) / 2) / 2
+    return half if within else 1.0 - half
 
 
 def verdict(difference: Difference) -> str:
