@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,18 +119,21 @@ def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Ma
 
 
 def execute(
-    prepared: Run, *, workers: int | None = None, view: View | None = None, runner: Runner | None = None
-) -> tuple[Outcome, Results | None]:
+    prepared: Run, *, workers: int | None = None, view: View | None = None, runner: Runner | None = None,
+    comparing: AbstractContextManager[object] | None = None,
+) -> tuple[Outcome, Results | None]:  # fmt: skip
     """Runs the plan and fills the run directory; returns how it went and `results.json` (None if nothing could be compared).
 
-    `runner` None is the one that `runtime.runner` names.
+    `runner` None is the one that `runtime.runner` names; `comparing` is open while the finished arms are compared.
     """
     prepared.out.mkdir(parents=True, exist_ok=True)
     with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
-        return _execute(prepared, workers, view, runner or runner_of(prepared))
+        return _execute(prepared, workers, view, runner or runner_of(prepared), comparing or nullcontext())
 
 
-def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runner) -> tuple[Outcome, Results | None]:
+def _execute(
+    prepared: Run, workers: int | None, view: View | None, runner: Runner, comparing: AbstractContextManager[object]
+) -> tuple[Outcome, Results | None]:
     out, store, plan = prepared.out, prepared.store, prepared.plan
     store.root.mkdir(parents=True, exist_ok=True)
     write_record(out / "experiment.json", record(prepared))
@@ -142,7 +146,8 @@ def _execute(prepared: Run, workers: int | None, view: View | None, runner: Runn
     if not (outcome.all_cached and unchanged.is_current(out, (NAME,))):
         from evenhand.results.assemble import assemble
 
-        write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
+        with comparing:
+            write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
         unchanged.note_results(out)
     return outcome, load_results(out)
 

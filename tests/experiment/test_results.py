@@ -88,10 +88,16 @@ def test_what_is_not_a_number_is_null_and_a_broken_interval_is_none(tmp_path: Pa
         ('{"arms": ["dpo"]}', "no table 'arms'"),
         ('{"version": 1, "arms": {"dpo": {"win_rate": "high"}}}', r"arms\.dpo\.win_rate: Input should be a valid number"),
         ('{"arms": ', "this is not JSON"),
+        ('{"version": "1.0", "arms": {}}', "'1.0' is no version"),
+        ('{"version": null, "arms": {}}', "None is no version"),
+        ('{"version": -3, "arms": {}}', "-3 is no version"),
+        ('{"version": 0, "arms": {"dpo": 3}}', "this is no results.json of version 0"),
+        ('{"arms": {}, "judge": "gpt"}', "this is no results.json of version 0"),
+        ("\udcff", "this is not UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=message) as caught:
         results.load(tmp_path)
     assert "results.json" in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,11 @@ def test_best_of_n_and_the_heat_map_hold_their_numbers() -> None:
         "scorer,n,gold,ci95_low,ci95_high,reward,kl_bound", "rm,1,0.25,0.2,0.3,1,0.5", "rm,2,0.5,0.4,0.6,2,0.5",
     ]  # fmt: skip
     assert best_of_n_figure({}) is None
+    of_arm = best_of_n_figure(parsed(dict[str, tuple[BestOfNPoint, ...]], {"rm": points}), "dpo beta=0.1")
+    assert of_arm is not None
+    assert "dpo beta=0.1" in of_arm.title
+    used = re.findall(r'id="([^"]*)"|url\(#([^)]*)\)', of_arm.wide.inline)
+    assert all(re.fullmatch(r"[\w.-]+", own or other) for own, other in used), "an arm's name may hold blanks, an id may not"
     heat = {"counts": [[0, 2], [1, 0]], "correlation": [-1.0, 0.0, 1.0], "length": [5.0, 8.0, 30.0]}
     raw = {"prompts": 3, "mean_correlation": -0.2, "share_above": 1 / 3, "heatmap": heat}
     (drawn,) = length_figures({"my rm": parsed(LengthLeaning, raw)})

@@ -146,7 +146,7 @@ EVEN = {"win_rate": 0.55, "ci95": [0.5, 0.6]}
 def test_latex_has_a_column_for_what_was_measured_only() -> None:
     arm = {**RESULTS["arms"]["dpo_50%"], "gold": 0.5, "length_controlled": EVEN, "ledger": {"flops": 2.5e13}}
     text = results_tex(summarise({**RESULTS, "arms": {"dpo": arm}, "contrasts": []}))
-    assert r"Arm & Win rate & 95\% interval & At equal length & Gold & Length & KL & FLOPs & ArmVerdict \\" in text
+    assert r"Arm & Win rate & 95\% interval & At equal length & Gold & Length & KL & FLOPs & Verdict \\" in text
     assert r"dpo & 60.0\% & 52.0 to 68.0\% & 55.0\% (50.0 to 60.0\%) & 0.50 & 41 & 5.3 & 25.0 T & \textbf{better} \\" in text
 
 

@@ -45,6 +45,15 @@ def test_ridge_fit_is_the_optimisers():
     assert fit == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("start", [(0.0, 0.0, 0.0), (0.4, -0.1, 0.2), (30.0, -30.0, 5.0)])
+def test_ridge_fit_is_stationary_from_near_and_from_far(start):
+    """Short steps are taken as they are, long ones are tried first: either way the gradient vanishes."""
+    x, y, w = problem()
+    precision = np.array([2.0, 0.5, 1e-3])
+    (fit,) = ridge_logistic(x, y, w[None], precision=precision, start=np.array(start))
+    assert (w * (expit(x @ fit) - y)) @ x + precision * fit == pytest.approx(np.zeros(3), abs=1e-7)
+
+
 def test_ridge_fits_many_reweightings_at_once():
     x, y, _ = problem()
     weights = np.random.default_rng(1).integers(0, 4, size=(5, len(y))).astype(float)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.progress import Waiting
 from evenhand.cli.terminal import FAILED, WAITING, WRONG_INPUT, stoppable, wide_console
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def run(
         before_run(prepared, Console(stderr=True))
     outcome, results = _execute(prepared, workers, quiet, None if launch is None else torchrun.lead)
     if results is not None:
-        _show_report(results, prepared.out, console, anew=False)
+        _show_report(results, prepared.out, console, anew=False, quiet=quiet)
     if not outcome.ok:
         _say_failures(outcome, prepared.out)
         raise typer.Exit(FAILED if "failed" in outcome.status.values() else WAITING)
@@ -182,15 +184,17 @@ def _execute(prepared: Run, workers: int | None, quiet: bool, runner: Runner | N
     from evenhand.runner.progress import choose_view
 
     errors = Console(stderr=True)
+    comparing = None if quiet else Waiting("comparing the arms", errors.file)
     with stoppable(errors):
-        return execute(prepared, workers=workers, view=choose_view(errors, quiet=quiet), runner=runner)
+        return execute(prepared, workers=workers, view=choose_view(errors, quiet=quiet), runner=runner, comparing=comparing)
 
 
-def _show_report(results: Results, folder: Path, console: Console, *, anew: bool = True) -> None:
+def _show_report(results: Results, folder: Path, console: Console, *, anew: bool = True, quiet: bool = False) -> None:
     """The verdicts and where the page is, which is written first unless it is there and not `anew`."""
     import evenhand.report
 
-    page = evenhand.report.write(folder) if anew else evenhand.report.renew(folder)
+    with nullcontext() if quiet else Waiting("drawing the page"):
+        page = evenhand.report.write(folder) if anew else evenhand.report.renew(folder)
     console.print(evenhand.report.table(results))
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 

@@ -32,13 +32,13 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
     row: dict[str, Any] = {"win_rate": won.estimate, "ci95": list(won.ci95), "wins": won.wins, "losses": won.losses}
     lengths = np.array([(len(c.a.text), len(c.b.text)) for c in comparisons], dtype=float)
     clusters = [str(c.prompt.meta.get("cluster") or c.prompt.id) for c in comparisons]
-    questions = list(dict.fromkeys(clusters))
+    questions = {question: place for place, question in enumerate(dict.fromkeys(clusters))}
     if 1 < len(questions) < len(clusters):
         low, high = clustered(outcome, clusters)["ci95"]
         row |= {"ci95": [max(low, 0.0), min(high, 1.0)], "questions": len(questions)}
     if len(questions) > 1:
-        own = [[i for i, c in enumerate(clusters) if c == q] for q in questions]
-        mean = lambda values: np.array([values[rows].mean() for rows in own])  # noqa: E731
+        own = np.array([questions[c] for c in clusters])
+        mean = lambda values: np.bincount(own, weights=values) / np.bincount(own)  # noqa: E731
         lc = length_controlled(mean(outcome), mean(lengths[:, 0]), mean(lengths[:, 1]))
         row["length_controlled"] = {
             "win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note, "scope": lc.scope,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def text_metrics(groups: Sequence[Group]) -> dict[str, Any]:
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
         "repetition": _mean([repetition(t) for t in texts]),
-        "self_overlap": _mean([self_overlap([c.text for c in g.completions]) for g in groups if len(g.completions) > 1]),
+        "self_overlap": mean_overlap([c.text for c in g.completions] for g in groups),
         "refusals": refusal_rates(groups) if texts else None,
     }
     sampled = [c for c in answers if c.tokens is not None]
@@ -41,6 +41,11 @@ def text_metrics(groups: Sequence[Group]) -> dict[str, Any]:
     if logps:
         found["entropy"] = -float(np.mean(logps))
     return {k: v for k, v in found.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
+
+
+def mean_overlap(answers: Iterable[Sequence[str]]) -> float:
+    """The mean over prompts of `self_overlap` of the answers to one; NaN where no prompt has two."""
+    return _mean([self_overlap(texts) for texts in answers if len(texts) > 1])
 
 
 def _mean(values: Sequence[float]) -> float:

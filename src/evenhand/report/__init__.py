@@ -35,8 +35,8 @@ def renew(run_dir: Path) -> Path:
     """The page of a run that has just ended: as it is where it is current, else written."""
     from evenhand.results import unchanged
 
-    if unchanged.is_current(run_dir, unchanged.PAGE):
-        return run_dir / unchanged.PAGE[0]
+    if unchanged.is_current(run_dir, unchanged.WITH_PAGE):
+        return run_dir / unchanged.PAGE
     page = write(run_dir)
     unchanged.note_page(run_dir)
     return page

@@ -120,7 +120,7 @@ def results_tex(summary: Summary) -> str:
     joint = any(arm.ci95_simultaneous for arm in summary.arms)
     intervals = [r"95\% interval", *([r"95\%, all arms"] if joint else [])]
     head = ["Arm", "Win rate", *intervals, *(["At equal length"] if controlled else []), *(c[0] for c in shown)]
-    head += ["FLOPs", "ArmVerdict"]
+    head += ["FLOPs", "Verdict"]
     rows = [_tex_row(arm, shown, controlled, joint) for arm in summary.ranked]
     note = f"% Win rate against {tex_escape(summary.reference)} on {prompts} held-out prompts, {seeds} seeds. FLOPs per seed."
     begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}"

@@ -47,6 +47,15 @@ class PlotFigure:
         return data_link(self.csv, "text/csv")
 
 
+def slug(text: str) -> str:
+    """A name as an id of the page.
+
+    >>> slug("heldout/loss"), slug("dpo beta=0.1")
+    ('heldout-loss', 'dpo-beta-0-1')
+    """
+    return "".join(c if c.isalnum() else "-" for c in text)
+
+
 def data_link(text: str, kind: str) -> str:
     """A link that holds its own content."""
     return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"

@@ -47,7 +47,9 @@ from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.report.tuned import tuned_rows
 from evenhand.report.under_way import UnderWay, read_under_way
 from evenhand.results.files import NAME
+from evenhand.results.unchanged import CSV, EVALUATIONS_CSV, EVALUATIONS_TEX, PAGE, TEX, WITH_PAGE
 from evenhand.serve.guard import content_policy, own_script
+from evenhand.store.whole import write_whole
 
 SHOWN_FIRST = 6
 """Arms whose answers are shown at first where there are many."""
@@ -62,21 +64,19 @@ def write_page(run_dir: Path) -> Path:
     With evaluations beside the comparison also `evaluations.csv` and `evaluations.tex`.
     """
     if not (run_dir / NAME).is_file() and (run_dir / "experiment.json").is_file():
-        path = run_dir / "report.html"
-        path.write_text(html_under_way(*read_under_way(run_dir), assets()), encoding="utf-8")
-        return path
+        write_whole(run_dir / PAGE, html_under_way(*read_under_way(run_dir), assets()))
+        return run_dir / PAGE
     run = read_run(run_dir)
     summary = summarise(run.results)
-    (run_dir / "results.csv").write_text(results_csv(summary, _seconds(run)), encoding="utf-8")
-    (run_dir / "results.tex").write_text(results_tex(summary), encoding="utf-8")
-    for name, text in (("evaluations.csv", evaluations_csv(summary)), ("evaluations.tex", evaluations_tex(summary))):
-        if summary.evaluations:
-            (run_dir / name).write_text(text, encoding="utf-8")
+    texts = {PAGE: html(run, summary), CSV: results_csv(summary, _seconds(run)), TEX: results_tex(summary)}
+    if summary.evaluations:
+        texts |= {EVALUATIONS_CSV: evaluations_csv(summary), EVALUATIONS_TEX: evaluations_tex(summary)}
+    for name in WITH_PAGE:
+        if name in texts:
+            write_whole(run_dir / name, texts[name])
         else:  # of a run that had some once
             (run_dir / name).unlink(missing_ok=True)
-    path = run_dir / "report.html"
-    path.write_text(html(run, summary), encoding="utf-8")
-    return path
+    return run_dir / PAGE
 
 
 def html(run: RunData, summary: Summary, page: Mapping[str, str] | None = None) -> str:
@@ -177,8 +177,8 @@ def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
         "evaluations": summary.evaluations,
         "shared_correction": shared_correction(summary),
         "evaluation_links": [
-            ("CSV", "evaluations.csv", data_link(evaluations_csv(summary), "text/csv")),
-            ("LaTeX", "evaluations.tex", data_link(evaluations_tex(summary), "application/x-tex")),
+            ("CSV", EVALUATIONS_CSV, data_link(evaluations_csv(summary), "text/csv")),
+            ("LaTeX", EVALUATIONS_TEX, data_link(evaluations_tex(summary), "application/x-tex")),
         ],
         "steps_shown": [arm for arm in summary.ranked if arm.name in results.over_training],
         "stale": staleness_rows(results, styles, run.ledgers),

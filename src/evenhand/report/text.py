@@ -11,6 +11,7 @@ from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.training_warnings import warned_arms
 from evenhand.results.record import ArmVerdict, Excluded, Results, Unscored
 from evenhand.results.record_parts import RewardModelSummary
+from evenhand.stats.tests import seeds_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Headline:
 def headline(summary: Summary) -> Headline:
     """The finding in plain language.
 
-    A win is claimed only when the results give the verdict "better" and all seeds but at most one agree in sign; otherwise
-    the page says that no difference was resolved.
+    A win is claimed only when the results give the verdict "better" and the seeds agree; otherwise the page says that no
+    difference was resolved.
     """
     if not summary.challengers:
         return _without_comparison(summary)
@@ -224,10 +225,10 @@ def _evidence(summary: Summary) -> str:
 
 
 def seeds_agree(arm: ArmRow) -> bool:
-    """All seeds but at most one lie on the same side of 50% as the mean (evaluation rule; trivially true for one seed)."""
+    """Whether as many seeds lie on the same side of 50% as the mean as a verdict needs: all of two, all but one of more."""
     values = [value for value in arm.per_seed if value is not None]
     side = 1 if (arm.win_rate or 0.0) > 0.5 else -1
-    return sum((value - 0.5) * side > 0 for value in values) >= len(values) - 1
+    return sum((value - 0.5) * side > 0 for value in values) >= seeds_needed(len(values))
 
 
 def _with_rates(arms: Sequence[ArmRow]) -> str:

@@ -163,7 +163,7 @@ def samples(done: RunArtifacts) -> tuple[Sample, ...]:
         return ()
     seed = max(done.all_seeds, key=lambda s: sum(s in done.verdicts[a] for a in done.arms))
     arms = [a for a in done.arms if seed in done.verdicts[a]]
-    answers = {a: done.generations(a, seed)[:SHOWN_PROMPTS] for a in arms}
+    answers = {a: done.generations(a, seed, SHOWN_PROMPTS) for a in arms}
     judged = {a: done.verdicts[a][seed] for a in arms}
     measured = {a: done.measured[a][seed]["length"] for a in arms}
     rows = [

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.evaluation.policies import text_metrics
+from evenhand.evaluation.policies import mean_overlap, text_metrics
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
 from evenhand.results.own_reward import own_reward
 from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledContrast, MixedModel, Power
@@ -114,13 +114,12 @@ def _lost(done: RunArtifacts, arm: str) -> ArmResult:
 def of_texts(seeds: Sequence[Sequence[Group]]) -> dict[str, Any]:
     """Text metrics of an arm's answers. `self_overlap` is between the answers of different seeds to one prompt."""
     found = text_metrics([g for groups in seeds for g in groups])
-    together = [
-        Group(prompt=same[0].prompt, completions=tuple(c for g in same for c in g.completions))
-        for same in zip(*seeds, strict=True)
-    ]
-    found |= {k: v for k, v in text_metrics(together).items() if k == "self_overlap"}
-    names = ("distinct_1", "distinct_2", "repetition", "self_overlap", "entropy", "empty")
-    return {name: found.get(name) for name in names} | {"refusal": found.get("refusals", {}).get("all", {}).get("rate")}
+    overlap = mean_overlap([c.text for g in same for c in g.completions] for same in zip(*seeds, strict=True))
+    names = ("distinct_1", "distinct_2", "repetition", "entropy", "empty")
+    return {
+        **{name: found.get(name) for name in names}, "self_overlap": None if math.isnan(overlap) else overlap,
+        "refusal": found.get("refusals", {}).get("all", {}).get("rate"),
+    }  # fmt: skip
 
 
 def ledger(done: RunArtifacts, arm: str, seeds: Sequence[int]) -> ArmCost:

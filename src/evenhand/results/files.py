@@ -17,6 +17,8 @@ from evenhand.store.whole import write_whole
 
 T = TypeVar("T")
 NAME = "results.json"
+MADE_AGAIN = "give the command again that made it: what is finished is reused"
+AGAIN = "run `evenhand run` again on this folder: what is finished is reused"
 
 
 def load(path: str | Path) -> Results:
@@ -34,13 +36,20 @@ def load(path: str | Path) -> Results:
 def read(data: Any, *, where: str = NAME) -> Results:
     """The content of a results file as a record."""
     if not isinstance(data, Mapping) or not isinstance(data.get("arms"), Mapping):
-        raise UserError(f"{NAME} has no table 'arms'", where=where, fix="run `evenhand run` again on this folder")
-    if data.get("version", 0) > VERSION:
+        raise UserError(f"{NAME} has no table 'arms'", where=where, fix=AGAIN)
+    version = data.get("version", 0)
+    if type(version) is not int or version < 0:
+        raise UserError(f"{version!r} is no version of {NAME}", where=where, fix=AGAIN)
+    if version > VERSION:
         raise UserError(
-            f"a newer evenhand wrote this (version {data['version']}, this one reads {VERSION})", where=where,
-            fix="install that evenhand, or run `evenhand run` again on this folder",
+            f"a newer evenhand wrote this (version {version}, this one reads {VERSION})", where=where,
+            fix=f"install that evenhand, or {AGAIN}",
         )  # fmt: skip
-    return parsed(Results, upgraded(data), where=where)
+    try:
+        known = upgraded(data)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"this is no {NAME} of version {version}: {error}", where=where, fix=AGAIN) from error
+    return parsed(Results, known, where=where)
 
 
 def parsed(tp: type[T], data: Any, *, where: str = NAME) -> T:
@@ -52,7 +61,7 @@ def parsed(tp: type[T], data: Any, *, where: str = NAME) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"][1:])
-        raise UserError(f"{place}: {first['msg']}", where=where, fix="run `evenhand run` again on this folder") from None
+        raise UserError(f"{place}: {first['msg']}", where=where, fix=AGAIN) from None
 
 
 @functools.cache
@@ -89,7 +98,7 @@ def write_record(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; NaN and infinities, which JSON lacks, read as None (absent)."""
-    return _parse(path.read_text(encoding="utf-8"), where=str(path))
+    return _parse(_decoded(path, path.read_bytes()), where=str(path))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -104,16 +113,19 @@ def read_growing_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _objects(path: Path, data: bytes) -> list[dict[str, Any]]:
-    lines = data.decode("utf-8").split("\n")
+    lines = _decoded(path, data).split("\n")
     return [_parse(line, where=f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"this is not UTF-8 ({error.reason} at byte {error.start})", where=str(path), fix=MADE_AGAIN) from error
 
 
 def _parse(text: str, *, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"this is not JSON ({error.msg})",
-            where=where,
-            fix="delete the folder of this arm and run again; finished cells are reused",
-        ) from error
+        raise UserError(f"this is not JSON ({error.msg})", where=where, fix=MADE_AGAIN) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from evenhand.data.jsonl import read_groups
+from evenhand.data.jsonl import iter_groups
 from evenhand.plan.plan import Plan
 from evenhand.results.fairness import SEVERAL
 from evenhand.store.store import GLANCE, Store, read_note
@@ -25,6 +26,7 @@ class RunArtifacts:
     store: Store
     verdicts: BySeed
     measured: BySeed
+    _seen: dict[str, str | None] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, plan: Plan, store: Store) -> RunArtifacts:
@@ -39,6 +41,7 @@ class RunArtifacts:
             store,
             {a: {s: empty.load(plan.verdicts[a][s], "verdicts.json") for s in seeds} for a, seeds in done.items()},
             {a: {s: empty.load(plan.generations[a][s], "measured.json") for s in seeds} for a, seeds in done.items()},
+            empty._seen,
         )
 
     @property
@@ -73,13 +76,18 @@ class RunArtifacts:
 
     def has(self, node: str) -> bool:
         """Whether a node has finished and its artifact is what was made; of its large files the size is enough here."""
-        key = self.plan[node].key
-        return self.store.has(key) and not self.store.damage(key, up_to=GLANCE)
+        return self._damage(self.plan[node].key) == ""
 
     def damaged(self) -> dict[str, str]:
         """Node -> message, of finished artifacts that are not what was made: whatever needs them is left out."""
-        found = {n.name: (n.key, self.store.damage(n.key, up_to=GLANCE)) for n in self.plan.nodes if self.store.has(n.key)}
+        found = {n.name: (n.key, self._damage(n.key)) for n in self.plan.nodes}
         return {name: self.store.damaged_words(key, why) for name, (key, why) in found.items() if why}
+
+    def _damage(self, key: str) -> str | None:
+        """What is wrong with an artifact, "" for nothing, None for one that is not there; as it was at the first look."""
+        if key not in self._seen:
+            self._seen[key] = self.store.damage(key, up_to=GLANCE) if self.store.has(key) else None
+        return self._seen[key]
 
     def load(self, node: str, file: str) -> Any:
         """A JSON file of a finished node."""
@@ -95,9 +103,10 @@ class RunArtifacts:
         known = {name: table for name, table in self.scores(samples, seed).items() if table is not None}
         return {**self.load(samples, "scores.json"), "proxies": known}
 
-    def generations(self, arm: str, seed: int) -> list[Group]:
-        """One answer per held-out prompt."""
-        return read_groups(self.store.path(self.plan[self.plan.generations[arm][seed]].key) / "generations.jsonl")
+    def generations(self, arm: str, seed: int, most: int | None = None) -> list[Group]:
+        """One answer per held-out prompt, or per each of the first `most`."""
+        path = self.store.path(self.plan[self.plan.generations[arm][seed]].key) / "generations.jsonl"
+        return list(islice(iter_groups(path), most))
 
     def origins(self) -> dict[str, dict[str, str]]:
         """By arm how its models, answers and verdicts were made: device, precision, engine, processor.

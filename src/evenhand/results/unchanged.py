@@ -17,7 +17,9 @@ from evenhand.store.whole import write_json
 RECORD = "experiment.json"
 MADE = ".made.json"
 """From what the results were made, and what each file held that was made with them."""
-PAGE = ("report.html", "results.csv", "results.tex", "evaluations.csv", "evaluations.tex")
+PAGE = "report.html"
+CSV, TEX, EVALUATIONS_CSV, EVALUATIONS_TEX = "results.csv", "results.tex", "evaluations.csv", "evaluations.tex"
+WITH_PAGE = (PAGE, CSV, TEX, EVALUATIONS_CSV, EVALUATIONS_TEX)
 """What `report.write` writes."""
 
 
@@ -34,7 +36,7 @@ def note_results(folder: Path) -> None:
 def note_page(folder: Path) -> None:
     """Notes that the page has just been written from the results that are there."""
     made = json_object(folder / MADE)
-    write_json(folder / MADE, {**made, "files": {**made.get("files", {}), **_contents(folder, PAGE)}})
+    write_json(folder / MADE, {**made, "files": {**made.get("files", {}), **_contents(folder, WITH_PAGE)}})
 
 
 def is_current(folder: Path, names: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from scipy.special import expit
 from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.stats.arrays import Array, as_outcomes, as_table, same_shape
+from evenhand.stats.logistic import SURE
 
 PRECISIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Candidate precisions of the prior on a prompt's difficulty."""
@@ -59,33 +60,38 @@ def fit_difficulty(y: Array, x: Array, weight: Array, precision: float) -> tuple
     The n difficulties are eliminated from each step through their diagonal Hessian (Schur complement).
     """
     policies, n = y.shape
-    features = np.stack([x, np.ones_like(x)], axis=2)
     beta, d = np.zeros((policies, 2)), np.zeros(n)
 
     def objective(beta: Array, d: Array) -> float:
-        s = (features @ beta[:, :, None])[:, :, 0] + d
+        s = _logits(x, beta, d)
         return float((weight * (np.logaddexp(0.0, s) - y * s)).sum() + 0.5 * (WEAK * (beta**2).sum() + precision * d @ d))
 
     for _ in range(100):
-        p = expit((features @ beta[:, :, None])[:, :, 0] + d)
+        p = expit(_logits(x, beta, d))
         residual, curve = weight * (p - y), weight * p * (1 - p)
-        g_beta = (np.einsum("mi,mij->mj", residual, features) + WEAK * beta).ravel()
+        bent = curve * x
+        g_beta = np.concatenate([(residual * x).sum(axis=1), residual.sum(axis=1)]) + WEAK * beta.T.ravel()
         g_d = residual.sum(axis=0) + precision * d
         h_d = curve.sum(axis=0) + precision
-        own = np.einsum("mi,mij,mik->mjk", curve, features, features) + WEAK * np.eye(2)
-        cross = (curve[:, :, None] * features).transpose(1, 0, 2).reshape(n, 2 * policies)
-        schur = -(cross / h_d[:, None]).T @ cross
-        for m in range(policies):
-            schur[2 * m : 2 * m + 2, 2 * m : 2 * m + 2] += own[m]
-        step_beta = np.linalg.solve(schur, g_beta - cross.T @ (g_d / h_d))
-        step_d = (g_d - cross @ step_beta) / h_d
-        if step_beta @ g_beta + step_d @ g_d < 1e-14 * y.size:
+        phi, both, theta = (np.diag(part.sum(axis=1)) for part in (bent * x, bent, curve))
+        cross = np.concatenate([bent, curve])
+        schur = np.block([[phi, both], [both, theta]]) + WEAK * np.eye(2 * policies) - (cross / h_d) @ cross.T
+        flat = np.linalg.solve(schur, g_beta - cross @ (g_d / h_d))
+        step, step_d = flat.reshape(2, policies).T, (g_d - flat @ cross) / h_d
+        if flat @ g_beta + step_d @ g_d < 1e-14 * y.size:
             return beta, d
-        scale, value = 1.0, objective(beta, d)
-        while objective(beta - scale * step_beta.reshape(policies, 2), d - scale * step_d) > value and scale > 1e-8:
-            scale /= 2
-        beta, d = beta - scale * step_beta.reshape(policies, 2), d - scale * step_d
+        scale = 1.0
+        if np.abs(_logits(x, step, step_d)).max() > SURE:
+            value = objective(beta, d)
+            while objective(beta - scale * step, d - scale * step_d) > value and scale > 1e-8:
+                scale /= 2
+        beta, d = beta - scale * step, d - scale * step_d
     raise UserError("the joint fit does not settle", where="fit_difficulty", why="a policy always wins or always loses")
+
+
+def _logits(x: Array, beta: Array, d: Array) -> Array:
+    """[policies, n]: phi_m x_mi + theta_m + d_i."""
+    return x * beta[:, :1] + beta[:, 1:] + d
 
 
 def _held_out_loss(y: Array, x: Array, fold: NDArray[np.integer], folds: int, precision: float) -> float:
@@ -93,6 +99,6 @@ def _held_out_loss(y: Array, x: Array, fold: NDArray[np.integer], folds: int, pr
     for left_out in range(folds):
         test = fold == left_out
         beta, d = fit_difficulty(y, x, (~test).astype(float), precision)
-        score = x * beta[:, :1] + beta[:, 1:] + d
+        score = _logits(x, beta, d)
         total += float((np.logaddexp(0.0, score) - y * score)[test].sum())
     return total / y.size

@@ -13,6 +13,7 @@ AlpacaEval's published number also trains on its baseline's verbose and concise 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -353,10 +354,16 @@ def _controlled(rows: _Rows, fit: Array) -> float:
 
 def _resampled(rows: _Rows, precision: Array, mean: Array, fit: Array, draws: int, seed: int) -> Array:
     """[draws]: prompts resampled (all rows of a prompt together), each draw with its own fit; the scale of z is kept."""
-    counts = rng(seed, "length_controlled", rows.n).multinomial(rows.n, np.full(rows.n, 1 / rows.n), size=draws).astype(float)
-    fits = ridge_logistic(rows.features, rows.targets, rows.weights(counts), precision=precision, mean=mean, start=fit)
-    own = np.tile(counts, (1, len(rows.y) // rows.n))
+    weights = rows.weights(_resampled_prompts(rows.n, draws, seed))
+    fits = ridge_logistic(rows.features, rows.targets, weights, precision=precision, mean=mean, start=fit)
+    own = weights[:, : len(rows.y)]
     return (own * expit(fits[:, 1:] @ rows.x[:, 1:].T)).sum(axis=1) / own.sum(axis=1)
+
+
+@functools.lru_cache(maxsize=4)
+def _resampled_prompts(n: int, draws: int, seed: int) -> Array:
+    """[draws, n]: how often each prompt is drawn; the same for every policy, so they are drawn once."""
+    return rng(seed, "length_controlled", n).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
 def _held_out_losses(rows: _Rows, strengths: Array, test: NDArray[np.bool_]) -> Array:

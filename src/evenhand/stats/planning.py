@@ -12,8 +12,10 @@ quantile of them: both are of the very rule that the report applies. Against a b
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -132,21 +134,51 @@ def thresholds(
 
     `needed`: the estimate that a half-width takes to exclude 0, itself by default.
     """
-    draw, n, k = rng(0, "planning", prompts, seeds), prompts, seeds
-    rows = math.sqrt(spread.seed**2 + spread.noise**2 / n) * draw.standard_normal((draws, k))
-    v = spread.prompt / math.sqrt(n) * draw.standard_normal(draws)
-    by_prompt = (spread.noise**2 + k * spread.prompt**2) * draw.chisquare(n - 1, draws) / (n - 1)
+    n, k, chance = prompts, seeds, _drawn(prompts, seeds, draws)
+    sd_row = math.sqrt(spread.seed**2 + spread.noise**2 / n)
+    v = spread.prompt / math.sqrt(n) * chance.prompts
+    by_prompt = (spread.noise**2 + k * spread.prompt**2) * chance.prompt_squares / (n - 1)
     floor = _part(by_prompt / (n * k), n - 1)
     half = half_widths([floor], 1 - alpha)
     if k > 1:
         df = (k - 1) * (n - 1)
-        residual = spread.noise**2 * draw.chisquare(df, draws) / df
-        seeds_sd = rows.std(axis=1, ddof=1) + spread.gap / (n * math.sqrt(8.0))
+        residual = spread.noise**2 * chance.residual_squares / df
+        seeds_sd = sd_row * chance.spread + spread.gap / (n * math.sqrt(8.0))
         parts = [_part(seeds_sd**2 / k, k - 1), _part(np.maximum(by_prompt - residual, 0) / (n * k), n - 1)]
         half = np.maximum(half, half_widths(parts, 1 - alpha))
-    agreeing = np.sort(rows, axis=1)[:, k - seeds_needed(k)]
     estimate = half if needed is None else needed(half)
-    return np.asarray(np.maximum(estimate - rows.mean(axis=1) - v, -agreeing - v))
+    return np.asarray(np.maximum(estimate - sd_row * chance.mean - v, -sd_row * chance.agreeing - v))
+
+
+@dataclass(frozen=True, slots=True)
+class _Chance:
+    """What is drawn for the studies [draws] of a design, in units of its spreads.
+
+    Of the seeds' normal rows their `mean`, their `spread` and the highest that enough of them reach (`agreeing`); of the prompts
+    a normal mean; `prompt_squares` and `residual_squares`, two sums of squares.
+    """
+
+    mean: Array
+    spread: Array
+    agreeing: Array
+    prompts: Array
+    prompt_squares: Array
+    residual_squares: Array
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(prompts: int, seeds: int, draws: int) -> _Chance:
+    """The same for every spread, so that designs differ by nothing else, and drawn once."""
+    draw, several = rng(0, "planning", prompts, seeds), seeds > 1
+    rows = draw.standard_normal((draws, seeds))
+    return _Chance(
+        mean=rows.mean(axis=1),
+        spread=rows.std(axis=1, ddof=1) if several else np.zeros(draws),
+        agreeing=np.sort(rows, axis=1)[:, seeds - seeds_needed(seeds)],
+        prompts=draw.standard_normal(draws),
+        prompt_squares=draw.chisquare(prompts - 1, draws),
+        residual_squares=draw.chisquare((seeds - 1) * (prompts - 1), draws) if several else np.zeros(draws),
+    )
 
 
 def _part(variances: Array, df: float) -> Component:
@@ -165,8 +197,9 @@ def _resolution(
 ) -> float:
     if not all(map(math.isfinite, (spread.seed, spread.prompt, spread.noise))):
         return math.inf
-    reached = np.sort(thresholds(prompts, seeds, spread, alpha, needed))
-    return max(float(reached[math.ceil(power * (len(reached) - 1))]), 0.0)
+    reached = thresholds(prompts, seeds, spread, alpha, needed)
+    place = math.ceil(power * (len(reached) - 1))
+    return max(float(np.partition(reached, place)[place]), 0.0)
 
 
 def _hopeless(wished: float, seeds: int, sd_seed: float, power: float, alpha: float) -> UserError:

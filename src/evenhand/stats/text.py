@@ -29,8 +29,13 @@ def distinct_n(texts: Sequence[str], n: int = 2) -> float:
     >>> distinct_n(["a b a b", "a b"])
     0.5
     """
-    counts = Counter(gram for text in texts for gram in ngrams(words(text), n))
-    return len(counts) / counts.total() if counts else math.nan
+    seen: set[tuple[str, ...]] = set()
+    total = 0
+    for text in texts:
+        grams = ngrams(words(text), n)
+        seen.update(grams)
+        total += len(grams)
+    return len(seen) / total if total else math.nan
 
 
 def repetition(text: str, n: int = 3) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.figures import PlotFigure, csv_text, slug
 from evenhand.report.formatting import is_number
 from evenhand.report.style import ArmStyle, arm_styles
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
@@ -91,7 +91,7 @@ def curve_figures(
     for metric in metrics:
         series = _series(curves, metric.key)
         if series:
-            figures.append(_figure(metric, series, styles, name=f"{prefix}-{_slug(metric.key)}", title=metric.title))
+            figures.append(_figure(metric, series, styles, name=f"{prefix}-{slug(metric.key)}", title=metric.title))
     return figures
 
 
@@ -120,10 +120,6 @@ def shared_figures(curves: Curves) -> list[PlotFigure]:
 
 Line = tuple[np.ndarray, np.ndarray]
 """Steps and values of one seed."""
-
-
-def _slug(key: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in key)
 
 
 def _series(curves: Curves, key: str) -> dict[str, dict[str, Line]]:

@@ -14,6 +14,7 @@ from evenhand.report.plots.curves import Curves, smooth
 from evenhand.report.style import INK, PAPER
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
+from evenhand.report.text import listed
 from evenhand.results.record import ArmResult, Results
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _whose(summary: Summary) -> str:
     others = [arm.name for arm in summary.arms if arm.result.reward is None and name in arm.result.proxies]
     if not others:
         return ""
-    return f" Shown for {', '.join(others)} is the score by {name}: no reward of their own was measured on these answers."
+    return f" Shown for {listed(others)} is the score by {name}: no reward of their own was measured on these answers."
 
 
 def _height(arm: ArmResult, key: str) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.figures import PlotFigure, csv_text, slug
 from evenhand.report.formatting import fixed, percent
 from evenhand.report.style import ARMS, BASELINE, INK
 from evenhand.report.svg import Drawing, Margins, canvas, render
@@ -32,7 +32,7 @@ def best_of_n_figure(curves: Mapping[str, Sequence[BestOfNPoint]], arm: str = ""
     whose = f"of {arm}" if arm else "of the starting policy"
     over = f"seeds and {prompts} prompts" if arm else f"{prompts} prompts"
     longest = ", “length” chooses the longest" if "length" in curves else ""
-    name = f"best-of-n-{arm}" if arm else "best-of-n"
+    name = f"best-of-n-{slug(arm)}" if arm else "best-of-n"
     return PlotFigure(
         name=name,
         title=f"Best of n, {arm}" if arm else "Best of n",
@@ -86,14 +86,14 @@ def _length_figure(name: str, found: LengthLeaning) -> PlotFigure:
         for i in range(counts.shape[0])
         for j in range(counts.shape[1])
     ]
-    slug = "length-" + "".join(c if c.isalnum() else "-" for c in name)
+    label = f"length-{slug(name)}"
     return PlotFigure(
-        name=slug,
+        name=label,
         title=f"Reward and length: {name}",
         caption=f"Each of {found.prompts} prompts counts once, in the column of its answers' mean length and the row of the "
         f"correlation between reward and length among them. Mean correlation {fixed(found.mean_correlation, 2)}; above 0.3 in "
         f"{percent(found.share_above, 0)} of prompts. Mass above the middle line: longer answers score higher.",
-        wide=_heat(counts, down, across, 460, slug),
+        wide=_heat(counts, down, across, 460, label),
         csv=csv_text(["length_from", "length_to", "correlation_from", "correlation_to", "prompts"], rows),
     )
 
