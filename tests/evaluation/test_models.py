@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from evenhand.engines.scripted import ScriptedEngine
 from evenhand.errors import UserError
 from evenhand.evaluation import best_of_n, pairs, refusals
 from evenhand.evaluation.logprobs import implicit_reward, log_probs, scaled
@@ -178,34 +177,9 @@ def test_over_optimisation_shows_where_gold_turns():
     rows = [{"step": s, "kl": s / 10, "reward": s + e, "gold": -((s - 20) ** 2) + e} for s in (0, 10, 20, 30) for e in (-1, 1)]
     points = best_of_n.over_optimisation([*rows, {"step": 30, "reward": None, "gold": None}])
     assert [p["reward"] for p in points] == [0, 10, 20, 30]
-    assert best_of_n.peak(points)["step"] == 20
+    assert [p["gold"] for p in points] == [-400, -100, 0, -100]
     assert points[3]["n"] == 3
     assert points[0]["gold_ci95"][0] < -400 < points[0]["gold_ci95"][1]
-
-
-def test_checkpoints_are_chosen_on_prompts_that_are_not_reported():
-    validation, evaluation = {1: [0.2, 0.2], 2: [0.6, 0.4], 3: [0.5, 0.5]}, {1: [0.1], 2: [0.3], 3: [0.9]}
-    chosen = best_of_n.select_checkpoint(validation, evaluation, ["a", "b"], ["c"])
-    assert (chosen.step, chosen.evaluation, chosen.best_by_evaluation) == (2, 0.3, 3)
-    assert chosen.optimism == pytest.approx(0.6)
-    with pytest.raises(UserError, match="in both splits"):
-        best_of_n.select_checkpoint(validation, evaluation, ["a", "b"], ["b"])
-
-
-def test_lengths_are_measured_under_every_limit():
-    class Letters:
-        """One token per letter, so that a limit cuts letters."""
-
-        def encode(self, text, *, add_special_tokens):
-            return [ord(c) for c in text]
-
-        def decode(self, ids):
-            return "".join(map(chr, ids))
-
-    engines = {n: ScriptedEngine(lambda p, i, n=n: "x" * n, tokenizer=Letters()) for n in (2, 6)}
-    cells = best_of_n.measure_lengths(engines, [Prompt(content="q"), Prompt(content="r")], (2, 4, 8), LENGTH)
-    assert cells == {(2, 2): [2, 2], (2, 4): [2, 2], (2, 8): [2, 2], (6, 2): [2, 2], (6, 4): [4, 4], (6, 8): [6, 6]}
-    assert best_of_n.length_grid(cells)["best_inference"] == {2: 2, 6: 8}
 
 
 def test_length_grid():

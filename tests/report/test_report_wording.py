@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from evenhand.report.terminal import VerdictTable
-from evenhand.report.text import headline
+from evenhand.report.text import headline, power, power_among
 from tests.report.given import read, summarise
 
 
@@ -103,6 +103,17 @@ def test_a_run_too_small_to_find_anything_says_so() -> None:
     assert found.title == "Inconclusive: dpo cannot be told apart from sft"
     assert any("would make dpo worse than sft" in sentence for sentence in found.sentences)
     assert any("no difference, however large" in sentence for sentence in found.sentences)
+
+
+def test_what_goes_unnoticed_is_that_of_the_comparison_with_the_baseline() -> None:
+    """The pairs among the others are many more, and share a correction of their own: their middle one says nothing of these."""
+    arms = {"dpo": arm(0.51, 0.05, [0.5, 0.51, 0.52]), "ipo": arm(0.49, 0.05, [0.5, 0.49, 0.48])}
+    reach = {("dpo", "sft"): 0.10, ("ipo", "sft"): 0.12, ("dpo", "ipo"): 0.4}
+    found = [contrast(a, b, 0.01, "inconclusive") | {"minimum_detectable_difference": v} for (a, b), v in reach.items()]
+    summary = summarise(results(arms, found, power={"minimum_detectable_difference": 0.4, "median": 0.12}))
+    assert power(summary).startswith("A difference from sft smaller than about 11.0 points would usually go unnoticed")
+    assert power_among(summary) == "Between two other arms it takes about 40.0 points."
+    assert power(summary) in headline(summary).sentences
 
 
 def test_losers_are_said_to_lose() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from evenhand.errors import UserError
 from evenhand.evaluation.readers import Row, column, read_rows, write_jsonl
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
-from evenhand.stats.style import StyleControlled, arena_hard_outcome, style_controlled, style_gaps, style_of
+from evenhand.stats.style import arena_hard_outcome, style_controlled
 from evenhand.types import Completion, Group, Message, Prompt, content_id
 
 MIRROR = {"A>>B": "B>>A", "A>B": "B>A", "A=B": "A=B", "B>A": "A>B", "B>>A": "A>>B"}
@@ -158,28 +158,15 @@ def first_preferred(rows: Sequence[Row]) -> list[tuple[float, float]]:
 
 
 def score(rows: Sequence[Row]) -> dict[str, Any]:
-    """The headline without style control: the weighted mean over games, its interval over resampled *prompts*."""
-    return {**_controlled(rows, None), "dropped": len(rows) - len({key for key, _, _ in battles(rows)})}
+    """The headline without style control: the weighted mean over games, its interval over resampled *prompts*.
 
-
-def style_controlled_score(rows: Sequence[Row], model: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, Any]:
-    """The same at equal style; `model` and `baseline` give each uid's answer. Lengths in characters."""
-    return _controlled(rows, {key: (model[key], baseline[key]) for key in {uid(r) for r in rows}})
-
-
-def _controlled(rows: Sequence[Row], texts: Mapping[str, tuple[str, str]] | None) -> dict[str, Any]:
+    `evaluation.style` has it at equal style.
+    """
     games = battles(rows)
     if not games:
         raise UserError("no row has two verdicts", where="arena-hard judgments")
     uids, outcome, weight = (list(c) for c in zip(*games, strict=True))
-    gaps = np.zeros((len(games), 4))
-    if texts is not None:
-        sides = [[style_of(texts[uid][side]) for uid in uids] for side in (0, 1)]
-        gaps = style_gaps(*sides)
-    found: StyleControlled = style_controlled(outcome, gaps, prompt=uids, weight=weight, draws=1000)
+    found = style_controlled(outcome, np.zeros((len(games), 4)), prompt=uids, weight=weight, features=())
     return {
-        "score": 100 * (found.estimate if texts is not None else found.win_rate),
-        "ci95": [100 * v for v in found.ci95],
-        "n": found.n,
-        "effects": found.effects,
-    }
+        "score": 100 * found.win_rate, "ci95": [100 * v for v in found.ci95], "n": found.n, "dropped": len(rows) - len(set(uids)),
+    }  # fmt: skip

@@ -1,20 +1,17 @@
-"""Curves: best-of-n from scored samples, reward against KL over training, checkpoints by a validation split, length grids."""
+"""Curves: best-of-n from scored samples, reward against KL over training, length grids."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.protocols import Engine, Reward
 from evenhand.stats import best_of_n, t_interval
-from evenhand.types import Group, Prompt, Sampling
-
-Point = Mapping[str, float]
+from evenhand.types import Group
 
 
 def best_of_n_curve(
@@ -60,65 +57,6 @@ def over_optimisation(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, An
                 point[f"{name}_ci95"] = list(t_interval(values)) if values.size > 1 else None
         points.append(point)
     return points
-
-
-def peak(points: Sequence[Point], key: str = "gold") -> Point | None:
-    """The point where `key` is highest: beyond it more optimisation does harm. None when nothing has it."""
-    known = [p for p in points if p.get(key) is not None]
-    return max(known, key=lambda p: p[key]) if known else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selected:
-    """The checkpoint chosen on validation prompts, and what it is worth on evaluation prompts that chose nothing."""
-
-    step: int
-    validation: float
-    evaluation: float
-    best_by_evaluation: int
-    optimism: float
-    """What choosing on the evaluation prompts themselves would have added to the reported number."""
-
-
-def select_checkpoint(
-    validation: Mapping[int, Sequence[float]], evaluation: Mapping[int, Sequence[float]],
-    validation_prompts: Sequence[str], evaluation_prompts: Sequence[str],
-) -> Selected:  # fmt: skip
-    """Highest mean score on the validation prompts (the earliest of equals); refuses splits that share a prompt.
-
-    Scores per checkpoint (step -> one per prompt). Choosing on the prompts that are reported makes the result too good.
-    """
-    shared = set(validation_prompts) & set(evaluation_prompts)
-    if shared:
-        raise UserError(
-            f"{len(shared)} prompts are in both splits (first: {min(shared)})", where="checkpoint selection",
-            why="a checkpoint chosen on the prompts it is judged by looks better than it is", fix="make the splits disjoint",
-        )  # fmt: skip
-    if not validation or validation.keys() != evaluation.keys():
-        raise UserError("the splits have different checkpoints", where="checkpoint selection")
-    by_validation = {step: float(np.mean(v)) for step, v in validation.items()}
-    by_evaluation = {step: float(np.mean(v)) for step, v in evaluation.items()}
-    step = min(by_validation, key=lambda s: (-by_validation[s], s))
-    best = min(by_evaluation, key=lambda s: (-by_evaluation[s], s))
-    return Selected(
-        step=step, validation=by_validation[step], evaluation=by_evaluation[step], best_by_evaluation=best,
-        optimism=by_evaluation[best] - by_evaluation[step],
-    )  # fmt: skip
-
-
-def measure_lengths(
-    engines: Mapping[int, Engine], prompts: Sequence[Prompt], limits: Sequence[int], reward: Reward, *, temperature: float = 1.0
-) -> dict[tuple[int, int], list[float]]:
-    """Scores by (training limit, inference limit) for `length_grid`: the same prompts, sampled under every limit.
-
-    `engines` gives the sampler of the policy trained under each limit, in tokens.
-    """
-    cells = {}
-    for trained, engine in engines.items():
-        for limit in limits:
-            groups = engine.generate(prompts, 1, Sampling(temperature=temperature, max_tokens=limit))
-            cells[trained, limit] = [s.values[0] for s in reward(groups)]
-    return cells
 
 
 def length_grid(cells: Mapping[tuple[int, int], Sequence[float]]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from evenhand.stats.crossed import imagined_variance
 from evenhand.stats.family import Judged, judged
 from evenhand.stats.intervals import Component, half_width, two_sided_p
 from evenhand.stats.length_contrasts import at_equal_length
-from evenhand.stats.twoway import MIXED_FROM
+from evenhand.stats.twoway import MIXED_FROM, WinRate
 
 Estimator = Callable[[np.ndarray, np.ndarray], Difference]
 _COLUMNS = ("outcome", "length", "baseline_length")
@@ -177,27 +177,13 @@ def rate(table: Table, *, full: bool = False) -> dict[str, Any]:
     by_prompt = y.mean(axis=0)
     if y.min() >= 0.0 and y.max() <= 1.0:
         rate = win_rate(y)
-        won = asdict(rate)
-        keys: tuple[str, ...] = (
-            "ci95",
-            "ci95_prompts_only",
-            "per_seed",
-            "wins",
-            "ties",
-            "losses",
-            "standard_error",
-            "n",
-            "k",
-            "note",
-        )
-        row = {"win_rate": won["estimate"], **{k: won[k] for k in keys}}
+        row = {"win_rate": rate.estimate, **_told(rate, "wins", "ties", "losses")}
         if rate.mixed is not None:
             fit = {"win_rate": rate.mixed.estimate, "ci95": rate.mixed.interval(), "seed_sd": rate.mixed.seed_sd}
             row |= {"mixed_model": {**fit, "shown": rate.k >= MIXED_FROM}, "ci95_two_way": rate.ci95_two_way}
     else:
-        zero = asdict(paired_difference(y, np.zeros_like(y)))
-        keys = ("ci95", "ci95_prompts_only", "per_seed", "standard_error", "n", "k", "note")
-        row = {"mean": zero["estimate"], **{k: zero[k] for k in keys}}
+        zero = paired_difference(y, np.zeros_like(y))
+        row = {"mean": zero.estimate, **_told(zero)}
     if full and np.ptp(by_prompt) > 0.0:  # equal values have nothing to resample
         row["ci95_bootstrap"], row["ci95_bca"] = percentile_interval(by_prompt), bca_interval(by_prompt)
         if len(y) > 1:
@@ -208,6 +194,11 @@ def rate(table: Table, *, full: bool = False) -> dict[str, Any]:
     if "win_rate" in row and not any(np.isnan(v).any() for v in lengths):
         row["length_controlled"] = _controlled(y, *lengths, table.difficulty, full)
     return row
+
+
+def _told(found: WinRate | Difference, *counts: str) -> dict[str, Any]:
+    keys = ("ci95", "ci95_prompts_only", "per_seed", *counts, "standard_error", "n", "k", "note")
+    return {key: getattr(found, key) for key in keys}
 
 
 def clustered(values: np.ndarray, clusters: Sequence[str]) -> dict[str, Any]:

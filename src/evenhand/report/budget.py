@@ -11,11 +11,10 @@ from evenhand.report.plots.curves import Curves
 from evenhand.report.plots.phases import mean_seconds
 from evenhand.report.style import ArmStyle
 from evenhand.report.summary import ArmRow, Summary
+from evenhand.results.fairness import EQUAL
 
 Ledgers = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """arm -> seed -> ledger."""
-EQUAL = 1.05
-"""Arms count as equal in a unit when the most costly one is within this factor of the cheapest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,19 @@ from evenhand.report.summaries import (
 )
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
-from evenhand.report.text import Headline, cautions, corrected, excluded, headline, held_equal, looked, power, unscored
+from evenhand.report.text import (
+    Headline,
+    cautions,
+    corrected,
+    excluded,
+    headline,
+    held_equal,
+    listed,
+    looked,
+    power,
+    power_among,
+    unscored,
+)
 from evenhand.report.training_warnings import stopped_early, warning_rows
 from evenhand.report.tuned import tuned_rows
 from evenhand.report.under_way import UnderWay, read_under_way
@@ -127,7 +139,7 @@ def _context(run: RunData, summary: Summary) -> dict[str, Any]:
         "description": results.description,
         "notes": _notes(summary),
         "headline": headline(summary),
-        "power": power(summary),
+        "power": " ".join(filter(None, (power(summary), power_among(summary)))),
         "looked": looked(summary),
         "joint": any(arm.ci95_simultaneous for arm in summary.arms),
         "corrected": corrected(summary),
@@ -215,12 +227,12 @@ def _seconds(run: RunData) -> dict[str, float]:
     return {arm: sum(phases.values()) for arm, phases in mean_seconds(run.ledgers).items()}
 
 
-def _notes(summary: Summary) -> list[tuple[str, list[str]]]:
+def _notes(summary: Summary) -> list[tuple[str, str]]:
     """What the statistics say their intervals cannot say, with the arms that it is said of."""
     notes: dict[str, list[str]] = {}
     for arm, note in arm_notes(summary):
         notes.setdefault(note, []).append(arm)
-    return list(notes.items())
+    return [(note, listed(arms)) for note, arms in notes.items()]
 
 
 def _title(run: RunData) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evenhand.report.style import ARMS, ArmStyle, arm_styles
+from evenhand.results.comparison import power
 from evenhand.results.record import ArmResult, ArmVerdict, Contrast, Power, Results
 from evenhand.results.record_judge import Pair
 from evenhand.results.record_parts import EvaluationResult, RewardModelSummary
@@ -43,9 +44,12 @@ class Summary:
     right_or_wrong: bool
     """Whether the judge only says 1 or 0: an arm's mean score is then the share of prompts it solves."""
     mde: float | None
-    """The smallest difference (a share) that this run would usually have found between any two arms; None if not computed."""
+    """The smallest difference (a share) that this run would usually have found between any arm and the baseline; None if not
+    computed."""
     mde_median: float | None
-    """The same for the middle one of all pairs of arms."""
+    """The same for the middle one of these contrasts."""
+    mde_among: float | None = None
+    """The same for the middle one of the contrasts without the baseline, which share a correction of their own."""
     trained_on_judge: frozenset[str] = frozenset()
     """Arms that were trained on what judges them."""
     reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)
@@ -88,7 +92,9 @@ def summarise(results: Results) -> Summary:
         entries = {baseline: ArmResult(), **entries}  # it has no win rate against itself, but it has answers and contrasts
     rates = {name: arm.win_rate for name, arm in entries.items() if arm.win_rate is not None}
     styles = arm_styles(entries, baseline, sorted(rates, key=lambda name: -rates[name]))
-    power = results.power or Power()
+    declared, others = ([c for c in results.contrasts if (baseline in (c.a, c.b)) is own] for own in (True, False))
+    reach = power(declared) if declared else Power()
+    reach = reach if reach.median is not None else results.power or Power()
     return Summary(
         arms=tuple(_row(name, arm, styles[name], baseline, contrasts) for name, arm in entries.items()),
         contrasts=contrasts,
@@ -96,8 +102,9 @@ def summarise(results: Results) -> Summary:
         seeds=results.seeds,
         n_prompts=results.n_prompts,
         right_or_wrong=results.judge is not None and results.judge.right_or_wrong,
-        mde=power.minimum_detectable_difference,
-        mde_median=power.median,
+        mde=reach.minimum_detectable_difference,
+        mde_median=reach.median,
+        mde_among=power(others).median,
         trained_on_judge=frozenset(results.judge.trained_on) if results.judge is not None else frozenset(),
         reward_models=results.reward_models,
         looked=results.looks.note if results.looks is not None else "",

@@ -188,7 +188,7 @@ def looked(summary: Summary) -> str:
 
 
 def power(summary: Summary) -> str:
-    """What size of difference this run could have seen."""
+    """What size of difference from the baseline this run could have seen."""
     if summary.mde is None:
         return ""
     reach = summary.mde_median if summary.mde_median is not None else summary.mde
@@ -198,7 +198,19 @@ def power(summary: Summary) -> str:
     about = f"about {fixed(100 * reach, 1)} points"
     widest = f"{fixed(100 * summary.mde, 1)}" if summary.mde < 0.5 else "of any size"
     spread = f" ({widest} for the pair that varies most)" if summary.mde > 1.2 * reach else ""
-    return f"A difference smaller than {about}{spread} would usually go unnoticed here, so “inconclusive” does not mean “equal”."
+    return (
+        f"A difference from {summary.reference} smaller than {about}{spread} would usually go unnoticed here, so “inconclusive” "
+        "does not mean “equal”."
+    )
+
+
+def power_among(summary: Summary) -> str:
+    """The same of two arms that are not the baseline: many more pairs share that correction. "" where there are none."""
+    if summary.mde is None or summary.mde_among is None:
+        return ""
+    known = summary.mde_among < 1.0
+    about = f"about {fixed(100 * summary.mde_among, 1)} points" if known else "more than two win rates can differ by"
+    return f"Between two other arms it takes {about}."
 
 
 def corrected(summary: Summary) -> str:
@@ -255,12 +267,12 @@ def excluded(results: Results) -> list[str]:
 
 
 def _lost(entry: Excluded) -> str:
-    seeds = ", ".join(map(str, entry.seeds))
+    seeds = f"seed{'s' * (len(entry.seeds) > 1)} {', '.join(map(str, entry.seeds))}"
     if not entry.kept:
         return f"{entry.arm} has no verdict under any seed."
     kept = f"seed{'s' * (len(entry.kept) > 1)} {', '.join(map(str, entry.kept))}"
     return (
-        f"{entry.arm} has no verdict under seed {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
+        f"{entry.arm} has no verdict under {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
         "a method that fails now and then is worth less than its remaining seeds say."
     )
 
@@ -287,7 +299,8 @@ def cautions(results: Results, judge: Sequence[str]) -> list[tuple[str, str]]:
     if lost := results.excluded:
         found.append((f"{listed([entry.arm for entry in lost])} lost {'a cell' if len(lost) == 1 else 'cells'}", "failed"))
     elif results.failed:
-        found.append((f"{len(results.failed)} cells failed or could not start", "failed"))
+        count = len(results.failed)
+        found.append((f"{count} cell{'s' * (count > 1)} failed or could not start", "failed"))
     if warned := warned_arms(results):
         found.append((f"Something was said while {listed(warned)} trained", "training"))
     if deviations := results.deviations:

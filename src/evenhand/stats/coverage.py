@@ -15,7 +15,7 @@ from evenhand.seeding import rng
 from evenhand.stats.arrays import Array
 from evenhand.stats.crossed import least_variance, mean_squares
 from evenhand.stats.intervals import Component, half_width, half_widths, satterthwaite
-from evenhand.stats.simulate import agree, many_half_widths, many_limits
+from evenhand.stats.simulate import agree, holds, many_half_widths, many_limits
 from evenhand.stats.twoway import unmatched_difference
 
 
@@ -67,7 +67,7 @@ def unmatched_coverage(study: CoverageStudy, k_b: int, repetitions: int = 4000, 
     shared = CoverageStudy(k_b, study.n, study.seed_sd, 0.0, study.noise_sd)
     for _ in range(repetitions):
         a, b, common = _normal_table(study, draw), _normal_table(shared, draw), draw.normal(size=study.n)
-        held += _holds(unmatched_difference(a + common, b + common).ci95, 0.0)
+        held += holds(unmatched_difference(a + common, b + common).ci95, 0.0)
     return held / repetitions
 
 
@@ -123,10 +123,6 @@ def _normal_table(study: CoverageStudy, draw: np.random.Generator) -> Array:
     u = study.seed_sd * draw.normal(size=(study.k, 1))
     v = study.prompt_sd * draw.normal(size=(1, study.n))
     return u + v + study.noise_sd * draw.normal(size=(study.k, study.n))
-
-
-def _holds(interval: tuple[float, float], truth: float) -> bool:
-    return interval[0] <= truth <= interval[1]
 
 
 if __name__ == "__main__":

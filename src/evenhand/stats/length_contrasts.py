@@ -89,7 +89,8 @@ def at_equal_length(
     baseline = np.repeat(baseline, len(y), axis=0) if len(baseline) == 1 else baseline
     fit = partial(length_controlled_draws, prior=prior, gamed=gamed, draws=draws)
     overall, together = fit(y, model, baseline, difficulty)
-    apart = [fit(y[s], model[s], baseline[s], difficulty) for s in range(len(y))]
+    seeds = range(len(y)) if len(y) > 1 else ()  # one seed by itself is all of them
+    apart = [fit(y[s], model[s], baseline[s], difficulty) for s in seeds] or [(overall, together)]
     estimates, drawn = np.array([one.estimate for one, _ in apart]), np.stack([d for _, d in apart])
     found = AtEqualLength(overall, estimates, together, drawn, y.shape[1])
     if np.isnan([overall.estimate, *estimates]).any():

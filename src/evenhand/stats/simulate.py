@@ -78,7 +78,7 @@ def measure(cell: Cell, studies: int, *, seed: int = 0, arms: Sequence[int] = AR
     mean = lambda name: float(np.concatenate([p[name] for p in parts]).mean(axis=0))  # noqa: E731
     two_way, rescued = mean("rate"), 0.0
     if cell.k >= MIXED_FROM and cell.kind != "graded" and two_way < 1 - MOST:
-        rescued = float(np.mean([_holds(mixed_win_rate(y).interval(), cell.rate) for y in failed]))
+        rescued = float(np.mean([holds(mixed_win_rate(y).interval(), cell.rate) for y in failed]))
     family = {m: mean(f"arms {m}") for m in arms}
     even = {m: mean(f"even {m}") for m in arms} if cell.rate == 0.5 else None
     covered = two_way + (1 - two_way) * rescued
@@ -178,7 +178,8 @@ def agree(per_seed: Array) -> NDArray[np.bool_]:
     return np.asarray(most >= seeds_needed(per_seed.shape[-1]))
 
 
-def _holds(interval: tuple[float, float], truth: float) -> bool:
+def holds(interval: tuple[float, float], truth: float) -> bool:
+    """Whether an interval does, ends included."""
     return interval[0] <= truth <= interval[1]
 
 
