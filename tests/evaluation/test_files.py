@@ -87,6 +87,23 @@ def test_public_judgements_give_the_leaderboards_numbers(real_data):
     assert np.mean(errors) < 1.5
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_difficulties_of_other_prompts_are_refused(tmp_path, count):
+    """Fewer ended in a traceback, more were given to the first prompts whatever they belonged to."""
+    row = {"output_1": "a b", "output_2": "c", "generator_1": "base", "generator_2": "m", "preference": 2.0}
+    rows = [{**row, "instruction": text, "output_2": "c" * (i + 1)} for i, text in enumerate("xyz")]
+    with pytest.raises(UserError, match=f"{count} difficulties for 3 prompts"):
+        alpaca_eval.leaderboard(rows, [0.1] * count)
+    table = {"m": {"preference": [1.0, 2.0, 2.0], "len_model": [1, 2, 3], "len_baseline": [2, 2, 2]}}
+    path = tmp_path / "judged.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(UserError, match=f"{count} difficulties do not fit 3"):
+        evaluate_file(path, [0.1] * count)
+    path.write_text(json.dumps({"m": {**table["m"], "prompt": [0, 1, 7]}}))
+    with pytest.raises(UserError, match="do not fit 3"):
+        evaluate_file(path, [0.1] * 5)
+
+
 def test_best_of_n_on_403_scored_prompts(real_data):
     found = evaluate_file(real_data / "data" / "pref" / "tulu_13b_11_samples_scored.jsonl.gz")
     assert found["kind"] == "answers"

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats as sps
 
 from evenhand.stats.family import judged
+from evenhand.stats.looks import look
+from evenhand.stats.planning import resolved_by
 from evenhand.stats.twoway import paired_difference
 
 
@@ -66,3 +68,16 @@ def test_less_alpha_needs_more() -> None:
     c = paired_difference(_with_mean(60, sps.t.ppf(1 - 0.02 / 2, 59) / np.sqrt(60)), np.zeros(60))
     assert c.p == pytest.approx(0.02)
     assert [judged([c], ["x"], alpha=a)[0].verdict for a in (0.05, 0.019)] == ["better", "inconclusive"]
+
+
+@pytest.mark.parametrize("designs", [[(2, 20)], [(5, 1000), (3, 1000)]])
+def test_a_look_that_may_err_next_to_nothing_claims_nothing_and_does_not_end_the_run(designs: list[tuple[int, int]]) -> None:
+    """A look at a small share of the plan, or at less than was seen before, has a level of 1 to the last digit."""
+    alpha = look(designs, planned=(10, 2000)).alpha
+    assert 1.0 - alpha == 1.0
+    rate = paired_difference(np.ones((3, 40)), np.full((3, 40), 0.5))
+    for c in (rate, *contrasts([0.0, 5.0])):
+        (j,) = judged([c], ["alone"], alpha=alpha)
+        assert j.verdict == "inconclusive"
+        assert j.ci95_simultaneous[0] <= 0.0 <= j.ci95_simultaneous[1]
+        assert resolved_by(c, alpha=alpha) == np.inf

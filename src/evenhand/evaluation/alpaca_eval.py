@@ -106,11 +106,19 @@ def leaderboard_row(
 
 
 def leaderboard(rows: Sequence[Row], difficulty: ArrayLike | None = None) -> dict[str, dict[str, Any]]:
-    """A line per model of a list of annotations, best first. `difficulty` follows the order of the reference's prompts."""
+    """A line per model of a list of annotations, best first. `difficulty` follows the prompts in the order of the annotations.
+
+    Raises: UserError where there is not one difficulty per prompt: it is not known then which belongs to which.
+    """
     by_model: dict[str, list[Row]] = {}
     for row in rows:
         by_model.setdefault(str(row["generator_2"]), []).append(row)
     place = {text: i for i, text in enumerate(dict.fromkeys(r["instruction"] for r in rows))}
+    if difficulty is not None and len(np.asarray(difficulty)) != len(place):
+        raise UserError(
+            f"{len(np.asarray(difficulty))} difficulties for {len(place)} prompts", where="difficulty",
+            fix="give one line per prompt of the annotations, in their order",
+        )  # fmt: skip
     lines = {}
     for model, own in by_model.items():
         hard = None if difficulty is None else np.asarray(difficulty, dtype=float)[[place[r["instruction"]] for r in own]]

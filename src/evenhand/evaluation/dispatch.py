@@ -115,12 +115,23 @@ def _judged_table(path: Path) -> Mapping[str, Any] | None:
     return table if fits else None
 
 
+def _of_prompts(difficulty: Sequence[float], row: Mapping[str, Any], model: str) -> np.ndarray:
+    """The difficulties of a model's prompts, which a row of a part of them numbers."""
+    own = row.get("prompt")
+    if (len(difficulty) != len(row["preference"])) if own is None else not all(0 <= i < len(difficulty) for i in own):
+        raise UserError(
+            f"{len(difficulty)} difficulties do not fit {len(row['preference'])} comparisons", where=model,
+            fix="give one line per prompt; of a part of them say which in `prompt`, counted from 0",
+        )  # fmt: skip
+    return np.asarray(difficulty) if own is None else np.asarray(difficulty)[own]
+
+
 def _table_lines(table: Mapping[str, Any], difficulty: Sequence[float] | None) -> dict[str, Any]:
     lines = {}
     for model, row in table.items():
         hard = None
         if difficulty is not None:
-            hard = np.asarray(difficulty)[row.get("prompt", range(len(row["preference"])))]
+            hard = _of_prompts(difficulty, row, model)
         lines[model] = alpaca_eval.leaderboard_row(row["preference"], row["len_model"], row["len_baseline"], hard)
         if stated := row.get("leaderboard"):
             lines[model]["stated"] = {

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evenhand.results.files import read_jsonl
 from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import SamplerGap
 from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.results.training_warnings import METRICS, finished_fits
+from evenhand.results.training_warnings import metrics
 
 NAMES = {
     "mean": "sampler/gap",
@@ -23,13 +22,7 @@ NAMES = {
 
 def with_sampler_gaps(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
     """The arms, with `sampler_gap` where it was measured."""
-    return {arm: replace(result, sampler_gap=summed_up(_metrics(arm, done))) for arm, result in arms.items()}
-
-
-def _metrics(arm: str, done: RunArtifacts) -> list[Mapping[str, Any]]:
-    """Every step of every finished seed."""
-    files = [done.store.path(done.plan[node].key) / METRICS for node in finished_fits(arm, done).values()]
-    return [row for path in files if path.exists() for row in read_jsonl(path)]
+    return {arm: replace(result, sampler_gap=summed_up(metrics(arm, done))) for arm, result in arms.items()}
 
 
 def summed_up(rows: Sequence[Mapping[str, Any]]) -> SamplerGap | None:

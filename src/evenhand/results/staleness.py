@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from evenhand.results.files import read_jsonl
 from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import StalenessSummary
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.results.training_warnings import metrics
 
 METRICS = {"age": "staleness", **{name: f"staleness/{name}" for name in ("importance", "effective", "clipped", "kl")}}
 """A field of the summary -> its metric."""
@@ -23,12 +23,7 @@ def with_staleness(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[st
 
 def _of_arm(arm: str, done: RunArtifacts) -> StalenessSummary | None:
     asked = done.plan.experiment.arm(arm).staleness if done.plan.trained(arm) else None
-    if asked is None:
-        return None
-    nodes = [node for node in done.plan.arms[arm].values() if done.has(node)]
-    logs = [done.store.path(done.plan[node].key) / "metrics.jsonl" for node in nodes]
-    rows = [row for log in logs if log.exists() for row in read_jsonl(log)]
-    return summary(rows, steps=asked.steps, proximal=asked.proximal)
+    return None if asked is None else summary(metrics(arm, done), steps=asked.steps, proximal=asked.proximal)
 
 
 def summary(rows: list[dict[str, Any]], *, steps: int, proximal: str) -> StalenessSummary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evenhand.results.files import parsed, read_json, read_jsonl
 from evenhand.results.record import ArmResult
@@ -51,6 +52,12 @@ def finished_fits(arm: str, done: RunArtifacts) -> dict[int, str]:
     return {seed: node for seed, node in seeds.items() if done.plan[node].kind == "fit" and done.has(node)}
 
 
+def metrics(arm: str, done: RunArtifacts) -> list[dict[str, Any]]:
+    """What an arm recorded, every step of every finished seed."""
+    files = [done.store.path(done.plan[node].key) / METRICS for node in finished_fits(arm, done).values()]
+    return [row for path in files if path.exists() for row in read_jsonl(path)]
+
+
 def _remarks(done: RunArtifacts, name: str) -> list[Remark]:
     node = done.plan[name]
     assert isinstance(node.spec, FitSpec)
@@ -63,8 +70,8 @@ def remarks(folder: Path, spec: FitSpec) -> list[Remark]:
         return parsed(list[Remark], read_json(folder / WARNINGS))
     from evenhand.stages.monitoring import silent  # torch, only where the stage itself has none
 
-    metrics, samples = (read_jsonl(path) if path.exists() else [] for path in (folder / METRICS, folder / SAMPLES))
-    return replay(metrics, samples, silent=silent(spec.build()))
+    steps, samples = (read_jsonl(path) if path.exists() else [] for path in (folder / METRICS, folder / SAMPLES))
+    return replay(steps, samples, silent=silent(spec.build()))
 
 
 def by_rule(seeds: Mapping[str, Sequence[Remark]]) -> tuple[TrainingWarning, ...]:

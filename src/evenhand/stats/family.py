@@ -7,10 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evenhand.stats.intervals import Interval
+from evenhand.stats.intervals import EXCLUDED, SUREST, Interval
 from evenhand.stats.tests import BETTER, INCONCLUSIVE, WORSE, holm_by_family, seeds_needed
-
-_EXCLUDED = 1e-12
 
 
 class Compared(Protocol):
@@ -58,10 +56,15 @@ def judged(found: Sequence[Compared], families: Sequence[Hashable], *, alpha: fl
 
 
 def simultaneous(c: Compared, contrasts: int, resolved: bool, alpha: float = 0.05) -> Interval:
-    """The interval of one of `contrasts`; `resolved`: whether Holm rejects a difference of 0. See `Judged`."""
-    low, high = c.interval(1 - alpha / contrasts)
-    if resolved and low <= 0.0 <= high:
-        return (_EXCLUDED, high) if c.estimate > 0.0 else (low, -_EXCLUDED)
+    """The interval of one of `contrasts`; `resolved`: whether Holm rejects a difference of 0. See `Judged`.
+
+    A look that has next to nothing left to err (`stats.looks`) rejects nothing, and its interval holds 0.
+    """
+    low, high = c.interval(min(1 - alpha / contrasts, SUREST))
+    if not resolved:
+        return min(low, 0.0), max(high, 0.0)
+    if low <= 0.0 <= high:
+        return (EXCLUDED, high) if c.estimate > 0.0 else (low, -EXCLUDED)
     return low, high
 
 

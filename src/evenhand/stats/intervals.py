@@ -18,6 +18,10 @@ Interval = tuple[float, float]
 
 SMALLEST_P = 1e-300
 """p-values are not resolved below this."""
+EXCLUDED = 1e-12
+"""How far beyond a value an interval ends that excludes it by its p alone."""
+SUREST = 1.0 - 1e-12
+"""Levels are not resolved closer to 1: beyond it nothing is excluded."""
 EQUAL = 1e-12
 """Shares this close to 0 or 1 differ from them by rounding alone."""
 

@@ -88,6 +88,14 @@ def _note(seen: Sequence[Design], planned: Design | None, levels: Sequence[float
         risk = f"over all looks a false verdict is up to {100 * total:.1f} % likely, not {100 * alpha:g} %"
         return f"looked at {times}, {before}: {risk}"
     if planned is not None and (count > 1 or levels[-1] < alpha):
-        may = f"this look may err {100 * levels[-1]:.2g} %, all so far {100 * total:.2g} %"
+        may = f"this look may err {_percent(levels[-1])}, all so far {_percent(total)}"
         return f"looked at {times}, planned {planned[0]} seeds and {planned[1]} prompts: {may}"
     return ""
+
+
+def _percent(share: float) -> str:
+    """
+    >>> _percent(0.0019), _percent(2e-106)
+    ('0.19 %', 'next to nothing')
+    """
+    return f"{100 * share:.2g} %" if share >= 1e-5 else "next to nothing"

@@ -25,7 +25,7 @@ from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.stats.arrays import Array
 from evenhand.stats.crossed import Spread
-from evenhand.stats.intervals import Component, half_widths
+from evenhand.stats.intervals import SUREST, Component, half_widths
 from evenhand.stats.tests import seeds_needed
 from evenhand.stats.twoway import Difference
 
@@ -56,12 +56,12 @@ def resolved_by(difference: Difference, *, power: float = 0.8, alpha: float = 0.
     """The difference that this very design, with the spreads it found, would have called better with probability `power`.
 
     Printed with an inconclusive verdict: "no difference resolved (minimum detectable difference ...)". `contrasts`: how many the
-    verdict is corrected for (Holm's first step). Infinite for one prompt. Outcomes that never varied tell no spread: what they
-    leave open is half of their interval.
+    verdict is corrected for (Holm's first step). Infinite for one prompt, and for a look that has next to nothing left to err.
+    Outcomes that never varied tell no spread: what they leave open is half of their interval.
     """
-    _check_design(difference.n, difference.k, power, alpha)
-    if difference.n < 2:
+    if difference.n < 2 or alpha / contrasts < 1 - SUREST:
         return math.inf
+    _check_design(difference.n, difference.k, power, alpha)
     needed = _by_score if difference.rate is not None else None
     found = _resolution(difference.n, difference.k, difference.spread, power, alpha / contrasts, needed)
     if found > 0.0:

@@ -34,6 +34,7 @@ from evenhand.stats.crossed import (
 )
 from evenhand.stats.intervals import (
     EQUAL,
+    EXCLUDED,
     Component,
     Interval,
     half_width,
@@ -49,8 +50,6 @@ from evenhand.stats.mixed import MixedWinRate, mixed_win_rate
 
 MIXED_FROM = 4
 """Seeds from which on the mixed model widens a win rate's interval."""
-_EXCLUDED = 1e-12
-"""How far beyond a value an interval ends that excludes it by its p alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,7 +344,7 @@ def _reaching(interval: Interval, null: float, p: float, level: float) -> Interv
     if p >= 1.0 - level:
         return min(low, null), max(high, null)
     if low <= null <= high:
-        return (null + _EXCLUDED, high) if high - null > null - low else (low, null - _EXCLUDED)
+        return (null + EXCLUDED, high) if high - null > null - low else (low, null - EXCLUDED)
     return interval
 
 
