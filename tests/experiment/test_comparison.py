@@ -12,7 +12,7 @@ import pytest
 from evenhand.errors import UserError
 from evenhand.plan.plan import build
 from evenhand.results.assemble import excluded
-from evenhand.results.comparison import Fits, arm_results, beside_verdicts, contrasts, differences, power
+from evenhand.results.comparison import Fits, arm_results, beside_verdicts, differences, judged_together, power
 from evenhand.results.looks import looks
 from evenhand.results.record import ArmResult, Power
 from evenhand.results.run_artifacts import RunArtifacts
@@ -80,7 +80,7 @@ def test_an_arm_that_lost_a_seed_costs_the_others_nothing() -> None:
     assert rows["dpo"].judge_cost_usd == 0.75
     assert rows["dpo"].entropy == pytest.approx(1.0)
     assert rows["dpo"].self_overlap == 1.0, "every seed says the same"
-    by_pair = {(c.a, c.b): c for c in contrasts(differences(done, Fits()), "sft")}
+    by_pair = {(c.a, c.b): c for c in judged_together(differences(done, Fits()), "sft")[0]}
     assert by_pair["dpo", "shared"].seeds == (0, 2)
     assert by_pair["dpo", "shared"].difference == pytest.approx(0.05)
     assert by_pair["dpo", "sft"].seeds == (0, 1, 2)
@@ -90,7 +90,7 @@ def test_an_arm_that_lost_a_seed_costs_the_others_nothing() -> None:
 def test_declared_contrasts_do_not_pay_for_the_search_among_the_arms() -> None:
     """Holm over the two contrasts with the baseline, and over the third on its own."""
     done = finished({"sft": ALL, "dpo": {0: 0.55, 1: 0.5, 2: 0.56}, "shared": {0: 0.6, 1: 0.7, 2: 0.65}})
-    rows = {(c.a, c.b): c for c in contrasts(differences(done, Fits()), "sft")}
+    rows = {(c.a, c.b): c for c in judged_together(differences(done, Fits()), "sft")[0]}
     small, large = sorted((rows["dpo", "sft"].p, rows["shared", "sft"].p))
     declared = sorted((rows["dpo", "sft"].p_holm, rows["shared", "sft"].p_holm))
     assert declared == pytest.approx([2 * small, max(2 * small, large)])
@@ -101,7 +101,7 @@ def test_the_interval_beside_a_verdict_goes_with_it() -> None:
     """Two contrasts with the baseline share the 5 %: their joint intervals are wider, and the arm's win rate has the same one."""
     done = finished({"sft": ALL, "dpo": {0: 0.65, 1: 0.62, 2: 0.64}, "shared": {0: 0.9, 1: 0.92, 2: 0.91}})
     pairs = differences(done, Fits())
-    found = contrasts(pairs, "sft")
+    found = judged_together(pairs, "sft")[0]
     arms = beside_verdicts(arm_results(done, Fits()), found, "sft")
     for c in (c for c in found if c.b == "sft"):
         assert c.ci95 is not None
@@ -113,12 +113,12 @@ def test_the_interval_beside_a_verdict_goes_with_it() -> None:
         assert arms[c.a].ci95_simultaneous == pytest.approx((c.joint[0] + 0.5, c.joint[1] + 0.5))
         assert c.mirrored().joint == (-c.joint[1], -c.joint[0])
     assert {c.verdict.value for c in found} >= {"better"}
-    assert {c.verdict.value for c in contrasts(pairs, "sft", 1e-9)} == {"inconclusive"}
+    assert {c.verdict.value for c in judged_together(pairs, "sft", alpha=1e-9)[0]} == {"inconclusive"}
 
 
 def test_an_arm_at_equal_length_has_the_interval_of_its_contrast_and_says_its_scope() -> None:
     done, fits = finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.7, 2: 0.9}}), Fits()
-    (c,) = contrasts(differences(done, fits), "sft")
+    (c,) = judged_together(differences(done, fits), "sft")[0]
     even, pair = arm_results(done, fits)["dpo"].length_controlled, c.length_controlled
     assert even is not None
     assert pair is not None
@@ -135,6 +135,10 @@ def test_looks_are_counted_in_the_run_directory(tmp_path: Path) -> None:
     assert (first.designs, first.count, first.alpha, first.note) == (((3, 60),), 1, 0.05, "")
     (tmp_path / "results.json").write_text(json.dumps({"looks": {"designs": first.designs}}))
     assert looks(plan, tmp_path, 60) == first  # the same design again is no new look
+    lost = looks(plan, tmp_path, 0)
+    assert lost is not None
+    assert lost.designs == ((3, 60),), "a run all of whose verdicts failed has shown nothing"
+    assert looks(plan, tmp_path / "new", 0) is None
     second = looks(plan, tmp_path, 120)
     assert (second.designs, second.count) == (((3, 60), (3, 120)), 2)
     assert "looked at 2 times, planned 1" in second.note
@@ -169,7 +173,7 @@ def test_without_the_baseline_nothing_is_at_equal_length() -> None:
 
 def test_the_resolution_of_a_run_is_told_from_its_contrasts() -> None:
     found = differences(finished({"sft": ALL, "dpo": {0: 0.8, 1: 0.7, 2: 0.9}, "shared": {0: 0.6, 1: 0.6, 2: 0.6}}), Fits())
-    told = power(contrasts(found, "sft"))
+    told = power(judged_together(found, "sft")[0])
     assert told.least <= told.median <= told.minimum_detectable_difference
     assert power([]) == Power()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from evenhand.plan.plan import Plan
 from evenhand.results.best_checkpoint import selections
 from evenhand.results.comparison import Fits, arm_results, beside_verdicts, differences, judged_together, power
-from evenhand.results.evaluations import ReadEvaluation, evaluation_results, read_evaluations
+from evenhand.results.evaluations import evaluation_results, read_evaluations
 from evenhand.results.fairness import deviations, held_equal, made_apart, spent_apart
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import judge_summary
@@ -19,7 +19,7 @@ from evenhand.results.over_training import over_training
 from evenhand.results.own_reward import trained_on_judge
 from evenhand.results.pass_rates import with_pass_rates
 from evenhand.results.paths import without_folders
-from evenhand.results.record import ArmResult, Contrast, Excluded, FailedStage, Looks, PluginUsed, Results, Waived
+from evenhand.results.record import ArmResult, Excluded, FailedStage, PluginUsed, Results, Waived
 from evenhand.results.record_judge import JudgeSummary, Sample, SelfTest
 from evenhand.results.record_parts import FrontierPoint
 from evenhand.results.reward_model_summary import (
@@ -37,7 +37,6 @@ from evenhand.results.training_warnings import early_ends, of_stages, with_warni
 from evenhand.results.tuning import tuned_alike, tuning, untuned
 from evenhand.results.versions import versions_apart
 from evenhand.stages.judge import JudgeSpec
-from evenhand.stats.family import Judged
 from evenhand.store.store import Store
 from evenhand.types import Completion
 
@@ -58,7 +57,9 @@ def assemble(
     looked = looks(plan, out, prompts) if plan.arms else None
     failed = {**done.damaged(), **(errors or {})}
     more = read_evaluations(done)
-    found, beside = _judged(done, fits, looked, more)
+    extra = [difference for one in more for difference in one.differences.values()]
+    alpha = {"alpha": looked.alpha} if looked is not None else {}
+    found, beside = judged_together(differences(done, fits), done.baseline, extra, **alpha)
     arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
     arms, chosen = with_sampler_gaps(with_staleness(with_pass_rates(arms, done), done), done), selections(done)
     sampled = plan.reward_samples is not None and done.has(plan.reward_samples)
@@ -96,16 +97,6 @@ def assemble(
         waived=waived,
         plugins=tuple(PluginUsed(name=without_folders(p.name), source=p.source.name, digest=p.digest) for p in plan.plugins),
     )
-
-
-def _judged(
-    done: RunArtifacts, fits: Fits, looked: Looks | None, more: Sequence[ReadEvaluation]
-) -> tuple[tuple[Contrast, ...], tuple[Judged, ...]]:
-    """The contrasts of the comparison, and the verdicts on those of the other evaluations, under one correction."""
-    if looked is None:
-        return (), ()
-    extra = [d for one in more for d in one.differences.values()]
-    return judged_together(differences(done, fits), done.baseline, looked.alpha, extra)
 
 
 def not_equal(done: RunArtifacts, arms: Mapping[str, ArmResult]) -> list[str]:

@@ -150,13 +150,8 @@ def differences(done: RunArtifacts, fits: Fits) -> list[PairDifference]:
     return found
 
 
-def contrasts(found: Sequence[PairDifference], baseline: str, alpha: float = 0.05) -> tuple[Contrast, ...]:
-    """The contrasts of the comparison alone; see `judged_together`."""
-    return judged_together(found, baseline, alpha, ())[0]
-
-
 def judged_together(
-    found: Sequence[PairDifference], baseline: str, alpha: float, more: Sequence[Difference]
+    found: Sequence[PairDifference], baseline: str, more: Sequence[Difference] = (), *, alpha: float = 0.05
 ) -> tuple[tuple[Contrast, ...], tuple[Judged, ...]]:
     """Contrasts with Holm's correction, and the intervals that go with it; see `stats.family`. Beside them those on `more`.
 

@@ -13,14 +13,17 @@ from evenhand.stats.looks import Design, look
 _log = logging.getLogger(__name__)
 
 
-def looks(plan: Plan, out: Path, prompts: int) -> Looks:
-    """Every design (seeds, prompts) seen here, in order, and what this one may err; see `stats.looks`.
+def looks(plan: Plan, out: Path, prompts: int) -> Looks | None:
+    """Every design (seeds, prompts) seen here, in order, and what this one may err; see `stats.looks`. None before the first.
 
     The seeds are those the experiment asks for: a cell that failed and is made good is no new look, more seeds or prompts are.
+    Without a verdict (`prompts` 0) nothing is seen.
     """
     chosen = plan.experiment.evaluation.planned
     planned = None if chosen is None else (chosen.seeds, chosen.prompts)
-    designs = [*past(out), (len(plan.experiment.seeds), prompts)]
+    designs = [*past(out), *([(len(plan.experiment.seeds), prompts)] if prompts else [])]
+    if not designs:
+        return None
     found = look(designs, planned)
     return Looks(
         designs=tuple(dict.fromkeys(designs)), planned=planned, count=found.count, alpha=found.alpha, spent=found.spent,
