@@ -87,6 +87,9 @@ def test_the_page_has_them_all(page: str) -> None:
     for text in ("Which weights were kept", "share no prompt with the 240", "Training length and inference length",
                  "Left out of the comparison", "At equal length", "Most over least", "CPU-seconds"):  # fmt: skip
         assert text in page, text
+    told = re.search(r"Budgets of the trained arms.*?</p>", page, re.DOTALL)
+    assert told is not None
+    assert "</strong>. See" in told.group(), "a speed has no ratio, and leaves no empty place at the end"
 
 
 def test_the_matrix_turns_to_equal_length_without_a_script(browser: Browser, run_dir: Path) -> None:
@@ -130,7 +133,7 @@ def _remark(rule: str, **seeds: tuple[int, float]) -> dict:
         "measures": f"share of {rule}",
         "means": "this is <bad>",
         "normal": "never",
-        "fix": "less",
+        "fix": "less `beta`",
     }
     return {"rule": rule, **words, "seeds": {seed: {"step": step, "value": value} for seed, (step, value) in seeds.items()}}
 
@@ -165,4 +168,5 @@ def test_the_page_shows_remarks_and_early_ends_as_text(tmp_path: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "Said while training" in page
     assert "This is &lt;bad&gt;. Normal: never." in page
+    assert "Try: less <code>beta</code>." in page
     assert "seed 1: stopped at step 31 of 120 because it is &lt;far&gt; away" in page

@@ -44,6 +44,20 @@ class BudgetTable:
     rows: tuple[BudgetRow, ...]
     ratios: tuple[str, ...]
 
+    @property
+    def spread(self) -> list[tuple[str, str]]:
+        """(unit within a sentence, its ratio) where there is one."""
+        return [(in_sentence(u.title), r) for u, r in zip(self.units, self.ratios, strict=True) if r != MISSING]
+
+
+def in_sentence(title: str) -> str:
+    """A title as it stands within a sentence.
+
+    >>> in_sentence("Tokens trained on"), in_sentence("FLOPs")
+    ('tokens trained on', 'FLOPs')
+    """
+    return title[0].lower() + title[1:] if title[1].islower() else title
+
 
 COUNTS = (
     Unit("tokens_generated", "Tokens generated", amount),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evenhand.report.budget import BudgetTable
-from evenhand.report.formatting import MISSING, percent
+from evenhand.report.formatting import percent
 from evenhand.report.judge_card import ProbeRow
 from evenhand.report.summaries import RewardModelCard
 from evenhand.results.record import Results
@@ -43,20 +43,10 @@ def _budget(table: BudgetTable | None) -> str:
     """In what the trained arms differ, the most costly over the cheapest."""
     if table is None:
         return "time by phase"
-    apart = [_apart(u.title, r) for u, r in zip(table.units, table.ratios, strict=True) if r not in (MISSING, "equal")]
+    apart = [f"{name} {'by some only' if ratio == 'not all' else ratio}" for name, ratio in table.spread if ratio != "equal"]
     if not apart:
-        return "the same for all trained arms" if any(r == "equal" for r in table.ratios) else "what each arm cost"
+        return "the same for all trained arms" if table.spread else "what each arm cost"
     return "most over least: " + ", ".join(apart[:NAMED])
-
-
-def _apart(title: str, ratio: str) -> str:
-    """A unit and its ratio, within a sentence.
-
-    >>> _apart("Tokens trained on", "x 2.1"), _apart("FLOPs", "x 1.5"), _apart("Reward calls", "not all")
-    ('tokens trained on x 2.1', 'FLOPs x 1.5', 'reward calls by some only')
-    """
-    name = title[0].lower() + title[1:] if title[1].islower() else title
-    return f"{name} by some only" if ratio == "not all" else f"{name} {ratio}"
 
 
 def _accuracies(models: Mapping[str, RewardModelSummary]) -> str:

@@ -178,4 +178,4 @@ def as_code(text: str) -> Markup:
     >>> as_code("from `sft` & <b>")
     Markup('from <code>sft</code> &amp; &lt;b&gt;')
     """
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(spelled_out(text)))))

@@ -122,14 +122,14 @@ def _draw(name: str, title: str, unit: str, paths: Mapping[str, Path], summary: 
         axes.margins(0.09)
         for arm in summary.arms:
             if arm.name in paths:
-                _arm(axes, paths[arm.name], arm)
+                _arm(axes, paths[arm.name], arm, named=not summary.crowded)
         axes.set_xlabel("KL from the start (nats per sequence)")
         axes.set_ylabel(unit)
         axes.locator_params(nbins=6)
         return render(figure, name, f"{title} against KL for {', '.join(paths)}")
 
 
-def _arm(axes: Axes, path: Path, arm: ArmRow) -> None:
+def _arm(axes: Axes, path: Path, arm: ArmRow, *, named: bool) -> None:
     style, color = arm.style, arm.style.ink.light
     if len(path.kl) > 1:
         (line,) = axes.plot(path.kl, path.height, color=color, linewidth=1.8, linestyle=style.dash, alpha=0.75, zorder=2)
@@ -140,5 +140,5 @@ def _arm(axes: Axes, path: Path, arm: ArmRow) -> None:
             *path.end, style.marker, color=color, markersize=size, markeredgecolor=PAPER.light, markeredgewidth=1.4, zorder=4
         )
         tag(dot, style, "end")
-        if style.stands_out:
+        if named and style.stands_out:  # the names of many arms would lie on each other
             axes.annotate(arm.name, path.end, (8, 7), textcoords="offset points", fontsize=11, color=INK.light, zorder=5)

@@ -48,7 +48,7 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
     wide = width > 500
     left = 30 + 7.2 * max(len(arm.name) for arm in arms) if wide else 12
     row = (_TIGHT if summary.crowded else _ROW) + (0 if wide else 14)
-    margins = Margins(left=min(left, 260), right=62 if wide else 16, top=26, bottom=46)
+    margins = Margins(left=min(left, 260), right=62 if wide else 16, top=26 if wide else 38, bottom=46)
     height = margins.top + margins.bottom + row * len(arms)
     with canvas(width, height, margins) as (figure, axes):
         axes.set_xlim(*_limits(arms))
@@ -57,7 +57,8 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
         low, high = _limits(arms)
         across = (0.5 - low) / (high - low)
         side = "center" if 0.2 < across < 0.8 else "left" if across <= 0.2 else "right"  # else it would leave the figure
-        axes.annotate(f"50%: as good as {summary.reference}", (0.5, -0.5), (0, 8), textcoords="offset points", ha=side,
+        above = 8 if wide else 20  # on narrow screens the best arm's name stands between
+        axes.annotate(f"50%: as good as {summary.reference}", (0.5, -0.5), (0, above), textcoords="offset points", ha=side,
                       fontsize=11, color=SOFT.light)  # fmt: skip
         for place, arm in enumerate(arms):
             _row(axes, arm, place, seeds=not summary.crowded)
