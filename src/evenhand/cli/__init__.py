@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 a bug, 2 the input is wrong, 3 some cells failed, 4 people
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -69,6 +70,8 @@ app.add_typer(store.app)
 
 def main() -> None:
     """Entry point of `evenhand`."""
+    # products of the statistics are many and small: threads of NumPy's library only wait for each other, 25 times as long
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except UserError as error:
