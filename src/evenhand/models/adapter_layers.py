@@ -96,7 +96,6 @@ def whole(layer: Any) -> nn.Module:
     if type(base) is PackedLinear:
         return plain(base, weight.to(base.dtype))
     made = copy.copy(base)
-    vars(made).pop("forward", None)  # a product of the layer that was copied
     made._parameters = {**base._parameters, "weight": nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)}
     return made
 

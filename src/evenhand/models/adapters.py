@@ -19,6 +19,9 @@ from evenhand.core import nf4
 from evenhand.errors import UserError, did_you_mean
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapter_layers import NAME, adapted, put
+from evenhand.models.fast_linear import FastLinear, with_fast_products
+from evenhand.models.heads import RewardModel, ValuePolicy, score_head
+from evenhand.models.hidden_states import backbone
 from evenhand.models.packed_layers import PackedLinear
 from evenhand.seeding import generator
 
@@ -68,9 +71,8 @@ def pack(hf: Any) -> Any:
     Raises UserError for a network whose layers are no plain linear ones.
     """
     for name, layer in linear_layers(hf).items():
-        if type(layer) is nn.Linear:
+        if type(layer) in (nn.Linear, FastLinear):
             put(hf, name, PackedLinear(layer))
-            vars(layer).pop("forward", None)  # bound to the layer, it would keep the wide weights until a collection
         elif type(layer) is not PackedLinear:
             raise UserError(
                 f"{name} of {type(hf).__name__} is a {type(layer).__name__}, which cannot be kept in four bits",
@@ -118,8 +120,6 @@ def networks(model: Trunk) -> dict[str, Any]:
 
 def heads(model: Trunk) -> list[nn.Module]:
     """Heads that begin untrained, and so learn all of their weights: of values, and of scores."""
-    from evenhand.models.heads import RewardModel, ValuePolicy, score_head
-
     found: list[nn.Module] = [model.value_head] if isinstance(model, ValuePolicy) else []
     return [*found, score_head(model.hf)] if isinstance(model, RewardModel) else found
 
@@ -130,8 +130,6 @@ def linear_layers(hf: Any) -> dict[str, Any]:
     Classes derived from torch's linear layer count where they are called so (FalconLinear); others are routers and the like.
     """
     from transformers.pytorch_utils import Conv1D
-
-    from evenhand.models.hidden_states import backbone
 
     inside = set(backbone(hf).modules())
     layers = {name: m for name, m in hf.named_modules() if isinstance(m, nn.Linear | Conv1D) and m in inside}
@@ -197,8 +195,6 @@ def _ends(name: str, target: str) -> bool:
 
 def inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
     """Put peft's layers in the place of the chosen ones, and check that these and no others were replaced."""
-    from evenhand.models.backbone import with_fast_products
-
     everywhere = [name for name, m in hf.named_modules() if any(_ends(name, leaf) for leaf in _leaves(chosen))]
     named = sorted(_leaves(chosen)) if set(everywhere) == set(chosen) else sorted(chosen)
     transposed = not isinstance(hf.get_submodule(chosen[0]), nn.Linear)

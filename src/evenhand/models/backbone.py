@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from typing_extensions import override
 
-from evenhand.core import matmul
 from evenhand.errors import UserError
 from evenhand.models import attention, checked
 from evenhand.models.adapter_config import Adapter
+from evenhand.models.fast_linear import with_fast_products
 from evenhand.models.hidden_states import States, padded_states, tree_states
 from evenhand.models.layout_check import padding_problem, tree_problem
 from evenhand.types import Batch
@@ -122,17 +121,6 @@ def without_dropout(hf: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
                 setattr(module, name, 0.0)
-
-
-def with_fast_products(hf: nn.Module) -> None:
-    """Let every linear layer compute by `evenhand.core.matmul.linear`, which is torch's own where that is as fast."""
-    for module in hf.modules():
-        if type(module) is nn.Linear and "forward" not in vars(module):
-            setattr(module, "forward", MethodType(_linear, module))  # noqa: B010 (a type checker takes methods for fixed)
-
-
-def _linear(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    return matmul.linear(x, self.weight, self.bias)
 
 
 def _adopt(hf: Any) -> str | None:

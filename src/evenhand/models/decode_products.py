@@ -19,9 +19,11 @@ from typing_extensions import override
 
 from evenhand.core import matmul
 from evenhand.models.adapter_layers import adapted, is_adapted, merged_weight
+from evenhand.models.fast_linear import FastLinear
+from evenhand.models.head import ReadableLinear
 from evenhand.models.packed_layers import PackedLinear
 
-PLAIN = (nn.Linear, PackedLinear)
+PLAIN = (nn.Linear, FastLinear, ReadableLinear, PackedLinear)
 """Layers that are nothing but a product."""
 LIMIT = 512 << 20
 """Bytes copied at most where the copies have the weights' own precision: what they save does not grow with the model."""

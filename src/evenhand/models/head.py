@@ -6,14 +6,14 @@ The op runs inside the head module's own `forward`, so that hooks around it (sha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
-from evenhand.core import matmul
 from evenhand.core.logprob import completion_logp, completion_logp_entropy
+from evenhand.models.fast_linear import FastLinear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +28,18 @@ class HeadReading:
     named: dict[str, Any]
 
 
+class ReadableLinear(FastLinear):
+    """A head that gives log-probs where a reading of it is asked for."""
+
+    @override
+    def forward(self, input: Tensor, reading: HeadReading | None = None) -> Any:
+        if reading is None:
+            return super().forward(input)
+        if reading.entropy:
+            return completion_logp_entropy(input, self.weight, reading.ids, bias=self.bias, **reading.named)
+        return completion_logp(input, self.weight, reading.ids, bias=self.bias, **reading.named), None
+
+
 class FusedHead:
     """Reads log-probs off hidden states. Soft-capping and scale of the logits are found in the model's config."""
 
@@ -35,15 +47,12 @@ class FusedHead:
         self._module = hf.get_output_embeddings()
         self._softcap = logit_softcap(hf.config)
         self._scale = logit_scale(hf.config)
-        self._before = vars(self._module).get("forward")
-        self._module.forward = MethodType(_forward, self._module)
+        self._before = type(self._module)
+        self._module.__class__ = ReadableLinear
 
     def remove(self) -> None:
-        """Give the module its own forward back."""
-        if self._before is None:
-            del self._module.forward
-        else:
-            self._module.forward = self._before
+        """Let the module be what it was."""
+        self._module.__class__ = self._before
 
     def __call__(
         self, hidden: Tensor, ids: Tensor, *, temperature: float, entropy: bool, matmul_dtype: torch.dtype | None = None
@@ -54,8 +63,7 @@ class FusedHead:
 
     def log_probs(self, hidden: Tensor, *, temperature: float) -> Tensor:
         """The whole distribution after each state, [M, H] -> [M, V], nats: for small M, since it is kept."""
-        logits = self._module(hidden) * self._scale
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = _wide(self._module(hidden) * self._scale)
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return torch.log_softmax(logits / temperature, dim=-1)
@@ -74,7 +82,11 @@ class LogitsHead:
 
     def log_probs(self, logits: Tensor, *, temperature: float) -> Tensor:
         """The whole distribution, [M, V] -> [M, V], nats."""
-        return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, dim=-1)
+        return torch.log_softmax(_wide(logits) / temperature, dim=-1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def logit_softcap(config: Any) -> float | None:
@@ -87,15 +99,7 @@ def logit_softcap(config: Any) -> float | None:
 def logit_scale(config: Any) -> float:
     """What the logits are multiplied by: Cohere's `logit_scale`, Falcon-H1's multiplier, one over Granite's `logits_scaling`."""
     for name, invert in (("logit_scale", False), ("lm_head_multiplier", False), ("logits_scaling", True)):
-        value = getattr(config, name, None)
+        value = getattr(config.get_text_config(), name, None)
         if isinstance(value, (int, float)) and value:
             return 1.0 / value if invert else float(value)
     return 1.0
-
-
-def _forward(self: nn.Linear, hidden: Tensor, reading: HeadReading | None = None) -> Tensor | tuple[Tensor, Tensor | None]:
-    if reading is None:
-        return matmul.linear(hidden, self.weight, self.bias)
-    if reading.entropy:
-        return completion_logp_entropy(hidden, self.weight, reading.ids, bias=self.bias, **reading.named)
-    return completion_logp(hidden, self.weight, reading.ids, bias=self.bias, **reading.named), None

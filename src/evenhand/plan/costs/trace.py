@@ -22,7 +22,8 @@ from typing_extensions import override
 
 from evenhand.models import adapters, attention
 from evenhand.models.adapter_config import Adapter
-from evenhand.models.backbone import with_fast_products, without_dropout
+from evenhand.models.backbone import without_dropout
+from evenhand.models.fast_linear import with_fast_products
 from evenhand.models.hidden_states import backbone
 from evenhand.models.tree_attention import Tree
 from evenhand.types import Layout, Span
