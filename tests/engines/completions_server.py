@@ -38,8 +38,8 @@ def policy(seed: int = 7, **shape: Any) -> Policy:
 class CompletionsServer:
     """Begins with the policy that `opens` gives.
 
-    `fault`: "" or one of stale_head, keeps_weights, text_only, raw, lost_token, wrong_stop, no_logprobs, other_prompt, no_routes,
-    noisy.
+    `fault`: "" or one of stale_head, keeps_weights, text_only, raw, lost_token, wrong_stop, goes_on, cut, no_logprobs,
+    other_prompt, odd_prompt, no_routes, noisy, packed.
 
     `dies_at`: after so many completions one request is answered by closing the connection, and the weights are those of the
     beginning again. `busy`: so many requests are answered by 503 first. `usage` is what it says of usage.
@@ -121,8 +121,13 @@ class CompletionsServer:
             tokens = tokens[:-1] or [3, 4]
         if self.fault == "wrong_stop":
             tokens, finish = [*tokens[:-1], 5], "stop"
+        if self.fault == "goes_on":
+            tokens, logp, finish = [min(self.renderer.stop_ids), *tokens[1:], 5][: body["max_tokens"]], logp[:1], "length"
+            logp = logp * len(tokens)
+        if self.fault == "cut":
+            tokens, logp, finish = tokens[:1], logp[:1], "length"
         told = None if self.fault == "no_logprobs" else {"token_logprobs": logp}
-        seen = [3, *body["prompt"]] if self.fault == "other_prompt" else body["prompt"]
+        seen = {"other_prompt": [3, *body["prompt"]], "odd_prompt": 5}.get(self.fault, body["prompt"])
         return {"text": "", "token_ids": tokens, "prompt_token_ids": seen, "finish_reason": finish, "logprobs": told}
 
     def raw(self, prompt: list[int], tokens: tuple[int, ...]) -> list[float]:
@@ -147,6 +152,8 @@ def serving_completions(server: CompletionsServer) -> Iterator[CompletionsServer
             answer = json.dumps(said).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
+            if server.fault == "packed":
+                self.send_header("content-encoding", "gzip")
             self.end_headers()
             self.wfile.write(answer)
 

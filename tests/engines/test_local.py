@@ -301,8 +301,11 @@ def test_diverged_weights_are_named_at_the_first_call_and_later():
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     for engine in (used, engine_of(copy.deepcopy(model))):
-        with pytest.raises(UserError, match="not a number"):
-            engine.generate(prompts_of(4), 1, Sampling(max_tokens=2))
+        for temperature in (1.0, 0.0):
+            with pytest.raises(UserError, match="not a number"):
+                engine.generate(prompts_of(4), 1, Sampling(max_tokens=2, temperature=temperature))
+            with pytest.raises(UserError, match="not a number"):
+                list(engine.stream(prompts_of(4)[0], Sampling(max_tokens=2, temperature=temperature)))
 
 
 def test_half_precision_stays_close_to_its_plain_forward():

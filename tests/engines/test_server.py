@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import threading
 
 import pytest
 import torch
 
 from evenhand.engines import synced
 from evenhand.engines.registry import open_engine
-from evenhand.engines.server import ServerBackend
+from evenhand.engines.server import ServerBackend, parsed
 from evenhand.engines.synced import SyncedEngine
 from evenhand.engines.weights import export, tied_head, version
 from evenhand.errors import UserError
@@ -127,12 +130,59 @@ def test_a_tolerance_lets_another_precision_pass(student):
     ("fault", "message"),
     [
         ("lost_token", "token ids and"), ("wrong_stop", "is no stop token"), ("no_logprobs", "and no log-probs"),
-        ("other_prompt", "the prompt that was answered"),
+        ("other_prompt", "the prompt that was answered"), ("odd_prompt", "the prompt that was answered, 5, is not"),
+        ("goes_on", "goes on after a stop token"), ("cut", "was cut after 1 tokens, 6 were asked for"),
+        ("packed", "what came back is no completion: DecodingError"),
     ],
 )  # fmt: skip
 def test_tokens_that_are_not_what_was_sampled_are_refused(student, fault, message):
     with serving_completions(CompletionsServer(fault=fault)) as server, pytest.raises(UserError, match=message):
         engine_on(server, student).generate(PROMPTS, 2, SAMPLING)
+
+
+@pytest.mark.parametrize("logp", [float("nan"), -math.inf, 0.5, -(10**400), "-1", None, True])
+def test_log_probs_that_are_none_are_refused(logp):
+    said = {"token_ids": [4], "finish_reason": "length", "logprobs": {"token_logprobs": [logp]}}
+    with pytest.raises(UserError, match="the log-probs are"):
+        parsed(json.dumps({"choices": [said]}).encode(), [3], "here", greedy=False)
+
+
+def test_weights_that_have_diverged_are_not_handed_over(student):
+    with torch.no_grad():
+        student.hf.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    with serving_completions(CompletionsServer()) as server, pytest.raises(UserError, match="not a number"):
+        engine_on(server, student).generate(PROMPTS, 1, SAMPLING)
+    assert (server.loads, server.completions) == (0, 0)
+
+
+def test_nothing_asked_is_nothing_answered(student):
+    with serving_completions(CompletionsServer()) as server:
+        engine = engine_on(server, student)
+        assert engine.generate([], 2, SAMPLING) == engine.sample([], []) == []
+    assert server.completions == 0
+
+
+def test_two_names_of_this_machine_are_one_server():
+    one, other = (ServerBackend(model="m", url=f"http://{host}:8000/v1") for host in ("localhost", "127.0.0.1"))
+    assert one._note == other._note
+    assert one._note != ServerBackend(model="m", url="http://127.0.0.1:8001/v1")._note
+
+
+def test_who_waits_for_another_arm_says_so(caplog):
+    one, other = (ServerBackend(model="m") for _ in range(2))
+    done = threading.Event()
+
+    def wait() -> None:
+        with other.alone():
+            done.set()
+
+    with caplog.at_level(logging.INFO):
+        with one.alone():
+            (thread := threading.Thread(target=wait)).start()
+            assert not done.wait(0.2)
+        assert done.wait(10)
+        thread.join()
+    assert "waiting for the server at http://127.0.0.1:8000/v1" in caplog.text
 
 
 def test_a_server_without_the_routes_for_weights_is_told_what_it_lacks(student):
@@ -267,6 +317,11 @@ def test_the_version_follows_every_weight(student):
         row[[0, 1]] = row[[1, 0]]  # the same numbers in other places
     assert version(student.hf) != before
     assert version(policy(seed=0).hf.bfloat16()) != before
+    packed = [policy(seed=seed) for seed in (0, 1)]
+    for one in packed:
+        attach(one, Adapter(rank=2, targets=("q_proj",), quantize="nf4"), seed=0)
+    packed[1].load_state_dict(dict(packed[1].named_parameters()) | dict(packed[0].named_parameters()), strict=False)
+    assert version(packed[0].hf) != version(packed[1].hf), "weights in four bits count too"
 
 
 def test_settings_that_cannot_be():
@@ -278,4 +333,6 @@ def test_settings_that_cannot_be():
         ServerBackend(model="m", attempts=0)
     with pytest.raises(UserError, match="tolerance is -1"):
         open_engine({"kind": "server", "model": "m", "tolerance": -1.0}, policy(), renderer())
+    with pytest.raises(UserError, match="no folder /nowhere"):
+        open_engine({"kind": "server", "model": "m", "folder": "/nowhere"}, policy(), renderer())
     assert synced.PROBE_TEMPERATURES == (1.0, 0.5)

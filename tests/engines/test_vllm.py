@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
@@ -148,6 +149,47 @@ def test_a_dead_vllm_is_opened_again_with_the_current_weights(student, monkeypat
     monkeypatch.setattr(LLM, "dies", 100)
     with pytest.raises(UserError, match="vLLM died: EngineDeadError"):
         engine.generate(PROMPTS, 2, Sampling(max_tokens=4))
+
+
+def test_answers_that_had_no_room_are_refused(student, monkeypatch):
+    engine = open_engine("vllm", student, renderer())
+    whole = LLM.output
+    cut = lambda s: replace(s, tokens=s.tokens[:1], logp=s.logp[:1], finish=Finish.LENGTH)  # noqa: E731
+    monkeypatch.setattr(LLM, "output", lambda self, s: whole(self, cut(s)))
+    with pytest.raises(UserError, match="vLLM: an answer was cut after 1 tokens, 4 were asked for") as refused:
+        engine.generate(PROMPTS, 2, Sampling(max_tokens=4))
+    assert "max_model_len" in refused.value.fix
+
+
+def test_a_vllm_that_cannot_be_opened_says_why(student, monkeypatch):
+    def refuses(model, **options):
+        raise ValueError("1 validation error for ModelConfig\n  max_model_len is greater than 512")
+
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", refuses)
+    with pytest.raises(UserError, match="vLLM does not open the policy") as refused:
+        open_engine({"kind": "vllm", "options": {"max_model_len": 10**6}}, student, renderer()).generate(PROMPTS, 1, Sampling())
+    assert "max_model_len is greater than 512" in refused.value.why
+
+
+def test_a_request_that_it_refuses_is_said(student, monkeypatch):
+    engine = open_engine("vllm", student, renderer())
+    engine.generate(PROMPTS, 1, Sampling(max_tokens=4))
+
+    def refuses(self, requests, parameters, use_tqdm):
+        raise ValueError("maximum context length is 24 tokens")
+
+    monkeypatch.setattr(LLM, "generate", refuses)
+    with pytest.raises(UserError, match="vLLM refuses what it is asked") as refused:
+        engine.generate(PROMPTS, 1, Sampling(max_tokens=4))
+    assert "maximum context length is 24" in refused.value.why
+
+
+def test_another_network_is_another_vllm(student):
+    """The same shapes, rotated otherwise: new weights do not make one the other."""
+    turned = policy(seed=0, rope_parameters={"rope_type": "default", "rope_theta": 100.0})
+    assert [p.shape for p in turned.hf.parameters()] == [p.shape for p in student.hf.parameters()]
+    assert open_engine("vllm", student, renderer()).backend is not open_engine("vllm", turned, renderer()).backend
+    assert open_engine("vllm", student, renderer()).backend is open_engine("vllm", policy(seed=5), renderer()).backend
 
 
 def test_settled_options_and_a_missing_installation_are_named(student, monkeypatch):

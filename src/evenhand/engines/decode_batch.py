@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evenhand.engines.draw import Draw, uniforms
-from evenhand.models.decode import Decoder
+from evenhand.models.decode import Decoder, not_a_number
 from evenhand.models.rope_length import Sides
 from evenhand.types import Finish, Sampling
 
@@ -126,7 +126,9 @@ def stream(decoder: Decoder, prompt: Sequence[int], row: DecodeRow, stop: Collec
     logits = session.logits
     draw = Draw([row.sampling], logits.device)
     for number in _uniforms([row], row.sampling.max_tokens).to(logits.device):
-        tokens, _ = draw(logits, number)
+        tokens, logp = draw(logits, number)
+        if not math.isfinite(float(logp)):
+            raise not_a_number()
         if (token := int(tokens)) in stop:
             return
         yield token

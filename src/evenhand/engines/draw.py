@@ -94,7 +94,9 @@ class Draw:
 
 
 def _greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    return logits.argmax(-1), logits.new_zeros(logits.shape[0], dtype=torch.float32)
+    tokens = logits.argmax(-1)
+    value = logits.gather(-1, tokens[:, None]).squeeze(-1).float()
+    return tokens, value - value  # 0, or NaN where the logits are no numbers
 
 
 def draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

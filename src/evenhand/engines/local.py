@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.engines.checks import Renders, check_sampling, prompt_ids
 from evenhand.engines.decode_batch import DecodeRow, Sampled, plan, run, stream
-from evenhand.engines.rows import asked, grouped
+from evenhand.engines.rows import asked, completion, grouped
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
 from evenhand.models.rope_length import Sides, start_over
-from evenhand.types import Completion, Group, Prompt, Sampling
+from evenhand.types import Group, Prompt, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,42 +62,43 @@ class LocalEngine:
         if not prompts:
             return []
         sampled = self.sample(ids, rows, progress=progress)
-        return grouped(prompts, n, [self._completion(s) for s in sampled])
+        return grouped(prompts, n, [completion(self._renderer, s) for s in sampled])
 
     def sample(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], *, progress: Callable[[int, int], None] | None = None
     ) -> list[Sampled]:
         """The token level: one `Sampled` per row, in order; row r continues the token ids `prompts[rows[r].prompt]`."""
-        for row in rows:
-            check_sampling(row.sampling)
-        self._check_window(prompts, rows)
-        decoder, stop = self._ready_decoder(), sorted(self._renderer.stop_ids)
-        results: list[Sampled | None] = [None] * len(rows)
-        done = 0
-        start_over(decoder.hf)
+        stop, found = sorted(self._renderer.stop_ids), dict[int, Sampled]()
 
         def report(ended: int) -> None:
             if progress is not None:
-                progress(done + ended, len(rows))
+                progress(len(found) + ended, len(rows))
 
-        with decoder.ready(getattr(self._policy, "matmul_dtype", None), rows=len(rows)):
+        with self._ready(prompts, rows) as decoder:
             for wave in plan(decoder.hf, prompts, rows, max_rows=self._max_rows, cache_bytes=self._cache_bytes):
-                for index, sampled in zip(wave, run(decoder, prompts, [rows[i] for i in wave], stop, report), strict=True):
-                    results[index] = sampled
-                done += len(wave)
+                found.update(zip(wave, run(decoder, prompts, [rows[i] for i in wave], stop, report), strict=True))
                 report(0)
-        return [_checked(r) for r in results]
+        if not all(math.isfinite(value) for sampled in found.values() for value in sampled.logp):
+            raise not_a_number()
+        return [found[index] for index in range(len(rows))]
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[int]:
         """The tokens of one answer while they are drawn, the stop token left out: those of `generate([prompt], 1, sampling)`."""
         ids = prompt_ids(self._renderer, prompt, None)
         row = DecodeRow(prompt=0, key=(prompt.id, 0), sampling=sampling)
-        check_sampling(sampling)
-        self._check_window([ids], [row])
+        with self._ready([ids], [row]) as decoder:
+            yield from stream(decoder, ids, row, self._renderer.stop_ids)
+
+    @contextmanager
+    def _ready(self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow]) -> Iterator[Decoder]:
+        """The decoder, ready for rows that can be sampled."""
+        for row in rows:
+            check_sampling(row.sampling)
+        self._check_window(prompts, rows)
         decoder = self._ready_decoder()
         start_over(decoder.hf)
-        with decoder.ready(getattr(self._policy, "matmul_dtype", None), rows=1):
-            yield from stream(decoder, ids, row, self._renderer.stop_ids)
+        with decoder.ready(getattr(self._policy, "matmul_dtype", None), rows=len(rows)):
+            yield decoder
 
     def _ready_decoder(self) -> Decoder:
         if self._decoder is None or self._decoder.hf is not self._policy.hf:
@@ -118,18 +120,3 @@ class LocalEngine:
                     else f"lower max_tokens below {limit}",
                 )
             sides.refuse_crossing(length, new, where=f"prompt {row.key[0]}")
-
-    def _completion(self, sampled: Sampled) -> Completion:
-        return Completion(
-            content=self._renderer.decode(sampled.tokens),
-            tokens=sampled.tokens,
-            behaviour_logp=sampled.logp,
-            finish=sampled.finish,
-        )
-
-
-def _checked(sampled: Sampled | None) -> Sampled:
-    assert sampled is not None, "every row belongs to one wave"
-    if not all(map(math.isfinite, sampled.logp)):
-        raise not_a_number()
-    return sampled

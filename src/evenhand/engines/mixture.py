@@ -56,7 +56,7 @@ class _MixtureSession:
         return self._mixed(self._first.step(tokens), self._second.step(tokens))
 
     def compact(self, alive: Tensor) -> Tensor:
-        self._second.compact(alive)
+        self._second.compact(alive)  # every decoder leaves the rows in the same order
         return self._first.compact(alive)
 
     def _mixed(self, first: Tensor, second: Tensor) -> Tensor:

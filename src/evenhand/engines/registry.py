@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.engines.checks import Renders
@@ -83,19 +84,25 @@ def _vllm(
     hf = opened.policy.hf
     # Left to itself vLLM computes in bfloat16 what is in float32.
     settled = {"dtype": str(hf.dtype).removeprefix("torch."), **(options or {})}
-    known = json.dumps([settled, [(name, list(weight.shape)) for name, weight in hf.named_parameters()]], sort_keys=True)
+    network = {name: value for name, value in hf.config.to_dict().items() if name not in _OF_A_FILE}
+    known = json.dumps([settled, network], sort_keys=True, default=str)
     if known not in _OPENED:
         _OPENED[known] = VLLMBackend(options=settled)
     return _synced(opened, _OPENED[known], tolerance=tolerance, restarts=restarts, folder=folder)
 
 
+_OF_A_FILE = ("architectures", "dtype", "transformers_version", "_name_or_path")
+"""What a config says of where it was written, or what is settled with the options: saving it changes them."""
 _OPENED: dict[str, InferenceBackend] = {}
-"""vLLM of this process by options and the model's shape: it takes half a minute to open, and memory for a copy of the weights."""
+"""vLLM of this process by options and the model's config: half a minute to open, and memory for a copy of the weights."""
 
 
 def _synced(opened: EngineContext, backend: InferenceBackend, **how: Any) -> Engine:
     from evenhand.engines.synced import SyncedEngine
 
+    if how["folder"] is not None and not Path(how["folder"]).is_dir():
+        fix = "make it, on a disk that the engine sees too"
+        raise UserError(f"there is no folder {how['folder']}", where="engine.folder", fix=fix)
     for name, least in (("tolerance", 0.0), ("restarts", 0)):
         if how[name] is not None and not how[name] >= least:
             raise UserError(f"{name} is {how[name]}", where=f"engine.{name}", fix=f"use {least} or more")
@@ -110,7 +117,7 @@ def decides(settings: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
     """
     if isinstance(settings, str):
         return settings
-    how = ENGINES.facts("how").get(settings.get("kind", ""), ())
+    how = _fact(settings, "how") or ()
     kept = {name: value for name, value in settings.items() if name not in how}
     return kept["kind"] if kept.keys() == {"kind"} else kept
 
@@ -123,14 +130,13 @@ def access(settings: str | Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if isinstance(settings, str):
         return {}
-    how = ENGINES.facts("how").get(settings.get("kind", ""), ())
+    how = _fact(settings, "how") or ()
     return {name: value for name, value in settings.items() if name in how}
 
 
 def holds_copy(settings: str | Mapping[str, Any]) -> bool:
     """Whether the engine samples from a copy of the policy, which is handed to it."""
-    kind = settings if isinstance(settings, str) else settings.get("kind", "")
-    return bool(ENGINES.facts("copies").get(ENGINES.canonical(kind), False))
+    return bool(_fact(settings, "copies"))
 
 
 def for_other_models(settings: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
@@ -140,8 +146,12 @@ def for_other_models(settings: str | Mapping[str, Any]) -> str | Mapping[str, An
 
 def is_exact(settings: str | Mapping[str, Any]) -> bool:
     """Whether the engine's log-probs are the trainer's own in float32. An engine of a plugin's says so by `exact=True`."""
-    kind = settings if isinstance(settings, str) else settings["kind"]
-    return bool(ENGINES.facts("exact").get(ENGINES.canonical(kind), False))
+    return bool(_fact(settings, "exact"))
+
+
+def _fact(settings: str | Mapping[str, Any], name: str) -> Any:
+    kind = settings if isinstance(settings, str) else settings.get("kind", "")
+    return ENGINES.facts(name).get(ENGINES.canonical(kind))
 
 
 def local_engine(policy: HasModel, renderer: Renders) -> LocalEngine:

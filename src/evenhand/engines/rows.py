@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evenhand.engines.checks import Renders, per_completion, prompt_ids
-from evenhand.engines.decode_batch import DecodeRow
+from evenhand.engines.decode_batch import DecodeRow, Sampled
 from evenhand.seeding import keyed
 from evenhand.types import Completion, Group, Prompt, Sampling
 
@@ -29,6 +29,12 @@ def asked(
 def grouped(prompts: Sequence[Prompt], n: int, completions: Sequence[Completion]) -> list[Group]:
     """A group of n completions per prompt, in order."""
     return [Group(prompt=prompt, completions=tuple(completions[i * n : (i + 1) * n])) for i, prompt in enumerate(prompts)]
+
+
+def completion(renderer: Renders, sampled: Sampled) -> Completion:
+    """Sampled tokens as an answer."""
+    text = renderer.decode(sampled.tokens)
+    return Completion(content=text, tokens=sampled.tokens, behaviour_logp=sampled.logp, finish=sampled.finish)
 
 
 def vllm_parameters(row: DecodeRow, stop_ids: Sequence[int]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import httpx
 
 LOOPBACK = "http://127.0.0.1:8000/v1"
+_log = logging.getLogger(__name__)
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 
@@ -72,14 +73,17 @@ class ServerBackend:
 
     @property
     def holds(self) -> str:
-        owner, _, version = self._note.read_text().partition(" ") if self._note.exists() else ("", "", "")
+        try:
+            owner, _, version = self._note.read_text().partition(" ")
+        except FileNotFoundError:
+            return ""
         return version if owner == this_process() else ""
 
     @cached_property
     def _note(self) -> Path:
         folder = user_cache() / "engines"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{digest(self._root)}.txt"
+        return folder / f"{digest(self._root.replace('//localhost', '//127.0.0.1'))}.txt"
 
     @property
     def _root(self) -> str:
@@ -90,7 +94,11 @@ class ServerBackend:
     @contextmanager
     def alone(self) -> Iterator[None]:
         with self._note.with_suffix(".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("waiting for %s: another arm samples", self.name)
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def load(self, folder: Path, version: str) -> None:
@@ -135,7 +143,7 @@ class ServerBackend:
         body, address = self._body(prompt, row, stop_ids), joined(self.url, "completions")
 
         def once() -> EngineAnswer:
-            return parsed(self._post(client, address, body), prompt, row, stop_ids, self.url)
+            return parsed(self._post(client, address, body), prompt, self.url, greedy=row.sampling.temperature == 0)
 
         return self._patiently(once)
 
@@ -162,6 +170,8 @@ class ServerBackend:
         except httpx.TransportError as error:
             self._trouble = self._hidden(f"{type(error).__name__}: {error}")
             raise Busy(self._trouble) from None
+        except (httpx.RequestError, httpx.StreamError) as error:  # what it sent is not packed as it says
+            raise Odd(f"{type(error).__name__}: {error}") from None
         if (status := response.status_code) >= 500:
             self._trouble = f"HTTP {status}"
         check_busy(status, response.headers.get("retry-after"))
@@ -190,9 +200,9 @@ class ServerBackend:
         return hidden(text, [named_key(self.key_env)])
 
 
-def parsed(body: bytes, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int], where: str) -> EngineAnswer:
-    """The answer in a completion's body; what it says of usage is not read. Raises: Odd for what is no completion, UserError for
-    tokens that cannot be learned from."""
+def parsed(body: bytes, prompt: Sequence[int], where: str, *, greedy: bool) -> EngineAnswer:
+    """The answer in a completion's body; what it says of usage is not read. Of a `greedy` answer the log-probs are 0, those of a
+    point mass. Raises: Odd for what is no completion, UserError for tokens that are none."""
     try:
         choice = json.loads(body)["choices"][0]
         finish = _FINISH[choice["finish_reason"]]
@@ -201,11 +211,10 @@ def parsed(body: bytes, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequenc
             return EngineAnswer(finish=finish, text=_text(choice["text"]))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise Odd(f"{type(error).__name__}: {error}: {body[:200].decode('utf-8', 'replace')!r}") from None
-    if (problem := _problem(choice, tokens, prompt, row, stop_ids, finish)) is not None:
+    if (problem := _problem(choice, tokens, prompt)) is not None:
         fix = "use a server that answers as vLLM 0.32 does; see docs/engines.md"
         raise UserError(problem, where=where, why="what is learned from has to be what was sampled", fix=fix)
     logp = choice["logprobs"]["token_logprobs"]
-    greedy = row.sampling.temperature == 0  # a point mass
     return EngineAnswer(finish=finish, tokens=tuple(tokens), logp=tuple(0.0 if greedy else min(float(v), 0.0) for v in logp))
 
 
@@ -215,22 +224,16 @@ def _text(value: Any) -> str:
     return value
 
 
-def _problem(
-    choice: Mapping[str, Any], tokens: Any, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int], finish: Finish
-) -> str | None:
+def _problem(choice: Mapping[str, Any], tokens: Any, prompt: Sequence[int]) -> str | None:
     """Why the tokens of a choice cannot be used."""
     if not isinstance(tokens, list) or not tokens or not all(type(t) is int and t >= 0 for t in tokens):
         return f"the token ids are {tokens!r:.80}"
-    if len(tokens) > row.sampling.max_tokens:
-        return f"{len(tokens)} tokens came back, {row.sampling.max_tokens} were asked for"
     logprobs = choice.get("logprobs")
     logp = logprobs.get("token_logprobs") if isinstance(logprobs, Mapping) else None
     if not isinstance(logp, list) or len(logp) != len(tokens):
         return f"{len(tokens)} token ids and {len(logp) if isinstance(logp, list) else 'no'} log-probs came back"
-    if not all(type(v) in (int, float) and math.isfinite(v) and v <= 0.01 for v in logp):
+    if not all(type(v) in (int, float) and -1e9 < v <= 0.01 for v in logp):
         return f"the log-probs are {logp!r:.80}"
-    if (seen := choice.get("prompt_token_ids")) is not None and list(seen) != list(prompt):
-        return f"the prompt that was answered has {len(seen)} tokens, the one that was asked {len(prompt)}, or others"
-    if finish is Finish.STOP and tokens[-1] not in stop_ids:
-        return f"it ended by a stop, and its last token, {tokens[-1]}, is no stop token"
+    if (seen := choice.get("prompt_token_ids")) is not None and seen != list(prompt):
+        return f"the prompt that was answered, {seen!r:.80}, is not the one that was asked, {list(prompt)!r:.80}"
     return None

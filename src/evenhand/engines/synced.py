@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,10 +19,11 @@ from evenhand.engines.checks import Renders, no_tokens
 from evenhand.engines.decode_batch import DecodeRow, Sampled
 from evenhand.engines.local import HasModel, LocalEngine
 from evenhand.engines.recompute import check_same_texts, check_same_weights, difference, tolerance_for
-from evenhand.engines.rows import asked, grouped
+from evenhand.engines.rows import asked, completion, grouped
 from evenhand.engines.weights import export, version
 from evenhand.errors import UserError
 from evenhand.models.artifacts import readable_by_all
+from evenhand.models.decode import not_a_number
 from evenhand.seeding import keyed
 from evenhand.types import Completion, Finish, Group, Prompt, Sampling
 
@@ -110,8 +112,6 @@ class SyncedEngine:
     ) -> list[Group]:
         """One group of n completions per prompt, in order."""
         ids, rows = asked(self.renderer, prompts, n, sampling, max_prompt)
-        if not prompts:
-            return []
         return grouped(prompts, n, [self._completion(a) for a in self._answered(ids, rows, progress)])
 
     def sample(
@@ -126,6 +126,9 @@ class SyncedEngine:
         rows: Sequence[DecodeRow],
         progress: Callable[[int, int], None] | None,
     ) -> list[EngineAnswer]:
+        if not rows:
+            return []
+
         def done(rows_done: int) -> None:
             if progress is not None:
                 progress(rows_done, len(rows))
@@ -133,9 +136,18 @@ class SyncedEngine:
         def once() -> list[EngineAnswer]:
             with self.backend.alone():
                 self._bring_up_to_date(ids, max(row.sampling.max_tokens for row in rows))
-                return self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), done)
+                return self._answers(ids, rows, done)
 
         return self._surviving(once)
+
+    def _answers(
+        self, ids: Sequence[Sequence[int]], rows: Sequence[DecodeRow], done: Callable[[int], None] = lambda done: None
+    ) -> list[EngineAnswer]:
+        stop_ids = sorted(self.renderer.stop_ids)
+        found = self.backend.answers(ids, rows, stop_ids, done)
+        for row, answer in zip(rows, found, strict=True):
+            _refuse_unusable(self.backend.name, row.sampling, answer, stop_ids)
+        return found
 
     def _surviving(self, ask: Callable[[], list[EngineAnswer]]) -> list[EngineAnswer]:
         """What `ask` returns; asked again where the backend dies and comes back."""
@@ -182,7 +194,7 @@ class SyncedEngine:
     def _check(self, ids: Sequence[Sequence[int]], limit: int) -> None:
         rows = [self._probe(n, PROBE_TEMPERATURES[n % len(PROBE_TEMPERATURES)], limit) for n in range(min(PROBES, len(ids)))]
         rows = rows if len(rows) > 1 else [self._probe(0, t, limit) for t in PROBE_TEMPERATURES]
-        found = self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), lambda done: None)
+        found = self._answers(ids, rows)
         told = [(row, _as_tokens(self.backend.name, a)) for row, a in zip(rows, found, strict=True) if a.tokens is not None]
         if not told:
             self._check_text(ids, limit)
@@ -194,7 +206,7 @@ class SyncedEngine:
 
     def _check_text(self, ids: Sequence[Sequence[int]], limit: int) -> None:
         rows = [self._probe(n, 0.0, limit) for n in range(min(PROBES, len(ids)))]
-        found = self.backend.answers(ids, rows, sorted(self.renderer.stop_ids), lambda done: None)
+        found = self._answers(ids, rows)
         own = LocalEngine(self.policy, self.renderer).sample(ids, rows)
         check_same_texts([a.text for a in found], [self.renderer.decode(s.tokens) for s in own], engine=self.backend.name)
 
@@ -207,17 +219,37 @@ class SyncedEngine:
         return DecodeRow(prompt=prompt, key=("probe", prompt), sampling=sampling)
 
     def _completion(self, answer: EngineAnswer) -> Completion:
-        if answer.tokens is None:
-            finish = Finish.LENGTH if answer.finish is Finish.LENGTH else Finish.GIVEN
-            return Completion(content=answer.text, finish=finish)
-        text = self.renderer.decode(answer.tokens)
-        return Completion(content=text, tokens=answer.tokens, behaviour_logp=answer.logp, finish=answer.finish)
+        if answer.tokens is not None:
+            return completion(self.renderer, _as_tokens(self.backend.name, answer))
+        return Completion(content=answer.text, finish=Finish.LENGTH if answer.finish is Finish.LENGTH else Finish.GIVEN)
 
 
 def _as_tokens(engine: str, answer: EngineAnswer) -> Sampled:
     if answer.tokens is None or answer.logp is None:
         raise no_tokens(engine)
     return Sampled(answer.tokens, answer.logp, answer.finish)
+
+
+def _refuse_unusable(engine: str, sampling: Sampling, answer: EngineAnswer, stop_ids: Sequence[int]) -> None:
+    """Raises UserError for tokens that are not what would have been sampled here."""
+    if answer.tokens is None:
+        return
+    if not all(map(math.isfinite, answer.logp or ())):
+        raise not_a_number()
+    count, most, ends = len(answer.tokens), sampling.max_tokens, [t in stop_ids for t in answer.tokens]
+    fix = "use a server that answers as vLLM 0.32 does; see docs/engines.md"
+    if count > most:
+        problem = f"{count} tokens came back, {most} were asked for"
+    elif any(ends[:-1]):
+        problem = "an answer goes on after a stop token"
+    elif answer.finish is Finish.STOP and not ends[-1]:
+        problem = f"an answer ended by a stop, and its last token, {answer.tokens[-1]}, is no stop token"
+    elif answer.finish is Finish.LENGTH and count < most:
+        problem = f"an answer was cut after {count} tokens, {most} were asked for"
+        fix = "give the engine room for a prompt and its answer (vLLM's `max_model_len`), or lower max_tokens or max_prompt"
+    else:
+        return
+    raise UserError(f"{engine}: {problem}", where="engine", why="what is learned from has to be what was sampled", fix=fix)
 
 
 @cache

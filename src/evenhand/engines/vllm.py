@@ -68,13 +68,14 @@ class VLLMBackend:
         return [_answer(a.outputs[0], row.sampling) for a, row in zip(found, rows, strict=True)]
 
     def _living(self, ask: Callable[[], Any]) -> Any:
-        """What `ask` returns. Raises: EngineDied where vLLM has ended; what it says of a request itself passes."""
+        """What `ask` returns. Raises: EngineDied where vLLM has ended, UserError where it refuses a request."""
         try:
             return ask()
         except Exception as error:
             if isinstance(error, RuntimeError) or type(error).__name__ in _DEAD:
-                raise EngineDied(f"{type(error).__name__}: {error}") from error
-            raise
+                raise EngineDied(_said(error)) from error
+            fix = "check `engine.options`: `max_model_len` has to hold a prompt and its answer"
+            raise UserError("vLLM refuses what it is asked", where="engine", why=_said(error), fix=fix) from error
 
 
 def _answer(output: Any, sampling: Sampling) -> EngineAnswer:
@@ -91,7 +92,16 @@ def _opened(folder: Path, options: Mapping[str, Any]) -> Any:
     on_cpu = not torch.cuda.is_available()
     for name, value in (ENVIRONMENT | CPU_ENVIRONMENT if on_cpu else ENVIRONMENT).items():
         os.environ.setdefault(name, value)  # read when vLLM is first imported
-    return _vllm().LLM(model=str(folder), **{**(ON_CPU if on_cpu else DEFAULTS), **options, **ALWAYS})
+    opens = _vllm().LLM
+    try:
+        return opens(model=str(folder), **{**(ON_CPU if on_cpu else DEFAULTS), **options, **ALWAYS})
+    except Exception as error:  # a wrong option, an architecture it lacks, too little memory: each has an error of its own
+        fix = "see its log and `engine.options`, which are those of vllm.LLM; `engine: local` samples every model"
+        raise UserError("vLLM does not open the policy", where="engine", why=_said(error), fix=fix) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _vllm() -> Any:

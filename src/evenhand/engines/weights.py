@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from evenhand.models.adapter_layers import merged
+from evenhand.models.decode import not_a_number
 from evenhand.models.library_logging import quietly
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def version(hf: PreTrainedModel) -> str:
     (False, 16)
     """
     found = hashlib.blake2b(digest_size=8)
-    for name, weight in hf.named_parameters():
+    for name, weight in hf.state_dict().items():  # with what is packed into buffers
         found.update(f"{name} {tuple(weight.shape)} {_sum_of_bits(weight)}\n".encode())
     return found.hexdigest()
 
@@ -54,10 +55,12 @@ def export(hf: PreTrainedModel, folder: Path) -> None:
     """The weights in transformers' format, adapters merged, a head that shares the embedding's weights written out too.
 
     An engine that is told to load weights anew keeps the head it has where the folder names none (seen with vLLM 0.32.0: every
-    log-prob is then wrong, without a message).
+    log-prob is then wrong, without a message). Raises UserError for weights that have diverged: with those a server only fails.
     """
     from safetensors.torch import save_file
 
+    if not all(bool(weight.isfinite().all()) for weight in hf.parameters()):
+        raise not_a_number()
     with quietly(), merged(hf):
         hf.save_pretrained(folder)
         head = tied_head(hf)

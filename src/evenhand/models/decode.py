@@ -49,7 +49,7 @@ class Session(Protocol):
         ...
 
     def compact(self, alive: Tensor) -> Tensor:
-        """Drops the rows where `alive` [R] is False; returns `order`: new row i was row `order[i]`."""
+        """Drops the rows where `alive` [R] is False; returns `decode_maps.fill_holes(alive)`: new row i was row `order[i]`."""
         ...
 
 
@@ -74,7 +74,6 @@ class SharedPrefixDecoder:
     def __init__(self, hf: PreTrainedModel) -> None:
         decode_attention.register()
         self.hf = hf
-
         self._dtype: torch.dtype | None = None
 
     @contextmanager

@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evenhand.models.attention_rule import AttentionRule
+from evenhand.models.attention_rule import HARMLESS, AttentionRule
 
 NAME = "evenhand_decode"
 PROBE = "evenhand_decode_probe"
-HARMLESS = frozenset(
-    {"dropout", "is_causal", "position_ids", "position_embeddings", "use_cache"}
-    | {"output_attentions", "output_hidden_states", "output_router_logits"}
-)
-"""Keywords that change nothing here: dropout is off, and a decoder is causal."""
+KNOWN = HARMLESS | {"dropout", "is_causal", "scaling", "softcap"}
+"""Keywords that `attend` knows, or need not: dropout is off, and a decoder is causal."""
 
 
 class Attends(Protocol):
@@ -81,7 +78,7 @@ def problem_with(hf: Any) -> str | None:
         seen.calls += 1
         seen.unknown |= set() if mask is None else {"a mask of its own"}
         seen.attended |= set() if window is None else {window}
-        seen.unknown |= {k for k, v in named.items() if v is not None} - HARMLESS - {"scaling", "softcap"}
+        seen.unknown |= {k for k, v in named.items() if v is not None} - KNOWN
         return value.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
 
     def mask(*_: Any, local_size: int | None = None, **__: Any) -> None:

@@ -9,14 +9,15 @@ the length).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from evenhand.models.decode_maps import fill_holes
 from evenhand.models.evaluation_mode import plainly_in
 from evenhand.models.hidden_states import without_cache
 
@@ -35,10 +36,8 @@ class OwnCacheDecoder:
     def __init__(self, hf: PreTrainedModel) -> None:
         self.hf = hf
 
-    @contextmanager
-    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
-        with plainly_in(self.hf, matmul_dtype):
-            yield
+    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> AbstractContextManager[None]:
+        return plainly_in(self.hf, matmul_dtype)
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> OwnCacheSession:
         return OwnCacheSession(self.hf, prompts, owner, caches=self.caches)
@@ -68,7 +67,7 @@ class OwnCacheSession:
     """See `evenhand.models.decode.Session`."""
 
     def __init__(self, hf: PreTrainedModel, prompts: Sequence[Sequence[int]], owner: Sequence[int], *, caches: bool) -> None:
-        self._hf, self._caches = hf, caches
+        self._hf, self._caches, self._takes = hf, caches, inspect.signature(hf.forward).parameters
         rows = torch.tensor(owner, device=hf.device)
         lengths = torch.tensor([len(p) for p in prompts], device=hf.device)
         self._parts: list[_Alike] = []
@@ -94,7 +93,7 @@ class OwnCacheSession:
         return found
 
     def compact(self, alive: Tensor) -> Tensor:
-        order = alive.nonzero().squeeze(1)
+        order = fill_holes(alive)
         place = torch.empty_like(alive, dtype=torch.long).index_copy_(0, order, torch.arange(order.numel(), device=order.device))
         for part in self._parts:
             left = alive[part.rows].nonzero().squeeze(1)
@@ -107,23 +106,18 @@ class OwnCacheSession:
 
     def _read(self, part: _Alike, ids: Tensor) -> Tensor:
         """Feed `ids` [r, t] after what the part's cache holds; the next token's logits [r, V]."""
+        from transformers import DynamicCache
+
         if not self._caches:
             return self._hf(input_ids=ids, **without_cache(self._hf)).logits[:, -1]
-        takes = inspect.signature(self._hf.forward).parameters
-        told = {"use_cache": True} if "use_cache" in takes else {}
+        told = {"use_cache": True} if "use_cache" in self._takes else {}
         out = self._hf(input_ids=ids, **told, **part.cache)
         found = {name: cache for name in CACHES if (cache := getattr(out, name, None)) is not None}
-        if not found and not part.cache and "past_key_values" in takes:
-            part.cache = {"past_key_values": _empty_cache(self._hf)}
+        if not found and not part.cache and "past_key_values" in self._takes:
+            part.cache = {"past_key_values": DynamicCache(config=self._hf.config)}
             return self._read(part, ids)
         part.cache = found or part.cache
         return out.logits[:, -1]
-
-
-def _empty_cache(hf: Any) -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=hf.config)
 
 
 def _selected(cache: Any, order: Tensor) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
+from evenhand.models.decode_maps import fill_holes
 from evenhand.models.evaluation_mode import plainly_in
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ class PlainDecoder:
     def __init__(self, hf: PreTrainedModel) -> None:
         self.hf = hf
 
-    @contextmanager
-    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
-        with plainly_in(self.hf, matmul_dtype):
-            yield
+    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> AbstractContextManager[None]:
+        return plainly_in(self.hf, matmul_dtype)
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> PlainSession:
         return PlainSession(self.hf, prompts, owner)
@@ -58,7 +57,7 @@ class PlainSession:
         return logits
 
     def compact(self, alive: Tensor) -> Tensor:
-        order = alive.nonzero().squeeze(1)
+        order = fill_holes(alive)
         self._reorder(order)
         self._mask, self._positions = self._mask[order], self._positions[order]
         return order
