@@ -15,6 +15,7 @@ from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models import adapter_files
 from evenhand.models.adapter_config import Adapter
+from evenhand.models.adapter_models import save_adapted
 from evenhand.models.adapters import attach
 from evenhand.models.load import load_policy, load_tokenizer, merge_adapter, save
 from evenhand.models.policy import Policy
@@ -31,12 +32,14 @@ CASES = {
     "tied": ("gemma2", ("embed_tokens",)), "tied, named by its other end": ("gemma2", ("lm_head",)),
     "experts": ("qwen3_moe", ("experts",)),
 }  # fmt: skip
+PLAIN = "eager"
+"""Attention that every version computes in full: transformers 5.10 runs Gemma 2 by sdpa, which forgets the soft cap."""
 
 
 def from_transformers(folder: Path):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=PLAIN)
 
 
 def written(folder: Path, kind: str = "llama", whole: tuple[str, ...] = ()) -> Policy:
@@ -63,7 +66,9 @@ def test_an_adapter_is_the_same_policy_everywhere(case, tmp_path):
         )
     for found, row in zip(elsewhere, rows_of(expected, groups), strict=True):
         assert_close(found, row, rtol=1e-5, atol=1e-5)
-    assert_close(says(load_policy(tmp_path / "adapter")), expected, rtol=1e-5, atol=1e-5)
+    loaded = load_policy(tmp_path / "adapter")
+    assert loaded.head_mode == "fused", "the head is read as fast as the start's"
+    assert_close(says(loaded), expected, rtol=1e-5, atol=1e-5)
     merge_adapter(tmp_path / "adapter", tmp_path / "merged")
     assert_close(says(load_policy(tmp_path / "merged")), expected, rtol=1e-5, atol=1e-5)
     assert load_tokenizer(tmp_path / "adapter").get_vocab() == character_tokenizer().get_vocab(), "the base's, where it has none"
@@ -94,6 +99,32 @@ def test_adapters_of_other_tools_load(more, tmp_path):
         expected = plain_logp(made, groups)
     for found, row in zip(rows_of(says(load_policy(tmp_path / "adapter")), groups), expected, strict=True):
         assert_close(found, row, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("at_home", [False, True])
+def test_a_file_that_was_half_written_is_named(name, at_home, tmp_path):
+    """Of an adapter from elsewhere, and of one that was trained here."""
+    policy = written(tmp_path)
+    if at_home:
+        save_adapted(policy, character_tokenizer(), tmp_path / "adapter", start=tmp_path / "start")
+    file = tmp_path / "adapter" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        load_policy(tmp_path / "adapter")
+
+
+def test_a_model_that_was_half_written_is_named(tmp_path):
+    written(tmp_path)
+    file = tmp_path / "start/model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="Error while deserializing header"):
+        load_policy(tmp_path / "start")
+
+
+def test_a_base_from_the_hub_is_called_by_its_name_there():
+    assert adapter_files.base_name(Path("/c/models--org--a-b/snapshots/0ab1")) == ("org/a-b", "0ab1")
+    assert adapter_files.base_name(Path("/c/models--gpt2/snapshots/0ab1")) == ("gpt2", "0ab1")
 
 
 def test_half_precision_is_merged_in_full_and_rounded_once(tmp_path):

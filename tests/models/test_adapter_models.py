@@ -126,7 +126,7 @@ def test_a_reward_model_of_several_outputs_and_what_lies_beside_it(tmp_path):
     assert (tmp_path / "merged" / NORMALISATION_FILE).read_text() == "{}"
 
 
-def test_a_value_head_is_kept_beside_the_adapter_and_beside_what_is_merged(tmp_path):
+def test_a_value_head_is_kept_beside_the_adapter_and_beside_what_is_merged(tmp_path, monkeypatch):
     start = start_of(tmp_path)
     model = ValuePolicy(load_policy(start).hf)
     attach(model, Adapter(rank=2), seed=0)
@@ -135,6 +135,8 @@ def test_a_value_head_is_kept_beside_the_adapter_and_beside_what_is_merged(tmp_p
     merge_adapter(adapter, tmp_path / "merged")
     for folder in (adapter, tmp_path / "merged"):
         assert torch.equal(load_value_policy(folder).value_head.weight, model.value_head.weight)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert torch.equal(load_value_policy("~/merged").value_head.weight, model.value_head.weight)
 
 
 def test_layers_merged_in_turn_compute_as_merged_ones_and_hold_nothing(tmp_path):

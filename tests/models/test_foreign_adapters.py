@@ -14,6 +14,7 @@ from evenhand.errors import UserError
 from evenhand.models import adapter_files
 from evenhand.models.load import load_policy, save
 from evenhand.models.policy import Policy
+from tests.models.test_adapter_files import from_transformers
 from tests.models.tiny_networks import network
 
 INNER = ["q_proj", "v_proj"]
@@ -49,10 +50,8 @@ def logits(model: Any) -> torch.Tensor:
 
 def made(folder: Path, *, kind: str = "llama", tied: bool = True, amount: float = 0.1, **config: Any) -> torch.Tensor:
     """An adapter far from zero on a start, both in `folder`; the live model's logits."""
-    from transformers import AutoModelForCausalLM
-
     save(Policy(network(kind, tie_word_embeddings=tied)), None, folder / "start")
-    base = AutoModelForCausalLM.from_pretrained(folder / "start")
+    base = from_transformers(folder / "start")
     torch.manual_seed(1)
     live = peft.get_peft_model(base, peft.LoraConfig(r=2, init_lora_weights=False, task_type="CAUSAL_LM", **config)).eval()
     with torch.no_grad():

@@ -167,6 +167,8 @@ def test_a_policy_is_not_a_reward_model(saved):
 def test_an_unknown_architecture_gets_a_hint():
     with pytest.raises(UserError, match="'llama'"):
         new_policy({"model_type": "lama"}, None, seed=0)
+    with pytest.raises(UserError, match="a qwen2 has no 'hiden_size'"):
+        new_policy(QWEN | {"hiden_size": 16}, None, seed=0)
 
 
 @pytest.mark.parametrize("name", ["stories260K", "babyllama-tok361"])

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor, nn
 
 from evenhand.data.batch import pack
 from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
 
+FIRST = Version(transformers.__version__) < Version("5.11")
+"""Whether this is the oldest transformers that is supported, some of whose models differ."""
 VOCABULARY = 97
 SHAPES = ((9, (5, 2, 3)), (7, (4,)), (8, (6, 6)), (1, (1, 4, 2, 7)), (12, (3,)))
 """(prompt length, completion lengths): k from 1 to 4, neighbours of equal and of different length."""

@@ -18,6 +18,7 @@ from evenhand.models import adapters
 from evenhand.models.adapter_layers import NAME, adapted
 from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.guarded import guarded
+from evenhand.models.heads import RewardModel
 from evenhand.models.library_logging import quietly
 from evenhand.store import pointer
 from evenhand.store.pointer import ADAPTER, TRAINED, routed
@@ -32,7 +33,7 @@ MERGE_ELSEWHERE = "merge it with the tool that made it, and give the merged mode
 PREFIX = "base_model.model."
 _LOOKED_AT = 1 << 20
 """Bytes of a file of the start that are compared at most whenever an adapter is opened; of larger ones the size is."""
-_HUB_CACHE = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)$")
+_HUB_CACHE = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]+)$")
 
 
 def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -> None:
@@ -50,7 +51,7 @@ def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -
     given = config.to_dict() | {
         "base_model_name_or_path": name, "revision": revision, "inference_mode": True, "init_lora_weights": True,
         "modules_to_save": sorted(whole) or None, "ensure_weight_tying": tied,
-        "task_type": "SEQ_CLS" if _scores(model) else "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if isinstance(model, RewardModel) else "CAUSAL_LM",
     }  # fmt: skip
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in given.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
@@ -82,12 +83,6 @@ def _tied(hf: Any) -> bool:
     return getattr(head, "weight", None) is not None and head.weight is hf.get_input_embeddings().weight
 
 
-def _scores(model: Trunk) -> bool:
-    from evenhand.models.heads import RewardModel
-
-    return isinstance(model, RewardModel)
-
-
 def base_name(start: Path) -> tuple[str, str | None]:
     """What the base is called in an adapter's config, and its revision: a hub name for a folder of the hub's cache.
 
@@ -96,7 +91,7 @@ def base_name(start: Path) -> tuple[str, str | None]:
     """
     start = start.resolve()
     known = _HUB_CACHE.search(start.as_posix())
-    return (f"{known[1]}/{known[2]}", known[3]) if known else (str(start), None)
+    return (known[1].replace("--", "/"), known[2]) if known else (str(start), None)
 
 
 def is_adapter(path: str | Path) -> bool:
@@ -109,12 +104,35 @@ def is_adapter(path: str | Path) -> bool:
 
 def named_base(folder: str | Path) -> str | None:
     """The base that an adapter's config names."""
-    return json.loads((Path(folder).expanduser() / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return config_of(folder).get("base_model_name_or_path")
 
 
 def is_reward(folder: str | Path) -> bool:
     """Whether an adapter is one of a sequence classifier."""
-    return json.loads((Path(folder).expanduser() / CONFIG).read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS"
+    return config_of(folder).get("task_type") == "SEQ_CLS"
+
+
+def config_of(folder: str | Path) -> dict[str, Any]:
+    """An adapter's config. UserError for one that cannot be read."""
+    if not (found := json_object(Path(folder).expanduser() / CONFIG)):
+        raise _damaged(CONFIG, folder, "it is no JSON object")
+    return found
+
+
+def weights_of(folder: str | Path, device: str = "cpu") -> Any:
+    """An adapter's file of weights, opened by safetensors. UserError where it is not there or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(str(Path(folder).expanduser() / WEIGHTS), "pt", device=device)
+    except FileNotFoundError:
+        raise UserError(f"no {WEIGHTS}", where=str(folder), fix="save it with `safe_serialization=True`") from None
+    except SafetensorError as error:
+        raise _damaged(WEIGHTS, folder, str(error)) from error
+
+
+def _damaged(name: str, folder: str | Path, why: str) -> UserError:
+    return UserError(f"{name} is damaged", where=str(folder), why=why, fix="save or copy the adapter again")
 
 
 def base_of(folder: str | Path, base: str | None = None) -> str:
@@ -183,12 +201,8 @@ def apply(hf: Any, folder: str | Path, dtype: torch.dtype | None = None) -> Any:
     Raises UserError when weights of the adapter are missing, fit nowhere, or the tokenizer beside it has tokens that the
     embeddings lack; and when the merged network computes something else than the live adapter on its base.
     """
-    from safetensors import safe_open
-
     folder = Path(folder).expanduser()
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"no {WEIGHTS}", where=str(folder), fix="save it with `safe_serialization=True`")
-    with safe_open(str(folder / WEIGHTS), "pt") as file:
+    with weights_of(folder) as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a mapping)
     _fit_embeddings(hf, shapes, folder)
     with quietly(), warnings.catch_warnings():
@@ -235,6 +249,9 @@ def _merged(wrapped: Any, folder: Path) -> Any:
     if hasattr(plain, "peft_config"):
         del plain.peft_config
     _settle_ties(plain, tied)
+    head = plain.get_output_embeddings()
+    if isinstance(head, nn.Linear):  # peft gives one that is tied to trained embeddings their numbers
+        head.out_features, head.in_features = head.weight.shape
     return plain
 
 

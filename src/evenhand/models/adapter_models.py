@@ -9,7 +9,6 @@ merges those (`adapter_files.apply`).
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shutil
 from collections.abc import Collection
@@ -20,7 +19,7 @@ import torch
 
 from evenhand.errors import UserError
 from evenhand.models import adapter_files, adapters
-from evenhand.models.adapter_files import CONFIG, PREFIX, WEIGHTS
+from evenhand.models.adapter_files import PREFIX
 from evenhand.models.adapter_layers import changed
 from evenhand.models.artifacts import NORMALISATION_FILE, VALUE_FOLDER
 from evenhand.models.save import finished, padded_safely, refuse_another, write_beside
@@ -69,9 +68,7 @@ def merge(hf: Any, folder: Path) -> Any:
     A classifier takes of a language model's adapter what belongs to the body.
     Raises UserError for a start that has other layers than the one it was trained from.
     """
-    from safetensors import safe_open
-
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = adapter_files.config_of(folder)
     if adapter_files.quantized(folder):
         adapters.round_weights(hf)
     rank = config["r"]
@@ -79,7 +76,7 @@ def merge(hf: Any, folder: Path) -> Any:
     of_another_head = config["task_type"] == "CAUSAL_LM" and hf.get_output_embeddings() is None
     scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
     try:
-        with safe_open(str(folder / WEIGHTS), "pt", device=str(hf.device)) as file:
+        with adapter_files.weights_of(folder, str(hf.device)) as file:
             for key in sorted(file.keys()):
                 name = key.removeprefix(PREFIX)
                 if name.endswith(_A):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from evenhand.core.attributes import without
+from evenhand.errors import UserError
 from evenhand.models.artifacts import GATE_FOLDER
 from evenhand.models.heads import RewardModel
 from evenhand.models.token_positions import move
@@ -122,9 +123,13 @@ class GatedRewardModel(RewardModel):
 
 
 def output_names(hf: PreTrainedModel) -> tuple[str, ...]:
-    """What the labels of a sequence classifier are called."""
+    """What the labels of a sequence classifier are called. Raises UserError for two of one name."""
     named: Any = hf.config.id2label
-    return tuple(str(named[n]) for n in sorted(named))
+    names = tuple(str(named[n]) for n in sorted(named))
+    if twice := {name for name in names if names.count(name) > 1}:
+        fix = "give every label a name of its own in the model's config (`id2label`)"
+        raise UserError(f"two labels are called '{min(twice)}'", where="reward model", fix=fix)
+    return names
 
 
 def load_gate(plain: RewardModel, folder: Path) -> GatedRewardModel:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from evenhand.errors import UserError
 from evenhand.store.pointer import adapter_beside
 
-_OF_FILES = (OSError, ValueError, KeyError, StrictDataclassError)
+_OF_FILES = (OSError, ValueError, KeyError, StrictDataclassError, SafetensorError)
 _OF_NUMBERS = (TypeError, ArithmeticError, AttributeError)
 """What a config raises that holds other values than transformers computes with."""
 

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,11 +49,7 @@ def load_policy(
     """
     from transformers import AutoModelForCausalLM
 
-    auto = AutoModelForCausalLM
-    if base is not None:
-        hf = _merged(auto, path_or_name, adapter_files.base_of(path_or_name, base), dtype, device)
-    else:
-        hf = _network(auto, path_or_name, dtype, device, trust_remote_code=trust_remote_code)
+    hf = _network(AutoModelForCausalLM, path_or_name, dtype, device, base=base, trust_remote_code=trust_remote_code)
     _refuse_classifier(hf, path_or_name)
     return Policy(hf)
 
@@ -71,7 +68,7 @@ def load_value_policy(
     from transformers import AutoModelForCausalLM
 
     model = ValuePolicy(_network(AutoModelForCausalLM, path_or_name, dtype, device, trust_remote_code=trust_remote_code))
-    model.load_value_head(Path(path_or_name))
+    model.load_value_head(Path(path_or_name).expanduser())
     return model
 
 
@@ -122,15 +119,20 @@ def reward_model_from(
 def new_policy(config: Mapping[str, Any], tokenizer: Any = None, *, seed: int, device: str = "auto") -> Policy:
     """A policy from scratch: `config` is a transformers config with its `model_type`; ids and vocabulary follow the tokenizer.
 
-    Weights are drawn by transformers' own initialisation from `seed`, in float32.
+    Weights are drawn by transformers' own initialisation from `seed`, in float32. Raises UserError for an unknown model_type, and
+    for a key that is nearly one of the kind's: transformers takes any key, and says nothing.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
     named = dict(config)
     kind = named.pop("model_type", None)
     if kind not in CONFIG_MAPPING_NAMES:
         raise UserError(f"unknown model_type {kind!r}", where="model", fix=did_you_mean(str(kind), CONFIG_MAPPING_NAMES))
+    known = [*vars(AutoConfig.for_model(kind)), *CONFIG_MAPPING[kind].attribute_map]
+    for key in named.keys() - set(known):
+        if close := get_close_matches(key, known, n=1, cutoff=0.9):
+            raise UserError(f"a {kind} has no '{key}'", where="model.config", fix=did_you_mean(key, close))
     if tokenizer is not None:
         special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         named = {"vocab_size": len(tokenizer), **special, **named}
@@ -265,11 +267,13 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _network(auto: Any, path: str | Path, dtype: str, device: str, *, fresh: tuple[str, ...] = (), **named: Any) -> Any:
+def _network(
+    auto: Any, path: str | Path, dtype: str, device: str, *, base: str | None = None, fresh: tuple[str, ...] = (), **named: Any
+) -> Any:
     """A transformers model with all its weights, except that modules named in `fresh` may start anew."""
-    if adapter_files.is_adapter(path):
-        return _merged(auto, path, adapter_files.base_of(path), dtype, device, fresh=fresh, **named)
-    refuse_pickles(Path(path))
+    if base is not None or adapter_files.is_adapter(path):
+        return _merged(auto, path, adapter_files.base_of(path, base), dtype, device, fresh=fresh, **named)
+    refuse_pickles(Path(path).expanduser())
     device = resolve_device(device)
     named |= {"dtype": resolve_dtype(dtype, device), "use_safetensors": True, "output_loading_info": True}
     with quietly():

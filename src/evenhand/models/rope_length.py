@@ -59,7 +59,7 @@ def start_over(hf: nn.Module) -> None:
         if limit is None:
             continue
         for name in [n for n in vars(module) if n.endswith("max_seq_len_cached") and getattr(module, n) != limit]:
-            prefix = name.removesuffix("max_seq_len_cached")
+            prefix = name.removesuffix("max_seq_len_cached").removeprefix("None_")  # so transformers 5.10 calls its only one
             frequencies = getattr(module, f"{prefix}inv_freq")
             original = getattr(module, f"{prefix}original_inv_freq").to(frequencies.device)
             module.register_buffer(f"{prefix}inv_freq", original, persistent=False)
