@@ -139,7 +139,11 @@ def _positions(layout: Layout) -> Tensor:
     out = torch.empty(layout.total, dtype=torch.long)
     for span in layout.prompts:
         out[span.start : span.stop] = torch.arange(span.length)
-    for span, group in zip(layout.completions, layout.owner, strict=True):
-        start = layout.prompts[group].length
-        out[span.start : span.stop] = torch.arange(start, start + span.length)
+    for prompt, span in paths(layout):
+        out[span.start : span.stop] = torch.arange(prompt.length, prompt.length + span.length)
     return out
+
+
+def paths(layout: Layout) -> list[tuple[Span, Span]]:
+    """Each completion behind its prompt."""
+    return [(layout.prompts[group], completion) for group, completion in zip(layout.owner, layout.completions, strict=True)]

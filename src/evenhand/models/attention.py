@@ -16,19 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.models.attention_rule import AttentionRule
+from evenhand.models.attention_rule import HARMLESS, AttentionRule
 from evenhand.models.tree_attention import Tree
 from evenhand.models.tree_attention_blocks import capped
 
 NAME = "evenhand_tree"
-KNOWN = frozenset({"dropout", "scaling", "sliding_window", "softcap", "is_causal"})
+KNOWN = HARMLESS | {"dropout", "scaling", "sliding_window", "softcap", "is_causal"}
 """Keywords whose meaning the tree honours (dropout by being off)."""
-HARMLESS = frozenset(
-    {"position_ids", "position_embeddings", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"}
-)
-"""Keywords that do not change what attention computes."""
-
-
 UNKNOWN = -1
 """Stands for the window of a mask that did not come from here."""
 
@@ -51,7 +45,7 @@ def attention_forward(
         if (seen := _watching.get()) is not None:
             seen.masked.append(seen.windows.get(_memory(attention_mask), UNKNOWN))
         return _without_tree(module, query, key, value, attention_mask, **named)
-    unknown = sorted(k for k, v in named.items() if v is not None and k not in KNOWN | HARMLESS)
+    unknown = sorted(k for k, v in named.items() if v is not None and k not in KNOWN)
     if unknown or named.get("is_causal") is False:
         raise Unsupported(f"{type(module).__name__} uses {', '.join(unknown) or 'attention that is not causal'}")
     if attention_mask is not None and attention_mask.numel() != 1:  # one cell: what `tree_states` gave, passed on

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HARMLESS = frozenset(
+    {"position_ids", "position_embeddings", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"}
+)
+"""Keywords of a call that do not change what attention computes."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionRule:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.data.batch import predictor_index, token_index
+from evenhand.data.batch import paths, predictor_index, token_index
 from evenhand.models.rope_length import Sides, start_over
 from evenhand.models.routers import asked, rows_of_token, spread
 from evenhand.models.tree_attention import Tree
@@ -87,8 +87,8 @@ def _by_side(hf: PreTrainedModel, batch: Batch, run: Callable[[Batch], States]) 
     if rule.switch is None:
         return run(batch)
     rows: dict[tuple[int, ...], list[int]] = {}
-    for i, (completion, g) in enumerate(zip(batch.layout.completions, batch.layout.owner, strict=True)):
-        rows.setdefault(rule.of(batch.layout.prompts[g].length + completion.length), []).append(i)
+    for i, (prompt, completion) in enumerate(paths(batch.layout)):
+        rows.setdefault(rule.of(prompt.length + completion.length), []).append(i)
     hidden, held, experts = [], 0, list[Tensor]()
     predictor = torch.full(tuple(token_index(batch.layout).shape), -1)
     last = torch.empty(batch.completions, dtype=torch.long)
@@ -148,14 +148,14 @@ def _tree_index(layout: Layout) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=256)
 def _padded_index(layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     """Flat position of every cell of the padded rows [N, L], -1 at padding; and predictor [N, C], last [N] into the cells."""
-    paths = [(layout.prompts[g], c) for g, c in zip(layout.owner, layout.completions, strict=True)]
-    width = max(p.length + c.length for p, c in paths)
-    cells = torch.full((len(paths), width), -1)
+    rows = paths(layout)
+    width = max(p.length + c.length for p, c in rows)
+    cells = torch.full((len(rows), width), -1)
     column = torch.arange(int(token_index(layout).shape[1]))
-    predictor = torch.full((len(paths), len(column)), -1)
-    for i, (p, c) in enumerate(paths):
+    predictor = torch.full((len(rows), len(column)), -1)
+    for i, (p, c) in enumerate(rows):
         cells[i, : p.length] = torch.arange(p.start, p.stop)
         cells[i, p.length : p.length + c.length] = torch.arange(c.start, c.stop)
         predictor[i, : c.length] = i * width + p.length - 1 + column[: c.length]
-    last = torch.tensor([i * width + p.length + c.length - 1 for i, (p, c) in enumerate(paths)])
+    last = torch.tensor([i * width + p.length + c.length - 1 for i, (p, c) in enumerate(rows)])
     return cells, predictor, last

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.data.batch import completion_ids, pack
+from evenhand.data.batch import completion_ids, pack, paths
 from evenhand.models import attention
+from evenhand.models.equivalence import TOLERANCE
 from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import backbone, padded_states, tree_states, without_cache
 from evenhand.models.rope_length import Sides, start_over
 from evenhand.models.routers import balance, row_tokens
 from evenhand.seeding import rng
-from evenhand.types import Batch, Completion, Group, Prompt, Span, TokenGroup, Tokens
+from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,8 +34,6 @@ RESERVED = 4
 """Rows of a table of positions that may not be positions: some tables keep their first for padding."""
 LOUD = 20.0
 """Size of the logits at which heads are compared: a soft cap does nothing to those of a network that was just made."""
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Largest relative difference, per precision. (In float64 norms and rotations still compute in float32.)"""
 
 
 def probe(vocabulary: int, shapes: Sequence[tuple[int, Sequence[int]]] = SHAPES, special: Sequence[int] = ()) -> Batch:
@@ -104,14 +103,14 @@ def long_shapes(config: Any) -> tuple[tuple[int, Sequence[int]], ...]:
 
 def probe_rows(batch: Batch) -> list[tuple[int, Tensor]]:
     """The shortest and the longest row of a batch: (number, ids)."""
-    paths = _paths(batch)
-    order = sorted(range(len(paths)), key=lambda i: paths[i][0].length + paths[i][1].length)
-    return [(i, torch.cat([batch.ids[s.start : s.stop] for s in paths[i]])) for i in (order[0], order[-1])]
+    rows = _rows(batch)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    return [(i, rows[i]) for i in (order[0], order[-1])]
 
 
-def _paths(batch: Batch) -> list[tuple[Span, Span]]:
-    """Where each row's prompt and completion lie."""
-    return [(batch.layout.prompts[g], c) for c, g in zip(batch.layout.completions, batch.layout.owner, strict=True)]
+def _rows(batch: Batch) -> list[Tensor]:
+    """The ids of each prompt with a completion."""
+    return [torch.cat([batch.ids[s.start : s.stop] for s in row]) for row in paths(batch.layout)]
 
 
 @torch.no_grad()
@@ -161,7 +160,7 @@ def routers_problem(hf: PreTrainedModel) -> str | None:
     if not isinstance(getattr(hf, "num_experts_per_tok", None), int):
         return "the model does not say how many experts serve a token"
     batch = _probe_for(hf)
-    rows = [torch.cat([batch.ids[s.start : s.stop] for s in path]) for path in _paths(batch)]
+    rows = _rows(batch)
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     try:

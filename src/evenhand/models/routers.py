@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evenhand.data.batch import paths
 from evenhand.types import Layout
 
 
@@ -58,4 +59,4 @@ def rows_of_token(layout: Layout) -> Tensor:
 
 def row_tokens(layout: Layout) -> int:
     """Tokens of all rows, prompts counted in each."""
-    return sum(layout.prompts[g].length + c.length for c, g in zip(layout.completions, layout.owner, strict=True))
+    return sum(prompt.length + completion.length for prompt, completion in paths(layout))

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 
 from torch import Tensor
 
+from evenhand.data.batch import paths
 from evenhand.models import tree_attention_blocks, tree_attention_flash, tree_attention_flex
 from evenhand.models.attention_rule import AttentionRule
 from evenhand.types import Layout
@@ -62,4 +63,4 @@ flex = _Flex()
 @lru_cache(maxsize=256)
 def depth(layout: Layout) -> int:
     """The longest path from the first token of a prompt to the last of a completion, in tokens."""
-    return max(layout.prompts[g].length + c.length for c, g in zip(layout.completions, layout.owner, strict=True))
+    return max(prompt.length + completion.length for prompt, completion in paths(layout))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from evenhand.data.batch import paths
 from evenhand.types import Layout, Span
 
 WASTE = 1.25
@@ -50,7 +51,7 @@ class Blocks:
     def __init__(self, layout: Layout, positions: Tensor) -> None:
         self.positions, device = positions, positions.device
         prompts = [AttentionUnit(p, None) for p in layout.prompts]
-        leaves = [AttentionUnit(c, layout.prompts[g]) for c, g in zip(layout.completions, layout.owner, strict=True)]
+        leaves = [AttentionUnit(completion, prompt) for prompt, completion in paths(layout)]
         self.blocks = [make(u, device, causal=True) for u in bucket(prompts)] + [
             make(u, device, causal=False) for u in bucket(leaves)
         ]

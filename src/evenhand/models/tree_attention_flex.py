@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from evenhand.data.batch import paths
 from evenhand.types import Layout
 
 BLOCK = 128
@@ -85,7 +86,7 @@ def block_lists(layout: Layout) -> tuple[Tensor, Tensor]:
     size = -(-layout.total // BLOCK)
     seen = torch.zeros(size, size, dtype=torch.bool)
     pairs = [(s, s) for s in (*layout.prompts, *layout.completions)]
-    pairs += [(c, layout.prompts[g]) for c, g in zip(layout.completions, layout.owner, strict=True)]
+    pairs += [(completion, prompt) for prompt, completion in paths(layout)]
     for q, k in pairs:
         seen[q.start // BLOCK : (q.stop - 1) // BLOCK + 1, k.start // BLOCK : (k.stop - 1) // BLOCK + 1] = True
     seen.tril_()  # a key never lies after its query in the flat sequence
