@@ -42,7 +42,8 @@ class CompletionsServer:
     other_prompt, odd_prompt, no_routes, noisy, packed.
 
     `dies_at`: after so many completions one request is answered by closing the connection, and the weights are those of the
-    beginning again. `busy`: so many requests are answered by 503 first. `usage` is what it says of usage.
+    beginning again. `taken_at`: from that completion on it has those without a word, as if another run had loaded them.
+    `busy`: so many requests are answered by 503 first. `usage` is what it says of usage.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class CompletionsServer:
         reads: Renderer | None = None,
         fault: str = "",
         dies_at: int = 0,
+        taken_at: int = 0,
         busy: int = 0,
         usage: Any = None,
         key: str = "",
     ) -> None:
         self.renderer, self.opens, self.fault = reads or renderer(), opens, fault
         self.policy = opens()
-        self.dies_at, self.busy, self.usage, self.key = dies_at, busy, usage, key
+        self.dies_at, self.taken_at, self.busy, self.usage, self.key = dies_at, taken_at, busy, usage, key
         self.completions, self.loads, self.resets, self.bodies = 0, 0, 0, []
         self.url, self.in_use = "", 0
         self._lock = threading.Lock()
@@ -74,10 +76,12 @@ class CompletionsServer:
             with self._lock:
                 self.completions += 1
                 self.bodies.append(body)
-                dies = self.completions == self.dies_at
+                dies, taken = (self.completions == at for at in (self.dies_at, self.taken_at))
             if dies:
                 self.policy = self.opens()
                 return 0, None
+            if taken:
+                self.policy = self.opens()
             return 200, {"choices": [self.choice(body)], "usage": self.usage}
         if self.fault == "no_routes":
             return 404, {"detail": "Not Found"}

@@ -242,6 +242,17 @@ def test_a_server_that_was_started_again_between_two_calls_is_given_the_weights_
             engine.generate(PROMPTS, 2, SAMPLING)
 
 
+def test_a_server_whose_weights_somebody_changes_while_it_answers_is_found_out(student, caplog):
+    """The check before the call, of four completions, saw the right weights; the last six of the call's eight are another's."""
+    asked = PROMPTS, 2, Sampling(max_tokens=16, seed=1)
+    with serving_completions(CompletionsServer()) as server:
+        whole = engine_on(server, student).generate(*asked)
+    with serving_completions(CompletionsServer(taken_at=7)) as server, caplog.at_level(logging.WARNING):
+        assert [g.completions for g in engine_on(server, student).generate(*asked)] == [g.completions for g in whole]
+    assert server.loads == 2
+    assert "with other weights than it was given" in caplog.text
+
+
 def test_a_server_that_stays_away_ends_the_call_with_a_message(student):
     pauses = []
     backend = ServerBackend(model="tiny", url="http://127.0.0.1:9/v1", attempts=3, sleep=pauses.append)

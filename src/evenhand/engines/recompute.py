@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evenhand.errors import UserError
+from evenhand.models.hidden_states import accepts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,8 +36,9 @@ def difference(
 ) -> Tensor:
     """|told - recomputed| [len(tokens)] in nats, of tokens drawn at that temperature with nothing cut off; by a plain forward
     pass of one row."""
-    ids = torch.tensor([[*prompt, *tokens]], device=hf.device)
-    logits = hf(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    ids, kept = torch.tensor([[*prompt, *tokens]], device=hf.device), len(tokens) + 1
+    named = {"logits_to_keep": kept} if accepts(type(hf).forward, "logits_to_keep") else {}
+    logits = hf(input_ids=ids, use_cache=False, **named).logits[0, -kept:-1]
     rows = (logits.float() / temperature).log_softmax(-1)
     own = rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None]).squeeze(1)
     return (torch.tensor(told, device=rows.device) - own).abs().cpu()

@@ -29,6 +29,8 @@ from evenhand.types import Completion, Finish, Group, Prompt, Sampling
 
 PROBES, PROBE_TOKENS = 4, 16
 """Before every call so many of its prompts are answered, with so many tokens at most, to be recomputed."""
+LAST = 4
+"""Answers that are looked at after a call: somebody else may have given it other weights meanwhile."""
 PROBE_TEMPERATURES = (1.0, 0.5)
 """In turn. At 1 alone, log-probs that were taken before the temperature would look right."""
 _log = logging.getLogger(__name__)
@@ -136,7 +138,9 @@ class SyncedEngine:
         def once() -> list[EngineAnswer]:
             with self.backend.alone():
                 self._bring_up_to_date(ids, max(row.sampling.max_tokens for row in rows))
-                return self._answers(ids, rows, done)
+                found = self._answers(ids, rows, done)
+                self._check_last(ids, rows, found)
+                return found
 
         return self._surviving(once)
 
@@ -203,6 +207,23 @@ class SyncedEngine:
         apart = [difference(hf, ids[r.prompt], s.tokens, s.logp, temperature=r.sampling.temperature) for r, s in told]
         temperatures = [r.sampling.temperature for r, s in told for _ in s.tokens]
         check_same_weights(torch.cat(apart), self._allowed, engine=self.backend.name, temperatures=temperatures)
+
+    def _check_last(self, ids: Sequence[Sequence[int]], rows: Sequence[DecodeRow], found: Sequence[EngineAnswer]) -> None:
+        """Raises EngineDied where the ends of the last answers are not the policy's.
+
+        Greedy answers and those of a cut distribution tell nothing, nor do a few tokens.
+        """
+        told = [
+            (ids[row.prompt], answer, row.sampling.temperature) for row, answer in zip(rows, found, strict=True)
+            if answer.tokens and row.sampling.temperature > 0 and not row.sampling.truncates
+        ]  # fmt: skip
+        differences = []
+        for prompt, answer, temperature in told[-LAST:]:
+            tokens, logp = answer.tokens or (), answer.logp or ()
+            before, end, said = [*prompt, *tokens[:-PROBE_TOKENS]], tokens[-PROBE_TOKENS:], logp[-PROBE_TOKENS:]
+            differences.append(difference(self.policy.hf, before, end, said, temperature=temperature))
+        if sum(map(len, differences)) >= PROBE_TOKENS and not float(torch.cat(differences).mean()) <= self._allowed:
+            raise EngineDied("it answered with other weights than it was given: another run uses it as well")
 
     def _check_text(self, ids: Sequence[Sequence[int]], limit: int) -> None:
         rows = [self._probe(n, 0.0, limit) for n in range(min(PROBES, len(ids)))]

@@ -131,11 +131,12 @@ def backbone(hf: PreTrainedModel) -> nn.Module:
 
 def without_cache(network: nn.Module) -> dict[str, bool]:
     """What tells a network to make no cache, where it can be told."""
-    return {"use_cache": False} if _accepts(type(network).forward, "use_cache") else {}
+    return {"use_cache": False} if accepts(type(network).forward, "use_cache") else {}
 
 
 @lru_cache(maxsize=64)
-def _accepts(forward: Callable[..., Any], name: str) -> bool:
+def accepts(forward: Callable[..., Any], name: str) -> bool:
+    """Whether a forward pass may be given a keyword."""
     known = inspect.signature(forward).parameters
     return name in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
