@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 
@@ -41,6 +42,15 @@ def test_generate_needs_a_prompt(cli, models):
     code, _, err = cli("generate", models / "arms" / "dpo" / "seed-0")
     assert code == 2
     assert "--prompt TEXT or --prompts FILE" in err
+
+
+def test_a_run_directory_is_no_model_and_an_arm_of_it_is_named(cli, models, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(models / "arms", run / "arms")
+    (run / "experiment.json").write_text("{}")
+    code, _, err = cli("generate", run, "--prompt", "red")
+    assert code == 2
+    assert f"{run}: is a run directory, not one model\n  fix: choose an arm and seed, such as {run}/arms/dpo/seed-0" in err
 
 
 def test_an_arm_of_several_seeds_is_no_model(cli, models):

@@ -172,6 +172,15 @@ def test_two_runs_on_one_store_are_told_apart(tmp_path, monkeypatch):
     assert said("prune", "--unused") == "There is nothing to remove.\n"
 
 
+def test_what_lies_beside_artifacts_is_said_once_for_all(store):
+    for key, text in (("ab" * 16, "123"), ("cd" * 16, "1234")):
+        (store.root / f"{key}.spent.json").write_text(text)
+    (store.root / "note.txt").write_text("12")
+    lines = said("list", store.root).splitlines()
+    assert "  KEY.spent.json (2): 7 B" in lines
+    assert "  note.txt: 2 B" in lines
+
+
 def test_verify_names_what_is_damaged(store):
     assert said("verify", store.root) == "2 of 2 finished artifacts are what was made\n"
     flip(store.path(KEY) / "f.txt")

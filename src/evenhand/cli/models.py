@@ -27,6 +27,9 @@ def model_path(name: str) -> Path | str:
         return folder / "model"
     if (folder / pointer.POINTER).is_file() or (pointer.holds_model(folder) and not (folder / "config.json").is_file()):
         return pointer.model_path(folder)
+    if (folder / "experiment.json").is_file():
+        there = next(iter(sorted(folder.glob("arms/*/seed-*"))), folder / "arms" / "ARM" / "seed-S")
+        raise UserError("is a run directory, not one model", where=name, fix=f"choose an arm and seed, such as {there}")
     seeds = sorted(p.name for p in folder.glob("seed-*"))
     if seeds:
         raise UserError("holds several seeds, not one model", where=name, fix=f"choose one: {folder / seeds[0]}")

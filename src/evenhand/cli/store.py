@@ -134,20 +134,20 @@ def _entries_table(entries: list[StoredArtifact]) -> Table:
 
 
 def _summary(found: Survey) -> list[str]:
-    from evenhand.store.spent import SUFFIX
-
     lines = [f"{found.store.root}: {in_bytes(found.size)}"]
-    spent = [size for name, size in found.other.items() if name.endswith(SUFFIX)]
-    lines += [f"  what {len(spent)} artifacts took: {in_bytes(sum(spent))}"] if spent else []
-    lines += [f"  {name}: {in_bytes(size)}" for name, size in found.other.items() if not name.endswith(SUFFIX)]
+    beside: dict[str, list[int]] = {}
+    for name, size in found.other.items():  # KEY.spent.json and its like stand beside an artifact: said once for all
+        key, _, what = name.partition(".")
+        beside.setdefault(f"KEY.{what}" if len(key) == 32 and what else name, []).append(size)
+    lines += [f"  {name}{f' ({len(sizes)})' * (len(sizes) > 1)}: {in_bytes(sum(sizes))}" for name, sizes in beside.items()]
     lines += [
         f"lock {lock.path.name[:8]}: nobody holds it ({lock.holder or 'no name left'})" for lock in found.locks if lock.stale
     ]
     lines += [f"run {run.folder} is gone: what it alone used has no user" for run in found.gone]
     unused = [e for e in found.entries if not e.runs]
     if unused and found.runs:
-        size = in_bytes(sum(e.size for e in unused))
-        lines.append(f"{len(unused)} artifacts ({size}) are used by no known run (dim above): `evenhand store prune --unused`")
+        freed = in_bytes(sum(e.size for e in unused))
+        lines.append(f"{len(unused)} artifacts ({freed}) are used by no known run (dim above): `evenhand store prune --unused`")
     return lines
 
 
