@@ -74,10 +74,16 @@ def test_mixtures_of_the_wrong_kind(rows, given, where):
     assert error.value.where == where
 
 
-@pytest.mark.parametrize("source", [3, ["rows.jsonl"], {"recipe": 3}, None])
+@pytest.mark.parametrize("source", [3, ["rows.jsonl"], None])
 def test_a_source_that_is_none(source):
     with pytest.raises(UserError, match="expected"):
         load(source)
+
+
+@pytest.mark.parametrize("name", [3, None, ["shp"]])
+def test_a_recipe_that_is_none(name):
+    with pytest.raises(UserError, match="unknown recipe"):
+        load({"recipe": name})
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,15 @@ def test_ties_ask_nothing_and_rankings_ask_every_pair():
     assert len(examples([ranking], renderer(), seed=0)) == 5
 
 
+def test_an_answer_without_a_score_is_in_no_pair():
+    answers = tuple(Completion(content=c) for c in "zuq")
+    (only,) = examples(
+        [Group(prompt=Prompt(content="1"), completions=answers, scores=(1.0, float("nan"), 0.0))], renderer(), seed=0
+    )
+    assert ("RESPONSE A] z" in only.prompt.text) == (only.completions[0].text == "A")
+    assert "] u" not in only.prompt.text
+
+
 def test_the_loss_is_on_the_letter_alone():
     (item,) = items([pair(1)], renderer())
     (letter,) = item.tokens.completions

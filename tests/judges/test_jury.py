@@ -18,6 +18,7 @@ from evenhand.judges.endpoint import Endpoint
 from evenhand.judges.jury import Jury, Repeated, combined
 from evenhand.judges.selftest import refuse_broken
 from evenhand.rewards.pointwise import pointwise
+from evenhand.synthesis.config import Revise
 from evenhand.types import Completion, Prompt
 from tests.judges.fake_server import FakeServer, longer, pair
 
@@ -145,3 +146,25 @@ def test_a_program_that_scores_nothing_is_refused_before_any_number():
     nothing = RewardJudge(pointwise(lambda p, c: math.nan, name="nan"), name="nan")
     with pytest.raises(UserError, match="not one of its 6 verdicts could be read"):
         refuse_broken(nothing(PAIRS), "nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"attempts": 0}, "judge.attempts"),
+        ({"concurrency": 0}, "judge.concurrency"),
+        ({"requests_per_minute": 0}, "judge.requests_per_minute"),
+        ({"timeout": math.nan}, "judge.timeout"),
+        ({"max_tokens": 0}, "judge.max_tokens"),
+        ({"temperature": -1.0}, "judge.temperature"),
+        ({"max_cost": math.nan, "price": {"input": 1.0, "output": 1.0}}, "judge.max_cost"),
+        ({"price": {"input": math.nan, "output": 1.0}}, "judge.price.input"),
+        ({"price": {"input": -1.0, "output": 1.0}}, "judge.price.input"),
+        ({"self_test": -1}, "judge.self_test"),
+    ],
+)
+def test_settings_that_no_judge_can_have_are_said_by_their_key(change, where):
+    fault = problem(LLM(kind="llm", model="m", **change))
+    assert fault is not None
+    assert fault.where == where
+    assert [f.where for f in Revise(by=LLM(kind="llm", model="m", **change)).problems()] == ["revise.by"]

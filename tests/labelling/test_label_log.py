@@ -72,3 +72,14 @@ def test_an_item_is_its_question_and_its_answers_in_any_order():
     assert name == item_name(Prompt(content=(Message("user", "hi"),), id="two"), ("y", "x"))
     assert name != item_name(ask, ("x", "z"))
     assert name != item_name(Prompt(content="hi"), ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seconds": "long"}, {"seconds": None}, {"scores": [10**400, 0]}, {"reason": 3}, {"undo": [1]}, {"undo": "last"}],
+)
+def test_a_line_of_other_types_is_named(tmp_path, change):
+    row = {"number": 0, **LABEL, **change}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=r"labels.jsonl:1: is no label"):
+        LabelLog(tmp_path / "labels.jsonl")

@@ -332,3 +332,11 @@ def test_a_machine_without_user_namespaces_is_found_out():
     if done.returncode != 0:
         pytest.skip(f"cannot be tried here: {done.stderr.strip()[-100:]}")
     assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("tests", ["", "  \n", [], [""], [1], {"assert": 1}, 3])
+def test_without_a_test_nothing_passes(tests, mode, monkeypatch):
+    monkeypatch.setattr(isolation, "_found", lambda: None if mode == "none" else mode)
+    reward = unit_tests(isolation="none")
+    with pytest.raises(UserError, match="expected tests as a text or a list of texts"):
+        reward([Group(prompt=Prompt(content="Add.", meta={"tests": tests}), completions=(Completion(content="x = 1"),))])

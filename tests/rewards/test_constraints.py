@@ -83,3 +83,26 @@ def test_real_instructions_are_all_known(real_data):
         options = [k for n, k in zip(row["instruction_id_list"], row["kwargs"], strict=True) if n not in NEED_LANGDETECT]
         assert len(followed("Some answer, of one sentence.", names, options)) == len(names)
     assert len(rows) == 541
+
+
+def test_json_that_is_nested_without_end_is_no_json():
+    assert followed("[" * 100_000, ["detectable_format:json_format"], [{}]) == [False]
+
+
+@pytest.mark.parametrize(
+    ("names", "kwargs", "message"),
+    [
+        ([], [], "lists of names and of their options"),
+        (["punctuation:no_comma"], [], "lists of names and of their options"),
+        ("punctuation:no_comma", [{}], "lists of names and of their options"),
+        (["punctuation:no_comma"], [None], "cannot be checked"),
+        (["punctuation:no_comma"], [{"x": 1}], "cannot be checked: .*unexpected keyword argument 'x'"),
+        (["keywords:frequency"], [{"keyword": "a"}], "cannot be checked: .*missing 2 required"),
+        (["keywords:existence"], [{"keywords": ["("]}], "cannot be checked: missing \\)"),
+    ],
+)
+def test_instructions_that_cannot_be_checked_are_said_with_their_prompt(names, kwargs, message):
+    prompt = Prompt(content="p", id="p7", meta={"instruction_id_list": names, "kwargs": kwargs})
+    with pytest.raises(UserError, match=message) as error:
+        ifeval()([Group(prompt=prompt, completions=(Completion(content="a"),))])
+    assert error.value.where == "reward ifeval, prompt p7"

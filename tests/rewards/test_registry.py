@@ -95,7 +95,7 @@ def test_functions_are_found_next_to_the_experiment(tmp_path):
         ({"kind": "code"}, "missing 'run_untrusted_code'"),
         ({"kind": "function", "path": "x.py:f", "sees": "groups"}, "did you mean 'group'"),
         ({"kind": "weighted", "parts": []}, "at least one"),
-        ({"kind": "weighted", "parts": [{"weight": 1}]}, "missing 'reward'"),
+        ({"kind": "weighted", "parts": [{"weight": 1}]}, "'reward' is missing"),
         ({"kind": "weighted", "parts": [{"reward": "number"}, {"reward": "number"}]}, "two parts"),
         ({"kind": "weighted", "parts": [{"reward": "nmber"}]}, r"reward.parts\[0\].reward.kind"),
         ({"kind": "unfinished", "reward": "number", "rule": "drop"}, "known"),
@@ -109,3 +109,33 @@ def test_wrong_specs_name_the_key_and_the_way_out(spec, message):
 def test_where_names_the_place_in_the_experiment():
     with pytest.raises(UserError, match=r"arms\.grpo\.reward\.kind"):
         rewards.get("nmber", where="arms.grpo.reward")
+
+
+@pytest.mark.parametrize(
+    ("spec", "where"),
+    [
+        ({"kind": "length", "unit": "words", "over": "10"}, "reward.over"),
+        ({"kind": "clip", "reward": "thinking", "low": None}, "reward.low"),
+        ({"kind": "clip", "reward": ["thinking"]}, "reward.reward"),
+        ({"kind": "format", "pattern": 3}, "reward.pattern"),
+        ({"kind": "number", "tolerance": "a"}, "reward.tolerance"),
+        ({"kind": "ensemble", "members": "thinking"}, "reward.members"),
+        ({"kind": "weighted", "parts": [{"reward": "thinking", "weight": "2"}]}, "reward.parts[0].weight"),
+        ({"kind": "weighted", "parts": [{"reward": "thinking", "where": "x"}]}, "reward.parts[0].where"),
+        ({"kind": "weighted", "parts": ["thinking"]}, "reward.parts.0"),
+        ({"kind": "rubric", "criteria": [{"reward": "thinking", "least": "much"}]}, "reward.criteria[0].least"),
+        ({"kind": "rubric", "criteria": [{"ask": 3}], "judge": {"kind": "llm", "model": "m"}}, "reward.criteria[0].ask"),
+        ({"kind": "endpoint", "url": 3}, "reward.url"),
+        ({"kind": "gold", "world": None}, "world"),
+    ],
+)
+def test_a_value_of_another_type_is_said_by_its_key_before_anything_is_scored(spec, where):
+    with pytest.raises(UserError) as error:
+        rewards.get(spec)
+    assert error.value.where == where
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_is_a_distance(tolerance):
+    with pytest.raises(UserError, match="a tolerance of"):
+        rewards.get({"kind": "number", "tolerance": tolerance})

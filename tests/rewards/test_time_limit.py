@@ -80,3 +80,11 @@ def test_a_step_without_any_score_ends_the_arm_and_one_with_some_does_not():
         checked([GROUP, GROUP], [nothing, nothing])
     assert checked([GROUP, GROUP], [nothing, some]) == [nothing, some]
     assert checked([], []) == []
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, "soon", None])
+def test_a_limit_that_is_none_is_refused_before_anything_is_scored(tmp_path, seconds):
+    (tmp_path / "quick.py").write_text("def f(prompt, completion):\n    return 1\n")
+    with pytest.raises(UserError) as error:
+        get({"kind": "function", "path": "quick.py:f", "seconds": seconds}, base=tmp_path)
+    assert error.value.where == "reward.seconds"

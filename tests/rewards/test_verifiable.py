@@ -77,3 +77,9 @@ def test_math_verify_is_optional():
         from evenhand.rewards.verifiable import math_answer
 
         assert values(math_answer(), r"so $\boxed{\frac{2}{4}}$", r"$\boxed{0.6}$", answer=r"\frac{1}{2}") == (1, 0)
+
+
+def test_a_number_of_thousands_of_digits_is_a_number():
+    long = "9" * 5000
+    assert values(last_number(), f"4, no, {long}", f"{long}.5", long, answer=long) == (1.0, 0.0, 1.0)
+    assert values(last_number(), f"4, no, {long}", answer=4) == (0.0,)

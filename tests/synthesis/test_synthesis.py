@@ -212,3 +212,24 @@ def test_no_kind_of_task_is_on_both_sides() -> None:
 def test_missing_fields_are_named() -> None:
     with pytest.raises(UserError, match="the rows have no 'label'"):
         phrased(tasks()["sentiment"], [{"text": "x", "lable": "y"}])
+
+
+@pytest.mark.parametrize(
+    "question", ["'{text'", "'{}'", "3", "'{text.__class__}'", "'{text[0]}'", "'{text!r}'", "'{text:>9}'", "''"]
+)
+def test_a_phrasing_has_nothing_but_fields_in_braces(tmp_path, question) -> None:
+    (tmp_path / "t.yaml").write_text(f"x: {{cluster: c, phrasings: [{{question: {question}, answer: '{{label}}'}}]}}")
+    with pytest.raises(UserError, match="needs a cluster and phrasings"):
+        tasks(tmp_path / "t.yaml")
+
+
+def test_braces_written_twice_are_braces(tmp_path) -> None:
+    (tmp_path / "t.yaml").write_text("x: {cluster: c, phrasings: [{question: '{{a}} {text}', answer: '{label}'}]}")
+    (made,) = phrased(tasks(tmp_path / "t.yaml")["x"], [{"text": "{t}", "label": "l"}])
+    assert made.prompt.text == "{a} {t}"
+
+
+def test_principles_are_texts(tmp_path) -> None:
+    (tmp_path / "p.yaml").write_text("- {name: a, critique: 3, revision: b}")
+    with pytest.raises(UserError, match="principle 1 needs name, critique and revision, each a text"):
+        principles(tmp_path / "p.yaml")

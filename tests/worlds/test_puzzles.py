@@ -5,6 +5,7 @@ from itertools import permutations, product
 
 import pytest
 
+from evenhand import worlds
 from evenhand.errors import UserError
 from evenhand.seeding import rng
 from evenhand.types import Completion, Group, Prompt
@@ -153,3 +154,30 @@ def test_impossible_difficulties_are_refused():
         Arithmetic(digits=0)
     with pytest.raises(UserError, match="7"):
         Countdown(numbers=7)
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "countdown"])
+def test_a_writer_without_mistakes_has_no_two_answers_and_says_so(name):
+    with pytest.raises(UserError, match="the writer does not give 2 different answers"):
+        worlds.get(name, skill=1.0).preferences(0, 1)
+    assert len(worlds.get(name, skill=1.0).demonstrations(0, 3)) == 3
+
+
+@pytest.mark.parametrize("option", [{"top": 0}, {"largest": 0}, {"top": -5}])
+def test_a_puzzle_that_cannot_be_made_is_not_looked_for(option):
+    with pytest.raises(UserError, match="use 1 or more"):
+        worlds.get("countdown", **option)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("arithmetic", {"skill": "high"}),
+        ("arithmetic", {"digits": 2.5}),
+        ("quickstart", {"skill": [0.5]}),
+        ("refusals", {"kinds": 3}),
+    ],
+)
+def test_an_option_of_another_type_is_said_before_anything_is_made(name, option):
+    with pytest.raises(UserError, match=f"{next(iter(option))}: "):
+        worlds.get(name, **option)

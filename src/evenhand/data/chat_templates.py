@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 
 _PLAIN = (
     "{% for message in messages %}"
@@ -53,8 +53,7 @@ def with_template(tokenizer: Any, name: str) -> Any:
     The copy starts a conversation with the bos token exactly when the tokenizer starts plain text with it.
     Raises UserError for an unknown name, a tokenizer without an eos token, or one that lacks the template's special tokens.
     """
-    if name not in TEMPLATES:
-        raise UserError(f"unknown chat template '{name}'", where="template", fix=did_you_mean(name, TEMPLATES))
+    one_of("chat template", name, TEMPLATES, where="template")
     if tokenizer.eos_token is None:
         raise UserError("the tokenizer has no eos token", where=f"template {name}", fix="set tokenizer.eos_token")
     vocabulary = tokenizer.get_vocab()

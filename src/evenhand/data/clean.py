@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.data.minhash import Grams, Signatures, jaccard, shingles, words
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.types import Content, Group, Message
 
 KEYS = ("turns", "duplicates", "by", "threshold", "identical", "against", "ngram")
@@ -170,15 +170,14 @@ def decontaminate(groups: Sequence[Group], against: Iterable[str], *, ngram: int
 def check_options(options: Mapping[str, Any], where: str) -> None:
     """Raises UserError for an unknown key or value of a source's `clean:`."""
     for key in options:
-        if key not in KEYS:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), KEYS))
+        one_of("key", key, KEYS, where=where)
     choices = {
         "turns": ("keep", "drop", "merge"), "duplicates": ("exact", "near"), "by": ("group", "prompt"),
         "identical": ("drop", "keep"),
     }  # fmt: skip
     for key, known in choices.items():
-        if key in options and options[key] not in known:
-            raise UserError(f"unknown value '{options[key]}'", where=f"{where}.{key}", fix=did_you_mean(str(options[key]), known))
+        if key in options:
+            one_of("value", options[key], known, where=f"{where}.{key}")
     threshold, ngram = options.get("threshold", 1), options.get("ngram", 1)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         fix = "use a number above 0 and up to 1"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.seeding import keyed
 from evenhand.types import Group, Prompt
 
@@ -109,9 +109,7 @@ CONVERSIONS: Mapping[str, Callable[[list[Group]], list[Group]]] = {
 
 def convert(groups: list[Group], use: str, *, where: str = "data") -> list[Group]:
     """The groups as another kind, by name; a UserError when nothing is left."""
-    if use not in CONVERSIONS:
-        raise UserError(f"unknown conversion '{use}'", where=f"{where}.use", fix=did_you_mean(use, CONVERSIONS))
-    made = CONVERSIONS[use](groups)
+    made = CONVERSIONS[one_of("conversion", use, CONVERSIONS, where=f"{where}.use")](groups)
     if groups and not made:
         raise UserError(
             f"no {use} can be made of these {len(groups)} groups",

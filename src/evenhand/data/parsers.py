@@ -237,7 +237,7 @@ def ratings_in(row: Row, name: str, value: Any) -> dict[str, float]:
 def rated_ranking(row: Row, *, meta: Mapping[str, Any]) -> list[Group]:
     """Several answers, each with ratings by attribute; `scores` may say besides which is better."""
     given = row.items("ratings")
-    (group,) = [_ranked(row, prompt_content(row, "prompt", chat=False), "completions", meta, scored=row.has("scores"))]
+    group = _ranked(row, prompt_content(row, "prompt", chat=False), "completions", meta, scored=row.has("scores"))
     if len(given) != len(group.completions):
         raise row.bad("ratings", f"{len(given)} values for {len(group.completions)} completions", fix="give one per completion")
     return rated([group], [ratings_in(row, "ratings", value) for value in given], group.scores)

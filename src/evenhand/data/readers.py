@@ -16,7 +16,7 @@ from evenhand.data.decode import LONGEST, byte_lines, check_regular, decode_line
 from evenhand.data.parquet import parquet_rows
 from evenhand.data.rows import BadRow
 from evenhand.data.values import listed, shown, shown_name
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.hub import hub_error
 
 Placed = tuple[str, Mapping[str, Any] | BadRow]
@@ -33,8 +33,7 @@ def read_rows(path: Path, *, file_type: str = "", encoding: str = "utf-8", field
     """
     check_regular(path)
     kind = file_type or type_of(path)
-    if kind not in READERS:
-        raise UserError(f"unknown file type '{kind}'", where=path.name, fix=did_you_mean(kind, READERS))
+    one_of("file type", kind, READERS, where=path.name)
     if kind == "json":
         return _json(path, encoding, field)
     return READERS[kind](path, encoding)

@@ -19,7 +19,7 @@ from evenhand.data.readers import READERS, type_of
 from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import Grades, RowReading, Style, Transcripts
 from evenhand.data.steps import check_steps
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, did_you_mean, one_of
 
 DOCUMENTS = "documents"
 
@@ -240,8 +240,7 @@ def parse_mixture(source: Mapping[str, Any], *, where: str = "data") -> Mixture:
     """`{mix: [source, ...], size, temperature, seed, local}`; each source may also have `part`, `weight` and `cap`."""
     known = ("mix", "size", "temperature", "seed", "local")
     for key in source:
-        if key not in known:
-            raise UserError(f"unknown key '{key}'", where=where, fix=did_you_mean(str(key), known))
+        one_of("key", key, known, where=where)
     parts, local = source["mix"], source.get("local") or {}
     for key, kind, phrase in _OF_A_MIXTURE:
         _check_kind(source.get(key), kind, phrase, f"{where}.{key}")

@@ -15,7 +15,7 @@ from typing import Any
 from evenhand.data.readers import Placed
 from evenhand.data.rows import BadRow, Row
 from evenhand.data.values import look, shown
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 
 RowStep = Callable[[Row, Mapping[str, Any]], Mapping[str, Any] | None]
 """A row under new names or with new fields; None leaves it out."""
@@ -57,8 +57,7 @@ def check_steps(steps: Any, where: str) -> None:
         if not isinstance(step, Mapping) or len(step) != 1:
             raise UserError(f"expected one step as {{NAME: options}}, found {shown(step)}", where=place)
         ((name, options),) = step.items()
-        if name not in OPTIONS:
-            raise UserError(f"unknown step '{name}'", where=place, fix=did_you_mean(name, OPTIONS))
+        one_of("step", name, OPTIONS, where=place)
         if name == "keep" and not isinstance(options, Mapping | list | tuple):
             raise UserError(f"expected a test or a list of tests, found {shown(options)}", where=f"{place}.keep")
         needed = (("column",), tuple(TESTS)) if name == "keep" else OPTIONS[name]
@@ -94,8 +93,7 @@ def _check_options(options: Any, needed: Sequence[str], optional: Sequence[str],
     if not needed and not optional:
         return
     for key in options:
-        if key not in (*needed, *optional):
-            raise UserError(f"unknown option '{key}'", where=where, fix=did_you_mean(str(key), (*needed, *optional)))
+        one_of("option", key, (*needed, *optional), where=where)
     missing = [key for key in needed if key not in options]
     if missing:
         raise UserError(f"the step needs {', '.join(missing)}", where=where)

@@ -18,7 +18,7 @@ from evenhand.data.chat_templates import with_template
 from evenhand.data.encode import Encoder, fingerprint, generation_stops
 from evenhand.data.render import ChatRenderer, Rendered, RenderedAnswer, Rewritten, joined
 from evenhand.data.thinking import Unclosed
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.types import Completion, Finish, Group, Message, Prompt, TokenGroup, Tokens
 
 SUPERVISE = ("completion", "assistant", "full")
@@ -160,8 +160,7 @@ class Renderer:
         `tokens` are used as they are. A group with a completion that has no supervised token, or a stop token before its
         end, is dropped with the reason.
         """
-        if supervise not in SUPERVISE:
-            raise UserError(f"unknown value '{supervise}'", where="supervise", fix=did_you_mean(supervise, SUPERVISE))
+        one_of("value", supervise, SUPERVISE, where="supervise")
         counts: Counter[str] = Counter()
         kept: list[TokenGroup] = []
         dropped: list[tuple[int, str]] = []

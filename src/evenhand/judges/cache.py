@@ -1,8 +1,8 @@
 """What judging models answered, in an append-only JSONL file: a finished run is scored again without one call.
 
-A line is written with one system call, so that processes may share a file and a kill can spoil at most the last line, whose
-question is asked again. What is stored is what the model said, never how it was read: a better reading of old answers costs
-nothing. What is no answer (a server's error page, a question that was too long) is not stored.
+Processes may share a file, and a kill can spoil at most the last line, whose question is asked again. What is stored is what the
+model said, never how it was read: a better reading of old answers costs nothing. What is no answer (a server's error page, a
+question that was too long) is not stored.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.judges.append import append
 from evenhand.judges.chat import Chat, ChatReply, Request
 
 DIGEST = "digest"
@@ -47,16 +47,8 @@ class Cache:
         self._replies[key] = reply
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         row = {"key": key, **about, **reply.to_json(), "time": round(time.time(), 3)}
-        row = {**row, DIGEST: _digest(row)}
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # the line a kill cut short
-            os.write(descriptor, (b"\n" if torn else b"") + json.dumps(row, ensure_ascii=True).encode() + b"\n")
-        finally:
-            os.close(descriptor)
+        append(self.path, json.dumps({**row, DIGEST: _digest(row)}, ensure_ascii=True).encode())
 
 
 def _digest(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -169,6 +170,7 @@ def problem(settings: Comparing) -> UserError | None:
                 raise UserError(f"{settings.annotators} annotators", where="judge.annotators", fix="use at least 1")
             return None
         template = templates.get(settings.template)
+        _check_numbers(settings)
         _check_repeats(settings)
         if getattr(settings, "verdict", "logprobs") == "logprobs":
             from evenhand.judges.parse_verdict import variants
@@ -181,10 +183,23 @@ def problem(settings: Comparing) -> UserError | None:
     return None
 
 
+_ABOVE_ZERO = ("max_tokens", "attempts", "repeats", "concurrency", "requests_per_minute", "timeout")
+_NOT_BELOW_ZERO = ("temperature", "self_test", "max_cost")
+
+
+def _check_numbers(settings: Settings) -> None:
+    for names, fix in ((_ABOVE_ZERO, "use a number above 0"), (_NOT_BELOW_ZERO, "use 0 or more")):
+        for name in names:
+            value = getattr(settings, name, None)
+            if value is not None and not (math.isfinite(value) and (value > 0 or (value == 0 and names is _NOT_BELOW_ZERO))):
+                raise UserError(f"{name} is {value}", where=f"judge.{name}", fix=fix)
+    for name, dollars in (getattr(settings, "price", None) or {}).items():
+        if not 0 <= dollars < math.inf:
+            raise UserError(f"a price of {dollars}", where=f"judge.price.{name}", fix="use dollars per million tokens")
+
+
 def _check_repeats(settings: Settings) -> None:
     repeats, temperature = getattr(settings, "repeats", 1), getattr(settings, "temperature", 0.0)
-    if repeats < 1:
-        raise UserError(f"{repeats} repeats", where="judge.repeats", fix="use at least 1")
     if repeats > 1 and (temperature == 0 or getattr(settings, "verdict", "text") == "logprobs"):
         raise UserError(
             "repeats of a judge that always says the same", where="judge.repeats",
@@ -215,22 +230,17 @@ def build(
     template = templates.get(settings.template) if template is None else template
     replies = Cache(Path(settings.cache).expanduser() if settings.cache else cache)
     if isinstance(settings, LLM):
-        return _repeated(settings, LLMJudge(
-            endpoint(settings), template, form=settings.verdict, attempts=settings.attempts,
-            temperature=settings.temperature, max_tokens=settings.max_tokens, cache=replies, orders=settings.orders,
-        ))  # fmt: skip
-    from evenhand.judges.local import LocalChat
-
-    if opened is None:
+        chat = endpoint(settings)
+    elif opened is None:
         raise ValueError("a judge on this machine needs its model and renderer")
-    chat = LocalChat(*opened, name=settings.path, weights=weights, engine=engine)
+    else:
+        from evenhand.judges.local import LocalChat
+
+        chat = LocalChat(*opened, name=settings.path, weights=weights, engine=engine)
     if isinstance(settings, PreferenceModel):
         return LLMJudge(chat, template, form="logprobs", attempts=1, cache=replies)
-    return _repeated(settings, LLMJudge(
+    judge = LLMJudge(
         chat, template, form=settings.verdict, attempts=settings.attempts, temperature=settings.temperature,
         max_tokens=settings.max_tokens, cache=replies, orders=settings.orders,
-    ))  # fmt: skip
-
-
-def _repeated(settings: LLM | LocalLLM, judge: LLMJudge) -> LLMJudge | Repeated:
+    )  # fmt: skip
     return judge if settings.repeats == 1 else Repeated(judge, settings.repeats)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.judges.append import append
 from evenhand.types import Prompt, content_id
 
 _log = logging.getLogger(__name__)
@@ -92,15 +92,7 @@ class LabelLog:
 
     def _write(self, row: dict[str, Any]) -> int:
         row = {"number": self._lines, "at": datetime.now(UTC).isoformat(timespec="seconds"), **row}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # the line a kill cut short
-            os.write(descriptor, (b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        append(self.path, json.dumps(row).encode(), sync=True)
         self._take(row)
         return int(row["number"])
 
@@ -109,11 +101,15 @@ class LabelLog:
         if "undo" in row:
             self._labels.pop(row["undo"], None)
             return
-        self._labels[row["number"]] = Label(
-            number=row["number"], annotator=row["annotator"], item=row["item"], answers=tuple(row["answers"]),
-            scores=tuple(float(x) for x in row["scores"]), label=row["label"], reason=row.get("reason", ""),
-            seconds=float(row.get("seconds", 0.0)),
-        )  # fmt: skip
+        self._labels[row["number"]] = _label(row)
+
+
+def _label(row: dict[str, Any]) -> Label:
+    return Label(
+        number=row["number"], annotator=row["annotator"], item=row["item"], answers=tuple(row["answers"]),
+        scores=tuple(float(x) for x in row["scores"]), label=row["label"], reason=row.get("reason", ""),
+        seconds=float(row.get("seconds", 0.0)),
+    )  # fmt: skip
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -128,7 +124,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             yield _checked(json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if number - 1 == torn or (number < len(lines) and _half(line)):
                 _log.warning("%s:%d: a line that was cut short; what it answered is asked again", path, number)
                 continue
@@ -145,10 +141,14 @@ def _checked(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row["number"], int) or not isinstance(row["annotator"], str):
         raise TypeError("a label has a number and an annotator")
     if "undo" in row:
+        if not isinstance(row["undo"], int):
+            raise TypeError("what is taken back has a number")
         return row
     answers, scores = row["answers"], row["scores"]
     if not isinstance(row["item"], str) or not all(isinstance(a, str) for a in answers) or len(scores) not in (0, len(answers)):
         raise TypeError("a label names an item, its answers and a score for each, or none")
     if not all(isinstance(x, int | float) for x in scores) or not isinstance(row["label"], str):
         raise TypeError("scores are numbers, and a label has a word")
+    if not isinstance(_label(row).reason, str):
+        raise TypeError("a reason is a text")
     return row

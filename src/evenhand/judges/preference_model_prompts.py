@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -17,7 +18,7 @@ TEMPLATE = "preference_model"
 
 
 def examples(groups: Sequence[Group], renderer: Renderer, *, seed: int) -> list[Group]:
-    """One demonstration per pair of answers with different scores: both answers in one text, continued by A or B.
+    """One demonstration per pair of answers with different known scores: both answers in one text, continued by A or B.
 
     Which answer is shown first is drawn per pair, keyed by the pair's number, so that no letter is right more often.
     """
@@ -34,7 +35,8 @@ def examples(groups: Sequence[Group], renderer: Renderer, *, seed: int) -> list[
 
 def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Completion, Completion]]:
     for group in groups:
-        for i, j in combinations(range(len(group.completions)), 2):
+        scored = [i for i, score in enumerate(group.scores) if not math.isnan(score)]
+        for i, j in combinations(scored, 2):
             if group.scores[i] != group.scores[j]:
                 ordered = (i, j) if group.scores[i] > group.scores[j] else (j, i)
                 yield group, group.completions[ordered[0]], group.completions[ordered[1]]

@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from evenhand.errors import UserError
 from evenhand.rewards.isolation import Isolation, Mode, command, mode_for, unused_user
@@ -61,7 +60,12 @@ def unit_tests(*, field: str = "tests", limits: Limits | None = None, isolation:
 
     def score(prompt: Prompt, completion: Completion) -> float:
         tests = meta_field(prompt, field, "code")
-        text = tests if isinstance(tests, str) else "\n".join(cast("Iterable[str]", tests))
+        lines = [tests] if isinstance(tests, str) else tests
+        if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines) or not "".join(lines).strip():
+            what = f"expected tests as a text or a list of texts, found {tests!r:.60}"
+            raise UserError(what, where=f"reward code, prompt {prompt.id}", why="without a test every program would pass",
+                            fix="correct the data, or leave such rows out")  # fmt: skip
+        text = "\n".join(lines)
         return float(run_program(program_in(completion.text), text, limits, mode).passed)
 
     return pointwise(score, name="code")

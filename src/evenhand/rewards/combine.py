@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.protocols import Reward
 from evenhand.types import Completion, Group, Scores
 
@@ -154,9 +154,7 @@ def ensemble_rule(name: str, *, k: float = 1.0) -> Rule:
     rules: Mapping[str, Rule] = {
         "mean": mean, "min": worst, "lower_bound": partial(lower_bound, k=k), "uncertainty": partial(uncertainty, k=k),
     }  # fmt: skip
-    if name not in rules:
-        raise UserError(f"unknown rule '{name}'", where="reward ensemble", fix=did_you_mean(name, rules))
-    return rules[name]
+    return rules[one_of("rule", name, rules, where="reward ensemble")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.rewards.pointwise import Pointwise, meta_field, pointwise
 from evenhand.types import Completion, Prompt
 
@@ -20,9 +20,7 @@ CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
 def compare(relation: str, found: int, wanted: int) -> bool:
-    if relation not in COMPARISONS:
-        raise UserError(f"unknown relation '{relation}'", where="reward ifeval", fix=did_you_mean(relation, COMPARISONS))
-    return COMPARISONS[relation](found, wanted)
+    return COMPARISONS[one_of("relation", relation, COMPARISONS, where="reward ifeval")](found, wanted)
 
 
 def paragraphs(text: str, separator: str) -> list[str] | None:
@@ -120,7 +118,7 @@ def json_format(text: str) -> bool:
         body = body.removeprefix(fence)
     try:
         json.loads(body.removesuffix("```").strip())
-    except ValueError:  # the very question asked
+    except (ValueError, RecursionError):  # the very question asked
         return False
     return True
 
@@ -203,18 +201,27 @@ def followed(text: str, names: Sequence[str], options: Sequence[Mapping[str, Any
 
 
 def _follows(text: str, name: str, given: Mapping[str, Any]) -> bool:
-    if name not in CHECKS:
-        raise UserError(f"unknown instruction '{name}'", where="reward ifeval", fix=did_you_mean(name, CHECKS))
+    check = CHECKS[one_of("instruction", name, CHECKS, where="reward ifeval")]
     options = {key: value for key, value in given.items() if value is not None}  # tables fill absent options with null
-    return bool(text.strip()) and CHECKS[name](text, **options)
+    return bool(text.strip()) and check(text, **options)
 
 
 def ifeval() -> Pointwise:
     """The share of `meta["instruction_id_list"]` (options in `meta["kwargs"]`) that is followed; part `all`: whether all are."""
 
     def score(prompt: Prompt, completion: Completion) -> dict[str, float]:
-        names = cast(Sequence[str], meta_field(prompt, "instruction_id_list", "ifeval"))
-        found = followed(completion.text, names, cast(Sequence[Mapping[str, Any]], meta_field(prompt, "kwargs", "ifeval")))
+        names, options = (meta_field(prompt, field, "ifeval") for field in ("instruction_id_list", "kwargs"))
+        where = f"reward ifeval, prompt {prompt.id}"
+        if not (isinstance(names, list | tuple) and isinstance(options, list | tuple) and 0 < len(names) == len(options)):
+            what = "expected lists of names and of their options, as many of each"
+            raise UserError(f"{what}, found {names!r:.60} and {options!r:.60}", where=where, fix="correct the data")
+        try:
+            found = followed(completion.text, names, options)
+        except (TypeError, ValueError, AttributeError, re.error) as error:
+            why = "options are missing, unknown, or of another type"
+            raise UserError(
+                f"its instructions cannot be checked: {error}", where=where, why=why, fix="correct the data"
+            ) from error
         return {"reward": sum(found) / len(found), "all": float(all(found))}
 
     return pointwise(score, name="ifeval")

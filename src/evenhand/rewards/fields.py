@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,9 @@ class WatchedFields(dict[str, Any]):
     def __init__(self, meta: Any, seen: set[str]) -> None:
         super().__init__(meta)
         self.seen = seen
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WatchedFields:
+        return WatchedFields({name: copy.deepcopy(dict.__getitem__(self, name), memo) for name in self.keys()}, self.seen)
 
     @override
     def __getitem__(self, field: str) -> Any:

@@ -37,25 +37,41 @@ class Pointwise:
         row = dict(found) if isinstance(found, Mapping) else {"reward": found}
         if "reward" not in row:
             raise UserError("the parts do not contain 'reward'", where=self.name, fix="add the value under the name 'reward'")
-        return {name: self._number(value, prompt) for name, value in row.items()}
+        return {str(name): finite(value, f"{self.name}, prompt {prompt.id}") for name, value in row.items()}
 
-    def _number(self, value: object, prompt: Prompt) -> float:
-        if value is None:
-            return math.nan
-        if not isinstance(value, Real):  # bool is a Real: a check may answer True
-            raise UserError(
-                f"a reward must be a number, this one is {type(value).__name__}: {value!r:.60}",
-                where=self.name,
-                fix="return a float, a bool, a dict of them, or None for an answer that cannot be scored",
-            )
-        if math.isinf(value):
-            raise UserError(
-                f"a reward must be finite, this one is {value}",
-                where=f"{self.name}, prompt {prompt.id}",
-                why="one infinite reward makes every advantage of its group, and so the weights, not a number",
-                fix="return a large finite number, or None for an answer that cannot be scored",
-            )
-        return float(value)
+
+def finite(value: object, where: str) -> float:
+    """A reward as a float, NaN for None. UserError for what is no number, and for what is not finite."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, Real):
+        value = _scalar(value)
+    if not isinstance(value, Real):  # bool is a Real: a check may answer True
+        raise UserError(
+            f"a reward must be a number, this one is {type(value).__name__}: {value!r:.60}",
+            where=where,
+            fix="return a float, a bool, a dict of them, or None for an answer that cannot be scored",
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isinf(number):
+        raise UserError(
+            f"a reward must be finite, this one is {number}",
+            where=where,
+            why="one infinite reward makes every advantage of its group, and so the weights, not a number",
+            fix="return a large finite number, or None for an answer that cannot be scored",
+        )
+    return number
+
+
+def _scalar(value: object) -> object:
+    """What an array or tensor of one number holds; anything else as it is."""
+    try:
+        return value.item()  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return value
 
 
 def pointwise(score: Score, *, name: str = "") -> Pointwise:

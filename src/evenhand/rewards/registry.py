@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evenhand import worlds
+from evenhand.configfile.schema import from_signature
 from evenhand.core.process import AGGREGATES
 from evenhand.errors import UserError, did_you_mean, one_of
 from evenhand.protocols import Reward
-from evenhand.registry import Registry, check_keys
+from evenhand.registry import Registry
 from evenhand.rewards import code, combine, constraints, function, judged, remote, rubric, shaping, verifiable
 from evenhand.rewards.environment import EnvironmentReward
 from evenhand.rewards.judged import Open
 from evenhand.rewards.process import ProcessReward
-from evenhand.rewards.time_limit import TimeLimited
 from evenhand.rewards.tournament import RULES, Tournament
 from evenhand.worlds.arithmetic import ArithmeticGold
 from evenhand.worlds.countdown import CountdownGold
@@ -62,7 +61,10 @@ def get(
     evenhand.errors.UserError: reward.kind: unknown reward 'vadre'
       fix: did you mean 'vader'?
     """
-    return REWARDS.build(spec, Context(resources=resources or {}, base=Path(base), open_model=open_model), where=where)
+    builder, given = REWARDS.check(spec, where=where)
+    if builder.__module__ == __name__ and builder is not _gold:  # a world and a user's builder look at their own values
+        given = from_signature(builder, given, where, skip=("context",))
+    return builder(Context(resources=resources or {}, base=Path(base), open_model=open_model), **given)
 
 
 @reward("gold")
@@ -169,11 +171,9 @@ def _code(
 @reward("function")
 def _function(context: Context, path: str, sees: str = "completion", seconds: float = 600.0) -> Reward:
     """`seconds`: how long the function may take for the answers to one prompt."""
-    if sees not in function.SEES:
-        raise UserError(f"unknown value '{sees}'", where="reward.sees", fix=did_you_mean(sees, function.SEES))
-    name = function.without_folder(path)
-    scored = function.SEES[sees](function.load_function(path, base=context.base), name=name)
-    return TimeLimited(scored, seconds=seconds, name=name)
+    kind, name = function.SEES[one_of("value", sees, function.SEES, where="reward.sees")], function.without_folder(path)
+    scored = kind(function.load_function(path, base=context.base), name=name)
+    return function.FunctionReward(scored, seconds=seconds, name=name)
 
 
 @reward("endpoint")
@@ -217,19 +217,22 @@ def _weighted(context: Context, parts: Sequence[Mapping[str, Any]]) -> Reward:
     """`parts`: a list of `{reward: SPEC, weight: W, name: NAME}`; the name defaults to the reward's kind."""
     terms: dict[str, tuple[Reward, float]] = {}
     for i, part in enumerate(parts):
-        check_keys(_part, part, f"reward.parts[{i}]")
-        name, reward, weight = _part(context, **part, where=f"reward.parts[{i}]")
+        where = f"reward.parts[{i}]"
+        name, reward, weight = _part(context, where, **from_signature(_part, part, where, skip=_PLACE))
         if name in terms:
-            raise UserError(f"two parts are called '{name}'", where=f"reward.parts[{i}]", fix="give each a `name`")
+            raise UserError(f"two parts are called '{name}'", where=where, fix="give each a `name`")
         terms[name] = reward, weight
     return combine.WeightedReward(terms)
 
 
+_PLACE = ("context", "where", "judge")
+
+
 def _part(
-    context: Context, reward: Mapping[str, Any] | str, weight: float = 1.0, name: str = "", where: str = ""
+    context: Context, where: str, reward: Mapping[str, Any] | str, weight: float = 1.0, name: str = ""
 ) -> tuple[str, Reward, float]:
     kind_of = reward if isinstance(reward, str) else str(reward.get("kind"))
-    return name or kind_of, context.build(reward, f"{where}.reward"), float(weight)
+    return name or kind_of, context.build(reward, f"{where}.reward"), weight
 
 
 @reward("ensemble")
@@ -252,27 +255,27 @@ def _rubric(context: Context, criteria: Sequence[Mapping[str, Any]], judge: Mapp
     made: dict[str, rubric.Criterion] = {}
     for i, given in enumerate(criteria):
         where = f"reward.criteria[{i}]"
-        part = partial(_asked, judge=judge) if "ask" in given else _criterion
-        check_keys(_asked if "ask" in given else _criterion, given, where)
-        name, criterion = part(context, **given, where=where)
+        if "ask" in given:
+            name, criterion = _asked(context, where, judge, **from_signature(_asked, given, where, skip=_PLACE))
+        else:
+            name, criterion = _criterion(context, where, **from_signature(_criterion, given, where, skip=_PLACE))
         if name in made:
-            raise UserError(f"two criteria are called '{name}'", where=f"reward.criteria[{i}]", fix="give each a `name`")
+            raise UserError(f"two criteria are called '{name}'", where=where, fix="give each a `name`")
         made[name] = criterion
     return rubric.Rubric(made)
 
 
 def _criterion(
-    context: Context, reward: Mapping[str, Any] | str, weight: float = 1.0, least: float = 1.0, name: str = "", where: str = ""
+    context: Context, where: str, reward: Mapping[str, Any] | str, weight: float = 1.0, least: float = 1.0, name: str = ""
 ) -> tuple[str, rubric.Criterion]:
     kind_of = reward if isinstance(reward, str) else str(reward.get("kind"))
-    built = context.build(reward, f"{where}.reward")
-    return name or kind_of, rubric.Criterion(reward=built, weight=float(weight), least=float(least))
+    return name or kind_of, rubric.Criterion(reward=context.build(reward, f"{where}.reward"), weight=weight, least=least)
 
 
 def _asked(
-    context: Context, ask: str, weight: float = 1.0, least: float = 0.5, name: str = "", where: str = "", judge: Any = None
+    context: Context, where: str, judge: Any, ask: str, weight: float = 1.0, least: float = 0.5, name: str = ""
 ) -> tuple[str, rubric.Criterion]:
     if judge is None:
         raise UserError("nobody is asked", where=f"{where}.ask", fix="add `judge: {kind: llm, model: NAME}` to the rubric")
     built = judged.judged(judge, context.open_model, where="reward.judge", template=judged.criterion(ask))
-    return name or ask, rubric.Criterion(reward=built, weight=float(weight), least=float(least))
+    return name or ask, rubric.Criterion(reward=built, weight=weight, least=least)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.protocols import Reward
 from evenhand.rewards.pointwise import Pointwise, pointwise
 from evenhand.types import Completion, Finish, Group, Prompt, Scores
@@ -28,9 +28,7 @@ UNITS: Mapping[str, Callable[[Completion], int]] = {
 
 def measure(unit: str) -> Callable[[Completion], int]:
     """The length of a completion in the unit."""
-    if unit not in UNITS:
-        raise UserError(f"unknown unit '{unit}'", where="reward length", fix=did_you_mean(unit, UNITS))
-    return UNITS[unit]
+    return UNITS[one_of("unit", unit, UNITS, where="reward length")]
 
 
 def length(*, unit: str, over: int = 0) -> Pointwise:
@@ -90,9 +88,7 @@ class Unfinished:
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.rule not in UNFINISHED_RULES:
-            hint = did_you_mean(self.rule, UNFINISHED_RULES)
-            raise UserError(f"unknown rule '{self.rule}' for unfinished answers", where="reward unfinished", fix=hint)
+        one_of("rule for unfinished answers", self.rule, UNFINISHED_RULES, where="reward unfinished")
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         return [self._one(group, scores) for group, scores in zip(groups, self.inner(groups), strict=True)]

@@ -1,4 +1,4 @@
-"""A reward that answers in time, or ends its arm; while it does not, somebody says what is waited for."""
+"""A reward or environment that answers in time, or is given up; while it does not, somebody says what is waited for."""
 
 from __future__ import annotations
 
@@ -7,36 +7,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import FrameType
 
 from evenhand.errors import UserError
-from evenhand.protocols import Reward
-from evenhand.types import Group, Scores
 
 _log = logging.getLogger(__name__)
 SAY_EVERY = 30.0
 """Seconds between two lines that say what is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimeLimited:
-    """`inner`, which may take `seconds` for the answers to one prompt. UserError when it takes longer.
-
-    Python code and what waits in the operating system are interrupted; a loop inside a compiled library is only named.
-    """
-
-    inner: Reward
-    seconds: float
-    name: str
-
-    def __call__(self, groups: Sequence[Group]) -> list[Scores]:
-        return [scores for group in groups for scores in self._one(group)]
-
-    def _one(self, group: Group) -> list[Scores]:
-        with waiting_for(f"reward {self.name}, prompt {group.prompt.id}", self.seconds):
-            return self.inner([group])
 
 
 NO_SCORE = ("no score", "make the reward faster, or give it more time: `seconds: ...`")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import one_of
 from evenhand.judges.verdict import Comparison, Judge
 from evenhand.protocols import TrainedReward
 from evenhand.types import Group, Scores
@@ -64,8 +64,7 @@ class Tournament:
     rule: str = "borda"
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise UserError(f"unknown rule '{self.rule}'", where="reward tournament", fix=did_you_mean(self.rule, RULES))
+        one_of("rule", self.rule, RULES, where="reward tournament")
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         return [self._one(group) for group in groups]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -26,6 +27,9 @@ def last_number(*, field: str = "answer", tolerance: float = 0.0) -> Pointwise:
 
     Exact fractions; `1,000` is one number. GSM8K's `#### 42` and `meta = {"answer": 42}` both work.
     """
+
+    if not 0 <= tolerance < math.inf:
+        raise UserError(f"a tolerance of {tolerance}", where="reward number", fix="use 0, or a number above it")
 
     def score(prompt: Prompt, completion: Completion) -> float:
         wanted = _wanted(prompt, field)

@@ -56,7 +56,7 @@ class Annotate:
             yield UserError(fault.what, where="annotate.judge", why=fault.why, fix=fault.fix)
         if self.judge is not None and self.bias_per_word:
             yield UserError("a judge has its own bias", where="annotate.bias_per_word", fix="remove it, or label by a reward")
-        if self.margin < 0:
+        if not self.margin >= 0:
             yield UserError(f"a margin of {self.margin:g}", where="annotate.margin", fix="use 0 or more")
         if self.completions_per_prompt < 2:
             yield UserError("a pair needs two answers", where="annotate.completions_per_prompt", fix="use at least 2")
@@ -87,5 +87,7 @@ class Revise:
             principles(self.principles or BUILTIN)
         except UserError as error:
             yield UserError(f"{error.where}: {error.what}", where="revise.principles", why=error.why, fix=error.fix)
+        if self.by is not None and (fault := judging.problem(self.by)):
+            yield UserError(fault.what, where="revise.by", why=fault.why, fix=fault.fix)
         if self.rounds < 1:
             yield UserError(f"{self.rounds} rounds", where="revise.rounds", fix="use at least 1")

@@ -9,7 +9,7 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.seeding import rng
-from evenhand.synthesis.files import read_yaml
+from evenhand.synthesis.files import is_text, read_yaml
 from evenhand.synthesis.generation import Ask
 from evenhand.types import Completion, Content, Group, Message, Prompt
 
@@ -61,8 +61,8 @@ def principles(path: Path | str = BUILTIN) -> list[Principle]:
     if not isinstance(rows, list) or not rows:
         raise UserError("expected a list of principles", where=str(path), fix="- {name: ..., critique: ..., revision: ...}")
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or set(row) != {"name", "critique", "revision"}:
-            raise UserError(f"principle {number} needs name, critique and revision", where=str(path))
+        if not isinstance(row, dict) or set(row) != {"name", "critique", "revision"} or not all(map(is_text, row.values())):
+            raise UserError(f"principle {number} needs name, critique and revision, each a text", where=str(path))
     return [Principle(**row) for row in rows]
 
 
@@ -110,7 +110,7 @@ def conversation(content: Content, answer: str) -> str:
     """Turns as lines with their speakers, the answer last."""
     turns = (Message("user", content),) if isinstance(content, str) else content
     names = {"user": "Human", "assistant": "Assistant", "system": "System", "tool": "Tool"}
-    return "\n\n".join([*(f"{names[m.role]}: {m.text}" for m in turns), f"Assistant: {answer}"])
+    return "\n\n".join([*(f"{names.get(m.role, m.role)}: {m.text}" for m in turns), f"Assistant: {answer}"])
 
 
 def _completion(prompt: Prompt, text: str) -> Completion:

@@ -10,6 +10,10 @@ import yaml
 from evenhand.errors import UserError
 
 
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def read_yaml(path: Path | str) -> Any:
     """What the file says; a UserError with the place when it is absent, not UTF-8 or not YAML."""
     try:

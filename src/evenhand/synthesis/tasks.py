@@ -10,11 +10,11 @@ from typing import Any
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.seeding import keyed, rng
-from evenhand.synthesis.files import read_yaml
+from evenhand.synthesis.files import is_text, read_yaml
 from evenhand.types import Completion, Group, Message, Prompt
 
 BUILTIN = Path(__file__).parent / "tasks.yaml"
-_FORM = "NAME: {cluster: KIND, phrasings: [{question: ..., answer: ...}]}"
+_FORM = "NAME: {cluster: KIND, phrasings: [{question: ..., answer: ...}]}, texts with fields as {field}, other braces doubled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,21 @@ def _well_formed(row: Any) -> bool:
     """Whether a task says its cluster and at least one pair of templates."""
     if not isinstance(row, dict) or set(row) != {"cluster", "phrasings"} or not isinstance(row["phrasings"], list):
         return False
-    return bool(row["phrasings"]) and all(isinstance(p, dict) and set(p) == {"question", "answer"} for p in row["phrasings"])
+    pairs = [p for p in row["phrasings"] if isinstance(p, dict) and set(p) == {"question", "answer"}]
+    if not 0 < len(pairs) == len(row["phrasings"]) or not is_text(row["cluster"]):
+        return False
+    return all(_is_template(text) for pair in pairs for text in pair.values())
+
+
+def _is_template(text: Any) -> bool:
+    """Whether a text has only names of fields in braces; other braces are written twice."""
+    try:
+        return is_text(text) and all(
+            name is None or (name.isidentifier() and not (how or conversion))
+            for _, name, how, conversion in string.Formatter().parse(text)
+        )
+    except ValueError:
+        return False
 
 
 def phrased(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, cast
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.configfile.schema import from_signature
+from evenhand.errors import one_of
 from evenhand.worlds.arithmetic import Arithmetic, ArithmeticGold
 from evenhand.worlds.countdown import Countdown, CountdownGold
 from evenhand.worlds.labels import Annotator
@@ -71,11 +72,8 @@ def get(name: str, **options: Any) -> World:
     >>> get("countdown", numbers=4).prompts(0, 1)[0].text
     'Use each of the numbers ... once to make ...'
     """
-    if name not in WORLDS:
-        raise UserError(f"unknown world '{name}'", where="world", fix=did_you_mean(name, WORLDS))
-    build, task = WORLDS[name]
+    build, task = WORLDS[one_of("world", name, WORLDS, where="world")]
     known = [f.name for f in fields(cast(Any, task))]  # every task is a dataclass, which a protocol cannot say
     for option in options:
-        if option not in known:
-            raise UserError(f"unknown option '{option}'", where=f"world {name}", fix=did_you_mean(option, known))
-    return build(**options)
+        one_of("option", option, known, where=f"world {name}")
+    return build(**from_signature(task, options, f"world {name}"))

@@ -72,6 +72,9 @@ class Countdown:
             raise UserError(
                 f"a countdown puzzle of {self.numbers} numbers", where="numbers", fix="choose from 2 (easy) to 6 (hard)"
             )
+        for name in ("largest", "top"):
+            if getattr(self, name) < 1:
+                raise UserError(f"`{name}` is {getattr(self, name)}", where=name, fix="use 1 or more; the defaults are 12 and 60")
 
     def request(self, generator: np.random.Generator, split: str) -> Prompt:
         while True:

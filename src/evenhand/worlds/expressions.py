@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
 
@@ -29,7 +30,7 @@ def numbers_in(text: str) -> list[Fraction]:
     >>> [str(n) for n in numbers_in("between -3 and 1,250.5 (not v2)")]
     ['-3', '2501/2']
     """
-    return [Fraction(m.replace(",", "").replace("−", "-")) for m in NUMBER.findall(text)]
+    return [Fraction(Decimal(m.replace(",", "").replace("−", "-"))) for m in NUMBER.findall(text)]  # of any number of digits
 
 
 def evaluate(expression: str) -> tuple[Fraction, list[int]] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import UserError, one_of
 from evenhand.seeding import keyed, pick
 from evenhand.types import Group, Message, Prompt, Scores
 
@@ -111,8 +111,7 @@ class Refusals:
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
-            if kind not in KINDS:
-                raise UserError(f"unknown kind of request '{kind}'", where="kinds", fix=did_you_mean(kind, KINDS))
+            one_of("kind of request", kind, KINDS, where="kinds")
         for wording in self.wordings:
             if wording not in range(len(REQUESTS)):
                 raise UserError(f"no wording {wording}", where="wordings", fix=f"choose from 0 to {len(REQUESTS) - 1}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evenhand.errors import UserError
+from evenhand.errors import UserError, one_of
 from evenhand.protocols import Reward
 from evenhand.seeding import rng
 from evenhand.types import Completion, Group, Message, Prompt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "heldout")
 PATIENCE = 1000
-"""Draws in a row that bring no new prompt before the world says that it has no more."""
+"""Draws in a row that bring no new prompt, or no different answers, before the world says that it has none."""
 
 
 class Task(Protocol):
@@ -91,8 +91,7 @@ class World:
 
     def _requests(self, seed: int, n: int, split: str, purpose: str) -> Iterator[Prompt]:
         """`n` prompts without a repetition. Purposes draw apart, so that pairs are not about the demonstrations' prompts."""
-        if split not in SPLITS:
-            raise UserError(f"unknown split '{split}'", where=f"world {self.name}", fix=f"use one of {', '.join(SPLITS)}")
+        one_of("split", split, SPLITS, where=f"world {self.name}")
         generator, idle = rng(seed, self.name, purpose, split), 0
         seen: set[str] = set()
         while len(seen) < n:
@@ -112,11 +111,14 @@ class World:
 
     def _answered(self, prompt: Prompt, n: int, generator: np.random.Generator) -> Group:
         """The prompt with `n` different answers, in an order that tells nothing: all are drawn anew when two are equal."""
-        texts: set[tuple[str, ...]] = set()
-        while len(texts) < n:
+        for _ in range(PATIENCE):
             drawn = [_turns(self.task.answer(prompt, generator)) for _ in range(n)]
-            texts = {tuple(m.content for m in turns) for turns in drawn}
-        return Group(prompt=prompt, completions=tuple(Completion(content=turns) for turns in drawn))
+            if len({tuple(m.content for m in turns) for turns in drawn}) == n:
+                return Group(prompt=prompt, completions=tuple(Completion(content=turns) for turns in drawn))
+        raise UserError(
+            f"the writer does not give {n} different answers to one prompt", where=f"world {self.name}",
+            fix="lower its `skill`, so that it makes mistakes, or ask for demonstrations alone",
+        )  # fmt: skip
 
 
 def _turns(answer: str | tuple[Message, ...]) -> tuple[Message, ...]:

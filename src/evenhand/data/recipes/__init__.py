@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from evenhand.errors import UserError, did_you_mean
+from evenhand.errors import one_of
 
 _NOTES = ("about", "reference", "completion", "annotator")
 _PLACE = ("name", "config", "split", "revision", "files", "streaming")
@@ -29,10 +29,7 @@ def names() -> tuple[str, ...]:
 
 def recipe(name: str, *, where: str = "data") -> dict[str, Any]:
     """A recipe as written, with `about` and `reference`; UserError with the closest names for an unknown one."""
-    if not isinstance(name, str):
-        raise UserError(f"expected the name of a recipe, found {name!r}", where=f"{where}.recipe")
-    if name not in names():
-        raise UserError(f"unknown recipe '{name}'", where=f"{where}.recipe", fix=did_you_mean(name, names()))
+    one_of("recipe", name, names(), where=f"{where}.recipe")
     return yaml.safe_load((resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
