@@ -31,10 +31,6 @@ def group_text(group: Group) -> str:
     return "\n".join([group.prompt.text, *(c.text for c in group.completions)])
 
 
-def prompt_text(group: Group) -> str:
-    return group.prompt.text
-
-
 def _sift(groups: Sequence[Group], verdict: Callable[[int, Group], str]) -> Cleaned:
     """Keep the groups about which there is nothing to say."""
     said = [verdict(index, group) for index, group in enumerate(groups)]
@@ -65,7 +61,7 @@ def drop_near(groups: Sequence[Group], *, threshold: float = 0.8, by: str = "gro
     """
     if not 0 < threshold <= 1:
         raise UserError(f"{threshold} is not a similarity", where="threshold", fix="use a number above 0 and up to 1")
-    text = group_text if by == "group" else prompt_text
+    text = group_text if by == "group" else lambda group: group.prompt.text
     signatures = Signatures(threshold)
     kept: dict[int, np.ndarray] = {}
 

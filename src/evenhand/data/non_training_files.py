@@ -11,6 +11,7 @@ from typing import Any
 
 from evenhand.data.decode import parse_json, read_text
 from evenhand.data.readers import good_rows, type_of
+from evenhand.data.values import listed
 from evenhand.errors import UserError
 
 KNOWN: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -53,8 +54,9 @@ def _table_by_name(path: Path) -> str | None:
     fields = list(dict.fromkeys(f for v in data.values() for f in v))
     longest = max((len(v) for each in data.values() for v in each.values() if isinstance(v, list | tuple)), default=0)
     values = f", up to {longest} values each" if longest else ""
-    names = f"{len(data)} names ({', '.join(list(data)[:3])}, ...)"
-    return f"results by name, {names}, fields: {', '.join(fields)}{values}; no training data"
+    return (
+        f"results by name, {len(data)} names ({listed(list(data)[:3])}, ...), fields: {listed(fields)}{values}; no training data"
+    )
 
 
 def _numbers(path: Path) -> str | None:
@@ -67,7 +69,7 @@ def _numbers(path: Path) -> str | None:
     body = cells[1:] if named else cells
     if not body or not all(map(_all_numbers, body)):
         return None
-    names = f", columns: {', '.join(cells[0])}" if named else ", without names"
+    names = f", columns: {listed(cells[0])}" if named else ", without names"
     return f"a table of numbers, {len(body)} x {len(cells[0])}{names}; no training data"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evenhand.protocols import Reward
 from evenhand.seeding import keyed, rng
-from evenhand.types import Group
+from evenhand.types import Completion, Group
 from evenhand.worlds.labels import Annotator, ceiling, label_all
 
 __all__ = ["Annotated", "Annotator", "annotate"]
@@ -38,8 +38,13 @@ def annotate(groups: Sequence[Group], reward: Reward, annotator: Annotator, *, s
 
 
 def _two(group: Group, key: int) -> Group | None:
-    different = list({c.text: c for c in reversed(group.completions)}.values())
-    if len(different) < 2:
+    answers = different(group)
+    if len(answers) < 2:
         return None
-    first, second = rng(key, group.prompt.id).choice(len(different), 2, replace=False)
-    return Group(prompt=group.prompt, completions=(different[first], different[second]))
+    first, second = rng(key, group.prompt.id).choice(len(answers), 2, replace=False)
+    return Group(prompt=group.prompt, completions=(answers[first], answers[second]))
+
+
+def different(group: Group) -> list[Completion]:
+    """The answers with different texts, the first of equal ones."""
+    return list({c.text: c for c in reversed(group.completions)}.values())

@@ -117,14 +117,6 @@ Rule = Callable[[np.ndarray], np.ndarray]
 """[members, completions] -> [completions]."""
 
 
-def mean(scores: np.ndarray) -> np.ndarray:
-    return scores.mean(0)
-
-
-def worst(scores: np.ndarray) -> np.ndarray:
-    return scores.min(0)
-
-
 def lower_bound(scores: np.ndarray, *, k: float) -> np.ndarray:
     """`mean - k * std` over the members (population std): where they disagree, the reward is low.
 
@@ -152,7 +144,8 @@ def ensemble_rule(name: str, *, k: float = 1.0) -> Rule:
     Source: Coste et al. 2024 (arXiv:2310.02743): WCO is min, UWO is uncertainty.
     """
     rules: Mapping[str, Rule] = {
-        "mean": mean, "min": worst, "lower_bound": partial(lower_bound, k=k), "uncertainty": partial(uncertainty, k=k),
+        "mean": lambda scores: scores.mean(0), "min": lambda scores: scores.min(0),
+        "lower_bound": partial(lower_bound, k=k), "uncertainty": partial(uncertainty, k=k),
     }  # fmt: skip
     return rules[one_of("rule", name, rules, where="reward ensemble")]
 

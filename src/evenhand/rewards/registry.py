@@ -93,9 +93,7 @@ def _model(context: Context, name: str, rule: str | None = None) -> Reward:
     return replace(reward, rule=rule)
 
 
-@reward("vader")
-def _vader(context: Context) -> Reward:
-    return verifiable.vader()
+reward("vader")(lambda context: verifiable.vader())
 
 
 @reward("number")
@@ -113,9 +111,7 @@ def _format(context: Context, pattern: str) -> Reward:
     return verifiable.form(pattern=pattern)
 
 
-@reward("thinking")
-def _thinking(context: Context) -> Reward:
-    return verifiable.thinking()
+reward("thinking")(lambda context: verifiable.thinking())
 
 
 @reward("tagged")
@@ -143,14 +139,8 @@ def _arithmetic(context: Context, reasoning: bool = False) -> Reward:
     return ArithmeticGold(reasoning=reasoning)
 
 
-@reward("environment")
-def _environment(context: Context) -> Reward:
-    return EnvironmentReward()
-
-
-@reward("ifeval")
-def _ifeval(context: Context) -> Reward:
-    return constraints.ifeval()
+reward("environment")(lambda context: EnvironmentReward())
+reward("ifeval")(lambda context: constraints.ifeval())
 
 
 @reward("code")

@@ -63,19 +63,11 @@ def unfinished(completion: Completion) -> bool:
     return completion.finish is Finish.LENGTH
 
 
-def _keep(score: float, value: float) -> float:
-    return score
-
-
-def _replace(score: float, value: float) -> float:
-    return value
-
-
-def _subtract(score: float, value: float) -> float:
-    return score - value
-
-
-UNFINISHED_RULES: Mapping[str, Callable[[float, float], float]] = {"none": _keep, "replace": _replace, "subtract": _subtract}
+UNFINISHED_RULES: Mapping[str, Callable[[float, float], float]] = {
+    "none": lambda score, value: score,
+    "replace": lambda score, value: value,
+    "subtract": lambda score, value: score - value,
+}
 """none: score it as it is. replace: a fixed score, below the usual ones (summarize_from_feedback). subtract: a fine (TRL)."""
 
 

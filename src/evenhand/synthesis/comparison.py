@@ -10,8 +10,9 @@ from typing import Literal
 
 from evenhand.judges import Comparison, Judge, RewardJudge, Verdict
 from evenhand.protocols import Reward
+from evenhand.rewards.annotate import different
 from evenhand.seeding import rng
-from evenhand.types import Completion, Group
+from evenhand.types import Group
 from evenhand.worlds.labels import Annotator
 
 Choose = Literal["random", "best_worst", "all"]
@@ -54,11 +55,6 @@ def ask(group: Group, choose: Choose, key: int) -> Asked:
         first, second = rng(key, group.prompt.id).choice(len(answers), 2, replace=False)
         return Asked(Group(prompt=group.prompt, completions=(answers[first], answers[second])), ((0, 1),))
     return Asked(Group(prompt=group.prompt, completions=tuple(answers)), tuple(combinations(range(len(answers)), 2)))
-
-
-def different(group: Group) -> list[Completion]:
-    """The answers with different texts, the first of equal ones."""
-    return list({c.text: c for c in reversed(group.completions)}.values())
 
 
 def by_judge(

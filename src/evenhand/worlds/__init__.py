@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from evenhand.configfile.schema import from_signature
 from evenhand.errors import one_of
+from evenhand.protocols import Reward
 from evenhand.worlds.arithmetic import Arithmetic, ArithmeticGold
 from evenhand.worlds.countdown import Countdown, CountdownGold
 from evenhand.worlds.labels import Annotator
@@ -30,39 +31,13 @@ SMALL_LLAMA: Mapping[str, Any] = {
 }
 
 
-def _quickstart(**options: Any) -> World:
-    return World(
-        name="quickstart",
-        version=1,
-        task=Notes(**options),
-        gold=NotesGold(),
-        annotator=Annotator(temperature=0.12, bias_per_word=0.02),
-        shape=SMALL_LLAMA,
-    )
-
-
-def _countdown(**options: Any) -> World:
-    task = Countdown(**options)
-    gold, annotator = CountdownGold(reasoning=task.reasoning), Annotator(temperature=0.3)
-    return World(name="countdown", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
-
-
-def _arithmetic(**options: Any) -> World:
-    task = Arithmetic(**options)
-    gold, annotator = ArithmeticGold(reasoning=task.reasoning), Annotator(temperature=0.3)
-    return World(name="arithmetic", version=1, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
-
-
-def _refusals(**options: Any) -> World:
-    task, gold, annotator = Refusals(**options), RefusalsGold(), Annotator(temperature=0.2)
-    return World(name="refusals", version=2, task=task, gold=gold, annotator=annotator, shape=SMALL_LLAMA)
-
-
-WORLDS: Mapping[str, tuple[Callable[..., World], type[Task]]] = {
-    "quickstart": (_quickstart, Notes),
-    "countdown": (_countdown, Countdown),
-    "arithmetic": (_arithmetic, Arithmetic),
-    "refusals": (_refusals, Refusals),
+Made = tuple[type[Task], int, Callable[[Any], Reward], Annotator]
+"""The task, the version of its data, the gold reward of a task, and who labels."""
+WORLDS: Mapping[str, Made] = {
+    "quickstart": (Notes, 1, lambda task: NotesGold(), Annotator(temperature=0.12, bias_per_word=0.02)),
+    "countdown": (Countdown, 1, lambda task: CountdownGold(reasoning=task.reasoning), Annotator(temperature=0.3)),
+    "arithmetic": (Arithmetic, 1, lambda task: ArithmeticGold(reasoning=task.reasoning), Annotator(temperature=0.3)),
+    "refusals": (Refusals, 2, lambda task: RefusalsGold(), Annotator(temperature=0.2)),
 }
 
 
@@ -72,8 +47,9 @@ def get(name: str, **options: Any) -> World:
     >>> get("countdown", numbers=4).prompts(0, 1)[0].text
     'Use each of the numbers ... once to make ...'
     """
-    build, task = WORLDS[one_of("world", name, WORLDS, where="world")]
-    known = [f.name for f in fields(cast(Any, task))]  # every task is a dataclass, which a protocol cannot say
+    kind, version, gold, annotator = WORLDS[one_of("world", name, WORLDS, where="world")]
+    known = [f.name for f in fields(cast(Any, kind))]  # every task is a dataclass, which a protocol cannot say
     for option in options:
         one_of("option", option, known, where=f"world {name}")
-    return build(**from_signature(task, options, f"world {name}"))
+    task = kind(**from_signature(kind, options, f"world {name}"))
+    return World(name=name, version=version, task=task, gold=gold(task), annotator=annotator, shape=SMALL_LLAMA)
