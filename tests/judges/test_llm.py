@@ -13,9 +13,10 @@ from evenhand.errors import UserError
 from evenhand.judges import LLMJudge, Status, account, self_test
 from evenhand.judges import template as templates
 from evenhand.judges.cache import Cache
-from evenhand.judges.chat import ChatReply
+from evenhand.judges.chat import ChatReply, Request
 from evenhand.judges.endpoint import Endpoint
 from evenhand.judges.prices import Price
+from evenhand.types import Message
 from tests.judges.fake_server import FakeServer, completion, longer, pair
 
 PAIRS = [pair(f"question {i}", "x" * (i + 2), "yyyy") for i in range(6)]
@@ -146,6 +147,13 @@ def test_cost_is_counted_and_the_limit_holds_before_sending(tmp_path):
     assert server.calls * 0.002 == pytest.approx(spent)
     assert 0.04 < spent <= 0.1
     assert len(limited.chat.cache) == server.calls  # what was paid for is kept
+
+
+@pytest.mark.parametrize(("character", "tokens"), [("a", 1 / 3), ("字", 1.0), ("🙂", 4 / 3)])
+def test_what_a_question_may_cost_is_not_guessed_too_low_in_other_scripts(character, tokens):
+    """A Chinese character is about one token, an English letter a quarter of one."""
+    asked = Request(messages=(Message("user", character * 3000),), max_tokens=1)
+    assert Price(input=1e6, output=0.0).most(asked) == pytest.approx(3000 * tokens + 16)
 
 
 def test_unknown_price_is_no_price():

@@ -53,13 +53,7 @@ _TYPES: Mapping[str, tuple[Any, str]] = {
 class DataSource:
     """One source of groups.
 
-    Where: `path` (a file, a list of files, or a folder of `datasets`) or `name` (of the Hub) with `config`, `split`,
-    `revision`, `files` (which of its files), `streaming`. How it is read: `file_type`, `encoding`, `field` (the list in a JSON
-    object), `format` and `columns` (else detected), `style`, `wrap`, `transcripts`, `grades`, `keep` (see `RowReading`),
-    `on_bad_row` (error or skip), `steps` before that (see `steps.py`). Text: `separator`, `opening_words`, `opening_sentences`
-    (see `Cutting`).
-    What is made of it, in this order: `use` (prompts, demonstrations, binary, pairs), `margin` (least gap of scores),
-    `per_prompt` (groups of one prompt), `clean` (see `clean.py`), `shuffle_seed`, `limit` (groups).
+    What is done to its rows, in this order: `steps`, the format, `use`, `margin`, `per_prompt`, `clean`, `shuffle_seed`, `limit`.
     """
 
     path: tuple[str, ...] = ()

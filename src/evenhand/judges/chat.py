@@ -26,10 +26,6 @@ class Request:
     logprobs: bool = False
     labels: tuple[str, ...] = ()
 
-    @property
-    def chars(self) -> int:
-        return sum(len(m.content) for m in self.messages)
-
     def key(self, identity: Mapping[str, Any]) -> str:
         """64 hex digits of the model's identity and everything asked: the same key is the same question."""
         text = json.dumps([dict(identity), asdict(self)], sort_keys=True, ensure_ascii=False)

@@ -13,8 +13,8 @@ from evenhand.errors import UserError
 from evenhand.judges.chat import ChatReply, Request, Usage
 
 TABLE = Path(__file__).with_name("prices.yaml")
-CHARS_PER_TOKEN = 3.0
-"""Cautious: English has about 4 characters per token, code and other languages fewer."""
+BYTES_PER_TOKEN = 3.0
+"""Cautious: English has about 4 bytes of UTF-8 per token, code fewer; a Chinese character has 3 and is about one token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,9 @@ class Price:
         return ((usage.prompt - usage.cached) * self.input + usage.cached * seen + usage.completion * self.output) / 1e6
 
     def most(self, request: Request) -> float:
-        """What a request can cost at the most, from its characters and its limit."""
-        return self.cost(Usage(prompt=round(request.chars / CHARS_PER_TOKEN) + 16, completion=request.max_tokens))
+        """What a request can cost at the most, from its length and its limit."""
+        length = sum(len(m.content.encode("utf-8", "surrogatepass")) for m in request.messages)
+        return self.cost(Usage(prompt=round(length / BYTES_PER_TOKEN) + 16, completion=request.max_tokens))
 
 
 def price_of(model: str, given: Mapping[str, float] | None = None) -> Price | None:
