@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.judges.verdict import Comparison, Order, Status, Verdict
+from evenhand.judges.verdict import SAID, Comparison, Order, Status, Verdict, said_twice
 from evenhand.stats.agreement import Level, agreement_of, repeat_noise
 
 LOW_MASS = 0.9
 """Below this the model put much probability on words that are no verdict."""
 
 
-def account(verdicts: Sequence[Verdict] | Iterable[Verdict]) -> dict[str, Any]:
+def account(verdicts: Iterable[Verdict]) -> dict[str, Any]:
     """Shares over all verdicts, as plain values; a field is absent where the judge has nothing of the kind.
 
     `invalid`: pairs with an order that gave no usable verdict. `ties`: pairs at exactly 1/2. `consistency`: of pairs asked in
@@ -25,9 +25,9 @@ def account(verdicts: Sequence[Verdict] | Iterable[Verdict]) -> dict[str, Any]:
     with log-probs.
     """
     rows = list(verdicts)
-    both = [v.orders for v in rows if len(v.orders) == 2 and all(o.status in (Status.READ, Status.LOGPROBS) for o in v.orders)]
-    shown = [_first_wins(o) for v in rows for o in v.orders if o.status in (Status.READ, Status.LOGPROBS)]
-    alone = [len(v.orders) == 1 and v.orders[0].status in (Status.READ, Status.LOGPROBS) for v in rows]
+    both = said_twice(rows)
+    shown = [_first_wins(o) for v in rows for o in v.orders if o.status in SAID]
+    alone = [len(v.orders) == 1 and v.orders[0].status in SAID for v in rows]
     masses = [o.mass for v in rows for o in v.orders if o.status is Status.LOGPROBS]
     found: dict[str, Any] = {
         "n": len(rows),

@@ -13,7 +13,7 @@ from evenhand.judges.human import HumanJudge
 from evenhand.judges.jury import jurors, scores, single
 from evenhand.judges.llm import LLMJudge
 from evenhand.judges.reward import RewardJudge
-from evenhand.judges.verdict import ASKED, Comparison, Judge, Progress, Status, Verdict
+from evenhand.judges.verdict import ASKED, Comparison, Judge, Progress, Status, Verdict, said_twice
 from evenhand.seeding import rng
 from evenhand.stats.text import words
 from evenhand.types import Completion, Prompt
@@ -113,9 +113,7 @@ def broken(verdicts: Sequence[Verdict]) -> str:
     if orders and all(o.status is Status.INVALID for o in orders):
         reasons = Counter(o.why for o in orders if o.why).most_common(1)
         return f"not one of its {len(orders)} verdicts could be read" + (f" ({reasons[0][0]})" if reasons else "")
-    both = [
-        v.orders for v in verdicts if len(v.orders) == 2 and all(o.status in (Status.READ, Status.LOGPROBS) for o in v.orders)
-    ]
+    both = said_twice(verdicts)
     firsts = [o.outcome if o.a_first else 1 - o.outcome for pair in both for o in pair]
     for place, said in (("first", 1.0), ("second", 0.0)):
         if len(both) >= FEWEST and all(x == said for x in firsts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -41,6 +41,8 @@ class Status(StrEnum):
 
 ASKED = (Status.READ, Status.LOGPROBS, Status.SCORED, Status.INVALID)
 """The judge looked at the answers; the other two are settled by rule."""
+SAID = (Status.READ, Status.LOGPROBS)
+"""The judge preferred one place to the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,11 @@ def paired(answers: Sequence[Group], baseline: Sequence[Group]) -> list[Comparis
     if [g.prompt.id for g in answers] != [g.prompt.id for g in baseline]:
         raise ValueError("the two sets of answers are to different prompts")
     return [Comparison(prompt=g.prompt, a=g.completions[0], b=h.completions[0]) for g, h in zip(answers, baseline, strict=True)]
+
+
+def said_twice(verdicts: Iterable[Verdict]) -> list[tuple[Order, ...]]:
+    """The orders of pairs that were asked, and understood, in both."""
+    return [v.orders for v in verdicts if len(v.orders) == 2 and all(o.status in SAID for o in v.orders)]
 
 
 def _by_rule(outcome: float, status: Status) -> Verdict:
