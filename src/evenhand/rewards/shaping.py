@@ -80,7 +80,7 @@ class Unfinished:
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("rule for unfinished answers", self.rule, UNFINISHED_RULES, where="reward unfinished")
+        one_of("rule", self.rule, UNFINISHED_RULES, where="reward unfinished")
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
         return [self._one(group, scores) for group, scores in zip(groups, self.inner(groups), strict=True)]
