@@ -75,12 +75,12 @@ pair_loss(per="mean", reference=False)(preference.simpo)
 pair_loss(per="mean", reference=False)(preference.orpo)
 
 
-def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor, loss: PairLoss) -> dict[str, Weighted]:
+def pair_metrics(out: ModelOut, batch: Batch, weight: Tensor, loss: PairLoss | None = None) -> dict[str, Weighted]:
     """Accuracy and margin as the loss sees the two answers: of log-ratios where it has a reference, per token where it takes
-    means; and log-probs of both whole answers (nats)."""
-    logp, per = present(out.logp).detach(), "mean" if loss.per == "mean" else "sum"
+    means; and log-probs of both whole answers (nats). Without a loss: of whole answers, against the reference if there is one."""
+    logp, per = present(out.logp).detach(), "mean" if loss is not None and loss.per == "mean" else "sum"
     seen = per_completion(logp, batch, per)
-    if loss.reference:
+    if loss.reference if loss is not None else batch.ref_logp is not None:
         seen = seen - per_completion(present(batch.ref_logp), batch, per)
     chosen, rejected = sides(masked_sum(logp, batch.completion_mask), batch)
     told = {"chosen_logp": metric(chosen, weight), "rejected_logp": metric(rejected, weight)}
@@ -155,5 +155,5 @@ class Transport:
         stats = batch.statistics
         surrogate = stats["aot_chosen"] * chosen + stats["aot_rejected"] * rejected
         value = stats["aot"] + surrogate - surrogate.detach()  # the step's value, with the gradient of the global sort
-        metrics = pair_metrics(out, batch, pair_weight(batch, value.dtype), PAIR_LOSSES["dpo"])
+        metrics = pair_metrics(out, batch, pair_weight(batch, value.dtype))
         return Terms((Term("aot", value, torch.ones_like(value)),), metrics)

@@ -82,7 +82,7 @@ class MonitorRule:
 
 
 def _figure(value: float) -> str:
-    """Three digits, without an exponent where there is room.
+    """Three digits; from a thousand on with an exponent.
 
     >>> _figure(0.93333), _figure(1234.5), _figure(0.0)
     ('0.933', '1.23e+03', '0')
