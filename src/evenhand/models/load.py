@@ -132,7 +132,7 @@ def new_policy(config: Mapping[str, Any], tokenizer: Any = None, *, seed: int, d
     known = [*vars(AutoConfig.for_model(kind)), *CONFIG_MAPPING[kind].attribute_map]
     for key in named.keys() - set(known):
         if close := get_close_matches(key, known, n=1, cutoff=0.9):
-            raise UserError(f"a {kind} has no '{key}'", where="model.config", fix=did_you_mean(key, close))
+            raise UserError(f"a {kind} has no '{key}'", where="model.pretrain.shape", fix=did_you_mean(key, close))
     if tokenizer is not None:
         special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         named = {"vocab_size": len(tokenizer), **special, **named}
