@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
     split = read_split(inputs, "heldout_preferences")
     groups = [g for g in split if max(g.scores) > min(g.scores)]
     if split and all(len(g.completions) == 1 for g in split):
-        write_json(context.out / "scores.json", labelled_columns(split, reward(split)))
+        write_json(context.out / "scores.json", finite(labelled_columns(split, reward(split))))
         write_json(context.out / "probes.json", {})
         return
     if not groups:
@@ -43,7 +44,7 @@ def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
             f"no held-out pair tells a better answer from a worse one ({len(split)} rows are held out)",
             where="data.heldout_preferences", fix="name a file of such pairs there, raise `data.holdout`, or give more rows",
         )  # fmt: skip
-    write_json(context.out / "scores.json", columns(groups, reward(groups)))
+    write_json(context.out / "scores.json", finite(columns(groups, reward(groups))))
     write_json(context.out / "probes.json", probe(groups[:PROBED], reward.roomy()))
 
 
@@ -59,6 +60,17 @@ def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list
         return found.values[best], found.values[worst], len(group.completions[best].text), len(group.completions[worst].text)
 
     return _by_column(row(group, found) for group, found in zip(groups, scored, strict=True))
+
+
+def finite(columns: Mapping[str, list[float]]) -> Mapping[str, list[float]]:
+    """The columns as they are. Raises: UserError for a score that is no number, which costs this model alone its card."""
+    scores = [*columns["chosen"], *columns["rejected"]]
+    if wrong := sum(not math.isfinite(score) for score in scores):
+        raise UserError(
+            f"{wrong} of {len(scores)} scores of held-out answers are no numbers", where="reward model",
+            why="its training went astray", fix="lower `learning_rate` in its `train:`, and look at its loss",
+        )  # fmt: skip
+    return columns
 
 
 def labelled_columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:
