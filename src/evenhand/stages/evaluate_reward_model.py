@@ -48,14 +48,14 @@ def run(spec: EvaluateRewardModelSpec, context: StageContext) -> None:
     write_json(context.out / "probes.json", probe(groups[:PROBED], reward.roomy()))
 
 
-Row = tuple[float, float, int, int]
+_Row = tuple[float, float, int, int]
 _COLUMNS = ("chosen", "rejected", "chosen_chars", "rejected_chars")
 
 
 def columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[str, list[float]]:
     """Scores and characters of the best and of the worst answer of each group, by its labels."""
 
-    def row(group: Group, found: Scores) -> Row:
+    def row(group: Group, found: Scores) -> _Row:
         best, worst = (choose(range(len(group.scores)), key=group.scores.__getitem__) for choose in (max, min))
         return found.values[best], found.values[worst], len(group.completions[best].text), len(group.completions[worst].text)
 
@@ -79,12 +79,12 @@ def labelled_columns(groups: Sequence[Group], scored: Sequence[Scores]) -> dict[
     The score being the logit of a right answer, accuracy, log-loss and calibration are then those of its probability.
     """
 
-    def row(group: Group, found: Scores) -> Row:
+    def row(group: Group, found: Scores) -> _Row:
         score, length = found.values[0], len(group.completions[0].text)
         return (score, 0.0, length, length) if group.scores[0] > 0.5 else (0.0, score, length, length)
 
     return _by_column(row(group, found) for group, found in zip(groups, scored, strict=True))
 
 
-def _by_column(rows: Iterable[Row]) -> dict[str, list[float]]:
+def _by_column(rows: Iterable[_Row]) -> dict[str, list[float]]:
     return {name: list(column) for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True)}
