@@ -62,8 +62,10 @@ EXPERIMENT = SHARED.replace("REWARD", "rm") + """\
     validation_prompts: 4}}
 reward_models:
   rm: {train: {steps: 4, prompts_per_step: 8, learning_rate: 1.0e-3, checkpoint_every: 1, adapter: {rank: 4}}}
-  heads: {method: attribute_reward_model, attributes: {good: [0, 4], long: [0, 4]}, data: rated}
-  armo: {method: gated_reward_model, initial_policy: heads, hidden: 8, layers: 1, debias: long}
+  heads: {method: attribute_reward_model, attributes: {good: [0, 4], long: [0, 4]}, data: rated, train: {
+    steps: 3, prompts_per_step: 4, learning_rate: 1.0e-3, checkpoint_every: 1}}
+  armo: {method: gated_reward_model, initial_policy: heads, hidden: 8, layers: 1, debias: long, train: {
+    steps: 3, prompts_per_step: 4, learning_rate: 1.0e-3, checkpoint_every: 1}}
 splits: {rated: {source: RATED}}
 evaluation: {prompts: 6}
 runtime: {workers: 2, threads: 1}
