@@ -16,6 +16,7 @@ from evenhand.models.head import FusedHead, LogitsHead
 from evenhand.models.hidden_states import backbone, padded_states, tree_states, without_cache
 from evenhand.models.rope_length import Sides, start_over
 from evenhand.models.routers import balance, row_tokens
+from evenhand.models.second_opinion import also_in_float32
 from evenhand.seeding import rng
 from evenhand.types import Batch, Completion, Group, Prompt, TokenGroup, Tokens
 
@@ -51,6 +52,7 @@ def probe(vocabulary: int, shapes: Sequence[tuple[int, Sequence[int]]] = SHAPES,
     return pack([TokenGroup(prompt=ids(p), completions=tuple(map(tokens, c)), group=group) for p, c in shapes])
 
 
+@also_in_float32
 @torch.no_grad()
 def padding_problem(hf: PreTrainedModel) -> str | None:
     """Why `hf` cannot even run on padded rows (it is not causal, or has no backbone to call), or None when it can."""
@@ -63,6 +65,7 @@ def padding_problem(hf: PreTrainedModel) -> str | None:
         return f"its forward pass fails on padded rows ({type(error).__name__}: {error})"
 
 
+@also_in_float32
 @torch.no_grad()
 def logits_problem(hf: PreTrainedModel) -> str | None:
     """The same of the logits that `hf` computes itself, where its head is more than a linear layer."""
@@ -113,6 +116,7 @@ def _rows(batch: Batch) -> list[Tensor]:
     return [torch.cat([batch.ids[s.start : s.stop] for s in row]) for row in paths(batch.layout)]
 
 
+@also_in_float32
 @torch.no_grad()
 def tree_problem(hf: PreTrainedModel) -> str | None:
     """Why `hf` cannot run on trees, or None when it can."""
