@@ -178,7 +178,7 @@ def test_a_start_that_has_changed_or_is_another_is_refused(tmp_path):
     assert_equal_weights(again, load_policy(tmp_path / "whole"))
     assert pointer.model_path(store / "b") == store / "b" / "adapter"
     (start / "config.json").write_text((start / "config.json").read_text() + " ")
-    with pytest.raises(UserError, match=r"(?s)the start of this adapter has changed.*config\.json is not what it was"):
+    with pytest.raises(UserError, match=r"(?s)the start of this adapter has changed.*config\.json has \d+ bytes, and had"):
         load_policy(store / "b" / "adapter")
     save(Policy(network("llama", num_hidden_layers=1)), None, tmp_path / "other")
     with pytest.raises(UserError, match=r"weights are missing|does not fit"):
