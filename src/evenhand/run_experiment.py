@@ -142,6 +142,7 @@ def _execute(
     show(plan, store, out)
     untrusted = plan.judge_test in outcome.errors  # verdicts of an earlier run may be there; they are no better
     if untrusted or not any(outcome.status[name].good for name in _last(plan)):
+        unchanged.set_aside(out)
         return outcome, None
     if not (outcome.all_cached and unchanged.is_current(out, (NAME,))):
         from evenhand.results.assemble import assemble

@@ -64,9 +64,14 @@ def test_a_broken_judge_ends_the_run(kind: str, said: str, store: Path, tmp_path
     monkeypatch.setenv("EVENHAND_STORE", str(store))
     Path("judges.py").write_text(JUDGES)
     Path("broken.yaml").write_text(EXPERIMENT.replace("KIND", kind))
+    earlier = {name: Path("out") / name for name in ("results.json", "report.html")}  # of another experiment in this folder
+    Path("out").mkdir()
+    for name, path in earlier.items():
+        path.write_text(name)
     found = CliRunner().invoke(app, ["run", "broken.yaml", "--out", "out", "--workers", "0", "--unchecked"])
     assert found.exit_code != 0
     assert said in found.output
     assert "%" not in found.stdout
-    assert not Path("out/results.json").exists()
-    assert not Path("out/report.html").exists()
+    for name, path in earlier.items():
+        assert not path.exists(), "it would be taken for this run's"
+        assert path.with_name(f"earlier-{name}").read_text() == name

@@ -19,6 +19,8 @@ MADE = ".made.json"
 """From what the results were made, and what each file held that was made with them."""
 PAGE = "report.html"
 CSV, TEX, EVALUATIONS_CSV, EVALUATIONS_TEX = "results.csv", "results.tex", "evaluations.csv", "evaluations.tex"
+EARLIER = "earlier-"
+"""Before the names of files that an earlier experiment left in the folder."""
 WITH_PAGE = (PAGE, CSV, TEX, EVALUATIONS_CSV, EVALUATIONS_TEX)
 """What `report.write` writes."""
 
@@ -44,6 +46,15 @@ def is_current(folder: Path, names: Sequence[str]) -> bool:
     made = json_object(folder / MADE)
     files = made.get("files", {})
     return made.get("origin") == origin(folder) and _contents(folder, names) == {name: files.get(name) for name in names}
+
+
+def set_aside(folder: Path) -> None:
+    """Results that were made from another record than the one that is there keep their files, under names that nobody reads as
+    this run's."""
+    if not is_current(folder, (NAME,)):
+        for name in (NAME, *WITH_PAGE):
+            if (folder / name).is_file():
+                (folder / name).replace(folder / f"{EARLIER}{name}")
 
 
 def _contents(folder: Path, names: Sequence[str]) -> dict[str, str]:
