@@ -215,3 +215,17 @@ def test_settings_that_decide_nothing_are_not_in_the_key():
     anew, online = (decisive(nodes[nodes.arms[name][0]].spec.train) for name in ("anew", "online"))
     assert not {"keep_checkpoint", "validate_every", "validation_prompts"} & anew.keys()
     assert online["keep_checkpoint"] == "best"
+
+
+def test_validation_prompts_are_cut_as_in_training(graph, monkeypatch):
+    run, asked = graph.opened("online"), {}
+
+    class Engine:
+        def generate(self, prompts, n, sampling, **named):
+            asked.update(named)
+            raise EOFError
+
+    monkeypatch.setattr(validate.online, "counted_engine", lambda *given: Engine())
+    with pytest.raises(EOFError):
+        validate.mean_reward(run, None, ())()
+    assert asked["max_prompt"] == 32  # `lengths.prompt` of the file

@@ -102,7 +102,7 @@ def mean_reward(run: TrainingRun, reward: Reward, prompts: Sequence[Prompt]) -> 
     plan = run.method.rollouts
 
     def measure() -> float:
-        groups = engine.generate(prompts, 1, config)
+        groups = engine.generate(prompts, 1, config, max_prompt=run.spec.setup.lengths.prompt)
         found = [without_failed(g, s) for g, s in zip(groups, reward(groups), strict=True)]
         scored = [replace(g, scores=s.values, parts=s.parts) for g, s in zip(groups, found, strict=True)]
         run.ledger.tokens_generated += sum(c.written for g in groups for c in g.completions)
