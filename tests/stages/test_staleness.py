@@ -58,6 +58,7 @@ def test_on_policy_is_one_thing_however_it_is_written(graph):
     [
         ("{method: dpo, staleness: {steps: 2}}", "dpo samples nothing"),
         ("{method: grpo, reward: gold, staleness: {steps: -1}}", "-1 is out of range"),
+        ("{method: grpo, reward: gold, staleness: {steps: 0, proximal: generator}}", "`proximal` has no effect here"),
         ("{method: grpo, reward: gold, staleness: 2}", "2 is no mapping of keys to values"),
         ("{method: grpo, reward: gold, staleness: {steps: 2, proximal: start}}", "proximal"),
         ("{method: rloo, reward: gold, staleness: {steps: 2, proximal: generator}}", "rloo has no clip with these settings"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,8 @@ from evenhand.rewards.tournament import Tournament
 from evenhand.types import Completion, Group, Prompt, Scores
 
 Embedding = tuple[float, ...]
+LEAST = sys.float_info.min
+"""The smallest chance that is told from none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,24 @@ class LogOdds:
         return LogOdds(self.reward.roomy())
 
     def __call__(self, groups: Sequence[Group]) -> list[Scores]:
-        from scipy.special import logit
+        return [Scores(half_log_odds(found.values)) for found in self.reward(groups)]
 
-        return [Scores(tuple(float(logit(v)) / 2 for v in found.values)) for found in self.reward(groups)]
+
+def half_log_odds(chances: Sequence[float]) -> tuple[float, ...]:
+    """Of each chance half the log-odds, always finite: a chance rounded to 1 or 0 counts as the nearest number to it.
+
+    Of two answers the smaller chance tells both, since it is rounded last: one of 1 - 1e-30 is stored as 1.
+
+    >>> [round(v, 3) for v in half_log_odds((1.0, 1e-30))]
+    [34.539, -34.539]
+    """
+    from scipy.special import logit
+
+    known = [float(logit(min(max(chance, LEAST), 1 - 2**-53))) / 2 for chance in chances]
+    if len(chances) != 2:
+        return tuple(known)
+    smaller = min(known)
+    return (smaller, -smaller) if chances[0] < chances[1] else (-smaller, smaller)
 
 
 def key(prompt: Prompt, answer: Completion) -> tuple[object, ...]:

@@ -134,7 +134,7 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
         )
     if "staleness" in own:
         asked = Staleness(**from_signature(Staleness, own["staleness"], f"{where}.staleness"))
-        own["staleness"] = asked if asked.steps else None  # on-policy is one thing, however it is written
+        own["staleness"] = asked if asked != Staleness(steps=0) else None  # on-policy is one thing, however it is written
     own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
     own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))
     checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)

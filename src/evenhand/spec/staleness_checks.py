@@ -18,6 +18,10 @@ def staleness_problems(arm: Arm, method: Method, where: str) -> Iterator[UserErr
     asked, plan, place = arm.staleness, method.rollouts, f"{where}.staleness"
     if asked is None:
         return
+    if not asked.steps:
+        why = "with `steps: 0` the last policy is the one that sampled"
+        yield UserError("`proximal` has no effect here", where=f"{place}.proximal", why=why, fix="remove it, or raise `steps`")
+        return
     if plan is None:
         yield UserError(f"{arm.method} samples nothing", where=place, why="it learns from fixed data", fix="remove it")
         return
