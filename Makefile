@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)   ## train SFT, DPO, RLOO and GRPO on the built-in world, over three seeds, and compare them
-	@echo "== quickstart: four arms, three seeds, one verdict (about 4 minutes on 2 cores; again: seconds)"
+	@echo "== quickstart: four arms, three seeds, one verdict (4 to 7 minutes on 2 cores; again: seconds)"
 	@$(BIN)/evenhand run quickstart --out $(OUT)
 
 test: $(STAMP)   ## lint, types, architecture, units, battery, docs
