@@ -1,9 +1,12 @@
-"""Numbers in eight bits: blocks of 256, each with its largest magnitude, and 256 levels that lie dense where numbers are small.
+"""Numbers in eight bits: blocks of 256, each with its largest number, and 256 levels that lie dense where numbers are small.
 
 Block-wise dynamic quantisation (Dettmers et al., arXiv:2110.02861, section 2.1 and appendix): a number is stored as the level
-nearest to its share of the block's largest magnitude,
+nearest to its share of the block's largest number, by magnitude and with its sign,
 
-    x ~ scale[block] * LEVELS[code],    scale[block] = max |x| over the block.
+    x ~ scale[block] * LEVELS[code],    |scale[block]| = max |x| over the block.
+
+There is a level at 1 and none at -1: by a scale without its sign a block whose largest number is negative would shrink by 0.7 %
+each time, and so a mean that is kept in it (b m + (1 - b) g of a constant g to 93 % of it at b = 0.9, to 59 % at 0.99).
 
 The levels span seven decades. Within the decade that ends at 10^-k they are evenly spaced, half as many with every decade down,
 so that the relative error grows as numbers become small beside their neighbours.
@@ -59,15 +62,16 @@ def blocks(count: int) -> int:
 def quantise(x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     """Codes [n] uint8 and scales [blocks(n)] float32 of the numbers x [n] float32 (nonnegative where not `signed`).
 
-    Zeros are kept exactly, and so is the largest number of each block where it is positive.
+    Zeros are kept exactly, and so is the largest number of each block.
 
     >>> codes, scales = quantise(torch.tensor([0.0, 0.5, 2.0]), signed=False)
     >>> [round(value, 2) for value in dequantise(codes, scales, signed=False).tolist()]
     [0.0, 0.5, 2.0]
     """
     cut = pad(x, (0, -len(x) % BLOCK)).view(-1, BLOCK)
-    scales = cut.abs().amax(1)
-    shares = cut / torch.where(scales > 0, scales, 1.0)[:, None]
+    least, most = cut.aminmax(dim=1)
+    scales = torch.where(most >= -least, most, least)
+    shares = cut / torch.where(scales != 0, scales, 1.0)[:, None]
     shares = shares.view(-1)[: len(x)]
     guesses, borders = _lookup(x.device, signed=signed)
     codes = guesses.index_select(0, (shares.view(torch.int32) >> 16) & 0xFFFF)

@@ -83,12 +83,14 @@ class AdamW8bit:
         moments = self._moments.setdefault(name, _nothing(p))
         moments.updates += 1
         draw = torch.Generator(p.device).manual_seed(keyed(self.seed, "rounding", int(self._moved), name))
-        flat = p.data.view(-1)
+        flat = p.data.reshape(-1)
         chunk = CHUNK if p.device.type == "cpu" else CHUNK_ON_ACCELERATOR
         for start in range(0, len(flat), chunk):
             part = slice(start, start + chunk)
             moved = self._moved_part(flat[part].float(), gradient[part].float(), moments, part, rate)
             flat[part] = to_bfloat16(moved, draw) if p.dtype == torch.bfloat16 else moved
+        if not p.is_contiguous():  # `flat` is a copy
+            p.data.copy_(flat.view_as(p))
 
     def _moved_part(self, weights: Tensor, gradient: Tensor, moments: Moments, part: slice, rate: float) -> Tensor:
         (b1, b2), updates = self._betas, int(moments.updates)
