@@ -104,6 +104,8 @@ def test_trls_settings_mean_the_same_here():
         ("adamw_torch_fused", None, 0),
         ("paged_adamw_8bit", "adamw_8bit", 0),
         ("adamw_torch_4bit", None, 1),
+        ("galore_adamw_8bit", None, 1),
+        ("schedule_free_adamw", None, 1),
         ("adafactor", None, 1),
     ],
 )

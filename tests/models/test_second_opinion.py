@@ -10,7 +10,7 @@ import torch
 
 from evenhand.models import layout_check
 from evenhand.models.policy import Policy
-from evenhand.models.second_opinion import in_float32
+from evenhand.models.second_opinion import also_in_float32, in_float32
 from tests.models.tiny_networks import VOCABULARY, network
 
 KINDS = ["llama", "gemma2", "qwen3_moe", "gpt2"]
@@ -35,6 +35,27 @@ def test_an_error_inside_leaves_it_as_it_was():
     with pytest.raises(IndexError), in_float32(hf):
         hf(input_ids=IDS + 10 * VOCABULARY)
     assert {p.dtype for p in hf.parameters()} == {torch.bfloat16}
+
+
+class Tied(torch.nn.Module):
+    """Its outputs are products with the weights of a module that it has, as functions read them and no module's forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(9, 4, dtype=torch.bfloat16)
+
+    def forward(self, ids):
+        return self.table(ids) @ self.table.weight.T
+
+
+def test_a_network_that_cannot_be_asked_again_keeps_the_first_answer():
+    def problem(net):
+        net(IDS % 9)
+        return "it is wrong"
+
+    net = Tied()
+    assert also_in_float32(problem)(net) == "it is wrong"
+    assert net.table.weight.dtype == torch.bfloat16
 
 
 @pytest.fixture

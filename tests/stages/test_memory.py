@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evenhand.errors import UserError
+from evenhand.models.adapter_config import Adapter
 from evenhand.run_experiment import execute, prepare
 from evenhand.train import loop, memory
 from evenhand.train.config import Train
@@ -97,6 +98,22 @@ def test_ways_out_are_those_that_are_left(train, longest, ways):
     model.device = torch.device("cpu")  # type: ignore[assignment]
     said = memory.step_too_large(train, model, longest, where="dpo, seed 0").fix
     assert [way for way, part in zip(ways, said.split("; else "), strict=True) if way in part] == ways
+
+
+@pytest.mark.parametrize(
+    ("dtype", "train", "offered"),
+    [
+        (torch.bfloat16, Train(), True),
+        (torch.float16, Train(), False),
+        (torch.bfloat16, Train(adapter=Adapter(rank=2)), False),
+        (torch.bfloat16, Train(optimizer="adamw_8bit"), False),
+    ],
+)
+def test_moments_in_eight_bits_are_offered_where_they_are_taken(monkeypatch, dtype, train, offered):
+    monkeypatch.setattr(memory, "_memory", lambda device: 1)
+    model = torch.nn.Linear(4, 4).to(dtype)
+    model.device = torch.device("cpu")  # type: ignore[assignment]
+    assert ("adamw_8bit" in memory.step_too_large(train, model, 600, where="dpo, seed 0").fix) == offered
 
 
 def test_other_errors_are_not_memorys(monkeypatch, tmp_path):

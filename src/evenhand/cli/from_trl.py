@@ -124,7 +124,7 @@ def _optimizer(rest: dict[str, Any], found: Carried) -> None:
 def _kind(rest: dict[str, Any], found: Carried) -> None:
     """Every AdamW of theirs is ours, in eight bits where theirs is; another optimizer is left, and said."""
     kind = str(getattr(rest.get("optim"), "value", rest.get("optim", "")))
-    if "adamw" in kind and "4bit" not in kind:
+    if kind.removeprefix("paged_").startswith("adamw") and "4bit" not in kind:  # galore_adamw, say, is another
         rest.pop("optim")
         found.train |= {"optimizer": "adamw_8bit"} if "8bit" in kind else {}
 

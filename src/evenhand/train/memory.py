@@ -45,7 +45,8 @@ def step_too_large(train: Train, model: Trunk, longest: int, *, where: str) -> S
     room = f" of {total / GIB:.1f} GiB" if total else ""
     what = f"a micro-batch of up to {max(train.tokens_per_microbatch, longest)} tokens does not fit into the memory{room}"
     why = f"weights, gradients and the optimizer hold {held / GIB:.1f} GiB; the longest row has {longest} tokens"
-    error = StepTooLarge(what, where=where, why=why, fix=_fix(train, longest, crowded=bool(total) and held > 0.8 * total))
+    crowded = bool(total) and held > 0.8 * total
+    error = StepTooLarge(what, where=where, why=why, fix=_fix(train, longest, crowded=crowded, can_pack=_can_pack(model, train)))
     error.smaller = smaller(train, longest) if train.on_memory == "smaller" else None
     return error
 
@@ -56,14 +57,21 @@ def smaller(train: Train, longest: int) -> int | None:
     return half if half >= max(1, longest // 2) and train.tokens_per_microbatch > longest else None
 
 
-def _fix(train: Train, longest: int, *, crowded: bool) -> str:
+def _can_pack(model: Trunk, train: Train) -> bool:
+    """Whether moments in eight bits would be taken, and be less: of all weights, whole on each rank, in a precision they know."""
+    learns = [p for p in model.parameters() if p.requires_grad]
+    known = all(p.dtype in (torch.float32, torch.bfloat16) and not hasattr(p, "full_tensor") for p in learns)
+    return train.optimizer == "adamw" and train.adapter is None and known
+
+
+def _fix(train: Train, longest: int, *, crowded: bool, can_pack: bool) -> str:
     half = smaller(train, longest)
     ways = []
     if half is not None and not crowded:
         ways.append(f"train.tokens_per_microbatch={half} (the same result; `on_memory: smaller` finds it by itself)")
     if not train.gradient_checkpointing and not crowded:
         ways.append("train.gradient_checkpointing=true (the same result, a third slower)")
-    if crowded and train.optimizer == "adamw":
+    if crowded and can_pack:
         ways.append("train.optimizer=adamw_8bit (moments in two bytes a weight)")
     if train.adapter is None:
         ways.append("`train: {adapter: {rank: 16}}` (no gradients and moments of the weights)")
