@@ -120,6 +120,20 @@ def test_what_an_arm_sets_itself_is_told_there(base: Path, tmp_path: Path) -> No
         prepare(str(base), [], tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("model.dtype=float16", "weights in float16 are not rounded by chance"),
+        ("runtime.shard=fsdp", "are not spread over ranks"),
+    ],
+)
+def test_moments_in_eight_bits_are_refused_where_they_cannot_be(setting: str, words: str, base: Path, tmp_path: Path) -> None:
+    packed = "arms.dpo.train.optimizer=adamw_8bit"
+    with pytest.raises(UserError, match=words):
+        prepare(str(base), [setting, "runtime.device=cpu", packed], tmp_path / "out")
+    prepare(str(base), ["runtime.device=cpu", packed], tmp_path / "out")
+
+
 def test_arms_that_start_from_each_other(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dpo -> ipo -> dpo"):
         prepare(str(base), ["arms.dpo.initial_policy=ipo", "arms.ipo.initial_policy=dpo"], tmp_path / "out")

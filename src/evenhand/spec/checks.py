@@ -74,11 +74,16 @@ def _length_problem(arm: Arm, where: str) -> Iterator[UserError]:
 
 
 def _optimizer_problem(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
-    """What cannot be spread over ranks."""
+    """What cannot be spread over ranks, or rounded by chance."""
     if arm.train.optimizer == "adamw_8bit" and e.runtime.shard == "fsdp":
         yield UserError(
             "moments in eight bits are not spread over ranks", where=f"{where}.train.optimizer",
             why="a block of them would lie on two", fix="use `runtime: {shard: ddp}`, or `train: {optimizer: adamw}`",
+        )  # fmt: skip
+    if arm.train.optimizer == "adamw_8bit" and e.model.dtype == "float16" and arm.method != GATED:  # of which a gate alone learns
+        yield UserError(
+            "weights in float16 are not rounded by chance", where=f"{where}.train.optimizer",
+            fix="set `model.dtype` to bfloat16 or float32, or use `train: {optimizer: adamw}`",
         )  # fmt: skip
 
 

@@ -45,7 +45,8 @@ def _changes(spec: FitSpec) -> list[tuple[str, Change]]:
     found: list[tuple[str, Change]] = []
     if not spec.train.gradient_checkpointing:
         found.append(("train.gradient_checkpointing=true", lambda s: _with(s, gradient_checkpointing=True)))
-    if spec.train.optimizer == "adamw" and spec.train.adapter is None and spec.setup.compute.shard != "fsdp":
+    packs = spec.setup.compute.shard != "fsdp" and spec.setup.compute.dtype != "float16"
+    if spec.train.optimizer == "adamw" and spec.train.adapter is None and packs:
         found.append(("train.optimizer=adamw_8bit", lambda s: _with(s, optimizer="adamw_8bit")))
     if spec.train.adapter is None:
         found.append(("train.adapter.rank=16", lambda s: _with(s, adapter=Adapter())))
