@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evenhand.stages import fit
 from evenhand.train import checkpoint
 from tests.stages.performed import SMALL, Graph, Killed
 
@@ -173,3 +174,12 @@ def test_a_stage_killed_while_it_tidied_up_is_not_finished_with_damage(graph, tm
         "finished): it is written again"
     ]
     assert [name for name in KEPT if (out / name).read_bytes() != (whole / name).read_bytes()] == []
+
+
+def test_what_was_written_is_not_trusted_without_its_digests(tmp_path, caplog):
+    """A stage that had all but its last rename, whose digests are lost: nobody knows whether its weights are those it wrote."""
+    (tmp_path / fit.LEDGER).write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"other bytes than were written")
+    assert not fit.tidied(tmp_path)
+    assert not (tmp_path / fit.LEDGER).exists()
+    assert any("it is written again" in record.message for record in caplog.records)

@@ -63,7 +63,7 @@ def tidied(out: Path) -> bool:
     """Whether a stage had only to tidy up when it was killed: all the rest is there, and the checkpoints may be halves."""
     if not (out / LEDGER).exists():
         return False
-    if not (why := digests.damage(out, but=APART) if digests.sealed(out) else ""):
+    if not (why := digests.damage(out, but=APART)):  # the ledger is written after the digests: without them all is doubted
         checkpoint.remove(out)
         return True
     _log.warning("what training had written before it was stopped is damaged (%s): it is written again", why)
