@@ -50,8 +50,8 @@ def is_current(folder: Path, names: Sequence[str]) -> bool:
 
 def set_aside(folder: Path) -> None:
     """Results that were made from another record than the one that is there keep their files, under names that nobody reads as
-    this run's."""
-    if not is_current(folder, (NAME,)):
+    this run's. A page of a run under way, which has no results, stays."""
+    if (folder / NAME).is_file() and not is_current(folder, (NAME,)):
         for name in (NAME, *WITH_PAGE):
             if (folder / name).is_file():
                 (folder / name).replace(folder / f"{EARLIER}{name}")

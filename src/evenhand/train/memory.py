@@ -9,6 +9,7 @@ import torch
 from evenhand.errors import UserError
 from evenhand.models.backbone import Trunk
 from evenhand.train.config import Train
+from evenhand.train.optim_8bit import KNOWN
 from evenhand.train.optimizers import state_bytes
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "alloc failed")
@@ -60,7 +61,7 @@ def smaller(train: Train, longest: int) -> int | None:
 def _can_pack(model: Trunk, train: Train) -> bool:
     """Whether moments in eight bits would be taken, and be less: of all weights, whole on each rank, in a precision they know."""
     learns = [p for p in model.parameters() if p.requires_grad]
-    known = all(p.dtype in (torch.float32, torch.bfloat16) and not hasattr(p, "full_tensor") for p in learns)
+    known = all(p.dtype in KNOWN and not hasattr(p, "full_tensor") for p in learns)
     return train.optimizer == "adamw" and train.adapter is None and known
 
 

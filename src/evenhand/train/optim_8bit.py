@@ -24,6 +24,8 @@ from evenhand.errors import UserError
 from evenhand.seeding import keyed
 from evenhand.train.weights import learning
 
+KNOWN = (torch.float32, torch.bfloat16)
+"""Precisions of weights that are moved: float16 is not rounded by chance."""
 SMALL = 4096
 """Numbers of a parameter below which its moments stay in float32: norms and biases, which weigh nothing and matter much."""
 CHUNK, CHUNK_ON_ACCELERATOR = 2**18, 2**24
@@ -60,7 +62,7 @@ class AdamW8bit:
         self, model: nn.Module, *, learning_rate: float, betas: tuple[float, float], eps: float, weight_decay: float, seed: int
     ) -> None:
         self.named = learning(model)
-        if wrong := [name for name, p in self.named.items() if p.dtype not in (torch.float32, torch.bfloat16)]:
+        if wrong := [name for name, p in self.named.items() if p.dtype not in KNOWN]:
             raise UserError(
                 f"weights in {str(self.named[wrong[0]].dtype).removeprefix('torch.')} ({wrong[0]}) are not rounded by chance",
                 where="train.optimizer", fix="set `model.dtype` to bfloat16 or float32, or `train.optimizer` to adamw",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -17,11 +17,6 @@ class Optimizer(Protocol):
     """Moves a model's trainable parameters by the gradients on them, and can be saved and filled."""
 
     learning_rate: float
-
-    @property
-    def named(self) -> Mapping[str, nn.Parameter]:
-        """The parameters that it moves."""
-        ...
 
     def step(self, factor: float) -> None:
         """One update at `learning_rate * factor`; the gradients are then cleared."""
