@@ -29,6 +29,15 @@ class UserError(Exception):
         tail += [f"  fix: {fix}"] if fix else []
         super().__init__(spelled_out("\n".join([head, *tail])))
 
+    def placed(self, where: str) -> UserError:
+        """The same finding at another place.
+
+        >>> print(UserError("expected a number", where="weight", fix="use 1").placed("mix[0].weight"))
+        mix[0].weight: expected a number
+          fix: use 1
+        """
+        return UserError(self.what, where=where, why=self.why, fix=self.fix)
+
     @override
     def __reduce__(self) -> tuple:  # keyword-only fields survive the trip between worker processes
         return (_rebuild, (type(self), self.what, self.where, self.why, self.fix))

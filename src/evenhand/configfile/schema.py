@@ -88,7 +88,7 @@ def located(error: UserError, document: Document, keys: Collection[str] | None =
 def _located(error: UserError, path: KeyPath, document: Document, keys: Collection[str] | None) -> UserError:
     if keys is not None and (not path or path[0] not in keys):
         return error
-    return UserError(error.what, where=document.where(path), why=error.why, fix=error.fix)
+    return error.placed(document.where(path))
 
 
 def from_json(cls: type[T], data: Mapping[str, Any]) -> T:

@@ -54,7 +54,7 @@ def tried_in(patient: CheckContext, where: str, settings: Settings, groups: list
         try:
             rewards.append(trial(settings, group.prompt, text, marks=marks).reward)
         except UserError as error:  # no answer at all could have one
-            yield from_error(UserError(error.what, where=where, why=error.why, fix=error.fix))
+            yield from_error(error.placed(where))
             return
         except (Exception, SystemExit) as error:  # somebody else's program
             failed.append((group, spelled_out(f"{type(error).__name__}: {error}")))

@@ -11,7 +11,6 @@ from evenhand.data.convert import pairs_of
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, too_many, warn
-from evenhand.errors import UserError
 from evenhand.methods import BINARY
 from evenhand.types import Group
 
@@ -124,7 +123,7 @@ def labels_fit(patient: CheckContext) -> Iterator[Finding]:
     for name, arm in patient.arms.items():
         done = patient.tokenised.get(patient.split_of(arm))
         for fault in problems(patient.methods[name], done.groups, patient.renderer) if done else ():
-            yield from_error(UserError(fault.what, where=f"{name}.{fault.where}", why=fault.why, fix=fault.fix))
+            yield from_error(fault.placed(f"{name}.{fault.where}"))
 
 
 def comparisons(patient: CheckContext) -> dict[str, list[Group]]:

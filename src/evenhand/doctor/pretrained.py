@@ -115,4 +115,4 @@ class Existing:
 def named(error: UserError, name: str) -> UserError:
     """The error with the place in the experiment file in front."""
     where = f"reward_models.{name}" + (f", {error.where}" if error.where else "")
-    return UserError(error.what, where=where, why=error.why, fix=error.fix)
+    return error.placed(where)

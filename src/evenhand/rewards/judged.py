@@ -33,7 +33,7 @@ def settings_of(given: Any, *, where: str) -> LLM | LocalLLM:
     one_of("kind of judge", str(kind), KINDS, where=f"{where}.kind")
     made = KINDS[str(kind)](**from_signature(KINDS[str(kind)], given, where))
     if (fault := problem(made)) is not None:
-        raise UserError(fault.what, where=fault.where.replace("judge", where, 1), why=fault.why, fix=fault.fix)
+        raise fault.placed(fault.where.replace("judge", where, 1))
     if made.repeats > 1:
         raise UserError("a reward asks each question once", where=f"{where}.repeats", fix="remove it")
     return made

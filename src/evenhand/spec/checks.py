@@ -13,7 +13,7 @@ from evenhand.methods import PREFERENCES, Method
 from evenhand.spec import effects, search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.faults import fault_of, placed, trained
+from evenhand.spec.faults import fault_of, trained
 from evenhand.spec.gate_checks import GATED, gate_problems
 from evenhand.spec.reward_resolution import kind_in, resolved_reward, reward_problem
 from evenhand.spec.staleness_checks import staleness_problems
@@ -119,7 +119,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
         method = _built(e, arm)
     except UserError as error:  # a parameter that is no choice
         refused = (key for key, value in arm.parameters.items() if isinstance(value, str) and f"'{value}'" in error.what)
-        yield placed(error, ".".join((where, *list(refused)[:1])))
+        yield error.placed(".".join((where, *list(refused)[:1])))
         return
     missing = method.objective.needs - method.provides
     if missing:

@@ -12,7 +12,7 @@ from evenhand.evaluation.benchmarks import BENCHMARKS, askable, questions_of
 from evenhand.judges import config as judging
 from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.faults import fault_of, placed
+from evenhand.spec.faults import fault_of
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.reward_resolution import reward_problem, world_problem
 
@@ -77,7 +77,7 @@ def _judge_problems(e: Experiment, where: str) -> Iterator[UserError]:
         if isinstance(judge, ScoringJudge):
             yield from reward_problem(judge.reward, e, f"{place}.reward") if e.arms else ()
         elif fault := judging.problem(judge):
-            yield placed(fault, place + fault.where.removeprefix("judge"))
+            yield fault.placed(place + fault.where.removeprefix("judge"))
 
 
 def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> Iterator[UserError]:
@@ -107,7 +107,7 @@ def _evaluation_problems(e: Experiment, asked: MoreEvaluation, where: str) -> It
     elif asked.prompts is not None:
         yield from fault_of(check_source, asked.prompts, where=f"{where}.prompts")
     if asked.world is not None:
-        yield from (placed(fault, f"{where}.world") for fault in world_problem(asked.world, asked.options))
+        yield from (fault.placed(f"{where}.world") for fault in world_problem(asked.world, asked.options))
     if asked.judge is not None or asked.world is not None:
         data = replace(e.data, world=asked.world, options=asked.options) if asked.world else e.data
         yield from _judge_problems(replace(e, judge=asked.judge or e.judge, data=data), f"{where}.judge")

@@ -28,8 +28,3 @@ def trained(e: Experiment) -> tuple[dict[str, Arm], list[UserError]]:
         except UserError as error:
             faults.append(error)
     return made, faults
-
-
-def placed(error: UserError, where: str) -> UserError:
-    """The same fault at another place of the file."""
-    return UserError(error.what, where=where, why=error.why, fix=error.fix)

@@ -10,7 +10,6 @@ from evenhand import plugins
 from evenhand.configfile.document import COMMAND_LINE, Document, KeyPath
 from evenhand.errors import UserError
 from evenhand.judges.registry import JUDGES
-from evenhand.spec.faults import placed
 
 
 def with_user_code(document: Document) -> Document:
@@ -55,7 +54,7 @@ def with_plugins(document: Document) -> Document:
     try:
         found = plugins.resolve(names, _folder(document.place(("plugins",))))
     except UserError as error:
-        raise (placed(error, document.where(("plugins",))) if error.where == "plugins" else error) from None
+        raise (error.placed(document.where(("plugins",))) if error.where == "plugins" else error) from None
     plugins.activate(found)
     full = [str(p.source) if p.name.endswith(".py") else p.name for p in found if p.name in names]
     data = {**document.data, "plugins": full} if names else document.data

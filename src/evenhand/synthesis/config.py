@@ -53,7 +53,7 @@ class Annotate:
                 "name either `reward` or `judge`", where="annotate", fix="a reward's name, or `judge: {kind: llm, ...}`"
             )
         if self.judge is not None and (fault := judging.problem(self.judge)):
-            yield UserError(fault.what, where="annotate.judge", why=fault.why, fix=fault.fix)
+            yield fault.placed("annotate.judge")
         if self.judge is not None and self.bias_per_word:
             yield UserError("a judge has its own bias", where="annotate.bias_per_word", fix="remove it, or label by a reward")
         if not self.margin >= 0:
@@ -88,6 +88,6 @@ class Revise:
         except UserError as error:
             yield UserError(f"{error.where}: {error.what}", where="revise.principles", why=error.why, fix=error.fix)
         if self.by is not None and (fault := judging.problem(self.by)):
-            yield UserError(fault.what, where="revise.by", why=fault.why, fix=fault.fix)
+            yield fault.placed("revise.by")
         if self.rounds < 1:
             yield UserError(f"{self.rounds} rounds", where="revise.rounds", fix="use at least 1")
