@@ -59,6 +59,7 @@ def test_what_is_read_is_the_trained_network(graph, monkeypatch):
         assert any(type(m) is PackedLinear for m in training_run.model.modules())
         seen["read"] = logps(training_run, load_policy(model_path(out)))
 
+    graph.inputs(graph.plan.arms["dpo"][0])  # what it starts from is trained as ever
     monkeypatch.setattr(fit, "finish", look)
     out = graph.run(graph.plan.arms["dpo"][0], graph.folder / ("f" * 32))  # beside its start, as in a store
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(seen["trained"], seen["read"], strict=True))
