@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)   ## train SFT, DPO, RLOO and GRPO on the built-in world, over three seeds, and compare them
-	@echo "== quickstart: four arms, three seeds, one verdict (4 to 7 minutes on 2 cores; again: seconds)"
+	@echo "== quickstart: four arms, three seeds, one verdict (4 to 10 minutes on 2 cores; again: seconds)"
 	@$(BIN)/evenhand run quickstart --out $(OUT)
 
 test: $(STAMP)   ## lint, types, architecture, units, battery, docs
@@ -71,7 +71,7 @@ studies: $(STAMP)   ## the studies of docs/results that fit into an hour on two 
 
 docs: $(STAMP)   ## the site, in build/site
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	@$(BIN)/mkdocs build --quiet
+	@$(BIN)/mkdocs build --quiet --strict
 	@echo "build/site/index.html"
 
 clean:

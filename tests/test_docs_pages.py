@@ -72,6 +72,20 @@ def test_every_recipe_is_an_experiment(folder):
         assert prepare(block.file).plan.nodes, block.file
 
 
+def test_the_readme_s_file_is_an_experiment(folder):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (folder / "short.yaml").write_text(text)
+    (folder / "tinystories.txt").write_text(
+        "\n\n".join(f"Once there was a dog, the {n}th of all that lived by the sea, who ran." for n in range(1300))
+    )
+    arms = {
+        node.name.split("/")[1]
+        for node in prepare("short.yaml", [f"model.path={NAME}"]).plan.nodes
+        if node.name.startswith("arms/")
+    }
+    assert arms == {"dpo", "rloo", "grpo"}
+
+
 def test_links_lead_to_pages_and_the_menu_to_every_page():
     missing = []
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
