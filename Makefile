@@ -71,7 +71,7 @@ studies: $(STAMP)   ## the studies of docs/results that fit into an hour on two 
 
 docs: $(STAMP)   ## the site, in build/site
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	@$(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict   # --quiet would hide what strict counts
 	@echo "build/site/index.html"
 
 clean:
