@@ -86,6 +86,12 @@ TRL = {
 }  # fmt: skip
 
 
+def test_an_adapter_of_theirs_keeps_its_form():
+    given = carried({**TRL, "use_dora": True, "use_rslora": True})
+    assert given.train["adapter"] == {"form": "dora", "rank": 8, "alpha": 16, "rslora": True}
+    assert carried({**TRL, "use_dora": False}).train["adapter"] == {"rank": 8, "alpha": 16}
+
+
 def test_trls_settings_mean_the_same_here():
     found = carried(TRL)
     assert (found.model, found.data, found.method, found.seeds) == ("m", "d", "dpo", (3,))

@@ -31,6 +31,7 @@ CASES = {
     "llama": ("llama", ()), "gpt2": ("gpt2", ()), "a head of its own": ("llama", ("lm_head", "embed_tokens")),
     "tied": ("gemma2", ("embed_tokens",)), "tied, named by its other end": ("gemma2", ("lm_head",)),
     "experts": ("qwen3_moe", ("experts",)),
+    "dora": ("llama", (), "dora"), "dora, transposed": ("gpt2", (), "dora"), "dora with biases": ("gpt_neox", (), "dora"),
 }  # fmt: skip
 PLAIN = "eager"
 """Attention that every version computes in full: transformers 5.10 runs Gemma 2 by sdpa, which forgets the soft cap."""
@@ -42,11 +43,11 @@ def from_transformers(folder: Path):
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=PLAIN)
 
 
-def written(folder: Path, kind: str = "llama", whole: tuple[str, ...] = ()) -> Policy:
+def written(folder: Path, kind: str = "llama", whole: tuple[str, ...] = (), form="lora") -> Policy:
     """A start, and an adapter on it that is not zero; the trained policy."""
     policy = Policy(network(kind))
     save(policy, character_tokenizer(), folder / "start")
-    attach(policy, Adapter(rank=4, alpha=8.0, modules_to_save=whole), seed=0)
+    attach(policy, Adapter(form=form, rank=4, alpha=8.0, modules_to_save=whole), seed=0)
     adapter_files.write(moved(policy), folder / "adapter", start=folder / "start")
     return policy
 

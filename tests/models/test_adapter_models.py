@@ -37,13 +37,14 @@ from tests.models.tiny_networks import character_tokenizer, network
 
 CASES = {
     "llama": ("llama", (), "float32"), "in bfloat16": ("llama", (), "bfloat16"), "transposed": ("gpt2", (), "float32"),
+    "dora": ("qwen2", (), "bfloat16", "dora"), "dora, transposed": ("gpt2", (), "float32", "dora"),
     "tied": ("gemma2", ("embed_tokens",), "float32"), "a head of its own": ("llama", ("lm_head",), "float32"),
 }  # fmt: skip
 
 
-def trained(start: Path, whole: tuple[str, ...] = (), dtype: str = "float32", seed: int = 0) -> Policy:
+def trained(start: Path, whole: tuple[str, ...] = (), dtype: str = "float32", form="lora", seed: int = 0) -> Policy:
     policy = load_policy(start, dtype=dtype, device="cpu")
-    attach(policy, Adapter(rank=3, alpha=7.0, rslora=True, modules_to_save=whole), seed=seed)
+    attach(policy, Adapter(form=form, rank=3, alpha=7.0, rslora=True, modules_to_save=whole), seed=seed)
     return moved(policy)
 
 
@@ -68,9 +69,9 @@ def assert_equal_weights(a, b) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_adapter_read_again_is_the_merged_model_to_the_byte(case, tmp_path):
-    kind, modules, dtype = CASES[case]
+    kind, modules, dtype, *form = CASES[case]
     start = start_of(tmp_path, kind)
-    policy = trained(start, modules, dtype)
+    policy = trained(start, modules, dtype, *form)
     whole, adapter = kept(policy, tmp_path, start, stop_ids=(2, 5))
     for asked in ("float32", "bfloat16"):
         assert_equal_weights(load_policy(whole, dtype=asked), load_policy(adapter, dtype=asked))

@@ -45,11 +45,14 @@ def adapted(kind: str = "llama", **named) -> Policy:
     return policy
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_training_begins_at_the_start_exactly(kind):
-    policy, batch = Policy(network(kind)), a_batch()
+@pytest.mark.parametrize(("kind", "form", "dtype"), [
+    *[(kind, "lora", torch.float32) for kind in ARCHITECTURES],
+    ("llama", "dora", torch.bfloat16), ("gpt2", "dora", torch.float32), ("qwen2", "dora", torch.float32),
+])  # fmt: skip
+def test_training_begins_at_the_start_exactly(kind, form, dtype):
+    policy, batch = Policy(network(kind).to(dtype)), a_batch()
     before = policy(batch).logp.detach()
-    attach(policy, Adapter(rank=4), seed=0)
+    attach(policy, Adapter(form=form, rank=4), seed=0)
     assert torch.equal(policy(batch).logp, before)
     assert not torch.equal(moved(policy)(batch).logp, before)
 
@@ -93,15 +96,64 @@ def test_gradients_are_those_of_the_definition(rslora):
         assert_close(b.grad, scale * full @ a.t(), rtol=1e-8, atol=1e-12)
 
 
-def test_gradients_are_finite_differences():
-    """OPT, since most others round their norms to float32."""
+def test_gradients_of_dora_are_those_of_the_definition():
+    """With V = W + s B A and its norms held: dm = rows of dW' V / ||V||, dA = s B^T (m / ||V|| dW'), dB likewise; in float64."""
+    policy, plain, batch = Policy(network("llama").double()), Policy(network("llama").double()), a_batch()
+    attach(policy, Adapter(form="dora", rank=4, alpha=8.0), seed=0)
+    moved(policy)
+    parts = {}
+    with torch.no_grad():
+        for name, layer in adapter_layers.adapted(policy.hf):
+            a, b, m = adapter_layers.learned(layer).values()
+            weight = plain.hf.get_submodule(name).weight
+            v = weight + 2.0 * b @ a
+            lengths = (v**2).sum(1, keepdim=True).sqrt()
+            weight.copy_(m[:, None] * v / lengths)
+            parts[name] = a, b, m, v, lengths
+    assert_close(policy(batch).logp, plain(batch).logp, rtol=1e-10, atol=1e-10)
+    for model in (policy, plain):
+        model(batch).logp.mean().backward()
+    for name, (a, b, m, v, lengths) in parts.items():
+        full = plain.hf.get_submodule(name).weight.grad
+        through = full * m[:, None] / lengths
+        assert_close(m.grad, (full * v / lengths).sum(1), rtol=1e-8, atol=1e-12)
+        assert_close(a.grad, 2.0 * b.t() @ through, rtol=1e-8, atol=1e-12)
+        assert_close(b.grad, 2.0 * through @ a.t(), rtol=1e-8, atol=1e-12)
+
+
+def test_dora_with_the_lengths_that_its_rows_have_is_an_adapter_without():
+    plain, policy, batch = moved(adapted()), adapted(form="dora"), a_batch()
+    with torch.no_grad():
+        for (_, from_), (_, to) in zip(adapter_layers.adapted(plain.hf), adapter_layers.adapted(policy.hf), strict=True):
+            weights = adapter_layers.learned(to)
+            for part, weight in adapter_layers.learned(from_).items():
+                weights[part].copy_(weight)
+            weights["lora_magnitude_vector"].copy_(adapter_layers.merged_weight(from_).norm(dim=1))
+    assert_close(policy(batch).logp, plain(batch).logp, rtol=1e-6, atol=1e-6)
+
+
+def test_a_row_of_zeros_stays_one_and_nothing_becomes_nan():
+    policy = Policy(network("llama"))
+    target = "model.layers.0.self_attn.q_proj"
+    with torch.no_grad():
+        policy.hf.get_submodule(target).weight[3] = 0
+    attach(policy, Adapter(form="dora", rank=4), seed=0)
+    policy(a_batch()).logp.mean().backward()
+    layer = policy.hf.get_submodule(target)
+    assert all(p.grad.isfinite().all() for p in adapter_layers.learned(layer).values())
+    assert not adapter_layers.merged_weight(layer)[3].any()
+
+
+@pytest.mark.parametrize("form", ["lora", "dora"])
+def test_gradients_are_finite_differences(form):
+    """OPT, since most others round their norms to float32. Norms are held in DoRA's gradient: of m alone it is the whole one."""
     policy, batch = Policy(network("opt").double()), a_batch()
-    attach(policy, Adapter(rank=4), seed=0)
+    attach(policy, Adapter(form=form, rank=4), seed=0)
     moved(policy)
     policy(batch).logp.sum().backward()
-    layer = adapter_layers.adapted(policy.hf)[0][1]
-    for weight in (layer.lora_A["default"].weight, layer.lora_B["default"].weight):
-        for at in ((0, 0), (3, 2)):
+    a, b, *m = adapter_layers.learned(adapter_layers.adapted(policy.hf)[0][1]).values()
+    for weight in m or (a, b):
+        for at in [(0,), (3,)] if m else [(0, 0), (3, 2)]:
             around = []
             for step in (1e-5, -1e-5):
                 with torch.no_grad():
@@ -246,9 +298,9 @@ def test_a_start_in_the_same_memory_is_the_start():
 
 
 @pytest.mark.skipif(not matmul.packs(), reason="weights are packed on x86 processors with oneDNN")
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox", "gpt2"])
-def test_decoding_has_the_adapter_in_its_packed_weights(kind, monkeypatch):
-    policy = moved(adapted(kind))
+@pytest.mark.parametrize(("kind", "form"), [*[(k, "lora") for k in ("llama", "qwen2", "gpt_neox", "gpt2")], ("gpt2", "dora")])
+def test_decoding_has_the_adapter_in_its_packed_weights(kind, form, monkeypatch):
+    policy = moved(adapted(kind, form=form))
 
     def stepped() -> torch.Tensor:
         decoder = decoder_for(policy.hf)

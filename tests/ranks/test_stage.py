@@ -33,7 +33,7 @@ TEXT = (
 train: {steps: 5, prompts_per_step: 5, learning_rate: 2.0e-4, schedule: constant, checkpoint_every: 1, sample_every: 2}
 arms:
   start: {method: start}
-  dpo: {method: dpo, train: {evaluate_every: 2, adapter: {rank: 2, quantize: nf4}}}
+  dpo: {method: dpo, train: {evaluate_every: 2, adapter: {form: dora, rank: 2, quantize: nf4}}}
   kto: {method: kto, train: {keep_checkpoint: best, validate_every: 2, validation_prompts: 6, snapshots: [3]}}
   rounds: {method: iterative_dpo, reward: gold, completions_per_prompt: 4, partner: previous, hybrid: true}
   ppo: {method: ppo, reward: gold, completions_per_prompt: 2, updates: 2, staleness: {steps: 3}}

@@ -132,6 +132,8 @@ def _kind(rest: dict[str, Any], found: Carried) -> None:
 def _adapter(rest: dict[str, Any], found: Carried) -> None:
     names = {"lora_r": "rank", "lora_alpha": "alpha", "lora_target_modules": "targets", "use_rslora": "rslora"}
     given = {ours: rest.pop(theirs) for theirs, ours in names.items() if theirs in rest}
+    if rest.pop("use_dora", False):
+        given["form"] = "dora"
     if rest.pop("use_peft", bool(given)):
         if isinstance(targets := given.get("targets"), str):
             given["targets"] = "all_linear" if targets == "all-linear" else [targets]

@@ -20,13 +20,16 @@ class Adapter:
     """Which layers learn by an adapter and how large it is: keys of `train: {adapter: ...}`.
 
     A [rank, in] starts uniform in +-1/sqrt(in), B [out, rank] at zero, so that training begins at the start itself. The change
-    is scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. `targets` are names of linear layers, or ends of such names
-    ("q_proj"); `modules_to_save` are modules that learn all of their weights. Dropout is always off here, so `dropout` is 0.
+    is scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. With `form: dora` the lengths of the changed weight's rows
+    learn as well (`models.magnitude`). `targets` are names of linear layers, or ends of such names ("q_proj"); `modules_to_save`
+    are modules that learn all of their weights. Dropout is always off here, so `dropout` is 0.
 
     >>> Adapter(rank=8).scale, Adapter(rank=16, rslora=True).scale
     (4.0, 8.0)
     """
 
+    form: Literal["lora", "dora"] = "lora"
+    """lora: W + s B A; dora: the rows of that, their lengths learned apart."""
     rank: int = 16
     """Rank of the change of each layer."""
     alpha: float = 32.0
@@ -68,4 +71,5 @@ class Adapter:
         whole = f", {', '.join(self.modules_to_save)} whole" if self.modules_to_save else ""
         rooted = ", rslora" if self.rslora else ""
         start = f", the start in {self.quantize}" if self.quantize else ""
-        return f"adapter of rank {self.rank}, alpha {self.alpha:g}{rooted}, on {targets}{whole}{start}"
+        form = "" if self.form == "lora" else f"{self.form} "
+        return f"{form}adapter of rank {self.rank}, alpha {self.alpha:g}{rooted}, on {targets}{whole}{start}"

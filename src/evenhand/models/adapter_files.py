@@ -15,7 +15,7 @@ from torch import nn
 from evenhand.configfile.text_file import json_object
 from evenhand.errors import UserError
 from evenhand.models import adapters
-from evenhand.models.adapter_layers import NAME, adapted
+from evenhand.models.adapter_layers import NAME, adapted, learned
 from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.guarded import guarded
 from evenhand.models.heads import RewardModel
@@ -57,8 +57,7 @@ def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
     tensors = {}
     for layer_name, layer in adapted(model.hf):
-        for part in ("lora_A", "lora_B"):
-            tensors[f"{PREFIX}{layer_name}.{part}.weight"] = getattr(layer, part)[NAME].weight
+        tensors |= {f"{PREFIX}{layer_name}.{part}": weight for part, weight in learned(layer).items()}
     for module_name, module in whole.items():
         tensors |= {f"{PREFIX}{module_name}.{key}": p for key, p in module.named_parameters()}
     copies = {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from evenhand.models.magnitude import stretched
 from evenhand.models.packed_layers import PackedLinear, plain
 
 if TYPE_CHECKING:
@@ -32,22 +33,33 @@ def adapted(hf: nn.Module) -> list[tuple[str, Any]]:
     return [(name, m) for name, m in hf.named_modules() if is_adapted(m)]
 
 
+def learned(layer: Any) -> dict[str, nn.Parameter]:
+    """What a layer with an adapter learns, by its names in peft's files: A, B and, with DoRA, m."""
+    parts = {"lora_A.weight": layer.lora_A, "lora_B.weight": layer.lora_B, "lora_magnitude_vector": layer.lora_magnitude_vector}
+    return {key: part[NAME].weight for key, part in parts.items() if NAME in part}
+
+
 def merged_weight(layer: Any) -> Tensor:
-    """`W + s B A` of a layer with an adapter, at least in float32."""
-    a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-    return changed(layer.base_layer.weight, a, b, layer.scaling[NAME], transposed=layer.fan_in_fan_out)
+    """What a layer with an adapter weighs, `W + s B A` or that with rows of the lengths m; at least in float32."""
+    a, b, *m = learned(layer).values()
+    return changed(layer.base_layer.weight, a, b, layer.scaling[NAME], *m, transposed=layer.fan_in_fan_out)
 
 
 @torch.no_grad()
-def changed(weight: Tensor, a: Tensor, b: Tensor, scaling: float, *, transposed: bool = False) -> Tensor:
+def changed(
+    weight: Tensor, a: Tensor, b: Tensor, scaling: float, magnitude: Tensor | None = None, *, transposed: bool = False
+) -> Tensor:
     """`W + s B A`, at least in float32, with W [out, in], A [rank, in], B [out, rank]; `transposed`: W is [in, out].
+
+    `magnitude` [out]: its rows are then made that long (DoRA).
 
     >>> changed(torch.zeros(2, 1), torch.tensor([[3.0]]), torch.tensor([[1.0], [2.0]]), 0.5).tolist()
     [[1.5], [3.0]]
     """
     wide = torch.promote_types(weight.dtype, torch.float32)
     change = b.to(wide) @ a.to(wide) * scaling
-    return weight.to(wide) + (change.t() if transposed else change)
+    sum = weight.to(wide) + (change.t() if transposed else change)
+    return sum if magnitude is None else stretched(sum, magnitude, transposed=transposed)
 
 
 @contextmanager
@@ -114,7 +126,7 @@ class _MergedWhenUsed(nn.Module):
 
 @torch.no_grad()
 def lost(hf: nn.Module) -> float:
-    """The share of the change that rounding merged weights to their own precision takes away: ||error|| / ||s B A||.
+    """The share of the change that rounding merged weights to their own precision takes away: ||error|| / ||change||.
 
     A weight of bfloat16 keeps 8 bits: a change below half of its last bit is lost entirely. 0 where nothing has changed.
     """

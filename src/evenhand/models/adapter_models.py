@@ -1,9 +1,9 @@
 """A model that learned through an adapter here, as a folder: the adapter alone, merged into its start whenever it is read.
 
-What is read has the bytes that a merged copy would have: `W + s B A` in float32, rounded to the precision that was trained in
-(`adapter_layers.changed`). The folder is also one of peft's: beside its two files lie the config of the whole network, tokenizer,
-generation config, and `trained.json`, which says the start and that precision. Adapters from elsewhere have no such file; peft
-merges those (`adapter_files.apply`).
+What is read has the bytes that a merged copy would have: `W + s B A` (with DoRA its rows of the lengths that were learned) in
+float32, rounded to the precision that was trained in (`adapter_layers.changed`). The folder is also one of peft's: beside its two
+files lie the config of the whole network, tokenizer, generation config, and `trained.json`, which says the start and that
+precision. Adapters from elsewhere have no such file; peft merges those (`adapter_files.apply`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from evenhand.store.whole import write_json
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
 
-_A, _B = ".lora_A.weight", ".lora_B.weight"
+_A, _B, _M = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 
 
 def save_adapted(
@@ -77,13 +77,15 @@ def merge(hf: Any, folder: Path) -> Any:
     scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
     try:
         with adapter_files.weights_of(folder, str(hf.device)) as file:
-            for key in sorted(file.keys()):
+            keys = set(file.keys())
+            for key in sorted(keys):
                 name = key.removeprefix(PREFIX)
                 if name.endswith(_A):
                     weight = hf.get_submodule(name.removesuffix(_A)).weight
-                    b = file.get_tensor(key.removesuffix(_A) + _B)
-                    weight.copy_(changed(weight, file.get_tensor(key), b, scaling, transposed=config["fan_in_fan_out"]))
-                elif not name.endswith(_B) and (name in known or not of_another_head):
+                    parts = (key.removesuffix(_A) + part for part in (_A, _B, _M))
+                    a, b, *m = (file.get_tensor(part) for part in parts if part in keys)
+                    weight.copy_(changed(weight, a, b, scaling, *m, transposed=config["fan_in_fan_out"]))
+                elif not name.endswith((_B, _M)) and (name in known or not of_another_head):
                     hf.get_parameter(name).copy_(file.get_tensor(key))
     except (AttributeError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""Low-rank adapters: `W x` becomes `W x + s B (A x)`, and only A and B learn.
+"""Low-rank adapters: `W x` becomes `W x + s B (A x)`, and only A and B learn; with DoRA the lengths of W's rows as well.
 
 The layers are peft's; which of them there are, how they begin, and what they stand for when they are merged is said here. Source:
 Hu et al. 2021, equation 3 (s = alpha / r); Kalajdzievski 2023 for s = alpha / sqrt(r). Full fine-tuning is the case in which B A
@@ -18,10 +18,11 @@ from torch import nn
 from evenhand.core import nf4
 from evenhand.errors import UserError, did_you_mean
 from evenhand.models.adapter_config import Adapter
-from evenhand.models.adapter_layers import NAME, adapted, put
+from evenhand.models.adapter_layers import NAME, adapted, learned, put
 from evenhand.models.fast_linear import FastLinear, with_fast_products
 from evenhand.models.heads import RewardModel, ValuePolicy, score_head
 from evenhand.models.hidden_states import backbone
+from evenhand.models.magnitude import Magnitude, row_lengths
 from evenhand.models.packed_layers import PackedLinear
 from evenhand.seeding import generator
 
@@ -59,7 +60,7 @@ def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
     whole += [p for head in heads(model) for p in head.parameters()]
     model.requires_grad_(False)
     for _, layer in (pair for hf in networks(model).values() for pair in adapted(hf)):
-        whole += [layer.lora_A[NAME].weight, layer.lora_B[NAME].weight]
+        whole += learned(layer).values()
     for parameter in whole:
         parameter.requires_grad_(True)
     model.adapter = adapter
@@ -202,7 +203,7 @@ def inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
     library = peft()
     config = library.LoraConfig(
         r=adapter.rank, lora_alpha=alpha, target_modules=named, use_rslora=adapter.rslora, lora_dropout=0.0,
-        fan_in_fan_out=transposed, init_lora_weights=False,
+        fan_in_fan_out=transposed, init_lora_weights=False, use_dora=adapter.form == "dora",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft advises on settings that are checked here
@@ -219,16 +220,23 @@ def _begin(layer: Any, *key: str | int) -> None:
     drawn = torch.rand(a.shape, generator=generator(*key), dtype=torch.float32)
     a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))
     b.zero_()
+    if NAME in layer.lora_magnitude_vector:
+        weight = layer.base_layer.weight
+        lengths = row_lengths(weight.to(torch.promote_types(weight.dtype, torch.float32)), transposed=layer.fan_in_fan_out)
+        layer.lora_magnitude_vector[NAME] = Magnitude(lengths.to(a.dtype))
 
 
 def size(hf: Any, adapter: Adapter) -> int:
-    """Weights that would learn if `hf` had the adapter: rank (in + out) a layer, and modules trained whole. Meta tensors will do.
+    """Weights that would learn if `hf` had the adapter: rank (in + out) a layer (DoRA: out more), and modules trained whole.
 
-    Raises UserError for names that mean nothing.
+    Meta tensors will do. Raises UserError for names that mean nothing.
     """
     chosen = targeted(hf, adapter.targets)
     whole = {p for m in saved_whole(hf, adapter.modules_to_save, chosen).values() for p in m.parameters()}
-    return adapter.rank * sum(sum(hf.get_submodule(n).weight.shape) for n in chosen) + sum(p.numel() for p in whole)
+    shapes = [hf.get_submodule(n).weight.shape for n in chosen]
+    outputs = [0 if isinstance(hf.get_submodule(n), nn.Linear) else 1 for n in chosen]
+    lengths = sum(shape[i] for shape, i in zip(shapes, outputs, strict=True)) if adapter.form == "dora" else 0
+    return adapter.rank * sum(map(sum, shapes)) + lengths + sum(p.numel() for p in whole)
 
 
 def counted(model: nn.Module) -> tuple[int, int]:

@@ -25,7 +25,8 @@ ALIASES: Mapping[str, str] = {
     "lora_r": "train.adapter.rank", "lora_rank": "train.adapter.rank", "lora_alpha": "train.adapter.alpha",
     "lora_target_modules": "train.adapter.targets", "target_modules": "train.adapter.targets", "use_peft": "train.adapter",
     "load_in_4bit": "train.adapter.quantize", "bnb_4bit_quant_type": "train.adapter.quantize",
-    "lora_dropout": "train.adapter.dropout", "use_rslora": "train.adapter.rslora", "peft_config": "train.adapter",
+    "lora_dropout": "train.adapter.dropout", "use_rslora": "train.adapter.rslora", "use_dora": "train.adapter.form",
+    "peft_config": "train.adapter",
     "num_generations": "arms.NAME.completions_per_prompt", "n_samples_per_prompt": "arms.NAME.completions_per_prompt",
     "rloo_k": "arms.NAME.completions_per_prompt", "num_samples": "arms.NAME.completions_per_prompt", "group_size":
     "arms.NAME.completions_per_prompt", "num_iterations": "arms.NAME.updates", "num_ppo_epochs": "arms.NAME.epochs",
