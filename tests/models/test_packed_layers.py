@@ -97,12 +97,12 @@ def test_no_wide_weight_lives_until_the_backward_pass():
     assert not shapes & set(seen)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_is_saved_is_the_live_network(dtype, tmp_path):
+@pytest.mark.parametrize(("dtype", "form"), [("float32", "lora"), ("bfloat16", "lora"), ("float32", "dora")])
+def test_what_is_saved_is_the_live_network(dtype, form, tmp_path):
     """Merged into a plain model: its log-probs within 1e-5 nats in float32; the adapter read on the unpacked start: its bytes."""
     start, batch = start_of(tmp_path), a_batch()
     policy = load_policy(start, dtype=dtype, device="cpu")
-    attach(policy, Adapter(rank=3, quantize="nf4"), seed=0)
+    attach(policy, Adapter(form=form, rank=3, quantize="nf4"), seed=0)
     live = moved(policy)(batch).logp.detach()
     save(policy, character_tokenizer(), tmp_path / "whole")
     save_adapted(policy, character_tokenizer(), tmp_path / "adapter", start=start)

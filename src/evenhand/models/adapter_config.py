@@ -21,7 +21,7 @@ class Adapter:
 
     A [rank, in] starts uniform in +-1/sqrt(in), B [out, rank] at zero, so that training begins at the start itself. The change
     is scaled by alpha / rank, or by alpha / sqrt(rank) with `rslora`. With `form: dora` the lengths of the changed weight's rows
-    learn as well (`models.magnitude`). `targets` are names of linear layers, or ends of such names ("q_proj"); `modules_to_save`
+    learn as well (`models.low_rank`). `targets` are names of linear layers, or ends of such names ("q_proj"); `modules_to_save`
     are modules that learn all of their weights. Dropout is always off here, so `dropout` is 0.
 
     >>> Adapter(rank=8).scale, Adapter(rank=16, rslora=True).scale

@@ -55,7 +55,7 @@ def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -
     }  # fmt: skip
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in given.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for layer_name, layer in adapted(model.hf):
         tensors |= {f"{PREFIX}{layer_name}.{part}": weight for part, weight in learned(layer).items()}
     for module_name, module in whole.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from evenhand.models.magnitude import stretched
+from evenhand.models.low_rank import changed
 from evenhand.models.packed_layers import PackedLinear, plain
 
 if TYPE_CHECKING:
@@ -43,23 +43,6 @@ def merged_weight(layer: Any) -> Tensor:
     """What a layer with an adapter weighs, `W + s B A` or that with rows of the lengths m; at least in float32."""
     a, b, *m = learned(layer).values()
     return changed(layer.base_layer.weight, a, b, layer.scaling[NAME], *m, transposed=layer.fan_in_fan_out)
-
-
-@torch.no_grad()
-def changed(
-    weight: Tensor, a: Tensor, b: Tensor, scaling: float, magnitude: Tensor | None = None, *, transposed: bool = False
-) -> Tensor:
-    """`W + s B A`, at least in float32, with W [out, in], A [rank, in], B [out, rank]; `transposed`: W is [in, out].
-
-    `magnitude` [out]: its rows are then made that long (DoRA).
-
-    >>> changed(torch.zeros(2, 1), torch.tensor([[3.0]]), torch.tensor([[1.0], [2.0]]), 0.5).tolist()
-    [[1.5], [3.0]]
-    """
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    change = b.to(wide) @ a.to(wide) * scaling
-    sum = weight.to(wide) + (change.t() if transposed else change)
-    return sum if magnitude is None else stretched(sum, magnitude, transposed=transposed)
 
 
 @contextmanager

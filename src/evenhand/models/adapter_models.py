@@ -1,7 +1,7 @@
 """A model that learned through an adapter here, as a folder: the adapter alone, merged into its start whenever it is read.
 
 What is read has the bytes that a merged copy would have: `W + s B A` (with DoRA its rows of the lengths that were learned) in
-float32, rounded to the precision that was trained in (`adapter_layers.changed`). The folder is also one of peft's: beside its two
+float32, rounded to the precision that was trained in (`low_rank.changed`). The folder is also one of peft's: beside its two
 files lie the config of the whole network, tokenizer, generation config, and `trained.json`, which says the start and that
 precision. Adapters from elsewhere have no such file; peft merges those (`adapter_files.apply`).
 """
@@ -20,8 +20,8 @@ import torch
 from evenhand.errors import UserError
 from evenhand.models import adapter_files, adapters
 from evenhand.models.adapter_files import PREFIX
-from evenhand.models.adapter_layers import changed
 from evenhand.models.artifacts import NORMALISATION_FILE, VALUE_FOLDER
+from evenhand.models.low_rank import changed
 from evenhand.models.save import finished, padded_safely, refuse_another, write_beside
 from evenhand.store import pointer
 from evenhand.store.whole import write_json

@@ -22,7 +22,7 @@ from evenhand.models.adapter_layers import NAME, adapted, learned, put
 from evenhand.models.fast_linear import FastLinear, with_fast_products
 from evenhand.models.heads import RewardModel, ValuePolicy, score_head
 from evenhand.models.hidden_states import backbone
-from evenhand.models.magnitude import Magnitude, row_lengths
+from evenhand.models.low_rank import Magnitude, row_lengths
 from evenhand.models.packed_layers import PackedLinear
 from evenhand.seeding import generator
 

@@ -1,8 +1,8 @@
-"""DoRA: the lengths of a weight's rows learn apart from their directions.
+"""What a layer with an adapter weighs: V = W + s B A (LoRA), or that with rows of lengths that are learned apart (DoRA).
 
-`W' = m / ||V|| V` with V = W + s B A, one length in m and one norm for each output of the layer, as in peft. Source: Liu et al.
+Of the latter `W' = m / ||V|| V`, one length in m and one norm for each output of the layer, as in peft. Source: Liu et al.
 2024 (arXiv:2402.09353), equation 5, with the norm held fixed in the gradient (section 4.3). m begins as ||W||, so that training
-begins at the start itself; with m = ||V|| it is the adapter without it.
+begins at the start itself; with m = ||V|| it is LoRA.
 """
 
 from __future__ import annotations
@@ -12,6 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
+
+
+@torch.no_grad()
+def changed(
+    weight: Tensor, a: Tensor, b: Tensor, scaling: float, magnitude: Tensor | None = None, *, transposed: bool = False
+) -> Tensor:
+    """`W + s B A`, at least in float32, with W [out, in], A [rank, in], B [out, rank]; `transposed`: W is [in, out].
+
+    `magnitude` [out]: its rows are then made that long (DoRA).
+
+    >>> changed(torch.zeros(2, 1), torch.tensor([[3.0]]), torch.tensor([[1.0], [2.0]]), 0.5).tolist()
+    [[1.5], [3.0]]
+    """
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    change = b.to(wide) @ a.to(wide) * scaling
+    sum = weight.to(wide) + (change.t() if transposed else change)
+    return sum if magnitude is None else stretched(sum, magnitude, transposed=transposed)
 
 
 @torch.no_grad()
@@ -52,8 +69,6 @@ class Magnitude(nn.Module):
         self, x: Tensor, *, lora_A: Any, lora_B: Any, scaling: float, base_layer: Any, base_result: Tensor, **_: Any
     ) -> Tensor:  # the names are peft's
         """What is added to `base_result` = W x + bias, for m / ||V|| V x + bias."""
-        from evenhand.models.adapter_layers import changed
-
         transposed = not isinstance(base_layer, nn.Linear)
         v = changed(base_layer.weight, lora_A.weight, lora_B.weight, scaling, transposed=transposed)
         ratio = stretch(self.weight, v, transposed=transposed)
