@@ -61,17 +61,20 @@ def step(case: Training, folder: Path) -> tuple[Any, Callable[[], object]]:
     return model, lambda: loop.one_step(0)
 
 
-def sampling(rows: int, prompt: int, new: int, group: int, folder: Path) -> tuple[Any, Callable[[], object]]:
-    """(policy, `rows` answers of `new` tokens, `group` to a prompt)."""
+def sampling(
+    rows: int, prompt: int, new: int, group: int, folder: Path, *, at_once: int = 512, ends: int = 0
+) -> tuple[Any, Callable[[], object]]:
+    """(policy, `rows` answers of up to `new` tokens, `group` to a prompt, `at_once` together; any of `ends` tokens ends one)."""
     from evenhand.engines.local import LocalEngine
     from evenhand.models.load import load_policy
     from evenhand.types import Prompt, Sampling
 
     policy, vocab = load_policy(folder / "policy", device="cpu"), SMALLEST.vocab
     prompts = [Prompt(content=t) for t in corpus.prompts(vocab, rows // group, prompt)]
-    asked = Sampling(max_tokens=new, seed=0)
+    asked, renderer = Sampling(max_tokens=new, seed=0), ours.endless(vocab)
+    renderer.stop_ids = frozenset(range(ends))
     # a new engine each time: the decoder is chosen when the first one is opened
-    return policy, lambda: LocalEngine(policy, ours.endless(vocab)).generate(prompts, group, asked)
+    return policy, lambda: LocalEngine(policy, renderer, max_rows=at_once).generate(prompts, group, asked)
 
 
 def padded_rows(model: Any) -> AbstractContextManager[None]:
@@ -113,6 +116,12 @@ def no_packed_weights(_: Any) -> AbstractContextManager[None]:
     return patched(matmul, "packs", lambda: False)
 
 
+def a_wave_at_a_time(_: Any) -> AbstractContextManager[None]:
+    from evenhand.engines import decode_batch
+
+    return patched(decode_batch, "steps_together", lambda decoder: False)
+
+
 def library_cache(policy: Any) -> AbstractContextManager[None]:
     from evenhand.models import decode
 
@@ -138,6 +147,12 @@ KERNELS = (
     Kernel("core/logits_kernels.py", "logits in blocks that fit the cache: the same step", long_answer, no_blocks),
     Kernel("core/matmul.py", "float32 products in oneDNN: the same step", long_answer, library_products),
     Kernel("models/decode_cache.py", "sampling 64 rows, prompt 128, 32 new, 8 to a prompt", many_rows, library_cache),
+    Kernel(
+        "engines/decode_batch.py",
+        "rows that wait begin beside those that run: 256 rows, 64 at once, prompt 32, ends after 40 of at most 256 on average",
+        partial(sampling, 256, 32, 256, 8, at_once=64, ends=50),
+        a_wave_at_a_time,
+    ),
     Kernel("models/decode_products.py", "weights stacked and packed: the same sampling", many_rows, no_packed_weights),
 )
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from evenhand.engines.decode_batch import DecodeRow, plan
+from evenhand.engines import decode_batch
+from evenhand.engines.decode_batch import DecodeRow, Waiting
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
-from evenhand.models.decode import SharedPrefixDecoder, decoder_for, problem_with
+from evenhand.models.decode import SharedPrefixDecoder, decoder_for, held_bytes, problem_with
 from evenhand.models.decode_plain import PlainDecoder
 from evenhand.types import Finish, Prompt, Sampling
 
@@ -168,6 +169,40 @@ def test_a_row_does_not_depend_on_its_neighbours(llama):
     assert tokens_of(together) == tokens_of(alone) == tokens_of(backwards) == tokens_of(narrow) == tokens_of(tight)
     assert tokens_of(fewer) == [g[:2] for g in tokens_of(together)]
     assert len({t for g in tokens_of(together) for t in g}) == 16
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "falcon"])
+def test_rows_that_wait_begin_beside_those_that_run(name, monkeypatch):
+    """Four at once, of 15 that end at their own limits: the tokens of each alone, the log-probs of a plain forward."""
+    model, beside = new_model(name), []
+    step = decode_batch.step_together
+    monkeypatch.setattr(decode_batch, "step_together", lambda s, t: (beside.append(len(s)), step(s, t))[1])
+    prompts = prompts_of(9, 3, 12, 1, 9)
+    each = [Sampling(max_tokens=2, seed=4), Sampling(max_tokens=7, seed=4), Sampling(max_tokens=17, seed=4)]
+    groups = engine_of(model, max_rows=4).generate(prompts, 3, each)
+    assert (max(beside) > 1) == (name in ARCHITECTURES)  # what a model keeps in its own cache runs a wave at a time
+    assert tokens_of(groups) == [tokens_of(engine_of(model).generate([p], 3, each))[0] for p in prompts]
+    model.config._attn_implementation = "eager"
+    with torch.inference_mode():
+        for prompt, group in zip(prompts, groups, strict=True):
+            for completion in group.completions:
+                ids = torch.tensor([[*ids_of(prompt), *completion.tokens]])
+                want = (
+                    model(ids)
+                    .logits[0, len(ids_of(prompt)) - 1 : -1]
+                    .log_softmax(-1)
+                    .gather(1, ids[0, -len(completion.tokens) :, None])
+                )
+                torch.testing.assert_close(torch.tensor(completion.behaviour_logp), want[:, 0], atol=1e-4, rtol=0)
+
+
+def test_waiting_rows_save_steps(llama, monkeypatch):
+    """Two at once of three that take 4, 20 and 16 tokens: 19 steps after the prompts, where two waves would take 19 and 15."""
+    steps, step = [], decode_batch.step_together
+    monkeypatch.setattr(decode_batch, "step_together", lambda s, t: (steps.append(1) if s else None, step(s, t))[1])
+    each = [Sampling(max_tokens=4), Sampling(max_tokens=20), Sampling(max_tokens=16)]
+    engine_of(llama, max_rows=2).generate(prompts_of(5), 3, each)
+    assert len(steps) == 19
 
 
 def test_seeds_and_repeated_prompts_give_new_samples(llama):
@@ -327,12 +362,56 @@ def test_token_level_rows_may_be_in_any_order(llama):
     assert got == [one[0], zero[1], one[1], zero[0]]
 
 
-@pytest.mark.parametrize(("budget", "waves"), [(3432, [[0, 1, 2], [3]]), (3431, [[0, 1], [2, 3]]), (1, [[0], [1], [2], [3]])])
-def test_a_wave_holds_what_fits_the_budget(budget, waves):
-    """float32, 2 layers, 2 key heads of 8: 256 bytes a token; 120 for a row's logits; 2 new tokens a row, prompts of 3."""
-    config = AutoConfig.for_model(
-        "llama", num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_size=32, head_dim=8, vocab_size=10
-    )
+TINY = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32, "head_dim": 8}
+
+
+def waiting_rows(cache_bytes: int, *, max_rows: int = 9, prompts=((1, 2, 3), (1, 2, 3)), **options) -> Waiting:
+    """Four rows, two to a prompt, of 2 new tokens each. float32, 2 layers, 2 key heads of 8: 256 bytes a token, and 120 for a
+    row's logits; so a row takes 632, and its prompt 768."""
+    config = AutoConfig.for_model("llama", vocab_size=10, **TINY, **options)
     hf = SimpleNamespace(config=config, dtype=torch.float32, device=torch.device("cpu"))
     rows = [DecodeRow(prompt=i // 2, key=("", i), sampling=Sampling(max_tokens=2)) for i in range(4)]
-    assert list(plan(hf, [[1, 2, 3]] * 2, rows, max_rows=9, cache_bytes=budget)) == waves
+    return Waiting(hf, prompts, rows, max_rows=max_rows, cache_bytes=cache_bytes)
+
+
+@pytest.mark.parametrize(("budget", "waves"), [(3432, [[0, 1, 2], [3]]), (3431, [[0, 1], [2, 3]]), (1, [[0], [1], [2], [3]])])
+def test_a_wave_holds_what_fits_the_budget(budget, waves):
+    waiting = waiting_rows(budget)
+    assert [waiting.take() for _ in waves] == waves
+    assert not waiting
+
+
+def test_rows_begin_once_half_of_the_room_is_free():
+    waiting = waiting_rows(2032)  # two rows and their prompt
+    assert waiting.take() == [0, 1]
+    assert waiting.take([0, 1]) == []
+    assert waiting.take([1], held=1017) == []  # by estimate 1400
+    assert waiting.take([]) == [2, 3]
+
+
+def test_rows_wait_for_what_is_held_and_for_places():
+    waiting = waiting_rows(4000, max_rows=3)
+    assert waiting.take() == [0, 1, 2]
+    assert waiting.take([0, 1], held=2601) == []  # the last one takes 1400
+    assert waiting.take([0, 1], held=2600) == [3]  # no more wait: no need for half of the room
+    waiting = waiting_rows(4000, max_rows=2)
+    assert [waiting.take(), waiting.take([0, 1]), waiting.take([1])] == [[0, 1], [], [2]]
+
+
+def test_rows_with_other_rotary_frequencies_never_begin_beside_others():
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    long = {"max_position_embeddings": 3, "rope_parameters": scaling, "prompts": ([1] * 5, [1] * 4)}
+    waiting = waiting_rows(10**6, **long)
+    assert [waiting.take(), waiting.take([0]), waiting.take()] == [[0, 1], [], [2, 3]]
+
+
+def test_what_keys_and_values_take_is_counted(llama):
+    """3 layers x keys and values x 2 heads of 8 x 4 bytes: 384 a token; a row grows by 64 tokens at its first step."""
+    decoder = decoder_for(llama)
+    with decoder.ready():
+        session = decoder.open([[1] * 9, [2] * 3], [0, 0, 1])
+        assert held_bytes([session]) == 384 * 2 * 9
+        session.step(torch.tensor([1, 2, 3]))
+        assert held_bytes([session]) == 384 * (2 * 9 + 3 * 64)
+        session.compact(torch.tensor([True, False, True]))
+        assert held_bytes([session]) == 384 * (2 * 9 + 3 * 64)  # given back when the rest grows

@@ -1,9 +1,9 @@
-"""A wave: prompts prefilled together and rows stepped together until all have ended."""
+"""Waves: prompts prefilled together and rows stepped in lock step; rows that end make room for a wave of those that wait."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evenhand.engines.draw import Draw, uniforms
-from evenhand.models.decode import Decoder, not_a_number
+from evenhand.models.decode import Decoder, held_bytes, not_a_number, step_together, steps_together
 from evenhand.models.rope_length import Sides
 from evenhand.types import Finish, Sampling
 
@@ -43,38 +43,64 @@ class Sampled:
     finish: Finish
 
 
-def plan(
-    hf: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    rows: Sequence[DecodeRow],
-    *,
-    max_rows: int,
-    cache_bytes: int | None,
-) -> Iterator[list[int]]:
-    """Cuts row indices into waves: prompts of similar length together, longest first, rows of a prompt side by side.
+class Waiting:
+    """Rows that wait to be sampled: prompts of similar length together, longest first, rows of a prompt side by side.
 
-    A wave holds at most `max_rows` rows and, by estimate, `cache_bytes` of keys, values and logits (but at least one row). Rows
-    whose rotary frequencies differ are in different waves.
+    At most `max_rows` run at once, and by estimate they hold at most `cache_bytes` of keys, values and logits (but at least one
+    runs). Rows whose rotary frequencies differ never run together.
     """
-    sides = Sides(hf.config)
-    token_bytes, row_bytes = _bytes_per_token(hf), 3 * 4 * hf.config.get_text_config().vocab_size
-    budget = _default_bytes(hf.device) if cache_bytes is None else cache_bytes
-    order = sorted(range(len(rows)), key=lambda i: (-len(prompts[rows[i].prompt]), rows[i].prompt))
-    wave: list[int] = []
-    held, last_prompt = 0, -1
-    for index in order:
-        row = rows[index]
-        need = row.sampling.max_tokens * token_bytes + row_bytes
-        prompt_need = len(prompts[row.prompt]) * token_bytes
-        held += need + (prompt_need if row.prompt != last_prompt else 0)
-        side = sides.of(len(prompts[row.prompt]))
-        if wave and (len(wave) == max_rows or held > budget or side != sides.of(len(prompts[rows[wave[0]].prompt]))):
-            yield wave
-            wave, held = [], need + prompt_need
-        wave.append(index)
-        last_prompt = row.prompt
-    if wave:
-        yield wave
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[DecodeRow],
+        *,
+        max_rows: int,
+        cache_bytes: int | None,
+    ) -> None:
+        self._rows, self._lengths, self._sides, self._max_rows = rows, [len(p) for p in prompts], Sides(hf.config), max_rows
+        self._token_bytes, self._row_bytes = _bytes_per_token(hf), 3 * 4 * hf.config.get_text_config().vocab_size
+        self._budget = _default_bytes(hf.device) if cache_bytes is None else cache_bytes
+        self._order = sorted(range(len(rows)), key=lambda i: (-self._lengths[rows[i].prompt], rows[i].prompt))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def take(self, running: Sequence[int] = (), held: int = 0) -> list[int]:
+        """The rows that begin now, beside those `running`, whose keys and values take `held` bytes.
+
+        A few rows beside many would cost a prefill, and attention of their own in every step after it: none begin before half of
+        the room is free, unless no more wait.
+        """
+        held = max(held, sum(self._needs(running)))
+        found = self._fitting(running, held)
+        if running and len(found) < len(self) and (2 * held > self._budget or 2 * len(running) > self._max_rows):
+            return []
+        del self._order[: len(found)]
+        return found
+
+    def _fitting(self, running: Sequence[int], held: int) -> list[int]:
+        side = self._side(running[0] if running else self._order[0])
+        room = self._max_rows - len(running)
+        count = 0
+        for index, need in zip(self._order[:room], self._needs(self._order), strict=False):
+            held += need
+            if (count or running) and (held > self._budget or self._side(index) != side):
+                break
+            count += 1
+        return self._order[:count]
+
+    def _needs(self, indices: Iterable[int]) -> Iterator[int]:
+        """Bytes of each row, at its limit; the first row of a prompt carries the prompt's."""
+        last_prompt = -1
+        for row in (self._rows[i] for i in indices):
+            prompt_tokens = self._lengths[row.prompt] if row.prompt != last_prompt else 0
+            yield (row.sampling.max_tokens + prompt_tokens) * self._token_bytes + self._row_bytes
+            last_prompt = row.prompt
+
+    def _side(self, index: int) -> tuple[int, ...]:
+        return self._sides.of(self._lengths[self._rows[index].prompt])
 
 
 def _bytes_per_token(hf: PreTrainedModel) -> int:
@@ -101,23 +127,86 @@ def run(
     prompts: Sequence[Sequence[int]],
     rows: Sequence[DecodeRow],
     stop: Sequence[int],
+    *,
+    max_rows: int,
+    cache_bytes: int | None,
     report: Callable[[int], None] = lambda ended: None,
 ) -> list[Sampled]:
-    """Samples one wave; call it inside `decoder.ready()`. One `Sampled` per row, in order. `report` hears how many rows ended."""
-    used = list(dict.fromkeys(row.prompt for row in rows))
-    place = {prompt: i for i, prompt in enumerate(used)}
-    owner = [place[row.prompt] for row in rows]
-    session = decoder.open([prompts[p] for p in used], owner)
-    tape = _Tape(rows, stop, session.logits.device)
-    logits = session.logits[torch.tensor(owner, device=session.logits.device)]
-    while (tokens := tape.draw(logits)) is not None:
-        if tape.worth_compacting():
-            report(tape.finished)
-            order = session.compact(~tape.ended)
-            tape.select(order)
-            tokens = tokens[order]
-        logits = session.step(tokens)
-    return tape.results()
+    """Samples all rows; call it inside `decoder.ready()`. One `Sampled` per row, in order. `report` hears how many rows ended.
+
+    Rows that end make room for a wave of those that wait, which is stepped beside the others.
+    """
+    waiting = Waiting(decoder.hf, prompts, rows, max_rows=max_rows, cache_bytes=cache_bytes)
+    found: dict[int, Sampled] = {}
+    waves: list[_Wave] = []
+    fewer = True
+    while waiting or waves:
+        if waiting and fewer and (not waves or steps_together(decoder)):
+            running = [index for wave in waves for index in wave.running]
+            if begun := waiting.take(running, held_bytes([wave.session for wave in waves])):
+                waves.append(_Wave(decoder, prompts, rows, begun, stop))
+        going = [wave for wave in waves if wave.draw()]
+        for wave in waves:
+            if wave not in going:
+                found |= wave.results()
+        dropped = [wave for wave in going if wave.compact()]
+        if fewer := bool(dropped) or len(going) < len(waves):
+            report(len(found) + sum(wave.finished for wave in going))
+        waves = going
+        stepped = step_together([wave.session for wave in waves], [wave.tokens for wave in waves])
+        for wave, logits in zip(waves, stepped, strict=True):
+            wave.logits = logits
+    return [found[index] for index in range(len(rows))]
+
+
+class _Wave:
+    """Rows of `rows` that are prefilled together and stepped in lock step: those at `indices`."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[DecodeRow],
+        indices: Sequence[int],
+        stop: Sequence[int],
+    ) -> None:
+        self._indices, its = indices, [rows[i] for i in indices]
+        used = list(dict.fromkeys(row.prompt for row in its))
+        place = {prompt: i for i, prompt in enumerate(used)}
+        owner = [place[row.prompt] for row in its]
+        self.session = decoder.open([prompts[p] for p in used], owner)
+        device = self.session.logits.device
+        self._tape = _Tape(its, stop, device)
+        self.logits = self.session.logits[torch.tensor(owner, device=device)]
+        self.tokens = torch.empty(0, dtype=torch.long, device=device)
+
+    @property
+    def running(self) -> list[int]:
+        """Which rows are still stepped, in the order in which they began."""
+        return [self._indices[i] for i in sorted(self._tape.left())]
+
+    @property
+    def finished(self) -> int:
+        return self._tape.finished
+
+    def draw(self) -> bool:
+        """Draws the `tokens` of all rows from `logits`; False where every row has ended."""
+        drawn = self._tape.draw(self.logits)
+        if drawn is not None:
+            self.tokens = drawn
+        return drawn is not None
+
+    def compact(self) -> bool:
+        """Drops the rows that have ended, once they are many enough; whether it did."""
+        if not self._tape.worth_compacting():
+            return False
+        order = self.session.compact(~self._tape.ended)
+        self._tape.select(order)
+        self.tokens = self.tokens[order]
+        return True
+
+    def results(self) -> dict[int, Sampled]:
+        return dict(zip(self._indices, self._tape.results(), strict=True))
 
 
 def stream(decoder: Decoder, prompt: Sequence[int], row: DecodeRow, stop: Collection[int]) -> Iterator[int]:
@@ -169,6 +258,10 @@ class _Tape:
         if t % self._look_every == 0 and (self._stop_ids or t >= self._shortest):
             self._gone = int(self.ended.sum())
         return None if self._gone == self.ended.numel() else tokens
+
+    def left(self) -> list[int]:
+        """The rows that are still stepped."""
+        return self._row.tolist()
 
     @property
     def finished(self) -> int:

@@ -1,7 +1,8 @@
 """The sampler inside the trainer's process: the same weights, no second copy.
 
-How it works, in order: prompts are sorted by length and cut into waves that fit a memory budget; a wave prefills each prompt once
-(packed, nothing padded), starts its rows from the shared prompt, and steps all rows together; rows that ended leave the wave.
+How it works, in order: prompts are sorted by length, and the first that fit a memory budget are a wave; it prefills each prompt
+once (packed, nothing padded), starts its rows from the shared prompt, and steps all rows together. Rows that ended leave it; once
+they leave half of the room, the next wave begins in it, and goes through the network beside the first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.engines.checks import Renders, check_sampling, prompt_ids
-from evenhand.engines.decode_batch import DecodeRow, Sampled, plan, run, stream
+from evenhand.engines.decode_batch import DecodeRow, Sampled, run, stream
 from evenhand.engines.rows import asked, completion, grouped
 from evenhand.errors import UserError
 from evenhand.models.decode import Decoder, decoder_for, not_a_number
@@ -68,19 +69,17 @@ class LocalEngine:
         self, prompts: Sequence[Sequence[int]], rows: Sequence[DecodeRow], *, progress: Callable[[int, int], None] | None = None
     ) -> list[Sampled]:
         """The token level: one `Sampled` per row, in order; row r continues the token ids `prompts[rows[r].prompt]`."""
-        stop, found = sorted(self._renderer.stop_ids), dict[int, Sampled]()
+        stop = sorted(self._renderer.stop_ids)
 
         def report(ended: int) -> None:
             if progress is not None:
-                progress(len(found) + ended, len(rows))
+                progress(ended, len(rows))
 
         with self._ready(prompts, rows) as decoder:
-            for wave in plan(decoder.hf, prompts, rows, max_rows=self._max_rows, cache_bytes=self._cache_bytes):
-                found.update(zip(wave, run(decoder, prompts, [rows[i] for i in wave], stop, report), strict=True))
-                report(0)
-        if not all(math.isfinite(value) for sampled in found.values() for value in sampled.logp):
+            sampled = run(decoder, prompts, rows, stop, max_rows=self._max_rows, cache_bytes=self._cache_bytes, report=report)
+        if not all(math.isfinite(value) for row in sampled for value in row.logp):
             raise not_a_number()
-        return [found[index] for index in range(len(rows))]
+        return sampled
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[int]:
         """The tokens of one answer while they are drawn, the stop token left out: those of `generate([prompt], 1, sampling)`."""

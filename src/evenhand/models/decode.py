@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evenhand.errors import UserError
 from evenhand.models import decode_attention, decode_products
-from evenhand.models.decode_cache import SharedPrefixCache
+from evenhand.models.decode_cache import SharedPrefixCache, SideBySide
 from evenhand.models.decode_own_cache import OwnCacheDecoder, RereadDecoder
 from evenhand.models.decode_plain import PlainDecoder
 from evenhand.models.evaluation_mode import attention, evaluating, plainly
@@ -110,19 +110,41 @@ class SharedPrefixSession:
         positions = torch.cat([torch.arange(len(p)) for p in chunk]).to(self._device)
         ends = torch.tensor([len(p) for p in chunk]).cumsum(0).sub_(1).to(self._device)
         with self.cache.prefilling(first, last - first):
-            return self._forward(ids, positions, ends)
+            return self.forward(ids, positions, ends)
 
     def step(self, tokens: Tensor) -> Tensor:
         positions = self.cache.positions
         with self.cache.stepping():
-            return self._forward(tokens, positions, 0)
+            return self.forward(tokens, positions, 0)
 
     def compact(self, alive: Tensor) -> Tensor:
         return self.cache.compact(alive)
 
-    def _forward(self, ids: Tensor, positions: Tensor, keep: Tensor | int) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, keep: Tensor | int) -> Tensor:
         """The model over one flat sequence [1, T]; logits only where `keep` says (0: everywhere)."""
         return self._hf(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep).logits[0]
+
+
+def steps_together(decoder: Decoder) -> bool:
+    """Whether several sessions of the decoder share the products of a step."""
+    return isinstance(decoder, SharedPrefixDecoder)
+
+
+def step_together(sessions: Sequence[Session], tokens: Sequence[Tensor]) -> list[Tensor]:
+    """`Session.step` of each with its `tokens`; sessions on shared prefixes go through the network as one."""
+    shared = [session for session in sessions if isinstance(session, SharedPrefixSession)]
+    if len(sessions) < 2 or len(shared) < len(sessions):
+        return [session.step(its) for session, its in zip(sessions, tokens, strict=True)]
+    beside = SideBySide([session.cache for session in shared])
+    positions = beside.positions
+    with beside.stepping():
+        logits = shared[0].forward(torch.cat(list(tokens)), positions, 0)
+    return list(logits.split(beside.rows))
+
+
+def held_bytes(sessions: Sequence[Session]) -> int:
+    """What the sessions' keys and values take, room to grow included; 0 for those that do not say."""
+    return sum(session.cache.held_bytes for session in sessions if isinstance(session, SharedPrefixSession))
 
 
 def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ Shapes: H query heads, K key heads, g = H / K queries per key head, D head size,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -66,6 +66,12 @@ class SharedPrefixCache:
     def positions(self) -> Tensor:
         """Position ids [R] of the tokens to be fed next."""
         return self._starts + self.depth
+
+    @property
+    def held_bytes(self) -> int:
+        """What keys and values take, room to grow included."""
+        kept = [*self._prompt_kv.values(), *self._row_kv.values()]
+        return sum(tensor.untyped_storage().nbytes() for pair in kept for tensor in pair)
 
     @contextmanager
     def prefilling(self, first: int, count: int) -> Iterator[None]:
@@ -188,6 +194,35 @@ class SharedPrefixCache:
                 hidden |= slot <= self._starts[:, None] + self.depth - window
             self._masks[window] = hidden[:, None, None]
         return self._masks[window]
+
+
+class SideBySide:
+    """Several caches in one step: the model is fed the rows of the first, then those of the next, and each attends to its own."""
+
+    def __init__(self, caches: Sequence[SharedPrefixCache]) -> None:
+        self._caches, self.rows = caches, [cache.rows for cache in caches]
+
+    @property
+    def positions(self) -> Tensor:
+        """Position ids of the tokens to be fed next."""
+        return torch.cat([cache.positions for cache in self._caches])
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """See `SharedPrefixCache.stepping`."""
+        with ExitStack() as stack:
+            for cache in self._caches:
+                stack.enter_context(cache.stepping())
+            token = ACTIVE.set(self)
+            try:
+                yield
+            finally:
+                ACTIVE.reset(token)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
+        """See `evenhand.models.decode_attention.Attends`."""
+        parts = zip(self._caches, *(x.split(self.rows, dim=2) for x in (q, k, v)), strict=True)
+        return torch.cat([cache.attend(layer, *its, rule) for cache, *its in parts], dim=1)
 
 
 def _as(x: Tensor, dtype: torch.dtype | None) -> Tensor:
