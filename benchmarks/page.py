@@ -199,6 +199,7 @@ REFERENCES = (
 
 METHOD = """## How it is measured
 
+- Figures are of the code of the date above. What has changed speed since is in the changelog.
 - Each side runs in its own process. The processes take turns, one optimizer step each, after one untimed step (three on a
   GPU); figures are medians of up to five.
 - A step is everything from one optimizer step's end to the next one's: fetching and packing or padding the batch, forward,
