@@ -198,7 +198,7 @@ class Experiment:
     doctor: Doctor = Doctor()
     """What `evenhand doctor` shall let pass."""
     engine: str | Mapping[str, Any] = "local"
-    """The sampler of every stage: local, or one of a plugin's."""
+    """The sampler of every stage: local, vllm, a server, or one of a plugin's (docs/engines.md)."""
     environment: str | Mapping[str, Any] | None = None
     """What answers between the turns of an answer, {kind: ..., turns: ...}: of all arms that sample, and of held-out answers."""
     tracker: str | Mapping[str, Any] | None = None
