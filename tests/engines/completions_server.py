@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -61,6 +62,8 @@ class CompletionsServer:
         self.renderer, self.opens, self.fault = reads or renderer(), opens, fault
         self.policy = opens()
         self.dies_at, self.taken_at, self.busy, self.usage, self.key = dies_at, taken_at, busy, usage, key
+        self.adapters: dict[str, Policy] = {}
+        self.names, self.max_lora_rank = ("tiny", "world", "m"), 16
         self.completions, self.loads, self.resets, self.bodies = 0, 0, 0, []
         self.url, self.in_use = "", 0
         self._lock = threading.Lock()
@@ -78,13 +81,19 @@ class CompletionsServer:
                 self.bodies.append(body)
                 dies, taken = (self.completions == at for at in (self.dies_at, self.taken_at))
             if dies:
-                self.policy = self.opens()
+                self.policy, self.adapters = self.opens(), {}
                 return 0, None
             if taken:
                 self.policy = self.opens()
+            if body["model"] not in (*self.adapters, *self.names):
+                return 404, {"error": f"The model {body['model']} does not exist."}
             return 200, {"choices": [self.choice(body)], "usage": self.usage}
         if self.fault == "no_routes":
             return 404, {"detail": "Not Found"}
+        if path == "/v1/load_lora_adapter":
+            return self.load_adapter(body["lora_name"], Path(body["lora_path"]))
+        if path == "/v1/unload_lora_adapter":
+            return (404, {}) if self.adapters.pop(body["lora_name"], None) is None else (200, {})
         if path == "/collective_rpc":
             assert body["method"] == "reload_weights"
             self.load(Path(body["kwargs"]["weights_path"]))
@@ -93,6 +102,22 @@ class CompletionsServer:
         self.resets += 1
         self.in_use -= 1
         return 200, {"success": self.in_use < 0}
+
+    def load_adapter(self, name: str, folder: Path) -> tuple[int, Any]:
+        """`W + alpha / r B A` on a copy of its base, beside the adapters that it has."""
+        self.loads += 1
+        config = json.loads((folder / "adapter_config.json").read_text())
+        if config["r"] > self.max_lora_rank:
+            return 500, {"error": f"LoRA rank {config['r']} is greater than max_lora_rank {self.max_lora_rank}"}
+        made, given = copy.deepcopy(self.policy), load_file(folder / "adapter_model.safetensors")
+        for key, a in given.items() if self.fault != "keeps_weights" else ():
+            if key.endswith(".lora_A.weight"):
+                layer = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                b = given[key.replace("lora_A", "lora_B")]
+                with torch.no_grad():
+                    made.hf.get_submodule(layer).weight.add_(config["lora_alpha"] / config["r"] * b @ a)
+        self.adapters[name] = made
+        return 200, "Success"
 
     def load(self, folder: Path) -> None:
         self.loads += 1
@@ -116,7 +141,8 @@ class CompletionsServer:
         )
         row = DecodeRow(prompt=0, key=(str(body["seed"]), 0), sampling=sampling)
         with self._lock:
-            (found,) = LocalEngine(self.policy, self.renderer).sample([body["prompt"]], [row])
+            answers = self.adapters.get(body["model"], self.policy)
+            (found,) = LocalEngine(answers, self.renderer).sample([body["prompt"]], [row])
             logp = self.raw(body["prompt"], found.tokens) if self.fault == "raw" else list(found.logp)
         tokens, finish = list(found.tokens), "stop" if found.finish is Finish.STOP else "length"
         if self.fault == "text_only":

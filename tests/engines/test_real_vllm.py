@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -19,6 +20,8 @@ from evenhand.engines import registry
 from evenhand.engines.recompute import difference
 from evenhand.engines.registry import open_engine
 from evenhand.errors import UserError
+from evenhand.models.adapter_config import Adapter
+from evenhand.models.adapters import attach
 from evenhand.models.load import save
 from evenhand.types import Prompt, Sampling
 from tests.engines.completions_server import policy, renderer
@@ -84,22 +87,24 @@ def test_in_the_process(monkeypatch):
 class Served:
     """vLLM's server on a free port, started and killed at will."""
 
-    def __init__(self, folder, log, development="1"):
+    def __init__(self, folder, log, development="1", more=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.folder, self.log, self.development = folder, log, development
+        self.folder, self.log, self.development, self.more = folder, log, development, more
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.start()
 
     def start(self):
         environment = {
-            **os.environ, "VLLM_SERVER_DEV_MODE": self.development, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
+            **os.environ, "VLLM_SERVER_DEV_MODE": self.development, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
         }  # fmt: skip
         command = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.folder), "--host", "127.0.0.1",
             "--port", str(self.port), "--dtype", "float32", "--max-model-len", "128", "--enforce-eager", "--block-size", "32",
             "--served-model-name", "tiny", "--logprobs-mode", "processed_logprobs", "--max-num-seqs", "32",
+            *self.more,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True)
         for _ in range(180):
@@ -117,16 +122,56 @@ class Served:
         self.process.wait()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("served")
+@contextmanager
+def serving(folder, *more: str) -> Iterator[Served]:
     save(policy(seed=0, **WIDE), renderer().tokenizer, folder / "model")
     with (folder / "log.txt").open("w") as log:
-        made = Served(folder / "model", log)
+        made = Served(folder / "model", log, more=more)
         try:
             yield made
         finally:
             made.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("served")) as served:
+        yield served
+
+
+def test_two_arms_as_adapters_on_one_server(tmp_path):
+    """Side by side, over two sets of weights each; a third policy is the base. Then the server is started again."""
+    arms = [policy(seed=0, **WIDE) for _ in range(2)]
+    for number, arm in enumerate(arms):
+        attach(arm, Adapter(rank=4, alpha=8.0), seed=number)
+    with serving(tmp_path, "--enable-lora", "--max-lora-rank", "8", "--max-loras", "2") as served:
+        told = {"kind": "server", "model": "tiny", "url": served.url, "load_by": "adapter"}
+        engines = [open_engine(told, arm, renderer()) for arm in arms]
+        base = policy(seed=0, **WIDE)
+        for seed in range(2):
+            for number, (arm, engine) in enumerate(zip(arms, engines, strict=True)):
+                learn(arm, 10 * seed + number)
+                assert largest_difference(arm, engine, 0.7) < MOST
+                assert greedy(engine) == greedy(open_engine("local", arm, renderer()))
+        assert largest_difference(base, open_engine(told, base, renderer()), 1.0) < MOST
+        for arm, engine in zip(arms, engines, strict=True):
+            assert largest_difference(arm, engine, 1.0) < MOST
+        assert [engine.syncs for engine in engines] == [2, 2], "none is handed over twice"
+        served.kill()
+        served.start()
+        assert largest_difference(arms[0], engines[0], 1.0) < MOST
+        big = policy(seed=0, **WIDE)
+        attach(big, Adapter(rank=16), seed=0)
+        with pytest.raises(UserError, match="rank") as refused:
+            greedy(open_engine(told, big, renderer()))
+        assert "--max-lora-rank" in refused.value.fix
+
+
+def learn(arm, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in (p for p in arm.parameters() if p.requires_grad):
+            weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
 
 
 def test_behind_its_server(server):

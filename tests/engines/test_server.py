@@ -303,7 +303,7 @@ def test_every_weight_is_handed_over_a_tied_head_too(student, tmp_path):
         engine_on(server, student).generate(PROMPTS, 1, SAMPLING)
     assert server.given == {name: tuple(p.shape) for name, p in student.hf.named_parameters()} | {"lm_head.weight": (20, 32)}
     assert tied_head(policy(seed=0, tie_word_embeddings=False).hf) is None
-    export(student.hf, tmp_path / "out")
+    export(student, tmp_path / "out")
     assert (tmp_path / "out" / "config.json").exists()
 
 

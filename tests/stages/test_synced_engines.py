@@ -84,6 +84,26 @@ def test_an_arm_is_trained_and_the_gap_is_kept(base, tmp_path):
     assert server.loads == 2, "the start's weights, and those after the first step"
 
 
+def test_an_arm_that_is_an_adapter_beside_the_base(base, tmp_path):
+    """Trained and then answering, read from its folder, by the very adapter."""
+    with served(base) as server:
+        told = {"kind": "server", "model": "world", "url": server.url, "attempts": 3, "load_by": "adapter"}
+        overrides = [f"engine={json.dumps(told)}", "train.adapter.rank=2"]
+        made = plan.build(read_experiment(TEXT, overrides).value)
+        node = made["arms/rloo/seed-0"]
+        beside = base["base"].with_name("f" * 32)  # as in a store: an adapter is of use only with its start
+        arm = perform(node.kind, node.spec, {r: base[n] for r, n in node.inputs.items()}, beside, seed=node.seed)
+        rows = [json.loads(line) for line in (arm / "metrics.jsonl").read_text().splitlines()]
+        assert all(0 < row["sampler/gap"] <= row["sampler/gap_max"] < 1e-4 for row in rows)
+        assert server.loads == 2
+        node = made[made.generations["rloo"][0]]
+        inputs = {r: arm if n == "arms/rloo/seed-0" else base[n] for r, n in node.inputs.items()}
+        perform(node.kind, node.spec, inputs, tmp_path / "answers", seed=node.seed)
+        assert server.loads == 3
+        assert len({b["model"] for b in server.bodies}) == 3
+    assert (arm / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_a_server_that_dies_in_the_middle_changes_no_byte(base, tmp_path):
     for out, dies_at in (("whole", 0), ("killed", 13)):
         with served(base, dies_at=dies_at) as server:

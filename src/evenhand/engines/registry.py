@@ -29,6 +29,8 @@ class EngineContext:
     renderer: Renders
 
 
+LOAD_BY = ("reload", "adapter", "nothing")
+"""How a server gets an arm's weights: in place of its own, as an adapter beside its base, or never."""
 ENGINES = Registry[Callable[..., Engine]]("engine", facts=("exact", "how", "copies"), named_by=("engine", "kind"))
 """Kind -> `builder(opened, **settings)`; the builder's signature is the schema. `exact`: it samples with the very weights and
 kernels of the trainer, so that in float32 its log-probs are the trainer's to rounding; of all others they are recomputed. `how`:
@@ -60,13 +62,15 @@ def _server(
     restarts: int = 2,
 ) -> Engine:
     """A server with OpenAI's /completions and vLLM's token ids, given the weights as they change."""
+    from evenhand.engines.adapter_server import AdapterServer, export_adapter
     from evenhand.engines.server import ServerBackend
 
-    backend = ServerBackend(
-        model=model, url=url, key_env=key_env, timeout=timeout, attempts=attempts, concurrency=concurrency,
-        load_by=one_of("load_by", load_by, ("reload", "nothing"), where="engine"),  # type: ignore[arg-type]
-    )  # fmt: skip
-    return _synced(opened, backend, tolerance=tolerance, restarts=restarts, folder=folder)
+    one_of("load_by", load_by, LOAD_BY, where="engine")
+    how: dict[str, Any] = {"url": url, "key_env": key_env, "timeout": timeout, "attempts": attempts, "concurrency": concurrency}
+    synced: dict[str, Any] = {"tolerance": tolerance, "restarts": restarts, "folder": folder}
+    if load_by == "adapter":
+        return _synced(opened, AdapterServer(model=model, **how), hand_over=export_adapter, **synced)
+    return _synced(opened, ServerBackend(model=model, load_by=load_by, **how), **synced)
 
 
 @engine("vllm", how=("restarts", "tolerance", "folder"), copies=True)

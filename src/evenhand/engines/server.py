@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from evenhand.display import hidden
@@ -54,7 +54,7 @@ class ServerBackend:
     timeout: float = 600.0
     attempts: int = 8
     concurrency: int = 64
-    load_by: Literal["reload", "nothing"] = "reload"
+    load_by: str = "reload"
     transport: httpx.BaseTransport | None = field(default=None, repr=False)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
@@ -148,8 +148,12 @@ class ServerBackend:
         return self._patiently(once)
 
     def _body(self, prompt: Sequence[int], row: DecodeRow, stop_ids: Sequence[int]) -> dict[str, Any]:
-        named = {"model": self.model, "prompt": list(prompt), "return_token_ids": True}
+        named = {"model": self._served(), "prompt": list(prompt), "return_token_ids": True}
         return {**named, **vllm_parameters(row, stop_ids)}
+
+    def _served(self) -> str:
+        """The name of what answers."""
+        return self.model
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         try:
@@ -162,7 +166,12 @@ class ServerBackend:
                 fix="use a server with OpenAI's /completions; the address usually ends in /v1",
             ) from None  # fmt: skip
 
-    def _post(self, client: httpx.Client, address: str, body: Mapping[str, Any]) -> bytes:
+    def _post(
+        self, client: httpx.Client, address: str, body: Mapping[str, Any], *, takes: Sequence[int] = (200, 204),
+        refuses: Sequence[int] = (),
+    ) -> bytes:  # fmt: skip
+        """What it says with a status of `takes`. Raises: Busy where it is worth asking again, UserError where it refuses, by a
+        status of `refuses` or any other."""
         import httpx
 
         try:
@@ -172,21 +181,26 @@ class ServerBackend:
             raise Busy(self._trouble) from None
         except (httpx.RequestError, httpx.StreamError) as error:  # what it sent is not packed as it says
             raise Odd(f"{type(error).__name__}: {error}") from None
-        if (status := response.status_code) >= 500:
+        if (status := response.status_code) in refuses:
+            raise self._refused(address, status, response.text)
+        if status >= 500:
             self._trouble = f"HTTP {status}"
         check_busy(status, response.headers.get("retry-after"))
-        if status not in (200, 204):
-            raise self._refused(address, status, self._hidden(response.text)[:300])
+        if status not in takes:
+            raise self._refused(address, status, response.text)
         return response.content
 
-    def _refused(self, address: str, status: int, said: str) -> UserError:
-        fix = "check the model's name, the address (it usually ends in /v1) and the key"
+    def _refused(self, address: str, status: int, said: str) -> Exception:
+        return UserError(f"HTTP {status}: {self._hidden(said)[:300]}", where=address, fix=self._fix(address, status))
+
+    def _fix(self, address: str, status: int) -> str:
+        """What to do where `address` is refused."""
         if status == 404 and not address.endswith("/completions"):
-            fix = (
+            return (
                 "start vLLM's server with VLLM_SERVER_DEV_MODE=1 in its environment, on an address that only you reach; "
                 "for a server whose weights never change, set `engine: {load_by: nothing}`"
             )
-        return UserError(f"HTTP {status}: {said}", where=address, fix=fix)
+        return "check the model's name, the address (it usually ends in /v1) and the key"
 
     def _client(self) -> httpx.Client:
         import httpx

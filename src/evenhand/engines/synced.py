@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -99,6 +99,8 @@ class SyncedEngine:
     backend: InferenceBackend
     tolerance: float | None = None
     restarts: int = 2
+    hand_over: Callable[[Any, Path], None] = export
+    """Writes what the backend loads of a policy into a folder."""
     folder: str | None = None
     """Where weights are handed over: a place that the backend sees too. None: this machine's folder for temporary files."""
     syncs: int = field(default=0, init=False)
@@ -176,7 +178,7 @@ class SyncedEngine:
             return
         with tempfile.TemporaryDirectory(prefix="weights-", dir=self.folder) as parent:
             folder = Path(parent) / own
-            export(self.policy.hf, folder)
+            self.hand_over(self.policy, folder)
             readable_by_all(Path(parent))  # whoever serves may be another user
             self.backend.load(folder, own)
         self.syncs += 1

@@ -17,6 +17,8 @@ from evenhand.models.library_logging import quietly
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from evenhand.engines.local import HasModel
+
 _CHUNK = 1 << 22
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 HEAD_FILE = "tied_head.safetensors"
@@ -51,7 +53,7 @@ def _sum_of_bits(weight: Tensor) -> int:
     return total % 2**64
 
 
-def export(hf: PreTrainedModel, folder: Path) -> None:
+def export(policy: HasModel, folder: Path) -> None:
     """The weights in transformers' format, adapters merged, a head that shares the embedding's weights written out too.
 
     An engine that is told to load weights anew keeps the head it has where the folder names none (seen with vLLM 0.32.0: every
@@ -59,6 +61,7 @@ def export(hf: PreTrainedModel, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
+    hf = policy.hf
     if not all(bool(weight.isfinite().all()) for weight in hf.parameters()):
         raise not_a_number()
     with quietly(), merged(hf):

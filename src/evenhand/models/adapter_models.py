@@ -14,8 +14,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 from evenhand.errors import UserError
 from evenhand.models import adapter_files, adapters
@@ -29,6 +31,7 @@ from evenhand.store.whole import write_json
 if TYPE_CHECKING:
     from evenhand.models.backbone import Trunk
 
+_READ: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
 _A, _B, _M = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 
 
@@ -101,6 +104,17 @@ def with_weights(hf: Any, other: Any) -> Any:
     for (_, own), (_, given) in zip(hf.named_parameters(), other.named_parameters(), strict=True):
         own.copy_(given)
     return hf
+
+
+def remembered(hf: Any, folder: Path) -> Any:
+    """`hf`, of which `read_from` then knows that it was read from that adapter's folder."""
+    _READ[hf] = folder
+    return hf
+
+
+def read_from(hf: nn.Module) -> Path | None:
+    """The folder of the adapter that was merged into this network when it was read; None for another."""
+    return _READ.get(hf)
 
 
 def copy_beside(folder: Path, target: Path) -> None:

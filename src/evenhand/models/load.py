@@ -218,7 +218,7 @@ def _as_trained(
         hf = adapter_models.with_weights(start(asked), hf)
     if hf.can_generate() and (folder / "generation_config.json").is_file():
         hf.generation_config = GenerationConfig.from_pretrained(folder)
-    return hf
+    return adapter_models.remembered(hf, folder)
 
 
 def resolve_device(device: str) -> str:

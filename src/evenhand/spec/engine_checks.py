@@ -17,6 +17,8 @@ def engine_problems(e: Experiment) -> Iterator[UserError]:
     if kind == "server" and not isinstance(e.engine, str):
         from evenhand.engines.server import ServerBackend
 
+        if e.engine.get("load_by") == "adapter":
+            yield from _adapter_problems(e)
         known = {"url", "key_env", "timeout", "attempts", "concurrency"}
         try:
             ServerBackend(model=str(e.engine["model"]), **{k: v for k, v in e.engine.items() if k in known})
@@ -30,3 +32,32 @@ def engine_problems(e: Experiment) -> Iterator[UserError]:
             why="each rank samples its share, and would give the engine weights of its own",
             fix="use `engine: local`, which all ranks sample with, or `ranks: 1`",
         )  # fmt: skip
+
+
+def _adapter_problems(e: Experiment) -> Iterator[UserError]:
+    """Why arms are no adapters that one server could keep beside its base."""
+    why = "with `engine: {load_by: adapter}` the server keeps its base, and is given an adapter of low rank for each arm"
+    instead = "or use `load_by: reload`"
+    arms = {name: arm for name, arm in e.all_arms().items() if arm.trained}
+    for name, arm in arms.items():
+        where, adapter = f"arms.{name}.train.adapter", arm.train.adapter
+        if adapter is None:
+            fix = f"give the arm an adapter (`train: {{adapter: {{rank: 16}}}}`), {instead}"
+            yield UserError("this arm trains all weights", where=where, why=why, fix=fix)
+            continue
+        odd = {
+            "form": adapter.form != "lora", "quantize": adapter.quantize is not None,
+            "modules_to_save": bool(adapter.modules_to_save),
+        }  # fmt: skip
+        for key in (key for key, found in odd.items() if found):
+            yield UserError(f"`{key}` changes more than that", where=f"{where}.{key}", why=why, fix=f"remove it, {instead}")
+    starts = {arm.initial_policy: name for name, arm in arms.items()}
+    if len(starts) > 1:
+        one, two, *_ = starts.items()
+        yield UserError(
+            f"{one[1]} starts from {one[0]}, {two[1]} from {two[0]}", where="engine.load_by", why=why,
+            fix=f"let all arms start from what the server was started with, {instead}",
+        )  # fmt: skip
+    sft = e.sft_arm()
+    if sft is not None and sft.train.adapter is not None and "sft" in starts:
+        yield UserError("the arms' start is an adapter itself", where="sft.train.adapter", why=why, fix=f"remove it, {instead}")

@@ -160,7 +160,8 @@ OTHERS: Mapping[str, str] = {
     "mode": "offline writes on this machine only; online needs a login.",
     "model": "The name that the server gives its model.",
     "url": "Its address, which ends in /v1.",
-    "load_by": "reload: it loads weights from a folder that it is told; nothing: its weights never change.",
+    "load_by": "reload: it loads weights from a folder that it is told; adapter: it keeps its base, and each arm's adapter "
+    "beside it; nothing: its weights never change.",
     "folder": "Where weights are handed over; by default this machine's folder for temporary files. A server elsewhere needs a "
     "disk that both see.",
     "tolerance": "Nats a token that its log-probs may differ by from the policy's, on average; by default 0.001, and 0.05 for "
