@@ -86,6 +86,14 @@ def test_the_readme_s_file_is_an_experiment(folder):
     assert arms == {"dpo", "rloo", "grpo"}
 
 
+def test_reading_a_report_names_every_section_of_the_bar():
+    bar = (ROOT / "src/evenhand/report/templates/report.html.j2").read_text().partition("<main")[0]
+    named = set(re.findall(r"\*\*(.+?)\.?\*\*", (DOCS / "reading_a_report.md").read_text()))
+    sections = re.findall(r'href="#[a-z-]+">([A-Z][^<{]+)</a>', bar)
+    assert len(sections) >= 12
+    assert not set(sections) - named
+
+
 def test_links_lead_to_pages_and_the_menu_to_every_page():
     missing = []
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
