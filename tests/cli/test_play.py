@@ -38,6 +38,19 @@ def test_generate_prints_answers_and_raw_means_verbatim(cli, models):
     assert "tokens]" in out
 
 
+def test_text_in_a_file_of_rows_is_read_verbatim_and_that_is_said(cli, models, tmp_path):
+    rows = [{"prompt": "red"}, {"messages": [{"role": "user", "content": "green"}]}]
+    (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "turns.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    options = ("--max-tokens", 3, "--device", "cpu")
+    said = {}
+    for name, more in (("p.jsonl", ()), ("p.jsonl", ("--raw",)), ("turns.jsonl", ())):
+        code, _, err = cli("generate", models / "arms" / "dpo" / "seed-0", "--prompts", tmp_path / name, *options, *more)
+        assert code == 0, err
+        said[name, more] = "1 of 1 prompts are text, which the model reads verbatim" in err
+    assert list(said.values()) == [True, False, False]
+
+
 def test_generate_needs_a_prompt(cli, models):
     code, _, err = cli("generate", models / "arms" / "dpo" / "seed-0")
     assert code == 2

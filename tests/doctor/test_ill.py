@@ -471,6 +471,13 @@ def lengths_beyond_the_context(ward: Ward) -> None:
     ward.shape["max_position_embeddings"] = 64
 
 
+@case("T14", "prompts are text, which the model reads verbatim", Severity.WARN)
+def text_for_a_model_of_conversations(ward: Ward) -> None:
+    for row in ward.rows:
+        row["prompt"] = row["prompt"][0]["content"]
+        row |= {key: row[key][0]["content"] for key in ("chosen", "rejected")}
+
+
 @case("T12", "puts '<|assistant|>' before an answer")
 def a_template_that_ignores_the_generation_prompt(ward: Ward) -> None:
     ward.tokenizer = byte_tokenizer(TEMPLATE.replace("add_generation_prompt", "false"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,4 +92,12 @@ def read_prompts(path: Path, as_prompt: Callable[[str], Prompt]) -> list[Prompt]
         return [as_prompt(line.removesuffix("\r")) for line in lines if line.strip()]
     from evenhand.data.load import load
 
-    return load(str(path), where=str(path)).prompts
+    found = load(str(path), where=str(path)).prompts
+    texts = sum(isinstance(prompt.content, str) for prompt in found)
+    if texts and not isinstance(as_prompt("").content, str):
+        print(
+            f"{path}: {texts} of {len(found)} prompts are text, which the model reads verbatim, without its chat template; "
+            '{"messages": [{"role": "user", "content": ...}]} makes one a turn, and so does a .txt file with one a line',
+            file=sys.stderr,
+        )
+    return found

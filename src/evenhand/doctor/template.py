@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from evenhand.data.template import Renderer
 from evenhand.doctor.context import CheckContext
@@ -105,6 +105,24 @@ def generation_prompt(patient: CheckContext) -> Iterator[Finding]:
     elif between[len(asked) :].strip() and "<think" not in between:  # a template's empty thinking block: see T7
         missing = between[len(asked) :]
         yield fail(f"the template puts {missing!r} before an answer, and a prompt does not end with it", shortened(asked, 150))
+
+
+@check(
+    "T14",
+    "a model of conversations is asked in turns",
+    why="text without the template's turns is none of what it was trained on: it goes on with it and answers nothing",
+    fix="`style: chat` in the source makes a prompt a user's turn; `style: verbatim` says that the text is meant as it is",
+)
+def asked_in_turns(patient: CheckContext) -> Iterator[Finding]:
+    if not patient.experiment.model.path or not patient.renderer.tokenizer.chat_template:
+        return
+    for split, source in patient.experiment.data.sources.items():
+        meant = isinstance(source, Mapping) and (source.get("style") == "verbatim" or "wrap" in source)
+        groups = patient.splits.get(split, [])
+        texts = [g for g in groups if isinstance(g.prompt.content, str)]
+        if texts and not meant:
+            whole = share(len(texts), len(groups))
+            yield warn(f"{split}: {whole} prompts are text, which the model reads verbatim", shortened(texts[0].prompt.text))
 
 
 def _ours(patient: CheckContext) -> bool:
