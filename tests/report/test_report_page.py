@@ -141,7 +141,7 @@ def test_names_may_be_hostile_too(tmp_path: Path) -> None:
     assert outline(page).tags["i"] > 0
     assert "<i>$" not in page
     assert "&lt;i&gt;$x_1$&lt;/i&gt;" in page
-    assert "Every cell finished" in page
+    assert "Every stage finished" in page
     assert "(empty answer)" in page
 
 

@@ -1,6 +1,6 @@
 """The command line. Commands import what they need when they run: `evenhand --help` answers at once.
 
-Exit codes: 0 fine, 1 a bug, 2 the input is wrong, 3 some cells failed, 4 people must label first, 130 stopped.
+Exit codes: 0 fine, 1 a bug, 2 the input is wrong, 3 some stages failed, 4 people must label first, 130 stopped.
 """
 
 from __future__ import annotations
