@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from evenhand.plan.plan import Plan
 from evenhand.results.best_checkpoint import selections
@@ -17,7 +18,7 @@ from evenhand.results.length_grid import grid
 from evenhand.results.looks import looks
 from evenhand.results.over_training import over_training
 from evenhand.results.own_reward import trained_on_judge
-from evenhand.results.pass_rates import with_pass_rates
+from evenhand.results.pass_rates import pass_rates
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ArmResult, Excluded, FailedStage, PluginUsed, Results, Waived
 from evenhand.results.record_judge import JudgeSummary, Sample, SelfTest
@@ -31,9 +32,9 @@ from evenhand.results.reward_model_summary import (
 )
 from evenhand.results.reward_scores import rewarded, unscored
 from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.results.sampler_gap import with_sampler_gaps
-from evenhand.results.staleness import with_staleness
-from evenhand.results.training_warnings import early_ends, of_stages, with_warnings
+from evenhand.results.sampler_gap import summed_up as sampler_gap
+from evenhand.results.staleness import summary as staleness
+from evenhand.results.training_warnings import early_ends, metrics, of_arm, of_stages
 from evenhand.results.tuning import tuned_alike, tuning, untuned
 from evenhand.results.versions import versions_apart
 from evenhand.stages.judge import JudgeSpec
@@ -59,9 +60,9 @@ def assemble(
     more = read_evaluations(done)
     extra = [difference for one in more for difference in one.differences.values()]
     alpha = {"alpha": looked.alpha} if looked is not None else {}
-    found, beside = judged_together(differences(done, fits), done.baseline, extra, **alpha)
-    arms = beside_verdicts(with_warnings(arm_results(done, fits), done), found, done.baseline) if seeds else {}
-    arms, chosen = with_sampler_gaps(with_staleness(with_pass_rates(arms, done), done), done), selections(done)
+    found, others = judged_together(differences(done, fits), done.baseline, extra, **alpha)
+    arms = beside_verdicts(arm_results(done, fits), found, done.baseline) if seeds else {}
+    arms, chosen = {arm: replace(row, **beside(done, arm)) for arm, row in arms.items()}, selections(done)
     sampled = plan.reward_samples is not None and done.has(plan.reward_samples)
     scores = done.scored_samples(plan.reward_samples, experiment.seeds[0]) if sampled and plan.reward_samples else None
     private = {str(store.root.resolve()): "store", str(out.resolve()): ""}
@@ -88,7 +89,7 @@ def assemble(
         length_bias=length_leaning(scores) if scores is not None else {},
         length_grid=grid(done),
         selection=chosen,
-        evaluations=evaluation_results(done, more, beside),
+        evaluations=evaluation_results(done, more, others),
         over_training=over_training(done, arms, chosen),
         tuning=tuning(done),
         stage_warnings=of_stages(done),
@@ -97,6 +98,13 @@ def assemble(
         waived=waived,
         plugins=tuple(PluginUsed(name=without_folders(p.name), source=p.source.name, digest=p.digest) for p in plan.plugins),
     )
+
+
+def beside(done: RunArtifacts, arm: str) -> dict[str, Any]:
+    """The fields of an `ArmResult` that no verdict rests on: how it was trained, and pass@k."""
+    steps, asked = metrics(arm, done), done.plan.experiment.arm(arm).staleness if done.plan.trained(arm) else None
+    stale = None if asked is None else staleness(steps, steps=asked.steps, proximal=asked.proximal)
+    return {**of_arm(arm, done), "staleness": stale, "sampler_gap": sampler_gap(steps), "pass_at": pass_rates(done, arm)}
 
 
 def not_equal(done: RunArtifacts, arms: Mapping[str, ArmResult]) -> list[str]:

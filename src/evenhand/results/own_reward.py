@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evenhand.spec.judge import ScoringJudge
-from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward
+from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward, specs_in
 
 if TYPE_CHECKING:
     from evenhand.spec.experiment import Experiment
@@ -37,17 +37,5 @@ def trained_on_judge(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _in_common(a: Any, b: Any) -> bool:
-    if models_in(a) & models_in(b) or set(functions_in(a)) & set(functions_in(b)):
-        return True
-    return any(part == b for part in _specs(a)) or any(part == a for part in _specs(b))
-
-
-def _specs(reward: Any) -> Iterator[Any]:
-    """A reward and every reward inside it."""
-    if isinstance(reward, Mapping):
-        yield from [reward] if "kind" in reward else []
-        for value in reward.values():
-            yield from _specs(value)
-    elif isinstance(reward, list | tuple):
-        for value in reward:
-            yield from _specs(value)
+    named = models_in(a) & models_in(b) or set(functions_in(a)) & set(functions_in(b))
+    return bool(named) or b in specs_in(a) or a in specs_in(b)

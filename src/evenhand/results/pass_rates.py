@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import numpy as np
 
 from evenhand.errors import UserError
-from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import PassRate
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.pass_at_k import pass_at_k
 from evenhand.stats.twoway import win_rate
 
 
-def with_pass_rates(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
-    """The arms, each with pass@k over the seeds that were sampled; intervals are over seeds and prompts."""
-    return {arm: replace(row, pass_at=rates(done, arm)) for arm, row in arms.items()}
-
-
-def rates(done: RunArtifacts, arm: str) -> tuple[PassRate, ...]:
+def pass_rates(done: RunArtifacts, arm: str) -> tuple[PassRate, ...]:
+    """pass@k over the seeds that were sampled; intervals are over seeds and prompts."""
     nodes = [node for node in done.plan.passes.get(arm, {}).values() if done.has(node)]
     if not nodes:
         return ()

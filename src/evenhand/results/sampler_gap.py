@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import SamplerGap
-from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.results.training_warnings import metrics
 
 NAMES = {
     "mean": "sampler/gap",
@@ -18,11 +14,6 @@ NAMES = {
     "effective_share": "sampler/effective",
 }
 """Field -> metric; `train.rollouts.gap` writes them."""
-
-
-def with_sampler_gaps(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
-    """The arms, with `sampler_gap` where it was measured."""
-    return {arm: replace(result, sampler_gap=summed_up(metrics(arm, done))) for arm, result in arms.items()}
 
 
 def summed_up(rows: Sequence[Mapping[str, Any]]) -> SamplerGap | None:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
-from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import StalenessSummary
-from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.results.training_warnings import metrics
 
 METRICS = {"age": "staleness", **{name: f"staleness/{name}" for name in ("importance", "effective", "clipped", "kl")}}
 """A field of the summary -> its metric."""
 assert METRICS.keys() < {f.name for f in fields(StalenessSummary)}
-
-
-def with_staleness(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
-    """The arms, with `staleness` where they were trained on rollouts of older weights."""
-    return {arm: replace(result, staleness=_of_arm(arm, done)) for arm, result in arms.items()}
-
-
-def _of_arm(arm: str, done: RunArtifacts) -> StalenessSummary | None:
-    asked = done.plan.experiment.arm(arm).staleness if done.plan.trained(arm) else None
-    return None if asked is None else summary(metrics(arm, done), steps=asked.steps, proximal=asked.proximal)
 
 
 def summary(rows: list[dict[str, Any]], *, steps: int, proximal: str) -> StalenessSummary:

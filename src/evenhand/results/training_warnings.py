@@ -17,9 +17,12 @@ from evenhand.train.monitor import STOPPED, WARNINGS, Remark, replay
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
-def with_warnings(arms: Mapping[str, ArmResult], done: RunArtifacts) -> dict[str, ArmResult]:
-    """The arms, with `warnings` and `stopped` where there are any."""
-    return {arm: _of_arm(arm, result, done) for arm, result in arms.items()}
+def of_arm(arm: str, done: RunArtifacts) -> dict[str, Any]:
+    """The fields of an `ArmResult` about its training: `warnings`, and where it was `stopped`."""
+    fits = {str(seed): node for seed, node in finished_fits(arm, done).items()}
+    ends = {seed: done.store.path(done.plan[node].key) / STOPPED for seed, node in fits.items()}
+    stopped = {seed: parsed(EarlyEnd, read_json(path)) for seed, path in ends.items() if path.exists()}
+    return {"warnings": by_rule({seed: _remarks(done, node) for seed, node in fits.items()}), "stopped": stopped}
 
 
 def of_stages(done: RunArtifacts) -> dict[str, tuple[TrainingWarning, ...]]:
@@ -37,13 +40,6 @@ def early_ends(arms: Mapping[str, ArmResult]) -> list[str]:
         for arm, result in arms.items()
         for seed, end in result.stopped.items()
     ]
-
-
-def _of_arm(arm: str, result: ArmResult, done: RunArtifacts) -> ArmResult:
-    fits = {str(seed): node for seed, node in finished_fits(arm, done).items()}
-    ends = {seed: done.store.path(done.plan[node].key) / STOPPED for seed, node in fits.items()}
-    stopped = {seed: parsed(EarlyEnd, read_json(path)) for seed, path in ends.items() if path.exists()}
-    return replace(result, warnings=by_rule({seed: _remarks(done, node) for seed, node in fits.items()}), stopped=stopped)
 
 
 def finished_fits(arm: str, done: RunArtifacts) -> dict[int, str]:

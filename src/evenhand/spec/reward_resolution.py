@@ -33,40 +33,37 @@ def _resolved_list(rewards: Any, experiment: Experiment) -> Any:
     return [resolved_reward(r, experiment) for r in rewards] if isinstance(rewards, list | tuple) else rewards
 
 
+def specs_in(reward: Any) -> Iterator[Mapping[str, Any]]:
+    """A resolved reward and every reward inside it, in the order in which they stand there; also those inside a whole spec."""
+    if isinstance(reward, Mapping):
+        yield from [reward] if "kind" in reward else []
+        reward = [*reward.values()]
+    for value in reward if isinstance(reward, list | tuple) else ():
+        yield from specs_in(value)
+
+
 def models_in(reward: Any) -> set[str]:
     """Names of the trained reward models inside a resolved reward."""
-    if isinstance(reward, Mapping):
-        own = {reward["name"]} if reward.get("kind") == "model" and "name" in reward else set()
-        return own.union(*(models_in(v) for v in reward.values()))
-    return set().union(*(models_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+    return {r["name"] for r in specs_in(reward) if r["kind"] == "model" and "name" in r}
 
 
 def kind_in(reward: Any, kind: str) -> bool:
     """Whether a resolved reward is of that kind, or is made of one that is."""
-    if isinstance(reward, Mapping):
-        return reward.get("kind") == kind or any(kind_in(v, kind) for v in reward.values())
-    return isinstance(reward, list | tuple) and any(kind_in(r, kind) for r in reward)
+    return any(r["kind"] == kind for r in specs_in(reward))
 
 
 def functions_in(reward: Any) -> list[str]:
     """Paths of the user's functions inside a resolved reward, in the order in which they stand there."""
-    if isinstance(reward, Mapping):
-        own = [str(reward["path"])] if reward.get("kind") == "function" and "path" in reward else []
-        return own + [path for value in reward.values() for path in functions_in(value)]
-    return [path for value in reward for path in functions_in(value)] if isinstance(reward, list | tuple) else []
+    return [str(r["path"]) for r in specs_in(reward) if r["kind"] == "function" and "path" in r]
 
 
 def judges_in(reward: Any) -> set[tuple[str, str]]:
     """(path, template) of the judging models that resolved rewards of the kinds `judge` and `rubric` ask; "" of an endpoint."""
     from evenhand.rewards.judged import CRITERION, settings_of
 
-    if isinstance(reward, Mapping):
-        own: set[tuple[str, str]] = set()
-        if reward.get("kind") in ("judge", "rubric") and reward.get("judge"):
-            settings = settings_of(reward["judge"], where="judge")
-            own = {(getattr(settings, "path", ""), settings.template if reward["kind"] == "judge" else CRITERION)}
-        return own.union(*(judges_in(v) for v in reward.values()))
-    return set().union(*(judges_in(r) for r in reward)) if isinstance(reward, list | tuple) else set()
+    asking = [r for r in specs_in(reward) if r["kind"] in ("judge", "rubric") and r.get("judge")]
+    asked = [(settings_of(r["judge"], where="judge"), r["kind"]) for r in asking]
+    return {(getattr(s, "path", ""), s.template if kind == "judge" else CRITERION) for s, kind in asked}
 
 
 def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[UserError]:
