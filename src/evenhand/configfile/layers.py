@@ -26,29 +26,23 @@ def as_it_stands(document: Document) -> Document:
 
 
 def read(path: Path, find: Callable[[str, Path], Path] | None = None, each: Change = as_it_stands) -> Document:
-    """The file with everything it `extends` merged beneath it. `find(name, folder)` says where an extended name lies.
-
-    `each` sees every file by itself, before one is merged over another.
-    """
-    return _Extends(find, each).read(path, ())
-
-
-def extended(
-    document: Document, folder: Path, find: Callable[[str, Path], Path] | None = None, each: Change = as_it_stands
-) -> Document:
-    """`document` merged over what it `extends` (a path relative to `folder`, or a list of them, later ones winning)."""
-    return _Extends(find, each).extended(document, folder, ())
+    """The file with everything it `extends` merged beneath it; see `Extends`."""
+    return Extends(find, each).read(path)
 
 
 @dataclass(slots=True)
-class _Extends:
-    """Files that extend one another, each read once."""
+class Extends:
+    """Files that extend one another, each read once. `find(name, folder)` says where an extended name lies.
+
+    `each` sees every file by itself, before one is merged over another.
+    """
 
     find: Callable[[str, Path], Path] | None
     each: Change
     known: dict[Path, Document] = field(default_factory=dict)
 
-    def read(self, path: Path, chain: tuple[Path, ...]) -> Document:
+    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Document:
+        """The file with everything it `extends` merged beneath it; `chain` are the files that lead here."""
         text = read_text(path)
         place = path.resolve()
         if place in chain:
@@ -61,7 +55,8 @@ class _Extends:
             self.known[place] = self.extended(parse(text, str(path)), path.parent, (*chain, place))
         return self.known[place]
 
-    def extended(self, document: Document, folder: Path, chain: tuple[Path, ...]) -> Document:
+    def extended(self, document: Document, folder: Path, chain: tuple[Path, ...] = ()) -> Document:
+        """`document` merged over what it `extends` (a path relative to `folder`, or a list of them, later ones winning)."""
         if not isinstance(document.data, dict):
             raise UserError(
                 "the file must be a mapping of keys to values", where=document.place(()), fix="begin with `name: my-experiment`"

@@ -14,10 +14,10 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_type_hints
 
 from evenhand.configfile.document import Document, KeyPath, key_path, parse
-from evenhand.configfile.layers import Change, as_it_stands, extended, override, read
+from evenhand.configfile.layers import Change, Extends, as_it_stands, override
 from evenhand.configfile.validation_errors import Faults, explain
 from evenhand.errors import UserError, did_you_mean
 
@@ -177,24 +177,26 @@ def _validated(tp: Any, data: Any) -> Any:
     except (RecursionError, ValueError) as error:  # plain data of a caller; files are bounded when they are read
         raise UserError(f"the data cannot be read: {error!s:.200}", fix="give numbers, texts, lists and mappings") from None
     try:
-        return _adapter(tp).validate_json(text)[0]
+        return adapter(tp).validate_json(text)[0]
     except ValidationError as error:
         raise _Invalid([{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]) from None
 
 
 @functools.cache  # making one takes milliseconds, and an experiment of many arms asks for the same ones again and again
-def _adapter(tp: Any) -> Any:
+def adapter(tp: Any, extra: Literal["forbid", "ignore"] = "forbid") -> Any:
+    """What pydantic reads one value of a type with, strictly; keys that the type does not have are faults, or are left out."""
     from pydantic import ConfigDict, TypeAdapter
 
     # The one-item tuple carries the strict configuration to standard dataclasses, which cannot be given one directly.
-    return TypeAdapter(tuple[tp], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
+    return TypeAdapter(tuple[tp], config=ConfigDict(extra=extra, strict=True))  # type: ignore[valid-type]
 
 
 def _document(
     source: str | Path | Mapping[str, Any], find: Callable[[str, Path], Path] | None, each: Change
 ) -> tuple[Document, str]:
+    files = Extends(find, each)
     if isinstance(source, Mapping):
-        return extended(Document(dict(source)), Path(), find, each), "data"
+        return files.extended(Document(dict(source)), Path()), "data"
     if isinstance(source, str) and "\n" in source:
-        return extended(parse(source, "text"), Path(), find, each), "text"
-    return read(Path(source), find, each), str(source)
+        return files.extended(parse(source, "text"), Path()), "text"
+    return files.read(Path(source)), str(source)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from evenhand.configfile.schema import to_json
+from evenhand.configfile.schema import adapter, to_json
 from evenhand.errors import UserError
 from evenhand.results.record import VERSION, Results
 from evenhand.results.upgrades import upgraded
@@ -57,19 +56,11 @@ def parsed(tp: type[T], data: Any, *, where: str = NAME) -> T:
     from pydantic import ValidationError
 
     try:
-        return _adapter(cast(Hashable, tp)).validate_json(json.dumps([plain(data)]))[0]
+        return adapter(cast(Hashable, tp), "ignore").validate_json(json.dumps([plain(data)]))[0]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"][1:])
         raise UserError(f"{place}: {first['msg']}", where=where, fix=AGAIN) from None
-
-
-@functools.cache
-def _adapter(tp: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter
-
-    # the one-item tuple carries the configuration to standard dataclasses, which cannot be given one directly
-    return TypeAdapter(tuple[tp], config=ConfigDict(extra="ignore", strict=True))  # type: ignore[valid-type]
 
 
 def plain(value: Any) -> Any:
