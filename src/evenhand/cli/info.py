@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from evenhand.runner.installed import version_of
 
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pydantic", "typer", "rich", "datasets", "peft",
@@ -54,13 +55,14 @@ def theory(
 def facts() -> dict[str, str]:
     """What a bug report needs to know about this machine."""
     import evenhand
+    from evenhand.plan.costs.machine import processor
 
     found = {"evenhand": evenhand.__version__, "python": sys.version.split()[0], "platform": platform.platform()}
-    found["processor"] = f"{_processor()}, {len(os.sched_getaffinity(0))} cores usable"
+    found["processor"] = f"{processor()}, {len(os.sched_getaffinity(0))} cores usable"
     found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     found["device"] = _device()
     for package in _PACKAGES:
-        found[package] = _version(package)
+        found[package] = version_of(package) or "not installed"
     found.update({k: v for k, v in sorted(os.environ.items()) if k.startswith(("EVENHAND_", "OMP_", "CUDA_VISIBLE"))})
     return found
 
@@ -72,22 +74,6 @@ def _device() -> str:
         return "cpu"
     names = (torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))
     return f"CUDA {torch.version.cuda}: " + ", ".join(f"{p.name} ({p.total_memory / 2**30:.0f} GiB)" for p in names)
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:  # not Linux
-        names = []
-    return names[0] if names else platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 COMMANDS = (env, theory)

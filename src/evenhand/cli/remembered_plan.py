@@ -15,11 +15,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.configfile.text_file import json_object
+from evenhand.runner.installed import version_of
 from evenhand.store.fingerprint import PACKAGE, digest, file_state, installed, user_cache
 from evenhand.store.store import Store
 from evenhand.store.whole import unwritable, write_json
@@ -50,7 +50,7 @@ def question(experiment: str, overrides: Sequence[str], out: Path | None) -> str
     """A name of what is asked for, here and by this version."""
     named = {k: v for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT)}
     asked = [str(Path.cwd()), experiment, list(overrides), None if out is None else str(out)]
-    return digest([asked, named, sys.version, [_version(name) for name in LIBRARIES], installed()])
+    return digest([asked, named, sys.version, [version_of(name) for name in LIBRARIES], installed()])
 
 
 def recall(asked: str) -> PlanText | None:
@@ -154,13 +154,6 @@ def _specs(prepared: Run) -> list[Any]:
     from evenhand.configfile.schema import to_json
 
     return [to_json(node.spec) for node in prepared.plan.nodes]
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def _place(asked: str) -> Path:

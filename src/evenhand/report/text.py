@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evenhand.report.doubts import doubts
@@ -266,14 +266,16 @@ def excluded(results: Results) -> list[str]:
     return [_lost(entry) for entry in results.excluded]
 
 
+def _seeds(seeds: Sequence[int], words: Callable[[Sequence[str]], str] = ", ".join) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {words([str(s) for s in seeds])}"
+
+
 def _lost(entry: Excluded) -> str:
-    seeds = f"seed{'s' * (len(entry.seeds) > 1)} {', '.join(map(str, entry.seeds))}"
     if not entry.kept:
         return f"{entry.arm} has no verdict under any seed."
-    kept = f"seed{'s' * (len(entry.kept) > 1)} {', '.join(map(str, entry.kept))}"
     return (
-        f"{entry.arm} has no verdict under {seeds}. It is compared on {kept}, with the other arms under the same seeds; "
-        "a method that fails now and then is worth less than its remaining seeds say."
+        f"{entry.arm} has no verdict under {_seeds(entry.seeds)}. It is compared on {_seeds(entry.kept)}, with the other "
+        "arms under the same seeds; a method that fails now and then is worth less than its remaining seeds say."
     )
 
 
@@ -283,13 +285,11 @@ def unscored(results: Results) -> list[str]:
 
 
 def _not_scored(entry: Unscored) -> str:
-    seeds = f"seed{'s' * (len(entry.seeds) > 1)} {listed([str(s) for s in entry.seeds])}"
     if not entry.kept:
         return f"{entry.reward_model} scored no answer of {listed(entry.arms)}: its column is empty there. No verdict needs it."
-    kept = f"seed{'s' * (len(entry.kept) > 1)} {listed([str(s) for s in entry.kept])}"
     return (
-        f"{entry.reward_model} did not score the answers of {listed(entry.arms)} under {seeds}: "
-        f"its column is the mean of {kept}. No verdict needs it."
+        f"{entry.reward_model} did not score the answers of {listed(entry.arms)} under {_seeds(entry.seeds, listed)}: "
+        f"its column is the mean of {_seeds(entry.kept, listed)}. No verdict needs it."
     )
 
 

@@ -15,6 +15,14 @@ def versions() -> dict[str, str]:
     return {"evenhand": evenhand.__version__, "python": platform.python_version(), **installed}
 
 
+def version_of(package: str) -> str:
+    """The version of a package that may be installed; "" of one that is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def seen(token: str) -> tuple[bool, dict[str, str]]:
     """Whether a file of the store is there, and the versions."""
     return Path(token).exists(), versions()
