@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -176,7 +176,7 @@ def others(name: str, hint: Any, default: Any) -> Iterator[Any]:
 
 def made_by(arm: Arm) -> Any:
     """What the arm's method is over few steps and over many: few may make one method of several numbers of rounds."""
-    return [described(arm.build(steps=steps, max_tokens=8)) for steps in (40, MANY_STEPS)]
+    return [described(arm.build(steps=steps)) for steps in (40, MANY_STEPS)]
 
 
 WITH_OTHERS = ("weights", "attributes", "temperatures", "renew", "epochs", "kl_in")
@@ -186,18 +186,19 @@ WITH_OTHERS = ("weights", "attributes", "temperatures", "renew", "epochs", "kl_i
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_of_every_method_makes_another_method_or_is_refused(name: str) -> None:
     declared, hints = inspect.signature(METHODS[name]).parameters, get_type_hints(METHODS[name])
-    plain = made_by(Arm(name="x", method=name))
+    usual = Arm(name="x", method=name, lengths=Lengths(completion=8))
+    plain = made_by(usual)
     for key, parameter in declared.items():
         accepted = []
         for value in others(key, hints[key], parameter.default) if key not in INJECTED else ():
             if value == parameter.default:
                 continue
-            arm = Arm(name="x", method=name, parameters={key: value}, train=Train(steps=40), lengths=Lengths(completion=8))
+            arm = replace(usual, parameters={key: value}, train=Train(steps=40))
             try:
                 made = made_by(arm)
             except UserError:
                 continue
-            told = [fault.where for fault in arm_problems(arm, {"method": name, key: value}, "arms.x", 8)]
+            told = [fault.where for fault in arm_problems(arm, {"method": name, key: value}, "arms.x")]
             assert told == ([f"arms.x.{key}"] if made == plain else []), (key, value)
             accepted.append(value)
         assert accepted or key in (*INJECTED, *WITH_OTHERS), key

@@ -48,7 +48,7 @@ class CheckContext:
         return {n: a for n, a in found.items() if a is not None and a.trained}
 
     def method(self, arm: Arm) -> Method:
-        return arm.build(steps=1, max_tokens=self.experiment.lengths.completion)
+        return arm.build()
 
     def split_of(self, arm: Arm) -> str:
         """The split an arm learns from."""

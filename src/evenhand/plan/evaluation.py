@@ -94,7 +94,7 @@ def over_training(graph: Graph, answers: BySeed, tested: str | None) -> dict[int
     steps: dict[str, tuple[int, ...]] = {}
     for arm in graph.arms.values():
         if arm.trained and arm.train.snapshots:
-            method = arm.build(steps=arm.train.steps or 1, max_tokens=arm.lengths.completion)
+            method = arm.build(steps=arm.train.steps or 1)
             steps[arm.name] = steps_of(arm.train, method, arm.train.steps or NO_END)
     limit, found = graph.e.lengths.completion, {}
     for step in sorted({step for own in steps.values() for step in own}):

@@ -165,7 +165,7 @@ class Graph:
         """How a reward model serves; one that exists already is of its kind, and needs nothing beside it."""
         if (adopted := self.e.all_adopted().get(name)) is not None:
             return {"kind": adopted.kind}
-        return self.e.reward_model(name).build(steps=1, max_tokens=self.e.lengths.completion).implied_reward or {}
+        return self.e.reward_model(name).build().implied_reward or {}
 
 
 def of_every_arm(graph: Graph, made: Callable[[str, int], str]) -> dict[str, dict[int, str]]:

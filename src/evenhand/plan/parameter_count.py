@@ -36,7 +36,7 @@ def counted(network: Any, arm: Arm) -> str:
     adapter = arm.train.adapter
     assert adapter is not None
     learning, total = adapters.size(network, adapter), sum(p.numel() for p in network.parameters())
-    head = "" if arm.build(steps=1, max_tokens=1).network == "policy" else ", and the head"
+    head = "" if arm.build().network == "policy" else ", and the head"
     return f"{adapter}: {learning:,} of {total:,} weights learn ({learning / total:.2%}){head}"
 
 

@@ -178,7 +178,7 @@ def _fit(graph: Graph, arm: Arm, prefix: str, seed: int, start: str | None = Non
     """The node that trains an arm, from the model of its `initial_policy` or another `start`."""
     start = start or graph.models[arm.initial_policy, seed]
     inputs = {"start": start, **graph.data_inputs(arm.data)}
-    method = arm.build(steps=1, max_tokens=arm.lengths.completion)
+    method = arm.build()
     inputs |= _tokenised(graph, arm, method, start)
     if arm.teacher is not None:
         source = _source(arm.teacher.path, arm.teacher.revision)
@@ -209,7 +209,7 @@ def _tokenised(graph: Graph, arm: Arm, method: Method, start: str) -> dict[str, 
 
 def _tokens(graph: Graph, arm: Arm, prefix: str = "", *, world: str | None = None) -> str:
     """A split as token ids, in the form that the arm's method learns from; `world` has the tokenizer of a model yet to be."""
-    method = arm.build(steps=1, max_tokens=arm.lengths.completion)
+    method = arm.build()
     form, split = (PREFERENCES, PREFERENCES) if method.online else (method.data, arm.data or method.split)
     spec = TokensSpec(
         split=prefix + split, form=form, lengths=arm.lengths, supervise=graph.e.data.supervise, world=world,
@@ -240,7 +240,7 @@ def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:
         method=arm.method, parameters=arm.parameters, train=train, sampling=arm.sampling,
         setup=graph.setup_for_training(arm.lengths), supervise=graph.e.data.supervise, reward=reward, data=arm.data,
         reference_update=arm.reference_update, staleness=arm.staleness,
-        environment=graph.e.environment_of(arm) if arm.build(steps=1, max_tokens=1).online else None,
+        environment=graph.e.environment_of(arm) if arm.build().online else None,
     )  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def _router_loss(graph: Graph, arm: Arm) -> float | None:
     from evenhand.models.guarded import guarded
 
     asked, path = arm.train.router_loss, graph.e.model.path
-    if asked is not None or path is None or arm.build(steps=1, max_tokens=1).network == "reward":
+    if asked is not None or path is None or arm.build().network == "reward":
         return asked
     base = adapter_files.base_of(path, graph.e.model.base) if adapter_files.is_adapter(path) else path
     found = config_file(base, graph.e.model.revision)

@@ -123,7 +123,7 @@ def _setting(arm: Arm, name: str) -> object:
 
 
 def _samples(arm: Arm) -> bool:
-    return arm.build(steps=arm.train.steps or 1, max_tokens=arm.lengths.completion).online
+    return arm.build(steps=arm.train.steps or 1).online
 
 
 def _differ(values: Mapping[str, object]) -> bool:

@@ -84,12 +84,12 @@ class Arm:
         """The arm's own, or its method's default, which an adapter multiplies by `adapter_config.RATE`."""
         if self.train.learning_rate is not None:
             return self.train.learning_rate
-        usual = self.build(steps=1, max_tokens=self.lengths.completion).learning_rate
+        usual = self.build().learning_rate
         return usual * RATE if self.train.adapter is not None else usual
 
-    def build(self, *, steps: int, max_tokens: int) -> Method:
-        """The method with its parameters; `steps` and `max_tokens` are the experiment's, where the method asks for them."""
-        made = build(self.method, self.parameters, steps=steps, max_tokens=max_tokens)
+    def build(self, *, steps: int = 1) -> Method:
+        """The method with its parameters; `steps` count where the method asks for them, and its rounds are of interest."""
+        made = build(self.method, self.parameters, steps=steps, max_tokens=self.lengths.completion)
         return made.following(self.reference_update).stale(self.staleness)
 
 

@@ -36,7 +36,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
         if place in made:
             yield from _stage_problems(e, made[place], place)
     yield from fault_of(e.all_adopted)
-    yield from value_ranges.problems(e)
+    yield from value_ranges.problems(e, made)
     yield from _tune_problems(e)
     yield from search_spaces.problems(e)
     for place, arm in made.items():
@@ -45,7 +45,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
             continue
         yield from _arm_problems(e, arm, place)
         with suppress(UserError):  # a parameter that is no choice, told already
-            yield from effects.arm_problems(arm, value_ranges.own_settings(e, place, arm), place, e.lengths.completion)
+            yield from effects.arm_problems(arm, value_ranges.own_settings(e, place, arm), place)
         if section == "reward_models" and not _gives_reward(e, arm):
             yield UserError(
                 f"{arm.method} does not give a reward", where=f"{place}.method",
@@ -57,7 +57,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
 def _stage_problems(e: Experiment, stage: Arm, where: str) -> Iterator[UserError]:
     yield from _length_problem(stage, where)
     yield from _optimizer_problem(e, stage, where)
-    yield from effects.stage_problems(stage, value_ranges.own_settings(e, where, stage), where, e.lengths.completion)
+    yield from effects.stage_problems(stage, value_ranges.own_settings(e, where, stage), where)
 
 
 def _shared(e: Experiment) -> Iterator[UserError]:
@@ -89,13 +89,9 @@ def _optimizer_problem(e: Experiment, arm: Arm, where: str) -> Iterator[UserErro
 
 def _gives_reward(e: Experiment, arm: Arm) -> bool:
     try:
-        return arm.trained and _built(e, arm).implied_reward is not None
+        return arm.trained and arm.build().implied_reward is not None
     except UserError:  # told already
         return True
-
-
-def _built(e: Experiment, arm: Arm) -> Method:
-    return arm.build(steps=1, max_tokens=e.lengths.completion)
 
 
 def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
@@ -116,7 +112,7 @@ def _arm_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
             yield UserError("an arm that is not trained has no limits of its own", where=f"{where}.lengths", fix="remove it")
         return
     try:
-        method = _built(e, arm)
+        method = arm.build()
     except UserError as error:  # a parameter that is no choice
         refused = (key for key, value in arm.parameters.items() if isinstance(value, str) and f"'{value}'" in error.what)
         yield error.placed(".".join((where, *list(refused)[:1])))
@@ -158,7 +154,7 @@ def _best_checkpoint_problems(e: Experiment, arm: Arm, method: Method, where: st
         what = f"{arm.method} has nothing to choose the best weights by"
         fix = "add a `reward:` to choose the weights by, or keep the last"
         yield UserError(what, where=f"{where}.train.keep_checkpoint", fix=fix)
-    rounds = arm.build(steps=arm.train.steps or 100, max_tokens=e.lengths.completion).rounds
+    rounds = arm.build(steps=arm.train.steps or 100).rounds
     if not (arm.train.validate_every or rounds):
         what = "`keep_checkpoint: best` needs to know how often to measure"
         yield UserError(what, where=f"{where}.train", fix="add `validate_every:` steps")
@@ -202,7 +198,7 @@ def _snapshot_problems(arm: Arm, where: str) -> Iterator[UserError]:
     """Faults of the steps whose weights are to be judged."""
     place, named, steps = f"{where}.train.snapshots", arm.train.snapshots, arm.train.steps
     if named == "rounds":
-        if not arm.build(steps=steps or 100, max_tokens=arm.lengths.completion).rounds:
+        if not arm.build(steps=steps or 100).rounds:
             yield UserError(f"{arm.method} has no rounds", where=place, fix="name steps, such as [50, 100]")
         elif steps is None:
             yield UserError("how long a round is, is not known before training", where=place, fix="give `steps:` for `epochs:`")

@@ -41,12 +41,12 @@ def problems(e: Experiment) -> Iterator[UserError]:
                 yield _nothing(f"annotate.{key}", "a general preference model says the chance of each label itself")
 
 
-def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) -> Iterator[UserError]:
+def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserError]:
     """What an arm, a reward model or a stage sets itself (`raw`) without any effect on it."""
     if not arm.trained:
         yield from _untrained_problems(arm, raw, where)
         return
-    method = arm.build(steps=arm.train.steps or SOME_STEPS, max_tokens=max_tokens)
+    method = arm.build(steps=arm.train.steps or SOME_STEPS)
     why = unread(arm, method)
     for key, section in (("train", Train), ("sampling", None)):
         for name, value in (raw.get(key) or {}).items():
@@ -55,16 +55,16 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) 
                 yield _nothing(f"{where}.{key}.{name}", cause)
     if "lengths" in raw and "lengths" in why:
         yield _nothing(f"{where}.lengths", why["lengths"])
-    yield from _parameter_problems(arm, where, max_tokens)
+    yield from _parameter_problems(arm, where)
 
 
-def stage_problems(arm: Arm, raw: Mapping[str, Any], where: str, max_tokens: int) -> Iterator[UserError]:
+def stage_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserError]:
     """The same of a stage that arms start from, which also has no signal that its method does not read."""
     if "initial_policy" in raw:
         fix = f"remove it; for another start use an arm `{{method: {arm.method}, initial_policy: {raw['initial_policy']}}}`"
         yield _nothing(f"{where}.initial_policy", "the stage that arms share always starts from the base model", fix)
-    yield from arm_problems(arm, raw, where, max_tokens)
-    method = arm.build(steps=arm.train.steps or SOME_STEPS, max_tokens=max_tokens)
+    yield from arm_problems(arm, raw, where)
+    method = arm.build(steps=arm.train.steps or SOME_STEPS)
     if arm.reward is not None and not method.rewarded and arm.train.keep_checkpoint != "best":
         yield _nothing(f"{where}.reward", f"{arm.method} learns from fixed data")
     if arm.teacher is not None and method.reference != TEACHER:
@@ -108,7 +108,7 @@ def _untrained_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterato
             yield _nothing(f"{where}.train.{key}", why)
 
 
-def _parameter_problems(arm: Arm, where: str, max_tokens: int) -> Iterator[UserError]:
+def _parameter_problems(arm: Arm, where: str) -> Iterator[UserError]:
     """Parameters of a method that make the same method as their default, with the others as they are.
 
     In a long run too: few steps may make one method of several numbers of rounds.
@@ -120,7 +120,7 @@ def _parameter_problems(arm: Arm, where: str, max_tokens: int) -> Iterator[UserE
             continue
         without = replace(arm, parameters={name: own for name, own in arm.parameters.items() if name != key})
         try:
-            made = [[each.build(steps=n, max_tokens=max_tokens) for n in lengths] for each in (arm, without)]
+            made = [[each.build(steps=n) for n in lengths] for each in (arm, without)]
         except UserError:  # the others need it
             continue
         if made[0] == made[1]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.spec.faults import trained
 
 if TYPE_CHECKING:
     from evenhand.spec.arms import Arm
@@ -104,9 +103,8 @@ LONGEST = 100
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 
-def problems(experiment: Experiment) -> Iterator[UserError]:
-    """Each value that cannot be meant, once, at the place where it was set."""
-    made, _ = trained(experiment)
+def problems(experiment: Experiment, made: Mapping[str, Arm]) -> Iterator[UserError]:
+    """Each value that cannot be meant, once, at the place where it was set; `made` is what is trained."""
     first = (*name_problems(experiment), *section_problems(experiment), *whole_text_problems(experiment, made))
     found = {error.where: error for error in first}
     for place, arm in made.items():
@@ -131,7 +129,7 @@ def whole_text_problems(experiment: Experiment, made: Mapping[str, Arm]) -> Iter
         return
     for place, arm in made.items():
         with suppress(UserError):  # told elsewhere
-            if place.startswith("arms.") and arm.trained and Need.MISMATCHED in arm.build(steps=1, max_tokens=1).objective.needs:
+            if place.startswith("arms.") and arm.trained and Need.MISMATCHED in arm.build().objective.needs:
                 why = "its reference point needs answers without their prompts"
                 fix = "use `data.supervise: completion` or `assistant`"
                 yield UserError(f"{arm.method} cannot learn whole texts", where=place, why=why, fix=fix)
