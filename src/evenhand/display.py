@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
@@ -87,3 +87,16 @@ def csv_cell(value: object) -> object:
     ("'=1+1", 'dpo', -0.5)
     """
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def quantiles(lengths: Sequence[int]) -> str:
+    """Median, 95%, 99% and the longest.
+
+    >>> quantiles(range(1, 101))
+    'median 50, 95% 95, 99% 99, longest 100'
+    """
+    if not lengths:
+        return "none"
+    ordered = sorted(lengths)
+    at = [ordered[max(-(-len(ordered) * percent // 100) - 1, 0)] for percent in (50, 95, 99, 100)]
+    return f"median {at[0]}, 95% {at[1]}, 99% {at[2]}, longest {at[3]}"

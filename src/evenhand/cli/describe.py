@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.display import spelled_out
+from evenhand.display import quantiles, spelled_out
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,11 +146,9 @@ def _content_words(content: Content) -> int:
 def renderer_of(model: str, template: str | None) -> Renderer:
     """The renderer of a model, with a named template only where the tokenizer has none."""
     from evenhand.cli.models import model_path
-    from evenhand.data.template import Renderer
-    from evenhand.models.load import load_tokenizer
+    from evenhand.stages import common
 
-    tokenizer = load_tokenizer(model_path(model))
-    return Renderer(tokenizer, template=None if tokenizer.chat_template else template)
+    return common.renderer_of(model_path(model), template)
 
 
 def noteworthy(groups: Sequence[Group]) -> list[str]:
@@ -172,19 +170,6 @@ def _ends(group: Group) -> tuple[int | None, int | None]:
     if not order or group.scores[order[-1]] == group.scores[order[0]]:
         return None, None
     return order[-1], order[0]
-
-
-def quantiles(lengths: Sequence[int]) -> str:
-    """Median, 95%, 99% and the longest.
-
-    >>> quantiles(range(1, 101))
-    'median 50, 95% 95, 99% 99, longest 100'
-    """
-    if not lengths:
-        return "none"
-    ordered = sorted(lengths)
-    at = [ordered[max(-(-len(ordered) * percent // 100) - 1, 0)] for percent in (50, 95, 99, 100)]
-    return f"median {at[0]}, 95% {at[1]}, 99% {at[2]}, longest {at[3]}"
 
 
 def words(text: str) -> int:

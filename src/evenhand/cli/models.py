@@ -49,21 +49,14 @@ def is_reward_model(path: Path | str) -> bool:
 def open_policy(name: str, device: str = "auto") -> tuple[Policy, Renderer]:
     """A policy ready to sample, and its renderer."""
     from evenhand.models.load import load_policy
+    from evenhand.stages.common import renderer_of
 
     quiet()
     path = model_path(name)
     with Waiting("opening the model"):
         policy = load_policy(path, device=device)
         policy.eval()
-        return policy, open_renderer(path)
-
-
-def open_renderer(path: Path | str) -> Renderer:
-    """Renders for the model in `path` with its own tokenizer and chat template."""
-    from evenhand.data.template import Renderer
-    from evenhand.models.load import load_tokenizer
-
-    return Renderer(load_tokenizer(path))
+        return policy, renderer_of(path, None)
 
 
 def quiet() -> None:

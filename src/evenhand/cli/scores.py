@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.cli.models import is_reward_model, model_path, open_policy, open_renderer, quiet
+from evenhand.cli.models import is_reward_model, model_path, open_policy, quiet
 from evenhand.cli.progress import Waiting
 from evenhand.configfile.document import parse
 from evenhand.types import Group, Scores
@@ -37,11 +37,11 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
         from evenhand.rewards.external import external
         from evenhand.rewards.model import ModelReward, Normalisation
         from evenhand.rewards.served import SEVERAL, served
-        from evenhand.stages.common import load_served
+        from evenhand.stages.common import load_served, renderer_of
 
         quiet()
         with Waiting("opening the model"):
-            how, renderer = left_by_training(Path(path)), open_renderer(path)
+            how, renderer = left_by_training(Path(path)), renderer_of(path, None)
             several = how["kind"] in SEVERAL
             model = load_served(Path(path), how["kind"], device=device) if several else load_reward_model(path, device=device)
         if not several and not (Path(path) / NORMALISATION_FILE).exists():  # another tool's: it reads whole texts

@@ -58,7 +58,7 @@ def longest_step(patient: CheckContext) -> Iterator[Finding]:
 )
 def disk(patient: CheckContext) -> Iterator[Finding]:
     run = patient.run
-    size = _weights(patient)
+    size = 4 * _parameters(patient)  # bytes in float32, as a model is trained and saved on a processor
     to_run = [n.spec for n in run.plan.nodes if isinstance(n.spec, FitSpec) and not run.store.has(n.key)]
     whole = [spec for spec in to_run if spec.train.adapter is None]  # what an adapter leaves is small beside a model
     need = size * (len(whole) + 3 * min(run.workers or 1, len(whole)))  # a checkpoint has two moments beside the weights
@@ -163,11 +163,6 @@ def cores(patient: CheckContext) -> Iterator[Finding]:
     asked = (runtime.workers or 1) * runtime.threads
     if asked > 2 * have:
         yield warn(f"{runtime.workers or 1} workers of {runtime.threads} threads on {have} cores")
-
-
-def _weights(patient: CheckContext) -> float:
-    """Bytes of the model in float32, as it is trained and saved on a processor; 0 when unknown."""
-    return 4 * _parameters(patient)
 
 
 def _parameters(patient: CheckContext) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from evenhand.data.template import Renderer, Tokenised
-from evenhand.doctor.opened import OpenedPart, Unavailable, attempt
+from evenhand.doctor.opened import OpenedPart, Unavailable
 from evenhand.errors import UserError
 from evenhand.methods import Method
 from evenhand.models import adapter_files
@@ -30,7 +30,7 @@ QUICK_ROWS, FULL_ROWS = 256, 2000
 
 
 class CheckContext:
-    """One experiment under examination. Parts that cannot be opened raise `Unavailable`; `data_error` and the like say why."""
+    """One experiment under examination. Parts that cannot be opened raise `Unavailable`: see `OpenedPart`."""
 
     def __init__(self, run: Run, *, quick: bool) -> None:
         self.run, self.quick = run, quick
@@ -47,16 +47,13 @@ class CheckContext:
         found |= {f"arms.{n}": a for n, a in e.all_arms().items()}
         return {n: a for n, a in found.items() if a is not None and a.trained}
 
-    def method(self, arm: Arm) -> Method:
-        return arm.build()
-
     def split_of(self, arm: Arm) -> str:
         """The split an arm learns from."""
-        return arm.data or self.method(arm).split
+        return arm.data or arm.build().split
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        return {name: self.method(arm) for name, arm in self.arms.items()}
+        return {name: arm.build() for name, arm in self.arms.items()}
 
     @property
     def online(self) -> dict[str, Arm]:
@@ -65,11 +62,9 @@ class CheckContext:
 
     # ---- data --------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _data(self) -> OpenedPart:
-        return attempt(self._open_data)
-
-    def _open_data(self) -> tuple[dict[str, list[Group]], list[str]]:
+    @OpenedPart
+    def data(self) -> tuple[dict[str, list[Group]], list[str]]:
+        """The splits, and how each source was read, one line each."""
         from evenhand.stages.data import DataSpec
 
         spec, asked = self.run.plan["data"].spec, self.experiment.evaluation.prompts
@@ -100,17 +95,8 @@ class CheckContext:
         return from_world(replace(spec, source=source, corpus=min(spec.corpus, limit)), self.experiment.data.seed)
 
     @property
-    def data_error(self) -> UserError | None:
-        return self._data.error
-
-    @property
     def splits(self) -> dict[str, list[Group]]:
-        return self._data.get()[0]
-
-    @property
-    def said(self) -> list[str]:
-        """How each source was read, one line each."""
-        return self._data.get()[1]
+        return self.data[0]
 
     @property
     def training(self) -> dict[str, list[Group]]:
@@ -149,33 +135,19 @@ class CheckContext:
         base = adapter_files.root_of(self.folder, self.experiment.model.base)
         return Path(base) if Path(base).is_dir() else base
 
-    @cached_property
-    def _renderer(self) -> OpenedPart:
-        return attempt(self._open_renderer)
-
-    def _open_renderer(self) -> Renderer:
+    @OpenedPart
+    def renderer(self) -> Renderer:
         from evenhand import worlds
-        from evenhand.models.load import load_tokenizer
+        from evenhand.stages.common import renderer_of
 
         if self.experiment.model.path is None:
             return Renderer(worlds.get(str(self.experiment.data.world), **self.experiment.data.options).tokenizer())
         own = isinstance(self.folder, Path) and (self.folder / "tokenizer_config.json").is_file()
-        tokenizer = load_tokenizer(self.folder if own else self.home)
-        return Renderer(tokenizer, template=None if tokenizer.chat_template else self.experiment.model.template)
+        return renderer_of(self.folder if own else self.home, self.experiment.model.template)
 
-    @property
-    def renderer_error(self) -> UserError | None:
-        return self._renderer.error
-
-    @property
-    def renderer(self) -> Renderer:
-        return self._renderer.get()
-
-    @cached_property
-    def _config(self) -> OpenedPart:
-        return attempt(self._open_config)
-
-    def _open_config(self) -> Any:
+    @OpenedPart
+    def config(self) -> Any:
+        """The starting model's transformers config."""
         from transformers import AutoConfig
 
         from evenhand.models.guarded import guarded
@@ -189,39 +161,28 @@ class CheckContext:
         except UserError as error:
             raise UserError(error.what, where="model.path", fix="point to a folder written by save_pretrained") from error
 
-    @property
-    def config(self) -> Any:
-        """The starting model's transformers config."""
-        return self._config.get()
-
-    @property
-    def config_error(self) -> UserError | None:
-        return self._config.error
-
     def sample(self, split: str) -> list[Group]:
         """Rows of a split, evenly spaced; all of them when they are few."""
         return spaced(self.splits[split], QUICK_ROWS if self.quick else FULL_ROWS)
 
     @cached_property
-    def _tokenised(self) -> dict[str, OpenedPart]:
-        return {split: attempt(partial(self._tokenise, split)) for split in (*self.training, *self._heldout_names())}
-
-    def _heldout_names(self) -> list[str]:
-        return [n for n in self.answered if n not in self.training]
-
-    def _tokenise(self, split: str) -> Tokenised:
+    def attempts(self) -> dict[str, Tokenised | UserError]:
+        """Samples of training and held-out splits, tokenised, or what kept one from being so."""
         lengths, supervise = self.experiment.lengths, self.experiment.data.supervise
-        return self.renderer.tokenise_all(
-            self.sample(split), max_prompt=lengths.prompt, max_completion=lengths.completion, supervise=supervise
-        )
+        found: dict[str, Tokenised | UserError] = {}
+        for split in dict.fromkeys((*self.training, *self.answered)):
+            try:
+                found[split] = self.renderer.tokenise_all(
+                    self.sample(split), max_prompt=lengths.prompt, max_completion=lengths.completion, supervise=supervise
+                )
+            except UserError as error:
+                found[split] = error
+        return found
 
-    def tokenise_error(self, split: str) -> UserError | None:
-        return self._tokenised[split].error
-
-    @property
+    @cached_property
     def tokenised(self) -> dict[str, Tokenised]:
         """Tokenised samples of the splits that could be tokenised."""
-        return {n: o.value for n, o in self._tokenised.items() if o.error is None}
+        return {split: done for split, done in self.attempts.items() if isinstance(done, Tokenised)}
 
     def rows(self, *, pairs: bool | None = None, limit: int = 8) -> list[TokenGroup]:
         """A few tokenised training rows; `pairs` asks for rows of two answers and more, or of any."""
@@ -238,26 +199,15 @@ class CheckContext:
 
     # ---- the model ---------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _policy(self) -> OpenedPart:
-        return attempt(self._open_policy)
-
-    def _open_policy(self) -> Policy:
+    @OpenedPart
+    def policy(self) -> Policy:
+        """The starting model: loaded, or as a world would begin it."""
         from evenhand.models.load import load_policy, new_policy
 
         e = self.experiment
         if e.model.path is None:
             return new_policy(e.network(), self.renderer.tokenizer, seed=0, device=e.runtime.device)
         return load_policy(self.folder, dtype=e.model.dtype, device=e.runtime.device, base=e.model.base)
-
-    @property
-    def policy(self) -> Policy:
-        """The starting model: loaded, or as a world would begin it."""
-        return self._policy.get()
-
-    @property
-    def policy_error(self) -> UserError | None:
-        return self._policy.error
 
     # ---- rewards -----------------------------------------------------------------------------------------------------
 

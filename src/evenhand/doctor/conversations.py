@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.registry import Finding, check, share, shortened, too_many, warn
-from evenhand.types import Content
+from evenhand.types import Content, Message
 
 THINKING = re.compile(r"<(think|thinking|reasoning)>")
 
@@ -21,9 +21,10 @@ THINKING = re.compile(r"<(think|thinking|reasoning)>")
 )
 def turns(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
+        wrong = [g for g in groups if any(m.role != "assistant" for c in g.completions for m in _turns(c.content)[-1:])]
         for what, rows in (
             ("prompts end with the assistant's turn", [g for g in groups if _unfinished(g.prompt.content)]),
-            ("answers are not the assistant's", [g for g in groups if any(_wrong_answer(c.content) for c in g.completions)]),
+            ("answers are not the assistant's", wrong),
             ("prompts have one speaker twice in a row", [g for g in groups if _twice(g.prompt.content)]),
         ):
             shown = (shortened(g.prompt.text) for g in rows[:3])
@@ -47,21 +48,15 @@ def thinking(patient: CheckContext) -> Iterator[Finding]:
         yield from too_many(len(open_ended), len(answers), words, *shown, warn_above=0.01, fail_above=0.5)
 
 
-def _role(content: Content, index: int) -> str:
-    return "" if isinstance(content, str) or not content else content[index].role
+def _turns(content: Content) -> tuple[Message, ...]:
+    return () if isinstance(content, str) else content
 
 
 def _unfinished(content: Content) -> bool:
     """Whether a prompt ends with the assistant without leaving its turn open for the answer (a prefill)."""
-    return not isinstance(content, str) and _role(content, -1) == "assistant" and not content[-1].prefill
-
-
-def _wrong_answer(content: Content) -> bool:
-    return not isinstance(content, str) and bool(content) and content[-1].role != "assistant"
+    return any(last.role == "assistant" and not last.prefill for last in _turns(content)[-1:])
 
 
 def _twice(content: Content) -> bool:
-    if isinstance(content, str):
-        return False
-    roles = [m.role for m in content if m.role in ("user", "assistant")]
+    roles = [m.role for m in _turns(content) if m.role in ("user", "assistant")]
     return any(a == b for a, b in itertools.pairwise(roles))

@@ -34,10 +34,10 @@ MARKS = re.compile(
     fix="correct the row or the source; `evenhand data describe FILE` shows what is recognised",
 )
 def readable(patient: CheckContext) -> Iterator[Finding]:
-    if patient.data_error is not None:
-        yield from_error(patient.data_error)
+    if (unread := CheckContext.data.error(patient)) is not None:
+        yield from_error(unread)
         return
-    for line in patient.said:
+    for line in patient.data[1]:
         yield info(line)
     made = {"preferences", "heldout_preferences"} if patient.experiment.annotate is not None else set()
     made |= set(REVISED) if patient.experiment.revise is not None else set()
@@ -108,9 +108,8 @@ def repeated_prompt(patient: CheckContext) -> Iterator[Finding]:
 )
 def leaked_answer(patient: CheckContext) -> Iterator[Finding]:
     for split, groups in patient.answered.items():
-        rows = [
-            g for g in groups if any(_long(c.text) and g.prompt.text.rstrip().endswith(c.text.strip()) for c in g.completions)
-        ]
+        answers = [(g, g.prompt.text.rstrip(), [c.text.strip() for c in g.completions]) for g in groups]
+        rows = [g for g, asked, said in answers if any(len(text) > 20 and asked.endswith(text) for text in said)]
         words = f"rows of {split}: the prompt ends with an answer"
         yield from too_many(len(rows), len(groups), words, *_prompts(rows), warn_above=0.01, fail_above=0.2)
 
@@ -246,10 +245,6 @@ def _mark(group: Group) -> str:
 def _around(pattern: re.Pattern[str], text: str) -> str:
     found = pattern.search(text)
     return shortened(text[max(found.start() - 20, 0) : found.end() + 20]) if found else ""
-
-
-def _long(text: str) -> bool:
-    return len(text.strip()) > 20
 
 
 def _prompts(groups: Sequence[Group]) -> tuple[str, ...]:

@@ -149,16 +149,16 @@ def reload(patient: CheckContext) -> Iterator[Finding]:
 def complete(patient: CheckContext) -> Iterator[Finding]:
     if patient.experiment.model.path is None:
         return
-    if patient.config_error is not None:
-        yield from_error(patient.config_error)
+    if (unread := CheckContext.config.error(patient)) is not None:
+        yield from_error(unread)
         return
     if isinstance(patient.folder, Path) and not list(patient.folder.glob("*.safetensors")):
         yield fail(f"{patient.folder.name} has no *.safetensors file", fix="convert pickled weights where they come from")
     named = getattr(patient.config, "architectures", None) or ()
     if named and not any("CausalLM" in a or "LMHead" in a or "ConditionalGeneration" in a for a in named):
         yield fail(f"the model is a {', '.join(named)}, not a causal language model")
-    if not patient.quick and patient.policy_error is not None:
-        yield from_error(patient.policy_error)
+    if not patient.quick and (unopened := CheckContext.policy.error(patient)) is not None:
+        yield from_error(unopened)
 
 
 @check(

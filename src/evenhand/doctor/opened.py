@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Self, TypeVar, overload
 
 from evenhand.errors import UserError
+
+T = TypeVar("T")
 
 
 class Unavailable(Exception):
     """A check needs a part that could not be opened, or that the experiment does not have. The part's own check says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedPart:
-    """A part that was opened, or the reason why it could not be."""
+class OpenedPart(Generic[T]):
+    """Decorates the method that opens a part: an attribute that is opened when it is first asked for, and kept.
 
-    value: Any = None
-    error: UserError | None = None
+    One that a user's error kept shut raises `Unavailable` every time; `CLASS.PART.error(instance)` is that error.
+    """
 
-    def get(self) -> Any:
-        if self.error is not None:
-            raise Unavailable(str(self.error).splitlines()[0])
-        return self.value
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
 
+    @overload
+    def __get__(self, owner: None, kind: type) -> Self: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+    def __get__(self, owner: object | None, kind: type) -> T | Self:
+        if owner is None:
+            return self
+        if (error := self.error(owner)) is not None:
+            raise Unavailable(str(error).splitlines()[0])
+        return vars(owner)[self.name]  # which is found before this from here on
 
-def attempt(make: Callable[[], Any]) -> OpenedPart:
-    """What `make` returns, or the user's error it raised."""
-    try:
-        return OpenedPart(make())
-    except UserError as error:
-        return OpenedPart(error=error)
+    def error(self, owner: object) -> UserError | None:
+        """What kept the part of `owner` shut; None where it is open."""
+        kept, shut = vars(owner), f"{self.name} is shut"
+        if self.name not in kept and shut not in kept:
+            try:
+                kept[self.name] = self.make(owner)
+            except UserError as error:
+                kept[shut] = error
+        return kept.get(shut)

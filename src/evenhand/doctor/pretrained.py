@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evenhand.data.template import Renderer
-from evenhand.doctor.opened import OpenedPart, attempt
+from evenhand.doctor.opened import OpenedPart
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Beside(Protocol):
 
 
 class Existing:
-    """Parts that cannot be opened raise `Unavailable`; the `OpenedPart` beside them says why."""
+    """Parts that cannot be opened raise `Unavailable`: see `OpenedPart`."""
 
     def __init__(self, settings: Adopted, patient: Beside) -> None:
         self.settings, self._patient = settings, patient
@@ -44,34 +43,19 @@ class Existing:
         local = Path(self.settings.path).expanduser()
         return local if local.is_dir() else self.settings.path
 
-    @cached_property
-    def renderer_opened(self) -> OpenedPart:
-        return attempt(self._open_renderer)
-
-    def _open_renderer(self) -> Renderer:
-        from evenhand.models.load import load_tokenizer
-
-        tokenizer = load_tokenizer(self.folder)
-        return Renderer(tokenizer, template=None if tokenizer.chat_template else self.settings.template)
-
-    @property
+    @OpenedPart
     def renderer(self) -> Renderer:
-        return self.renderer_opened.get()
+        from evenhand.stages.common import renderer_of
 
-    @cached_property
-    def config_opened(self) -> OpenedPart:
-        return attempt(self._open_config)
+        return renderer_of(self.folder, self.settings.template)
 
-    def _open_config(self) -> Any:
+    @OpenedPart
+    def config(self) -> Any:
         from transformers import AutoConfig
 
         from evenhand.models.load import guarded
 
         return guarded(AutoConfig.from_pretrained, self.folder)
-
-    @property
-    def config(self) -> Any:
-        return self.config_opened.get()
 
     @property
     def reads(self) -> str:
@@ -81,11 +65,8 @@ class Existing:
         folder = self.folder if isinstance(self.folder, Path) else Path()
         return reading(folder)
 
-    @cached_property
-    def reward_opened(self) -> OpenedPart:
-        return attempt(self._open_reward)
-
-    def _open_reward(self) -> Reward:
+    @OpenedPart
+    def reward(self) -> Reward:
         """What the run itself would open: its own stage, in a folder that is thrown away."""
         from evenhand.models.load import resolve_device
         from evenhand.stages import pretrained_reward_model as stage
@@ -106,10 +87,6 @@ class Existing:
             out.mkdir()
             stage.run(replace(spec, normalise=False), StageContext(seed=0, inputs={"start": folder}, out=out))
             return open_model_reward(out, spec.setup, resolve_device(spec.setup.compute.device))
-
-    @property
-    def reward(self) -> Reward:
-        return self.reward_opened.get()
 
 
 def named(error: UserError, name: str) -> UserError:

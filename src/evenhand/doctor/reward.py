@@ -13,6 +13,7 @@ from evenhand.data.convert import pairs_of
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
+from evenhand.doctor.pretrained import Existing
 from evenhand.doctor.registry import Finding, check, fail, info, shortened, warn
 from evenhand.errors import UserError
 from evenhand.judges.selftest import PLANTED_FLOOR, shuffled
@@ -169,7 +170,7 @@ def rewards(patient: CheckContext) -> list[tuple[str, Any]]:
     for turns says nothing of the data's answers, which have none.
     """
     e = patient.experiment
-    there = set() if patient.quick else {n for n, m in patient.adopted.items() if m.reward_opened.error is None}
+    there = set() if patient.quick else {n for n, m in patient.adopted.items() if Existing.reward.error(m) is None}
     asked = [(f"{name}.reward", arm.reward) for name, arm in patient.arms.items() if arm.reward is not None]
     asked += [("annotate.reward", e.annotate.reward)] if e.annotate is not None and e.annotate.reward is not None else []
     asked += [(f"{where}.reward", judge.reward) for where, judge in e.judges().items() if isinstance(judge, ScoringJudge)]

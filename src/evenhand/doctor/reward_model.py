@@ -93,8 +93,8 @@ def reads(patient: CheckContext) -> Iterator[Finding]:
     for name in patient.experiment.all_reward_models():
         yield info(f"{name} is trained here: it reads the very ids that the policy samples")
     for name, model in patient.adopted.items():
-        if model.renderer_opened.error is not None:
-            yield from_error(named(model.renderer_opened.error, name))
+        if (unread := Existing.renderer.error(model)) is not None:
+            yield from_error(named(unread, name))
             continue
         try:
             yield from _read(patient, name, model)
@@ -140,8 +140,8 @@ def is_one(patient: CheckContext) -> Iterator[Finding]:
         raise Unavailable("every reward model is trained here")
     for name, model in patient.adopted.items():
         faults = [named(e, name) for e in _faults(model)]
-        if not faults and not patient.quick and model.reward_opened.error is not None:
-            faults = [named(model.reward_opened.error, name)]
+        if not faults and not patient.quick and (unopened := Existing.reward.error(model)) is not None:
+            faults = [named(unopened, name)]
         for fault in faults[:1]:
             yield from_error(fault)
         if not faults:
@@ -152,8 +152,8 @@ def _faults(model: Existing) -> Iterator[UserError]:
     """What can be said without reading the weights."""
     from evenhand.models.load import refuse_pickles
 
-    if model.config_opened.error is not None:
-        yield model.config_opened.error
+    if (unread := Existing.config.error(model)) is not None:
+        yield unread
         return
     if isinstance(model.folder, Path):
         try:
@@ -176,7 +176,7 @@ def _faults(model: Existing) -> Iterator[UserError]:
     if classifier and isinstance(model.folder, Path) and (missing := missing_head(model.folder, model.config)):
         yield UserError(f"the weights of its head, {missing}, are missing", why="transformers would draw them at random")
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", None)
-    if model.renderer_opened.error is None and vocabulary is not None and len(model.renderer.tokenizer) > vocabulary:
+    if Existing.renderer.error(model) is None and vocabulary is not None and len(model.renderer.tokenizer) > vocabulary:
         yield UserError(f"its tokenizer has {len(model.renderer.tokenizer)} tokens, the model embeds {vocabulary}")
 
 

@@ -21,15 +21,14 @@ CONTENT = "The cat sat on the mat."
     fix="name a template (`model.template: plain`) for a tokenizer without one; take out roles it refuses",
 )
 def renders(patient: CheckContext) -> Iterator[Finding]:
-    if patient.renderer_error is not None:
-        yield from_error(patient.renderer_error)
+    if (unread := CheckContext.renderer.error(patient)) is not None:
+        yield from_error(unread)
         return
     seen: set[str] = set()
-    for split in patient._tokenised:
-        error = patient.tokenise_error(split)
-        if error is not None and error.what not in seen:
-            seen.add(error.what)
-            yield from_error(error)
+    for done in patient.attempts.values():
+        if isinstance(done, UserError) and done.what not in seen:
+            seen.add(done.what)
+            yield from_error(done)
     for prompt in patient.prompts(20) if not seen else []:
         try:
             patient.renderer.prompt_ids(prompt)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from evenhand.display import quantiles
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
 from evenhand.methods import COMPARISONS
-from evenhand.types import Group, Prompt, TokenGroup
+from evenhand.types import Group, TokenGroup
 
 ASKED = 20
 """Pairs that are put to a preference model."""
@@ -42,8 +43,8 @@ def cuts(patient: CheckContext) -> Iterator[Finding]:
         cut = done.counts.get("prompts_cut", 0)
         if cut > CUT * total:
             yield warn(f"{share(cut, total)} prompts of {split} lose their beginning: they keep {lengths.prompt} tokens")
-        prompts, sizes = _quantiles([len(t.prompt) for t in done.groups]), _quantiles([len(c.ids) for c in answers])
-        yield info(f"{split}: prompts {prompts}; answers {sizes}, {cut_answers} cut")
+        prompts, sizes = quantiles([len(t.prompt) for t in done.groups] or [0]), quantiles([len(c.ids) for c in answers] or [0])
+        yield info(f"{split}: prompts {prompts} tokens; answers {sizes} tokens, {cut_answers} cut")
 
 
 @check(
@@ -199,8 +200,9 @@ def context(patient: CheckContext) -> Iterator[Finding]:
     if not window:
         return
     lengths = patient.experiment.lengths
+    asked = [g.prompt for g in spaced(patient.splits.get("heldout_prompts", []), 100)]
     prompts = [len(t.prompt) for n, done in patient.tokenised.items() if n != "corpus" for t in done.groups]
-    prompts += [len(patient.renderer.prompt_ids(p, lengths.prompt)) for p in _asked(patient)]
+    prompts += [len(patient.renderer.prompt_ids(p, lengths.prompt)) for p in asked]
     longest = min(max(prompts, default=0), lengths.prompt)
     if longest + lengths.completion > window:
         yield fail(f"a prompt of {longest} tokens and an answer of {lengths.completion} exceed the model's context of {window}")
@@ -229,10 +231,6 @@ def letters(patient: CheckContext) -> Iterator[Finding]:
             yield fail(f"{name}: {error.what}", *rows[:1])
 
 
-def _asked(patient: CheckContext) -> list[Prompt]:
-    return [g.prompt for g in spaced(patient.splits.get("heldout_prompts", []), 100)]
-
-
 def _kept_end(group: TokenGroup, patient: CheckContext) -> bool:
     """Whether the prompt lost its beginning, bos and all."""
     return len(group.prompt) >= patient.experiment.lengths.prompt
@@ -240,10 +238,3 @@ def _kept_end(group: TokenGroup, patient: CheckContext) -> bool:
 
 def _of(rows: Sequence[Group], dropped: Sequence[tuple[int, str]], reason: str) -> str:
     return rows[next(i for i, r in dropped if r == reason)].prompt.text
-
-
-def _quantiles(lengths: Sequence[int]) -> str:
-    """Median, 95%, 99% and the longest, in tokens."""
-    ordered = sorted(lengths) or [0]
-    at = [ordered[max(-(-len(ordered) * p // 100) - 1, 0)] for p in (50, 95, 99, 100)]
-    return f"median {at[0]}, 95% {at[1]}, 99% {at[2]}, longest {at[3]} tokens"

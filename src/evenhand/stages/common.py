@@ -108,7 +108,7 @@ def open_judging_model(path: str, compute: Compute, device: str) -> tuple[Policy
     """A language model that judges, by its own template."""
     policy = in_precision(load_policy(path, dtype=compute.dtype, device=device), compute)
     policy.eval()
-    return policy, Renderer(load_tokenizer(path))
+    return policy, renderer_of(path, None)
 
 
 def open_model_reward(
