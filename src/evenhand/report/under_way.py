@@ -18,10 +18,8 @@ from evenhand.report.run_data import RunData
 from evenhand.results.files import read_growing_jsonl, read_json
 from evenhand.results.record import ArmResult, FailedStage, Results
 from evenhand.runner.recording import FILE
+from evenhand.runner.state import URGENT
 from evenhand.store.locks import held
-
-ORDER = ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached")
-"""What a cell of the matrix shows when several stages share it: the most urgent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class UnderWay:
 def _cell(stages: list[StageRow]) -> tuple[str, str]:
     if not stages:
         return "", ""
-    status = min((s.status for s in stages), key=ORDER.index)
+    status = min((s.status for s in stages), key=URGENT.index)
     good = sum(s.status in ("done", "cached") for s in stages)
     if status == "running":
         share = (good + sum(s.share for s in stages if s.status == "running")) / len(stages)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from evenhand.display import spelled_out
-from evenhand.runner.state import RunState, StageState, StageStatus
+from evenhand.runner.state import URGENT, RunState, StageState, StageStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,8 +22,6 @@ _LOOKS = {
     StageStatus.BLOCKED: ("blocked", "yellow"),
     StageStatus.STOPPED: ("stopped", "yellow"),
 }
-_ORDER = tuple(StageStatus(s) for s in ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached"))
-"""What a matrix cell shows when several nodes share it: the most urgent first."""
 _BAR = 20
 
 
@@ -168,7 +166,7 @@ def running(board: RunState) -> list[RenderableType]:
 def _shown(cells: list[StageState]) -> tuple[str, str]:
     if not cells:
         return "", ""
-    status = min((c.status for c in cells), key=_ORDER.index)
+    status = min((c.status for c in cells), key=URGENT.index)
     text, style = _LOOKS[status]
     if status is StageStatus.RUNNING:
         share = (sum(c.status.good for c in cells) + sum(c.share for c in cells if c.status is StageStatus.RUNNING)) / len(cells)

@@ -42,6 +42,10 @@ class StageStatus(StrEnum):
         return self in (StageStatus.CACHED, StageStatus.DONE)
 
 
+URGENT = tuple(StageStatus(s) for s in ("failed", "running", "stopped", "waiting", "blocked", "queued", "done", "cached"))
+"""What a cell of the matrix shows when several stages share it: the most urgent first."""
+
+
 @dataclass(slots=True)
 class StageState:
     """One stage of the run. `done` of `total` units (steps, prompts) are finished; `shown` are its latest figures."""

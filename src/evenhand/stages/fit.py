@@ -31,7 +31,7 @@ from evenhand.store.whole import write_json
 from evenhand.train import checkpoint, heap, loop, memory
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.examples import micro_batches
-from evenhand.train.monitor import logged, of_samples
+from evenhand.train.monitor import Monitor, logged, of_samples
 from evenhand.train.moving_reference import FollowingReference
 from evenhand.train.optim import schedule
 from evenhand.train.optimizers import optimizer_for
@@ -123,7 +123,8 @@ def assemble(run: TrainingRun) -> Training:
         factor=lambda step: of_round(step % length), temperature=run.temperature, device=run.device, memory=run.memory,
         ranks=run.ranks,
     )  # fmt: skip
-    return Training(run=run, source=source, loop=trainer, keeper=validate.keeper(run), monitor=monitoring.monitor(run))
+    monitor = Monitor(stop_when=run.spec.train.stop_when, silent=monitoring.silent(run.method))
+    return Training(run=run, source=source, loop=trainer, keeper=validate.keeper(run), monitor=monitor)
 
 
 def train(training: Training, context: StageContext, saved: Saved) -> None:

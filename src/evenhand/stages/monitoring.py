@@ -29,11 +29,6 @@ SHOWN = 3
 _log = logging.getLogger(__name__)
 
 
-def monitor(run: TrainingRun) -> Monitor:
-    """Who looks on while the run trains."""
-    return Monitor(stop_when=run.spec.train.stop_when, silent=silent(run.method))
-
-
 def silent(method: Method) -> frozenset[str]:
     """Rules that mean nothing for a method: a flat group costs one that compares answers across prompts nothing."""
     plan = method.rollouts
