@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from evenhand.errors import UserError
+from evenhand.models.artifacts import NORMALISATION_FILE
 from evenhand.models.gate import GATE_FOLDER
 from evenhand.plan.plan import build
 from evenhand.spec.read import read_experiment
@@ -75,6 +76,8 @@ def test_a_gate_on_two_ranks(job: Job, tmp_path: Path, shard: str) -> None:
     a, b = gate(one), gate(whole)
     assert a.keys() == b.keys()
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < WEIGHTS
+    scale, its_own = (json.loads((folder / "model" / NORMALISATION_FILE).read_text()) for folder in (one, whole))
+    assert scale == pytest.approx(its_own, rel=1e-3), "read off by all ranks together"
     for mine, theirs in zip(rows(one), rows(whole), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
     with pytest.raises(UserError, match="was killed by SIGKILL"):

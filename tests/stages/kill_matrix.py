@@ -139,6 +139,7 @@ class Killer:
             if not self.enough:
                 self.look(run, watched)
             time.sleep(LOOK)
+        ended(run.pid)
         return run.returncode
 
     def look(self, run: subprocess.Popen[bytes], watched: dict[str, Watched]) -> None:
@@ -158,7 +159,7 @@ class Killer:
             watched[key] = Watched(seen.folder, 10**9)
             if self.dice.random() < _CHANCES["whole run"]:
                 os.killpg(run.pid, signal.SIGKILL)
-                count(self.figures.kills, "whole run")
+                self.killed("whole run")
                 return
             if self.ranks and self.dice.random() < _CHANCES["main process"]:
                 self.kill_main(run)
@@ -171,7 +172,7 @@ class Killer:
             number = int(lock.read_text().split()[0])
             kind = json.loads((folder / "meta.json").read_text())["kind"]
             os.kill(number, signal.SIGKILL)
-            count(self.figures.kills, f"worker of ranks, {kind}" if self.ranks and kind == TRAINING else kind)
+            self.killed(f"worker of ranks, {kind}" if self.ranks and kind == TRAINING else kind, folder)
             return True
         return False
 
@@ -184,17 +185,25 @@ class Killer:
             if len(ranks) == 2:
                 number = self.dice.randrange(2)
                 os.kill(ranks[number], signal.SIGKILL)
-                count(self.figures.kills, f"rank {number}, {kind}")
+                self.killed(f"rank {number}, {kind}", folder)
                 return True
         return False
+
+    def killed(self, what: str, folder: Path | None = None) -> None:
+        """Counted, and written down with what lay in the folder: where bytes differ at the end, this says what came before."""
+        count(self.figures.kills, what)
+        lay = state_of(folder) if folder is not None else []
+        self.event(f"killed: {what}", *(f"{Path(name).relative_to(self.out)} {size}" for name, size in lay))
+
+    def event(self, *lines: str) -> None:
+        with open(self.folder / "events", "a") as file:
+            print(f"{time.time():.2f}", *lines, sep="\n  ", file=file)
 
     def kill_main(self, run: subprocess.Popen[bytes]) -> None:
         """Kills the main process alone: its workers, and their ranks, end by themselves."""
         run.kill()
         run.wait()
-        count(self.figures.kills, "main process")
-        while any(group_of(number) == run.pid for number in living()):
-            time.sleep(LOOK)
+        self.killed("main process")
 
     def store_paths(self, pattern: str) -> list[Path]:
         store = self.out / "store"
@@ -212,7 +221,7 @@ class Killer:
         if not chosen:
             return
         path = self.dice.choice(chosen)
-        spoil(path, self.dice)
+        self.event(f"damaged: {path.relative_to(self.out)} {spoil(path, self.dice)}")
         count(self.figures.damaged, "work that was begun" if path in begun else "finished artifact")
 
 
@@ -279,6 +288,12 @@ def group_of(number: int) -> int | None:
     return int(found[2]) if (found := fields_of(number)) and found[0] != "Z" else None
 
 
+def ended(group: int) -> None:
+    """Waits until no process of the group is left: a worker or a rank may outlive the run for a moment, and still write."""
+    while any(group_of(number) == group for number in living()):
+        time.sleep(LOOK)
+
+
 def children(number: int) -> list[int]:
     return [one for one in living() if (found := fields_of(one)) and found[0] != "Z" and int(found[1]) == number]
 
@@ -287,13 +302,13 @@ def _top(path: Path, out: Path) -> str:
     return path.relative_to(out / "store").parts[0]
 
 
-def spoil(path: Path, dice: random.Random) -> None:
-    """Flips a bit, cuts the file, empties it or removes it, at the times of before."""
+def spoil(path: Path, dice: random.Random) -> str:
+    """Flips a bit, cuts the file, empties it or removes it, at the times of before; says which."""
     before, data = path.stat(), bytearray(path.read_bytes())
     how = dice.choice(("flip", "flip", "cut", "empty", "remove"))
     if how == "remove" or not data:
         path.unlink()
-        return
+        return "remove"
     if how == "flip":
         data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
     elif how == "cut":
@@ -303,6 +318,7 @@ def spoil(path: Path, dice: random.Random) -> None:
     path.chmod(0o644)
     path.write_bytes(bytes(data))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return how
 
 
 def written(out: Path) -> Iterator[tuple[str, str]]:
@@ -323,7 +339,7 @@ def matrix(
     figures, began, dice = Figures(), time.monotonic(), random.Random(seed)
     whole = reference(folder / "whole", text)
     while figures.killed < kills:
-        place = folder / f"run-{figures.runs}"
+        place = folder / f"run-{seed}-{figures.runs}"
         place.mkdir(parents=True)
         Killer(place, dice, figures, min(kills, figures.killed + at_a_time), text).until_whole()
         found = dict(written(place / "run"))
@@ -342,7 +358,9 @@ def matrix(
 
 
 def reference(folder: Path, text: str = EXPERIMENT) -> dict[str, str]:
-    """What a run without kills writes."""
+    """What a run without kills writes; of an earlier matrix in the same place it is still there."""
+    if (folder / "run" / "results.json").exists():
+        return dict(written(folder / "run"))
     folder.mkdir(parents=True)
     if Killer(folder, random.Random(), Figures(), 0, text).once() != 0:
         raise UserError("the run without kills failed", where=str(folder / "said"), fix="read what it said")

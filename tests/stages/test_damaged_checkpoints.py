@@ -183,3 +183,12 @@ def test_what_was_written_is_not_trusted_without_its_digests(tmp_path, caplog):
     assert not fit.tidied(tmp_path)
     assert not (tmp_path / fit.LEDGER).exists()
     assert any("it is written again" in record.message for record in caplog.records)
+
+
+def test_a_ledger_with_another_bit_is_not_taken_for_what_was_spent(graph, tmp_path):
+    """It is among what the digests, written last, say of."""
+    out = tmp_path / "out"
+    shutil.copytree(graph.run(ARM), out)
+    flip(out / fit.LEDGER)
+    assert not fit.tidied(out)
+    assert not (out / fit.LEDGER).exists()

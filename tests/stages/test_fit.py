@@ -10,8 +10,8 @@ def test_a_stage_killed_while_it_removed_its_checkpoints_is_finished(tmp_path):
     """The checkpoint that is left lacks a file: nothing may read it, nothing is trained again."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_text("trained")
-    digests.seal(tmp_path, but=fit.APART)
     (tmp_path / "ledger.json").write_text("{}")
+    digests.seal(tmp_path, but=fit.APART)
     (tmp_path / "checkpoint-00000008").mkdir()
     (tmp_path / "checkpoint-00000008" / "state.json").write_text("{}")
     spec = fit.FitSpec(method="sft", train=Train(), setup=setup())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from evenhand.store import digests
 from evenhand.train import checkpoint
 from evenhand.train.optim import AdamW
 
@@ -39,6 +40,34 @@ def test_round_trip_is_exact_and_only_the_last_is_kept(tmp_path):
 def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     (tmp_path / "checkpoint.partial").mkdir()
     assert checkpoint.latest(tmp_path) is None
+
+
+def saved(out, step=2):
+    model, optimizer = pair()
+    train(model, optimizer, 1)
+    checkpoint.save(out, step=step, model=model, optimizer=optimizer, state={})
+
+
+def test_a_snapshot_that_is_not_written_again_must_be_what_was_written(tmp_path):
+    snapshot = tmp_path / "snapshots" / "step-1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model").write_bytes(b"weights")
+    digests.seal(snapshot)
+    saved(tmp_path)
+    assert checkpoint.latest(tmp_path) is not None
+    (snapshot / "model").write_bytes(b"Weights")
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_lines_of_later_steps_are_cut_off_whatever_step_they_say(tmp_path):
+    """Nothing says what they were: one bit turns a 3 into a 2."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    saved(tmp_path)
+    with open(path, "a") as file:
+        file.write('{"step": 2}\n')
+    assert checkpoint.latest(tmp_path) is not None
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_log_is_cut_back_to_the_checkpoint(tmp_path):

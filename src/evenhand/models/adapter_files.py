@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evenhand.configfile.text_file import json_object
 from evenhand.errors import UserError
@@ -19,6 +19,7 @@ from evenhand.models.adapter_layers import NAME, adapted, learned
 from evenhand.models.equivalence import ROUNDED, Original
 from evenhand.models.guarded import guarded
 from evenhand.models.heads import RewardModel
+from evenhand.models.layer_turns import in_turn
 from evenhand.models.library_logging import quietly
 from evenhand.store import pointer
 from evenhand.store.pointer import ADAPTER, TRAINED, routed
@@ -55,12 +56,11 @@ def write(model: Trunk, folder: Path, *, start: Path, name: str | None = None) -
     }  # fmt: skip
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in given.items()}
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
-    tensors: dict[str, torch.Tensor] = {}
-    for layer_name, layer in adapted(model.hf):
-        tensors |= {f"{PREFIX}{layer_name}.{part}": weight for part, weight in learned(layer).items()}
-    for module_name, module in whole.items():
-        tensors |= {f"{PREFIX}{module_name}.{key}": p for key, p in module.named_parameters()}
-    copies = {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}
+    copies: dict[str, Tensor] = {}
+    layers = dict(adapted(model.hf))
+    for module_name in in_turn(model.hf, [*layers, *whole]):
+        parts = learned(layers[module_name]) if module_name in layers else dict(whole[module_name].named_parameters())
+        copies |= {f"{PREFIX}{module_name}.{key}": t.detach().to("cpu", copy=True).contiguous() for key, t in parts.items()}
     save_file(copies, folder / WEIGHTS, {"format": "pt"})
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from evenhand.models.layer_turns import in_turn
 from evenhand.models.low_rank import changed
 from evenhand.models.packed_layers import PackedLinear, plain
 
@@ -114,7 +115,9 @@ def lost(hf: nn.Module) -> float:
     A weight of bfloat16 keeps 8 bits: a change below half of its last bit is lost entirely. 0 where nothing has changed.
     """
     errors, changes = [], []
-    for _, layer in adapted(hf):
+    layers = dict(adapted(hf))
+    for name in in_turn(hf, layers):
+        layer = layers[name]
         exact, weight = merged_weight(layer), layer.base_layer.weight
         errors.append((exact - exact.to(weight.dtype).to(exact.dtype)).norm().double())
         changes.append((exact - weight.to(exact.dtype)).norm().double())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evenhand.models import spread_save
 from evenhand.models.adapter_layers import adapted, merged, merged_in_turn
 from evenhand.models.artifacts import as_eos, readable_by_all
 from evenhand.models.backbone import Trunk
@@ -27,12 +28,14 @@ def save(model: Trunk, tokenizer: Any, folder: str | Path, *, stop_ids: Collecti
     AutoModelForSequenceClassification, which reads the score at the last token that is not padding, gives the same scores.
     Adapters are merged in float32 and the weights rounded to their own precision: the folder is a plain model's. Its generation
     config ends answers at `stop_ids` (none: at the model's own), so that `generate` stops where training and sampling did.
+
+    Of a network that processes share all of them call this, inside `spread_save.at_hand`, and the first writes the weights.
     """
     tokenizer = padded_safely(model, tokenizer)
     refuse_another(model)
     with finished(folder) as partial:
         with quietly(), merged(model.hf):
-            model.hf.save_pretrained(partial)
+            spread_save.save_pretrained(model, partial)
         write_beside(model, tokenizer, partial, stop_ids)
 
 

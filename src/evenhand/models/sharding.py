@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evenhand.models.adapters import networks
 from evenhand.models.backbone import Trunk
+from evenhand.models.layer_turns import shards
 
 
 def fully_shard(model: Trunk, mesh: Any) -> None:
@@ -44,10 +45,30 @@ def decoder_layers(hf: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Inside, every process has all weights as plain tensors: each may sample, read and save by itself."""
-    from torch.distributed.fsdp import FSDPModule
+    """Inside, every process has all weights as plain tensors: each may sample and read by itself."""
+    with _gathered(model, parts := shards(model)):
+        for part in parts:
+            part.set_reshard_after_forward(False, recurse=False)  # else a layer is gathered again at every token
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_reshard_after_forward(part is not model, recurse=False)
 
-    parts: list[Any] = [m for m in model.modules() if isinstance(m, FSDPModule)]
+
+@contextmanager
+def but_layers(model: Trunk) -> Iterator[None]:
+    """Inside, every process has embeddings, heads and norms as plain tensors, and of decoder layers its part: see `layer_turns`.
+
+    The networks may be called, by all processes at once: a layer is gathered while it runs.
+    """
+    layers = {layer for hf in networks(model).values() for layer in decoder_layers(hf)} if shards(model) else set()
+    with _gathered(model, [part for part in shards(model) if part not in layers]):
+        yield
+
+
+@contextmanager
+def _gathered(model: nn.Module, parts: list[Any]) -> Iterator[None]:
     if not parts:
         yield
         return
@@ -57,7 +78,6 @@ def whole(model: nn.Module) -> Iterator[None]:
     hooked = {m: m._state_dict_pre_hooks for m in model.modules() if m._state_dict_pre_hooks}
     for part in parts:
         part.unshard()
-        part.set_reshard_after_forward(False, recurse=False)  # else a layer is gathered again at every token
     for module in hooked:
         module._state_dict_pre_hooks = OrderedDict()  # asked for its weights, it would spread them again
     try:
@@ -66,7 +86,6 @@ def whole(model: nn.Module) -> Iterator[None]:
         for module, before in hooked.items():
             module._state_dict_pre_hooks = before
         for part in parts:
-            part.set_reshard_after_forward(part is not model, recurse=False)
             part.reshard()
 
 

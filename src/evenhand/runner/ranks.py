@@ -16,9 +16,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 from evenhand.errors import UserError
 from evenhand.plugins import activate
@@ -51,7 +55,7 @@ def together(job: Job, setting: Setting, context: StageContext) -> int | None:
     while True:
         work = partial(_stage, job, setting.stages, context.inputs, context.out)
         try:
-            return started(work, job.spec.setup.compute, setting, context.report)
+            return started(work, job.spec.setup.compute, setting, context.report, context.lock)
         except StepTooLarge as error:
             if error.smaller is None:
                 raise
@@ -78,20 +82,22 @@ class _Rank:
     died: bool = False
 
 
-def started(work: Work, compute: Compute, setting: Setting, report: Callable[..., None]) -> int | None:
+def started(work: Work, compute: Compute, setting: Setting, report: Callable[..., None], lock: int | None = None) -> int | None:
     """`work` on `compute.world_size` processes, to its end; the peak of the memory of the one that held most.
 
-    Raises: UserError that names the cause, after all of them have ended.
+    The processes hold `lock` (a descriptor of it) together with this one: should this one be killed, nobody else writes where
+    they do before the last of them is gone. Raises: UserError that names the cause, after all of them have ended.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*WARM])
+    held = None if lock is None else _Held(lock)
     with tempfile.TemporaryDirectory(prefix="evenhand-ranks-") as folder:
         ranks = []
         try:
             for number in range(compute.world_size):
                 here, there = context.Pipe(duplex=False)
                 place = _Place(number, compute, setting, Path(folder))
-                process = context.Process(target=_rank, args=(work, place, there), name=f"rank {number}")
+                process = context.Process(target=_rank, args=(work, place, there, held), name=f"rank {number}")
                 process.start()
                 there.close()  # so that the end of the process is the end of the pipe
                 ranks.append(_Rank(number, process, here))
@@ -160,7 +166,22 @@ class _Place:
     folder: Path
 
 
-def _rank(work: Work, place: _Place, pipe: Connection) -> None:
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A descriptor; a process that is started with it has a duplicate, open as long as it lives."""
+
+    descriptor: int
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _taken, (reduction.DupFd(self.descriptor),)
+
+
+def _taken(given: Any) -> _Held:
+    return _Held(given.detach())
+
+
+def _rank(work: Work, place: _Place, pipe: Connection, held: _Held | None) -> None:
     """The main function of a rank. Only the first one's warnings and progress are passed on."""
     from evenhand.train import distributed
 

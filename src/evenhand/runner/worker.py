@@ -31,7 +31,7 @@ def perform(job: Job, setting: Setting, report: Callable[..., None], together: T
     with store.open(job.key, job.meta, lambda: report(0, 0, phase="waits for another run")) as folder:
         if folder is None:
             return
-        context = StageContext(seed=job.seed, inputs=inputs, out=folder, report=report)
+        context = StageContext(seed=job.seed, inputs=inputs, out=folder, report=report, lock=store.locks[job.key])
         note(store.root, job.key, watched(job, setting, context, together))
 
 

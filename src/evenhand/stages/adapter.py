@@ -14,6 +14,8 @@ from evenhand.models.adapters import attach, pack
 from evenhand.models.backbone import Trunk
 from evenhand.models.policy import Policy
 from evenhand.models.save import save
+from evenhand.models.sharding import but_layers
+from evenhand.models.spread_save import at_hand
 from evenhand.store import pointer
 from evenhand.train import heap
 
@@ -46,15 +48,20 @@ def in_four_bits(model: Policy) -> Policy:
 def write_model(model: Trunk, renderer: Renderer, start: Path | None, out: Path) -> Path:
     """What `model` has learned from the artifact `start`, in transformers' or in peft's format; returns the folder.
 
+    Of a network that ranks share all of them call this, and the first one's folder is the one that counts.
+
     With an adapter that is the adapter alone, and a word where merging it would lose much. A base from the hub is named as there,
     any other by the way from artifact to artifact.
     """
     if model.adapter is None or start is None:
-        save(model, renderer.tokenizer, out / pointer.MODEL, stop_ids=renderer.stop_ids)
+        with at_hand(model):
+            save(model, renderer.tokenizer, out / pointer.MODEL, stop_ids=renderer.stop_ids)
         return out / pointer.MODEL
     folder, base = out / pointer.ADAPTER, pointer.model_path(start)
-    save_adapted(model, renderer.tokenizer, folder, start=base, artifact=start, stop_ids=renderer.stop_ids)
-    if (share := lost(model.hf)) > LOST:
+    with but_layers(model):
+        save_adapted(model, renderer.tokenizer, folder, start=base, artifact=start, stop_ids=renderer.stop_ids)
+        share = lost(model.hf)
+    if share > LOST:
         narrow = str(model.dtype).removeprefix("torch.")
         _log.warning("merged into %s weights, %.0f%% of the adapter's change is lost; adapter/ has it whole", narrow, 100 * share)
     return folder

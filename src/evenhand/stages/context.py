@@ -29,7 +29,7 @@ class StageContext:
 
     `out` survives a kill: a stage finds its own checkpoint there and goes on. `report(done, total, **shown)` moves the progress
     bar; it never changes a result. Where several `ranks` run the stage together, the first one's `out` is the artifact, and what
-    another writes is thrown away.
+    another writes is thrown away. `lock` is the descriptor of the lock on `out`: who writes there holds it, or a duplicate of it.
     """
 
     seed: int
@@ -37,3 +37,4 @@ class StageContext:
     out: Path
     report: Callable[..., None] = unreported
     ranks: Ranks = ONE
+    lock: int | None = None

@@ -27,6 +27,7 @@ from evenhand.stages.teacher import check_vocabulary, open_teacher
 from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.store import digests
 from evenhand.store.pointer import model_path
+from evenhand.store.store import remove_halves
 from evenhand.store.whole import write_json
 from evenhand.train import checkpoint, heap, loop, memory
 from evenhand.train.cost_accounting import Ledger
@@ -40,8 +41,8 @@ from evenhand.train.policies import INITIAL_POLICY, TEACHER
 __all__ = ["FitSpec", "from_scratch", "open_run", "run"]
 
 LEDGER = "ledger.json"
-APART = ("meta.json", checkpoint.FOLDER, LEDGER)
-"""Not compared where a stage was killed while it tidied up: the store's note, what is to be removed, the ledger, written last."""
+APART = ("meta.json", checkpoint.FOLDER)
+"""Not compared where a stage was killed while it tidied up: the store's note, and what is to be removed."""
 Done = tuple[int, dict[str, float]]
 """Steps done, and the metrics of the last."""
 Watch = Callable[[int], dict[str, float]]
@@ -63,7 +64,7 @@ def tidied(out: Path) -> bool:
     """Whether a stage had only to tidy up when it was killed: all the rest is there, and the checkpoints may be halves."""
     if not (out / LEDGER).exists():
         return False
-    if not (why := digests.damage(out, but=APART)):  # the ledger is written after the digests: without them all is doubted
+    if not (why := digests.damage(out, but=APART)):  # the digests are written last: without them all is doubted
         checkpoint.remove(out)
         return True
     _log.warning("what training had written before it was stopped is damaged (%s): it is written again", why)
@@ -170,14 +171,15 @@ def measured(run: TrainingRun, keeper: validate.Keeper) -> float:
 
 
 def finish(run: TrainingRun, out: Path) -> None:
-    """Write the model and what it cost; the ledger is the last file of all, see `run`."""
-    with run.ledger.phase("save"), run.ranks.whole(run.model):
-        if run.ranks.first:
+    """Write the model and what it cost; the digests of all are the last file, see `tidied`."""
+    with run.ledger.phase("save"):
+        if run.ranks.saves:
             write(run, out)
     spent = run.ledger.together(run.ranks)
     if run.ranks.first:
-        digests.seal(out, but=APART)
         write_json(out / LEDGER, spent.closed())
+        remove_halves(out)
+        digests.seal(out, but=APART)
         checkpoint.remove(out)
 
 

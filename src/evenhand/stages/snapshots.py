@@ -9,6 +9,7 @@ from evenhand.errors import UserError
 from evenhand.methods import Method
 from evenhand.stages.adapter import write_model
 from evenhand.stages.training_run import TrainingRun
+from evenhand.store import digests
 from evenhand.train.config import Train
 
 FOLDER = "snapshots"
@@ -30,10 +31,11 @@ def steps_of(train: Train, method: Method, steps: int) -> tuple[int, ...]:
 def keep(run: TrainingRun, out: Path, step: int) -> None:
     """Writes the weights as they are after `step`; a half of an earlier try makes room."""
     folder = place(out, step)
-    with run.ledger.phase("save"), run.ranks.whole(run.model):
-        if run.ranks.first:
+    with run.ledger.phase("save"):
+        if run.ranks.saves:
             shutil.rmtree(folder, ignore_errors=True)
             write_model(run.model, run.renderer, run.inputs.get("start"), folder)
+            digests.seal(folder)  # it is not written again by a run that goes on from a later checkpoint
 
 
 def place(artifact: Path, step: int) -> Path:

@@ -51,7 +51,7 @@ def damage(folder: Path, *, up_to: int | None = None, below: str = "", but: tupl
     known = recorded(folder)
     if not known:
         return f"{NAME} cannot be read"
-    chosen = {name: of for name, of in known.items() if name.startswith(below)}
+    chosen = {name: of for name, of in known.items() if name.startswith(below) and not name.startswith(but)}
     return next(filter(None, (difference(folder, name, *of, up_to) for name, of in chosen.items())), "") or _strange(
         {name for name in _files(folder, but) if name.startswith(below)} - known.keys()
     )

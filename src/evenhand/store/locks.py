@@ -11,10 +11,12 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Holds an exclusive lock on `path`, waiting for it (after a call of `waiting`); the file is removed afterwards.
 
-    Because the file is removed, a waiter may wake up holding the lock of a deleted file; it then tries again.
+    What is given is the descriptor that the kernel's lock hangs on: a process that was handed a duplicate of it holds the lock
+    as well, as long as it lives. Because the file is removed, a waiter may wake up holding the lock of a deleted file; it then
+    tries again.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -23,7 +25,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             if _same_file(descriptor, path):
                 _sign(descriptor)
                 try:
-                    yield
+                    yield descriptor
                 finally:
                     if _same_file(descriptor, path):  # who took it away by hand may have let in another
                         path.unlink()

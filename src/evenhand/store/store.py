@@ -49,6 +49,8 @@ class Store:
         self.reserve = reserve
         self._sound: set[str] = set()
         """Keys whose bytes this process has compared: once is enough."""
+        self.locks: dict[str, int] = {}
+        """Descriptors of the locks of what this process is writing, by key; see `locks.locked`."""
 
     def path(self, key: str) -> Path:
         """Where the artifact lies (or will)."""
@@ -134,7 +136,7 @@ class Store:
         stopped the stage). A folder with nothing but its meta in it is removed. `waiting()` is called before a wait.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with locked(self.path(key).with_name(f"{key}.lock"), waiting):
+        with locked(self.path(key).with_name(f"{key}.lock"), waiting) as self.locks[key]:
             if self.has(key):
                 yield None
                 return
@@ -151,7 +153,7 @@ class Store:
             self._finish(key)
 
     def _finish(self, key: str) -> None:
-        _remove_halves(self.partial(key))
+        remove_halves(self.partial(key))
         digests.seal(self.partial(key))
         flush_tree(self.partial(key))
         self.partial(key).rename(self.path(key))
@@ -264,7 +266,7 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _remove_halves(folder: Path) -> None:
+def remove_halves(folder: Path) -> None:
     """What a kill left of files and folders that were to appear whole: by habit of this package their names say so."""
     for pattern in (".*", "*.partial", "*.new"):
         for path in folder.glob(pattern):

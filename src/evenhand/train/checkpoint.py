@@ -28,7 +28,7 @@ from evenhand.train.weights import spread
 
 FOLDER = "checkpoint"
 LOGS = "logs.json"
-"""What the logs beside the checkpoint held at its step: file -> (bytes, digest)."""
+"""What the logs beside the checkpoint held at its step, and what snapshots were there: file -> (bytes, digest)."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +56,8 @@ def save(
         return
     new = out / f"{FOLDER}-{step:08d}"
     _write(partial / "state.json", json.dumps({"step": step, **state}))
-    _write(partial / LOGS, json.dumps({log.name: _mark(log) for log in sorted(out.glob("*.jsonl"))}))
+    stay = sorted([*out.glob("*.jsonl"), *out.glob(f"*/*/{digests.NAME}")])
+    _write(partial / LOGS, json.dumps({path.relative_to(out).as_posix(): _mark(path) for path in stay}))
     digests.seal(partial)
     flush(partial / digests.NAME)
     partial.rename(new)
@@ -85,9 +86,15 @@ def tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def latest(out: Path) -> Path | None:
-    """The newest sound checkpoint in a stage's folder; damaged ones are removed, and said."""
+    """The newest sound checkpoint in a stage's folder; damaged ones are removed, and said.
+
+    The logs are cut to what they held at its step: no digest says whether the lines after it are those that were written.
+    """
     for folder in sorted(out.glob(f"{FOLDER}-*"), reverse=True):
         if not (why := damage(folder)):
+            for name, (size, _) in _marks(folder).items():
+                if size >= 0:
+                    os.truncate(out / name, size)
             return folder
         _log.warning(
             "%s is damaged (%s): it is dropped; training goes on from the checkpoint before, or from its beginning",
@@ -99,14 +106,18 @@ def latest(out: Path) -> Path | None:
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a checkpoint or with the logs it goes on from, in words; empty where nothing is."""
+    """What is wrong with a checkpoint, or with the logs and snapshots that it goes on from, in words; empty where nothing is."""
     if why := digests.damage(folder):
         return why
     if json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"] != int(folder.name.removeprefix(f"{FOLDER}-")):
         return "it is not of the step in its name"
-    marks = json.loads((folder / LOGS).read_text(encoding="utf-8"))
-    changed = [name for name, mark in marks.items() if _mark(folder.parent / name, mark[0]) != mark]
-    return f"{changed[0]} is not what it was at that step" if changed else ""
+    for name, mark in _marks(folder).items():
+        path = folder.parent / name
+        if _mark(path, mark[0]) != mark:
+            return f"{name} is not what it was at that step"
+        if path.name == digests.NAME and (why := digests.damage(path.parent)):
+            return why
+    return ""
 
 
 def load(folder: Path, *, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -120,6 +131,10 @@ def remove(out: Path) -> None:
     """Drop the checkpoints of a finished stage."""
     for folder in out.glob(f"{FOLDER}*"):
         shutil.rmtree(folder)
+
+
+def _marks(folder: Path) -> dict[str, list[Any]]:
+    return json.loads((folder / LOGS).read_text(encoding="utf-8"))
 
 
 def _mark(log: Path, size: int | None = None) -> list[int | str]:

@@ -99,6 +99,11 @@ class Sharded(Replicated):
     All ranks run equally many passes, since each pass gathers weights from all.
     """
 
+    @property
+    @override
+    def saves(self) -> bool:
+        return True
+
     @override
     def placed(self, model: M) -> M:
         from torch.distributed.device_mesh import init_device_mesh

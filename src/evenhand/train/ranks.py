@@ -57,6 +57,14 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def saves(self) -> bool:
+        """Whether this rank has a part in writing the model: the first alone, or all that hold parts of it.
+
+        All but the first write into folders that are thrown away.
+        """
+        return self.first
+
     def placed(self, model: M) -> M:
         """The same network, its weights where these ranks hold them; before an optimizer sees them."""
         return model
