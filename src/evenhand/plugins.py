@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -195,19 +196,26 @@ def _plugin(name: str, module: str, folder: Path, files: list[Path]) -> Plugin:
 def _neighbours(file: Path, known: set[Path]) -> list[Path]:
     """The files beside `file` that it imports, and those that they import."""
     try:
-        tree = ast.parse(file.read_bytes(), str(file))
+        imported = _imported(file.read_bytes(), str(file))
     except SyntaxError as error:
         raise UserError(f"this is no Python: {error.msg}", where=f"{file}:{error.lineno}", fix="mend this line") from None
     found: list[Path] = []
-    for node in ast.walk(tree):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for top in (file.parent / name.partition(".")[0] for name in names if name):
-            beside = [top.with_suffix(".py")] if top.with_suffix(".py").is_file() else sorted(top.rglob("*.py"))
-            for path in (p for p in beside if p not in known):
-                known.add(path)
-                found += [path, *_neighbours(path, known)]
+    for top in (file.parent / name for name in imported):
+        beside = [top.with_suffix(".py")] if top.with_suffix(".py").is_file() else sorted(top.rglob("*.py"))
+        for path in (p for p in beside if p not in known):
+            known.add(path)
+            found += [path, *_neighbours(path, known)]
     return found
+
+
+@lru_cache  # every stage of a plan asks what the same file imports
+def _imported(source: bytes, file: str) -> tuple[str, ...]:
+    """The first parts of the names that `file`, of these bytes, imports, in its order."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source, file)):
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in names if name))
 
 
 def _digest(files: Sequence[Path]) -> str:

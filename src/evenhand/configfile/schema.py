@@ -138,8 +138,8 @@ def from_signature(
     if not isinstance(values, Mapping):
         fix = f"write `{where.split('.')[-1]}: {{KEY: VALUE}}`"
         raise UserError(f"{values!r} is no mapping of keys to values", where=where, fix=fix)
-    hints = get_type_hints(function, include_extras=True)
-    parameters = {n: p for n, p in inspect.signature(function).parameters.items() if n not in skip}
+    hints, declared = _declared(function)
+    parameters = {n: p for n, p in declared.items() if n not in skip}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     if any(p.kind not in named for p in parameters.values()):
         raise TypeError(f"{function.__qualname__} takes unnamed parameters; its signature cannot be a schema")
@@ -161,6 +161,11 @@ def from_signature(
             faults += explain(invalid.errors, tp, Document(values[name], prefix=(*key_path(where), name)))
     Faults.raise_any(faults)
     return arguments
+
+
+@functools.cache  # a method's annotations are texts, compiled each time they are asked for; an experiment asks for every arm
+def _declared(function: Callable[..., Any]) -> tuple[Mapping[str, Any], Mapping[str, inspect.Parameter]]:
+    return get_type_hints(function, include_extras=True), inspect.signature(function).parameters
 
 
 class _Invalid(Exception):
