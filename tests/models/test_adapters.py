@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from evenhand.errors import UserError
 from evenhand.models import adapter_layers, adapters, checked, decode_products
 from evenhand.models.adapter_config import Adapter
 from evenhand.models.adapters import attach
+from evenhand.models.backbone import Trunk
 from evenhand.models.decode import decoder_for
 from evenhand.models.evaluation_mode import plainly
 from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy, scored
@@ -363,14 +365,18 @@ def test_values_and_scores_are_read_off_adapted_states():
 
 @pytest.mark.parametrize("quantize", [None, "nf4"])
 def test_every_method_can_have_one(quantize):
-    """Each method's network takes an adapter, and its objective gives every B a gradient at the first step."""
+    """Each kind of network takes an adapter, and each method's objective gives every B a gradient at the first step."""
+    models: dict[Hashable, Trunk] = {}
     with checked.remembered():
         for name in sorted(methods.METHODS.keys() - variants.REPEATED):
             method = methods.build(name, {}, steps=4, max_tokens=6)
             if method.gate is not None:  # frozen but for its gate: refused
                 continue
-            model = world.network(method)
-            attach(model, Adapter(rank=2, quantize=quantize), seed=0)
+            if (kind := world.kind_of(method)) not in models:
+                models[kind] = world.network(method)
+                attach(models[kind], Adapter(rank=2, quantize=quantize), seed=0)
+            model = models[kind]
+            model.zero_grad()
             loop.accumulate(model, method.objective, [assemble(world.items_for(method))])
             missing = [n for n, p in model.named_parameters() if "lora_B" in n and (p.grad is None or not p.grad.any())]
             assert not missing, f"{name}: {missing[:2]}"
