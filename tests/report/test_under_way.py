@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -83,8 +84,8 @@ def test_a_stopped_run_has_a_page_with_its_curves(cli, stopped):
         (out / "logs" / "old.json").rename(out / "logs" / "progress.json")
 
 
-def test_the_server_shows_it_growing_and_then_the_report(experiment, stopped, monkeypatch):
-    out, _ = stopped
+def test_the_server_shows_it_growing_and_then_the_report(experiment, stopped, tmp_path, monkeypatch):
+    out = shutil.copytree(stopped[0], tmp_path / "run", symlinks=True)
     client = TestClient(Guard(live.build(out), "t", live_assets()["policy"]), base_url="http://localhost")
     before = client.get("/t/state").json()
     assert client.get("/t/").text.count('id="under-way"') == 1
@@ -114,6 +115,7 @@ def test_half_a_line_of_metrics_is_left_for_the_next_look(stopped):
         run, _ = read_under_way(out)
     finally:
         (out / "experiment.json").write_text(kept)
+        shutil.rmtree(copy)
     assert len(run.curves["dpo"]["1"]) == len(file.read_text().splitlines()) - 1
 
 

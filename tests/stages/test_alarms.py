@@ -133,9 +133,8 @@ def test_a_sound_run_says_nothing_and_writes_that(graph):
     assert all("/" not in name or name.startswith("heldout/") for row in rows(out) for name in row), "nothing watched is logged"
 
 
-def test_answers_that_are_all_cut_are_said_where_they_began(graph, caplog):
-    graph.done.pop("arms/cut/seed-0", None)
-    out = graph.arm("cut")
+def test_answers_that_are_all_cut_are_said_where_they_began(graph, tmp_path, caplog):
+    out = graph.run("arms/cut/seed-0", tmp_path)
     said = json.loads((out / "warnings.json").read_text())
     assert [(r["rule"], r["step"], r["limit"]) for r in said if r["rule"] == "truncated"] == [("truncated", 3, 0.5)]
     assert sum("cut at the token limit" in record.message for record in caplog.records) == 1
