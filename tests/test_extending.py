@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,8 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 PLUGINS = ["my_methods.py", "my_objective.py", "my_signals.py", "my_judge.py", "my_engine.py", "my_tracker.py"]
 IN_ONE_PROCESS = "runtime.workers=0"
-"""For what has nothing to do with workers: each process opens torch anew."""
+"""For what has nothing to do with workers or with a command's own process: each process opens torch anew."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def command(folder: Path, *words: str) -> str:
-    run = [sys.executable, "-m", "evenhand.cli", *words]
-    done = subprocess.run(run, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-    logs = [path.read_text()[-1500:] for path in folder.rglob("logs/**/*.log")] if done.returncode else []
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:] + "\n".join(logs)
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +35,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Path:
-    command(folder, "run", "first.yaml", "--out", "first")
+    run = [sys.executable, "-m", "evenhand.cli", "run", "first.yaml", "--out", "first"]
+    done = subprocess.run(run, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    logs = [path.read_text()[-1500:] for path in folder.rglob("logs/**/*.log")] if done.returncode else []
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:] + "\n".join(logs)
     return folder / "first"
+
+
+@pytest.fixture
+def typed(
+    folder: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., None]]:
+    """A command in the page's folder that this process carries out, and forgets the plugins of."""
+    monkeypatch.chdir(folder)
+    path = list(sys.path)
+
+    def command(*words: str) -> None:
+        code, out, err = cli(*words)
+        assert code == 0, out[-1500:] + err[-1500:]
+
+    yield command
+    plugins.activate(())
+    sys.path[:] = path
 
 
 def test_own_methods_credit_selection_surrogate_objective_and_reward_train_in_workers(first: Path) -> None:
@@ -73,8 +86,8 @@ def test_an_own_judge_compares_and_an_own_engine_samples(first: Path) -> None:
     assert "counted: 8 x 4 completions" in (first / "logs/arms/smooth/seed-0.log").read_text(), "rollouts too: two steps' prompts"
 
 
-def test_an_own_environment_answers_between_turns(folder: Path, first: Path) -> None:
-    command(folder, "run", "turns.yaml", "--out", "turns", IN_ONE_PROCESS)
+def test_an_own_environment_answers_between_turns(folder: Path, first: Path, typed: Callable[..., None]) -> None:
+    typed("run", "turns.yaml", "--out", "turns", IN_ONE_PROCESS)
     results = json.loads((folder / "turns/results.json").read_text())
     assert [Path(p["source"]).name for p in results["plugins"]] == ["my_environment.py"]
     rows = [json.loads(line) for line in (folder / "turns/arms/turns/seed-0/metrics.jsonl").read_text().splitlines()]
@@ -86,11 +99,11 @@ def test_an_own_environment_answers_between_turns(folder: Path, first: Path) -> 
     assert all(turns[1]["messages"][0]["content"] == "Another." for turns in several)
 
 
-def test_an_own_format_is_read(folder: Path, first: Path) -> None:
+def test_an_own_format_is_read(folder: Path, first: Path, typed: Callable[..., None]) -> None:
     pairs = [(g.prompt.text, *(c.text for c in g.completions)) for g in worlds.get("quickstart").preferences(0, 40)]
     rows = [dict(zip(("question", "good", "bad"), pair, strict=True)) for pair in pairs]
     (folder / "my_pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command(folder, "run", "second.yaml", "--out", "second", IN_ONE_PROCESS)
+    typed("run", "second.yaml", "--out", "second", IN_ONE_PROCESS)
     lines = (folder / "second/arms/dpo/seed-0/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
@@ -101,10 +114,10 @@ def test_an_own_tracker_is_told_every_step(first: Path) -> None:
     assert all(len(line) == 4 for line in lines)
 
 
-def test_an_own_benchmark_is_recognised(folder: Path) -> None:
+def test_an_own_benchmark_is_recognised(folder: Path, typed: Callable[..., None]) -> None:
     rows = [{"haiku": "a", "syllables": [5, 7, 5]}, {"haiku": "b", "syllables": [5, 7, 6]}]
     (folder / "haiku.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command(folder, "evaluate", "haiku.jsonl", "--plugins", "my_benchmark.py", "--out", "haiku.json")
+    typed("evaluate", "haiku.jsonl", "--plugins", "my_benchmark.py", "--out", "haiku.json")
     found = json.loads((folder / "haiku.json").read_text())
     assert (found["kind"], found["share"]) == ("haiku", 0.5)
     assert found["ci95"] == pytest.approx([0.0945, 0.9055], abs=1e-4)  # Wilson's interval of 1 of 2

@@ -190,23 +190,21 @@ def test_control_characters_of_replies_are_shown_and_not_passed_on(run_dir: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "section", "opened"),
+    ("change", "sections"),
     [
-        ({}, "failed", True),
-        ({"failed": [], "excluded": []}, "failed", False),
-        ({}, "reward-models", True),  # one of the two cannot be told from guessing
-        ({"reward_models": {"rm": {"accuracy": 0.7, "ci95": [0.6, 0.8]}}}, "reward-models", False),
-        ({}, "verdict", True),
-        ({}, "budget", False),
+        # of the reward models, one of the two cannot be told from guessing
+        ({}, {"failed": True, "reward-models": True, "verdict": True, "budget": False}),
+        ({"failed": [], "excluded": []}, {"failed": False}),
+        ({"reward_models": {"rm": {"accuracy": 0.7, "ci95": [0.6, 0.8]}}}, {"reward-models": False}),
     ],
 )
 def test_what_has_a_warning_in_it_begins_open(
-    run_dir: Path, tmp_path: Path, change: dict[str, object], section: str, opened: bool
+    run_dir: Path, tmp_path: Path, change: dict[str, object], sections: dict[str, bool]
 ) -> None:
     folder = shutil.copytree(run_dir, tmp_path / "run")
     content = json.loads((folder / "results.json").read_text()) | change
     (folder / "results.json").write_text(json.dumps(content))
     page = evenhand.report.write(folder).read_text()
-    found = re.search(rf'<section id="{section}"><details class="fold"( open)?>', page)
-    assert found is not None
-    assert bool(found.group(1)) is opened
+    found = {name: re.search(rf'<section id="{name}"><details class="fold"( open)?>', page) for name in sections}
+    assert {name: bool(match and match.group(1)) for name, match in found.items()} == sections
+    assert None not in found.values()
