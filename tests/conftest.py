@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,12 @@ from tests.report.browser import Browser, find_chromium, running
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported; a test that looks for a hub would wait for it
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected lives to the end: no later collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
