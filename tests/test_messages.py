@@ -16,7 +16,7 @@ import yaml
 from evenhand.cli import app
 from evenhand.judges.template import Template
 from evenhand.spec.keys import sections
-from tests.test_architecture import GRAPH
+from tests.test_architecture import graph
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "evenhand"
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -72,7 +72,7 @@ def users(module: str) -> set[str]:
     seen, waiting = {module}, [module]
     while waiting:
         last = waiting.pop()
-        new = {name for name, uses in GRAPH.items() if last in uses} - seen
+        new = {name for name, uses in graph().items() if last in uses} - seen
         seen |= new
         waiting += new
     return seen
