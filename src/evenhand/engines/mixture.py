@@ -37,8 +37,8 @@ class _MixtureDecoder:
         self.hf = first.hf
 
     @contextmanager
-    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
-        with self.first.ready(matmul_dtype, rows=rows), self.second.ready(matmul_dtype, rows=rows):
+    def ready(self, matmul_dtype: torch.dtype | None = None) -> Iterator[None]:
+        with self.first.ready(matmul_dtype), self.second.ready(matmul_dtype):
             yield
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Session:

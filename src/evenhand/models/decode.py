@@ -58,9 +58,9 @@ class Decoder(Protocol):
 
     hf: PreTrainedModel
 
-    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> AbstractContextManager[None]:
+    def ready(self, matmul_dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
         """A context: evaluation mode, no gradients, this decoder's attention, products in `matmul_dtype` (None: that of the
-        weights) for about `rows` rows. Restores what it changed."""
+        weights). Restores what it changed."""
         ...
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Session:
@@ -77,7 +77,7 @@ class SharedPrefixDecoder:
         self._dtype: torch.dtype | None = None
 
     @contextmanager
-    def ready(self, matmul_dtype: torch.dtype | None = None, *, rows: int = 2) -> Iterator[None]:
+    def ready(self, matmul_dtype: torch.dtype | None = None) -> Iterator[None]:
         self._dtype = matmul_dtype
         with plainly(self.hf):
             decode_products.look(self.hf)
@@ -85,7 +85,7 @@ class SharedPrefixDecoder:
             evaluating(self.hf),
             attention(self.hf, decode_attention.NAME),
             torch.inference_mode(),
-            decode_products.prepared(self.hf, matmul_dtype, rows=rows),
+            decode_products.prepared(self.hf, matmul_dtype),
         ):
             yield
 

@@ -2,8 +2,8 @@
 
 A decoding step is many small products, and half of its time goes into starting them and into reading weights in an order made for
 something else. Which layers share their input (queries, keys and values; gate and up) is seen in a forward pass, not known by
-name, so this holds for every architecture. The copies live as long as the decoder is ready, in the precision of its products:
-packed for several rows, transposed for a single one in float32. A layer with an adapter is one layer with the merged weight.
+name, so this holds for every architecture. The copies live as long as the decoder is ready, in the precision of its products.
+A layer with an adapter is one layer with the merged weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from evenhand.core import matmul
 from evenhand.models.adapter_layers import adapted, is_adapted, merged_weight
@@ -34,22 +33,17 @@ _SEEN: WeakKeyDictionary[nn.Module, list[list[str]]] = WeakKeyDictionary()
 
 
 @contextmanager
-def prepared(hf: Any, dtype: torch.dtype | None, *, rows: int) -> Iterator[None]:
-    """Inside, matrix products run in `dtype` (None: the weights' own precision), as fast as this device can start them.
-
-    `rows` will be stepped together: weights are laid out for one or for several.
-    """
+def prepared(hf: Any, dtype: torch.dtype | None) -> Iterator[None]:
+    """Inside, matrix products run in `dtype` (None: the weights' own precision), as fast as this device can start them."""
     with torch.autocast(hf.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-        alone = rows == 1 and dtype is None
-        if not _packs(hf) or (alone and hf.dtype != torch.float32):
+        if not _packs(hf):
             yield
             return
-        stacked = AcrossRows if alone else Together
         before: dict[nn.Linear, Any] = {}
         try:
             for layers in _within_limit(hf, dtype):
                 before |= {layer: vars(layer).get("forward") for layer in layers}
-                for layer, forward in zip(layers, stacked(layers, dtype).forwards(), strict=True):
+                for layer, forward in zip(layers, Together(layers, dtype).forwards(), strict=True):
                     vars(layer)["forward"] = forward
             yield
         finally:
@@ -91,8 +85,9 @@ class Together:
         self._own = [m.forward for m in layers]
         self._sizes = [m.out_features for m in layers]
         self._dtype = dtype or layers[0].weight.dtype
-        weight = torch.cat([_weight(m) for m in layers]).to(self._dtype)
-        self._weight = self._laid_out(weight)
+        weights = [_weight(m).to(self._dtype) for m in layers]
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self._weight = matmul.packed(weight, rows=ROWS)
         biases: list[Tensor] = [weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in layers]
         self._bias = torch.cat(biases).to(self._dtype) if any(m.bias is not None for m in layers) else None
         self._input: Tensor | None = None
@@ -102,18 +97,8 @@ class Together:
         """What each layer's `forward` becomes."""
         return [self._first, *(self._other(i) for i in range(1, len(self._sizes)))]
 
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        return matmul.packed(weight, rows=ROWS)
-
-    def _product(self, x: Tensor) -> Tensor | None:
-        """The layers' outputs side by side, or None where each shall compute its own."""
-        return matmul.packed_linear(x.to(self._dtype), self._weight, self._bias)
-
     def _first(self, x: Tensor) -> Tensor:
-        whole = self._product(x)
-        if whole is None:
-            self._input, self._parts = None, ()
-            return self._own[0](x)
+        whole = matmul.packed_linear(x.to(self._dtype), self._weight, self._bias)
         if len(self._sizes) == 1:
             return whole
         self._input, self._parts = x, whole.split(self._sizes, dim=-1)
@@ -124,18 +109,6 @@ class Together:
             return self._parts[index] if x is self._input else self._own[index](x)
 
         return forward
-
-
-class AcrossRows(Together):
-    """The same for a single row of float32; more of them, as in the prefill, go where they would have gone without it."""
-
-    @override
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        return matmul.transposed(weight)
-
-    @override
-    def _product(self, x: Tensor) -> Tensor | None:
-        return matmul.row_product(x, self._weight, self._bias) if x.numel() == x.shape[-1] else None
 
 
 def look(hf: Any) -> list[list[str]]:

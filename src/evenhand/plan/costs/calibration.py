@@ -81,7 +81,7 @@ def a_pass(policy: Any) -> None:
 def _sampled(policy: Any, new: int) -> None:
     """A prompt of 8 tokens and a few steps of some rows that continue it."""
     decoder = decoder_for(policy.hf)
-    with decoder.ready(policy.matmul_dtype, rows=ROWS):
+    with decoder.ready(policy.matmul_dtype):
         session = decoder.open([list(range(8))], [0] * ROWS)
         for _ in range(new):
             session.step(torch.zeros(ROWS, dtype=torch.long))
