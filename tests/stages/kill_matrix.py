@@ -112,6 +112,8 @@ class Killer:
     def __init__(self, folder: Path, dice: random.Random, figures: Figures, wanted: int, text: str = EXPERIMENT) -> None:
         self.folder, self.dice, self.figures, self.wanted = folder, dice, figures, wanted
         self.out, self.ranks = folder / "run", "ranks:" in text
+        self.group = 0
+        """Of the processes of the start that is under way."""
         (folder / "killed.yaml").write_text(text.replace("RATED", str(rated(folder.parent))))
 
     @property
@@ -135,6 +137,7 @@ class Killer:
             command = [sys.executable, "-m", "evenhand.cli", "run", str(self.folder / "killed.yaml"), "--out", str(self.out)]
             run = subprocess.Popen([*command, "--unchecked"], stdout=said, stderr=said, start_new_session=True)
         watched: dict[str, Watched] = {}
+        self.group = run.pid
         while run.poll() is None:
             if not self.enough:
                 self.look(run, watched)
@@ -169,17 +172,24 @@ class Killer:
     def kill_worker(self, lock: Path, folder: Path) -> bool:
         """Whether there was one: it may have ended meanwhile."""
         with contextlib.suppress(OSError, ValueError, LookupError):
-            number = int(lock.read_text().split()[0])
+            number = self.holder(lock)
             kind = json.loads((folder / "meta.json").read_text())["kind"]
             os.kill(number, signal.SIGKILL)
             self.killed(f"worker of ranks, {kind}" if self.ranks and kind == TRAINING else kind, folder)
             return True
         return False
 
+    def holder(self, lock: Path) -> int:
+        """The worker that holds a lock. Raises LookupError for a lock that one of an earlier start has left."""
+        number = int(lock.read_text().split()[0])
+        if group_of(number) != self.group:
+            raise LookupError(number)
+        return number
+
     def kill_rank(self, lock: Path, folder: Path) -> bool:
         """The same of one of the two ranks, which the worker's own fork server has started."""
         with contextlib.suppress(OSError, ValueError, LookupError):
-            worker = int(lock.read_text().split()[0])
+            worker = self.holder(lock)
             kind = json.loads((folder / "meta.json").read_text())["kind"]
             ranks = sorted(rank for server in children(worker) for rank in children(server)) if kind == TRAINING else []
             if len(ranks) == 2:
