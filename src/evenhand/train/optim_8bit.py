@@ -6,8 +6,10 @@
 
 Moments are kept as in `core.eight_bit`; of the second its root, whose levels then span fourteen decades of the moment, so that it
 is not rounded to nothing where the first is not (a weight with a small gradient would be moved by m / eps). Parameters of fewer
-than 4,096 numbers keep moments in float32, as published (arXiv:2110.02861). New weights are rounded by chance
-(`core.stochastic_rounding`), by numbers keyed by (seed, update, parameter), else updates below half a bfloat16's step were lost.
+than 4,096 numbers keep moments in float32, as published (arXiv:2110.02861).
+
+Two things are rounded by chance, by numbers keyed by (seed, update, parameter): the second moment, which would else hardly fall
+where b2 is near 1, and new bfloat16 weights (`core.stochastic_rounding`), else updates below half their step were lost.
 """
 
 from __future__ import annotations
@@ -89,18 +91,24 @@ class AdamW8bit:
         chunk = CHUNK if p.device.type == "cpu" else CHUNK_ON_ACCELERATOR
         for start in range(0, len(flat), chunk):
             part = slice(start, start + chunk)
-            moved = self._moved_part(flat[part].float(), gradient[part].float(), moments, part, rate)
+            moved = self._moved_part(flat[part].float(), gradient[part].float(), moments, part, rate, draw)
             flat[part] = to_bfloat16(moved, draw) if p.dtype == torch.bfloat16 else moved
         if not p.is_contiguous():  # `flat` is a copy
             p.data.copy_(flat.view_as(p))
 
-    def _moved_part(self, weights: Tensor, gradient: Tensor, moments: Moments, part: slice, rate: float) -> Tensor:
+    def _moved_part(
+        self, weights: Tensor, gradient: Tensor, moments: Moments, part: slice, rate: float, draw: torch.Generator
+    ) -> Tensor:
         (b1, b2), updates = self._betas, int(moments.updates)
         first = _read(moments.first, moments.first_scale, part, signed=True).lerp_(gradient, 1 - b1)
         root = _read(moments.root, moments.root_scale, part, signed=False)
         root = root.square_().mul_(b2).addcmul_(gradient, gradient, value=1 - b2).sqrt_()
-        _write(moments.first, moments.first_scale, part, first, signed=True)
-        _write(moments.root, moments.root_scale, part, root, signed=False)
+        if moments.first_scale is None or moments.root_scale is None:
+            moments.first[part], moments.root[part] = first, root
+        else:
+            of_blocks = _of_blocks(part)
+            moments.first[part], moments.first_scale[of_blocks] = eight_bit.quantise(first)
+            moments.root[part], moments.root_scale[of_blocks] = eight_bit.quantise_roots(root, draw)
         below = root.div_((1 - b2**updates) ** 0.5).add_(self._eps)
         return weights.mul_(1 - rate * self._decay).addcdiv_(first, below, value=-rate / (1 - b1**updates))
 
@@ -136,13 +144,6 @@ def _read(kept: Tensor, scale: Tensor | None, part: slice, *, signed: bool) -> T
     if scale is None:
         return kept[part].clone()
     return eight_bit.dequantise(kept[part], scale[_of_blocks(part)], signed=signed)
-
-
-def _write(kept: Tensor, scale: Tensor | None, part: slice, values: Tensor, *, signed: bool) -> None:
-    if scale is None:
-        kept[part] = values
-    else:
-        kept[part], scale[_of_blocks(part)] = eight_bit.quantise(values, signed=signed)
 
 
 def _of_blocks(part: slice) -> slice:
