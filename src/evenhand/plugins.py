@@ -13,8 +13,8 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.registry import REGISTRIES, forget
+from evenhand.registry import REGISTRIES, forget, parts
 from evenhand.store.fingerprint import digest, file_fingerprint
 
 GROUP = "evenhand.plugins"
@@ -137,20 +137,13 @@ def _digests(sources: Iterable[Path]) -> dict[str, str]:
 
 def _code(value: Any) -> Iterator[Path]:
     """The files in which stand what a value names (under a registry's own key, as `kind: length` names a reward) and its type."""
-    file = getattr(sys.modules.get(getattr(value, "__module__", None) or ""), "__file__", None)
-    if file is not None:
-        yield Path(file)
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        for key, name in value.items():
-            if isinstance(name, str):
-                entries = (r.entries.get(name) for r in REGISTRIES.values() if key in r.named_by)
-                yield from (entry.source for entry in entries if entry is not None)
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from _code(part)
+    for key, part in parts(value):
+        file = getattr(sys.modules.get(getattr(part, "__module__", None) or ""), "__file__", None)
+        if file is not None:
+            yield Path(file)
+        if isinstance(part, str):
+            entries = (r.entries.get(part) for r in REGISTRIES.values() if key in r.named_by)
+            yield from (entry.source for entry in entries if entry is not None)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +33,8 @@ class Entry(Generic[T]):
     facts: Mapping[str, Any]
     source: Path
     line: int
+    revision: int = 0
+    """Raised when what it does changes for the same settings: see `revisions`."""
 
     @property
     def where(self) -> str:
@@ -67,9 +69,11 @@ class Registry(Mapping[str, T]):
         self.answered: set[str] = set()
         REGISTRIES[kind] = self
 
-    def register(self, name: str = "", *, was: str = "", also: Iterable[str] = (), **facts: Any) -> Callable[[T], T]:
+    def register(
+        self, name: str = "", *, was: str = "", also: Iterable[str] = (), revision: int = 0, **facts: Any
+    ) -> Callable[[T], T]:
         """Decorator: what stands below is called `name`, by default as in Python. `was` is its name of before, still understood;
-        `also` are its names in other tools, understood for good.
+        `also` are its names in other tools, understood for good. `revision`: see `revisions`.
 
         Raises: UserError for a name that another place has already registered, and for a fact that this kind does not have.
         """
@@ -78,7 +82,7 @@ class Registry(Mapping[str, T]):
 
         def add(value: T) -> T:
             source, line, module = _place()
-            entry = Entry(name or value.__name__, value, facts, source, line)  # type: ignore[attr-defined]
+            entry = Entry(name or value.__name__, value, facts, source, line, revision)  # type: ignore[attr-defined]
             taken = self.entries.get(entry.name)
             if taken is not None and module != "__main__":  # a notebook's cell may be run again
                 raise UserError(
@@ -170,6 +174,42 @@ def check_keys(builder: Callable[..., Any], given: Mapping[str, Any], where: str
             )
     if missing := [key for key, required in known.items() if required and key not in given]:
         raise UserError(f"missing {' and '.join(map(repr, missing))}{whose}", where=where, fix="add it")
+
+
+def parts(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """What JSON, a dataclass or any other value is made of, itself included, at any depth; each under the key it stands at."""
+    yield key, value
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        for inner, part in value.items():
+            yield from parts(part, inner)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from parts(part)
+
+
+def revisions(value: Any) -> dict[str, str]:
+    """The revisions above 0 of all that `value` names or is made of: of what is registered, and of settings.
+
+    A revision is part of the key of a stage that runs it, and left out at 0. It is raised when the same settings give another
+    result than before (a mend), so that results of before are not reused, and those of everything else are: where something is
+    registered (`revision=1`), or for single values of a setting (`metadata={"revision": f}` of a spec's field, `f(value)`).
+    """
+    raised = [(r, entry) for r in REGISTRIES.values() for entry in r.entries.values() if entry.revision]
+    found: dict[str, int] = {}
+    for key, part in parts(value):
+        for registry, entry in raised:
+            named = isinstance(part, str) and part == entry.name and key in registry.named_by
+            if named or entry.value is part or entry.value is type(part):
+                found[f"revision of {registry.kind} {entry.name}"] = entry.revision
+        if is_dataclass(part):
+            for field in fields(part):
+                if "revision" in field.metadata and not isinstance(part, type):
+                    found[f"revision of {type(part).__name__}.{field.name}"] = field.metadata["revision"](
+                        getattr(part, field.name)
+                    )
+    return {name: str(number) for name, number in found.items() if number}
 
 
 def forget(sources: Iterable[Path]) -> None:

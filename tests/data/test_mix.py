@@ -112,3 +112,22 @@ def test_a_part_of_no_rows_or_no_weight_is_refused(tmp_path, changed):
     with pytest.raises(UserError) as error:
         load({"mix": [{"path": str(tmp_path / "x.jsonl"), **changed}]})
     assert error.value.where == f"data.mix[0].{next(iter(changed))}"
+
+
+def test_a_column_of_the_rows_own_is_kept():
+    groups = [Group(prompt=Prompt(content=f"{i}", meta={"dataset": f"mine {i}"}), completions=()) for i in range(4)]
+    found = mix([MixPart(name="a", groups=groups), part("b", 4)], seed=0)
+    assert Counter(g.prompt.meta["mixture_part"] for g in found) == {"a": 4, "b": 4}
+    assert {g.prompt.meta.get("dataset") for g in found} == {None, *(f"mine {i}" for i in range(4))}
+    again = mix([MixPart(name="c", groups=found)], seed=0)
+    assert {g.prompt.meta["mixture_part_2"] for g in again} == {"c"}
+    assert {g.prompt.meta["mixture_part"] for g in again} == {"a", "b"}
+
+
+def test_a_mixture_of_files_says_where_the_names_are(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "one", "dataset": "mine"}\n{"prompt": "two", "dataset": "yours"}\n')
+    (tmp_path / "b.jsonl").write_text('{"prompt": "three"}\n{"prompt": "four"}\n')
+    found = load({"mix": [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]})
+    assert "2 of 2 a, 2 of 2 b" in found.description
+    assert {g.prompt.meta.get("dataset") for g in found.groups} == {"mine", "yours", None}
+    assert "the name of each row's part is in 'mixture_part'" in caplog.text

@@ -5,6 +5,7 @@ from itertools import combinations
 import pytest
 
 from evenhand.errors import UserError
+from evenhand.rewards import verifiable
 from evenhand.rewards.verifiable import common_subsequence, form, last_number, rouge_l, vader
 from evenhand.seeding import rng
 from evenhand.types import Completion, Group, Prompt
@@ -83,3 +84,11 @@ def test_a_number_of_thousands_of_digits_is_a_number():
     long = "9" * 5000
     assert values(last_number(), f"4, no, {long}", f"{long}.5", long, answer=long) == (1.0, 0.0, 1.0)
     assert values(last_number(), f"4, no, {long}", answer=4) == (0.0,)
+
+
+def test_a_pattern_that_never_ends_is_said(monkeypatch):
+    """`(a+)+b` tries every way to cut a run of a's: 2^n of them; the Python of `re` cannot be interrupted there."""
+    monkeypatch.setattr(verifiable, "PATTERN_SECONDS", 0.05)
+    with pytest.raises(UserError, match=r"'\(a\+\)\+b' takes more than 0.05 seconds on an answer of 4001 characters") as told:
+        values(form(pattern="(a+)+b"), "a" * 4000 + "c")
+    assert "repetitions inside of repetitions" in told.value.fix

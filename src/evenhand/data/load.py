@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from evenhand.data.detect import describe, detect
 from evenhand.data.documents import document_groups
 from evenhand.data.formats import FORMATS, Format, Kind
 from evenhand.data.jsonl import group_to_json
-from evenhand.data.mix import MixPart, mix
+from evenhand.data.mix import FIELDS, MixPart, mix, name_field
 from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows
 from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import BadRow, Row
@@ -31,6 +32,7 @@ from evenhand.types import Group, Prompt
 
 __all__ = ["Dataset", "holdout", "load"]
 
+_log = logging.getLogger(__name__)
 SAMPLE = 64
 """Rows that detection looks at."""
 _KIND_OF_USE = {
@@ -136,7 +138,12 @@ def _load_mixture(spec: Mixture, where: str) -> Dataset:
         for name, d, weight, cap in zip(spec.names, loaded, spec.weights, spec.caps, strict=True)
     ]
     groups = mix(parts, seed=spec.seed, size=spec.size, temperature=spec.temperature)
-    taken = Counter(g.prompt.meta["dataset"] for g in groups)
+    named = name_field(parts)
+    taken = Counter(g.prompt.meta[named] for g in groups)
+    if named != FIELDS[0]:
+        _log.warning(
+            "%s.mix: rows have a column '%s' of their own; the name of each row's part is in '%s'", where, FIELDS[0], named
+        )
     said = ", ".join(f"{taken[p.name]} of {len(p.groups)} {p.name}" for p in parts)
     lines = "\n".join(f"  {d.description}" for d in loaded)
     skipped = tuple(line for d in loaded for line in d.skipped)

@@ -37,7 +37,7 @@ def reward_model(*, margin_scale: float = 0.0, centring: float = 0.01) -> Method
     return Method(objective=objective, data=PREFERENCES, network="reward", learning_rate=2e-6)
 
 
-@method(of="reward_model", differs="right or wrong, each answer by itself")
+@method(revision=1, of="reward_model", differs="right or wrong, each answer by itself")
 def outcome_reward_model() -> Method:
     """Outcome reward model: whether an answer is right, as the cross-entropy of its label, read at the last token (Cobbe et al.
     2021, arXiv:2110.14168). Its score is the logit of being right, with a level of its own where Bradley-Terry's has none; a
@@ -46,7 +46,7 @@ def outcome_reward_model() -> Method:
     return Method(objective=Correctness(), data=BINARY, network="reward", learning_rate=2e-6)
 
 
-@method(of="outcome_reward_model", differs="every step by itself")
+@method(revision=1, of="outcome_reward_model", differs="every step by itself")
 def process_reward_model(*, aggregate: str = "min", separator: str = SEPARATOR) -> Method:
     """Process reward model: whether each step of an answer is right, read at the step's last token (Uesato et al. 2022,
     arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050). `aggregate` joins the steps of an answer: min, product, last, mean,
@@ -170,7 +170,7 @@ def orpo_odds() -> Method:
     return pairs("orpo", reference="none", rate=8e-6)
 
 
-@method(space=strengths.BETA, of="dpo", differs="single labelled answers against a common reference point",
+@method(revision=1, space=strengths.BETA, of="dpo", differs="single labelled answers against a common reference point",
         elsewhere={"TRL": "KTOTrainer", "study": "~kto, logistic, matched"})  # fmt: skip
 def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable: float = 1.0) -> Method:
     """Kahneman-Tversky optimisation of single labelled answers (Ethayarajh et al. 2024, eq. 8). Pairs become two labels, each a
@@ -179,7 +179,7 @@ def kto(*, beta: float = 0.1, weight_desirable: float = 1.0, weight_undesirable:
     return Method(objective=objective, data=BINARY, reference="start", learning_rate=5e-6)
 
 
-@method(of="offline_reinforce", differs="a taper for bad answers")
+@method(revision=1, of="offline_reinforce", differs="a taper for bad answers")
 def topr(*, baseline: float = 0.0, low: float = 0.0, high: float = 1.0, good_low: float = 1.0, good_high: float = 1.0) -> Method:
     """Tapered off-policy REINFORCE on labelled answers, the start standing in for their unknown author (Le Roux et al. 2025).
     With a share p of good answers, baseline c makes them weigh like a share p (1 - c) / (1 + (1 - 2p) c): 0.6 makes 0.5 like 0.2.
@@ -192,7 +192,7 @@ def topr(*, baseline: float = 0.0, low: float = 0.0, high: float = 1.0, good_low
     return Method(objective=objective, data=BINARY, reference="start", label_baseline=baseline, learning_rate=3e-6)
 
 
-@method(of="kto", differs="linear: no saturation")
+@method(revision=1, of="kto", differs="linear: no saturation")
 def offline_reinforce(*, baseline: float = 0.0) -> Method:
     """REINFORCE on labelled answers as if the policy had written them, the label +1 or -1 minus `baseline`. It has no optimum:
     the loss is linear in log pi, so a bad answer is pushed down for ever. A control, and what `topr` mends.

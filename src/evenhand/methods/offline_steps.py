@@ -38,14 +38,19 @@ def wpo(*, beta: float = 0.01) -> Method:
     return pairs("wpo", beta=beta)
 
 
-@method(space=strengths.BETA, of="dpo", differs="less the difference of both answers' exact KL")
+@method(revision=1, space=strengths.BETA, of="dpo", differs="less the difference of both answers' exact KL")
 def tdpo(*, beta: float = 0.1) -> Method:
     """Token-level DPO, first form: less the difference of the two answers' KL(reference, policy), summed token by token over the
     whole vocabulary (Zeng et al. 2024, arXiv:2404.11999). Costs a pass of the reference in every step."""
     return pairs("tdpo1", beta=beta)
 
 
-@method(space={**strengths.BETA, "alpha": (0.3, 0.5, 0.7)}, of="tdpo", differs="a share of it, the chosen answer's held constant")
+@method(
+    revision=1,
+    space={**strengths.BETA, "alpha": (0.3, 0.5, 0.7)},
+    of="tdpo",
+    differs="a share of it, the chosen answer's held constant",
+)
 def tdpo2(*, beta: float = 0.1, alpha: float = 0.5) -> Method:
     """Token-level DPO, second form: `alpha` of the difference, the chosen answer's KL without gradient (Zeng et al. 2024,
     arXiv:2404.11999).
@@ -53,7 +58,7 @@ def tdpo2(*, beta: float = 0.1, alpha: float = 0.5) -> Method:
     return pairs("tdpo2", beta=beta, alpha=alpha)
 
 
-@method(space=strengths.BETA, of="dpo", differs="a beta per pair, by the reference's entropy")
+@method(revision=1, space=strengths.BETA, of="dpo", differs="a beta per pair, by the reference's entropy")
 def mallows_dpo(*, beta: float = 0.1, scale: float = 1.0) -> Method:
     """MallowsPO: pairs whose answers the reference is sure of have a larger beta, by minus the log of its mean entropy as a share
     of log V (Chen et al. 2024, arXiv:2405.14953). `scale` is chosen so that the mean factor is about 1; its value in the paper
@@ -84,8 +89,8 @@ def rebel(*, eta: float = 1.0) -> Method:
 # ---- the whole step -------------------------------------------------------------------------------------------------
 
 
-@method(space={**strengths.BETA, "robustness": (0.5, 1.0, 2.0)}, of="dpo", differs="a soft minimum over the step's pairs",
-        elsewhere={"study": "drdpo, per micro-batch"})  # fmt: skip
+@method(revision=1, space={**strengths.BETA, "robustness": (0.5, 1.0, 2.0)}, of="dpo",
+        differs="a soft minimum over the step's pairs", elsewhere={"study": "drdpo, per micro-batch"})  # fmt: skip
 def dr_dpo(*, beta: float = 0.1, robustness: float = 1.0) -> Method:
     """Distributionally robust DPO: pairs of the step weigh by softmax(-loss / `robustness`), the paper's beta' (Wu et al. 2024,
     arXiv:2407.07880). Small values keep only the easiest pairs; large ones weigh all alike.
@@ -120,7 +125,7 @@ def alpha_dpo(*, beta: float = 2.5, ratio: float = 0.6, alpha: float = 0.2, deca
 # ---- single labelled answers ----------------------------------------------------------------------------------------
 
 
-@method(space=strengths.WEAK, of="kto", differs="a classifier, shifted by the mean reward so far")
+@method(revision=1, space=strengths.WEAK, of="kto", differs="a classifier, shifted by the mean reward so far")
 def bco(*, beta: float = 0.01) -> Method:
     """Binary classifier optimisation of single labelled answers: their implicit reward against the mean of all so far, which a
     checkpoint holds (Jung et al. 2024, arXiv:2404.04656), without its weights for prompts that differ between good and bad
@@ -128,7 +133,12 @@ def bco(*, beta: float = 0.01) -> Method:
     return Method(objective=Labelled(loss="bco", beta=beta), data=BINARY, reference="start", learning_rate=5e-7)
 
 
-@method(space={"beta": (0.01, 0.03, 0.05, 0.1)}, of="outcome_reward_model", differs="the score is the policy's own log-ratio")
+@method(
+    revision=1,
+    space={"beta": (0.01, 0.03, 0.05, 0.1)},
+    of="outcome_reward_model",
+    differs="the score is the policy's own log-ratio",
+)
 def implicit_process_reward(*, beta: float = 0.05) -> Method:
     """Implicit process reward model: whether an answer is right, as the cross-entropy of its label with `beta` times its
     log-ratio to the start as logit (PRIME; Cui et al. 2025, arXiv:2502.01456). As a reward model it says what every token earns:
@@ -137,7 +147,7 @@ def implicit_process_reward(*, beta: float = 0.05) -> Method:
     return Method(objective=Labelled(loss="bco", shift="none", beta=beta), data=BINARY, reference="start", learning_rate=1e-6)
 
 
-@method(space=strengths.BETA, of="kto", differs="z0 = 0", elsewhere={"TRL": "apo_zero_unpaired"})
+@method(revision=1, space=strengths.BETA, of="kto", differs="z0 = 0", elsewhere={"TRL": "apo_zero_unpaired"})
 def apo_zero_unpaired(*, beta: float = 0.1) -> Method:
     """APO-zero of single labelled answers: KTO whose reference point is 0 (D'Oosterlinck et al. 2024, arXiv:2408.06266)."""
     objective = Labelled(loss="apo_zero", shift="none", beta=beta)

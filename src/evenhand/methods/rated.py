@@ -52,7 +52,9 @@ def nca(*, beta: float = 0.01, alpha: float = 0.1) -> Method:
     return _rated("nca", beta=beta, alpha=alpha)
 
 
-@method(space={"beta": (3e-4, 1e-3, 3e-3, 1e-2)}, of="sppo", differs="quantiles of the reward as targets, level known")
+@method(
+    revision=1, space={"beta": (3e-4, 1e-3, 3e-3, 1e-2)}, of="sppo", differs="quantiles of the reward as targets, level known"
+)
 def qrpo(*, beta: float = 0.001) -> Method:
     """Quantile reward policy optimisation: the log-ratio regresses on the answer's quantile among the rewards of its group, whose
     soft value is known (Matrenok et al. 2025, arXiv:2507.08068). The start is meant to have written the group's answers; the more
@@ -128,7 +130,7 @@ def selm(*, steps: int, rounds: int = 3, completions_per_prompt: int = 3, beta: 
     return replace(_fresh(Combined(objectives=parts, coefficients=(1.0, optimism * beta)), rollouts), temperature=1.0)
 
 
-@method(space={"beta": (3e-4, 1e-3, 3e-3)}, of="qrpo", differs="the soft value estimated from the start's answers",
+@method(revision=1, space={"beta": (3e-4, 1e-3, 3e-3)}, of="qrpo", differs="the soft value estimated from the start's answers",
         elsewhere={"TRL": "A2POTrainer"})  # fmt: skip
 def a_star_po(*, completions_per_prompt: int = 16, beta: float = 1e-3, value_temperature: float = 0.5) -> Method:
     """A*-PO: the policy's own answers regress on the reward less its soft value, which the start's answers tell (Brantley et al.

@@ -52,11 +52,14 @@ class PairLoss:
 PAIR_LOSSES = Registry[PairLoss]("pair loss", named_by=("loss",))
 
 
-def pair_loss(name: str = "", *, per: str = "sum", reference: bool = True, fields: tuple[str, ...] = ()) -> Callable[[F], F]:
-    """Decorator: the function below is a loss of pairs; see `PairLoss` for what it is given."""
+def pair_loss(
+    name: str = "", *, per: str = "sum", reference: bool = True, fields: tuple[str, ...] = (), revision: int = 0
+) -> Callable[[F], F]:
+    """Decorator: the function below is a loss of pairs; see `PairLoss` for what it is given, and `registry.revisions`."""
 
     def add(function: F) -> F:
-        PAIR_LOSSES.register(name or function.__name__)(PairLoss(function, per=per, reference=reference, fields=fields))
+        made = PairLoss(function, per=per, reference=reference, fields=fields)
+        PAIR_LOSSES.register(name or function.__name__, revision=revision)(made)
         return function
 
     return add

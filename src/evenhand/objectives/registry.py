@@ -12,11 +12,11 @@ C = TypeVar("C", bound=type)
 OBJECTIVES = Registry[Callable[..., Any]]("objective", named_by=("kind",))
 
 
-def objective(name: str) -> Callable[[C], C]:
-    """Class decorator: the frozen dataclass below is the objective called `name`."""
+def objective(name: str, *, revision: int = 0) -> Callable[[C], C]:
+    """Class decorator: the frozen dataclass below is the objective called `name`; `revision`: see `registry.revisions`."""
 
     def add(cls: C) -> C:
-        OBJECTIVES.register(name)(cls)
+        OBJECTIVES.register(name, revision=revision)(cls)
         cls.kind = name  # type: ignore[attr-defined]
         return cls
 

@@ -13,6 +13,7 @@ from evenhand.judges.config import LLM, Human, OwnJudge, Settings
 from evenhand.methods import PREFERENCES
 from evenhand.models.load import resolve_device
 from evenhand.plugins import used
+from evenhand.registry import revisions
 from evenhand.rewards.function import fingerprint_of, without_folder
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.reward_resolution import functions_in, judges_in, models_in, resolved_reward
@@ -102,11 +103,11 @@ class Graph:
         """Adds a node, or finds the one with the same key: equal stages are one stage.
 
         The source of what a user wrote, as far as the spec names it or the stage `runs` it besides, is in the key; so
-        is `code`.
+        are its revision and that of what is ours, and `code`.
         """
         keys = {role: self.nodes[other].key for role, other in inputs.items()}
         settled = decisive(spec)
-        code = {**reward_code(settled), **used([spec, runs]), **(code or {})}
+        code = {**reward_code(settled), **used([spec, runs]), **revisions([spec, runs]), **(code or {})}
         key = stage_key(spec.KIND, spec.VERSION, without_folders_of(settled), seed, keys, code)
         if key in self._by_key:
             return self._by_key[key]

@@ -90,7 +90,7 @@ def starts(graph: Graph) -> None:
             world_options=graph.e.data.options,
         )
         inputs = {"data": "data", "tokens": _tokens(graph, pretrain, world=graph.e.data.world)}
-        base = graph.add("base", spec, inputs, row="base", cost=_fit_cost(pretrain))
+        base = graph.add("base", spec, inputs, row="base", cost=_fit_cost(pretrain), runs=spec.build())
     else:
         path = str(graph.e.model.path)
         source = _source(path, graph.e.model.revision, graph.e.model.base)

@@ -6,7 +6,8 @@ was made, the record is the same and the files are as they were written, writing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 from evenhand.configfile.text_file import json_object
@@ -50,11 +51,16 @@ def is_current(folder: Path, names: Sequence[str]) -> bool:
 
 def set_aside(folder: Path) -> None:
     """Results that were made from another record than the one that is there keep their files, under names that nobody reads as
-    this run's. A page of a run under way, which has no results, stays."""
+    this run's: `earlier-results.json`, then `earlier-2-results.json`. A page of a run under way, which has no results, stays."""
     if (folder / NAME).is_file() and not is_current(folder, (NAME,)):
-        for name in (NAME, *WITH_PAGE):
-            if (folder / name).is_file():
-                (folder / name).replace(folder / f"{EARLIER}{name}")
+        present = [name for name in (NAME, *WITH_PAGE) if (folder / name).is_file()]
+        before = next(p for p in _before() if not any((folder / f"{p}{name}").exists() for name in (NAME, *WITH_PAGE)))
+        for name in present:
+            (folder / name).replace(folder / f"{before}{name}")
+
+
+def _before() -> Iterator[str]:
+    return (EARLIER if number == 1 else f"{EARLIER}{number}-" for number in count(1))
 
 
 def _contents(folder: Path, names: Sequence[str]) -> dict[str, str]:

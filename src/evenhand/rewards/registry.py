@@ -35,8 +35,9 @@ class Context:
 
 
 Builder = Callable[..., Reward]
-REWARDS = Registry[Builder]("reward", named_by=("kind",))
-"""Kind -> `builder(context, **keys of the spec)`. A builder's signature is its schema: the one place where keys are listed."""
+REWARDS = Registry[Builder]("reward", facts=("graded",), named_by=("kind",))
+"""Kind -> `builder(context, **keys of the spec)`. A builder's signature is its schema: the one place where keys are listed.
+`graded`: declared where scores lie between wrong (0) and right (1), or beyond."""
 reward = REWARDS.register
 """Decorator: the builder below makes the reward of that kind."""
 
@@ -72,7 +73,7 @@ def _gold(context: Context, world: str, **options: Any) -> Reward:
     return worlds.get(world, **options).gold
 
 
-@reward("model")
+@reward("model", graded=True)
 def _model(context: Context, name: str, rule: str | None = None) -> Reward:
     """`rule` is for a preference model, which scores a group by a tournament, borda (its default) or knock_out; and for a process
     reward model, whose steps it joins: min, product, last, mean or differences."""
@@ -93,7 +94,7 @@ def _model(context: Context, name: str, rule: str | None = None) -> Reward:
     return replace(reward, rule=rule)
 
 
-reward("vader")(lambda context: verifiable.vader())
+reward("vader", graded=True)(lambda context: verifiable.vader())
 
 
 @reward("number")
@@ -119,17 +120,17 @@ def _tagged(context: Context, reward: Mapping[str, Any] | str, tag: str = "answe
     return combine.Tagged(inner=context.build(reward, "reward.reward"), tag=tag, missing=missing)
 
 
-@reward("two_words")
+@reward("two_words", graded=True)
 def _two_words(context: Context, field: str = "reference") -> Reward:
     return verifiable.two_words(field=field)
 
 
-@reward("rouge_l")
+@reward("rouge_l", graded=True)
 def _rouge_l(context: Context, field: str = "reference") -> Reward:
     return verifiable.rouge_l(field=field)
 
 
-@reward("countdown")
+@reward("countdown", graded=True)
 def _countdown(context: Context, reasoning: bool = False) -> Reward:
     return CountdownGold(reasoning=reasoning)
 
@@ -177,12 +178,12 @@ def _endpoint(
     )
 
 
-@reward("length")
+@reward("length", graded=True)
 def _length(context: Context, unit: str, over: int = 0) -> Reward:
     return shaping.length(unit=unit, over=over)
 
 
-@reward("overlong")
+@reward("overlong", graded=True)
 def _overlong(context: Context, limit: int, buffer: int, unit: str = "tokens") -> Reward:
     return shaping.overlong(limit=limit, buffer=buffer, unit=unit)
 

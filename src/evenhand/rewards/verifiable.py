@@ -7,11 +7,16 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+import regex
+
 from evenhand.errors import UserError
 from evenhand.rewards.pointwise import Pointwise, meta_field, pointwise
 from evenhand.types import Completion, Prompt
 from evenhand.worlds.expressions import REASONED, numbers_in
 from evenhand.worlds.labels import words
+
+PATTERN_SECONDS = 10.0
+"""For one answer and the pattern of the reward `format`."""
 
 
 def vader() -> Pointwise:
@@ -48,6 +53,7 @@ def _wanted(prompt: Prompt, field: str) -> Fraction:
 
 def form(*, pattern: str) -> Pointwise:
     """1 if the whole answer matches the regular expression (blanks around it do not matter; `.` matches a line end), else 0.
+    An answer on which it takes more than PATTERN_SECONDS ends the run: repetitions inside of repetitions may never end.
 
     >>> from evenhand.types import *
     >>> tags = form(pattern="<answer>.+</answer>")
@@ -55,10 +61,24 @@ def form(*, pattern: str) -> Pointwise:
     (1.0,)
     """
     try:
-        compiled = re.compile(pattern, re.DOTALL)
-    except re.error as error:
+        re.compile(pattern, re.DOTALL)  # Python's own syntax, which the other takes in its version 0
+        compiled = regex.compile(pattern, regex.DOTALL)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
         raise UserError(f"not a regular expression: {error}", where="reward format, pattern") from error
-    return pointwise(lambda prompt, completion: bool(compiled.fullmatch(completion.text.strip())), name="format")
+
+    def score(prompt: Prompt, completion: Completion) -> bool:
+        text = completion.text.strip()
+        try:
+            return bool(compiled.fullmatch(text, timeout=PATTERN_SECONDS))
+        except TimeoutError:
+            raise UserError(
+                f"the pattern {pattern!r:.80} takes more than {PATTERN_SECONDS:g} seconds on an answer of {len(text)} characters",
+                where=f"reward format, prompt {prompt.id}",
+                why="it can be matched in too many ways, all of which are tried",
+                fix="write it without repetitions inside of repetitions",
+            ) from None
+
+    return pointwise(score, name="format")
 
 
 def rouge_l(*, field: str = "reference") -> Pointwise:

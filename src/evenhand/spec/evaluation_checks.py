@@ -14,7 +14,7 @@ from evenhand.spec.evaluations import MoreEvaluation
 from evenhand.spec.experiment import Experiment
 from evenhand.spec.faults import fault_of
 from evenhand.spec.judge import JurySettings, ScoringJudge
-from evenhand.spec.reward_resolution import reward_problem, world_problem
+from evenhand.spec.reward_resolution import graded_in, resolved_reward, reward_problem, world_problem
 
 HELD_OUT = "heldout_"
 
@@ -61,6 +61,11 @@ def _pass_problems(e: Experiment) -> Iterator[UserError]:
         yield UserError(
             "pass@k needs a judge that says right or wrong of one answer", where="evaluation.pass_at",
             fix="judge by a reward of 1 and 0: `judge: {reward: ...}`",
+        )  # fmt: skip
+    elif e.evaluation.pass_at and (kind := graded_in(resolved_reward(e.judge.reward, e))):
+        yield UserError(
+            f"pass@k needs a judge that says right or wrong of one answer, and the reward {kind} says more",
+            where="evaluation.pass_at", fix="judge by a reward of 1 and 0, or remove `pass_at`",
         )  # fmt: skip
 
 

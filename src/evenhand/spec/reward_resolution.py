@@ -52,6 +52,24 @@ def kind_in(reward: Any, kind: str) -> bool:
     return any(r["kind"] == kind for r in specs_in(reward))
 
 
+def graded_in(reward: Any) -> str | None:
+    """The kind that is known to make a resolved reward more than 1 (right) and 0 (wrong); None where it may be these two."""
+    from evenhand import worlds
+    from evenhand.rewards.registry import REWARDS
+
+    if not isinstance(reward, Mapping):
+        return None
+    kind = str(reward.get("kind"))
+    if kind in ("tagged", "unfinished"):
+        return graded_in(reward.get("reward"))
+    if kind != "gold":
+        return kind if kind in REWARDS.facts("graded") else None
+    world, options = reward.get("world"), {key: v for key, v in reward.items() if key not in ("kind", "world")}
+    if world is None or any(world_problem(world, options)):
+        return None
+    return f"{world}'s gold" if getattr(worlds.get(world, **options).gold, "graded", False) else None
+
+
 def functions_in(reward: Any) -> list[str]:
     """Paths of the user's functions inside a resolved reward, in the order in which they stand there."""
     return [str(r["path"]) for r in specs_in(reward) if r["kind"] == "function" and "path" in r]

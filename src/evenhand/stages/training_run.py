@@ -53,7 +53,7 @@ class FitSpec:
     world_options: Mapping[str, Any] = field(default_factory=dict)
     """The world's, whose vocabulary may depend on them."""
     shape: Mapping[str, Any] = field(default_factory=dict)
-    reference_update: ReferenceUpdate | None = None
+    reference_update: ReferenceUpdate | None = field(default=None, metadata={"revision": lambda update: int(update is not None)})
     environment: str | Mapping[str, Any] | None = None
     """What answers between the turns of a sampled answer; None: answers of one turn."""
     staleness: Staleness | None = None

@@ -28,7 +28,9 @@ class Train:
     """What the schedule takes, such as {factor: 0.5, every: 100} of `step`."""
     warmup: float = 0.03
     """Share of the steps in which the learning rate rises."""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit"] = field(
+        default="adamw", metadata={"revision": lambda name: int(name == "adamw_8bit")}
+    )
     """AdamW, or AdamW whose moments take two bytes a weight in place of eight (docs/scaling.md): bfloat16 weights are rounded by
     chance then, without a copy in float32."""
     weight_decay: float = 0.0
@@ -51,7 +53,7 @@ class Train:
     """Steps between two looks at the held-out loss; 0 is never."""
     sample_every: int = 0
     """Steps between two looks at sampled answers; 0 is never."""
-    keep_checkpoint: Literal["last", "best"] = "last"
+    keep_checkpoint: Literal["last", "best"] = field(default="last", metadata={"revision": lambda which: int(which == "best")})
     """Which weights are the result: the last, or the best on validation prompts."""
     choose_by: Literal["loss", "accuracy", "margin"] = "loss"
     """What of the validation pairs `keep_checkpoint: best` goes by where no reward decides: loss, accuracy or margin."""
@@ -90,7 +92,7 @@ class Staleness:
 
     steps: int
     """Optimizer steps between the weights that sample a rollout and those that first learn from it; 0 is on-policy."""
-    proximal: Literal["last", "generator"] = "last"
+    proximal: Literal["last", "generator"] = field(default="last", metadata={"revision": lambda which: int(which == "generator")})
     """What a clip is around: the last policy (decoupled PPO; `importance` corrects), or the generator, which sampled."""
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class CountdownGold:
     Correct: inside the answer tags stands an expression of + - * / that uses each given number exactly once and equals the
     target, in exact fractions. An answer outside the form cannot be correct. Source: the reward of TinyZero's countdown task.
     """
+
+    graded: ClassVar[bool] = True
+    """Also between wrong and right."""
 
     reasoning: bool = False
     """Whether the form is `<reasoning>..</reasoning><answer>..</answer>`, or the answer tags alone."""

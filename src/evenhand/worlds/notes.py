@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,6 +83,9 @@ class NotesGold:
 
     Topics, tone and the name need the request; the rest is craft, which even a small reward model soon learns to see.
     """
+
+    graded: ClassVar[bool] = True
+    """Also between wrong and right."""
 
     weights: Weights = field(default_factory=Weights)
     limit: int = 24

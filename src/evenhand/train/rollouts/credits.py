@@ -46,11 +46,14 @@ class GroupCredit(CompletionCredit):
     compares: ClassVar[bool] = True
 
 
-def credit(name: str, kind: type[CompletionCredit] = GroupCredit) -> Callable[[Callable[..., Tensor]], CompletionCredit]:
+def credit(
+    name: str, kind: type[CompletionCredit] = GroupCredit, *, revision: int = 0
+) -> Callable[[Callable[..., Tensor]], CompletionCredit]:
     """Decorator: the function below, reward [P, G] -> advantage [P, G], is the credit called `name`.
 
     Its docstring says what it does, the formula on a line that begins with a backtick. The `kind` CompletionCredit is for one
-    that looks across prompts. It replaces the function, and is what `Rollouts(credit=...)` takes.
+    that looks across prompts. It replaces the function, and is what `Rollouts(credit=...)` takes. `revision`: see
+    `registry.revisions`.
 
     >>> @credit("doubled")
     ... def doubled(reward: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def credit(name: str, kind: type[CompletionCredit] = GroupCredit) -> Callable[[C
 
     def add(function: Callable[..., Tensor]) -> CompletionCredit:
         made = kind(name, function)
-        CREDITS.register(name)(made)
+        CREDITS.register(name, revision=revision)(made)
         return made
 
     return add
