@@ -65,7 +65,7 @@ def test_a_kill_changes_no_byte(graph, tmp_path, name):
 
 def test_a_kill_changes_no_byte_of_weights_that_are_rounded_by_chance(tmp_path):
     """The arm with moments in eight bits, of a model in bfloat16: what is drawn after a kill is what would have been."""
-    narrow = Graph(tmp_path / "whole", EXPERIMENT.replace("name: kept", "name: narrow\nmodel: {dtype: bfloat16}"))
+    narrow = Graph(tmp_path / "whole", EXPERIMENT.replace("model: {", "model: {dtype: bfloat16, ", 1))
     killed = tmp_path / "killed"
     narrow.kill("packed", killed, 2, 5)
     assert narrow.differing("packed", killed, "model/model.safetensors", "metrics.jsonl") == []

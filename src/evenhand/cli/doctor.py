@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.options import where_begun
 from evenhand.cli.progress import Waiting
 from evenhand.cli.terminal import WRONG_INPUT
 
@@ -42,6 +43,7 @@ def doctor(
         if id not in CHECKS:
             raise UserError(f"there is no check '{id}'", where="--only", fix=did_you_mean(id, CHECKS))
     errors = Console(stderr=True)
+    experiment, out = where_begun(experiment, out)
     with Waiting("looking", errors.file) as waiting:
         diagnosis = examine(
             prepare(experiment, overrides or [], out), quick=quick, only=only or (),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.options import where_begun
 from evenhand.cli.progress import Waiting
 from evenhand.cli.terminal import FAILED, WAITING, WRONG_INPUT, stoppable, wide_console
 
@@ -48,6 +49,7 @@ def run(
     unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
 ) -> None:
     """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
+    experiment, out = where_begun(experiment, out)
     if plan:
         _plan(experiment, overrides or [], out, probe=probe, workers=workers, unchecked=unchecked)
         return

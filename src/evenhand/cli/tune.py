@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evenhand.cli.options import where_begun
 from evenhand.cli.terminal import FAILED, stoppable, wide_console
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def tune(
     from evenhand.cli.doctor import before_run
     from evenhand.tuning.launch import prepare
 
+    experiment, out = where_begun(experiment, out)
     tuning = prepare(experiment, overrides or [], out)
     console = Console()
     if plan:

@@ -57,12 +57,14 @@ def _pass_problems(e: Experiment) -> Iterator[UserError]:
             f"pass@{max(e.evaluation.pass_at)} from {e.evaluation.pass_samples} answers", where="evaluation.pass_samples",
             fix=f"draw at least {max(e.evaluation.pass_at)}, better twice as many",
         )  # fmt: skip
-    if e.evaluation.pass_at and not isinstance(e.judge, ScoringJudge):
+    if not e.evaluation.pass_at:
+        return
+    if not isinstance(e.judge, ScoringJudge):
         yield UserError(
             "pass@k needs a judge that says right or wrong of one answer", where="evaluation.pass_at",
             fix="judge by a reward of 1 and 0: `judge: {reward: ...}`",
         )  # fmt: skip
-    elif e.evaluation.pass_at and (kind := graded_in(resolved_reward(e.judge.reward, e))):
+    elif (kind := graded_in(resolved_reward(e.judge.reward, e))) is not None:
         yield UserError(
             f"pass@k needs a judge that says right or wrong of one answer, and the reward {kind} says more",
             where="evaluation.pass_at", fix="judge by a reward of 1 and 0, or remove `pass_at`",
