@@ -33,7 +33,12 @@ def _clipped(
     return gradient(objective, Rollouts(completions_per_prompt=completions, credit=credit, schedule=Schedule(updates)), **kl)
 
 
-@method(space=strengths.KL)
+@method(
+    space=strengths.KL,
+    of="reinforce",
+    differs="KL per token, whitened over the step",
+    elsewhere={"TRL": "~", "OpenRLHF": "~", "verl": "reinforce++"},
+)
 def reinforce_pp(
     *, completions_per_prompt: int = 1, kl: float = 0.01, clip: float = 0.2, updates: int = 1, importance: float = 0.0
 ) -> Method:
@@ -55,7 +60,12 @@ def reinforce_pp(
     )
 
 
-@method(space={"kl": (0.0, 0.001, 0.01, 0.1)})
+@method(
+    space={"kl": (0.0, 0.001, 0.01, 0.1)},
+    of="reinforce_pp",
+    differs="the group's mean off first",
+    elsewhere={"OpenRLHF": "yes", "verl": "yes"},
+)
 def reinforce_pp_baseline(
     *, completions_per_prompt: int = 8, kl: float = 0.001, clip: float = 0.2, updates: int = 1, importance: float = 0.0
 ) -> Method:
@@ -68,7 +78,7 @@ def reinforce_pp_baseline(
     )  # fmt: skip
 
 
-@method(space=strengths.KL)
+@method(space=strengths.KL, of="reinforce", differs="the greedy answer as baseline", elsewhere={"verl": "remax"})
 def remax(*, completions_per_prompt: int = 1, kl: float = 0.05, importance: float = 0.0) -> Method:
     """REINFORCE with the reward of the prompt's greedy answer as baseline, KL in the reward (Li et al. 2023, arXiv:2310.10505).
 
@@ -78,7 +88,7 @@ def remax(*, completions_per_prompt: int = 1, kl: float = 0.05, importance: floa
     return _score_function(credits.AgainstGreedy(), completions_per_prompt, importance, kl=kl)
 
 
-@method
+@method(of="rloo", differs="a mean weighted by length", elsewhere={"verl": "opo"})
 def opo(*, completions_per_prompt: int = 8, importance: float = 0.0) -> Method:
     """On-policy RL with the optimal baseline: the group's mean weighted by length, neither KL nor clip nor deviation (Hao et al.
     2025, arXiv:2505.23585). The baseline includes the answer itself, as GRPO's does: a bias of 1/G.
@@ -98,7 +108,7 @@ def optimal_token(*, completions_per_prompt: int = 8, kl: float = 0.0, importanc
     return _score_function(credits.OptimalToken(), completions_per_prompt, importance, kl=kl)
 
 
-@method
+@method(of="rloo", differs="flat groups rescaled away", elsewhere={"verl": "~gpg, other scale"})
 def gpg(*, completions_per_prompt: int = 8, importance: float = 0.0) -> Method:
     """Group policy gradient: centred rewards over the share of answers in groups that are not flat, every token alike (Chu et al.
     2025, arXiv:2504.02546). Without that factor a rollout of easy prompts has small gradients.
@@ -106,7 +116,7 @@ def gpg(*, completions_per_prompt: int = 8, importance: float = 0.0) -> Method:
     return _score_function(credits.gpg, completions_per_prompt, importance, reduce="token_mean")
 
 
-@method
+@method(of="rloo", differs="divided by the group's mean")
 def maxrl(*, completions_per_prompt: int = 16, importance: float = 0.0) -> Method:
     """Maximum-likelihood reinforcement learning: centred rewards over the group's mean (Tajwar et al. 2026). For rewards of 0 and
     1; a negative reward is refused. With many completions it climbs the log of the probability of being right, so that hard
@@ -115,7 +125,7 @@ def maxrl(*, completions_per_prompt: int = 16, importance: float = 0.0) -> Metho
     return _score_function(credits.maxrl, completions_per_prompt, importance)
 
 
-@method(space={"k": (2, 4, 8)})
+@method(space={"k": (2, 4, 8)}, of="rloo", differs="credit for pass@k", elsewhere={"verl": "~divided by the deviation"})
 def pass_at_k(*, completions_per_prompt: int = 8, k: int = 4, baseline: str = "leave_one_out", importance: float = 0.0) -> Method:
     """The gradient of the best of k answers, from all k-subsets of the group: pass@k for rewards 0 and 1, max@k for others
     (Walder and Karkhanis 2025, PKPO, arXiv:2505.15201).
@@ -128,7 +138,7 @@ def pass_at_k(*, completions_per_prompt: int = 8, k: int = 4, baseline: str = "l
     return _score_function(_best_of(name, k, completions_per_prompt), completions_per_prompt, importance)
 
 
-@method(space={"k": (2, 4, 8)})
+@method(space={"k": (2, 4, 8)}, of="grpo", differs="credit for pass@k")
 def pass_at_k_training(*, completions_per_prompt: int = 8, k: int = 4, importance: float = 0.0) -> Method:
     """Pass@k training: an answer is credited with the share of its k-subsets that hold a right one, as a z-score (Chen et al.
     2025, arXiv:2508.10751). For rewards of 0 and 1.
@@ -144,7 +154,7 @@ def _best_of(name: str, k: int, completions: int) -> Credit:
     return credits.BestOfK(name, credits.BEST_OF_K[name], k)
 
 
-@method
+@method(of="rloo", differs="the best answer alone, against the second", elsewhere={"verl": "~divided by the deviation"})
 def max_minus_second(*, completions_per_prompt: int = 4, importance: float = 0.0) -> Method:
     """The best answer of each group is credited with what it has over the second best, the others with nothing: the gradient of
     the expected maximum over the whole group (Tang et al. 2025, arXiv:2503.19595).
@@ -154,7 +164,7 @@ def max_minus_second(*, completions_per_prompt: int = 4, importance: float = 0.0
     return _score_function(credits.max_minus_second, completions_per_prompt, importance)
 
 
-@method
+@method(of="grpo", differs="each reward's own z-score", elsewhere={"TRL": "normalize_then_sum", "verl": "gdpo"})
 def gdpo(
     *, completions_per_prompt: int = 8, weights: Mapping[str, float] | None = None, low: float = 0.2, high: float = 0.2,
     updates: int = 1, kl: float = 0.0, importance: float = 0.0,
@@ -171,7 +181,7 @@ def gdpo(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="the deviation of the whole batch", elsewhere={"TRL": "scale_rewards: batch"})
 def lite_ppo(
     *, completions_per_prompt: int = 8, low: float = 0.2, high: float = 0.2, updates: int = 1, importance: float = 0.0
 ) -> Method:
@@ -183,7 +193,7 @@ def lite_ppo(
     )
 
 
-@method
+@method(of="ppo", differs="lambda by length")
 def vapo(
     *, completions_per_prompt: int = 8, alpha: float = 0.05, value: float = 0.5, warmup: int = 5, likelihood: float = 0.1,
     low: float = 0.2, high: float = 0.28, updates: int = 4, importance: float = 0.0,

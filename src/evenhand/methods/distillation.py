@@ -20,7 +20,12 @@ def by_tokens(updates: int, importance: float, reduce: str) -> PolicyGradient:
     return PolicyGradient(**surrogate, reduce=reduce, importance=importance)
 
 
-@method(space={"beta": (0.0, 0.1, 0.5, 0.9, 1.0)})
+@method(
+    space={"beta": (0.0, 0.1, 0.5, 0.9, 1.0)},
+    of="sft",
+    differs="a teacher's whole distribution, partly on its own samples",
+    elsewhere={"TRL": "GKDTrainer"},
+)
 def gkd(*, beta: float = 0.5, on_policy: float = 0.5, temperature: float = 1.0, reduce: str = "token_mean") -> Method:
     """Generalised knowledge distillation: the Jensen-Shannon divergence from a teacher over the whole vocabulary, at every
     token of answers of which a share is the policy's own and the rest the data's (Agarwal et al. 2023, arXiv:2306.13649).
@@ -38,7 +43,7 @@ def gkd(*, beta: float = 0.5, on_policy: float = 0.5, temperature: float = 1.0, 
     )  # fmt: skip
 
 
-@method
+@method(of="reinforce", differs="a teacher's log-ratio as advantage", elsewhere={"TRL": "DistillationTrainer", "verl": "opd"})
 def on_policy_distillation(
     *, completions_per_prompt: int = 4, updates: int = 1, importance: float = 0.0, reduce: str = "token_mean"
 ) -> Method:
@@ -53,7 +58,7 @@ def on_policy_distillation(
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=TEACHER, learning_rate=1e-6)
 
 
-@method
+@method(of="gkd", differs="the reverse KL on its own samples alone")
 def exact_distillation(*, completions_per_prompt: int = 4, beta: float = 1.0, reduce: str = "token_mean") -> Method:
     """On-policy distillation over the whole vocabulary: KL(student, teacher) at every token of the policy's own answers
     (reference: Agarwal et al. 2023, arXiv:2306.13649, with lambda = 1); another `beta` is their divergence.

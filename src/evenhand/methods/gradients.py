@@ -89,7 +89,7 @@ def masked(mask_truncated: bool, truncated_in_baseline: bool) -> Truncation:
     return Truncation(mask_truncated, truncated_in_baseline or not mask_truncated)
 
 
-@method(space=strengths.KL)
+@method(space=strengths.KL, elsewhere={"OpenRLHF": "reinforce", "verl": "reinforce"})
 def reinforce(
     *,
     completions_per_prompt: int = 4,
@@ -120,7 +120,12 @@ def _learning(method: str, value: float) -> float:
     return value
 
 
-@method(space=strengths.KL)
+@method(
+    space=strengths.KL,
+    of="reinforce",
+    differs="a value per token, a clipped ratio",
+    elsewhere={"OpenRLHF": "ppo", "verl": "ppo", "study": "ppo"},
+)
 def ppo(
     *,
     completions_per_prompt: int = 4,
@@ -167,7 +172,12 @@ def ppo(
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, network=network)
 
 
-@method(space=strengths.KL)
+@method(
+    space=strengths.KL,
+    of="reinforce",
+    differs="the others of the group as baseline",
+    elsewhere={"TRL": "RLOOTrainer", "OpenRLHF": "rloo", "verl": "rloo"},
+)
 def rloo(
     *,
     completions_per_prompt: int = 8,
@@ -190,7 +200,7 @@ def rloo(
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
-@method(was="rank", space=strengths.KL)
+@method(was="rank", space=strengths.KL, of="rloo", differs="ranks in place of rewards")
 def rank_advantage(
     *,
     completions_per_prompt: int = 8,
@@ -207,7 +217,7 @@ def rank_advantage(
     return gradient(objective, rollouts, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
-@method
+@method(of="topr", differs="on its own samples")
 def topr_online(
     *,
     completions_per_prompt: int = 8,

@@ -29,7 +29,12 @@ def _group(
     return gradient(objective, cut, kl=kl, kl_estimator=kl_estimator, kl_in=kl_in)
 
 
-@method(space={"kl": (0.0, 0.01, 0.04, 0.1)})
+@method(
+    space={"kl": (0.0, 0.01, 0.04, 0.1)},
+    of="rloo",
+    differs="z-scores of the group, clipped ratio, KL in the loss",
+    elsewhere={"TRL": "grpo", "OpenRLHF": "group_norm", "verl": "grpo", "study": "grpo"},
+)
 def grpo(
     *,
     completions_per_prompt: int = 8,
@@ -77,7 +82,9 @@ def grpo(
     )  # fmt: skip
 
 
-@method
+@method(
+    of="grpo", differs="no deviation, constant length", elsewhere={"TRL": "dr_grpo", "OpenRLHF": "dr_grpo", "verl": "dr_grpo"}
+)
 def dr_grpo(
     *,
     max_tokens: int,
@@ -106,7 +113,7 @@ def dr_grpo(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="every token alike, clip-higher, flat groups refilled", elsewhere={"TRL": "dapo", "verl": "dapo"})
 def dapo(
     *,
     max_tokens: int,
@@ -140,7 +147,11 @@ def dapo(
     )  # fmt: skip
 
 
-@method
+@method(
+    of="grpo",
+    differs="the ratio of the whole answer",
+    elsewhere={"TRL": "gspo", "OpenRLHF": "gspo", "verl": "gspo", "study": "gspo"},
+)
 def gspo(
     *,
     completions_per_prompt: int = 8,
@@ -171,7 +182,11 @@ def gspo(
     )  # fmt: skip
 
 
-@method
+@method(
+    of="grpo",
+    differs="the ratio as a detached, capped weight",
+    elsewhere={"TRL": "~cispo, absolute cap", "verl": "cispo", "study": "~cispo, other caps"},
+)
 def cispo(
     *,
     completions_per_prompt: int = 8,

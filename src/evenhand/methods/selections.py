@@ -19,14 +19,19 @@ def _selected(loss: str, rollouts: Rollouts, *, reference: str, **parameters: fl
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=reference, learning_rate=5e-7)
 
 
-@method(space=strengths.BETA)
+@method(
+    space=strengths.BETA,
+    of="dpo",
+    differs="fresh pairs in every step",
+    elsewhere={"TRL": "OnlineDPOTrainer", "study": "~offline only"},
+)
 def online_dpo(*, completions_per_prompt: int = 2, beta: float = 0.1) -> Method:
     """DPO on fresh pairs, best against worst of the group, reference the start (Guo et al. 2024, arXiv:2402.04792)."""
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=selections.best_vs_worst)
     return _selected("dpo", rollouts, reference=INITIAL_POLICY, beta=beta)
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, of="online_dpo", differs="all pairs sampled once")
 def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: float = 0.05) -> Method:
     """All pairs sampled once from the start, which is the reference; logits scaled by 1/T
     ("All Roads Lead to Likelihood", section 3)."""
@@ -34,7 +39,7 @@ def batched_online_dpo(*, steps: int, completions_per_prompt: int = 25, beta: fl
     return replace(_selected("dpo", rollouts, reference=GENERATOR, beta=beta), learning_rate=3e-7)
 
 
-@method(space=strengths.BETA)
+@method(space=strengths.BETA, of="online_dpo", differs="rounds of sampling")
 def iterative_dpo(
     *,
     steps: int,
@@ -80,7 +85,7 @@ def iterative_dpo(
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=reference, temperature=1.0, learning_rate=5e-7)
 
 
-@method
+@method(of="sft", differs="the best of its own samples", elsewhere={"study": "~rft"})
 def raft(*, completions_per_prompt: int = 8, updates: int = 1, mask_truncated: bool = False) -> Method:
     """Reward-ranked fine-tuning: likelihood of the best of each group (Dong et al. 2023, arXiv:2304.06767). With
     `mask_truncated` a best answer that the limit cut is not imitated.

@@ -27,7 +27,7 @@ def _moved(
     return gradient(PolicyGradient(surrogate=surrogate, parameters=parameters, reduce=reduce, **more), rollouts)  # type: ignore[arg-type]
 
 
-@method
+@method(of="grpo", differs="a geometric mean of ratios", elsewhere={"TRL": "gmpo", "verl": "gmpo"})
 def gmpo(
     *, completions_per_prompt: int = 8, low: float = 0.4, high: float = 0.4, updates: int = 4, importance: float = 0.0,
     advantage: str = "standardise",
@@ -41,7 +41,7 @@ def gmpo(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="a soft gate for the clip", elsewhere={"TRL": "sapo", "verl": "sapo"})
 def sapo(
     *, completions_per_prompt: int = 8, tau: float = 1.0, tau_negative: float = 1.05, updates: int = 4, importance: float = 0.0,
     advantage: str = "standardise",
@@ -55,7 +55,7 @@ def sapo(
     )  # fmt: skip
 
 
-@method
+@method(of="gspo", differs="a smooth weight of the whole ratio", elsewhere={"TRL": "vespo"})
 def vespo(
     *, completions_per_prompt: int = 8, k: float = 2.0, fall: float = 3.0, k_negative: float = 3.0, fall_negative: float = 2.0,
     updates: int = 4, importance: float = 0.0, advantage: str = "standardise",
@@ -72,7 +72,7 @@ def vespo(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="a trust region in probabilities", elsewhere={"verl": "dppo"})
 def dppo(
     *, completions_per_prompt: int = 8, low: float = 0.2, high: float = 0.2, cap: float = 20.0, distance: str = "tv",
     updates: int = 4, advantage: str = "standardise",
@@ -91,7 +91,7 @@ def dppo(
     )  # fmt: skip
 
 
-@method
+@method(of="gspo", differs="times the length", elsewhere={"TRL": "luspo"})
 def luspo(
     *, completions_per_prompt: int = 8, low: float = 2e-3, high: float = 2.5e-3, updates: int = 4, importance: float = 0.0,
     advantage: str = "standardise",
@@ -104,7 +104,7 @@ def luspo(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="tokens of high covariance dropped", elsewhere={"verl": "clip_cov"})
 def clip_cov(
     *, completions_per_prompt: int = 8, low: float = 0.2, high: float = 0.2, share: float = 2e-4, least: float = 1.0,
     most: float = 5.0, updates: int = 4, importance: float = 0.0, advantage: str = "standardise",
@@ -121,7 +121,7 @@ def clip_cov(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="tokens of high covariance held back", elsewhere={"verl": "kl_cov"})
 def kl_cov(
     *, completions_per_prompt: int = 8, share: float = 2e-4, penalty: float = 1.0, updates: int = 4, importance: float = 0.0,
     advantage: str = "standardise",
@@ -135,7 +135,7 @@ def kl_cov(
     )  # fmt: skip
 
 
-@method
+@method(of="grpo", differs="the tokens of highest entropy alone", elsewhere={"TRL": "top_entropy_quantile"})
 def top_entropy(
     *, completions_per_prompt: int = 8, share: float = 0.2, low: float = 0.2, high: float = 0.28, updates: int = 1,
     importance: float = 0.0, advantage: str = "standardise",
