@@ -9,7 +9,7 @@ from evenhand.configfile.schema import from_signature
 from evenhand.data.config import FOR_JUDGES, TRAINED
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges.config import Human
-from evenhand.methods import PREFERENCES, Method
+from evenhand.methods import METHODS, PREFERENCES, Method, build
 from evenhand.spec import effects, search_spaces, value_ranges
 from evenhand.spec.arms import BEST_OF_N, Arm
 from evenhand.spec.experiment import Experiment
@@ -49,8 +49,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
         if section == "reward_models" and not _gives_reward(e, arm):
             yield UserError(
                 f"{arm.method} does not give a reward", where=f"{place}.method",
-                fix="use reward_model, outcome_reward_model, process_reward_model, attribute_reward_model, gated_reward_model, "
-                "implicit_process_reward, local_reward_model, dpo, preference_model or general_preference_model",
+                fix=f"use {', '.join(_giving_rewards())}",
             )  # fmt: skip
 
 
@@ -85,6 +84,16 @@ def _optimizer_problem(e: Experiment, arm: Arm, where: str) -> Iterator[UserErro
             "weights in float16 are not rounded by chance", where=f"{where}.train.optimizer",
             fix="set `model.dtype` to bfloat16 or float32, or use `train: {optimizer: adamw}`",
         )  # fmt: skip
+
+
+def _giving_rewards() -> list[str]:
+    """The methods that make reward models, as they are by default."""
+    found = []
+    for name in METHODS:
+        with suppress(TypeError, UserError):  # one that has no defaults
+            if build(name, {}, steps=1, max_tokens=1).implied_reward is not None:
+                found.append(name)
+    return found
 
 
 def _gives_reward(e: Experiment, arm: Arm) -> bool:

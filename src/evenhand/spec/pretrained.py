@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from evenhand.configfile.schema import from_signature
 from evenhand.errors import UserError
 
 Kind = Literal["score", "preference", "attributes", "gated", "general_preference"]
-KINDS: dict[str, Kind] = {
-    "reward_model": "score", "preference_model": "preference", "attribute_reward_model": "attributes",
-    "gated_reward_model": "gated", "general_preference_model": "general_preference",
-}  # fmt: skip
+TrainedBy = Literal[
+    "reward_model", "preference_model", "attribute_reward_model", "gated_reward_model", "general_preference_model"
+]
+KINDS: dict[TrainedBy, Kind] = dict(zip(get_args(TrainedBy), get_args(Kind), strict=True))
 """Method that a model was trained by -> how it serves as a reward, in the words of `Method.implied_reward`."""
 
 
@@ -23,9 +23,7 @@ class Adopted:
 
     path: str
     """A folder or a Hub name of a model that exists."""
-    method: Literal[
-        "reward_model", "preference_model", "attribute_reward_model", "gated_reward_model", "general_preference_model"
-    ] = "reward_model"
+    method: TrainedBy = "reward_model"
     """reward_model: a classifier with one label; preference_model: a language model that names the better answer;
     attribute_reward_model: a classifier with a label per attribute; gated_reward_model: one with a gate, as exports have it;
     general_preference_model: one whose labels are an embedding."""
