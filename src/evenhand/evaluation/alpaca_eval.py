@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike
 
 from evenhand.display import csv_cell
 from evenhand.errors import UserError
+from evenhand.evaluation.equal_style import at_equal_style
 from evenhand.evaluation.readers import Row, column, read_rows, write_json_list
 from evenhand.judges.verdict import Comparison, Verdict
 from evenhand.stats.length import length_controlled
-from evenhand.stats.style import style_controlled, style_gaps, style_of
+from evenhand.stats.style import style_gaps, style_of
 from evenhand.types import Completion, Group, Prompt
 
 STYLE_DRAWS = 500
@@ -133,11 +134,10 @@ def _at_equal_style(rows: Sequence[Row]) -> dict[str, Any]:
     kept = [r for r in rows if r["preference"] is not None and math.isfinite(r["preference"])]
     outcome = np.array([0.5 if r["preference"] == 0.0 else r["preference"] - 1.0 for r in kept])
     gaps = style_gaps([style_of(r["output_2"]) for r in kept], [style_of(r["output_1"]) for r in kept])
-    try:
-        fit = style_controlled(outcome, gaps, prompt=[r["instruction"] for r in kept], draws=STYLE_DRAWS)
-    except UserError as error:
-        return {"style_controlled_winrate": None, "style_note": f"refused: {error.why or error.what}"}
-    return {"style_controlled_winrate": 100 * fit.estimate, "style_ci95": [100 * end for end in fit.ci95]}
+    fit = at_equal_style(outcome, gaps, prompt=[r["instruction"] for r in kept], draws=STYLE_DRAWS)
+    if "ci95" not in fit:
+        return {"style_controlled_winrate": None, "style_note": fit["note"]}
+    return {"style_controlled_winrate": 100 * fit["win_rate"], "style_ci95": [100 * end for end in fit["ci95"]]}
 
 
 def write_leaderboard(path: str | Path, lines: Mapping[str, Mapping[str, Any]]) -> None:

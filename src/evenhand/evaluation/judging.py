@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.errors import UserError
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
 from evenhand.evaluation.answers import matched
+from evenhand.evaluation.equal_style import at_equal_style
 from evenhand.evaluation.outcomes import Row, clustered, compare
 from evenhand.evaluation.readers import write_json_list, write_jsonl
 from evenhand.judges import Comparison, Judge, Verdict, account
 from evenhand.judges.agreement import by_length, jury_agreement, merged, own_noise
 from evenhand.judges.jury import Jury, Repeated
 from evenhand.judges.verdict import Progress
-from evenhand.stats import length_controlled, style_controlled, style_gaps, style_of, win_rate
+from evenhand.stats import length_controlled, style_gaps, style_of, win_rate
 from evenhand.types import Group
 
 
@@ -43,7 +43,8 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
         row["length_controlled"] = {
             "win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note, "scope": lc.scope,
         }  # fmt: skip
-        row["style_controlled"] = _at_equal_style(outcome, comparisons, clusters)
+        gaps = style_gaps([style_of(c.a.text) for c in comparisons], [style_of(c.b.text) for c in comparisons])
+        row["style_controlled"] = at_equal_style(outcome, gaps, prompt=clusters, draws=500)
     return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
 
 
@@ -51,16 +52,6 @@ def told_by_votes(verdicts: Sequence[Verdict], judge: Judge) -> dict[str, Any]:
     """How far a jury's judges agree, or how much a judge that is asked repeatedly differs from itself; nothing for others."""
     votes = [{n: None if math.isnan(x) else x for n, x in v.votes} for v in verdicts if v.votes]
     return jury_agreement(votes) if isinstance(judge, Jury) else own_noise(votes) if isinstance(judge, Repeated) else {}
-
-
-def _at_equal_style(outcome: np.ndarray, comparisons: Sequence[Comparison], clusters: Sequence[str]) -> dict[str, Any]:
-    """The win rate at equal length, headers, lists and bold; a reason instead where the outcomes do not allow the fit."""
-    sides = ([style_of(c.a.text) for c in comparisons], [style_of(c.b.text) for c in comparisons])
-    try:
-        found = style_controlled(outcome, style_gaps(*sides), prompt=clusters, draws=500)
-    except UserError as error:
-        return {"win_rate": None, "note": f"refused: {error.why or error.what}"}
-    return {"win_rate": found.estimate, "ci95": list(found.ci95), "effects": found.effects}
 
 
 def record(comparison: Comparison, verdict: Verdict, judge: Judge, policy: str, baseline: str) -> Row:

@@ -13,9 +13,10 @@ import numpy as np
 from evenhand.errors import UserError
 from evenhand.evaluation import arena_hard
 from evenhand.evaluation.answers import read_answers
+from evenhand.evaluation.equal_style import at_equal_style
 from evenhand.evaluation.outcome_files import read_outcomes
 from evenhand.evaluation.readers import Row, read_located
-from evenhand.stats import style_controlled, style_gaps, style_of
+from evenhand.stats import style_gaps, style_of
 from evenhand.stats.style import FEATURES, Style
 
 Texts = Mapping[str, str]
@@ -98,12 +99,8 @@ def _of_model(rows: Sequence[StyledComparison]) -> dict[str, Any]:
     about: dict[str, Any] = {"prompt": [r.prompt for r in rows], "weight": [r.weight for r in rows]}
     found: dict[str, Any] = {"n": len({r.prompt for r in rows}), "win_rate": float(np.average(outcome, weights=about["weight"]))}
     for name, features in (("at_equal_style", FEATURES), ("at_equal_length", ("length",))):
-        try:
-            fit = style_controlled(outcome, gaps, features=features, **about)
-        except UserError as error:  # the data cannot support the fit: said in its place, the rest still counts
-            found[name] = {"win_rate": math.nan, "note": f"refused: {error.why or error.what}"}
-        else:
-            found[name] = {"win_rate": fit.estimate, "ci95": list(fit.ci95), "effects": fit.effects}
+        fit = at_equal_style(outcome, gaps, features=features, **about)
+        found[name] = fit if "ci95" in fit else {**fit, "win_rate": math.nan}
     return found | {"style": _means(ours), "baseline_style": _means(theirs)}
 
 
