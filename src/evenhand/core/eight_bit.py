@@ -116,12 +116,12 @@ def quantise_roots(x: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
 def dequantise(codes: Tensor, scales: Tensor, *, signed: bool) -> Tensor:
     """The numbers [n] float32 that codes [n] and scales [blocks(n)] stand for."""
     values = levels(codes.device, signed=signed).index_select(0, codes.int())
-    return (pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK) * scales[:, None]).view(-1)[: len(codes)]
+    return _cut(values).mul_(scales[:, None]).view(-1)[: len(codes)]
 
 
 def _cut(x: Tensor) -> Tensor:
-    """In rows of a block [blocks(n), BLOCK], the last filled with zeros."""
-    return pad(x, (0, -len(x) % BLOCK)).view(-1, BLOCK)
+    """In rows of a block [blocks(n), BLOCK], the last filled with zeros; x itself where it is full."""
+    return (pad(x, (0, -len(x) % BLOCK)) if len(x) % BLOCK else x).view(-1, BLOCK)
 
 
 def _shares(cut: Tensor, scales: Tensor, count: int) -> Tensor:
