@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -197,19 +198,23 @@ def revisions(value: Any) -> dict[str, str]:
     registered (`revision=1`), or for single values of a setting (`metadata={"revision": f}` of a spec's field, `f(value)`).
     """
     raised = [(r, entry) for r in REGISTRIES.values() for entry in r.entries.values() if entry.revision]
+    by_name = {(key, entry.name): (r, entry) for r, entry in raised for key in r.named_by}
+    by_value = {id(entry.value): (r, entry) for r, entry in raised}
     found: dict[str, int] = {}
     for key, part in parts(value):
-        for registry, entry in raised:
-            named = isinstance(part, str) and part == entry.name and key in registry.named_by
-            if named or entry.value is part or entry.value is type(part):
-                found[f"revision of {registry.kind} {entry.name}"] = entry.revision
-        if is_dataclass(part):
-            for field in fields(part):
-                if "revision" in field.metadata and not isinstance(part, type):
-                    found[f"revision of {type(part).__name__}.{field.name}"] = field.metadata["revision"](
-                        getattr(part, field.name)
-                    )
+        named = by_name.get((key, part)) if isinstance(part, str) else by_value.get(id(part)) or by_value.get(id(type(part)))
+        if named is not None:
+            found[f"revision of {named[0].kind} {named[1].name}"] = named[1].revision
+        for name, revision in _revised(type(part)):
+            found[f"revision of {type(part).__name__}.{name}"] = revision(getattr(part, name))
     return {name: str(number) for name, number in found.items() if number}
+
+
+@cache
+def _revised(owner: type) -> tuple[tuple[str, Callable[[Any], int]], ...]:
+    """The fields of a spec that have revisions."""
+    own = fields(owner) if is_dataclass(owner) else ()
+    return tuple((field.name, field.metadata["revision"]) for field in own if "revision" in field.metadata)
 
 
 def forget(sources: Iterable[Path]) -> None:
