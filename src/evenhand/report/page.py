@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def html_under_way(run: RunData, way: UnderWay, page: Mapping[str, str]) -> str:
     return environment().get_template("report.html.j2").render(**context, **page, under_way=way)
 
 
+@cache  # compiling the templates is a tenth of the work on a page, and `watch` makes it again and again
 def environment() -> jinja2.Environment:
     """Templates with our filters; whatever a model wrote is text."""
     environment = jinja2.Environment(
