@@ -33,6 +33,15 @@ def test_mappings_list_their_keys_and_all_methods_are_named():
     assert "  arms " in said()
 
 
+def test_the_keys_of_one_method_are_asked_for_by_its_name():
+    assert said("cdpo").splitlines()[0] == "arms.NAME (method: cdpo)"
+    assert said("arms.dpo.beta").splitlines()[0].startswith("arms.NAME.beta (method: dpo)")
+    arm = said("arms.dpo").splitlines()
+    assert "arms.NAME (method: dpo)" in arm
+    assert any(line.startswith("  initial_policy ") for line in arm), "what all arms have is said too"
+    assert not [line for line in arm if "method: grpo" in line or "and those of its" in line]
+
+
 def test_the_schema_is_json():
     assert json.loads(said("--json-schema"))["title"] == "evenhand experiment"
 

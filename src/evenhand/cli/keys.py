@@ -24,7 +24,8 @@ def keys(
     key: Annotated[
         str,
         typer.Argument(
-            help="A key (train.warmup), a mapping (train), a bare name, or another tool's word.", autocompletion=complete_key
+            help="A key (train.warmup), a mapping (train), a bare name, a method (dpo), or another tool's word.",
+            autocompletion=complete_key,
         ),
     ] = "",
     json_schema: Annotated[bool, typer.Option("--json-schema", help="The JSON schema of a file, for editors.")] = False,

@@ -106,7 +106,7 @@ def _data(s: Starter) -> list[str]:
 
 
 def _train(s: Starter) -> list[str]:
-    budget = {"epochs": 1, "prompts_per_step": s.step} | dict(s.train)
+    budget = ({} if "steps" in s.train else {"epochs": 1}) | {"prompts_per_step": s.step} | dict(s.train)
     notes = {
         "epochs": "or `steps:`", "prompts_per_step": "whatever fits into memory at once: that is tokens_per_microbatch",
         "learning_rate": "without it, each method has its own", "adapter": "low-rank changes in place of all weights",
@@ -126,7 +126,8 @@ def _rewards(s: Starter) -> list[str]:
     own = [f"rewards:\n  mine: {{kind: function, path: {_yaml(f'{s.reward.name}:score')}}}  # yours: change {s.reward}"]
     if not s.learns_a_judge:
         return own
-    train = _flow({"epochs": 1, "prompts_per_step": s.step})
+    memory = {key: s.train[key] for key in ("adapter", "gradient_checkpointing") if key in s.train}  # what fits, fits them too
+    train = _flow({"epochs": 1, "prompts_per_step": s.step} | memory)
     lines = ["reward_models:", f"  judge_model: {{data: {FOR_JUDGES}, train: {train}}}  # learned from its own pairs"]
     return [*lines, *([f"  rm: {{train: {train}}}  # what the arms learn by"] if s.online else [])]
 

@@ -30,12 +30,16 @@ def find(query: str) -> list[Found]:
 
     >>> [f.key.path for f in find("arms.mine.train.warmup")], [f.key.path for f in find("lr")]
     (['train.warmup'], ['train.learning_rate'])
+    >>> [f.key.path for f in find("cdpo")], [f.section.title for f in find("arms.dpo.beta")]
+    (['arms.NAME.beta', 'arms.NAME.flip'], ['method: dpo'])
     """
     every = [Found(s, k) for s in sections() for k in s.keys]
     path = _normal(query)
     for wanted in dict.fromkeys((path, _normal(ALIASES.get(query, "")))):
         if wanted and (found := _meant(every, wanted)):
-            return found
+            return _of_its_kind(found, query)
+    if found := [f for f in every if _kind(f) == query]:
+        return found
     names = sorted({f.key.path for f in every} | {f.key.name for f in every})
     close = difflib.get_close_matches(query, names, n=3, cutoff=0.6)
     fix = f"did you mean {' or '.join(close)}?" if close else "`evenhand keys` lists the mappings of a file"
@@ -47,6 +51,18 @@ def _meant(every: Sequence[Found], path: str) -> list[Found]:
     below = [f for f in every if f.section.path == path or f.key.path.startswith(f"{path}.")]
     named = [f for f in every if f.key.name == path] if "." not in path else []
     return below or exact or named
+
+
+def _kind(found: Found) -> str:
+    """The method or kind whose key it is; empty for what all have."""
+    return found.section.title.partition(": ")[2]
+
+
+def _of_its_kind(found: list[Found], query: str) -> list[Found]:
+    """Below a name that is also a method's or a kind's, such as an arm `dpo`: its own keys, and those that all have."""
+    named = query.split(".")[1:2]
+    own = [f for f in found if [_kind(f)] == named]
+    return [f for f in found if f in own or not _kind(f)] if own else found
 
 
 def _normal(query: str) -> str:
