@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -139,6 +140,22 @@ def test_two_people_at_once_see_no_pair_twice_and_their_agreement(browser, tmp_p
         text = browser.until("document.getElementById('agreed').textContent")
         assert "Ann" in text
         assert "Bob" in text
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_can_be_answered_and_what_is_said_are_in_sight_of_long_answers(browser, tmp_path, width):
+    long = [replace(g, completions=tuple(Completion(content=f"{c.text} word" * 900) for c in g.completions)) for g in asked(2)]
+    with served(session(tmp_path / "labels.jsonl", long)) as address:
+        browser.open(address + "#Ann", width=width)
+        browser.until("document.querySelectorAll('.answer').length > 1")
+        assert browser.evaluate("document.documentElement.scrollHeight") > 3000
+        box = "document.getElementById('{}').getBoundingClientRect()"
+        seen = f"(b => b.height > 0 && b.top >= 0 && b.bottom <= innerHeight)({box})"
+        assert browser.evaluate(seen.format("choices"))
+        browser.evaluate("window.fetch = () => Promise.reject(new Error('gone.')); scrollTo(0, 1500)")
+        browser.press("1")
+        browser.until("document.getElementById('note').textContent.startsWith('Not saved: gone.')")
+        assert browser.evaluate(seen.format("note"))
 
 
 @pytest.mark.parametrize(

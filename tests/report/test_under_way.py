@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 
 from evenhand.report import live
 from evenhand.report.page import live_assets
-from evenhand.report.under_way import read_under_way
+from evenhand.report.summaries import experiment_blocks
+from evenhand.report.under_way import _stage, read_under_way
+from evenhand.results.files import read_json
 from evenhand.run_experiment import execute, prepare
 from evenhand.runner.progress import Quiet
 from evenhand.runner.state import StageStatus
@@ -60,6 +62,20 @@ def test_while_it_works_the_page_says_how_far_it_is_and_no_verdict(stopped):
     assert (seen["done"], seen["title"]) == (False, "Under way")
     assert seen["foot"].startswith("4 of 9 stages") or " of 9 stages" in seen["foot"]
     assert 'data-alive="1"' in seen["under_way"]
+
+
+def test_what_a_stage_does_is_said_before_its_figures():
+    shown = {"loss": 0.25, "phase": "opens the model"}
+    row = {"name": "arms/dpo/seed-0", "status": "running", "share": 0.5, "left": 30, "shown": shown}
+    assert _stage(row, True).figures == "50%, 30 s left, opens the model, loss 0.25"
+
+
+def test_what_says_nothing_of_the_experiment_is_no_part_of_the_page(stopped):
+    record = read_json(stopped[0] / "experiment.json")
+    assert (record["accelerators"], record["waived"]) == ([], [])
+    titles = [block.title for block in experiment_blocks(record)]
+    assert titles[:2] == ["Configuration in effect", "Configuration as given"]
+    assert not {"Accelerators", "Waived"} & set(titles)
 
 
 def test_a_stopped_run_has_a_page_with_its_curves(cli, stopped):

@@ -45,10 +45,7 @@ def doctor(
     errors = Console(stderr=True)
     experiment, out = where_begun(experiment, out)
     with Waiting("looking", errors.file) as waiting:
-        diagnosis = examine(
-            prepare(experiment, overrides or [], out), quick=quick, only=only or (),
-            progress=lambda check: waiting.now(f"{check.id} {check.title}"),
-        )  # fmt: skip
+        diagnosis = examine(prepare(experiment, overrides or [], out), quick=quick, only=only or (), progress=waiting.now)
     show(diagnosis, console)
     if not diagnosis.ok:
         raise typer.Exit(WRONG_INPUT)
@@ -66,7 +63,7 @@ def look(prepared: Run, console: Console) -> bool:
     from evenhand.doctor.render import show
 
     with Waiting("a quick look at data and settings", console.file) as waiting:
-        diagnosis = examine(prepared, quick=True, progress=lambda check: waiting.now(f"{check.id} {check.title}"))
+        diagnosis = examine(prepared, quick=True, progress=waiting.now)
     if any(r.worst() in (Severity.FAIL, Severity.WARN) for r in diagnosis.results):
         show(diagnosis, console, least=Severity.WARN)
     if not diagnosis.ok:

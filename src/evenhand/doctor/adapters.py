@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.doctor.context import CheckContext
-from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.errors import UserError
 
@@ -75,9 +74,7 @@ def learning(patient: CheckContext) -> Iterator[Finding]:
     arms = adapted_arms(patient.experiment)
     if not arms:
         return
-    rows = patient.rows(limit=4)
-    if not rows:
-        raise Unavailable("there are no answers to look at yet")
+    rows = patient.short_rows()
     seen = set()
     for name, arm in arms.items():
         adapter = arm.train.adapter

@@ -22,6 +22,8 @@ from evenhand.store.whole import existing, unwritable
 
 TESTED = {"torch": (2, 9), "transformers": (5, 10)}
 """The oldest versions that the tests run with."""
+ON_A_PROCESSOR = 1024
+"""Tokens of the step that is tried on a processor, where it takes minutes and `--plan` knows the memory of a whole one."""
 LARGE = 100e6
 """Parameters from which on the usual ranges of learning rates hold; smaller models take larger rates."""
 SPREAD = 20.0
@@ -41,12 +43,14 @@ def longest_step(patient: CheckContext) -> Iterator[Finding]:
     rows = patient.rows(limit=64)
     if not rows:
         raise Unavailable("there is nothing to train on yet")
-    batch = longest_batch(rows, max(arm.train.tokens_per_microbatch for arm in patient.arms.values()))
+    asked = max(arm.train.tokens_per_microbatch for arm in patient.arms.values())
+    batch = longest_batch(rows, asked if patient.policy.device.type == "cuda" else min(asked, ON_A_PROCESSOR))
     seconds = step(patient.policy, batch)
     tokens = batch.layout.total
+    fewer = "" if asked <= tokens or patient.policy.device.type == "cuda" else f" (a micro-batch may hold {asked}: see --plan)"
     yield info(
         f"forward and backward of {tokens} tokens took {seconds:.2f} s ({tokens / seconds:.0f} tokens/s); "
-        f"peak {peak_memory():.2f} GiB"
+        f"peak {peak_memory():.2f} GiB{fewer}"
     )
 
 

@@ -15,6 +15,7 @@ from evenhand.methods import Method
 from evenhand.models import adapter_files
 from evenhand.protocols import Reward
 from evenhand.spec.arms import Arm
+from evenhand.train.config import Lengths
 from evenhand.types import Group, Scores, TokenGroup
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from evenhand.stages.data import DataSpec
 
 T = TypeVar("T")
+SHORT = Lengths(prompt=48, completion=24)
+"""Tokens of a row where its length does not matter to what is checked."""
 QUICK_ROWS, FULL_ROWS = 256, 2000
 """Rows of a split that are tokenised; counts of whole splits are exact."""
 
@@ -190,6 +193,20 @@ class CheckContext:
         found = [t for t in found if not pairs or len(t.completions) > 1]
         return found[:limit]
 
+    def short_rows(self, *, pairs: bool | None = None, limit: int = 4) -> list[TokenGroup]:
+        """As `rows`, the end of their prompts with the beginning of their answers: enough for what length does not matter to."""
+        found = [shorter(row) for row in self.rows(pairs=pairs)[:limit]]
+        if found := [row for row in found if all(any(c.mask) for c in row.completions)]:
+            return found
+        raise Unavailable("there are no answers to look at yet")
+
+    @cached_property
+    def short_logps(self) -> list[Any]:
+        """Log-probs of the short rows under the starting model."""
+        from evenhand.doctor.forward_probe import logps
+
+        return logps(self.policy, self.short_rows())
+
     def prompts(self, limit: int) -> list[Any]:
         """Prompts that something is trained on, or that are held out."""
         for split in ("prompts", "preferences", "demonstrations", "heldout_prompts"):
@@ -243,6 +260,14 @@ class Guarded:
             return self.reward(groups)
         except Exception as error:
             raise Unavailable(f"the reward raised {type(error).__name__}: {error}") from error
+
+
+def shorter(row: TokenGroup) -> TokenGroup:
+    """The last tokens of a prompt with the first of its answers."""
+    cut = (
+        replace(c, ids=c.ids[: SHORT.completion], mask=c.mask[: SHORT.completion], behaviour_logp=None) for c in row.completions
+    )
+    return replace(row, prompt=row.prompt[-SHORT.prompt :], completions=tuple(cut))
 
 
 def spaced(rows: Sequence[T], limit: int) -> list[T]:

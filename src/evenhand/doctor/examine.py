@@ -56,7 +56,7 @@ class Diagnosis:
 
 
 def examine(
-    run: Run, *, quick: bool, only: Iterable[str] = (), progress: Callable[[Check], None] = lambda check: None
+    run: Run, *, quick: bool, only: Iterable[str] = (), progress: Callable[[str], None] = lambda doing: None
 ) -> Diagnosis:
     """Every check on a prepared experiment; with `quick`, those that take moments; with `only`, those by id.
 
@@ -67,8 +67,8 @@ def examine(
     patient = CheckContext(run, quick=quick)
     chosen = [c for _, c in sorted(CHECKS.items(), key=order) if (c.quick or not quick) and (not only or c.id in set(only))]
     results = []
-    for chosen_check in chosen:
-        progress(chosen_check)
+    for number, chosen_check in enumerate(chosen, 1):
+        progress(f"{chosen_check.id} {chosen_check.title} ({number} of {len(chosen)} checks)")
         results.append(apply(chosen_check, patient, waived.get(chosen_check.id, "")))
     return Diagnosis(results=tuple(results), patient=patient)
 

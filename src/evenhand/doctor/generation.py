@@ -71,7 +71,7 @@ def follows(patient: CheckContext) -> Iterator[Finding]:
 def cut(patient: CheckContext) -> Iterator[Finding]:
     if patient.experiment.model.path is None or not patient.online:
         raise Unavailable("the policy that will be sampled is not trained yet, or nothing is sampled")
-    groups = rollouts(patient, prompts=16, n=4)
+    groups = rollouts(patient, prompts=16, n=4, longest=patient.experiment.lengths.completion)
     answers = [c for g in groups for c in g.completions]
     ended = sum(c.finish == "stop" for c in answers)
     dead = _dead(patient, groups)
@@ -149,13 +149,13 @@ def stale_samples(patient: CheckContext) -> Iterator[Finding]:
             yield info(f"{name} learns from samples {age} steps old, and nothing in its loss knows who sampled")
 
 
-def rollouts(patient: CheckContext, *, prompts: int, n: int) -> list[Group]:
+def rollouts(patient: CheckContext, *, prompts: int, n: int, longest: int = 32) -> list[Group]:
     """Answers of the starting model to a few of its prompts, at the temperature of the first arm that samples."""
     from evenhand.engines.registry import open_engine
 
     lengths, online = patient.experiment.lengths, list(patient.online.values())
     temperature = (online[0].sampling.temperature if online else 1.0) or 1.0
-    sampling = Sampling(temperature=temperature, max_tokens=lengths.completion, seed=0)
+    sampling = Sampling(temperature=temperature, max_tokens=min(longest, lengths.completion), seed=0)
     engine = open_engine(patient.experiment.engine, patient.policy, patient.renderer)
     return engine.generate(patient.prompts(prompts), n, sampling, max_prompt=lengths.prompt)
 

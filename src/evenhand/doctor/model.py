@@ -14,7 +14,6 @@ from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
-from evenhand.types import TokenGroup
 
 FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "dpo": lambda p: math.log(2),
@@ -36,11 +35,10 @@ FIRST_LOSS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
 def first_loss(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
-    rows = patient.rows(pairs=True, limit=8)
     named = {n: a for n, a in patient.arms.items() if a.method in FIRST_LOSS}
-    if not rows or not named:
+    if not named or not patient.rows(pairs=True):
         raise Unavailable("no arm has a first loss that is known beforehand")
-    batch = forward_probe.pair_batch(patient.policy, rows)
+    batch = forward_probe.pair_batch(patient.policy, patient.short_rows(pairs=True))
     for name, arm in named.items():
         found = forward_probe.first_loss(patient.policy, patient.methods[name].objective, batch)
         expected = FIRST_LOSS[arm.method](arm.parameters)
@@ -60,7 +58,7 @@ def first_loss(patient: CheckContext) -> Iterator[Finding]:
 def gradients(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
-    rows = _rows(patient)
+    rows = patient.short_rows()
     loss, found = forward_probe.gradients(patient.policy, [rows])
     if not math.isfinite(loss):
         yield fail(f"the loss of the first batch is {loss}")
@@ -107,7 +105,7 @@ def precision(patient: CheckContext) -> Iterator[Finding]:
 def deterministic(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
-    rows = _rows(patient)
+    rows = patient.short_rows()
     was = patient.policy.training
     patient.policy.train()
     first, second = forward_probe.logps(patient.policy, rows), forward_probe.logps(patient.policy, rows)
@@ -130,8 +128,8 @@ def reload(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
     from evenhand.models.load import load_policy, save
 
-    rows, e = _rows(patient), patient.experiment
-    before = forward_probe.logps(patient.policy, rows)
+    rows, e = patient.short_rows(), patient.experiment
+    before = patient.short_logps
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model"
         save(patient.policy, patient.renderer.tokenizer, target)
@@ -171,7 +169,7 @@ def complete(patient: CheckContext) -> Iterator[Finding]:
 def accumulation(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
-    rows = _rows(patient)
+    rows = patient.short_rows()
     loss, whole = forward_probe.gradients(patient.policy, [rows])
     other, parts = forward_probe.gradients(patient.policy, [[r] for r in rows])
     gaps = [forward_probe.relative(parts[n], g) for n, g in whole.items() if g.any()]
@@ -193,16 +191,8 @@ def accumulation(patient: CheckContext) -> Iterator[Finding]:
 def packing(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.doctor import forward_probe
 
-    rows = _rows(patient)
-    together = forward_probe.logps(patient.policy, rows)
-    alone = [row for part in forward_probe.alone(rows) for row in forward_probe.logps(patient.policy, part)]
+    together = patient.short_logps
+    alone = [row for part in forward_probe.alone(patient.short_rows()) for row in forward_probe.logps(patient.policy, part)]
     worst = forward_probe.furthest(together, alone)
     good = worst < (0.1 if patient.policy.dtype.itemsize < 4 else 1e-3)
     yield (info if good else fail)(f"log-probs differ by at most {worst:.1e} nats")
-
-
-def _rows(patient: CheckContext) -> list[TokenGroup]:
-    rows = patient.rows(limit=4)
-    if not rows:
-        raise Unavailable("there are no answers to look at yet")
-    return rows

@@ -16,6 +16,8 @@ ASKED = 20
 """Pairs that are put to a preference model."""
 STRANGE = "中\U0001f600ø"
 """Characters that a tokenizer with an unknown token is likely not to know; one that works on bytes knows all."""
+MEASURED = 256
+"""Rows whose whole length is measured where many are cut."""
 CUT = 0.1
 """The share of cut texts from which on they are more than a long tail."""
 
@@ -35,14 +37,15 @@ def cuts(patient: CheckContext) -> Iterator[Finding]:
         words = f"rows of {split} cannot be learned from and are left out"
         yield from too_many(len(done.dropped), total, words, *examples, warn_above=0.0, fail_above=0.02)
         answers = [c for t in done.groups for c in t.completions]
-        cut_answers = sum(c.truncated for c in answers)
-        if split != "corpus":
-            shown = [t for t in done.groups if any(c.truncated for c in t.completions)][:1]
-            words = f"answers of {split} are cut at {lengths.completion} tokens"
-            yield from too_many(cut_answers, len(answers), words, *shown, warn_above=CUT, fail_above=2.0)
-        cut = done.counts.get("prompts_cut", 0)
-        if cut > CUT * total:
-            yield warn(f"{share(cut, total)} prompts of {split} lose their beginning: they keep {lengths.prompt} tokens")
+        cut_answers, cut = sum(c.truncated for c in answers), done.counts.get("prompts_cut", 0)
+        too_long = cut_answers > CUT * len(answers) and split != "corpus", cut > CUT * total
+        most = _most_need(patient, rows) if any(too_long) else (0, 0)
+        if too_long[0]:
+            words = f"answers of {split} are cut at {lengths.completion} tokens; 99% have at most {most[1]}"
+            yield warn(f"{share(cut_answers, len(answers))} {words}", _end_of_a_cut(done.groups, patient))
+        if too_long[1]:
+            kept = f"they keep {lengths.prompt} tokens; 99% have at most {most[0]}"
+            yield warn(f"{share(cut, total)} prompts of {split} lose their beginning: {kept}")
         prompts, sizes = quantiles([len(t.prompt) for t in done.groups] or [0]), quantiles([len(c.ids) for c in answers] or [0])
         yield info(f"{split}: prompts {prompts} tokens; answers {sizes} tokens, {cut_answers} cut")
 
@@ -238,3 +241,21 @@ def _kept_end(group: TokenGroup, patient: CheckContext) -> bool:
 
 def _of(rows: Sequence[Group], dropped: Sequence[tuple[int, str]], reason: str) -> str:
     return rows[next(i for i, r in dropped if r == reason)].prompt.text
+
+
+def _most_need(patient: CheckContext, rows: Sequence[Group]) -> tuple[int, int]:
+    """Tokens that 99 of 100 prompts and answers would have if nothing were cut."""
+    whole = patient.renderer.tokenise_all(spaced(rows, MEASURED), max_prompt=None, max_completion=None).groups
+    return _quantile([len(t.prompt) for t in whole], 99), _quantile([len(c.ids) for t in whole for c in t.completions], 99)
+
+
+def _end_of_a_cut(rows: Sequence[TokenGroup], patient: CheckContext) -> str:
+    """Where the first cut answer ends."""
+    row, answer = next((t, c) for t in rows for c in t.completions if c.truncated)
+    end = patient.renderer.tokenizer.decode(answer.ids[-24:])
+    return f"prompt {row.group.prompt.id}: an answer ends with {shortened(end[-60:])}"
+
+
+def _quantile(lengths: Sequence[int], percent: int) -> int:
+    ordered = sorted(lengths) or [0]
+    return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]

@@ -273,9 +273,9 @@ _ORDER = ("effective", "given", "versions", "hashes")
 
 
 def experiment_blocks(experiment: Mapping[str, Any]) -> list[Block]:
-    """Every part of experiment.json, exactly; the known ones first."""
+    """Every part of experiment.json that says something, exactly; the known ones first."""
     single = {key: value for key, value in experiment.items() if not isinstance(value, Mapping | list)}
-    keys = [key for key in (*_ORDER, *experiment) if key in experiment and key not in single]
+    keys = [key for key in (*_ORDER, *experiment) if experiment.get(key) and key not in single]
     blocks = [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), experiment[key]) for key in dict.fromkeys(keys)]
     return [*blocks, _block("Run", single)] if single else blocks
 

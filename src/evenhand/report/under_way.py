@@ -138,7 +138,9 @@ def _way(folder: Path, record: Mapping[str, Any], store: Path) -> UnderWay:
 
 def _stage(row: Mapping[str, Any], alive: bool) -> StageRow:
     status = row["status"] if alive or row["status"] != "running" else "stopped"
-    shown = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.get("shown", {}).items()]
+    named = dict(row.get("shown", {}))
+    phase = [named.pop("phase")] if "phase" in named else []
+    shown = phase + [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in named.items()]
     left = [f"{duration(row['left'])} left"] if row.get("left") is not None else []
     share = float(row.get("share", 0.0))
     figures = ", ".join([*([f"{share:.0%}"] if share else []), *left, *shown])

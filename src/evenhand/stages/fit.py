@@ -130,7 +130,8 @@ def assemble(run: TrainingRun) -> Training:
 
 def train(training: Training, context: StageContext, saved: Saved) -> None:
     """The steps that are left, each logged; ends early where a limit of the user's is passed."""
-    run, keeper, every = training.run, training.keeper, training.run.spec.train.checkpoint_every
+    run, keeper = training.run, training.keeper
+    due = resume.Due(every=run.spec.train.checkpoint_every, alone=run.ranks.size == 1)
     log = checkpoint.Log(context.out / "metrics.jsonl", resume_step=saved.kept)
     watch = watcher(run, checkpoint.Log(context.out / "samples.jsonl", resume_step=saved.kept))
     if saved.step == 0:
@@ -151,8 +152,9 @@ def train(training: Training, context: StageContext, saved: Saved) -> None:
         context.report(step, run.steps, **{k: metrics[k] for k in ("loss", "reward", "accuracy") if k in metrics})
         if stop:
             return
-        if every and step % every == 0 and step < run.steps:
-            resume.save(training, context.out, step)
+        if step < run.steps and due(step):
+            with due.written():
+                resume.save(training, context.out, step)
         if step % heap.EVERY == 0:
             heap.give_back()
 

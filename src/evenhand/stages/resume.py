@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from evenhand.train import checkpoint, loop
 from evenhand.train.cost_accounting import Ledger
 from evenhand.train.monitor import Monitor
 
+UNSAVED = 120.0
+"""Seconds of one process's work that a stop may cost at most, about, where steps are slow."""
+SHARE = 0.05
+"""What writing checkpoints for that reason may cost, as a share of the time."""
 MEMORY = "memory"
 """What the objective's statistics carry from step to step, as a set of tensors of a checkpoint."""
 
@@ -56,6 +62,35 @@ class Saved:
     @property
     def ledger(self) -> Ledger:
         return Ledger.from_dict(self.state["ledger"]) if self.state else Ledger()
+
+
+@dataclass(kw_only=True)
+class Due:
+    """When a checkpoint is written: every so many steps, and sooner where that many take minutes.
+
+    Ranks have to agree on it, and clocks do not: they write by steps alone.
+    """
+
+    every: int
+    alone: bool
+    clock: Callable[[], float] = time.monotonic
+    cost: float = 0.0
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last = self.clock()
+
+    def __call__(self, step: int) -> bool:
+        late = self.alone and self.clock() - self.last > max(UNSAVED, self.cost / SHARE)
+        return bool(self.every) and (step % self.every == 0 or late)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Around the writing of one."""
+        begun = self.clock()
+        yield
+        self.last = self.clock()
+        self.cost = self.last - begun
 
 
 def save(training: Training, out: Path, step: int) -> None:

@@ -48,7 +48,7 @@ class Train:
     gradient_checkpointing: bool = False
     """Whether activations are computed twice to save memory; the result stays the same."""
     checkpoint_every: int = field(default=50, metadata={"decides": False})
-    """Steps between two checkpoints that a stopped run goes on from; 0 is never."""
+    """Steps between two checkpoints that a stopped run goes on from, fewer where they take minutes; 0 is never."""
     evaluate_every: int = 0
     """Steps between two looks at the held-out loss; 0 is never."""
     sample_every: int = 0
