@@ -49,7 +49,7 @@ BAD = [
     ("arms.rloo.reward", None, "needs a reward", "add `reward:`"),
     ("arms.rloo.reward", "rn", "unknown reward 'rn'", ""),
     ("arms.sft.beta", 1.0, "arms.sft.beta: unknown key 'beta'", "the method has no `beta`"),
-    ("arms.dpo.train", {"epochs": 1}, "name either `steps` or `epochs`", ""),
+    ("arms.dpo.train", {"epochs": 1}, "name either `steps` or `epochs`", "train.epochs=null"),
     ("sft.train", {}, "sft.train: name either `steps` or `epochs`", "{steps: 200}"),
     ("model.pretrain.train", {}, "model.pretrain.train: name either `steps` or `epochs`", "{steps: 200}"),
     ("baseline", "stf", "no arm is called 'stf'", "did you mean 'sft'"),

@@ -69,6 +69,8 @@ def _length_problem(arm: Arm, where: str) -> Iterator[UserError]:
     """A training is as long as it is told to be: there is no length that fits all data."""
     if (arm.train.steps is None) == (arm.train.epochs is None):
         fix = "for example `train: {steps: 200}`, or `train: {epochs: 1}`"
+        if arm.train.steps is not None:
+            fix = "take one of them away where it is shared or extended: `epochs: null`, or train.epochs=null on the command line"
         yield UserError("name either `steps` or `epochs`", where=f"{where}.train", fix=fix)
 
 
