@@ -20,7 +20,7 @@ from evenhand.report.side_by_side.tables import cost_table, evaluation_rows
 from evenhand.report.side_by_side.terminal import RunsTable
 from evenhand.report.side_by_side.text import headline
 from evenhand.results.side_by_side.compared import RunsCompared, compare_runs
-from evenhand.results.side_by_side.settings import Touches
+from evenhand.results.side_by_side.settings import Touches, _touches
 from evenhand.stats import paired_difference
 from tests.report.browser import Browser
 from tests.report.test_report_page import outline
@@ -45,6 +45,19 @@ def test_settings_that_differ_stand_side_by_side_and_the_others_are_held_equal(t
     assert equal["versions.torch"] == "2.13.0"
     assert equal["reward_models.rm.per_seed"] == "false"
     assert {s.name: s.same for s in found.stages} == {"data": True, "sft": True, "arms/dpo": False}
+
+
+@pytest.mark.parametrize(
+    ("key", "touches"),
+    [
+        ("train.checkpoint_every", Touches.NOTHING), ("arms.dpo.train.checkpoint_every", Touches.NOTHING),
+        ("runtime.runner", Touches.NOTHING), ("runtime.resources.fit", Touches.NOTHING), ("tracker.project", Touches.NOTHING),
+        ("runtime.threads", Touches.TRAINING), ("train.steps", Touches.TRAINING), ("names", Touches.TRAINING),
+        ("judge.reward", Touches.MEASURING), ("versions.torch", Touches.VERSIONS),
+    ],
+)  # fmt: skip
+def test_what_a_setting_bears_on(key, touches):
+    assert _touches(key) is touches
 
 
 def test_a_key_that_one_run_lacks_and_a_table_that_one_run_lacks_are_one_row_each(tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ VERDICT_COLUMNS = (
 ANSWER_COLUMNS = (
     Column("gold", "Gold score", "mean score by the judge", _two),
     Column("reward", "Own reward", "mean over these answers of the reward that the arm itself trained on", _two),
-    Column("kl", "KL", "distance from the start in nats per sequence", _one),
+    Column(
+        "kl", "KL", "distance from the start in nats per sequence, estimated from these answers: near 0 it may fall below", _one
+    ),
     Column("mean_length", "Length", "mean answer length in tokens", _one),
     Column("distinct_2", "Distinct-2", "share of distinct word pairs, low when answers repeat themselves", _two),
     Column("self_overlap", "Overlap", "shared word pairs of the seeds' answers to one prompt, 1 when they are the same", _two),

@@ -29,7 +29,9 @@ class Touches(StrEnum):
 _MEASURING = ("judge", "evaluation", "evaluations", "baseline")
 _MAKES = re.compile(r"(data|base|sft|(?:arms|reward_models)/[^/]+)(?:/seed-\d+)?")
 """Stages that make the data or a model, rather than something that is prepared or measured."""
-_NOTHING = ("name", "description", "tracker", "doctor", "runtime.workers", "runtime.store")
+_NOTHING = re.compile(
+    r"(name|description|tracker|doctor|runtime\.(workers|store|runner|address|resources))(\..*)?|(.*\.)?train\.(checkpoint_every|on_memory)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,7 @@ def _touches(path: str) -> Touches:
         return Touches.VERSIONS
     if path.split(".")[0] in _MEASURING:
         return Touches.MEASURING
-    idle = any(path == key or path.startswith(f"{key}.") for key in _NOTHING)
-    return Touches.NOTHING if idle else Touches.TRAINING
+    return Touches.NOTHING if _NOTHING.fullmatch(path) else Touches.TRAINING
 
 
 def _stages(runs: Sequence[OpenedRun]) -> tuple[StageShared, ...]:
