@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -22,6 +23,8 @@ from evenhand.errors import UserError, did_you_mean
 T = TypeVar("T")
 REGISTRIES: dict[str, Registry[Any]] = {}
 """Every registry by its kind; each is made in the room whose things it names, when that room is first imported."""
+PYTHON = re.compile(r"(.+\.py)(?::(\w+))?")
+"""What people write for a function in a file of theirs: the file, and mostly its name."""
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +137,10 @@ class Registry(Mapping[str, T]):
         if name in self.refused:
             why, fix = self.refused[name]
             return UserError(f"there is no {self.kind} '{name}'", where=where, why=why, fix=fix)
-        return UserError(f"unknown {self.kind} '{name}'", where=where, fix=did_you_mean(str(name), known or self.entries))
+        fix = did_you_mean(str(name), known or self.entries)
+        if "function" in self.entries and (found := PYTHON.fullmatch(str(name))):
+            fix = f"a function of a file is '{{kind: function, path: \"{found[1]}:{found[2] or 'NAME'}\"}}'"
+        return UserError(f"unknown {self.kind} '{name}'", where=where, fix=fix)
 
     def find(self, name: str, *, where: str = "") -> T:
         """The value of that name. Raises: UserError with the closest names."""

@@ -139,3 +139,13 @@ def test_a_value_of_another_type_is_said_by_its_key_before_anything_is_scored(sp
 def test_a_tolerance_is_a_distance(tolerance):
     with pytest.raises(UserError, match="a tolerance of"):
         rewards.get({"kind": "number", "tolerance": tolerance})
+
+
+@pytest.mark.parametrize(("named", "path"), [("mine.py:score", "mine.py:score"), ("a/mine.py", "a/mine.py:NAME")])
+def test_a_file_in_place_of_a_name_is_answered_with_the_way_to_say_it(named, path, tmp_path):
+    from evenhand.cli.scores import scorer
+
+    for ask in (rewards.get, lambda name: scorer(name, "cpu")):
+        with pytest.raises(UserError) as told:
+            ask(named)
+        assert told.value.fix == f"a function of a file is '{{kind: function, path: \"{path}\"}}'"

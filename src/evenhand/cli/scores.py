@@ -11,6 +11,7 @@ from typing import Any
 from evenhand.cli.models import is_reward_model, model_path, open_policy, quiet
 from evenhand.cli.progress import Waiting
 from evenhand.configfile.document import parse
+from evenhand.registry import PYTHON
 from evenhand.types import Group, Scores
 
 MICROBATCH = 8192
@@ -28,7 +29,7 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
 
     if name.startswith("{"):
         return get(parse(name, "command line").data)
-    if not Path(name).exists() and (name in REWARDS or _meant(name, REWARDS)):
+    if PYTHON.fullmatch(name) or (not Path(name).exists() and (name in REWARDS or _meant(name, REWARDS))):
         return get(name)  # which says what was meant
     path = model_path(name)
     if is_reward_model(path):
