@@ -70,6 +70,19 @@ def test_what_it_writes_runs(cli, model, tmp_path, kind):
     assert bool(results.judge.trained_on) == (kind == "prompts"), "a reward of one's own that judges too is said"
 
 
+def test_few_pairs_are_judged_by_a_function_and_not_by_what_they_teach(cli, model, tmp_path):
+    """Six pairs that a person labelled: a third is held out, and nothing would be left for a judge."""
+    write(tmp_path / "rows.jsonl", pairs(6))
+    code, out, err = cli("init", "--model", model, "--data", "rows.jsonl")
+    assert code == 0, err
+    made = prepare("experiment.yaml").loaded.value
+    assert not made.all_reward_models()
+    assert made.arm("dpo").reward is None
+    assert (tmp_path / "reward.py").exists()
+    code, out, err = cli("run", "experiment.yaml", "--plan")
+    assert code == 0, out + err
+
+
 def test_what_is_not_given_and_cannot_be_asked_is_named(cli, model, tmp_path):
     code, _, err = cli("init", "--data", "rows.jsonl")
     assert code == 2

@@ -54,7 +54,7 @@ def test_pairs_of_a_file(cli, answers, tmp_path, people):
     code, said, err = cli("label", answers, "--out", out, "--guidelines", tmp_path / "guide.md", "--again", 0)
     assert code == 0, err
     assert "5 items" in said
-    assert "3 labels by 1 people on 3 of 5 items" in said
+    assert "3 labels by 1 person on 3 of 5 items" in said
     assert "left out: 2 not labelled" in said
     assert "Be &lt;b&gt;fair&lt;/b&gt;." in people.seen[0][1]
     first = {task["prompt"][0]["text"]: task["texts"][0] for task, _ in people.seen}

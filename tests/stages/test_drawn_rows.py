@@ -1,4 +1,4 @@
-"""The reference pass reads what is learned from: the same bytes for those rows and for what learns from them, and no more rows."""
+"""The reference pass reads what is learned from: the same bytes for those rows and what learns from them, and few others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_rows_are_counted_over_arms_and_seeds_by_powers_of_two():
     assert drawn(STEPS.replace("train: {steps: 5}", "train: {steps: 2}")) == drawn(STEPS), "other steps, the same pass"
 
 
-@pytest.mark.parametrize("other", ["train: {steps: null, epochs: 1}", "train: {steps: 5, keep_checkpoint: best, validate_every: 5}"])
+@pytest.mark.parametrize(
+    "other", ["train: {steps: null, epochs: 1}", "train: {steps: 5, keep_checkpoint: best, validate_every: 5}"]
+)
 def test_an_arm_that_may_draw_any_row_has_all_read(other):
     assert drawn(STEPS.replace("train: {steps: 5}", other)) == [None] * 2
 

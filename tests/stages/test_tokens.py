@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from evenhand import worlds
+from evenhand.data.template import Renderer
 from evenhand.plan.plan import build
 from evenhand.spec.read import read_experiment
 from evenhand.stages import tokens
+from evenhand.stages.common import tokenised
 from evenhand.types import Completion, Finish, Group, Prompt, TokenGroup, Tokens
 
 EXPERIMENT = {
@@ -40,6 +43,23 @@ def test_rows_come_back_token_for_token(tmp_path: Path) -> None:
     ]
     tokens.write(tmp_path, rows)
     assert [item.tokens for item in tokens.read(tmp_path)] == rows
+
+
+def test_ids_of_another_tokenizer_are_given_up_for_their_text() -> None:
+    """Answers that one model sampled, labelled by people, are pairs for any other."""
+    renderer = Renderer(worlds.get("quickstart").tokenizer())
+    own = (*renderer.tokenizer("The rain.")["input_ids"], renderer.tokenizer.eos_token_id)
+    text = renderer.decode(own)
+    said = [
+        Completion(content=text, tokens=ids, behaviour_logp=(-1.0,) * len(ids), finish=Finish.STOP)
+        for ids in (own, tuple(reversed(own[:-1])) + own[-1:], (10_000_000,))
+    ]
+    assert renderer.decode(said[1].tokens or ()) != text
+    for completion, kept in zip(said, (True, False, False), strict=True):
+        group = Group(prompt=Prompt(content="Write."), completions=(completion,))
+        (row,) = tokenised([group], renderer, None)
+        assert row.completions[0].ids == own
+        assert (row.completions[0].behaviour_logp is not None) == kept
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,18 @@ def side_lines(found: Mapping[str, Any], judge: Judge) -> list[str]:
     return [*lines, *behaviour_lines(found), *call_lines(judge)]
 
 
+UNUSABLE = 0.2
+"""The share of unusable verdicts, a person's missing labels among them, from which on they make the figures."""
+
+
 def behaviour_lines(found: Mapping[str, Any]) -> list[str]:
     """Ties, contradictions, places, the self-test, and what it cost."""
     one_order = "judge: each pair was asked in one order: position bias cannot be measured on these verdicts"
     lines = [*([one_order] if found.get("one_order") else []), shares_line(found), *_votes(found)]
+    if (found.get("invalid") or 0) > UNUSABLE:
+        lines.append(
+            "judge: a verdict that is not there counts one half: these figures lean to 50%, and their intervals are too narrow"
+        )
     if test := found.get("self_test"):
         if test["passed"] and "members" in test:
             lines.append("self-test passed by every judge")

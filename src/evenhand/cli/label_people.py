@@ -125,7 +125,8 @@ def _ended(session: LabellingSession, source: _Source, out: Path | None, form: F
     said = session.labels()
     names = list(dict.fromkeys(label.annotator for label in said))
     known = {label.item for label in said if label.scores}
-    lines = [f"{len(said)} labels by {len(names)} people on {len(known)} of {len(source.items)} items: {source.log}"]
+    by = "1 person" if len(names) == 1 else f"{len(names)} people"
+    lines = [f"{len(said)} labels by {by} on {len(known)} of {len(source.items)} items: {source.log}"]
     if out is None:
         return [*lines, f"next: {source.then}"]
     found = preferences(source.items, source.log, form, said, made.labels.value, made.margin)

@@ -25,6 +25,10 @@ def score(prompt, completion):
 '''
 
 
+FEWEST = 20
+"""Pairs of which a judge may learn from a share; of fewer it would learn nothing, and there may be none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Starter:
     """What is known when a file is begun: the model, the data and of what kind they are, the method, lengths, settings."""
@@ -52,7 +56,7 @@ class Starter:
     @property
     def learns_a_judge(self) -> bool:
         """Whether the judge is a reward model of pairs that no arm has; else it is a function of the user's."""
-        return self.kind == "preferences"
+        return self.kind == "preferences" and self.rows >= FEWEST
 
     @property
     def step(self) -> int:
@@ -146,7 +150,8 @@ def _judge(s: Starter) -> list[str]:
         why = "a reward model of pairs that no arm has seen"
         lines = [f"judge: {{reward: judge_model}}  # {why}"]
     else:
-        lines = ["judge: {reward: mine}  # replace it: who is judged by the reward it trained on proves little"]
+        why = "who is judged by the reward it trained on proves little" if s.online else "it says what you would have"
+        lines = [f"judge: {{reward: mine}}  # replace it: {why}"]
     return [
         *lines,
         "# judge: {kind: llm, model: NAME, endpoint: http://localhost:8000/v1}   # a language model, asked in both orders",

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from evenhand.data.foreign import readable
 from evenhand.data.template import Renderer, Tokenised
 from evenhand.doctor.opened import OpenedPart, Unavailable
 from evenhand.errors import UserError
@@ -175,8 +176,9 @@ class CheckContext:
         found: dict[str, Tokenised | UserError] = {}
         for split in dict.fromkeys((*self.training, *self.answered)):
             try:
+                rows = [readable(g, self.renderer) for g in self.sample(split)]
                 found[split] = self.renderer.tokenise_all(
-                    self.sample(split), max_prompt=lengths.prompt, max_completion=lengths.completion, supervise=supervise
+                    rows, max_prompt=lengths.prompt, max_completion=lengths.completion, supervise=supervise
                 )
             except UserError as error:
                 found[split] = error

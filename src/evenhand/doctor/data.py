@@ -49,7 +49,10 @@ def readable(patient: CheckContext) -> Iterator[Finding]:
                 f"{name} learns from `{split}`, which the data do not have (they have {known})", fix=f"add `data.{split}:`"
             )
         elif split in patient.splits and not patient.splits[split]:
-            yield fail(f"`{split}` has no rows", fix="check the source, its steps, and `data.holdout`")
+            share = (
+                "`data.judge_share` (of so few rows nothing is left for the judge)" if split == FOR_JUDGES else "`data.holdout`"
+            )
+            yield fail(f"`{split}` has no rows", fix=f"check the source, its steps, and {share}")
 
 
 @check(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from evenhand.data.foreign import readable
 from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.models.adapter_files import quantized
@@ -73,13 +74,17 @@ def tokenised(
     supervise: str = "completion",
     report: Callable[..., None] = unreported,
 ) -> list[TokenGroup]:
-    """Rows of a split as tokens, cut to `lengths` if any; rows without a supervised token are left out, with a warning."""
+    """Rows of a split as tokens, cut to `lengths` if any; rows without a supervised token are left out, with a warning.
+
+    Ids that another tokenizer sampled, as a file of answers may bring them, are given up for their text.
+    """
     limits = {"max_prompt": lengths.prompt, "max_completion": lengths.completion} if lengths else _UNLIMITED
     kept: list[TokenGroup] = []
     reasons: list[str] = []
     size = max(1, len(groups) // 20)
     for first in range(0, len(groups), size):
-        done = renderer.tokenise_all(groups[first : first + size], **limits, supervise=supervise)
+        part = [readable(g, renderer) for g in groups[first : first + size]]
+        done = renderer.tokenise_all(part, **limits, supervise=supervise)
         kept += done.groups
         reasons += [why for _, why in done.dropped]
         report(min(first + size, len(groups)), len(groups))
