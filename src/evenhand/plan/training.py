@@ -239,7 +239,7 @@ def _drawn(graph: Graph) -> tuple[tuple[int, int], ...] | None:
     Arms that go by epochs draw all, and where the best checkpoint is kept, validation prompts are taken out first.
     """
     arms = [*graph.e.all_arms().values(), *graph.e.all_reward_models().values()]
-    arms = [a for a in arms if a.trained and not (made := a.build(steps=1, max_tokens=1)).online and made.reference == "start"]
+    arms = [a for a in arms if a.trained and not (made := a.build(steps=1)).online and made.reference == "start"]
     if any(a.train.steps is None or a.train.keep_checkpoint != "last" for a in arms):
         return None
     drawn: dict[int, int] = {}
