@@ -117,17 +117,14 @@ def test_a_part_of_no_rows_or_no_weight_is_refused(tmp_path, changed):
 def test_a_column_of_the_rows_own_is_kept():
     groups = [Group(prompt=Prompt(content=f"{i}", meta={"dataset": f"mine {i}"}), completions=()) for i in range(4)]
     found = mix([MixPart(name="a", groups=groups), part("b", 4)], seed=0)
-    assert Counter(g.prompt.meta["mixture_part"] for g in found) == {"a": 4, "b": 4}
-    assert {g.prompt.meta.get("dataset") for g in found} == {None, *(f"mine {i}" for i in range(4))}
-    again = mix([MixPart(name="c", groups=found)], seed=0)
-    assert {g.prompt.meta["mixture_part_2"] for g in again} == {"c"}
-    assert {g.prompt.meta["mixture_part"] for g in again} == {"a", "b"}
+    assert Counter(g.prompt.meta["dataset"] for g in found) == {"a": 4, "b": 4}
+    assert {g.prompt.meta.get("own_dataset") for g in found} == {None, *(f"mine {i}" for i in range(4))}
 
 
-def test_a_mixture_of_files_says_where_the_names_are(tmp_path, caplog):
+def test_a_mixture_of_files_says_where_a_column_went(tmp_path, caplog):
     (tmp_path / "a.jsonl").write_text('{"prompt": "one", "dataset": "mine"}\n{"prompt": "two", "dataset": "yours"}\n')
     (tmp_path / "b.jsonl").write_text('{"prompt": "three"}\n{"prompt": "four"}\n')
     found = load({"mix": [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]})
     assert "2 of 2 a, 2 of 2 b" in found.description
-    assert {g.prompt.meta.get("dataset") for g in found.groups} == {"mine", "yours", None}
-    assert "the name of each row's part is in 'mixture_part'" in caplog.text
+    assert {g.prompt.meta.get("own_dataset") for g in found.groups} == {"mine", "yours", None}
+    assert "the column 'dataset' of rows is in 'own_dataset'" in caplog.text

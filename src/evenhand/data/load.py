@@ -19,7 +19,7 @@ from evenhand.data.detect import describe, detect
 from evenhand.data.documents import document_groups
 from evenhand.data.formats import FORMATS, Format, Kind
 from evenhand.data.jsonl import group_to_json
-from evenhand.data.mix import FIELDS, MixPart, mix, name_field
+from evenhand.data.mix import OWN, SOURCE, MixPart, mix
 from evenhand.data.readers import Placed, dataset_rows, hub_rows, read_rows
 from evenhand.data.recipes import with_recipe
 from evenhand.data.rows import BadRow, Row
@@ -138,12 +138,9 @@ def _load_mixture(spec: Mixture, where: str) -> Dataset:
         for name, d, weight, cap in zip(spec.names, loaded, spec.weights, spec.caps, strict=True)
     ]
     groups = mix(parts, seed=spec.seed, size=spec.size, temperature=spec.temperature)
-    named = name_field(parts)
-    taken = Counter(g.prompt.meta[named] for g in groups)
-    if named != FIELDS[0]:
-        _log.warning(
-            "%s.mix: rows have a column '%s' of their own; the name of each row's part is in '%s'", where, FIELDS[0], named
-        )
+    taken = Counter(g.prompt.meta[SOURCE] for g in groups)
+    if any(OWN in g.prompt.meta for g in groups):
+        _log.warning("%s.mix: the column '%s' of rows is in '%s', as it holds the name of a row's part", where, SOURCE, OWN)
     said = ", ".join(f"{taken[p.name]} of {len(p.groups)} {p.name}" for p in parts)
     lines = "\n".join(f"  {d.description}" for d in loaded)
     skipped = tuple(line for d in loaded for line in d.skipped)

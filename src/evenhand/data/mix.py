@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ from evenhand.data.convert import shuffled
 from evenhand.errors import UserError
 from evenhand.types import Group
 
-FIELDS = ("dataset", "mixture_part")
-"""The meta field in which each group keeps the name of its part, and the one where the rows bring a column of that name."""
+SOURCE, OWN = "dataset", "own_dataset"
+"""The meta field in which each group keeps the name of its part, and the one to which a column of that name moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +77,6 @@ def counts(parts: Sequence[MixPart], *, size: int | None = None, temperature: fl
     return found
 
 
-def name_field(parts: Sequence[MixPart]) -> str:
-    """The meta field for the name of a group's part: the first of FIELDS that no row has as a column of its own, then
-    `mixture_part_2`, `mixture_part_3`, ... (a mixture may be a part of another)."""
-    own = {name for part in parts for group in part.groups for name in group.prompt.meta}
-    further = (f"{FIELDS[-1]}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain(FIELDS, further) if name not in own)
-
-
 def mix(parts: Sequence[MixPart], *, seed: int, size: int | None = None, temperature: float = 1.0) -> list[Group]:
     """The mixture in a fixed random order; which groups of a part are taken depends on the seed and their prompts alone."""
     if not parts:
@@ -93,14 +84,15 @@ def mix(parts: Sequence[MixPart], *, seed: int, size: int | None = None, tempera
     names = [p.name for p in parts]
     if len(set(names)) != len(names):
         raise UserError(f"two parts have one name: {', '.join(sorted(names))}", where="mix", fix="give each its own name")
-    field = name_field(parts)
     taken = [
-        _named(group, field, part.name)
+        _named(group, part.name)
         for part, count in zip(parts, counts(parts, size=size, temperature=temperature), strict=True)
         for group in shuffled(part.groups, seed)[:count]
     ]
     return shuffled(taken, seed)
 
 
-def _named(group: Group, field: str, name: str) -> Group:
-    return replace(group, prompt=replace(group.prompt, meta={**group.prompt.meta, field: name}))
+def _named(group: Group, name: str) -> Group:
+    given = group.prompt.meta
+    own = {OWN: given[SOURCE]} if SOURCE in given else {}
+    return replace(group, prompt=replace(group.prompt, meta={**own, **given, SOURCE: name}))
