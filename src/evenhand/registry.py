@@ -211,8 +211,9 @@ def revisions(value: Any) -> dict[str, str]:
         named = by_name.get((key, part)) if isinstance(part, str) else by_value.get(id(part)) or by_value.get(id(type(part)))
         if named is not None:
             found[f"revision of {named[0].kind} {named[1].name}"] = named[1].revision
-        for name, revision in _revised(type(part)):
-            found[f"revision of {type(part).__name__}.{name}"] = revision(getattr(part, name))
+        owner: Any = type(part)
+        for name, revision in _revised(owner):
+            found[f"revision of {owner.__name__}.{name}"] = revision(getattr(part, name))
     return {name: str(number) for name, number in found.items() if number}
 
 
