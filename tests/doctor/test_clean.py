@@ -59,7 +59,7 @@ def rankings_in_any_order(ward: Ward) -> None:
 def tasks_with_answers_beside_pairs_without(ward: Ward) -> None:
     tasks = [{"prompt": f"What is {i} and {i}?", "answer": str(2 * i)} for i in range(120)]
     (ward.folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    ward.experiment["data"]["prompts"] = str(ward.folder / "tasks.jsonl")
+    ward.experiment["data"]["prompts"] = {"path": str(ward.folder / "tasks.jsonl"), "style": "chat"}
     ward.experiment["rewards"]["fair"] = {"kind": "number", "field": "answer"}
 
 
