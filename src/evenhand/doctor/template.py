@@ -113,7 +113,7 @@ def generation_prompt(patient: CheckContext) -> Iterator[Finding]:
     fix="`style: chat` in the source makes a prompt a user's turn; `style: verbatim` says that the text is meant as it is",
 )
 def asked_in_turns(patient: CheckContext) -> Iterator[Finding]:
-    if not patient.experiment.model.path or not patient.renderer.tokenizer.chat_template:
+    if not patient.experiment.model.path or not patient.renderer.tokenizer.chat_template or _ours(patient):
         return
     for split, source in patient.experiment.data.sources.items():
         meant = isinstance(source, Mapping) and (source.get("style") == "verbatim" or "wrap" in source)
