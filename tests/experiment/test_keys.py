@@ -156,6 +156,16 @@ def test_evaluation_and_judge_cost_answers_and_verdicts_only(plan, folder, overr
     assert set(keys(other).values()) != set(keys(plan).values()), "something else is asked"
 
 
+@pytest.mark.parametrize(
+    "override", ["seeds=[0,1]", "arms.orpo={method: orpo, train: {steps: 3}}", "arms.ipo={method: ipo, train: {steps: 90}}"]
+)
+def test_another_seed_or_arm_costs_nothing_that_was_there(plan, folder, override) -> None:
+    """Whoever adds seeds or arms to a finished run waits for those alone: a pass that they share reads every row."""
+    more = planned(folder, override)
+    assert changed(plan, more) == set()
+    assert len(more.nodes) > len(plan.nodes)
+
+
 def test_more_held_out_prompts_than_the_data_have_are_asked_of_a_stage_of_their_own(plan, folder) -> None:
     more = planned(folder, "evaluation.prompts=800")
     asked = more[more.generations["dpo"][0]].inputs["data"]

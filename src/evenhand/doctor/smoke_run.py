@@ -179,7 +179,7 @@ def prepared(planned: StageSpec, fit: FitSpec, inputs: Mapping[str, Path], out: 
     context = StageContext(seed=0, inputs={**inputs, "base": inputs["start"]}, out=out)
     if isinstance(planned, reference.ReferenceSpec):
         setup = replace(planned.setup, lengths=fit.setup.lengths, tokens_per_microbatch=2048)
-        reference.run(replace(planned, setup=setup, drawn=None), context)
+        reference.run(replace(planned, setup=setup), context)
     elif isinstance(planned, tokens.TokensSpec):
         tokens.run(replace(planned, lengths=fit.setup.lengths), context)
     return out

@@ -229,25 +229,8 @@ def _reference(graph: Graph, arm: Arm, method: Method, start: str, tokens: str) 
     name += f"/temperature-{temperature:g}" if temperature != 1.0 else ""
     quantize = arm.train.adapter.quantize if arm.train.adapter is not None else None
     name += f"/{quantize}" if quantize else ""
-    spec = ReferenceSpec(temperature=temperature, setup=setup, quantize=quantize, drawn=_drawn(graph))
+    spec = ReferenceSpec(temperature=temperature, setup=setup, quantize=quantize)
     return graph.add(name, spec, {"start": start, "tokens": tokens}, row="reference", cost="one forward pass")
-
-
-def _drawn(graph: Graph) -> tuple[tuple[int, int], ...] | None:
-    """For every seed more rows than any arm draws, by powers of two, so that other steps mostly find the same pass; None for all.
-
-    Arms that go by epochs draw all, and where the best checkpoint is kept, validation prompts are taken out first.
-    """
-    arms = [*graph.e.all_arms().values(), *graph.e.all_reward_models().values()]
-    arms = [a for a in arms if a.trained and not (made := a.build(steps=1)).online and made.reference == "start"]
-    if any(a.train.steps is None or a.train.keep_checkpoint != "last" for a in arms):
-        return None
-    drawn: dict[int, int] = {}
-    for arm in arms:
-        assert arm.train.steps is not None
-        rows = 1 << max(6, (arm.train.steps * arm.train.prompts_per_step - 1).bit_length())
-        drawn |= {seed: max(rows, drawn.get(seed, 0)) for seed in (graph.e.seeds if arm.per_seed else (0,))}
-    return tuple(drawn.items())
 
 
 def _fit_spec(graph: Graph, arm: Arm) -> FitSpec:

@@ -55,11 +55,7 @@ def count_shared_reference(run: TrainingRun, items: Sequence[Example]) -> None:
     """The pass that every arm with a reference needs, as if it were this one's own; once, in a resumed run too."""
     if run.ranks.first and SHARED_REFERENCE not in run.ledger.flops_by_phase:
         shape = flops.shape_of(run.model)
-        run.ledger.flops_by_phase[SHARED_REFERENCE] = float(sum(flops.forward(shape, work_of(i)) for i in items if was_read(i)))
-
-
-def was_read(item: Example) -> bool:
-    return not any(bool(row.isnan().any()) for row in item.per_token["ref_logp"])
+        run.ledger.flops_by_phase[SHARED_REFERENCE] = float(sum(flops.forward(shape, work_of(i)) for i in items))
 
 
 def work_of(item: Example) -> flops.Work:

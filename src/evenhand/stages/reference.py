@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,9 +14,7 @@ from evenhand.stages.adapter import in_four_bits
 from evenhand.stages.common import begin, open_policy
 from evenhand.stages.context import StageContext
 from evenhand.stages.setup import Setup
-from evenhand.train.examples import Example
 from evenhand.train.logprobs import Rows, read
-from evenhand.train.shuffling import window
 from evenhand.types import Head
 
 
@@ -25,8 +22,7 @@ from evenhand.types import Head
 class ReferenceSpec:
     """Log-probs of the input `tokens` under the input `start`, its logits divided by `temperature`.
 
-    With `quantize` its linear layers are in four bits, as an adapter of that kind sees them. `drawn` are (seed, rows): as many as
-    are ever learned from in that seed's order, so that the rest need not be read; None is every row.
+    With `quantize` its linear layers are in four bits, as an adapter of that kind sees them.
     """
 
     KIND: ClassVar[str] = "reference"
@@ -35,7 +31,6 @@ class ReferenceSpec:
     setup: Setup
     temperature: float = 1.0
     quantize: Literal["nf4"] | None = None
-    drawn: tuple[tuple[int, int], ...] | None = None
 
 
 def run(spec: ReferenceSpec, context: StageContext) -> None:
@@ -43,33 +38,16 @@ def run(spec: ReferenceSpec, context: StageContext) -> None:
     policy = open_policy(context.inputs["start"], spec.setup.compute, device)
     if spec.quantize is not None:
         in_four_bits(policy)
-    size, learned = max(1, len(items) // 20), learned_from(spec.drawn, len(items))
+    size = max(1, len(items) // 20)
     rows: Rows = []
     for first in range(0, len(items), size):
         part = items[first : first + size]
-        found = read(
+        rows += read(
             policy, part, frozenset({Head.LOGP}), temperature=spec.temperature, device=device,
-            tokens_per_microbatch=spec.setup.tokens_per_microbatch, wanted={i - first for i in learned},
+            tokens_per_microbatch=spec.setup.tokens_per_microbatch,
         )[Head.LOGP]  # fmt: skip
-        rows += [row or unread(item) for row, item in zip(found, part, strict=True)]
         context.report(min(first + size, len(items)), len(items))
     write_rows(context.out, rows)
-
-
-def learned_from(drawn: Sequence[tuple[int, int]] | None, size: int) -> Collection[int]:
-    """The rows that training draws, see `FixedSource.step`.
-
-    >>> sorted(learned_from(((0, 2), (1, 2)), 9)), list(learned_from(((0, 9), (1, 2)), 9)) == list(range(9))
-    ([0, 2, 3, 6], True)
-    """
-    if drawn is None or any(count >= size for _, count in drawn):
-        return range(size)
-    return {i for seed, count in drawn for i in window(seed, "rows", size, 0, count)}
-
-
-def unread(item: Example) -> tuple[torch.Tensor, ...]:
-    """What stands for a row that nothing learns from: whoever read it all the same would not go on."""
-    return tuple(torch.full((len(c.ids),), torch.nan) for c in item.tokens.completions)
 
 
 def write_rows(out: Path, rows: Rows) -> None:

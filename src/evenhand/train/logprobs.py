@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,18 +32,13 @@ def read(
     temperature: float,
     device: torch.device | str,
     ranks: Ranks = ONE,
-    wanted: Container[int] | None = None,
 ) -> dict[Head, Rows]:
     """What `model` says at every completion token of every item, per head; each of `ranks` asks it for a share of them.
-
-    Where few items are `wanted`, micro-batches without any are left out, their rows empty; the others are those of a whole pass,
-    and so are their numbers.
 
     Raises UserError, naming the prompt, where that is not finite.
     """
     out: dict[Head, Rows] = {h: [()] * len(items) for h in heads}
     cut = pieces([i.tokens.size for i in items], tokens_per_microbatch, ranks.size)
-    cut = cut if wanted is None else [indices for indices in cut if any(i in wanted for i in indices)]
     read_here: dict[int, dict[Head, Rows]] = {}
     for turn in ranks.turns([sum(items[i].tokens.size for i in indices) for indices in cut]):
         with turn.running():

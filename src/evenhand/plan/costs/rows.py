@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from evenhand.data.template import Renderer
 from evenhand.errors import UserError
 from evenhand.stages.common import renderer_of
 from evenhand.stages.data import DEFAULT_SIZES, bare
-from evenhand.stages.reference import ReferenceSpec
 from evenhand.stages.splits import HELD_OUT
 from evenhand.stages.tokens import TokensSpec
 from evenhand.train.config import Lengths
@@ -54,13 +52,6 @@ class RowLengths:
         completions = [c for _, lengths in chosen for c in lengths]
         owner = [i for i, (_, lengths) in enumerate(chosen) for _ in lengths]
         return work([p for p, _ in chosen], completions, owner)
-
-    def learned_from(self, spec: ReferenceSpec) -> RowLengths:
-        """As many of the rows as share a micro-batch with one that is learned from."""
-        if spec.drawn is None or (drawn := sum(count for _, count in spec.drawn)) >= self.count:
-            return self
-        each = max(1.0, spec.setup.tokens_per_microbatch / max(sum(self.sizes) / len(self.sizes), 1))
-        return replace(self, count=ceil(self.count * (1 - (1 - drawn / self.count) ** each)))
 
     def step(self, rows: int, tokens_per_microbatch: int) -> list[Work]:
         """The micro-batches of a typical step of so many rows."""

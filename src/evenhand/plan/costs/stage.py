@@ -57,8 +57,7 @@ class Predictor:
             return self.fit(node, spec)
         if isinstance(spec, ReferenceSpec):
             adapter = Adapter(quantize=spec.quantize) if spec.quantize is not None else None
-            rows = rows_of(self.plan, self.store, node.inputs["tokens"]).learned_from(spec)
-            return self.reads(rows, spec.setup, kept=4, adapter=adapter)
+            return self.reads(rows_of(self.plan, self.store, node.inputs["tokens"]), spec.setup, kept=4, adapter=adapter)
         if isinstance(spec, EvaluateRewardModelSpec):
             rows = looked_at(self.plan, "heldout_preferences", spec.setup.lengths, 2)
             return self.reads(rows, spec.setup, kept=0, scores=True)
