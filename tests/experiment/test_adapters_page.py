@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,6 @@ from tests.stages.performed import perform
 
 PAGE = (ROOT / "docs/adapters.md").read_text()
 TINY = ROOT / "tests/stages/tiny.yaml"
-
-
-def test_every_key_is_listed_with_its_default():
-    rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+?)`? \|", PAGE, re.MULTILINE))
-    shown = {f.name: getattr(Adapter(), f.name) for f in fields(Adapter)}
-    said = {
-        k: "none" if v in ((), None) else str(v).lower() if isinstance(v, bool) else v if isinstance(v, str) else f"{v:g}"
-        for k, v in shown.items()
-    }
-    assert rows == said
 
 
 def test_the_example_means_what_its_comments_say():
@@ -79,8 +68,8 @@ def test_the_arithmetic_is_that_of_the_code():
     everything, learning = sum(p.numel() for p in network.parameters()), size(network, Adapter(rank=16))
     # per block: q and o 2 x 1792, k and v 2 x 1024, gate, up and down 3 x 5760
     assert learning == 16 * 24 * (2 * 1792 + 2 * 1024 + 3 * 5760)
+    state, whole = (4 * everything + 16 * learning) / 1e9, 16 * everything / 1e9
     assert (
-        f"| {everything:,} | {learning:,} | {(4 * everything + 16 * learning) / 1e9:.1f} GB | {12 * learning / 1e6:.0f} MB |"
-        in PAGE
-    )
-    assert f"| {everything:,} | {everything:,} | {16 * everything / 1e9:.1f} GB | {12 * everything / 1e9:.1f} GB |" in PAGE
+        f"P = {everything / 1e6:.0f}M; at rank 16 L = {learning / 1e6:.1f}M, {state:.1f} GB of weights, gradients and moments "
+        f"in place of {whole:.1f}, a checkpoint of {12 * learning / 1e6:.0f} MB in place of {12 * everything / 1e9:.1f} GB."
+    ) in " ".join(PAGE.split())
