@@ -118,7 +118,7 @@ def begun_in(experiment: str) -> Path | None:
     if path.name != "experiment.json" or not path.is_file():
         return None
     record = json_object(path)
-    if not isinstance(folder := record.get("folder"), str):
+    if not isinstance(folder := record.get(unchanged.PLACE), str):
         return None
     begun = (path.resolve().parent / folder).resolve()
     named = [name for name in _paths_in(record.get("effective", {})) if not Path(name).is_absolute() and (begun / name).exists()]
@@ -245,7 +245,7 @@ def record(prepared: Run) -> dict[str, Any]:
         "accelerators": cuda_devices(),
         "waived": waived(prepared),
         "store": os.path.relpath(prepared.store.root, prepared.out),
-        "folder": os.path.relpath(Path.cwd(), prepared.out.resolve()),
+        unchanged.PLACE: os.path.relpath(Path.cwd(), prepared.out.resolve()),
         "nodes": [_node_record(n) for n in prepared.plan.nodes],
     }
 

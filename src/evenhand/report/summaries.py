@@ -13,6 +13,7 @@ from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.record import ArmResult, ControlledWinRate, MixedModel
 from evenhand.results.record_judge import JudgeSummary
 from evenhand.results.record_parts import PassRate, RewardModelSummary
+from evenhand.results.unchanged import PLACE
 from evenhand.stats.length import form_meaning
 
 NOT_SCORED = "not scored"
@@ -276,9 +277,10 @@ _ORDER = ("effective", "given", "versions", "hashes")
 
 def experiment_blocks(experiment: Mapping[str, Any]) -> list[Block]:
     """Every part of experiment.json that says something, exactly; the known ones first."""
-    single = {key: value for key, value in experiment.items() if not isinstance(value, Mapping | list)}
-    keys = [key for key in (*_ORDER, *experiment) if experiment.get(key) and key not in single]
-    blocks = [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), experiment[key]) for key in dict.fromkeys(keys)]
+    shown = {key: value for key, value in experiment.items() if key != PLACE}
+    single = {key: value for key, value in shown.items() if not isinstance(value, Mapping | list)}
+    keys = [key for key in (*_ORDER, *shown) if shown.get(key) and key not in single]
+    blocks = [_block(_TITLES.get(key, key.replace("_", " ").capitalize()), shown[key]) for key in dict.fromkeys(keys)]
     return [*blocks, _block("Run", single)] if single else blocks
 
 

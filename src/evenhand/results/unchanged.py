@@ -16,6 +16,8 @@ from evenhand.store.fingerprint import content_digest, digest, installed
 from evenhand.store.whole import write_json
 
 RECORD = "experiment.json"
+PLACE = "folder"
+"""What the record says of where the command was typed, beside the run: of a copy it is another, and changes nothing."""
 MADE = ".made.json"
 """From what the results were made, and what each file held that was made with them."""
 PAGE = "report.html"
@@ -27,8 +29,9 @@ WITH_PAGE = (PAGE, CSV, TEX, EVALUATIONS_CSV, EVALUATIONS_TEX)
 
 
 def origin(folder: Path) -> str:
-    """A name for all that results and page of a run follow from: its record and the files of this package."""
-    return digest([(folder / RECORD).read_text(encoding="utf-8"), installed()])
+    """A name for all that results and page of a run follow from: its record, but for the place, and the files of this package."""
+    record = {key: value for key, value in json_object(folder / RECORD).items() if key != PLACE}
+    return digest([record, installed()])
 
 
 def note_results(folder: Path) -> None:
