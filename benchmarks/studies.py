@@ -60,7 +60,7 @@ STUDIES = (
     Study("course_wordings", "examples/course/small_wordings.yaml", 4, ("win_rates",)),
     Study("staleness", "examples/staleness.yaml", 24, ("win_rates",)),
     Study("happier_stories", "examples/happier_stories.yaml", 15, needs="the model stories260K and texts of TinyStories"),
-    Study("real_instruct", "examples/real_instruct/small.yaml", 35, ("win_rates",), needs="SmolLM2-135M-Instruct, IFEval, pairs"),
+    Study("real_instruct", "examples/real_instruct/small.yaml", 90, ("win_rates",), needs="SmolLM2-135M-Instruct, IFEval"),
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 from evenhand.data.load import load
 from evenhand.errors import UserError
 
-ROW = {"q": "hi", "n": 3, "flag": True, "who": "a", "a": "A", "b": "B", "deep": {"list": [{"x": "y"}]}}
+ROW = {"q": "hi", "n": 3, "flag": True, "who": "a", "a": "A", "b": "B", "tags": ["x", "y"], "deep": {"list": [{"x": "y"}]}}
 
 
 def loaded(tmp_path, rows, steps, **more):
@@ -27,6 +27,8 @@ def loaded(tmp_path, rows, steps, **more):
         ({"column": "who", "is_not": "a"}, False),
         ({"column": "who", "in": ["a", "b"]}, True),
         ({"column": "flag", "in": [1]}, False),
+        ({"column": "tags", "every_in": ["x", "y", "z"]}, True),
+        ({"column": "tags", "every_in": ["x", "z"]}, False),
         ({"column": "a", "same_as": "b"}, False),
         ({"column": "missing", "present": False}, True),
         ({"column": "deep.list.0.x", "is": "y"}, True),

@@ -28,7 +28,7 @@ _LIST = (lambda v: isinstance(v, list | tuple), "a list")
 _ANYTHING = (lambda v: True, "anything")
 KINDS: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("above", "at_least", "below"), _NUMBER),
-    **dict.fromkeys(("in", "ties", "unscored"), _LIST),
+    **dict.fromkeys(("in", "every_in", "ties", "unscored"), _LIST),
     **dict.fromkeys(("is", "is_not", "first_is", "second_is"), _ANYTHING),
     "present": (lambda v: isinstance(v, bool), "true or false"),
     "at": (lambda v: isinstance(v, str) and v != "", "the text to cut at"),
@@ -138,6 +138,7 @@ TESTS: Mapping[str, Callable[[Row, str, Any], bool]] = {
     "is": lambda row, column, wanted: _is(look(row.data, column), wanted),
     "is_not": lambda row, column, wanted: not _is(look(row.data, column), wanted),
     "in": lambda row, column, wanted: _among(look(row.data, column), wanted),
+    "every_in": lambda row, column, wanted: all(_among(each, wanted) for each in row.items(column)),
     "above": lambda row, column, bound: row.number(column) > bound,
     "at_least": lambda row, column, bound: row.number(column) >= bound,
     "below": lambda row, column, bound: row.number(column) < bound,
