@@ -89,6 +89,16 @@ def csv_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
+def quantile(lengths: Sequence[int], percent: int) -> int:
+    """The least of the lengths that so many per cent of them do not exceed; 0 of none.
+
+    >>> quantile([4, 1, 3, 2], 50), quantile([4, 1, 3, 2], 51)
+    (2, 3)
+    """
+    ordered = sorted(lengths) or [0]
+    return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
+
+
 def quantiles(lengths: Sequence[int]) -> str:
     """Median, 95%, 99% and the longest.
 
@@ -97,6 +107,5 @@ def quantiles(lengths: Sequence[int]) -> str:
     """
     if not lengths:
         return "none"
-    ordered = sorted(lengths)
-    at = [ordered[max(-(-len(ordered) * percent // 100) - 1, 0)] for percent in (50, 95, 99, 100)]
+    at = [quantile(lengths, percent) for percent in (50, 95, 99, 100)]
     return f"median {at[0]}, 95% {at[1]}, 99% {at[2]}, longest {at[3]}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.configfile.begun import PLACE, begun_in
 from evenhand.configfile.schema import Loaded, located
-from evenhand.configfile.text_file import json_object
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
 from evenhand.results import unchanged
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parent / "builtin"
 RUNS = Path("runs")
 """Where a run directory is made that nobody names."""
-NAMING = ("data", "path", "base", "source", "labels", "prompts", "against")
-"""Sections and keys of an experiment whose texts may be files."""
 SHOWN = ("arms/", "reward_models/", "generations/")
 """Nodes whose artifacts the run directory shows under their names."""
 
@@ -108,36 +106,6 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
     runtime = loaded.value.runtime
     store = runtime.store or os.environ.get("EVENHAND_STORE") or out / "store"
     return Run(loaded, plan, Store(store), out, runtime.workers, runtime.threads)
-
-
-def begun_in(experiment: str) -> Path | None:
-    """The folder from which paths of a recorded run are meant, where that is not this one: the one in which it was begun, by its
-    place beside the run directory. None for anything else, and where nothing that the run names is there (any more)."""
-    path = Path(experiment)
-    path = path / "experiment.json" if path.is_dir() else path
-    if path.name != "experiment.json" or not path.is_file():
-        return None
-    record = json_object(path)
-    if not isinstance(folder := record.get(unchanged.PLACE), str):
-        return None
-    begun = (path.resolve().parent / folder).resolve()
-    named = [name for name in _paths_in(record.get("effective", {})) if not Path(name).is_absolute() and (begun / name).exists()]
-    same = begun == Path.cwd() or all((Path.cwd() / name).resolve() == (begun / name).resolve() for name in named)
-    return None if same else begun
-
-
-def _paths_in(value: Any, key: str = "") -> Iterator[str]:
-    """What a recorded experiment names that may be a file or folder."""
-    if isinstance(value, Mapping):
-        for inner, part in value.items():
-            yield from _paths_in(part, "data" if key == "data" and inner not in ("world", "kind") else str(inner))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _paths_in(part, key)
-    elif (
-        isinstance(value, str) and key in ("data", "path", "base", "source", "labels", "prompts", "against") and "\0" not in value
-    ):
-        yield value
 
 
 def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Mapping[str, Any], Path | None]:
@@ -245,7 +213,7 @@ def record(prepared: Run) -> dict[str, Any]:
         "accelerators": cuda_devices(),
         "waived": waived(prepared),
         "store": os.path.relpath(prepared.store.root, prepared.out),
-        unchanged.PLACE: os.path.relpath(Path.cwd(), prepared.out.resolve()),
+        PLACE: os.path.relpath(Path.cwd(), prepared.out.resolve()),
         "nodes": [_node_record(n) for n in prepared.plan.nodes],
     }
 

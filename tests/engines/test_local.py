@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from evenhand.engines import decode_batch
-from evenhand.engines.decode_batch import DecodeRow, Waiting
+from evenhand.engines.decode_batch import DecodeRow, RowQueue
 from evenhand.engines.local import LocalEngine
 from evenhand.errors import UserError
 from evenhand.models.decode import SharedPrefixDecoder, decoder_for, held_bytes, problem_with
@@ -365,13 +365,13 @@ def test_token_level_rows_may_be_in_any_order(llama):
 TINY = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32, "head_dim": 8}
 
 
-def waiting_rows(cache_bytes: int, *, max_rows: int = 9, prompts=((1, 2, 3), (1, 2, 3)), **options) -> Waiting:
+def waiting_rows(cache_bytes: int, *, max_rows: int = 9, prompts=((1, 2, 3), (1, 2, 3)), **options) -> RowQueue:
     """Four rows, two to a prompt, of 2 new tokens each. float32, 2 layers, 2 key heads of 8: 256 bytes a token, and 120 for a
     row's logits; so a row takes 632, and its prompt 768."""
     config = AutoConfig.for_model("llama", vocab_size=10, **TINY, **options)
     hf = SimpleNamespace(config=config, dtype=torch.float32, device=torch.device("cpu"))
     rows = [DecodeRow(prompt=i // 2, key=("", i), sampling=Sampling(max_tokens=2)) for i in range(4)]
-    return Waiting(hf, prompts, rows, max_rows=max_rows, cache_bytes=cache_bytes)
+    return RowQueue(hf, prompts, rows, max_rows=max_rows, cache_bytes=cache_bytes)
 
 
 @pytest.mark.parametrize(("budget", "waves"), [(3432, [[0, 1, 2], [3]]), (3431, [[0, 1], [2, 3]]), (1, [[0], [1], [2], [3]])])

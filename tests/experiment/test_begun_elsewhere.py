@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from evenhand.cli.options import where_begun
+from evenhand.cli.files import where_begun
+from evenhand.configfile.begun import begun_in
 from evenhand.errors import UserError
 from evenhand.results.files import write_record
-from evenhand.run_experiment import begun_in, prepare, record
+from evenhand.run_experiment import prepare, record
 
 EXPERIMENT = {
     "name": "placed", "data": {"preferences": "pairs.jsonl", "holdout": 0.5}, "model": {"path": "model"},
@@ -60,3 +63,10 @@ def test_one_that_was_moved_with_its_files_was_begun_there(run: Path, tmp_path: 
     assert Path.cwd() == tmp_path / "moved"
     assert keys(experiment) == first
     assert str(tmp_path) not in (tmp_path / "moved/runs/placed/experiment.json").read_text()
+
+
+def test_asking_imports_nothing_large(run: Path) -> None:
+    """It comes before what a command remembers, which is shown within a second."""
+    asked = f"import sys; from evenhand.cli.files import where_begun; where_begun({str(run)!r}, None)"
+    told = f"{asked}; print([name for name in ('torch', 'transformers', 'evenhand.plan.plan') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evenhand.cli.options import where_begun
+from evenhand.cli.files import where_begun
 from evenhand.cli.progress import Waiting
 from evenhand.cli.terminal import WRONG_INPUT
 

@@ -39,13 +39,16 @@ WITH: Mapping[str, tuple[str, ...]] = {
     "use_peft": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora"),
 }
 """Keys that mean nothing where the first of them is given and off."""
-LOSSES = {
-    "nll": "sft", "chunked_nll": "sft", "dft": "dft",
-    "sigmoid": "dpo", "hinge": "rso_hinge", "ipo": "ipo_mean", "robust": "robust_dpo", "simpo": "simpo", "exo_pair": "exo",
-    "nca_pair": "nca_pair", "bco_pair": "bco_pair", "sppo_hard": "sppo", "aot": "aot_paired", "aot_pair": "aot_paired",
-    "apo_zero": "apo_zero", "apo_down": "apo_down", "discopop": "discopop", "kto": "kto", "grpo": "grpo", "bnpo": "grpo",
-    "sigmoid_norm": "dpo_norm", "aot_unpaired": "aot", "alphapo": "alphapo", "apo_zero_unpaired": "apo_zero_unpaired",
-    "dr_grpo": "dr_grpo", "dapo": "dapo", "cispo": "cispo", "sapo": "sapo", "vespo": "vespo", "luspo": "luspo",
+OF_DPO = {
+    "sigmoid": "dpo", "hinge": "rso_hinge", "ipo": "ipo_mean", "robust": "robust_dpo", "exo_pair": "exo", "nca_pair": "nca_pair",
+    "bco_pair": "bco_pair", "sppo_hard": "sppo", "aot": "aot_paired", "aot_pair": "aot_paired", "aot_unpaired": "aot",
+    "apo_zero": "apo_zero", "apo_down": "apo_down", "discopop": "discopop", "sigmoid_norm": "dpo_norm",
+}  # fmt: skip
+"""`loss_type` of the DPO trainer -> method."""
+LOSSES = OF_DPO | {
+    "nll": "sft", "chunked_nll": "sft", "dft": "dft", "simpo": "simpo", "alphapo": "alphapo", "kto": "kto",
+    "apo_zero_unpaired": "apo_zero_unpaired", "grpo": "grpo", "bnpo": "grpo", "dr_grpo": "dr_grpo", "dapo": "dapo",
+    "cispo": "cispo", "sapo": "sapo", "vespo": "vespo", "luspo": "luspo",
 }  # fmt: skip
 """`loss_type` of SFT, DPO, CPO, KTO and GRPO trainers -> method."""
 BETA_OF_DPO = 0.1
@@ -53,9 +56,8 @@ BETA_OF_DPO = 0.1
 SCHEDULED = {"constant_with_warmup": "constant"}
 DIVERGENCES = {"forward_kl": "forward_kl", "js_divergence": "jensen_shannon", "alpha_divergence": "alpha"}
 """`f_divergence_type` beside the reverse KL of DPO -> `divergence` of f_dpo."""
-DPO_LOSSES = frozenset({"dpo", "cdpo", "rpo", "mpo", "f_dpo", "ld_dpo", "wpo", *LOSSES.values()}) - frozenset({
-    "sft", "dft", "simpo", "alphapo", "kto", "apo_zero_unpaired", "grpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo",
-})  # fmt: skip
+DPO_LOSSES = frozenset({"cdpo", "rpo", "mpo", "f_dpo", "ld_dpo", "wpo", *OF_DPO.values()})
+"""Methods that TRL's DPO trainer is, by its losses and its other settings."""
 RATIOS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo")
 """Methods whose ratios TRL bounds by `epsilon` below and by `epsilon_high`, which is `epsilon` unless it is named, above."""
 ONLY = {
@@ -275,7 +277,8 @@ def _ratios(rest: dict[str, Any], found: Carried) -> None:
         del theirs["kl"]
     given = {"low": "epsilon" in rest, "high": "epsilon_high" in rest}
     found.arm |= {name: value for name, value in theirs.items() if given.get(name) or own[name] != value}
-    rest.pop("epsilon", None), rest.pop("epsilon_high", None)
+    for key in ("epsilon", "epsilon_high"):
+        rest.pop(key, None)
 
 
 def _arm(rest: dict[str, Any], found: Carried) -> None:

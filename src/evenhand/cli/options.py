@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-_log = logging.getLogger(__name__)
 
 
 class PeopleForms(StrEnum):
@@ -60,16 +56,3 @@ ClickLog = Annotated[
     typer.Option(help="Where every click is kept (default: OUT.labels, or the file a run reads).", rich_help_panel=PEOPLE),
 ]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Of the page on this machine's loopback address; 0: a free one.")]
-
-
-def where_begun(experiment: str, out: Path | None) -> tuple[str, Path | None]:
-    """The experiment and `out` for a command about a run that was begun in another folder: its paths are meant from there, which
-    becomes the working directory, with those of settings on this command line."""
-    from evenhand.run_experiment import begun_in
-
-    if (begun := begun_in(experiment)) is None:
-        return experiment, out
-    experiment, out = str(Path(experiment).resolve()), None if out is None else out.resolve()
-    os.chdir(begun)
-    _log.warning("paths are meant from %s, where this run was begun", begun)
-    return experiment, out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.options import where_begun
+from evenhand.cli.files import where_begun
 from evenhand.cli.terminal import FAILED, stoppable, wide_console
 
 if TYPE_CHECKING:

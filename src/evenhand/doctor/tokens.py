@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from evenhand.display import quantiles
+from evenhand.display import quantile, quantiles
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
@@ -246,7 +246,7 @@ def _of(rows: Sequence[Group], dropped: Sequence[tuple[int, str]], reason: str) 
 def _most_need(patient: CheckContext, rows: Sequence[Group]) -> tuple[int, int]:
     """Tokens that 99 of 100 prompts and answers would have if nothing were cut."""
     whole = patient.renderer.tokenise_all(spaced(rows, MEASURED), max_prompt=None, max_completion=None).groups
-    return _quantile([len(t.prompt) for t in whole], 99), _quantile([len(c.ids) for t in whole for c in t.completions], 99)
+    return quantile([len(t.prompt) for t in whole], 99), quantile([len(c.ids) for t in whole for c in t.completions], 99)
 
 
 def _end_of_a_cut(rows: Sequence[TokenGroup], patient: CheckContext) -> str:
@@ -254,8 +254,3 @@ def _end_of_a_cut(rows: Sequence[TokenGroup], patient: CheckContext) -> str:
     row, answer = next((t, c) for t in rows for c in t.completions if c.truncated)
     end = patient.renderer.tokenizer.decode(answer.ids[-24:])
     return f"prompt {row.group.prompt.id}: an answer ends with {shortened(end[-60:])}"
-
-
-def _quantile(lengths: Sequence[int], percent: int) -> int:
-    ordered = sorted(lengths) or [0]
-    return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]

@@ -43,7 +43,7 @@ class Sampled:
     finish: Finish
 
 
-class Waiting:
+class RowQueue:
     """Rows that wait to be sampled: prompts of similar length together, longest first, rows of a prompt side by side.
 
     At most `max_rows` run at once, and by estimate they hold at most `cache_bytes` of keys, values and logits (but at least one
@@ -136,7 +136,7 @@ def run(
 
     Rows that end make room for a wave of those that wait, which is stepped beside the others.
     """
-    waiting = Waiting(decoder.hf, prompts, rows, max_rows=max_rows, cache_bytes=cache_bytes)
+    waiting = RowQueue(decoder.hf, prompts, rows, max_rows=max_rows, cache_bytes=cache_bytes)
     found: dict[int, Sampled] = {}
     waves: list[_Wave] = []
     fewer = True

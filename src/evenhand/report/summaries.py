@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
+from evenhand.configfile.begun import PLACE
 from evenhand.report.formatting import MISSING, amount, fixed, interval, is_number, percent, significant
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.record import ArmResult, ControlledWinRate, MixedModel
 from evenhand.results.record_judge import JudgeSummary
 from evenhand.results.record_parts import PassRate, RewardModelSummary
-from evenhand.results.unchanged import PLACE
 from evenhand.stats.length import form_meaning
 
 NOT_SCORED = "not scored"

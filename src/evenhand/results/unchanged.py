@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+from evenhand.configfile.begun import PLACE
 from evenhand.configfile.text_file import json_object
 from evenhand.results.files import NAME
 from evenhand.store.fingerprint import content_digest, digest, installed
 from evenhand.store.whole import write_json
 
 RECORD = "experiment.json"
-PLACE = "folder"
-"""What the record says of where the command was typed, beside the run: of a copy it is another, and changes nothing."""
 MADE = ".made.json"
 """From what the results were made, and what each file held that was made with them."""
 PAGE = "report.html"
