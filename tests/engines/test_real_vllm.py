@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from evenhand.engines import registry
-from evenhand.engines.recompute import difference
+from evenhand.engines.recompute import recomputed
 from evenhand.engines.registry import open_engine
 from evenhand.errors import UserError
 from evenhand.models.adapter_config import Adapter
@@ -54,7 +54,7 @@ def moved(student, seed):
 def largest_difference(student, engine, temperature):
     groups = engine.generate(PROMPTS, 4, Sampling(max_tokens=16, seed=1, temperature=temperature))
     rows = [
-        difference(student.hf, renderer().prompt_ids(g.prompt), c.tokens, c.behaviour_logp, temperature=temperature)
+        recomputed(student.hf, renderer().prompt_ids(g.prompt), c.tokens, c.behaviour_logp, temperature=temperature).apart
         for g in groups
         for c in g.completions
     ]

@@ -7,6 +7,7 @@ update goes to another process. Its tokens look as always, and only the arms tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,29 +20,48 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 EXACT, ROUNDED = 1e-3, 0.05
-"""Nats that log-probs of an engine may differ by on average: with weights in float32, and in less. Other kernels in bfloat16
-differ by 0.002 to 0.003 on average and 0.7 at most (SmolLM2-135M), in float32 by 1e-4 at most; a stale head by 0.6 to 4."""
+"""Nats that log-probs of an engine may differ by on average: with weights in float32, and in less at the least. In float32 other
+kernels differ by 1e-4 at most, a stale head by 0.6 to 4."""
 
 _OTHER_WEIGHTS = "its weights are older ones, or a head or cache kept older ones, or it computes in another precision"
 
 
-def tolerance_for(hf: PreTrainedModel) -> float:
-    """`EXACT` or `ROUNDED`, by the precision of the weights."""
-    return EXACT if hf.dtype.itemsize >= 4 else ROUNDED
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """Tokens of an engine beside the policy's own reading of them: |told - own| and the size of the largest logit that each was
+    drawn from, both [tokens], in nats."""
+
+    apart: Tensor
+    largest: Tensor
+
+
+def together(parts: Sequence[Recomputed]) -> Recomputed:
+    """The tokens of several answers."""
+    return Recomputed(torch.cat([p.apart for p in parts]), torch.cat([p.largest for p in parts]))
+
+
+def tolerance_for(hf: PreTrainedModel, largest: Tensor) -> float:
+    """What healthy copies differ by at the most, on average, by the precision of the weights.
+
+    In less than float32 logits are rounded as well, here and in the engine: to steps of `eps * |logit|` (0.19 nats at the logits
+    of SmolLM2-135M in bfloat16, where vLLM's log-probs are 0.07 from a plain forward pass and that is 0.04 from one in float32).
+    """
+    if hf.dtype.itemsize >= 4:
+        return EXACT
+    return max(ROUNDED, torch.finfo(hf.dtype).eps * float(largest.mean()))
 
 
 @torch.no_grad()
-def difference(
+def recomputed(
     hf: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], told: Sequence[float], *, temperature: float
-) -> Tensor:
-    """|told - recomputed| [len(tokens)] in nats, of tokens drawn at that temperature with nothing cut off; by a plain forward
-    pass of one row."""
+) -> Recomputed:
+    """Tokens drawn at that temperature with nothing cut off, by a plain forward pass of one row."""
     ids, kept = torch.tensor([[*prompt, *tokens]], device=hf.device), len(tokens) + 1
     named = {"logits_to_keep": kept} if accepts(type(hf).forward, "logits_to_keep") else {}
-    logits = hf(input_ids=ids, use_cache=False, **named).logits[0, -kept:-1]
-    rows = (logits.float() / temperature).log_softmax(-1)
-    own = rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None]).squeeze(1)
-    return (torch.tensor(told, device=rows.device) - own).abs().cpu()
+    logits = hf(input_ids=ids, use_cache=False, **named).logits[0, -kept:-1].float() / temperature
+    own = logits.log_softmax(-1).gather(1, torch.tensor(tokens, device=logits.device)[:, None]).squeeze(1)
+    apart = (torch.tensor(told, device=logits.device) - own).abs()
+    return Recomputed(apart.cpu(), logits.abs().amax(-1).cpu())
 
 
 def check_same_texts(found: Sequence[str], own: Sequence[str], *, engine: str) -> None:

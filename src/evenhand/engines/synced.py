@@ -13,12 +13,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from evenhand.engines.checks import Renders, no_tokens
 from evenhand.engines.decode_batch import DecodeRow, Sampled
 from evenhand.engines.local import HasModel, LocalEngine
-from evenhand.engines.recompute import check_same_texts, check_same_weights, difference, tolerance_for
+from evenhand.engines.recompute import (
+    Recomputed,
+    check_same_texts,
+    check_same_weights,
+    recomputed,
+    together,
+    tolerance_for,
+)
 from evenhand.engines.rows import asked, completion, grouped
 from evenhand.engines.weights import export, version
 from evenhand.errors import UserError
@@ -88,7 +93,7 @@ class SyncedEngine:
 
     Where the weights differ from those that the backend was given last, it loads them. Before every call a few of its log-probs
     are recomputed by the policy: a backend that should have the weights and has not is given them again, and a call is refused
-    where log-probs differ after a load by more than `tolerance` nats a token on average (None: by the
+    where log-probs differ after a load by more than `tolerance` nats a token on average (None: what rounding explains in the
     precision of the weights). Where the backend dies it is opened again, given the current weights, checked, and asked for the
     whole call anew, `restarts` times in a call. Random numbers are keyed by prompt and completion, as `LocalEngine`'s, but
     drawn by the backend: other tokens.
@@ -206,9 +211,9 @@ class SyncedEngine:
             self._check_text(ids, limit)
             return
         hf = self.policy.hf
-        apart = [difference(hf, ids[r.prompt], s.tokens, s.logp, temperature=r.sampling.temperature) for r, s in told]
+        seen = together([recomputed(hf, ids[r.prompt], s.tokens, s.logp, temperature=r.sampling.temperature) for r, s in told])
         temperatures = [r.sampling.temperature for r, s in told for _ in s.tokens]
-        check_same_weights(torch.cat(apart), self._allowed, engine=self.backend.name, temperatures=temperatures)
+        check_same_weights(seen.apart, self._allowed(seen), engine=self.backend.name, temperatures=temperatures)
 
     def _check_last(self, ids: Sequence[Sequence[int]], rows: Sequence[DecodeRow], found: Sequence[EngineAnswer]) -> None:
         """Raises EngineDied where the ends of the last answers are not the policy's.
@@ -219,12 +224,15 @@ class SyncedEngine:
             (ids[row.prompt], answer, row.sampling.temperature) for row, answer in zip(rows, found, strict=True)
             if answer.tokens and row.sampling.temperature > 0 and not row.sampling.truncates
         ]  # fmt: skip
-        differences = []
+        parts = []
         for prompt, answer, temperature in told[-LAST:]:
             tokens, logp = answer.tokens or (), answer.logp or ()
             before, end, said = [*prompt, *tokens[:-PROBE_TOKENS]], tokens[-PROBE_TOKENS:], logp[-PROBE_TOKENS:]
-            differences.append(difference(self.policy.hf, before, end, said, temperature=temperature))
-        if sum(map(len, differences)) >= PROBE_TOKENS and not float(torch.cat(differences).mean()) <= self._allowed:
+            parts.append(recomputed(self.policy.hf, before, end, said, temperature=temperature))
+        if sum(len(part.apart) for part in parts) < PROBE_TOKENS:
+            return
+        seen = together(parts)
+        if not float(seen.apart.mean()) <= self._allowed(seen):
             raise EngineDied("it answered with other weights than it was given: another run uses it as well")
 
     def _check_text(self, ids: Sequence[Sequence[int]], limit: int) -> None:
@@ -233,9 +241,8 @@ class SyncedEngine:
         own = LocalEngine(self.policy, self.renderer).sample(ids, rows)
         check_same_texts([a.text for a in found], [self.renderer.decode(s.tokens) for s in own], engine=self.backend.name)
 
-    @property
-    def _allowed(self) -> float:
-        return tolerance_for(self.policy.hf) if self.tolerance is None else self.tolerance
+    def _allowed(self, seen: Recomputed) -> float:
+        return tolerance_for(self.policy.hf, seen.largest) if self.tolerance is None else self.tolerance
 
     def _probe(self, prompt: int, temperature: float, limit: int) -> DecodeRow:
         sampling = Sampling(temperature=temperature, max_tokens=min(PROBE_TOKENS, limit), seed=keyed("probe"))

@@ -164,8 +164,8 @@ OTHERS: Mapping[str, str] = {
     "beside it; nothing: its weights never change.",
     "folder": "Where weights are handed over; by default this machine's folder for temporary files. A server elsewhere needs a "
     "disk that both see.",
-    "tolerance": "Nats a token that its log-probs may differ by from the policy's, on average; by default 0.001, and 0.05 for "
-    "weights in less than float32.",
+    "tolerance": "Nats a token that its log-probs may differ by from the policy's, on average; by default 0.001, and for "
+    "weights in less than float32 the step that logits are rounded to, 0.05 at the least.",
     "key_env": "The environment variable that holds the key, if it wants one.",
     "timeout": "Until a request counts as lost. In seconds.",
     "attempts": "How often a request is made: 1, 2, 4, ... seconds apart.",
