@@ -13,7 +13,7 @@ from evenhand.manual.papers import item
 from evenhand.manual.papers.item import PlaceHere, PlaceKind
 from evenhand.manual.papers.page import DOCUMENTS
 from evenhand.methods import METHODS
-from evenhand.report.gallery import _FIGURES
+from evenhand.report.gallery import FIGURES
 from evenhand.report.plots.curves import DETAILS, LOSS, METRICS
 from evenhand.spec.arms import BEST_OF_N, START
 from evenhand.spec.keys import sections
@@ -68,7 +68,7 @@ def _keys() -> set[str]:
 
 
 KEYS, COMMANDS = _keys(), _commands(app)
-DRAWN = {*_FIGURES, *(m.key for m in (*METRICS, *DETAILS, LOSS))}
+DRAWN = {*FIGURES, *(m.key for m in (*METRICS, *DETAILS, LOSS))}
 
 
 def _exists(place: PlaceHere) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evenhand.results.own_reward import own_reward, trained_on_judge
+from evenhand.results.reward_scores import own_reward, trained_on_judge
 from evenhand.spec.read import read_experiment
 
 TEXT = """

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from evenhand.report.doubts import words_left
-from evenhand.report.text import headline
+from evenhand.report.text import headline, words_left
 from evenhand.results.record import ArmResult
 from tests.report.given import summarise
 

@@ -29,8 +29,8 @@ def test_every_unit_has_its_column_and_says_whether_arms_were_equal_in_it() -> N
     assert [unit.title for unit in found.units] == [
         "Tokens generated", "Tokens trained on", "Reward calls", "FLOPs", "Time", "CPU-seconds, at most", "Judging, dollars",
     ]  # fmt: skip
-    assert [row.arm for row in found.rows] == ["sft", "rloo", "dpo"]
-    rloo, dpo = found.rows[1].cells, found.rows[2].cells
+    assert [arm.name for arm, _, _ in found.rows] == ["sft", "rloo", "dpo"]
+    rloo, dpo = (cells for _, _, cells in found.rows[1:])
     assert rloo == ("50", "100", "–", "12", "24 s", "48", "0.3500")
     assert dpo == ("0", "100", "–", "6", "12 s", "24", "0.2500")
     assert found.ratios == ("not all", "equal", "–", "x 2.0", "x 2.0", "x 2.0", "x 1.4")
@@ -43,7 +43,7 @@ def test_speed_is_steps_over_the_seconds_that_they_took() -> None:
     found = budget(summarise({"baseline": "sft", "arms": ARMS}), LEDGERS, {}, curves)
     assert found is not None
     place = [unit.title for unit in found.units].index("Steps per second")
-    assert [row.cells[place] for row in found.rows] == ["–", "0.75", "1.00"]
+    assert [cells[place] for _, _, cells in found.rows] == ["–", "0.75", "1.00"]
     assert found.ratios[place] == "–", "no budget: nothing to hold equal"
 
 

@@ -59,7 +59,7 @@ def test_an_answer_of_several_turns_is_shown_with_all_of_them(tmp_path):
     recorded.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(folder)
     (card, *_) = answer_cards(run.results.samples, summarise(run.results), run.turns)
-    assert next(a.turns for a in card.answers if a.arm == arm) == tuple(map(tuple, said))
+    assert next(a.turns for a in card.rows[0] if a.arm == arm) == tuple(map(tuple, said))
     page = evenhand.report.write(folder).read_text()
     assert '<span class="role">tool</span>&lt;b&gt;42&lt;/b&gt;' in page
     assert hostile not in page

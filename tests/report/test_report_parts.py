@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 import evenhand.report
+from evenhand.report.formatting import fixed
 from evenhand.report.plots.lengths import length_grid_figure
-from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
 from evenhand.report.style import arm_styles
 from evenhand.report.text import cautions, corrected, excluded
-from evenhand.report.training_warnings import warning_rows
+from evenhand.report.training import fired, shared_prompts, validation_figures, warnings_by_rule
 from tests.report.browser import Browser
 from tests.report.fake_more import EXCLUDED, length_grid, selection
 from tests.report.fake_run import write_run
-from tests.report.given import choices, grid, read, summarise
+from tests.report.given import cells, choices, grid, read, summarise
 from tests.report.many_arms import COUNT, write_many
 
 STYLES = arm_styles(["sft", "grpo", "dpo"], "sft")
@@ -27,8 +27,8 @@ WAIVED = {"check": "D17", "reason": "known"}
 
 
 def test_every_choice_is_told_with_its_number_and_the_starts() -> None:
-    rows = chosen_rows(choices(selection()), STYLES)
-    assert [(r.arm, r.seed, r.step, r.value, r.start, r.edge) for r in rows] == [
+    kept = [(arm, seed, c) for arm, seeds in choices(selection()).items() for seed, c in seeds.items()]
+    assert [(arm, seed, c.chosen, fixed(c.value, 3), fixed(c.start, 3), c.at_edge) for arm, seed, c in kept] == [
         ("grpo", "0", 90, "0.900", "0.100", False),
         ("grpo", "1", 90, "1.000", "0.100", False),
         ("grpo", "2", 90, "1.100", "0.100", False),
@@ -38,6 +38,13 @@ def test_every_choice_is_told_with_its_number_and_the_starts() -> None:
     assert shared_prompts({}) is None
     leaking = {"dpo": {"0": {**selection()["dpo"]["0"], "shared_prompts": 3}}}
     assert shared_prompts(choices(leaking)) == 3
+
+
+def test_the_page_has_a_row_per_choice(page: str) -> None:
+    rows = cells(page, "Which weights were kept")
+    assert rows[1] == ["grpo", "0", "90", "0.900", "0.100", "4", "training reward of one answer each, 64 prompts"]
+    assert rows[4][:6] == ["dpo", "0", "120", "0.500", "0.690", "4"]
+    assert rows[4][6] == "the method's own loss, 64 prompts; the last step measured, so more might be better"
 
 
 def test_validation_curves_begin_at_the_start_and_rules_do_not_share_a_scale() -> None:
@@ -149,13 +156,13 @@ def test_training_warnings_are_one_row_per_rule() -> None:
             "stage_warnings": {"reward_models/rm/seed-0": [_remark("falls", **{"0": (7, 0.8)})]},
         }
     )
-    cuts, falls = warning_rows(results, STYLES)
-    assert [(p.name, p.seeds) for p in cuts.places] == [
+    cuts, falls = warnings_by_rule(results, STYLES)
+    assert [(name, fired(warning)) for name, _, warning in cuts] == [
         ("grpo", "seed 0 from step 12 (0.61), seed 2 from step 30 (0.55)"), ("dpo", "seed 0 from step 3 (0.9)"),
     ]  # fmt: skip
-    assert [(p.name, p.style is None) for p in falls.places] == [("dpo", False), ("reward_models/rm/seed-0", True)]
+    assert [(name, style is None) for name, style, _ in falls] == [("dpo", False), ("reward_models/rm/seed-0", True)]
     assert ("Something was said while grpo and dpo trained", "training") in cautions(results, [])
-    assert warning_rows(read({"arms": {"sft": {}}}), STYLES) == []
+    assert warnings_by_rule(read({"arms": {"sft": {}}}), STYLES) == []
 
 
 def test_the_page_shows_remarks_and_early_ends_as_text(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from evenhand.report.plots.curves import METRICS, curve_figures, mean_over_seeds, other_metrics
-from evenhand.report.plots.frontier import frontier_figures
+from evenhand.report.plots.frontier import gold_frontier, reward_frontier
 from evenhand.report.plots.phases import mean_seconds
 from evenhand.report.plots.signals import best_of_n_figure, length_figures
 from evenhand.results.record_parts import BestOfNPoint, LengthLeaning
-from tests.report.given import parsed, read, summarise
+from tests.report.given import parsed, summarise
 
 RESULTS = {"baseline": "sft", "arms": {"sft": {"kl": 0.0, "reward": 0.0}, "grpo": {"win_rate": 0.6, "kl": 2.0, "reward": 3.0}}}
 
@@ -25,7 +25,9 @@ def rows(*points: tuple[int, float, float]) -> list[dict[str, float]]:
 
 def test_the_frontier_is_a_mean_over_seeds_at_each_step() -> None:
     curves = {"grpo": {"0": rows((1, 0.0, 0.0), (2, 1.0, 1.0)), "1": rows((1, 0.0, 2.0), (2, 3.0, 5.0))}}
-    (figure,) = frontier_figures(read(RESULTS), summarise(RESULTS), curves)  # no gold anywhere: no gold figure
+    figure = reward_frontier(summarise(RESULTS), curves)
+    assert figure is not None
+    assert gold_frontier(summarise(RESULTS)) is None, "no gold anywhere"
     assert figure.csv.splitlines() == ["arm,kind,kl,reward", "grpo,path,0,1", "grpo,path,2,3", "sft,end,0,0", "grpo,end,2,3"]
 
 

@@ -12,15 +12,15 @@ from rich.console import Console
 
 import evenhand.report
 from evenhand.report.answers import answer_cards
-from evenhand.report.exports import contrasts_csv, results_csv, results_tex
-from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
+from evenhand.report.exports import contrasts_rows, results_rows, results_tex
+from evenhand.report.figures import csv_text
+from evenhand.report.scorers import faults, judge_warnings, pair_measures, self_test_measures
 from evenhand.report.style import ALL, ARMS, BASELINE, arm_styles
-from evenhand.report.summaries import judge_warnings, reward_model_cards
 from evenhand.report.text import headline
 from evenhand.results.record import ArmVerdict
 from evenhand.results.record_judge import JudgeSummary, Sample
 from evenhand.results.record_parts import RewardModelSummary
-from tests.report.given import parsed, read, summarise
+from tests.report.given import cells, parsed, read, summarise
 
 RESULTS = {
     "baseline": "sft",
@@ -68,14 +68,14 @@ def test_without_a_contrast_the_interval_decides(ci95: list[float], verdict: str
 
 
 def test_the_csv_has_a_column_per_seed_and_empty_fields_for_what_is_missing() -> None:
-    rows = {row["arm"]: row for row in csv.DictReader(io.StringIO(results_csv(summarise(RESULTS))))}
+    rows = {row["arm"]: row for row in csv.DictReader(io.StringIO(csv_text(*results_rows(summarise(RESULTS)))))}
     assert (rows["dpo_50%"]["win_rate_seed_3"], rows["dpo_50%"]["win_rate_seed_5"]) == ("0.58", "")
     assert (rows["dpo_50%"]["ci95_low"], rows["dpo_50%"]["kl"], rows["dpo_50%"]["gold"]) == ("0.52", "5.26", "")
     assert rows["sft"]["win_rate"] == ""
 
 
 def test_contrasts_go_out_in_both_directions() -> None:
-    assert contrasts_csv(summarise(RESULTS)).splitlines()[1:] == [
+    assert csv_text(*contrasts_rows(summarise(RESULTS))).splitlines()[1:] == [
         "dpo_50%,sft,0.1,0.02,0.18,0.02,0.18,0.02,better,,,,,,,",
         "sft,dpo_50%,-0.1,-0.18,-0.02,-0.18,-0.02,0.02,worse,,,,,,,",
     ]
@@ -84,7 +84,7 @@ def test_contrasts_go_out_in_both_directions() -> None:
 def test_contrasts_at_equal_length_turn_their_signs_too() -> None:
     even = {"difference": -0.03, "ci95": [-0.1, 0.04], "p_holm": 0.4, "verdict": "inconclusive"}
     contrasts = [{**RESULTS["contrasts"][0], "length_controlled": even}]
-    rows = contrasts_csv(summarise({**RESULTS, "contrasts": contrasts})).splitlines()
+    rows = csv_text(*contrasts_rows(summarise({**RESULTS, "contrasts": contrasts}))).splitlines()
     joint = "lc_ci95_simultaneous_low,lc_ci95_simultaneous_high"
     assert rows[0].endswith(f"verdict,lc_difference,lc_ci95_low,lc_ci95_high,{joint},lc_p_holm,lc_verdict")
     assert rows[1].endswith("better,-0.03,-0.1,0.04,-0.1,0.04,0.4,inconclusive")
@@ -101,7 +101,7 @@ def test_the_interval_of_the_verdict_stands_beside_the_one_of_its_own() -> None:
     found = summarise(results)
     assert found.contrasts["dpo_50%", "sft"].joint == (-0.01, 0.21)
     assert found.contrasts["sft", "dpo_50%"].joint == (-0.21, 0.01)
-    row = next(r for r in csv.DictReader(io.StringIO(results_csv(found))) if r["arm"] == "dpo_50%")
+    row = next(r for r in csv.DictReader(io.StringIO(csv_text(*results_rows(found)))) if r["arm"] == "dpo_50%")
     assert (row["ci95_low"], row["ci95_simultaneous_low"], row["ci95_simultaneous_high"]) == ("0.52", "0.49", "0.71")
     assert (row["note"], row["lc_scope"], row["lc_note"]) == ("two seeds: wide", "seeds and prompts", "moved far")
     text = results_tex(found)
@@ -127,9 +127,9 @@ def test_an_unreliable_judge_is_called_one(judge: dict[str, float] | None, warni
 )
 def test_a_reward_model_that_may_guess_or_count_words_is_called_out(ci95: list[float], correlation: float, warnings: int) -> None:
     raw = {"accuracy": 0.55, "ci95": ci95, "length_correlation": correlation}
-    (card,) = reward_model_cards({"rm": parsed(RewardModelSummary, raw)})
-    assert len(card.warnings) == warnings
-    assert [measure.label for measure in card.measures] == ["Accuracy", "Score and length"]
+    model = parsed(RewardModelSummary, raw)
+    assert len(faults(model)) == warnings
+    assert [label for label, _, _ in pair_measures(model)] == ["Accuracy", "Score and length"]
 
 
 def test_latex_has_escaped_names_and_balanced_rows() -> None:
@@ -153,7 +153,7 @@ def test_latex_has_a_column_for_what_was_measured_only() -> None:
 def test_the_csv_has_the_budget_and_the_measures_of_the_answers() -> None:
     arm = {"win_rate": 0.6, "entropy": 1.5, "refusal": 0.25, "ledger": {"flops": 2.0, "reward_calls": 7}, "judge_cost_usd": 0.5,
            "method": "dpo", "length_controlled": {"win_rate": 0.55, "ci95": [0.5, 0.6], "form": "lc_noreg"}}  # fmt: skip
-    (row,) = csv.DictReader(io.StringIO(results_csv(summarise({"arms": {"a": arm}}), {"a": 12.5})))
+    (row,) = csv.DictReader(io.StringIO(csv_text(*results_rows(summarise({"arms": {"a": arm}}), {"a": 12.5}))))
     assert (row["method"], row["entropy"], row["refusal"], row["flops"], row["reward_calls"]) == ("dpo", "1.5", "0.25", "2", "7")
     assert (row["lc_win_rate"], row["lc_ci95_high"], row["lc_form"]) == ("0.55", "0.6", "lc_noreg")
     assert (row["seconds"], row["judge_cost_usd"], row["p_holm"]) == ("12.5", "0.5", "")
@@ -249,25 +249,21 @@ def _linear(color: str) -> np.ndarray:
 def test_the_judges_card_shows_its_self_test_and_warns_when_it_failed() -> None:
     tested = {"identical": 0.5, "planted": 0.4, "passed": False, "n": 12}
     judge = parsed(JudgeSummary, {"name": "j", "consistency": 0.9, "self_test": tested})
-    test = self_test(judge)
-    assert test is not None
-    assert [(m.label, m.value) for m in test.measures] == [
+    assert [(label, value) for label, value, _ in self_test_measures(judge)] == [
         ("Same answer twice", "0.50"),
         ("Ruined answers lose", "40%"),
         ("Prompts", "12"),
     ]
-    assert len(self_test_warnings(judge)) == 1
-    assert self_test_warnings(parsed(JudgeSummary, {"self_test": {**tested, "passed": True}})) == []
-    assert self_test(JudgeSummary(name="j")) is None
+    assert len(judge_warnings(judge)) == 1
+    assert judge_warnings(parsed(JudgeSummary, {"self_test": {**tested, "passed": True}})) == []
+    assert self_test_measures(JudgeSummary(name="j")) == ()
 
 
-def test_probes_say_what_a_reward_model_pays_for() -> None:
-    probes = {"thanks": {"change": 0.5, "ci95": [0.4, 0.6], "raised": 0.9, "fooled": True}}
-    rows = probe_tables({"rm": parsed(RewardModelSummary, {"probes": probes}), "b": RewardModelSummary()})
-    assert [(r.name, r.change, r.ci95, r.raised, r.fooled) for r in rows["rm"]] == [
-        ("thanks appended", "+0.50", "+0.40 to +0.60", "90%", True)
-    ]
-    assert set(rows) == {"rm"}
+def test_probes_say_what_a_reward_model_pays_for(page: str) -> None:
+    _, thanks, shuffled = cells(page, "What rm pays for")
+    assert thanks == ["thanks appended", "+0.41", "+0.30 to +0.52", "81%", "pays for it"]
+    assert shuffled == ["words shuffled", "−1.20", "−1.40 to −1.00", "6%", "not fooled"]
+    assert "What rm-small pays for" not in page, "no probes, no table"
 
 
 def test_both_orders_verdicts_stand_beside_an_answer() -> None:
@@ -278,6 +274,6 @@ def test_both_orders_verdicts_stand_beside_an_answer() -> None:
     ]
     sample = {"prompt": "p", "answers": {"sft": "x", "dpo": "y"}, "outcome": {"sft": 0.5, "dpo": 0.75}, "orders": {"dpo": orders}}
     (card,) = answer_cards([parsed(Sample, sample)], summarise(results))
-    base, answer = card.answers
+    ((base, answer),) = card.rows
     assert (base.word, answer.word) == ("", "wins")
     assert answer.orders == (("shown first", "prefers it (A)"), ("shown second", "no usable verdict"))

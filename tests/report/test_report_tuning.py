@@ -6,14 +6,13 @@ import json
 
 import pytest
 
+from evenhand import report
 from evenhand.errors import UserError
-from evenhand.report.style import arm_styles
-from evenhand.report.tuned import tuned_rows
 from evenhand.report.tuning import html, write
 from evenhand.results.files import parsed, plain
-from evenhand.results.record_parts import TuningSummary
 from evenhand.results.tuning_record import TuningRecord
 from tests.report.browser import find_chromium, running
+from tests.report.given import cells
 
 LOG = {"log": [1e-5, 1e-3], "linear": None, "points": None}
 
@@ -92,19 +91,24 @@ def test_a_browser_opens_the_page_without_a_complaint(tmp_path):
             assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
 
 
-def test_a_row_of_the_report_holds_budget_space_choice_and_remarks():
+def test_a_row_of_the_report_holds_budget_space_choice_and_remarks(tmp_path):
     raw = {
         "trials": 8, "failed": 1, "trial": 2, "settings": {"learning_rate": 3e-4, "beta": 0.1}, "value": 0.61, "ci95": [0.5, 0.7],
         "space": {"learning_rate": "1e-05 to 0.001 (log)"}, "as_given": None, "alike": 2, "edges": ["kl = 0.1 is at the edge"],
         "changed": {"beta": 0.2},
     }  # fmt: skip
     tuning = {"measure": "win rate", "sampler": "tpe", "seeds": [9], "prompts": 40, "arms": {"dpo": raw, "gone": raw}}
-    (row,) = tuned_rows(parsed(TuningSummary, tuning), arm_styles(["sft", "dpo"], "sft"))
-    assert (row.name, row.trials, row.chosen) == ("dpo", "8, 1 failed", "learning_rate 0.0003, beta 0.1")
-    assert (row.value, row.as_given) == ("0.610 (0.500 to 0.700)", "–")
-    assert row.remarks == (
+    given = {"baseline": "sft", "arms": {"sft": {}, "dpo": {}}}
+    (tmp_path / "results.json").write_text(json.dumps({**given, "tuning": tuning}))
+    _, row = cells(report.write(tmp_path).read_text().replace("was tuned</h2>", "was tuned</h3>"), "How each arm was tuned")
+    name, trials, space, chosen, *values = row
+    assert (name, trials, space) == ("dpo", "8, 1 failed", "learning_rate 1e-05 to 0.001 (log)")
+    assert values == ["0.610 (0.500 to 0.700)", "–"]
+    assert chosen.split("; ") == [
+        "learning_rate 0.0003, beta 0.1",
         "kl = 0.1 is at the edge: a wider space may hold a better one",
         "the best 3 trials cannot be told apart",
         "changed since: beta",
-    )
-    assert tuned_rows(None, {}) == []
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(given))
+    assert "How each arm was tuned" not in report.write(tmp_path).read_text()

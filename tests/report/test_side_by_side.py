@@ -290,7 +290,7 @@ def test_costs_and_evaluations_stand_in_rows(tmp_path: Path) -> None:
     costs = cost_table(shown)
     assert costs is not None
     titles = [unit.title for unit in costs.units]
-    cells = [(one.name, dict(zip(titles, row, strict=True))) for one, _, row in costs.rows]
+    cells = [(one.name, dict(zip(titles, row, strict=True))) for one, row in costs.rows]
     assert [name for name, _ in cells] == ["dpo \u00b7 low", "dpo \u00b7 high"]
     assert cells[0][1]["Steps"] == "10"
     assert cells[0][1]["Tokens trained on"] == "1.00 k"

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from evenhand import worlds
 from evenhand.models.load import new_policy, save
-from evenhand.report.exports import results_csv
+from evenhand.report.exports import results_rows
+from evenhand.report.figures import csv_text
 from evenhand.report.summary import summarise
 from evenhand.report.terminal import VerdictTable
 from evenhand.results.files import load
@@ -81,7 +82,7 @@ def test_the_page_the_terminal_and_the_csv_say_it_in_words(run: tuple[Path, Any]
     shown = io.StringIO()
     Console(width=200, file=shown).print(VerdictTable(found))
     assert said in " ".join(shown.getvalue().split())
-    rows = list(csv.DictReader(io.StringIO(results_csv(summarise(found)))))
+    rows = list(csv.DictReader(io.StringIO(csv_text(*results_rows(summarise(found))))))
     assert [row["by_broken"] for row in rows] == ["not scored", "not scored"]
     for row in rows:
         assert float(row["by_rm"]) == pytest.approx(found.arms[row["arm"]].proxies["rm"], rel=1e-5)

@@ -8,13 +8,13 @@ from typing import Any
 
 from evenhand.export.markdown import Markdown, code, escaped
 from evenhand.export.subject import Subject
+from evenhand.report.budget import COUNTS
 from evenhand.report.formatting import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
-from evenhand.report.judge_card import probe_tables, self_test, self_test_warnings
 from evenhand.report.run_data import RunData
-from evenhand.report.summaries import judge_facts, judge_warnings, reward_model_cards
+from evenhand.report.scorers import PROBES, faults, judge_facts, judge_warnings, pair_measures
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.text import corrected, excluded, power, seeds_agree, unscored
-from evenhand.report.training_warnings import stopped_early, warning_rows
+from evenhand.report.training import trained_badly
 from evenhand.results.record import ArmResult, ArmVerdict, Results
 from evenhand.results.record_parts import FrontierPoint, RewardModelSummary
 
@@ -42,17 +42,17 @@ def finding(summary: Summary, arm: ArmRow, seed: int | None) -> Markdown:
 
 def _counted(summary: Summary, arm: ArmRow) -> str:
     seeds = sum(value is not None for value in arm.per_seed)
-    return f"{seeds} training seed{'s' * (seeds != 1)} and {summary.n_prompts or 'an unknown number of'} held-out prompts"
+    return f"{seeds} training seed{'s' * (seeds != 1)} and {summary.results.n_prompts or 'an unknown number of'} held-out prompts"
 
 
 def _of_this_seed(summary: Summary, arm: ArmRow, seed: int | None) -> list[str]:
     """One checkpoint is not the method: its own number stands beside the others'."""
-    if seed not in summary.seeds or len(arm.per_seed) != len(summary.seeds):
+    if seed not in summary.results.seeds or len(arm.per_seed) != len(summary.results.seeds):
         return []
-    own = arm.per_seed[summary.seeds.index(seed)]
+    own = arm.per_seed[summary.results.seeds.index(seed)]
     if own is None:
         return [f"This model is seed {seed}, which has no verdict of its own."]
-    if len(summary.seeds) == 1:
+    if len(summary.results.seeds) == 1:
         return [f"This model is that one seed ({seed}): the interval covers other prompts, not other training runs."]
     return [f"This model is seed {seed}, whose own win rate is {percent(own)}; the interval is about the method, not this seed."]
 
@@ -63,8 +63,7 @@ def verdict_table(summary: Summary, name: str) -> list[tuple[Any, ...]]:
     for arm in summary.ranked:
         shown = Markdown(f"**{escaped(arm.name)}**") if arm.name == name else arm.name
         seeds = ", ".join(percent(v) for v in arm.per_seed) or MISSING
-        controlled = arm.result.length_controlled
-        even = f"{percent(controlled.win_rate)} ({interval(controlled.ci95)})" if controlled is not None else MISSING
+        even = f"{percent(arm.even.win_rate)} ({interval(arm.even.ci95)})" if arm.result.length_controlled else MISSING
         rows.append(
             (shown, percent(arm.win_rate), interval(arm.ci95), seeds, even, fixed(arm.result.mean_length, 1),
              fixed(arm.result.kl, 1), arm.verdict.value)
@@ -75,7 +74,7 @@ def verdict_table(summary: Summary, name: str) -> list[tuple[Any, ...]]:
 def contrasts(summary: Summary, name: str) -> list[tuple[Any, ...]]:
     """This arm against each other one: (other, points, interval, verdict), the baseline first."""
     found = [c for (a, _), c in summary.contrasts.items() if a == name]
-    found.sort(key=lambda c: c.b != summary.baseline)
+    found.sort(key=lambda c: c.b != summary.results.baseline)
     return [(c.b, points(c.difference), points_interval(c.ci95), c.verdict.value) for c in found]
 
 
@@ -100,12 +99,8 @@ def spent(subject: Subject) -> list[tuple[str, str]]:
     found = (subject.run.ledgers.get(subject.name) or {}).get(str(subject.seed)) or {}
     if not found:
         return []
-    rows = [
-        ("Tokens generated", amount(found.get("tokens_generated"))),
-        ("Tokens trained on", amount(found.get("tokens_trained"))),
-        ("Reward calls", amount(found.get("reward_calls"))),
-        ("FLOPs (estimate)", amount(found.get("flops"))),
-    ]
+    titles = {unit.key: unit.title for unit in COUNTS if unit.key != "seconds"} | {"flops": "FLOPs (estimate)"}
+    rows = [(title, amount(found.get(key))) for key, title in titles.items()]
     seconds = found.get("seconds") or {}
     phases = ", ".join(f"{escaped(name)} {duration(value)}" for name, value in seconds.items() if is_number(value))
     total = sum(v for v in seconds.values() if is_number(v))
@@ -114,9 +109,8 @@ def spent(subject: Subject) -> list[tuple[str, str]]:
 
 def judged_by(results: Results) -> list[tuple[str, str]]:
     """Who judged, and how it behaved."""
-    test = self_test(results.judge)
+    rows, test = judge_facts(results.judge), results.judge.self_test if results.judge is not None else None
     word = {True: "passed", False: "FAILED", None: "could not be made"}
-    rows = judge_facts(results.judge)
     return [*rows, ("Self-test on pairs whose verdict is known", word[test.passed])] if test is not None else rows
 
 
@@ -127,14 +121,14 @@ def failures(subject: Subject, summary: Summary) -> list[str]:
     paid = list(reward_faults(results.reward_models, subject))
     if subject.is_reward_model:
         return [*paid, *waived]
-    judge = [*judge_warnings(results.judge), *self_test_warnings(results.judge)]
     failed = [entry for entry in results.failed or () if not entry.error.startswith("needs ")]
     lost = [f"{entry.node} failed: {_in_short(entry.error)}" for entry in failed]
     unequal = [f"Not held equal between the arms: {line}" for line in results.deviations or ()]
     controlled = subject.result.length_controlled
     notes = [subject.result.note, controlled.note if controlled is not None else "", corrected(summary)]
+    judge = judge_warnings(results.judge)
     found = [*judge, *excluded(results), *unscored(results), *lost, *filter(None, notes), *overoptimised(subject, summary)]
-    return [*found, *trained_badly(subject), *paid, *unequal, *waived]
+    return [*found, *trained_badly(results, subject.name), *paid, *unequal, *waived]
 
 
 def _in_short(error: str) -> str:
@@ -144,18 +138,6 @@ def _in_short(error: str) -> str:
     'OSError: no space in x.json'
     """
     return re.split(r"\n|; (?:why|fix): ", error)[0]
-
-
-def trained_badly(subject: Subject) -> list[str]:
-    """The warnings of this arm's training, and where a limit ended it early."""
-    results = subject.run.results
-    warned = [
-        f"While it trained, {place.seeds}: {rule.measures} passed {rule.limit}; {rule.means}"
-        for rule in warning_rows(results, {})
-        for place in rule.places
-        if place.name == subject.name
-    ]
-    return [*warned, *(sentence for arm, _, sentence in stopped_early(results, {}) if arm == subject.name)]
 
 
 def overoptimised(subject: Subject, summary: Summary) -> Iterator[str]:
@@ -195,10 +177,11 @@ def _means(points: Sequence[FrontierPoint]) -> list[dict[str, float]]:
 def reward_faults(models: Mapping[str, RewardModelSummary], subject: Subject) -> Iterator[str]:
     """Faults of the reward models that this model is, or was trained on."""
     mentioned = set(_strings(subject.spec.get("reward"))) | {subject.name}
-    for card in reward_model_cards({n: found for n, found in models.items() if n in mentioned}):
-        yield from (f"Reward model {card.name}: {warning}" for warning in card.warnings)
-    for name, rows in probe_tables(models).items():
-        fooled = [row.name for row in rows if row.fooled]
+    for name, found in models.items():
+        if name in mentioned:
+            yield from (f"Reward model {name}: {fault}" for fault in faults(found))
+    for name, found in models.items():
+        fooled = [PROBES.get(change, change) for change, probe in found.probes.items() if probe.fooled]
         if name in mentioned and fooled:
             yield f"Reward model {name} pays for changes that make no answer better: {', '.join(fooled)}."
 
@@ -212,8 +195,8 @@ def _strings(value: Any) -> Iterator[str]:
 
 def scored_pairs(run: RunData, name: str) -> list[tuple[str, str, str]]:
     """A reward model's measures on held-out pairs: (label, value, what it means)."""
-    models = {n: found for n, found in run.results.reward_models.items() if n == name}
-    return [(m.label, m.value, m.reading) for card in reward_model_cards(models) for m in card.measures]
+    found = run.results.reward_models.get(name)
+    return list(pair_measures(found)) if found is not None else []
 
 
 def settings(subject: Subject) -> dict[str, Any]:

@@ -42,9 +42,9 @@ def arm_results(subject: Subject) -> list[EvalResult]:
         own = subject.of_seed(subject.result.per_seed)
         if own is not None:
             found.append(_result(subject, "win_rate", f"Win rate of this model (seed {subject.seed}) {against}", own))
-        if len(summary.seeds) > 1:
+        if len(summary.results.seeds) > 1:
             sure = f", 95% interval {interval(arm.ci95)}" if arm.ci95 else ""
-            name = f"Mean win rate over {len(summary.seeds)} seeds {against}{sure}; {arm.verdict.value}"
+            name = f"Mean win rate over {len(summary.results.seeds)} seeds {against}{sure}; {arm.verdict.value}"
             found.append(_result(subject, "win_rate_mean", name, arm.win_rate))
     gold = subject.of_seed(subject.result.gold_per_seed)
     if gold is not None:

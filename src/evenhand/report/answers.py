@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -22,18 +22,17 @@ MOST_ARMS = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One arm's answer. `length` is in tokens where the results give it, else None; `chars` is always there."""
+    """One arm's answer. `length` is in tokens where the results give it, else None."""
 
     arm: str
     style: ArmStyle
     text: str
     gold: float | None
     length: int | None
-    chars: int
-    best: bool
+    best: bool = False
     outcome: float | None = None
     parts: tuple[tuple[str, bool], ...] = ()
-    """The text in pieces, each with whether the baseline's answer lacks it; see `marked`."""
+    """The text in pieces, each with whether the answer beside it lacks it; see `marked`."""
     turns: tuple[tuple[str, str], ...] = ()
     """(role, text) of all turns of an answer that has several; `text` is then the last."""
     orders: tuple[tuple[str, str], ...] = ()
@@ -49,13 +48,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class PromptCard:
-    """One prompt and its answers; `spread` is the highest minus the lowest gold score."""
+    """One prompt and its answers: a row of all arms, or of several runs a row per arm."""
 
     prompt: str
-    answers: tuple[Answer, ...]
-    spread: float
+    rows: tuple[tuple[Answer, ...], ...]
     turns: tuple[tuple[str, str], ...] = ()
     """(role, text) of a conversation's turns; empty for a plain prompt."""
+
+    @property
+    def spread(self) -> float:
+        """The largest difference of the scores in a row."""
+        scores = [[answer.gold for answer in row if answer.gold is not None] for row in self.rows]
+        return max((max(row) - min(row) for row in scores if row), default=0.0)
 
 
 def answer_cards(samples: Sequence[Sample], summary: Summary, turns: Turns | None = None) -> list[PromptCard]:
@@ -68,7 +72,7 @@ LEAST_SHARED = 0.4
 
 
 def marked(text: str, baseline: str) -> tuple[tuple[str, bool], ...]:
-    """The text in pieces, each with whether the baseline's answer lacks it, by the longest runs of equal words.
+    """The text in pieces, each with whether the other answer lacks it, by the longest runs of equal words.
 
     >>> marked("the cat sat down", "the dog sat down")
     (('the ', False), ('cat ', True), ('sat down', False))
@@ -83,31 +87,24 @@ def marked(text: str, baseline: str) -> tuple[tuple[str, bool], ...]:
     return tuple((piece, new) for piece, new in pieces if piece)
 
 
+def answer(sample: Sample, arm: str, style: ArmStyle, against: str | None, *, baseline: bool) -> Answer:
+    """An arm's answer with what differs from another one's words; the `baseline` is judged against none."""
+    text = sample.answers[arm]
+    return Answer(
+        arm=arm, style=style, text=text, gold=sample.gold.get(arm), length=sample.lengths.get(arm),
+        parts=((text, False),) if against is None else marked(text, against), turns=sample.turns.get(arm, ()),
+        outcome=None if baseline else sample.outcome.get(arm),
+    )  # fmt: skip
+
+
 def _card(sample: Sample, summary: Summary, turns: tuple[tuple[str, str], ...]) -> PromptCard:
-    texts = sample.answers
-    against = texts.get(summary.baseline or "")
-    scores = {arm: score for arm, score in sample.gold.items() if score is not None and arm in texts}
-    top = max(scores.values(), default=None)
-    unique_best = top is not None and sum(score == top for score in scores.values()) == 1
-    answers = tuple(
-        Answer(
-            arm=arm.name,
-            style=arm.style,
-            text=texts[arm.name],
-            gold=scores.get(arm.name),
-            length=sample.lengths.get(arm.name),
-            chars=len(texts[arm.name]),
-            best=unique_best and scores.get(arm.name) == top,
-            parts=((texts[arm.name], False),) if arm.is_baseline or against is None else marked(texts[arm.name], against),
-            outcome=None if arm.is_baseline else sample.outcome.get(arm.name),
-            turns=sample.turns.get(arm.name, ()),
-            orders=_orders(sample.orders.get(arm.name, ())),
-        )
-        for arm in summary.arms
-        if arm.name in texts
-    )
-    spread = max(scores.values()) - min(scores.values()) if scores else 0.0
-    return PromptCard(sample.prompt, answers, spread, turns)
+    against = sample.answers.get(summary.results.baseline or "")
+    arms = [arm for arm in summary.arms if arm.name in sample.answers]
+    plain = [answer(sample, a.name, a.style, None if a.is_baseline else against, baseline=a.is_baseline) for a in arms]
+    scores = [score for arm, score in sample.gold.items() if score is not None and arm in sample.answers]
+    best = max(scores) if scores and scores.count(max(scores)) == 1 else None  # of several that share the top none is
+    judged = (replace(a, best=best is not None and a.gold == best, orders=_orders(sample.orders.get(a.arm, ()))) for a in plain)
+    return PromptCard(sample.prompt, (tuple(judged),), turns)
 
 
 def _orders(rows: Sequence[JudgedOrder]) -> tuple[tuple[str, str], ...]:

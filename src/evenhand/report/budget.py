@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from evenhand.report.formatting import MISSING, amount, duration, fixed, is_number
 from evenhand.report.plots.curves import Curves
 from evenhand.report.plots.phases import mean_seconds
-from evenhand.report.style import ArmStyle
+from evenhand.report.summaries import Column
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.fairness import EQUAL
 
@@ -18,30 +18,14 @@ Ledgers = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """A column of the budget."""
-
-    key: str
-    title: str
-    shown: Callable[[Any], str]
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetRow:
-    """What one seed of an arm cost, on average; `cells` follow the table's units."""
-
-    arm: str
-    style: ArmStyle
-    seeds: int
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class BudgetTable:
-    """The table; `ratios` has, per unit, the most costly trained arm over the cheapest, in words."""
+    """What one seed of an arm cost, on average: rows of an arm, its seeds, and a cell per unit.
 
-    units: tuple[Unit, ...]
-    rows: tuple[BudgetRow, ...]
+    `ratios` has, per unit, the most costly trained arm over the cheapest, in words.
+    """
+
+    units: tuple[Column, ...]
+    rows: tuple[tuple[ArmRow, int, tuple[str, ...]], ...]
     ratios: tuple[str, ...]
 
     @property
@@ -60,16 +44,16 @@ def in_sentence(title: str) -> str:
 
 
 COUNTS = (
-    Unit("tokens_generated", "Tokens generated", amount),
-    Unit("tokens_trained", "Tokens trained on", amount),
-    Unit("reward_calls", "Reward calls", amount),
-    Unit("flops", "FLOPs", amount),
-    Unit("seconds", "Time", duration),
+    Column("tokens_generated", "Tokens generated", amount),
+    Column("tokens_trained", "Tokens trained on", amount),
+    Column("reward_calls", "Reward calls", amount),
+    Column("flops", "FLOPs", amount),
+    Column("seconds", "Time", duration),
 )
-SPEED = Unit("steps_per_second", "Steps per second", lambda value: fixed(value, 2))
+SPEED = Column("steps_per_second", "Steps per second", fixed)
 NOT_STEPS = ("load", "save", "watch", "validate")
 """Phases of a training run that no step waits for."""
-COST = Unit("judge_cost_usd", "Judging, dollars", lambda value: fixed(value, 4))
+COST = Column("judge_cost_usd", "Judging, dollars", lambda value: fixed(value, 4))
 
 
 def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any], curves: Curves | None = None) -> BudgetTable | None:
@@ -86,16 +70,13 @@ def budget(summary: Summary, ledgers: Ledgers, experiment: Mapping[str, Any], cu
         return None
     trained = [costs for costs in spent.values() if costs.get("tokens_trained")]
     rows = [
-        BudgetRow(
-            arm=arm.name,
-            style=arm.style,
-            seeds=len(ledgers.get(arm.name) or summary.seeds),
-            cells=tuple(u.shown(spent[arm.name].get(u.key)) for u in units),
-        )
+        (arm, len(ledgers.get(arm.name) or summary.results.seeds), tuple(u.shown(spent[arm.name].get(u.key)) for u in units))
         for arm in summary.ranked
         if arm.name in spent
     ]
-    return BudgetTable(tuple(units), tuple(rows), tuple(_apart(u, trained) for u in units))
+    # a speed is nothing that could be held equal
+    ratios = tuple(MISSING if u is SPEED else _ratio([costs.get(u.key) for costs in trained]) for u in units)
+    return BudgetTable(tuple(units), tuple(rows), ratios)
 
 
 def spent_by_arm(
@@ -122,16 +103,11 @@ def steps_per_second(curves: Curves, ledgers: Ledgers) -> dict[str, float]:
     return {arm: sum(values) / len(values) for arm, values in found.items()}
 
 
-def _apart(unit: Unit, trained: Sequence[Mapping[str, Any]]) -> str:
-    """How far apart the trained arms are in a unit; a speed is none that could be held equal."""
-    return MISSING if unit is SPEED else _ratio([costs.get(unit.key) for costs in trained])
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """What did the work: `per_second` of its seconds pass, at most, in one second of a worker."""
 
-    unit: Unit
+    unit: Column
     per_second: int
 
 
@@ -141,8 +117,8 @@ def device(experiment: Mapping[str, Any]) -> Device | None:
         return None
     asked = ((experiment.get("effective") or {}).get("runtime") or {}).get("device", "auto")
     if asked != "cpu" and experiment["accelerators"]:
-        return Device(Unit("device_seconds", "GPU-seconds", amount), 1)
-    return Device(Unit("device_seconds", "CPU-seconds, at most", amount), int(experiment.get("threads") or 1))
+        return Device(Column("device_seconds", "GPU-seconds", amount), 1)
+    return Device(Column("device_seconds", "CPU-seconds, at most", amount), int(experiment.get("threads") or 1))
 
 
 def _costs(arm: ArmRow, seeds: Mapping[str, Mapping[str, Any]], by: Device | None) -> dict[str, float | None]:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter as of
+from typing import Any, NamedTuple
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.report.exports import Rows, tex_escape
-from evenhand.report.figures import csv_text
-from evenhand.report.formatting import MISSING, interval, p_value, percent, points, points_interval
+from evenhand.report.figures import Rows, ends, table
+from evenhand.report.formatting import interval, p_value, percent, points, points_interval
+from evenhand.report.latex import tabular, tex_escape, tex_verdict
+from evenhand.report.listing import listing
 from evenhand.report.summary import Summary
-from evenhand.results.record import ArmVerdict
 from evenhand.results.record_parts import EvaluatedArm, EvaluationResult
 
-DECIDED = (ArmVerdict.BETTER.value, ArmVerdict.WORSE.value)
+
+class _Row(NamedTuple):
+    name: str
+    of: EvaluationResult
+    arm: str
+    found: EvaluatedArm
 
 
-def evaluations_csv(summary: Summary) -> str:
-    """`evaluations_rows` as CSV."""
-    return csv_text(*evaluations_rows(summary))
+def _rows(summary: Summary) -> Iterator[_Row]:
+    """Evaluation by evaluation, the arms in the order of the report's tables."""
+    for name, found in summary.results.evaluations.items():
+        for arm in summary.ranked:
+            yield _Row(name, found, arm.name, found.arms.get(arm.name, EvaluatedArm()))
 
 
 def evaluations_rows(summary: Summary) -> Rows:
@@ -29,63 +37,46 @@ def evaluations_rows(summary: Summary) -> Rows:
     Shares in [0, 1]. `p_holm`, `ci95_simultaneous` and the verdict share one correction over `contrasts` contrasts: those with
     the baseline in the comparison, and in every evaluation.
     """
-    header = ["evaluation", "arm", "measure", "judge", "prompts", "contrasts", "rate", "ci95_low", "ci95_high", "difference"]
-    header += ["difference_ci95_low", "difference_ci95_high", "ci95_simultaneous_low", "ci95_simultaneous_high"]
-    header += ["p_holm", "verdict"]
-    rows: list[list[object]] = [
-        [name, arm, found.measure, found.judge, found.n_prompts, found.contrasts, row.rate, *(row.ci95 or (None, None)),
-         row.difference, *(row.ci95_difference or (None, None)), *(row.ci95_simultaneous or row.ci95_difference or (None, None)),
-         row.p_holm, row.verdict]
-        for name, found, arm, row in _each(summary)
-    ]  # fmt: skip
-    return header, rows
-
-
-def _each(summary: Summary) -> Iterator[tuple[str, EvaluationResult, str, EvaluatedArm]]:
-    """Evaluation by evaluation, the arms in the order of the report's tables."""
-    for name, found in summary.evaluations.items():
-        for arm in summary.ranked:
-            yield name, found, arm.name, found.arms.get(arm.name, EvaluatedArm())
+    columns: dict[str, Callable[[_Row], Any]] = {
+        "evaluation": of("name"), "arm": of("arm"), "measure": of("of.measure"), "judge": of("of.judge"),
+        "prompts": of("of.n_prompts"), "contrasts": of("of.contrasts"), "rate": of("found.rate"),
+        **ends("ci95", of("found.ci95")), "difference": of("found.difference"),
+        **ends("difference_ci95", of("found.ci95_difference")), **ends("ci95_simultaneous", of("found.verdict_ci95")),
+        "p_holm": of("found.p_holm"), "verdict": of("found.verdict"),
+    }  # fmt: skip
+    return table(columns, _rows(summary))
 
 
 def evaluations_tex(summary: Summary) -> str:
-    r"""A `tabular` for `\input`, arms by evaluations; needs the package booktabs. Bold marks a verdict, never the largest number.
-
-    A cell has the rate, and the difference to the baseline in points with the interval that goes with its verdict.
-    """
-    names = list(summary.evaluations)
-    head = ["Arm", *(tex_escape(f"{name}: {found.measure}") for name, found in summary.evaluations.items())]
-    notes = [f"% {line}" for line in (*measured(summary), shared_correction(summary)) if line]
-    rows = []
-    for arm in summary.ranked:
-        cells = [_tex_cell(summary.evaluations[name].arms.get(arm.name, EvaluatedArm())) for name in names]
-        rows.append(" & ".join([tex_escape(arm.name), *cells]) + r" \\")
-    begin = rf"\begin{{tabular}}{{l{'l' * len(names)}}}"
-    lines = [*notes, begin, r"\toprule", " & ".join(head) + r" \\", r"\midrule", *rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    """Arms by evaluations; a cell has the rate, and the difference to the baseline in points with its verdict's interval."""
+    found = summary.results.evaluations
+    head = ["Arm", *(tex_escape(f"{name}: {one.measure}") for name, one in found.items())]
+    rows = [[tex_escape(arm.name), *(_tex_cell(one.arms.get(arm.name)) for one in found.values())] for arm in summary.ranked]
+    notes = [line for line in (*measured(summary), shared_correction(summary)) if line]
+    return tabular(notes, f"l{'l' * len(found)}", [head, *rows])
 
 
-def _tex_cell(row: EvaluatedArm) -> str:
-    if row.rate is None:
+def _tex_cell(row: EvaluatedArm | None) -> str:
+    if row is None or row.rate is None:
         return "--"
     rate = tex_escape(percent(row.rate))
     if row.difference is None:
         return rate
-    verdict = rf"\textbf{{{row.verdict}}}" if row.verdict in DECIDED else row.verdict
-    return f"{rate}, {tex_escape(f'{points(row.difference)} ({_interval(row)})')}, {verdict}"
+    gap = tex_escape(f"{points(row.difference)} ({points_interval(row.verdict_ci95)})")
+    return f"{rate}, {gap}, {tex_verdict(row.verdict)}"
 
 
 def measured(summary: Summary) -> list[str]:
     """What every evaluation measured, on how many prompts, by whom, a sentence each."""
     return [
         f"{name}: {found.measure} on {found.n_prompts or 'no'} prompts" + (f", judged by {found.judge}" if found.judge else "")
-        for name, found in summary.evaluations.items()
+        for name, found in summary.results.evaluations.items()
     ]
 
 
 def shared_correction(summary: Summary) -> str:
     """How many contrasts share the correction; empty where nothing was compared."""
-    shared = next((found.contrasts for found in summary.evaluations.values() if found.contrasts is not None), None)
+    shared = next((found.contrasts for found in summary.results.evaluations.values() if found.contrasts is not None), None)
     if shared is None:
         return ""
     return (
@@ -95,37 +86,21 @@ def shared_correction(summary: Summary) -> str:
 
 def evaluations_tables(summary: Summary) -> Iterator[Table]:
     """The evaluations for a terminal, a row for each and every arm: with all columns, then without more and more of them."""
-    for without in ((), ("p",), ("p", INTERVAL)):
-        yield _table(summary, without)
+    for without in ((), ("p",), ("p", "95% interval")):
+        yield _listed(summary, without)
 
 
-INTERVAL, OF_THE_VERDICT = "95% interval", "with all others"
-
-
-def _table(summary: Summary, without: Sequence[str]) -> Table:
-    caption = Text("; ".join([*measured(summary), "differences in points, with the interval that goes with the verdict"]))
-    caption += Text(f". {shared}" if (shared := shared_correction(summary)) else "")
-    table = Table(box=box.SIMPLE_HEAD, title=Text("Other evaluations", style="bold"), title_justify="left", caption=caption)
-    table.caption_justify = "left"
-    gap = f"less {summary.reference}"
-    headings = [heading for heading in ("rate", INTERVAL, gap, OF_THE_VERDICT, "p") if heading not in without]
-    for heading in ("evaluation", "arm"):
-        table.add_column(heading, overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+def _listed(summary: Summary, without: Sequence[str]) -> Table:
+    columns: dict[str, Callable[[EvaluatedArm], str]] = {
+        "rate": lambda row: percent(row.rate), "95% interval": lambda row: interval(row.ci95),
+        f"less {summary.reference}": lambda row: points(row.difference),
+        "with all others": lambda row: points_interval(row.verdict_ci95), "p": lambda row: p_value(row.p_holm),
+    }  # fmt: skip
+    shown = {heading: cell for heading, cell in columns.items() if heading not in without}
+    about = "; ".join([*measured(summary), "differences in points, with the interval that goes with the verdict"])
+    found = listing(("evaluation", "arm"), tuple(shown), title="Other evaluations", about=[about, shared_correction(summary)])
     above = ""
-    for name, _, arm, row in _each(summary):
-        cells = {
-            "rate": percent(row.rate), INTERVAL: interval(row.ci95), gap: points(row.difference), OF_THE_VERDICT: _interval(row),
-            "p": p_value(row.p_holm),
-        }  # fmt: skip
-        # Text, not str: a name such as "[bold]" is a name, not markup
-        table.add_row(*map(Text, ("" if name == above else name, arm, *(cells[h] for h in headings), row.verdict)))
+    for name, _, arm, row in _rows(summary):
+        found.add_row(*map(Text, ("" if name == above else name, arm, *(cell(row) for cell in shown.values()), row.verdict)))
         above = name
-    return table
-
-
-def _interval(row: EvaluatedArm) -> str:
-    pair = row.ci95_simultaneous or row.ci95_difference
-    return points_interval(pair) if pair is not None else MISSING
+    return found

@@ -1,38 +1,24 @@
-"""The verdict table for spreadsheets and papers."""
+"""The verdict table for spreadsheets, frames and papers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import attrgetter as of
+from typing import Any
 
-from evenhand.report.figures import csv_text
-from evenhand.report.formatting import MINUS, amount, fixed, interval, percent
-from evenhand.report.summaries import NOT_SCORED, arm_notes
+from evenhand.report.figures import Rows, ends, table
+from evenhand.report.formatting import amount, fixed, interval, percent, rate
+from evenhand.report.latex import tabular, tex_escape, tex_verdict
+from evenhand.report.summaries import NOT_SCORED, Column, arm_notes, shown_columns
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.results.comparison import COUNTS
-from evenhand.results.record import ArmCost, ArmVerdict, Contrast, ControlledContrast, ControlledWinRate
-
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: "\\" + c for c in "&%$#_{}"},
-}
-MINUS_TEX = "$-$"
-
+from evenhand.results.record import Contrast
 
 MEASURES = (
     "ties", "mean_length", "mean_chars", "kl", "reward", "gold", "distinct_1", "distinct_2", "repetition", "self_overlap",
     "entropy", "truncated", "empty", "refusal", "invalid",
 )  # fmt: skip
-
-
-Rows = tuple[list[str], list[list[object]]]
-"""A header and the rows under it."""
-
-
-def results_csv(summary: Summary, seconds: Mapping[str, float] | None = None) -> str:
-    """`results_rows` as CSV."""
-    return csv_text(*results_rows(summary, seconds))
 
 
 def results_rows(summary: Summary, seconds: Mapping[str, float] | None = None) -> Rows:
@@ -41,123 +27,68 @@ def results_rows(summary: Summary, seconds: Mapping[str, float] | None = None) -
     `p_holm` is against the baseline; the budget is the mean of an arm's seeds, `seconds` their mean wall-clock time. `by_NAME` is
     the mean score by that reward model, in words where it did not score.
     """
-    seeds = [f"win_rate_seed_{seed}" for seed in summary.seeds]
-    controlled = ["lc_win_rate", "lc_ci95_low", "lc_ci95_high", "lc_form", "lc_scope", "lc_note"]
-    joint = ["ci95_simultaneous_low", "ci95_simultaneous_high"]
-    header = ["arm", "method", "verdict", "win_rate", "ci95_low", "ci95_high", *joint, "p_holm", "note", *seeds, *controlled]
-    header += [*MEASURES, *COUNTS, "seconds", "judge_cost_usd"]
-    models = list(dict.fromkeys(name for arm in summary.arms for name in arm.result.proxies))
-    header += [f"by_{name}" for name in models]
-    rows = [
-        [*_identity(arm, summary), *_seed_cells(arm, summary), *_measures(arm, seconds or {}), *_by_models(arm, models)]
-        for arm in summary.arms
-    ]
-    return header, rows
+    took, models = seconds or {}, dict.fromkeys(name for arm in summary.arms for name in arm.result.proxies)
+    against = {a: c.p_holm for (a, b), c in summary.contrasts.items() if b == summary.results.baseline}
+    columns: dict[str, Callable[[ArmRow], Any]] = {
+        "arm": of("name"), "method": of("result.method"), "verdict": of("verdict.value"), "win_rate": of("win_rate"),
+        **ends("ci95", of("ci95")), **ends("ci95_simultaneous", of("verdict_ci95")),
+        "p_holm": lambda arm: against.get(arm.name), "note": of("result.note"),
+        **{f"win_rate_seed_{seed}": partial(_of_seed, place) for place, seed in enumerate(summary.results.seeds)},
+        "lc_win_rate": of("even.win_rate"), **ends("lc_ci95", of("even.ci95")),
+        **{f"lc_{name}": of(f"even.{name}") for name in ("form", "scope", "note")},
+        **{name: of(f"result.{name}") for name in MEASURES}, **{name: of(f"cost.{name}") for name in COUNTS},
+        "seconds": lambda arm: took.get(arm.name), "judge_cost_usd": of("result.judge_cost_usd"),
+        **{f"by_{name}": partial(_by_model, name) for name in models},
+    }  # fmt: skip
+    return table(columns, summary.arms)
 
 
-def _identity(arm: ArmRow, summary: Summary) -> list[object]:
-    contrast = summary.contrasts.get((arm.name, str(summary.baseline)))
-    p = contrast.p_holm if contrast else None
-    intervals = [*(arm.ci95 or (None, None)), *(arm.ci95_simultaneous or arm.ci95 or (None, None))]
-    return [arm.name, arm.result.method, arm.verdict.value, arm.win_rate, *intervals, p, arm.result.note]
+def _of_seed(place: int, arm: ArmRow) -> float | None:
+    return arm.per_seed[place] if place < len(arm.per_seed) else None
 
 
-def _seed_cells(arm: ArmRow, summary: Summary) -> list[float | None]:
-    missing = len(summary.seeds) - len(arm.per_seed)
-    return [*arm.per_seed[: len(summary.seeds)], *[None] * missing]
-
-
-def _measures(arm: ArmRow, seconds: Mapping[str, float]) -> list[object]:
-    found = arm.result
-    controlled, ledger = found.length_controlled or ControlledWinRate(), found.ledger or ArmCost()
-    at_equal_length = [
-        controlled.win_rate,
-        *(controlled.ci95 or (None, None)),
-        controlled.form,
-        controlled.scope,
-        controlled.note,
-    ]
-    spent = [*(getattr(ledger, key) for key in COUNTS), seconds.get(arm.name), found.judge_cost_usd]
-    return [*at_equal_length, *(getattr(found, key) for key in MEASURES), *spent]
-
-
-def _by_models(arm: ArmRow, models: Sequence[str]) -> list[float | str]:
-    scores = [arm.result.proxies.get(name) for name in models]
-    return [NOT_SCORED if score is None else score for score in scores]
-
-
-def contrasts_csv(summary: Summary) -> str:
-    """`contrasts_rows` as CSV."""
-    return csv_text(*contrasts_rows(summary))
+def _by_model(name: str, arm: ArmRow) -> float | str:
+    score = arm.result.proxies.get(name)
+    return NOT_SCORED if score is None else score
 
 
 def contrasts_rows(summary: Summary) -> Rows:
-    """One row per ordered pair of arms: a minus b, as shares."""
-    columns = ["difference", "ci95_low", "ci95_high", "ci95_simultaneous_low", "ci95_simultaneous_high", "p_holm", "verdict"]
-    header = ["a", "b", *columns, *(f"lc_{name}" for name in columns)]
-    return header, [[c.a, c.b, *_finding(c), *_finding(c.length_controlled)] for c in summary.contrasts.values()]
+    """One row per ordered pair of arms: a minus b, as shares, as they are and (`lc_`) at equal length."""
+    columns: dict[str, Callable[[Contrast], Any]] = {"a": of("a"), "b": of("b"), **_finding("", lambda c: c)}
+    return table(columns | _finding("lc_", of("length_controlled")), summary.contrasts.values())
 
 
-def _finding(c: Contrast | ControlledContrast | None) -> list[object]:
-    if c is None:
-        return [None] * 7
-    return [c.difference, *(c.ci95 or (None, None)), *(c.joint or c.ci95 or (None, None)), c.p_holm, c.verdict.value]
+def _finding(prefix: str, side: Callable[[Contrast], Any]) -> dict[str, Callable[[Contrast], Any]]:
+    """The columns of one view of a contrast; empty cells where there is none."""
+    known = lambda name: lambda c: None if side(c) is None else of(name)(side(c))  # noqa: E731
+    return {
+        f"{prefix}difference": known("difference"), **ends(f"{prefix}ci95", known("ci95")),
+        **ends(f"{prefix}ci95_simultaneous", known("verdict_ci95")), f"{prefix}p_holm": known("p_holm"),
+        f"{prefix}verdict": known("verdict.value"),
+    }  # fmt: skip
 
 
 TEX = (
-    ("Gold", "gold", 2), ("Length", "mean_length", 0), ("KL", "kl", 1), ("Entropy", "entropy", 2), ("Dist-2", "distinct_2", 2),
+    Column("gold", "Gold", fixed), Column("mean_length", "Length", partial(fixed, digits=0)),
+    Column("kl", "KL", partial(fixed, digits=1)), Column("entropy", "Entropy", fixed), Column("distinct_2", "Dist-2", fixed),
 )  # fmt: skip
 
 
 def results_tex(summary: Summary) -> str:
-    r"""A `tabular` for `\input`; needs the package booktabs. Bold marks a verdict, never the largest number.
-
-    Columns that no arm has a number for are left out; results.csv has everything.
-    """
-    shown = [column for column in TEX if any(getattr(arm.result, column[1]) is not None for arm in summary.arms)]
-    prompts, seeds = summary.n_prompts or "?", len(summary.seeds)
-    controlled = any(_controlled(arm) is not None for arm in summary.arms)
-    joint = any(arm.ci95_simultaneous for arm in summary.arms)
-    intervals = [r"95\% interval", *([r"95\%, all arms"] if joint else [])]
-    head = ["Arm", "Win rate", *intervals, *(["At equal length"] if controlled else []), *(c[0] for c in shown)]
-    head += ["FLOPs", "Verdict"]
-    rows = [_tex_row(arm, shown, controlled, joint) for arm in summary.ranked]
-    note = f"% Win rate against {tex_escape(summary.reference)} on {prompts} held-out prompts, {seeds} seeds. FLOPs per seed."
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}"
-    lines = [note, *_tex_notes(summary), begin, r"\toprule", " & ".join(head) + r" \\", r"\midrule", *rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _tex_notes(summary: Summary) -> list[str]:
-    """Comments that must travel with the numbers."""
-    notes = [f"% {arm}: {note}" for arm, note in arm_notes(summary)]
-    beside = ["% The evaluations beside it are in evaluations.tex; the verdicts share one correction with theirs."]
-    return [*notes, *([f"% {summary.looked}"] if summary.looked else []), *(beside if summary.evaluations else [])]
-
-
-def _controlled(arm: ArmRow) -> float | None:
-    return arm.result.length_controlled.win_rate if arm.result.length_controlled is not None else None
-
-
-def _tex_row(arm: ArmRow, shown: Sequence[tuple[str, str, int]], controlled: bool, joint: bool) -> str:
-    numbers = [percent(arm.win_rate), interval(arm.ci95), *([interval(arm.ci95_simultaneous or arm.ci95)] if joint else [])]
-    if controlled:
-        even = arm.result.length_controlled
-        ends = f" ({interval(even.ci95)})" if even is not None and even.ci95 is not None else ""
-        numbers.append(percent(_controlled(arm)) + ends)
-    numbers += [fixed(getattr(arm.result, key), digits) for _, key, digits in shown]
-    numbers.append(amount(arm.result.ledger.flops if arm.result.ledger is not None else None))
-    verdict = arm.verdict.value
-    cells = [tex_escape(arm.name), *(tex_escape(number) for number in numbers)]
-    cells.append(rf"\textbf{{{verdict}}}" if arm.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE) else verdict)
-    return " & ".join(cells) + r" \\"
-
-
-def tex_escape(text: str) -> str:
-    r"""Text that LaTeX prints as it is.
-
-    >>> tex_escape("dpo_beta 5% \\"), tex_escape("−0.3 – x")
-    ('dpo\\_beta 5\\% \\textbackslash{}', '$-$0.3 -- x')
-    """
-    escaped = "".join(_ESCAPES.get(c, c) for c in text)
-    return escaped.replace(MINUS, MINUS_TEX).replace("–", "--")
+    """The verdict table for papers; columns that no arm has a number for are left out, `results.csv` has everything."""
+    arms, results = summary.arms, summary.results
+    joint, even = summary.joint, any(arm.even.win_rate is not None for arm in arms)
+    columns: dict[str, Callable[[ArmRow], str]] = {
+        "Arm": of("name"), "Win rate": lambda arm: percent(arm.win_rate), "95% interval": lambda arm: interval(arm.ci95),
+        **({"95%, all arms": lambda arm: interval(arm.verdict_ci95)} if joint else {}),
+        **({"At equal length": lambda arm: rate(arm.even.win_rate, arm.even.ci95)} if even else {}),
+        **{c.title: partial(lambda arm, column: column.cell(arm.result), column=c) for c in shown_columns(TEX, summary)},
+        "FLOPs": lambda arm: amount(arm.cost.flops),
+    }  # fmt: skip
+    head, rows = table(columns, summary.ranked)
+    cells = [[*map(tex_escape, row), tex_verdict(arm.verdict)] for row, arm in zip(rows, summary.ranked, strict=True)]
+    about = f"on {results.n_prompts or '?'} held-out prompts, {len(results.seeds)} seeds. FLOPs per seed."
+    beside = "The evaluations beside it are in evaluations.tex; the verdicts share one correction with theirs."
+    notes = [f"Win rate against {tex_escape(summary.reference)} {about}", *(f"{arm}: {note}" for arm, note in arm_notes(summary))]
+    notes += [note for note in (summary.looked, beside if results.evaluations else "") if note]
+    return tabular(notes, f"l{'r' * (len(head) - 1)}l", [[*map(tex_escape, head), "Verdict"], *cells])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evenhand.display import csv_cell
 from evenhand.errors import UserError
 from evenhand.report.svg import Drawing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +41,6 @@ class PlotFigure:
         path.write_text(self.csv if path.suffix == ".csv" else self.wide.standalone, encoding="utf-8")
         return path
 
-    @property
-    def svg_link(self) -> str:
-        return data_link(self.wide.standalone, "image/svg+xml")
-
-    @property
-    def csv_link(self) -> str:
-        return data_link(self.csv, "text/csv")
-
 
 def slug(text: str) -> str:
     """A name as an id of the page.
@@ -59,6 +54,21 @@ def slug(text: str) -> str:
 def data_link(text: str, kind: str) -> str:
     """A link that holds its own content."""
     return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
+
+
+Rows = tuple[list[str], list[list[Any]]]
+"""A header and the rows under it."""
+
+
+def table(columns: Mapping[str, Callable[[T], Any]], items: Iterable[T]) -> Rows:
+    """A row per item: `columns` say, by name, what an item has there."""
+    return list(columns), [[cell(item) for cell in columns.values()] for item in items]
+
+
+def ends(name: str, pair: Callable[[T], Sequence[float] | None]) -> dict[str, Callable[[T], float | None]]:
+    """Two columns: the ends of an interval, where an item has it."""
+    end = lambda item, side: None if (found := pair(item)) is None else found[side]  # noqa: E731
+    return {f"{name}_low": partial(end, side=0), f"{name}_high": partial(end, side=1)}
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

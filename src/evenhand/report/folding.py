@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from evenhand.report.budget import BudgetTable
 from evenhand.report.formatting import percent
-from evenhand.report.judge_card import ProbeRow
-from evenhand.report.summaries import RewardModelCard
+from evenhand.report.scorers import faults
 from evenhand.results.record import Results
 from evenhand.results.record_parts import RewardModelSummary, TuningSummary
 
@@ -16,27 +14,16 @@ NAMED = 4
 """More things than this are counted, and not named."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folded:
+def folded(results: Results, table: BudgetTable | None) -> dict[str, str | None]:
     """By section what it says while it is folded; None: it begins open. Whatever has a warning in it begins open."""
-
-    budget: str | None
-    reward_models: str | None
-    tuning: str | None
-    failed: str | None
-
-
-def folded(
-    results: Results, table: BudgetTable | None, cards: Sequence[RewardModelCard], probes: Mapping[str, Sequence[ProbeRow]]
-) -> Folded:
-    """The sections that most readers pass over, with their one line each."""
-    clean = not any(card.warnings for card in cards) and not any(row.fooled for rows in probes.values() for row in rows)
-    return Folded(
-        budget=_budget(table),
-        reward_models=_accuracies(results.reward_models) if clean else None,
-        tuning=_tuned(results.tuning),
-        failed=None if results.failed or results.excluded else "none",
-    )
+    models = results.reward_models.values()
+    clean = not any(faults(model) or any(probe.fooled for probe in model.probes.values()) for model in models)
+    return {
+        "budget": _budget(table),
+        "reward_models": _accuracies(results.reward_models) if clean else None,
+        "tuning": _tuned(results.tuning),
+        "failed": None if results.failed or results.excluded else "none",
+    }
 
 
 def _budget(table: BudgetTable | None) -> str:

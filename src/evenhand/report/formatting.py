@@ -63,6 +63,42 @@ def interval(pair: Any, digits: int = 1) -> str:
     return f"{fixed(100 * pair[0], digits)} to {fixed(100 * pair[1], digits)}%" if is_pair(pair) else MISSING
 
 
+def between(pair: Any, digits: int = 2) -> str:
+    """An interval of anything but shares.
+
+    >>> between((-0.5, 0.25)), between(None)
+    ('−0.50 to 0.25', '–')
+    """
+    return f"{fixed(pair[0], digits)} to {fixed(pair[1], digits)}" if is_pair(pair) else MISSING
+
+
+def with_interval(value: Any, pair: Any, digits: int = 3) -> str:
+    """A number with its interval behind it.
+
+    >>> with_interval(0.63, (0.53, 0.73))
+    '0.630 (0.530 to 0.730)'
+    """
+    return f"{fixed(value, digits)} ({between(pair, digits)})"
+
+
+def setting_text(value: Any) -> str:
+    """A setting as it is read.
+
+    >>> setting_text(0.00012), setting_text(2), setting_text("cosine")
+    ('0.00012', '2', 'cosine')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def rate(share: Any, pair: Any = None) -> str:
+    """A share with its interval behind it, where there is one.
+
+    >>> rate(0.6, (0.512, 0.689)), rate(0.6), rate(None)
+    ('60.0% (51.2 to 68.9%)', '60.0%', '–')
+    """
+    return percent(share) + (f" ({interval(pair)})" if is_pair(pair) else "")
+
+
 def is_pair(pair: Any) -> TypeGuard[Sequence[float]]:
     """True for two finite numbers."""
     return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(is_number, pair))

@@ -14,60 +14,38 @@ from evenhand.display import spelled_out
 from evenhand.report import formatting, style
 from evenhand.report.answers import answer_cards, training_samples
 from evenhand.report.budget import budget
-from evenhand.report.evaluations import evaluations_csv, evaluations_tex, shared_correction
-from evenhand.report.exports import contrasts_csv, results_csv, results_tex
-from evenhand.report.figures import data_link
+from evenhand.report.evaluations import evaluations_rows, evaluations_tex, shared_correction
+from evenhand.report.exports import contrasts_rows, results_rows, results_tex
+from evenhand.report.figures import csv_text, data_link
 from evenhand.report.folding import folded
-from evenhand.report.judge_card import jury, probe_tables, self_test, self_test_warnings
+from evenhand.report.gallery import FIGURES
 from evenhand.report.plots.curves import DETAILS, METRICS, curve_figures, loss_figures, other_metrics, shared_figures
-from evenhand.report.plots.frontier import frontier_figures
-from evenhand.report.plots.lengths import length_grid_figure
-from evenhand.report.plots.over_training import over_training_figure
-from evenhand.report.plots.phases import mean_seconds, phase_figure
+from evenhand.report.plots.phases import mean_seconds
 from evenhand.report.plots.signals import best_of_n_figure, length_figures
-from evenhand.report.plots.win_rates import win_rate_figure
 from evenhand.report.run_data import RunData, read_run
-from evenhand.report.selection import chosen_rows, shared_prompts, validation_figures
+from evenhand.report.scorers import PROBES, faults, gauge, judge_facts, judge_warnings, pair_measures, self_test_measures
 from evenhand.report.stage_costs import stage_costs
-from evenhand.report.staleness import staleness_rows
-from evenhand.report.summaries import (
-    VERDICT_COLUMNS,
-    answer_columns,
-    arm_notes,
-    experiment_blocks,
-    judge_facts,
-    judge_warnings,
-    pass_rates,
-    reward_model_cards,
-    shown_columns,
-)
+from evenhand.report.summaries import VERDICT_COLUMNS, answer_columns, arm_notes, experiment_blocks, shown_columns
 from evenhand.report.summary import Summary, summarise
 from evenhand.report.svg import FONT
-from evenhand.report.text import (
-    Headline,
-    cautions,
-    corrected,
-    excluded,
-    headline,
-    held_equal,
-    listed,
-    looked,
-    power,
-    power_among,
-    unscored,
-)
-from evenhand.report.training_warnings import stopped_early, warning_rows
-from evenhand.report.tuned import tuned_rows
+from evenhand.report.text import Headline, cautions, corrected, excluded, headline, listed, looked, power, power_among, unscored
+from evenhand.report.training import fired, shared_prompts, stale_arms, stopped_early, validation_figures, warnings_by_rule
 from evenhand.report.under_way import UnderWay, read_under_way
 from evenhand.results.files import NAME
 from evenhand.results.unchanged import CSV, EVALUATIONS_CSV, EVALUATIONS_TEX, PAGE, TEX, WITH_PAGE
 from evenhand.serve.guard import content_policy, own_script
 from evenhand.store.whole import write_whole
 
-SHOWN_FIRST = 6
-"""Arms whose answers are shown at first where there are many."""
-AT_A_GLANCE = 8
-"""Arms, the best ones, whose win rates stand beside the headline."""
+FORMATS = (
+    "fixed", "signed", "percent", "interval", "points", "points_interval", "between", "with_interval", "p_value", "amount",
+    "duration", "significant", "setting_text", "as_code", "breakable",
+)  # fmt: skip
+"""What templates write numbers and texts with."""
+WORDS = (
+    corrected, excluded, faults, gauge, judge_facts, looked, pair_measures, power, power_among, self_test_measures,
+    shared_correction, shared_prompts, stopped_early, unscored, warnings_by_rule,
+)  # fmt: skip
+"""What templates ask of the record, beside its own fields."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -81,9 +59,7 @@ def write_page(run_dir: Path) -> Path:
         return run_dir / PAGE
     run = read_run(run_dir)
     summary = summarise(run.results)
-    texts = {PAGE: html(run, summary), CSV: results_csv(summary, _seconds(run)), TEX: results_tex(summary)}
-    if summary.evaluations:
-        texts |= {EVALUATIONS_CSV: evaluations_csv(summary), EVALUATIONS_TEX: evaluations_tex(summary)}
+    texts = {PAGE: html(run, summary), **_tables(run, summary)}
     for name in WITH_PAGE:
         if name in texts:
             write_whole(run_dir / name, texts[name])
@@ -100,8 +76,7 @@ def html(run: RunData, summary: Summary, page: Mapping[str, str] | None = None) 
 
 def html_under_way(run: RunData, way: UnderWay, page: Mapping[str, str]) -> str:
     """The same page of a run that is not done: how far it is in place of the verdict; `page` as of `assets`."""
-    context = _context(run, summarise(run.results))
-    context |= {"headline": Headline(way.title, (way.foot,)), "win_rates": None, "power": None, "glance": ()}
+    context = {**_context(run, summarise(run.results)), "headline": Headline(way.title, (way.foot,))}
     return environment().get_template("report.html.j2").render(**context, **page, under_way=way)
 
 
@@ -115,11 +90,11 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = ("fixed", "percent", "interval", "points", "points_interval", "p_value", "amount", "duration", "significant")
     environment.finalize = _visible
-    environment.filters.update({name: getattr(formatting, name) for name in formats})
-    environment.filters["code"] = formatting.as_code
-    environment.filters["breakable"] = formatting.breakable
+    environment.filters |= {name: getattr(formatting, name) for name in FORMATS} | {
+        f.__name__: f for f in (data_link, fired, listed)
+    }
+    environment.globals |= {function.__name__: function for function in WORDS} | {"PROBES": PROBES}
     environment.tests["number"] = formatting.is_number
     environment.tests["blocked"] = lambda error: error.startswith("needs ")  # as the runner words it
     return environment
@@ -131,91 +106,64 @@ def _visible(value: Any) -> Any:
 
 
 def _context(run: RunData, summary: Summary) -> dict[str, Any]:
-    results = run.results
-    judge = [*judge_warnings(results.judge), *self_test_warnings(results.judge)]
-    cards, probes = reward_model_cards(results.reward_models), probe_tables(results.reward_models)
-    spent = budget(summary, run.ledgers, run.experiment, run.curves)
+    """The record itself, what is read beside it, and the figures."""
+    results, styles = run.results, summary.styles
+    judge, spent = judge_warnings(results.judge), budget(summary, run.ledgers, run.experiment, run.curves)
     return {
         "version": __version__,
-        "name": _title(run),
-        "description": results.description,
-        "notes": _notes(summary),
-        "headline": headline(summary),
-        "power": " ".join(filter(None, (power(summary), power_among(summary)))),
-        "looked": looked(summary),
-        "joint": any(arm.ci95_simultaneous for arm in summary.arms),
-        "corrected": corrected(summary),
-        "cautions": cautions(results, judge),
-        "excluded": excluded(results),
-        "unscored": unscored(results),
+        "name": results.name or run.folder.resolve().name,
+        "results": results,
         "summary": summary,
-        "trained": [arm for arm in summary.ranked if run.curves.get(arm.name)],
-        "facts": held_equal(results),
-        "judge_facts": judge_facts(results.judge),
+        "styles": styles,
+        "headline": headline(summary),
         "judge_warnings": judge,
-        "self_test": self_test(results.judge),
-        "jury": jury(results.judge),
-        "probes": probes,
-        "glance": summary.challengers[:AT_A_GLANCE],
-        "folded": folded(results, spent, cards, probes),
-        "held_equal": results.held_equal,
-        "deviations": results.deviations,
-        "waived": results.waived,
+        "cautions": cautions(results, judge),
+        "notes": _notes(summary),
         "columns": shown_columns(VERDICT_COLUMNS, summary),
         "answer_columns": answer_columns(summary),
-        "pass_rates": pass_rates(summary),
         "matrix": _matrix(summary),
-        "reward_models": cards,
-        "has_controlled": any(contrast.length_controlled is not None for contrast in summary.contrasts.values()),
+        "trained": [arm for arm in summary.ranked if run.curves.get(arm.name)],
+        "chosen": [
+            (arm, seed, found)
+            for arm, seeds in results.selection.items() if arm in styles
+            for seed, found in seeds.items() if found.chosen is not None
+        ],
+        "stale": stale_arms(summary, run.ledgers),
         "budget": spent,
+        "folded": folded(results, spent),
         "stage_costs": stage_costs(run.folder, run.experiment),
         "cards": answer_cards(results.samples, summary, run.turns),
-        "seed_shown": next((s.seed for s in results.samples if s.seed is not None), None),
-        "shown_first": [arm.name for arm in summary.ranked[:SHOWN_FIRST]] if summary.crowded else [a.name for a in summary.arms],
         "training": training_samples(run.samples, summary),
-        "failed": results.failed,
         "experiment": experiment_blocks(run.experiment),
-        "csv_link": data_link(results_csv(summary, _seconds(run)), "text/csv"),
-        "contrasts_link": data_link(contrasts_csv(summary), "text/csv"),
-        "tex_link": data_link(results_tex(summary), "application/x-tex"),
+        "tables": _tables(run, summary),
         **_figures(run, summary),
-    }
+    }  # fmt: skip
 
 
 def _figures(run: RunData, summary: Summary) -> dict[str, Any]:
-    styles = {arm.name: arm.style for arm in summary.arms}
-    results = run.results
+    results, styles = run.results, summary.styles
+    figures = {name: draw(run, summary) for name, draw in FIGURES.items()}
     return {
-        "over_training": over_training_figure(results, summary),
-        "steps": results.over_training,
-        "evaluations": summary.evaluations,
-        "shared_correction": shared_correction(summary),
-        "evaluation_links": [
-            ("CSV", EVALUATIONS_CSV, data_link(evaluations_csv(summary), "text/csv")),
-            ("LaTeX", EVALUATIONS_TEX, data_link(evaluations_tex(summary), "application/x-tex")),
-        ],
-        "steps_shown": [arm for arm in summary.ranked if arm.name in results.over_training],
-        "stale": staleness_rows(results, styles, run.ledgers),
-        "chosen": chosen_rows(results.selection, styles),
-        "tuning": results.tuning,
-        "tuned": tuned_rows(results.tuning, styles),
-        "shared_prompts": shared_prompts(results.selection),
+        **figures,
+        "frontier": [found for name in ("frontier_reward", "frontier_gold") if (found := figures[name]) is not None],
         "validation": validation_figures(results.selection, styles),
-        "said": warning_rows(results, styles),
-        "rollouts": [(arm, arm.result.sampler_gap) for arm in summary.ranked if arm.result.sampler_gap is not None],
-        "stopped": stopped_early(results, styles),
-        "length_grid": length_grid_figure(results.length_grid, summary.reference),
-        "win_rates": win_rate_figure(summary),
         "curves": curve_figures(run.curves, styles, METRICS),
         "losses": loss_figures(run.curves, styles),
         "shared_curves": shared_figures(run.shared),
         "details": curve_figures(run.curves, styles, (*DETAILS, *other_metrics(run.curves))),
-        "frontier": frontier_figures(results, summary, run.curves),
-        "best_of_n": best_of_n_figure(results.best_of_n),
         "best_of_arms": [f for arm, c in results.best_of_n_by_arm.items() if (f := best_of_n_figure(c, arm)) is not None],
         "length_maps": length_figures(results.length_bias),
-        "phases": phase_figure(run.ledgers, summary),
     }
+
+
+def _tables(run: RunData, summary: Summary) -> dict[str, str]:
+    """The tables that the page links to, by file name."""
+    seconds = {arm: sum(phases.values()) for arm, phases in mean_seconds(run.ledgers).items()}
+    found = {CSV: csv_text(*results_rows(summary, seconds)), TEX: results_tex(summary)}
+    found["contrasts.csv"] = csv_text(*contrasts_rows(summary))
+    if not summary.results.evaluations:
+        return found
+    return {**found, EVALUATIONS_CSV: csv_text(*evaluations_rows(summary)), EVALUATIONS_TEX: evaluations_tex(summary)}
 
 
 def _matrix(summary: Summary) -> list[str]:
@@ -225,20 +173,12 @@ def _matrix(summary: Summary) -> list[str]:
     return order + sorted(named - set(order))
 
 
-def _seconds(run: RunData) -> dict[str, float]:
-    return {arm: sum(phases.values()) for arm, phases in mean_seconds(run.ledgers).items()}
-
-
 def _notes(summary: Summary) -> list[tuple[str, str]]:
     """What the statistics say their intervals cannot say, with the arms that it is said of."""
     notes: dict[str, list[str]] = {}
     for arm, note in arm_notes(summary):
         notes.setdefault(note, []).append(arm)
     return [(note, listed(arms)) for note, arms in notes.items()]
-
-
-def _title(run: RunData) -> str:
-    return run.results.name or run.folder.resolve().name
 
 
 def live_assets() -> dict[str, str]:

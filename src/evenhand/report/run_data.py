@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,14 @@ def read_run(folder: Path) -> RunData:
     """Everything a report can show of the run in `folder`. Only `results.json` must exist."""
     results = load(folder)
     experiment_path = folder / "experiment.json"
+    named = {arm: {seed: folder / path for seed, path in seeds.items()} for arm, seeds in results.curves.items()}
     return RunData(
         folder=folder,
         results=results,
         experiment=read_json(experiment_path) if experiment_path.exists() else {},
-        curves=_per_seed(_curve_paths(folder, results), read_jsonl),
-        samples=_per_seed(_seed_files(folder, "samples.jsonl"), read_jsonl),
-        ledgers=_per_seed(_seed_files(folder, "ledger.json"), read_json),
+        curves=per_seed(named or _seed_files(folder, "metrics.jsonl"), read_jsonl),
+        samples=per_seed(_seed_files(folder, "samples.jsonl"), read_jsonl),
+        ledgers=per_seed(_seed_files(folder, "ledger.json"), read_json),
         shared=shared_curves(folder, experiment_path),
         turns=_turns(folder, {s.prompt_id for s in results.samples}),
     )
@@ -75,33 +76,15 @@ def _turns(folder: Path, wanted: set[str | None]) -> dict[str, tuple[tuple[str, 
     }
 
 
-def _curve_paths(folder: Path, results: Results) -> dict[str, dict[str, Path]]:
-    """Metric files: those that results.json names, else those found on disk."""
-    listed = {arm: {seed: folder / path for seed, path in seeds.items()} for arm, seeds in results.curves.items()}
-    return listed or _seed_files(folder, "metrics.jsonl")
-
-
 def _seed_files(folder: Path, name: str) -> dict[str, dict[str, Path]]:
     """`arms/ARM/seed-S/NAME` as {ARM: {S: path}}, seeds in numerical order."""
+    places = [(path.parts[-3], path.parts[-2].removeprefix("seed-"), path) for path in folder.glob(f"arms/*/seed-*/{name}")]
     found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.glob(f"arms/*/seed-*/{name}"), key=lambda p: (p.parts[-3], _numeric(_seed_of(p)))):
-        found.setdefault(path.parts[-3], {})[_seed_of(path)] = path
+    for arm, seed, path in sorted(places, key=lambda at: (at[0], int(at[1]) if at[1].isdigit() else 1 << 30, at[1])):
+        found.setdefault(arm, {})[seed] = path
     return found
 
 
-def _seed_of(path: Path) -> str:
-    return path.parts[-2].removeprefix("seed-")
-
-
-def _numeric(seed: str) -> tuple[int, str]:
-    return (int(seed), "") if seed.isdigit() else (1 << 30, seed)
-
-
-def _per_seed(paths: dict[str, dict[str, Path]], read: Any) -> BySeed:
-    return {arm: dict(_existing(seeds, read)) for arm, seeds in paths.items()}
-
-
-def _existing(seeds: dict[str, Path], read: Any) -> Iterator[tuple[str, Any]]:
-    for seed, path in seeds.items():
-        if path.exists():  # a failed cell has no files; `failed` in results.json says so
-            yield seed, read(path)
+def per_seed(paths: dict[str, dict[str, Path]], read: Callable[[Path], Any]) -> BySeed:
+    """What the files hold. A failed cell has none; `failed` in results.json says so."""
+    return {arm: {seed: read(path) for seed, path in seeds.items() if path.exists()} for arm, seeds in paths.items()}

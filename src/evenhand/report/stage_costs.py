@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evenhand.plan.costs import keep
 from evenhand.report.formatting import MISSING, duration
@@ -14,8 +13,7 @@ from evenhand.store import spent
 GIB = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class StageCostRow:
+class StageCostRow(NamedTuple):
     """A stage in words: the peak of its memory and its time, as predicted and as they were, and their ratio."""
 
     node: str

@@ -47,36 +47,17 @@ PAPER = Ink("paper", "#ffffff", "#1a1d22")
 
 REST = Ink("arm-rest", "#a9aeb7", "#6b727d")
 BASELINE = Ink("arm-base", "#777d88", "#9aa1ad")
-ARMS = tuple(
-    Ink(f"arm-{i}", light, dark)
-    for i, (light, dark) in enumerate(
-        [
-            ("#1a86e0", "#4a92f7"),  # blue
-            ("#a8300c", "#dd8a2b"),  # rust
-            ("#00a07a", "#6ff0c4"),  # green
-            ("#54307f", "#b269c6"),  # violet
-            ("#bd7d0c", "#efe13c"),  # amber
-            ("#7c1f48", "#f04a74"),  # wine
-            ("#4a62b8", "#9db4ff"),  # indigo
-            ("#5f8a2a", "#b2ea76"),  # olive
-            ("#80553a", "#f9b094"),  # brown
-            ("#0f93b8", "#86ecfa"),  # cyan
-        ]
-    )
-)
-PHASES = tuple(
-    Ink(f"phase-{i}", light, dark)
-    for i, (light, dark) in enumerate(
-        [
-            ("#35507a", "#8fb1e3"),
-            ("#7fa3d1", "#4d6fa3"),
-            ("#c7a36b", "#d9b77f"),
-            ("#8d8f98", "#7b8089"),
-            ("#b9868f", "#c99aa3"),
-            ("#6b8f85", "#86b3a6"),
-        ]
-    )
-)
+_ARMS = (  # blue, rust, green, violet; amber, wine, indigo, olive; brown, cyan
+    ("#1a86e0", "#4a92f7"), ("#a8300c", "#dd8a2b"), ("#00a07a", "#6ff0c4"), ("#54307f", "#b269c6"),
+    ("#bd7d0c", "#efe13c"), ("#7c1f48", "#f04a74"), ("#4a62b8", "#9db4ff"), ("#5f8a2a", "#b2ea76"),
+    ("#80553a", "#f9b094"), ("#0f93b8", "#86ecfa"),
+)  # fmt: skip
+ARMS = tuple(Ink(f"arm-{i}", light, dark) for i, (light, dark) in enumerate(_ARMS))
+_PHASES = (
+    ("#35507a", "#8fb1e3"), ("#7fa3d1", "#4d6fa3"), ("#c7a36b", "#d9b77f"), ("#8d8f98", "#7b8089"), ("#b9868f", "#c99aa3"),
+    ("#6b8f85", "#86b3a6"),
+)  # fmt: skip
+PHASES = tuple(Ink(f"phase-{i}", light, dark) for i, (light, dark) in enumerate(_PHASES))
 ALL = (INK, SOFT, FAINT, GRID, PAPER, REST, BASELINE, *ARMS, *PHASES)
 
 _MARKERS = "osD^vph<>8"

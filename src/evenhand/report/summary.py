@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from evenhand.report.style import ARMS, ArmStyle, arm_styles
 from evenhand.results.comparison import power
-from evenhand.results.record import ArmResult, ArmVerdict, Contrast, Power, Results
+from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledWinRate, Power, Results
 from evenhand.results.record_judge import Pair
-from evenhand.results.record_parts import EvaluationResult, RewardModelSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +27,20 @@ class ArmRow:
     """All that the run found of the arm."""
 
     @property
+    def verdict_ci95(self) -> Pair | None:
+        """The interval that goes with the verdict."""
+        return self.ci95_simultaneous or self.ci95
+
+    @property
+    def even(self) -> ControlledWinRate:
+        """At equal length, as far as it is known."""
+        return self.result.length_controlled or ControlledWinRate()
+
+    @property
+    def cost(self) -> ArmCost:
+        return self.result.ledger or ArmCost()
+
+    @property
     def is_baseline(self) -> bool:
         return self.verdict is ArmVerdict.BASELINE
 
@@ -38,30 +51,35 @@ class Summary:
 
     arms: tuple[ArmRow, ...]
     contrasts: Mapping[tuple[str, str], Contrast]
-    baseline: str | None
-    seeds: tuple[int, ...]
-    n_prompts: int | None
-    right_or_wrong: bool
-    """Whether the judge only says 1 or 0: an arm's mean score is then the share of prompts it solves."""
-    mde: float | None
-    """The smallest difference (a share) that this run would usually have found between any arm and the baseline; None if not
-    computed."""
-    mde_median: float | None
-    """The same for the middle one of these contrasts."""
-    mde_among: float | None = None
+    results: Results
+    reach: Power
+    """The differences (shares) that this run would usually have found between any arm and the baseline."""
+    among: float | None
     """The same for the middle one of the contrasts without the baseline, which share a correction of their own."""
-    trained_on_judge: frozenset[str] = frozenset()
-    """Arms that were trained on what judges them."""
-    reward_models: Mapping[str, RewardModelSummary] = field(default_factory=dict)
-    looked: str = ""
-    """What looking at the comparison more than once does to its errors; empty where it was looked at once."""
-    evaluations: Mapping[str, EvaluationResult] = field(default_factory=dict)
-    """The evaluations beside the comparison, by name."""
+
+    @property
+    def right_or_wrong(self) -> bool:
+        """Whether the judge only says 1 or 0: an arm's mean score is then the share of prompts it solves."""
+        return self.results.judge is not None and self.results.judge.right_or_wrong
+
+    @property
+    def looked(self) -> str:
+        """What looking at the comparison more than once does to its errors; empty where it was looked at once."""
+        return self.results.looks.note if self.results.looks is not None else ""
+
+    @property
+    def joint(self) -> bool:
+        """Whether arms are judged beside each other, so that an interval for all of them goes with the verdicts."""
+        return any(arm.ci95_simultaneous for arm in self.arms)
+
+    @property
+    def styles(self) -> dict[str, ArmStyle]:
+        return {arm.name: arm.style for arm in self.arms}
 
     @property
     def reference(self) -> str:
         """What to call the arm that win rates are measured against."""
-        return self.baseline or "the baseline"
+        return self.results.baseline or "the baseline"
 
     @property
     def challengers(self) -> tuple[ArmRow, ...]:
@@ -94,22 +112,11 @@ def summarise(results: Results) -> Summary:
     styles = arm_styles(entries, baseline, sorted(rates, key=lambda name: -rates[name]))
     declared, others = ([c for c in results.contrasts if (baseline in (c.a, c.b)) is own] for own in (True, False))
     reach = power(declared) if declared else Power()
-    reach = reach if reach.median is not None else results.power or Power()
     return Summary(
         arms=tuple(_row(name, arm, styles[name], baseline, contrasts) for name, arm in entries.items()),
-        contrasts=contrasts,
-        baseline=baseline,
-        seeds=results.seeds,
-        n_prompts=results.n_prompts,
-        right_or_wrong=results.judge is not None and results.judge.right_or_wrong,
-        mde=reach.minimum_detectable_difference,
-        mde_median=reach.median,
-        mde_among=power(others).median,
-        trained_on_judge=frozenset(results.judge.trained_on) if results.judge is not None else frozenset(),
-        reward_models=results.reward_models,
-        looked=results.looks.note if results.looks is not None else "",
-        evaluations=results.evaluations,
-    )
+        contrasts=contrasts, results=results, among=power(others).median,
+        reach=reach if reach.median is not None else results.power or Power(),
+    )  # fmt: skip
 
 
 def _both_ways(found: Sequence[Contrast]) -> dict[tuple[str, str], Contrast]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 from evenhand.report.style import FAINT, GRID, INK, SOFT, ArmStyle, by_light
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+QUOTE = {'"': "&quot;"}
 _RC: dict[Any, Any] = {
     "svg.hashsalt": "evenhand",
     "svg.fonttype": "none",
@@ -77,13 +79,8 @@ def canvas(width: float, height: float, margins: Margins) -> Iterator[tuple[Figu
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         figure.patch.set_visible(False)
-        box = (
-            margins.left / width,
-            margins.bottom / height,
-            1 - (margins.left + margins.right) / width,
-            1 - (margins.top + margins.bottom) / height,
-        )
-        axes = figure.add_axes(box)
+        across, down = margins.left + margins.right, margins.top + margins.bottom
+        axes = figure.add_axes((margins.left / width, margins.bottom / height, 1 - across / width, 1 - down / height))
         axes.patch.set_visible(False)
         yield figure, axes
 
@@ -97,17 +94,10 @@ def render(figure: Figure, name: str, label: str) -> Drawing:
     """`figure` as SVG. `name` is unique on the page; `label` is what a screen reader says. Call inside `canvas`."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    plain = _shortened(_without_metadata(buffer.getvalue()))
+    plain = re.sub(r"\s*<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    # two decimals of a pixel are enough; only geometry is touched, never text
+    plain = re.sub(r'\b(?:d|x|y|transform|points)="[^"]*"', lambda m: re.sub(r"(\d\.\d\d)\d+", r"\1", m.group()), plain)
     return Drawing(inline=_themed(plain, name, label), standalone=plain)
-
-
-def _without_metadata(svg: str) -> str:
-    return re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-
-
-def _shortened(svg: str) -> str:
-    """Two decimals of a pixel are enough; only geometry is touched, never text."""
-    return re.sub(r'\b(?:d|x|y|transform|points)="[^"]*"', lambda m: re.sub(r"(\d\.\d\d)\d+", r"\1", m.group()), svg)
 
 
 def _themed(svg: str, name: str, label: str) -> str:
@@ -117,7 +107,7 @@ def _themed(svg: str, name: str, label: str) -> str:
         raise ValueError(f"figure {name} has no viewBox")
     body = re.sub(
         r"<svg [^>]*>",
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view.group()} role="img" aria-label="{_attribute(label)}">',
+        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view.group()} role="img" aria-label="{escape(label, QUOTE)}">',
         body,
         count=1,
     )
@@ -131,7 +121,3 @@ def _css(style: str) -> str:
     inks = by_light()
     style = re.sub(r"#[0-9a-fA-F]{6}\b", lambda m: inks[m.group().lower()].css if m.group().lower() in inks else m.group(), style)
     return re.sub(r"(font: (?:\w+ )*[\d.]+px )[^;]*", r"\1var(--sans)", style)
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evenhand.report.doubts import doubts
 from evenhand.report.formatting import fixed, interval, p_value, percent, points, points_interval
 from evenhand.report.summary import ArmRow, Summary
-from evenhand.report.training_warnings import warned_arms
-from evenhand.results.record import ArmVerdict, Excluded, Results, Unscored
+from evenhand.results.record import ArmResult, ArmVerdict, Results
 from evenhand.results.record_parts import RewardModelSummary
 from evenhand.stats.tests import seeds_needed
+from evenhand.train.rules import RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ def headline(summary: Summary) -> Headline:
     claimed = [arm for arm in summary.with_verdict(ArmVerdict.BETTER) if seeds_agree(arm)]
     opening = _winner(summary, claimed[0]) if claimed else _no_winner(summary)
     held_against = doubts(summary, claimed[0]) if claimed else []
-    sentences = [*opening.sentences, *(d.sentence for d in held_against)]
+    sentences = [*opening.sentences, *(sentence for _, sentence in held_against)]
     if claimed and len(summary.challengers) > 1:
         sentences += [_others(summary, claimed), _against_runner_up(summary, claimed[0])]
     sentences += [_about_seeds(summary), looked(summary)]
-    title = ", ".join([opening.title, *(d.title for d in held_against if d.title)])
+    title = ", ".join([opening.title, *(title for title, _ in held_against if title)])
     return Headline(title, tuple(s for s in sentences if s))
 
 
@@ -63,15 +63,13 @@ def _without_comparison(summary: Summary) -> Headline:
     names = [arm.name for arm in summary.arms]
     if not names:
         return _reward_models_alone(summary)
-    verb = "was" if len(names) == 1 else "were"
-    return Headline(
-        f"{listed(names)} {verb} not judged against another arm", ("This run holds no comparison, so it has no verdict.",)
-    )
+    title = f"{listed(names)} {'was' if len(names) == 1 else 'were'} not judged against another arm"
+    return Headline(title, ("This run holds no comparison, so it has no verdict.",))
 
 
 def _reward_models_alone(summary: Summary) -> Headline:
     """Reward models that were trained without an arm: how often each ranks a held-out pair as its label does."""
-    known = {name: m for name, m in summary.reward_models.items() if m.accuracy is not None}
+    known = {name: m for name, m in summary.results.reward_models.items() if m.accuracy is not None}
     if not known:
         return Headline("No arm has a result", ())
     best = max(known, key=lambda name: known[name].accuracy or 0.0)
@@ -131,29 +129,24 @@ def _no_winner(summary: Summary) -> Headline:
 
 def _these_checkpoints(arms: Sequence[ArmRow], summary: Summary) -> str:
     """What the prompts-only interval already says of arms that stay open once seeds are counted."""
-    known = [arm for arm in arms if arm.result.ci95_prompts_only and arm.verdict is ArmVerdict.INCONCLUSIVE]
-    better = [arm.name for arm in known if arm.result.ci95_prompts_only and arm.result.ci95_prompts_only[0] > 0.5]
-    worse = [arm.name for arm in known if arm.result.ci95_prompts_only and arm.result.ci95_prompts_only[1] < 0.5]
-    found = [
-        f"{listed(names)} {word} than {summary.reference}" for names, word in ((better, "better"), (worse, "worse")) if names
-    ]
-    if not found:
-        return ""
-    claim = " and ".join(found)
-    return f"As single checkpoints, prompts alone would make {claim}; whether training again gives the same stays open."
+    known = [(arm.name, arm.result.ci95_prompts_only) for arm in arms if arm.verdict is ArmVerdict.INCONCLUSIVE]
+    sides = {
+        "better": [name for name, pair in known if pair and pair[0] > 0.5],
+        "worse": [name for name, pair in known if pair and pair[1] < 0.5],
+    }
+    claim = " and ".join(f"{listed(names)} {word} than {summary.reference}" for word, names in sides.items() if names)
+    reading = f"As single checkpoints, prompts alone would make {claim}; whether training again gives the same stays open."
+    return reading if claim else ""
 
 
 def _others(summary: Summary, claimed: Sequence[ArmRow]) -> str:
-    also = list(claimed[1:])
-    worse = list(summary.with_verdict(ArmVerdict.WORSE))
+    also, worse = list(claimed[1:]), list(summary.with_verdict(ArmVerdict.WORSE))
     rest = [arm for arm in summary.challengers if arm not in claimed and arm not in worse]
-    parts = []
-    if also:
-        parts.append(f"{_with_rates(also)} also {'beats' if len(also) == 1 else 'beat'} {summary.reference}")
-    if rest:
-        parts.append(f"{_with_rates(rest)} {_is(rest)} inconclusive")
-    if worse:
-        parts.append(f"{_with_rates(worse)} {_is(worse)} worse than {summary.reference}")
+    groups = (
+        (also, f"also {'beats' if len(also) == 1 else 'beat'} {summary.reference}"), (rest, f"{_is(rest)} inconclusive"),
+        (worse, f"{_is(worse)} worse than {summary.reference}"),
+    )  # fmt: skip
+    parts = [f"{listed([f'{a.name} ({percent(a.win_rate)})' for a in arms])} {words}" for arms, words in groups if arms]
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -173,13 +166,59 @@ def _against_runner_up(summary: Summary, best: ArmRow) -> str:
     return f"Between {best.name} and {second.name} this run cannot decide ({size})."
 
 
+Doubt = tuple[str, str]
+"""Words behind the headline's title, and a sentence below it."""
+
+
+def doubts(summary: Summary, winner: ArmRow) -> list[Doubt]:
+    """Why a winner may be none: it was judged by the score that it was trained on, or its answers have collapsed."""
+    return [d for d in (_same_score(summary, winner), _collapsed(summary, winner)) if d is not None]
+
+
+def _same_score(summary: Summary, winner: ArmRow) -> Doubt | None:
+    judge = summary.results.judge
+    if judge is None or winner.name not in judge.trained_on:
+        return None
+    sentence = (
+        f"{winner.name} was trained on the score that judges it: this shows that training raised that score, not that "
+        "anyone else would prefer the answers. Judge by something that no arm has seen."
+    )
+    return ("" if summary.right_or_wrong else "by the score it was trained on", sentence)
+
+
+def _collapsed(summary: Summary, winner: ArmRow) -> Doubt | None:
+    """Far from the start, by the training monitor's limits, or with a fraction of the baseline's words; both: collapsed."""
+    found = winner.result
+    kl, per_token = found.kl or 0.0, (found.kl or 0.0) / (found.mean_length or math.inf)
+    far = kl > RULES["kl"].limit and per_token > RULES["kl_per_token"].limit
+    left = words_left(found, next((a.result for a in summary.arms if a.is_baseline), None))
+    few = left is not None and left < RULES["distinct_below"].limit
+    if not far and not few:
+        return None
+    seen = [f"is {fixed(kl, 0)} nats per answer ({fixed(per_token, 1)} per token) from its start"] if far else []
+    seen += [f"has {percent(left, 0)} of the different words of {summary.reference}"] if few else []
+    sentence = (
+        f"{winner.name} {' and '.join(seen)}: its answers may have collapsed onto what the judge pays for. "
+        "Read them before believing the win rate."
+    )
+    return ("but its answers have collapsed" if far and few else "", sentence)
+
+
+def words_left(found: ArmResult, base: ArmResult | None) -> float | None:
+    """Distinct words as a share of the baseline's; what a longer text would lose anyhow (with the root of its length, by Heaps'
+    law) is not held against it. None where either is not known."""
+    if base is None or not base.distinct_1 or found.distinct_1 is None:
+        return None
+    longer = max(1.0, (found.mean_chars or 1.0) / (base.mean_chars or found.mean_chars or 1.0))
+    return found.distinct_1 / base.distinct_1 * math.sqrt(longer)
+
+
 def _about_seeds(summary: Summary) -> str:
-    count = len(summary.seeds)
-    if count == 1:
-        return "One seed was trained, so the interval covers other prompts but not other training runs."
-    if count == 2:
-        return "Two seeds say little about how much training runs vary; read the interval with care."
-    return ""
+    few = {
+        1: "One seed was trained, so the interval covers other prompts but not other training runs.",
+        2: "Two seeds say little about how much training runs vary; read the interval with care.",
+    }
+    return few.get(len(summary.results.seeds), "")
 
 
 def looked(summary: Summary) -> str:
@@ -189,15 +228,16 @@ def looked(summary: Summary) -> str:
 
 def power(summary: Summary) -> str:
     """What size of difference from the baseline this run could have seen."""
-    if summary.mde is None:
+    most, middle = summary.reach.minimum_detectable_difference, summary.reach.median
+    if most is None:
         return ""
-    reach = summary.mde_median if summary.mde_median is not None else summary.mde
+    reach = middle if middle is not None else most
     if reach >= 0.5:  # a win rate cannot be further than that from one half
         finding = "With so few seeds and prompts no difference, however large, would reliably have been found"
         return f"{finding}: “inconclusive” says nothing here."
     about = f"about {fixed(100 * reach, 1)} points"
-    widest = f"{fixed(100 * summary.mde, 1)}" if summary.mde < 0.5 else "of any size"
-    spread = f" ({widest} for the pair that varies most)" if summary.mde > 1.2 * reach else ""
+    widest = f"{fixed(100 * most, 1)}" if most < 0.5 else "of any size"
+    spread = f" ({widest} for the pair that varies most)" if most > 1.2 * reach else ""
     return (
         f"A difference from {summary.reference} smaller than {about}{spread} would usually go unnoticed here, so “inconclusive” "
         "does not mean “equal”."
@@ -206,34 +246,31 @@ def power(summary: Summary) -> str:
 
 def power_among(summary: Summary) -> str:
     """The same of two arms that are not the baseline: many more pairs share that correction. "" where there are none."""
-    if summary.mde is None or summary.mde_among is None:
+    if summary.reach.minimum_detectable_difference is None or summary.among is None:
         return ""
-    known = summary.mde_among < 1.0
-    about = f"about {fixed(100 * summary.mde_among, 1)} points" if known else "more than two win rates can differ by"
+    known = summary.among < 1.0
+    about = f"about {fixed(100 * summary.among, 1)} points" if known else "more than two win rates can differ by"
     return f"Between two other arms it takes {about}."
 
 
 def corrected(summary: Summary) -> str:
     """Why an arm whose interval excludes 50% can be inconclusive all the same; "" where none is."""
     arms = [a for a in summary.with_verdict(ArmVerdict.INCONCLUSIVE) if a.ci95 and not a.ci95[0] <= 0.5 <= a.ci95[1]]
-    held = [a for a in arms if (c := summary.contrasts.get((a.name, str(summary.baseline)))) and (c.p_holm or 0.0) >= 0.05]
+    against = {a: c.p_holm or 0.0 for (a, b), c in summary.contrasts.items() if b == summary.results.baseline}
+    held = [a for a in arms if against.get(a.name, 0.0) >= 0.05]
     if not held:
         return ""
-    count = sum(b == summary.baseline for _, b in summary.contrasts)
     return (
-        f"The interval of {listed([a.name for a in held])} excludes 50% by itself. Among {count} comparisons with the baseline "
-        "that can happen by chance: after Holm's correction p is at least 0.05, and the interval for all arms together holds "
-        "50%, so no claim is made."
+        f"The interval of {listed([a.name for a in held])} excludes 50% by itself. Among {len(against)} comparisons with the "
+        "baseline that can happen by chance: after Holm's correction p is at least 0.05, and the interval for all arms together "
+        "holds 50%, so no claim is made."
     )
 
 
 def _evidence(summary: Summary) -> str:
-    parts = []
-    if summary.seeds:
-        parts.append(f"{len(summary.seeds)} seed{'s' * (len(summary.seeds) != 1)}")
-    if summary.n_prompts:
-        parts.append(f"{summary.n_prompts} prompts")
-    return ", over " + " and ".join(parts) if parts else ""
+    seeds, prompts = len(summary.results.seeds), summary.results.n_prompts
+    parts = [f"{seeds} seed{'s' * (seeds != 1)}" if seeds else "", f"{prompts} prompts" if prompts else ""]
+    return ", over " + " and ".join(filter(None, parts)) if any(parts) else ""
 
 
 def seeds_agree(arm: ArmRow) -> bool:
@@ -243,54 +280,34 @@ def seeds_agree(arm: ArmRow) -> bool:
     return sum((value - 0.5) * side > 0 for value in values) >= seeds_needed(len(values))
 
 
-def _with_rates(arms: Sequence[ArmRow]) -> str:
-    return listed([f"{arm.name} ({percent(arm.win_rate)})" for arm in arms])
-
-
 def _is(arms: Sequence[ArmRow]) -> str:
     return "is" if len(arms) == 1 else "are"
-
-
-def held_equal(results: Results) -> list[tuple[str, str]]:
-    """What the results themselves state about the common ground of all arms, as (label, value)."""
-    judge = results.judge.name if results.judge is not None else None
-    facts = (
-        ("Compared with", results.baseline), ("Held-out prompts", results.n_prompts),
-        ("Seeds", ", ".join(map(str, results.seeds))), ("Judge", judge),
-    )  # fmt: skip
-    return [(label, str(value)) for label, value in facts if value]
-
-
-def excluded(results: Results) -> list[str]:
-    """What has no verdict, and what that does to the comparison."""
-    return [_lost(entry) for entry in results.excluded]
 
 
 def _seeds(seeds: Sequence[int], words: Callable[[Sequence[str]], str] = ", ".join) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {words([str(s) for s in seeds])}"
 
 
-def _lost(entry: Excluded) -> str:
-    if not entry.kept:
-        return f"{entry.arm} has no verdict under any seed."
-    return (
-        f"{entry.arm} has no verdict under {_seeds(entry.seeds)}. It is compared on {_seeds(entry.kept)}, with the other "
-        "arms under the same seeds; a method that fails now and then is worth less than its remaining seeds say."
-    )
+def excluded(results: Results) -> list[str]:
+    """What has no verdict, and what that does to the comparison."""
+    return [
+        f"{lost.arm} has no verdict under {_seeds(lost.seeds)}. It is compared on {_seeds(lost.kept)}, with the other arms under "
+        "the same seeds; a method that fails now and then is worth less than its remaining seeds say."
+        if lost.kept
+        else f"{lost.arm} has no verdict under any seed."
+        for lost in results.excluded
+    ]
 
 
 def unscored(results: Results) -> list[str]:
     """What a reward model did not score, and what that does to its column."""
-    return [_not_scored(entry) for entry in results.unscored]
-
-
-def _not_scored(entry: Unscored) -> str:
-    if not entry.kept:
-        return f"{entry.reward_model} scored no answer of {listed(entry.arms)}: its column is empty there. No verdict needs it."
-    return (
-        f"{entry.reward_model} did not score the answers of {listed(entry.arms)} under {_seeds(entry.seeds, listed)}: "
-        f"its column is the mean of {_seeds(entry.kept, listed)}. No verdict needs it."
-    )
+    return [
+        f"{lost.reward_model} did not score the answers of {listed(lost.arms)} under {_seeds(lost.seeds, listed)}: "
+        f"its column is the mean of {_seeds(lost.kept, listed)}. No verdict needs it."
+        if lost.kept
+        else f"{lost.reward_model} scored no answer of {listed(lost.arms)}: its column is empty there. No verdict needs it."
+        for lost in results.unscored
+    ]
 
 
 def cautions(results: Results, judge: Sequence[str]) -> list[tuple[str, str]]:
@@ -301,7 +318,7 @@ def cautions(results: Results, judge: Sequence[str]) -> list[tuple[str, str]]:
     elif results.failed:
         count = len(results.failed)
         found.append((f"{count} cell{'s' * (count > 1)} failed or could not start", "failed"))
-    if warned := warned_arms(results):
+    if warned := [arm for arm, found in results.arms.items() if found.warnings]:
         found.append((f"Something was said while {listed(warned)} trained", "training"))
     if deviations := results.deviations:
         found.append((f"{len(deviations)} thing{'s' * (len(deviations) > 1)} not equal between arms", "equal"))

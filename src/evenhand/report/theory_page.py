@@ -58,11 +58,10 @@ def _soft_q() -> str:
     below = reward[0].reshape(p.tree.actions, -1)
     lines = [
         "## Soft Q-functions", "",
-        "A policy's next-token logits are the soft Q-function of the reward that it is optimal for, up to a shift per "
-        "prefix. The fitted "
-        "rewards of the nine answers to one prompt, by first token; Q is the log of the sum of their exponentials; the "
-        "policy that maximum "
-        "likelihood finds on the same comparisons, with no reward model, has the same log-probs: it has learned Q.", "",
+        "A policy's next-token logits are the soft Q-function of the reward that it is optimal for, up to a shift per prefix. "
+        "The fitted rewards of the nine answers to one prompt, by first token; Q is the log of the sum of their exponentials; "
+        "the policy that maximum likelihood finds on the same comparisons, with no reward model, has the same log-probs: it has "
+        "learned Q.", "",
         "| first token | rewards of what follows | Q | log softmax of Q | policy by likelihood |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for token in range(p.tree.actions):

@@ -14,7 +14,7 @@ from typing import Any
 
 from evenhand.errors import UserError
 from evenhand.report.formatting import duration
-from evenhand.report.run_data import RunData
+from evenhand.report.run_data import RunData, per_seed
 from evenhand.results.files import read_growing_jsonl, read_json
 from evenhand.results.record import ArmResult, FailedStage, Results
 from evenhand.runner.recording import FILE
@@ -63,10 +63,6 @@ class UnderWay:
         return [(row, [_cell(own.get(column, [])) for column in self.columns]) for row, own in places.items()]
 
     @property
-    def running(self) -> list[StageRow]:
-        return [s for s in self.stages if s.status == "running"]
-
-    @property
     def troubled(self) -> list[StageRow]:
         return [s for s in self.stages if s.error]
 
@@ -90,22 +86,20 @@ def read_under_way(folder: Path) -> tuple[RunData, UnderWay]:
     record = read_json(file)
     store = Path(os.path.normpath(folder / record["store"]))
     way = _way(folder, record, store)
-    arms = record["effective"].get("arms", {})
+    effective, arms = record["effective"], record["effective"].get("arms", {})
     failed = tuple(FailedStage(node=s.name, error=s.error) for s in way.troubled if s.status in ("failed", "blocked"))
     results = Results(
-        name=record["effective"].get("name"), description=str(record["effective"].get("description", "")),
-        baseline=record["effective"].get("baseline") or next(iter(arms), None),
-        seeds=tuple(record["effective"].get("seeds", ())), failed=failed or None,
+        name=effective.get("name"), description=str(effective.get("description", "")), failed=failed or None,
+        baseline=effective.get("baseline") or next(iter(arms), None), seeds=tuple(effective.get("seeds", ())),
         arms={name: ArmResult(method=str(settings.get("method", name))) for name, settings in arms.items()},
     )  # fmt: skip
     places = {n["name"]: _artifact(store, n["key"]) for n in record["nodes"]}
-    kept = {kind: _by_arm(places, kind) for kind in ("metrics.jsonl", "samples.jsonl", "ledger.json")}
-    ledgers = {arm: {s: read_json(p) for s, p in seeds.items()} for arm, seeds in kept["ledger.json"].items()}
-    curves, samples = (
-        {arm: {s: read_growing_jsonl(p) for s, p in seeds.items()} for arm, seeds in kept[f"{kind}.jsonl"].items()}
-        for kind in ("metrics", "samples")
-    )
-    return RunData(folder=folder, results=results, experiment=record, curves=curves, samples=samples, ledgers=ledgers), way
+    return RunData(
+        folder=folder, results=results, experiment=record,
+        curves=per_seed(_by_arm(places, "metrics.jsonl"), read_growing_jsonl),
+        samples=per_seed(_by_arm(places, "samples.jsonl"), read_growing_jsonl),
+        ledgers=per_seed(_by_arm(places, "ledger.json"), read_json),
+    ), way  # fmt: skip
 
 
 def _artifact(store: Path, key: str) -> Path:
@@ -159,12 +153,10 @@ def _from_store(node: Mapping[str, Any], store: Path) -> dict[str, Any]:
 
 
 def _foot(told: Mapping[str, Any], stages: tuple[StageRow, ...], alive: bool) -> str:
-    good = sum(s.status in ("done", "cached") for s in stages)
-    parts = [f"{good} of {len(stages)} stages"]
+    parts = [f"{sum(s.status in ('done', 'cached') for s in stages)} of {len(stages)} stages"]
     if "at" in told:
-        parts.append(
-            f"{duration(told['at'] - told['begun'])} so far" if alive else f"ended after {duration(told['at'] - told['begun'])}"
-        )
+        took = duration(told["at"] - told["begun"])
+        parts.append(f"{took} so far" if alive else f"ended after {took}")
     if alive and told.get("left") is not None:
         parts.append(f"about {duration(told['left'])} left")
     return " · ".join(parts)

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.plan.plan import Plan
-from evenhand.results.best_checkpoint import selections
+from evenhand.results.checkpoints import over_training, selections
 from evenhand.results.comparison import Fits, arm_results, beside_verdicts, differences, judged_together, power
-from evenhand.results.evaluations import evaluation_results, read_evaluations
+from evenhand.results.evaluations import evaluation_results, pass_rates, read_evaluations
 from evenhand.results.fairness import deviations, held_equal, made_apart, spent_apart
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import judge_summary
 from evenhand.results.length_grid import grid
 from evenhand.results.looks import looks
-from evenhand.results.over_training import over_training
-from evenhand.results.own_reward import trained_on_judge
-from evenhand.results.pass_rates import pass_rates
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ArmResult, Excluded, FailedStage, PluginUsed, Results, Waived
 from evenhand.results.record_judge import JudgeSummary, Sample, SelfTest
@@ -30,10 +27,9 @@ from evenhand.results.reward_model_summary import (
     length_leaning,
     reward_model_summary,
 )
-from evenhand.results.reward_scores import rewarded, unscored
+from evenhand.results.reward_scores import rewarded, trained_on_judge, unscored
+from evenhand.results.rollouts import sampler_gap, staleness
 from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.results.sampler_gap import summed_up as sampler_gap
-from evenhand.results.staleness import summary as staleness
 from evenhand.results.training_warnings import early_ends, metrics, of_arm, of_stages
 from evenhand.results.tuning import tuned_alike, tuning, untuned
 from evenhand.results.versions import versions_apart
@@ -162,21 +158,17 @@ def samples(done: RunArtifacts) -> tuple[Sample, ...]:
         return ()
     seed = max(done.all_seeds, key=lambda s: sum(s in done.verdicts[a] for a in done.arms))
     arms = [a for a in done.arms if seed in done.verdicts[a]]
-    answers = {a: done.generations(a, seed, SHOWN_PROMPTS) for a in arms}
+    answers = zip(*(done.generations(a, seed, SHOWN_PROMPTS) for a in arms), strict=True)
     judged = {a: done.verdicts[a][seed] for a in arms}
     measured = {a: done.measured[a][seed]["length"] for a in arms}
-    rows = [
+    return parsed(tuple[Sample, ...], [
         {
-            "prompt_id": groups[0].prompt.id,
-            "prompt": groups[0].prompt.text,
-            "seed": seed,
+            "prompt_id": groups[0].prompt.id, "prompt": groups[0].prompt.text, "seed": seed,
             "answers": {a: g.completions[0].text for a, g in zip(arms, groups, strict=True)},
-            "gold": {a: judged[a]["gold"][i] for a in arms},
-            "outcome": {a: judged[a]["outcome"][i] for a in arms},
+            "gold": {a: judged[a]["gold"][i] for a in arms}, "outcome": {a: judged[a]["outcome"][i] for a in arms},
             "orders": {a: judged[a]["orders"][i] for a in arms if judged[a]["orders"][i]},
             "lengths": {a: measured[a][i] for a in arms},
             "turns": {a: said for a, g in zip(arms, groups, strict=True) if (said := in_turns(g.completions[0]))},
         }
-        for i, groups in enumerate(zip(*answers.values(), strict=True))
-    ]
-    return parsed(tuple[Sample, ...], rows)
+        for i, groups in enumerate(answers)
+    ])  # fmt: skip

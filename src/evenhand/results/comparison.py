@@ -6,22 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from evenhand.evaluation.policies import mean_overlap, text_metrics
+from evenhand.results.files import carried
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
-from evenhand.results.own_reward import own_reward
-from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledContrast, MixedModel, Power
-from evenhand.results.reward_scores import reward_means
+from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledContrast, Finding, MixedModel, Power
+from evenhand.results.reward_scores import own_reward, reward_means
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.family import Judged, judged
 from evenhand.stats.length_contrasts import AtEqualLength, LengthControlledDifference, length_controlled_difference
 from evenhand.stats.planning import resolved_by
-from evenhand.stats.twoway import MIXED_FROM, Difference, WinRate, paired_difference, win_rate
+from evenhand.stats.twoway import MIXED_FROM, Difference, paired_difference, win_rate
 from evenhand.types import Group
 
+F = TypeVar("F", bound=Finding)
 COUNTS = tuple(f.name for f in fields(ArmCost))
 
 
@@ -53,17 +54,10 @@ def arm_results(done: RunArtifacts, fits: Fits) -> dict[str, ArmResult]:
 def even(done: RunArtifacts, seeds: tuple[int, ...], fits: Fits) -> Mapping[str, AtEqualLength]:
     """At equal length, every arm that has all of `seeds`; nothing without the baseline."""
     if seeds not in fits:
-        fits[seeds] = _even(done, seeds)
+        arms = [a for a in done.arms if set(seeds) <= set(done.seeds(a))]
+        outcomes, chars = {a: done.table(a, "outcome", seeds) for a in arms}, {a: done.chars(a, seeds) for a in arms}
+        fits[seeds] = equal_lengths(outcomes, chars, done.baseline) if done.baseline in arms else {}
     return fits[seeds]
-
-
-def _even(done: RunArtifacts, seeds: tuple[int, ...]) -> Mapping[str, AtEqualLength]:
-    arms = [a for a in done.arms if set(seeds) <= set(done.seeds(a))]
-    if done.baseline not in arms:
-        return {}
-    return equal_lengths(
-        {a: done.table(a, "outcome", seeds) for a in arms}, {a: done.chars(a, seeds) for a in arms}, done.baseline
-    )
 
 
 def arm_result(done: RunArtifacts, arm: str) -> ArmResult:
@@ -92,19 +86,14 @@ def arm_result(done: RunArtifacts, arm: str) -> ArmResult:
     if arm == done.baseline:
         return replace(found, win_rate=0.5, per_seed=done.by_seed(dict.fromkeys(seeds, 0.5)), ties=1.0)
     won = win_rate(done.table(arm, "outcome", seeds))
-    return replace(
+    found = replace(
         found, win_rate=won.estimate, ci95=won.ci95, ci95_prompts_only=won.ci95_prompts_only,
         per_seed=done.by_seed(dict(zip(seeds, won.per_seed, strict=True))), ties=won.ties, note=won.note,
-        mixed_model=_mixed(won), ci95_two_way=won.ci95_two_way if won.mixed is not None else None,
     )  # fmt: skip
-
-
-def _mixed(won: WinRate) -> MixedModel | None:
-    """The binomial mixed model's view of a win rate, where there is one."""
-    fit = won.mixed
-    if fit is None:
-        return None
-    return MixedModel(win_rate=fit.estimate, ci95=fit.interval(), seed_sd=fit.seed_sd, shown=won.k >= MIXED_FROM)
+    if (fit := won.mixed) is None:
+        return found
+    mixed = MixedModel(win_rate=fit.estimate, ci95=fit.interval(), seed_sd=fit.seed_sd, shown=won.k >= MIXED_FROM)
+    return replace(found, mixed_model=mixed, ci95_two_way=won.ci95_two_way)
 
 
 def _lost(done: RunArtifacts, arm: str) -> ArmResult:
@@ -164,31 +153,20 @@ def judged_together(
     known = [(c.controlled, family) for c, family in zip(found, declared, strict=True) if c.controlled is not None]
     even = iter(judged([d for d, _ in known], [family for _, family in known], alpha=alpha))
     made = tuple(
-        Contrast(
-            a=c.a,
-            b=c.b,
-            difference=c.raw.estimate,
-            ci95=c.raw.ci95,
-            ci95_simultaneous=j.ci95_simultaneous,
-            contrasts=j.contrasts,
-            per_seed=c.raw.per_seed,
-            seeds=c.seeds,
-            p=c.raw.p,
-            p_holm=j.p_holm,
+        finding(
+            Contrast, c.raw, j, a=c.a, b=c.b, seeds=c.seeds, p=c.raw.p,
             minimum_detectable_difference=min(resolved_by(c.raw, alpha=alpha, contrasts=j.contrasts), 1.0),
-            verdict=ArmVerdict(j.verdict),
-            length_controlled=_controlled(c.controlled, next(even)) if c.controlled is not None else None,
+            length_controlled=None if c.controlled is None
+            else finding(ControlledContrast, c.controlled, next(even), scope=c.controlled.scope),
         )
         for c, j in zip(found, raw, strict=True)
-    )
+    )  # fmt: skip
     return made, tuple(every[len(found) :])
 
 
-def _controlled(d: LengthControlledDifference, j: Judged) -> ControlledContrast:
-    return ControlledContrast(
-        difference=d.estimate, ci95=d.ci95, ci95_simultaneous=j.ci95_simultaneous, contrasts=j.contrasts, scope=d.scope,
-        per_seed=d.per_seed, p_holm=j.p_holm, verdict=ArmVerdict(j.verdict),
-    )  # fmt: skip
+def finding(tp: type[F], d: Difference | LengthControlledDifference, j: Judged, **more: Any) -> F:
+    """A difference with its verdict among the others of its family."""
+    return carried(tp, j, difference=d.estimate, ci95=d.ci95, per_seed=d.per_seed, verdict=ArmVerdict(j.verdict), **more)
 
 
 def beside_verdicts(arms: Mapping[str, ArmResult], found: Sequence[Contrast], baseline: str) -> dict[str, ArmResult]:

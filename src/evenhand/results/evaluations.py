@@ -1,19 +1,22 @@
-"""The evaluations beside the comparison: rates, differences from the baseline, and one correction over all of them."""
+"""The evaluations beside the comparison: rates, differences from the baseline, one correction over all of them; pass@k."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from evenhand.errors import UserError
 from evenhand.judges.config import LLM, Human, OwnJudge
+from evenhand.results.files import carried
 from evenhand.results.paths import without_folders
-from evenhand.results.record_parts import EvaluatedArm, EvaluationResult
+from evenhand.results.record_parts import EvaluatedArm, EvaluationResult, PassRate
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.stats.family import Judged
+from evenhand.stats.pass_at_k import pass_at_k
 from evenhand.stats.twoway import Difference, paired_difference, win_rate
 
 WIN_RATE = "win rate"
@@ -38,11 +41,8 @@ def read_evaluations(done: RunArtifacts) -> list[ReadEvaluation]:
             for arm, seeds in planned.verdicts.items()
         }
         base = rows.get(done.baseline, {})
-        gaps = {}
-        for arm, own in rows.items():
-            shared = [s for s in own if s in base]
-            if arm != done.baseline and shared:
-                gaps[arm] = paired_difference(_table(own, shared), _table(base, shared))
+        shared = {arm: [s for s in own if s in base] for arm, own in rows.items() if arm != done.baseline}
+        gaps = {a: paired_difference(_table(rows[a], seeds), _table(base, seeds)) for a, seeds in shared.items() if seeds}
         found.append(ReadEvaluation(name=name, rows=rows, differences=gaps))
     return found
 
@@ -91,14 +91,13 @@ def _arm(done: RunArtifacts, one: ReadEvaluation, arm: str, judged: Judged | Non
     if arm == done.baseline and not task:
         return EvaluatedArm(rate=0.5, verdict="baseline", seeds=seeds)
     rate = win_rate(_table(one.rows[arm], seeds))
-    row = EvaluatedArm(rate=rate.estimate, ci95=rate.ci95, verdict="baseline", seeds=seeds)
+    row = EvaluatedArm(rate=rate.estimate, ci95=rate.ci95, seeds=seeds)
     if judged is None:
-        return row if arm == done.baseline else EvaluatedArm(rate=rate.estimate, ci95=rate.ci95, seeds=seeds)
+        return replace(row, verdict="baseline") if arm == done.baseline else row
     gap = one.differences[arm]
-    return EvaluatedArm(
-        rate=rate.estimate, ci95=rate.ci95, difference=gap.estimate, ci95_difference=gap.ci95,
-        ci95_simultaneous=judged.ci95_simultaneous, p_holm=judged.p_holm, verdict=judged.verdict, seeds=seeds,
-    )  # fmt: skip
+    return carried(
+        EvaluatedArm, judged, rate=row.rate, ci95=row.ci95, seeds=seeds, difference=gap.estimate, ci95_difference=gap.ci95
+    )
 
 
 def _judge(done: RunArtifacts, name: str) -> str | None:
@@ -114,3 +113,25 @@ def _judge(done: RunArtifacts, name: str) -> str | None:
         return "people"
     called = judge.model if isinstance(judge, LLM) else judge.judge if isinstance(judge, OwnJudge) else judge.path
     return without_folders(called)
+
+
+def pass_rates(done: RunArtifacts, arm: str) -> tuple[PassRate, ...]:
+    """pass@k over the seeds that were sampled; intervals are over seeds and prompts."""
+    nodes = [node for node in done.plan.passes.get(arm, {}).values() if done.has(node)]
+    asked = done.plan.experiment.evaluation
+    if not nodes:
+        return ()
+    right = np.array([_right(done.load(node, "scores.json")["gold"]) for node in nodes])
+    solved = {k: win_rate(pass_at_k(right, asked.pass_answers, k)) for k in asked.pass_at}
+    return tuple(PassRate(k=k, rate=s.estimate, ci95=s.ci95, answers=asked.pass_answers) for k, s in solved.items())
+
+
+def _right(scores: list[list[float | None]]) -> list[int]:
+    """How many answers to each prompt are right; an answer without a score is not."""
+    known = {x for row in scores for x in row if x is not None}
+    if not known <= {0.0, 1.0}:
+        raise UserError(
+            f"a score of {min(known - {0.0, 1.0}):g} is neither right nor wrong", where="evaluation.pass_at",
+            fix="judge by a reward of 1 and 0, or remove `pass_at`",
+        )  # fmt: skip
+    return [sum(x == 1.0 for x in row) for row in scores]

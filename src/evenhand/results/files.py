@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -61,6 +62,12 @@ def parsed(tp: type[T], data: Any, *, where: str = NAME) -> T:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"][1:])
         raise UserError(f"{place}: {first['msg']}", where=where, fix=AGAIN) from None
+
+
+def carried(tp: type[T], source: Any, **more: Any) -> T:
+    """A record with the fields that `source` has under the same names, and with `more`."""
+    names = [f.name for f in fields(cast(Any, tp)) if f.name not in more and hasattr(source, f.name)]
+    return tp(**{name: getattr(source, name) for name in names}, **more)
 
 
 def plain(value: Any) -> Any:

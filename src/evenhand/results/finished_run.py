@@ -49,10 +49,10 @@ def evaluate_run(run: FinishedRun) -> dict[str, Any]:
     """Per arm: text metrics over all seeds beside its win rate."""
     arms = {}
     for arm, seeds in run.answers.items():
-        found = run.results.arms.get(arm, ArmResult())
-        known = {k: getattr(found, k) for k in ("win_rate", "ci95", "length_controlled", "kl", "gold", "reward", "invalid")}
-        groups = [g for seed in seeds.values() for g in seed]
-        arms[arm] = {**{k: plain(v) for k, v in known.items() if v is not None}, "text": text_metrics(groups)}
+        found = plain(run.results.arms.get(arm, ArmResult()))
+        known = {k: found[k] for k in ("win_rate", "ci95", "length_controlled", "kl", "gold", "reward", "invalid")}
+        texts = text_metrics([g for seed in seeds.values() for g in seed])
+        arms[arm] = {**{k: v for k, v in known.items() if v is not None}, "text": texts}
     return {"kind": "finished run", "name": run.results.name, "baseline": run.baseline, "arms": arms}
 
 

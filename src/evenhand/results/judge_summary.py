@@ -11,7 +11,7 @@ import numpy as np
 
 from evenhand.judges.agreement import jury_agreement, merged, own_noise
 from evenhand.judges.config import LLM, Human, OwnJudge
-from evenhand.results.files import parsed
+from evenhand.results.files import carried, parsed
 from evenhand.results.paths import without_folders
 from evenhand.results.record import ControlledWinRate
 from evenhand.results.record_judge import JudgeSummary
@@ -97,9 +97,7 @@ def controlled_win_rate(found: AtEqualLength) -> ControlledWinRate | None:
         return None
     if math.isnan(found.estimate):
         return ControlledWinRate(form=o.form, note=o.note, scope=o.scope)
-    return ControlledWinRate(
-        win_rate=o.estimate, ci95=o.ci95, form=o.form, note=o.note, length_effect=o.length_effect, scope=o.scope
-    )
+    return carried(ControlledWinRate, o, win_rate=o.estimate)
 
 
 def mean_or_none(values: Any) -> float | None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from evenhand.evaluation.best_of_n import length_grid as by_training_length
-from evenhand.plan.evaluation import JudgedArms
 from evenhand.results.files import parsed
 from evenhand.results.judge_summary import mean_or_none
 from evenhand.results.record_parts import GoldChange, GridCell, GridRow, LengthGrid, MethodGrid
@@ -24,7 +23,7 @@ def grid(done: RunArtifacts) -> LengthGrid | None:
     limits = list(done.plan.grid)
     if not limits:
         return None
-    read = {limit: _read(done, done.plan.grid[limit]) for limit in limits}
+    read = {limit: done.judged(done.plan.grid[limit], ("length", "truncated")) for limit in limits}
     rows = [_row(done, arm, read) for arm in done.plan.arms]
     rows = [row for row in rows if any(row.cells)]
     return LengthGrid(inference=tuple(limits), rows=tuple(rows), methods=_methods(rows, limits))
@@ -32,16 +31,6 @@ def grid(done: RunArtifacts) -> LengthGrid | None:
 
 JudgedSeeds = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """arm -> seed -> what was judged and measured there."""
-
-
-def _read(done: RunArtifacts, cells: JudgedArms) -> JudgedSeeds:
-    found: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in cells.verdicts}
-    for arm, seeds in cells.verdicts.items():
-        for seed, node in seeds.items():
-            if done.has(node) and done.has(cells.generations[arm][seed]):
-                measured = done.load(cells.generations[arm][seed], "measured.json")
-                found[arm][seed] = done.load(node, "verdicts.json") | {k: measured[k] for k in ("length", "truncated")}
-    return found
 
 
 def _row(done: RunArtifacts, arm: str, read: Mapping[int, JudgedSeeds]) -> GridRow:

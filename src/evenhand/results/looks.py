@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from evenhand.plan.plan import Plan
+from evenhand.results.files import NAME, carried
 from evenhand.results.record import Looks
 from evenhand.stats.looks import Design, look
 
@@ -25,22 +26,16 @@ def looks(plan: Plan, out: Path, prompts: int) -> Looks | None:
     if not designs:
         return None
     found = look(designs, planned)
-    return Looks(
-        designs=tuple(dict.fromkeys(designs)), planned=planned, count=found.count, alpha=found.alpha, spent=found.spent,
-        note=found.note,
-    )  # fmt: skip
+    return carried(Looks, found, designs=tuple(dict.fromkeys(designs)), planned=planned)
 
 
 def past(out: Path) -> list[Design]:
     """What an earlier `results.json` in this folder has shown."""
-    path = out / "results.json"
-    if not path.is_file():
-        return []
+    path = out / NAME
     try:
-        told = json.loads(path.read_text(encoding="utf-8")).get("looks") or {}
+        told = json.loads(path.read_text(encoding="utf-8")).get("looks") or {} if path.is_file() else {}
     except (ValueError, AttributeError):
-        _log.warning(
-            "%s cannot be read and is written anew: how often this comparison was looked at before is not known", path.name
-        )
+        lost = "%s cannot be read and is written anew: how often this comparison was looked at before is not known"
+        _log.warning(lost, path.name)
         return []
     return [(int(seeds), int(prompts)) for seeds, prompts in told.get("designs", ())]

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Self
+
+from typing_extensions import override
 
 from evenhand.results.record_judge import JudgeSummary, Pair, Sample
 from evenhand.results.record_parts import (
@@ -52,15 +54,13 @@ class ArmVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ControlledContrast:
-    """A contrast at equal length: the difference of the win rates that both would have with answers as long as the baseline's."""
+class Finding:
+    """A difference of two win rates with its own interval, that of its family, and the verdict on the first; see `Contrast`."""
 
     difference: float | None = None
     ci95: Pair | None = None
     ci95_simultaneous: Pair | None = None
     contrasts: int | None = None
-    scope: str = ""
-    """What the intervals are over: "prompts", or "seeds and prompts"."""
     per_seed: tuple[float, ...] = ()
     p_holm: float | None = None
     verdict: ArmVerdict = ArmVerdict.NO_RESULT
@@ -68,15 +68,33 @@ class ControlledContrast:
     @property
     def joint(self) -> Pair | None:
         """The interval that goes with the verdict; None where the contrast is judged by itself."""
-        return _joint(self)
+        return self.ci95_simultaneous if (self.contrasts or 0) > 1 else None
 
-    def mirrored(self) -> ControlledContrast:
-        """The same finding seen from the other arm."""
-        return replace(self, **_turned(self))
+    @property
+    def verdict_ci95(self) -> Pair | None:
+        """The interval that goes with the verdict."""
+        return self.joint or self.ci95
+
+    def mirrored(self) -> Self:
+        """The same finding seen from the other side."""
+        turn: Callable[[Pair | None], Pair | None] = lambda pair: None if pair is None else (-pair[1], -pair[0])  # noqa: E731
+        return replace(
+            self, difference=None if self.difference is None else -self.difference, ci95=turn(self.ci95),
+            ci95_simultaneous=turn(self.ci95_simultaneous), per_seed=tuple(-d for d in self.per_seed),
+            verdict=self.verdict.mirrored,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contrast:
+class ControlledContrast(Finding):
+    """A contrast at equal length: the difference of the win rates that both would have with answers as long as the baseline's."""
+
+    scope: str = ""
+    """What the intervals are over: "prompts", or "seeds and prompts"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast(Finding):
     """Arm `a` minus arm `b` on the `seeds` of both: the difference of their win rates, its interval, and the verdict on `a`.
 
     `p_holm` is Holm's p over the contrasts with the baseline, which the experiment declares, or over all the others. `contrasts`
@@ -86,44 +104,20 @@ class Contrast:
 
     a: str
     b: str
-    difference: float | None = None
-    ci95: Pair | None = None
-    ci95_simultaneous: Pair | None = None
-    contrasts: int | None = None
-    per_seed: tuple[float, ...] = ()
     seeds: tuple[int, ...] = ()
     p: float | None = None
-    p_holm: float | None = None
     minimum_detectable_difference: float | None = None
-    verdict: ArmVerdict = ArmVerdict.NO_RESULT
     length_controlled: ControlledContrast | None = None
 
-    @property
-    def joint(self) -> Pair | None:
-        """The interval that goes with the verdict; None where the contrast is judged by itself."""
-        return _joint(self)
-
-    def mirrored(self) -> Contrast:
+    @override
+    def mirrored(self) -> Self:
         """The same finding seen from `b`.
 
         >>> Contrast(a="dpo", b="sft", difference=0.1, ci95=(0.02, 0.18), verdict=ArmVerdict.BETTER).mirrored().ci95
         (-0.18, -0.02)
         """
         even = None if self.length_controlled is None else self.length_controlled.mirrored()
-        return replace(self, a=self.b, b=self.a, length_controlled=even, **_turned(self))
-
-
-def _joint(c: Contrast | ControlledContrast) -> Pair | None:
-    return c.ci95_simultaneous if (c.contrasts or 0) > 1 else None
-
-
-def _turned(c: Contrast | ControlledContrast) -> dict[str, Any]:
-    """The fields that turn with the sides."""
-    turn: Callable[[Pair | None], Pair | None] = lambda pair: None if pair is None else (-pair[1], -pair[0])  # noqa: E731
-    return {
-        "difference": None if c.difference is None else -c.difference, "ci95": turn(c.ci95),
-        "ci95_simultaneous": turn(c.ci95_simultaneous), "per_seed": tuple(-d for d in c.per_seed), "verdict": c.verdict.mirrored,
-    }  # fmt: skip
+        return replace(Finding.mirrored(self), a=self.b, b=self.a, length_controlled=even)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

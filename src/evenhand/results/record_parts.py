@@ -193,6 +193,16 @@ class CheckpointChoice:
     prompts: int = 0
     shared_prompts: int | None = None
 
+    @property
+    def value(self) -> float | None:
+        """The validation number of the weights that were kept."""
+        return next((point.validation for point in self.points if point.step == self.chosen), None)
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether they were the last ones measured, so that more steps might have been better."""
+        return self.chosen is not None and self.chosen == max((point.step for point in self.points), default=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPoint:
@@ -235,6 +245,11 @@ class EvaluatedArm:
     p_holm: float | None = None
     verdict: str = "no result"
     seeds: tuple[int, ...] = ()
+
+    @property
+    def verdict_ci95(self) -> Pair | None:
+        """The interval of the difference that goes with the verdict."""
+        return self.ci95_simultaneous or self.ci95_difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,26 +38,16 @@ def reward_model_summary(done: RunArtifacts, name: str) -> RewardModelSummary:
 def on_pairs(tables: Sequence[Mapping[str, Any]]) -> RewardModelSummary:
     """Scores of held-out pairs by seed: means over seeds, with the first seed's interval; the bins are the last seed's."""
     found = [pair_metrics(t["chosen"], t["rejected"], t["chosen_chars"], t["rejected_chars"]) for t in tables]
-    average = lambda field: float(np.mean([getattr(m, field) for m in found]))  # noqa: E731
-    low, high = found[0].ci95
-    shift = average("accuracy") - found[0].accuracy
-    last = tables[-1]
+    names = ("accuracy", "mean_margin", "log_loss", "ece", "length_correlation", "ties")
+    means: dict[str, Any] = {name: float(np.mean([getattr(m, name) for m in found])) for name in names}
+    (low, high), shift, last = found[0].ci95, means["accuracy"] - found[0].accuracy, tables[-1]
     margins = np.array(last["chosen"]) - np.array(last["rejected"])
     by_length = agreement_by_length(last["chosen"], last["rejected"], last["chosen_chars"], last["rejected_chars"])
     return RewardModelSummary(
-        accuracy=average("accuracy"),
-        ci95=(max(low + shift, 0.0), min(high + shift, 1.0)),
-        per_seed=tuple(m.accuracy for m in found),
-        mean_margin=average("mean_margin"),
-        log_loss=average("log_loss"),
-        log_loss_per_seed=tuple(m.log_loss for m in found),
-        ece=average("ece"),
-        length_correlation=average("length_correlation"),
-        ties=average("ties"),
-        n=found[0].n,
-        calibration=parsed(tuple[AgreementBin, ...], calibration(margins)),
+        **means, ci95=(max(low + shift, 0.0), min(high + shift, 1.0)), n=found[0].n, per_seed=tuple(m.accuracy for m in found),
+        log_loss_per_seed=tuple(m.log_loss for m in found), calibration=parsed(tuple[AgreementBin, ...], calibration(margins)),
         by_length=parsed(dict[str, AgreementBin], by_length),
-    )
+    )  # fmt: skip
 
 
 def label_ceiling(plan: Plan) -> float | None:

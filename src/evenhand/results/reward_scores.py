@@ -1,4 +1,4 @@
-"""What reward models say of the arms' answers, and where one says nothing."""
+"""What reward models say of the arms' answers, what each arm's own reward says, and whether the judge is that same score."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.results.judge_summary import mean_or_none
 from evenhand.results.record import Unscored
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.judge import ScoringJudge
+from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward, specs_in
 from evenhand.stages.training_samples import written
 
 Table = Sequence[Sequence[float | None]]
@@ -55,3 +58,32 @@ def rewarded(done: RunArtifacts, arm: str, seed: int, points: Sequence[dict[str,
     by_step = over_optimisation([{"step": row["step"], "reward": reward} for row, reward in zip(rows, given, strict=True)])
     found = {p["step"]: {k: v for k, v in p.items() if k.startswith("reward")} for p in by_step}
     return [{**point, **found.get(point["step"], {})} for point in points]
+
+
+def own_reward(experiment: Experiment, arm: str, proxies: Mapping[str, float | None], gold: float | None) -> float | None:
+    """The arm's own training reward on its held-out answers, where a reward model or the judge is that reward.
+
+    None for an arm without a reward (it learned from data), and for a reward that was not measured on these answers.
+    """
+    reward = resolved_reward(experiment.arm(arm).reward, experiment)
+    if reward is None:
+        return None
+    if reward.get("kind") == "model" and reward.get("name") in proxies:
+        return proxies[reward["name"]]
+    judge = experiment.judge
+    return gold if isinstance(judge, ScoringJudge) and resolved_reward(judge.reward, experiment) == reward else None
+
+
+def trained_on_judge(experiment: Experiment) -> tuple[str, ...]:
+    """Arms whose training reward is the judge's score, or that of a judge of the jury, or has a part in common with it."""
+    scoring = [
+        resolved_reward(judge.reward, experiment) for judge in experiment.judges().values() if isinstance(judge, ScoringJudge)
+    ]
+    rewards = {name: resolved_reward(arm.reward, experiment) for name, arm in experiment.all_arms().items()}
+    shared = lambda reward: any(_in_common(reward, judge) for judge in scoring)  # noqa: E731
+    return tuple(name for name, reward in rewards.items() if reward is not None and shared(reward))
+
+
+def _in_common(a: Any, b: Any) -> bool:
+    named = models_in(a) & models_in(b) or set(functions_in(a)) & set(functions_in(b))
+    return bool(named) or b in specs_in(a) or a in specs_in(b)

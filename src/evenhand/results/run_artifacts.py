@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from evenhand.data.jsonl import iter_groups
+from evenhand.plan.evaluation import JudgedArms
 from evenhand.plan.plan import Plan
 from evenhand.results.fairness import SEVERAL
 from evenhand.store.store import GLANCE, Store, read_note
@@ -36,13 +37,8 @@ class RunArtifacts:
             a: [s for s, node in seeds.items() if empty.has(node) and empty.has(plan.generations[a][s])]
             for a, seeds in plan.verdicts.items()
         }
-        return cls(
-            plan,
-            store,
-            {a: {s: empty.load(plan.verdicts[a][s], "verdicts.json") for s in seeds} for a, seeds in done.items()},
-            {a: {s: empty.load(plan.generations[a][s], "measured.json") for s in seeds} for a, seeds in done.items()},
-            empty._seen,
-        )
+        read = lambda nodes, file: {a: {s: empty.load(nodes[a][s], file) for s in seeds} for a, seeds in done.items()}  # noqa: E731
+        return replace(empty, verdicts=read(plan.verdicts, "verdicts.json"), measured=read(plan.generations, "measured.json"))
 
     @property
     def baseline(self) -> str:
@@ -92,6 +88,16 @@ class RunArtifacts:
     def load(self, node: str, file: str) -> Any:
         """A JSON file of a finished node."""
         return self.store.read_json(self.plan[node].key, file)
+
+    def judged(self, cells: JudgedArms, measures: Sequence[str]) -> dict[str, dict[int, dict[str, Any]]]:
+        """arm -> seed -> verdicts on other answers than the comparison's with measures of these, of what has finished."""
+        found: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in cells.verdicts}
+        for arm, seeds in cells.verdicts.items():
+            for seed, node in seeds.items():
+                if self.has(node) and self.has(answers := cells.generations[arm][seed]):
+                    measured = self.load(answers, "measured.json")
+                    found[arm][seed] = self.load(node, "verdicts.json") | {name: measured[name] for name in measures}
+        return found
 
     def scores(self, answers: str, seed: int) -> dict[str, list[list[float | None]] | None]:
         """[prompts][answers] of every reward model that was to score a node's answers; None of one that did not."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.results.files import parsed, read_json, read_jsonl
+from evenhand.results.files import carried, parsed, read_json, read_jsonl
 from evenhand.results.record import ArmResult
 from evenhand.results.record_parts import EarlyEnd, Fired, TrainingWarning
 from evenhand.results.run_artifacts import RunArtifacts
@@ -81,8 +81,6 @@ def by_rule(seeds: Mapping[str, Sequence[Remark]]) -> tuple[TrainingWarning, ...
     rules: dict[str, TrainingWarning] = {}
     for seed, found in seeds.items():
         for r in found:
-            known = rules.get(r.rule) or TrainingWarning(
-                rule=r.rule, limit=r.limit, sentence=r.sentence, measures=r.measures, means=r.means, normal=r.normal, fix=r.fix
-            )
+            known = rules.get(r.rule) or carried(TrainingWarning, r)
             rules[r.rule] = replace(known, seeds={**known.seeds, seed: Fired(step=r.step, value=r.value)})
     return tuple(rules.values())

@@ -8,6 +8,7 @@ from evenhand.configfile.schema import to_json
 from evenhand.data.jsonl import read_groups
 from evenhand.plan.training import APART
 from evenhand.results.fairness import by_value
+from evenhand.results.files import carried
 from evenhand.results.paths import without_folders
 from evenhand.results.record_parts import TunedArmSummary, TuningSummary
 from evenhand.results.run_artifacts import RunArtifacts
@@ -28,9 +29,8 @@ def tuning(done: RunArtifacts) -> TuningSummary | None:
     arms = {name: _arm(name, e) for name in e.tuned.arms if name in e.arms}
     names = _set_apart(done)
     judged = {name for arm in done.arms for seed in done.seeds(arm) for name in done.verdicts[arm][seed]["prompt_id"]}
-    return TuningSummary(
-        measure=without_folders(e.tuned.measure), sampler=e.tuned.sampler, seeds=e.tuned.seeds, prompts=e.tuned.prompts,
-        steps=e.tuned.steps, arms=arms,
+    return carried(
+        TuningSummary, e.tuned, measure=without_folders(e.tuned.measure), arms=arms,
         not_tuned=tuple(a.name for a in e.all_arms().values() if a.trained and a.name not in arms),
         shared_prompts=len(names & judged) if names is not None else None,
     )  # fmt: skip
@@ -40,11 +40,7 @@ def _arm(name: str, e: Experiment) -> TunedArmSummary:
     assert e.tuned is not None
     found = e.tuned.arms[name]
     words = {setting: search_spaces.words(dimension) for setting, dimension in found.space.items()}
-    return TunedArmSummary(
-        trials=found.trials, failed=found.failed, trial=found.trial, settings=to_json(found.settings), space=words,
-        value=found.value, ci95=found.ci95, as_given=found.as_given, alike=found.alike, edges=found.edges,
-        changed=changed(name, e),
-    )  # fmt: skip
+    return carried(TunedArmSummary, found, settings=to_json(found.settings), space=words, changed=changed(name, e))
 
 
 def changed(name: str, e: Experiment) -> dict[str, Any]:
@@ -87,15 +83,17 @@ def untuned(done: RunArtifacts) -> list[str]:
     return out
 
 
+def _apart(done: RunArtifacts) -> bool:
+    """Whether prompts are set apart here."""
+    return done.plan.experiment.tune is not None and done.has(APART)
+
+
 def _name(done: RunArtifacts) -> str:
-    """The name of the prompts that are set apart here, all together."""
-    if done.plan.experiment.tune is None or not done.has(APART):
-        return ""
-    return done.load(APART, FILE)["name"]
+    """The name of the prompts that are set apart, all together."""
+    return done.load(APART, FILE)["name"] if _apart(done) else ""
 
 
 def _set_apart(done: RunArtifacts) -> set[str] | None:
-    """Ids of the prompts that are set apart here."""
-    if done.plan.experiment.tune is None or not done.has(APART):
-        return None
-    return {g.prompt.id for g in read_groups(done.store.path(done.plan[APART].key) / f"{SPLIT}.jsonl")}
+    """Their ids."""
+    path = done.store.path(done.plan[APART].key) / f"{SPLIT}.jsonl" if _apart(done) else None
+    return None if path is None else {g.prompt.id for g in read_groups(path)}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.results.files import parsed, read_json
+from evenhand.results.record_judge import Pair
 
-Pair = tuple[float, float]
-"""The ends of a 95% interval."""
 VERSION = 1
 NAME = "tune.json"
 
@@ -56,6 +55,11 @@ class TunedArmRecord:
     alike: tuple[int, ...] = ()
     edges: tuple[str, ...] = ()
     trials: tuple[TrialRecord, ...]
+
+    @property
+    def ranked(self) -> list[TrialRecord]:
+        """Best first, those without a value last."""
+        return sorted(self.trials, key=lambda t: (t.value is None, -(t.value or 0.0), t.trial))
 
     @property
     def failed(self) -> int:

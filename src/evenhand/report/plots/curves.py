@@ -31,48 +31,27 @@ class Metric:
 
 
 METRICS = (
-    Metric(
-        "reward",
-        "Reward",
-        "training reward",
-        "What the method is told to raise. A rise here is not yet a better answer: the held-out judge decides.",
-    ),
-    Metric(
-        "kl",
-        "KL to the start",
-        "nats per sequence",
-        "How far the policy has moved from where it began. Moving further for the same reward is the more expensive way.",
-    ),
+    Metric("reward", "Reward", "training reward",
+           "What the method is told to raise. A rise here is not yet a better answer: the held-out judge decides."),
+    Metric("kl", "KL to the start", "nats per sequence",
+           "How far the policy has moved from where it began. Moving further for the same reward is the more expensive way."),
     Metric("length", "Answer length", "tokens", "A steady climb often means that longer answers are paid for, not better ones."),
-    Metric(
-        "entropy",
-        "Entropy",
-        "nats per token",
-        "How undecided the policy is at each token. A fall to zero means that it repeats itself.",
-    ),
-    Metric(
-        "accuracy",
-        "Preference accuracy",
-        "share of pairs",
-        "Share of training pairs that the policy, as the loss sees it, ranks as the labels do; 0.5 is guessing.",
-    ),
+    Metric("entropy", "Entropy", "nats per token",
+           "How undecided the policy is at each token. A fall to zero means that it repeats itself."),
+    Metric("accuracy", "Preference accuracy", "share of pairs",
+           "Share of training pairs that the policy, as the loss sees it, ranks as the labels do; 0.5 is guessing."),
     Metric("margin", "Preference margin", "", "By how much the loss sees the chosen answer ahead of the rejected one."),
     Metric("heldout/loss", "Held-out loss", "", "The loss on data that is not trained on; where it turns up, the arm overfits."),
-)
+)  # fmt: skip
 DETAILS = (
-    Metric(
-        "truncated", "Truncated answers", "share", "Share of answers cut at the token limit. Near 1, the limit sets the length."
-    ),
-    Metric(
-        "chosen_logp",
-        "Log-prob of chosen",
-        "nats",
-        "Often falls in preference training; that is no fault while the rejected one falls faster.",
-    ),
+    Metric("truncated", "Truncated answers", "share",
+           "Share of answers cut at the token limit. Near 1, the limit sets the length."),
+    Metric("chosen_logp", "Log-prob of chosen", "nats",
+           "Often falls in preference training; that is no fault while the rejected one falls faster."),
     Metric("rejected_logp", "Log-prob of rejected", "nats", "Should fall below that of the chosen answer."),
     Metric("grad_norm", "Gradient norm", "", "Spikes show unstable steps."),
     Metric("lr", "Learning rate", "", "The schedule as it was used."),
-)
+)  # fmt: skip
 LOSS = Metric("loss", "Loss", "", "Losses of different methods are on different scales: read each shape by itself.")
 
 
@@ -87,12 +66,14 @@ def curve_figures(
     curves: Curves, styles: Mapping[str, ArmStyle], metrics: Sequence[Metric], *, prefix: str = "curve"
 ) -> list[PlotFigure]:
     """A figure for each metric that at least one arm recorded; `prefix` keeps names apart on the page."""
-    figures = []
-    for metric in metrics:
-        series = _series(curves, metric.key)
-        if series:
-            figures.append(_figure(metric, series, styles, name=f"{prefix}-{slug(metric.key)}", title=metric.title))
-    return figures
+    drawn = (curve_figure(curves, styles, metric, prefix=prefix) for metric in metrics)
+    return [figure for figure in drawn if figure is not None]
+
+
+def curve_figure(curves: Curves, styles: Mapping[str, ArmStyle], metric: Metric, *, prefix: str = "curve") -> PlotFigure | None:
+    """A metric of every arm that recorded it; None where none did."""
+    series = _series(curves, metric.key)
+    return _figure(metric, series, styles, name=f"{prefix}-{slug(metric.key)}", title=metric.title) if series else None
 
 
 def loss_figures(curves: Curves, styles: Mapping[str, ArmStyle]) -> list[PlotFigure]:
@@ -107,12 +88,9 @@ def loss_figures(curves: Curves, styles: Mapping[str, ArmStyle]) -> list[PlotFig
 def shared_figures(curves: Curves) -> list[PlotFigure]:
     """What arms share and learn from: supervised fine-tuning by itself, and the reward models together."""
     found: list[PlotFigure] = []
-    learned = {n: c for n, c in curves.items() if n != "sft"}
-    for prefix, word, own in (
-        ("sft", "Fine-tuning", {n: curves[n] for n in curves if n == "sft"}),
-        ("rm", "Reward model", learned),
-    ):
-        metrics = (LOSS, *(m for m in METRICS if m.key in ("accuracy", "margin", "heldout/loss")))
+    metrics = (LOSS, *(m for m in METRICS if m.key in ("accuracy", "margin", "heldout/loss")))
+    for prefix, word, supervised in (("sft", "Fine-tuning", True), ("rm", "Reward model", False)):
+        own = {name: curves[name] for name in curves if (name == "sft") is supervised}
         titled = [replace(m, title=f"{word}: {m.title.lower()}", reading="") for m in metrics]
         found += curve_figures(own, arm_styles(own, None), titled, prefix=prefix)
     return found
@@ -164,15 +142,9 @@ def _window(count: int) -> int:
 def _figure(
     metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], *, name: str, title: str
 ) -> PlotFigure:
-    longest = max(len(steps) for seeds in series.values() for steps, _ in seeds.values())
-    window = _window(longest)
-    return PlotFigure(
-        name=name,
-        title=title,
-        caption=metric.reading,
-        wide=_draw(metric, series, styles, window, name),
-        csv=_csv(series),
-    )
+    window = _window(max(len(steps) for seeds in series.values() for steps, _ in seeds.values()))
+    drawing = _draw(metric, series, styles, window, name)
+    return PlotFigure(name=name, title=title, caption=metric.reading, wide=drawing, csv=_csv(series))
 
 
 def _draw(metric: Metric, series: dict[str, dict[str, Line]], styles: Mapping[str, ArmStyle], window: int, name: str) -> Drawing:
@@ -200,14 +172,9 @@ def _lines(axes: Axes, lines: Sequence[Line], style: ArmStyle, window: int, *, s
     keep = _thinned(len(steps))
     marker = style.marker if len(steps) == 1 else None
     (line,) = axes.plot(
-        steps[keep],
-        smooth(values, window)[keep],
-        color=color,
-        linewidth=2.1 if style.stands_out else 1.0,
-        linestyle=style.dash,
-        marker=marker,
-        zorder=3,
-    )
+        steps[keep], smooth(values, window)[keep], color=color, linewidth=2.1 if style.stands_out else 1.0,
+        linestyle=style.dash, marker=marker, zorder=3,
+    )  # fmt: skip
     tag(line, style, "mean")
 
 
@@ -220,8 +187,4 @@ def _csv(series: dict[str, dict[str, Line]]) -> str:
     columns = {(arm, seed): dict(zip(*line, strict=True)) for arm, seeds in series.items() for seed, line in seeds.items()}
     steps = sorted({step for column in columns.values() for step in column})
     header = ["step", *(f"{arm} seed {seed}" for arm, seed in columns)]
-    return csv_text(header, ([int(step), *(_float(column.get(step)) for column in columns.values())] for step in steps))
-
-
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return csv_text(header, ([int(step), *(column.get(step) for column in columns.values())] for step in steps))

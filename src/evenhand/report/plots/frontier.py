@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from evenhand.report.style import INK, PAPER
 from evenhand.report.summary import ArmRow, Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 from evenhand.report.text import listed
-from evenhand.results.record import ArmResult, Results
+from evenhand.results.record import ArmResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _PATH_POINTS = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """An arm's way: distance and height at growing steps (may be empty), and where it ended (may be None)."""
 
     kl: tuple[float, ...]
@@ -32,19 +31,21 @@ class Path:
     end: tuple[float, float] | None
 
 
-def frontier_figures(results: Results, summary: Summary, curves: Curves) -> list[PlotFigure]:
-    """Training reward against KL, and the judge's gold score against KL, where they were recorded."""
-    measured = {arm: [asdict(point) for point in points] for arm, points in results.frontier.items()}
-    proxy = {
-        arm.name: _path(arm.result, "reward", measured.get(arm.name) or _recorded(curves.get(arm.name, {})))
-        for arm in summary.arms
-    }
-    gold = {arm.name: _path(arm.result, "gold", measured.get(arm.name) or ()) for arm in summary.arms}
-    figures = [
-        _figure("frontier-reward", "Reward", "reward", proxy, summary, _PROXY_READING + _whose(summary)),
-        _figure("frontier-gold", "Gold score", "gold score", gold, summary, _GOLD_READING),
-    ]
-    return [figure for figure in figures if figure is not None]
+def reward_frontier(summary: Summary, curves: Curves) -> PlotFigure | None:
+    """Training reward against KL: as it was measured on the way, else as it was recorded in training."""
+    points = {arm.name: _measured(summary, arm) or _recorded(curves.get(arm.name, {})) for arm in summary.arms}
+    paths = {arm.name: _path(arm.result, "reward", points[arm.name]) for arm in summary.arms}
+    return _figure("frontier-reward", "Reward", "reward", paths, summary, _PROXY_READING + _whose(summary))
+
+
+def gold_frontier(summary: Summary) -> PlotFigure | None:
+    """The judge's gold score against KL."""
+    paths = {arm.name: _path(arm.result, "gold", _measured(summary, arm)) for arm in summary.arms}
+    return _figure("frontier-gold", "Gold score", "gold score", paths, summary, _GOLD_READING)
+
+
+def _measured(summary: Summary, arm: ArmRow) -> list[dict[str, Any]]:
+    return [asdict(point) for point in summary.results.frontier.get(arm.name, ())]
 
 
 _PROXY_READING = (
@@ -108,13 +109,8 @@ def _figure(name: str, title: str, unit: str, paths: Mapping[str, Path], summary
         *([arm, "path", x, y] for arm, path in shown.items() for x, y in zip(path.kl, path.height, strict=True)),
         *([arm, "end", *path.end] for arm, path in shown.items() if path.end),
     ]
-    return PlotFigure(
-        name=name,
-        title=title,
-        caption=reading,
-        wide=_draw(name, title, unit, shown, summary),
-        csv=csv_text(["arm", "kind", "kl", unit.replace(" ", "_")], rows),
-    )
+    table = csv_text(["arm", "kind", "kl", unit.replace(" ", "_")], rows)
+    return PlotFigure(name=name, title=title, caption=reading, wide=_draw(name, title, unit, shown, summary), csv=table)
 
 
 def _draw(name: str, title: str, unit: str, paths: Mapping[str, Path], summary: Summary) -> Drawing:

@@ -9,17 +9,16 @@ from evenhand.report.formatting import percent
 from evenhand.report.style import SOFT
 from evenhand.report.summary import Summary
 from evenhand.report.svg import Drawing, Margins, canvas, render
-from evenhand.results.record import Results
 from evenhand.results.record_parts import TrainingPoint
 
 Curves = Mapping[str, Sequence[TrainingPoint]]
 _HEADER = ("arm", "step", "win_rate", "ci95_low", "ci95_high", "gold", "kl", "mean_length", "seeds", "kept_by_seeds", "last")
 
 
-def over_training_figure(results: Results, summary: Summary) -> PlotFigure | None:
+def over_training_figure(summary: Summary) -> PlotFigure | None:
     """None where no arm kept weights on the way."""
     colors = {arm.name: arm.style.ink.light for arm in summary.arms}
-    curves = {arm: points for arm, points in results.over_training.items() if arm in colors and len(points) > 1}
+    curves = {arm: points for arm, points in summary.results.over_training.items() if arm in colors and len(points) > 1}
     if not curves:
         return None
     chosen = any(point.kept for points in curves.values() for point in points)

@@ -75,10 +75,11 @@ def _ticks(last: int, most: int) -> set[int]:
 
 def length_figures(leaning: Mapping[str, LengthLeaning]) -> list[PlotFigure]:
     """A heat map per reward model: prompts by mean length of their answers and by the correlation of reward and length."""
-    return [_length_figure(name, found) for name, found in leaning.items()]
+    return [length_figure(name, found) for name, found in leaning.items()]
 
 
-def _length_figure(name: str, found: LengthLeaning) -> PlotFigure:
+def length_figure(name: str, found: LengthLeaning) -> PlotFigure:
+    """The heat map of one reward model."""
     heat = found.heatmap
     down, across, counts = heat.correlation, heat.length, np.array(heat.counts)
     rows = [

@@ -17,6 +17,8 @@ from evenhand.theory.rows import TheoryRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Shape = Callable[["Axes"], object]
+"""Sets what is special about a figure's axes."""
 REPEATS, ROUNDS = 12, 6
 _WIDTH, _HEIGHT = 640, 320
 _FLOOR = 1e-17
@@ -33,17 +35,6 @@ class Line:
     dashed: bool = False
     marks: bool = False
     linked: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What a line figure says beside its lines."""
-
-    name: str
-    title: str
-    caption: str
-    x: str
-    y: str
 
 
 def figures(rows: Sequence[TheoryRow]) -> list[PlotFigure]:
@@ -68,14 +59,14 @@ def residuals(rows: Sequence[TheoryRow]) -> PlotFigure:
         drawing = render(figure, name, f"{sum(r.holds for r in rows)} of {len(rows)} claims hold")
     return PlotFigure(
         name=name, title="Claims and their residuals",
-        caption="One mark per claim. Circles must vanish and lie at rounding; squares are the controls, where an "
-        "assumption is missing, "
-        "and must not. Exact zeros are drawn at the left edge.",
+        caption="One mark per claim. Circles must vanish and lie at rounding; squares are the controls, where an assumption is "
+        "missing, and must not. Exact zeros are drawn at the left edge.",
         wide=drawing, csv=csv_text(["claim", "expected", "measured"], [[r.claim, r.expected, r.measured] for r in rows]),
     )  # fmt: skip
 
 
-def _lines(picture: Picture, lines: Sequence[Line], shape: Callable[[Axes], object] = lambda axes: None) -> PlotFigure:
+def _lines(name: str, title: str, caption: str, axis: tuple[str, str], lines: Sequence[Line], shape: Shape) -> PlotFigure:
+    """A figure of lines; `axis` are the titles of its axes."""
     rows = (len(lines) + 1) // 2
     with canvas(_WIDTH, _HEIGHT + 18 * rows, Margins(left=58, right=16, top=12 + 18 * rows, bottom=46)) as (figure, axes):
         for place, line in enumerate(lines):
@@ -84,14 +75,13 @@ def _lines(picture: Picture, lines: Sequence[Line], shape: Callable[[Axes], obje
                 linestyle=((0, (5, 3)) if line.dashed else "solid") if line.linked else "none",
                 marker="o" if line.marks else None, markersize=4.5,
             )  # fmt: skip
-        axes.set_xlabel(picture.x)
-        axes.set_ylabel(picture.y)
+        axes.set_xlabel(axis[0])
+        axes.set_ylabel(axis[1])
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=11, handlelength=2.4)
         shape(axes)
-        drawing = render(figure, picture.name, picture.title)
+        drawing = render(figure, name, title)
     table = [[line.label, x, y] for line in lines for x, y in zip(line.x, line.y, strict=True)]
-    header = ["line", picture.x, picture.y]
-    return PlotFigure(name=picture.name, title=picture.title, caption=picture.caption, wide=drawing, csv=csv_text(header, table))
+    return PlotFigure(name=name, title=title, caption=caption, wide=drawing, csv=csv_text(["line", *axis], table))
 
 
 def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
@@ -115,19 +105,17 @@ def _projections() -> list[PlotFigure]:
     ]  # fmt: skip
     found = []
     for name, target, caption in told:
-        nearest = projections.nearest(target)
         lines = [
             Line("forward: KL(target, policy)", t.tolist(), projections.forward(t, target).tolist()),
             Line("reverse: KL(policy, target)", t.tolist(), projections.reverse(t, target).tolist(), dashed=True),
         ]
-        picture = Picture(
-            f"theory-projection-{name}", f"Two projections, target {name} the class", caption, "parameter of the policy", "nats"
-        )
-        found.append(_lines(picture, lines, _marked(nearest)))
+        title = f"Two projections, target {name} the class"
+        marked = _marked(projections.nearest(target))
+        found.append(_lines(f"theory-projection-{name}", title, caption, ("parameter of the policy", "nats"), lines, marked))
     return found
 
 
-def _marked(places: Sequence[float]) -> Callable[[Axes], object]:
+def _marked(places: Sequence[float]) -> Shape:
     """A thin upright line at each of the places."""
 
     def mark(axes: Axes) -> None:
@@ -140,33 +128,28 @@ def _marked(places: Sequence[float]) -> Callable[[Axes], object]:
 
 def _exploration() -> list[PlotFigure]:
     p = exploration.linear_problem()
-    means = {
-        name: np.mean(
-            [
-                [(r.gap, r.information) for r in exploration.rounds(p, partner, count=ROUNDS, seed=seed)]
-                for seed in range(REPEATS)
-            ],
-            0,
-        )
+    runs = {
+        name: [exploration.rounds(p, partner, count=ROUNDS, seed=seed) for seed in range(REPEATS)]
         for name, partner in exploration.PARTNERS.items()
     }
+    means = {name: np.mean([[(r.gap, r.information) for r in rounds] for rounds in drawn], 0) for name, drawn in runs.items()}
     at = list(range(1, ROUNDS + 1))
     about = f"Means over {REPEATS} draws of pairs and labels in one problem: 20 pairs a round, features of four numbers."
-    gap = Picture(
+    gap = (
         "theory-exploration-gap", "Algorithm 1, linear: distance to the best policy",
         f"How far the main agent is from the best KL-regularised value before each round, by who answers beside it. {about}",
-        "round", "value of the best policy less the main agent's",
+        ("round", "value of the best policy less the main agent's"),
     )  # fmt: skip
-    gain = Picture(
+    gain = (
         "theory-exploration-information", "Algorithm 1, linear: information of the pair",
-        "The norm of the difference in mean features under the inverse covariance of what has been seen. It falls as the "
-        "data come "
-        f"in; a pair of the main agent with itself has none by definition, and still learns from two different draws. {about}",
-        "round", "information gain",
+        "The norm of the difference in mean features under the inverse covariance of what has been seen. It falls as the data "
+        "come in; a pair of the main agent with itself has none by definition, and still learns from two different draws. "
+        + about,
+        ("round", "information gain"),
     )  # fmt: skip
     return [
-        _lines(picture, [Line(name, at, m[:, column].tolist(), marks=True) for name, m in means.items()], _whole_rounds)
-        for column, picture in enumerate((gap, gain))
+        _lines(*words, [Line(name, at, m[:, column].tolist(), marks=True) for name, m in means.items()], _whole_rounds)
+        for column, words in enumerate((gap, gain))
     ]
 
 
@@ -190,16 +173,14 @@ def _fixed_points() -> PlotFigure:
         Line("k3 in the loss, centred groups of 3", betas, centred, dashed=True),
         Line(f"trained at {enumeration.BETA:g}", [enumeration.BETA] * len(trained), trained, marks=True, linked=False),
     ]
-    picture = Picture(
+    return _lines(
         "theory-fixed-points", "Where KL-regularised objectives end",
-        "The probability of the best of five answers over the weight of the KL. `k3` in a loss has the gradient of the "
-        "forward KL on "
-        "policy, so that it ends elsewhere than a KL in the reward; a centred advantage over groups of three makes the "
-        "same penalty weigh "
-        "half as much again. The marks were trained, the lines are closed forms.",
-        "weight of the KL", "probability of the best answer",
+        "The probability of the best of five answers over the weight of the KL. `k3` in a loss has the gradient of the forward "
+        "KL on policy, so that it ends elsewhere than a KL in the reward; a centred advantage over groups of three makes the "
+        "same penalty weigh half as much again. The marks were trained, the lines are closed forms.",
+        ("weight of the KL", "probability of the best answer"), lines,
+        lambda axes: _logarithmic(axes, (0.05, 0.1, 0.5, 1.0, 5.0)),
     )  # fmt: skip
-    return _lines(picture, lines, lambda axes: _logarithmic(axes, (0.05, 0.1, 0.5, 1.0, 5.0)))
 
 
 def _overoptimisation() -> PlotFigure:
@@ -210,16 +191,13 @@ def _overoptimisation() -> PlotFigure:
         away = [p for p in away if p.kl <= overoptimisation.FARTHEST]
         lines.append(Line(f"gold, {name}-tailed errors", [p.kl for p in away], [p.gold for p in away]))
         best = [p for p in overoptimisation.best_of(proxy, gold, [2**k for k in range(9)]) if p.kl <= overoptimisation.FARTHEST]
-        lines.append(
-            Line(f"the same by best of n, {name}", [p.kl for p in best], [p.gold for p in best], dashed=True, marks=True)
-        )
-    picture = Picture(
+        x, y = [p.kl for p in best], [p.gold for p in best]
+        lines.append(Line(f"the same by best of n, {name}", x, y, dashed=True, marks=True))
+    return _lines(
         "theory-over-optimisation", "Over-optimisation: gold reward over KL",
         "Policies that follow a proxy, gold plus an error of the same deviation, ever further from the reference. Where errors "
         "have light tails gold keeps rising; where they have heavy tails the highest proxies are the largest errors, and gold "
-        "falls back. How low the tilted policy ends is an accident of the few answers with the largest errors; "
-        "best-of-n, which knows "
-        "ranks alone, gets there later.",
-        "KL to the reference, nats", "mean gold reward",
+        "falls back. How low the tilted policy ends is an accident of the few answers with the largest errors; best-of-n, which "
+        "knows ranks alone, gets there later.",
+        ("KL to the reference, nats", "mean gold reward"), lines, lambda axes: None,
     )  # fmt: skip
-    return _lines(picture, lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from operator import attrgetter as of
 from typing import TYPE_CHECKING
 
-from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.figures import PlotFigure, csv_text, ends, table
 from evenhand.report.formatting import percent
 from evenhand.report.style import INK, PAPER, SOFT
 from evenhand.report.summary import ArmRow, Summary
@@ -51,10 +53,8 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
     margins = Margins(left=min(left, 260), right=62 if wide else 16, top=26 if wide else 38, bottom=46)
     height = margins.top + margins.bottom + row * len(arms)
     with canvas(width, height, margins) as (figure, axes):
-        axes.set_xlim(*_limits(arms))
+        low, high = share_axis(axes, [v for arm in arms for v in _shares(arm)])
         axes.set_ylim(len(arms) - 0.5, -0.5)
-        axes.axvline(0.5, color=SOFT.light, linewidth=1.4, zorder=1.5)
-        low, high = _limits(arms)
         across = (0.5 - low) / (high - low)
         side = "center" if 0.2 < across < 0.8 else "left" if across <= 0.2 else "right"  # else it would leave the figure
         above = 8 if wide else 20  # on narrow screens the best arm's name stands between
@@ -62,17 +62,10 @@ def _draw(summary: Summary, width: int, name: str) -> Drawing:
                       fontsize=11, color=SOFT.light)  # fmt: skip
         for place, arm in enumerate(arms):
             _row(axes, arm, place, seeds=not summary.crowded)
-            if wide:
-                axes.annotate(percent(arm.win_rate), (1, place), (10, 0), xycoords=("axes fraction", "data"),
-                              textcoords="offset points", va="center", fontsize=12.5, fontweight="bold")  # fmt: skip
-            else:
-                axes.annotate(f"{arm.name}  {percent(arm.win_rate)}", (0, place), (0, 19), xycoords=("axes fraction", "data"),
-                              textcoords="offset points", va="center", fontsize=12.5, fontweight="bold")  # fmt: skip
+            text, at = (percent(arm.win_rate), (1, place)) if wide else (f"{arm.name}  {percent(arm.win_rate)}", (0, place))
+            axes.annotate(text, at, (10, 0) if wide else (0, 19), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", va="center", fontsize=12.5, fontweight="bold")  # fmt: skip
         axes.set_yticks(range(len(arms)), [arm.name for arm in arms] if wide else [""] * len(arms), fontsize=13, color=INK.light)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        axes.set_xlabel("share of held-out prompts won")
         label = "Win rates: " + ", ".join(f"{arm.name} {percent(arm.win_rate)}" for arm in arms)
         return render(figure, name, label)
 
@@ -102,30 +95,29 @@ def _row(axes: Axes, arm: ArmRow, place: int, *, seeds: bool) -> None:
     tag(rings, style, "seeds")
 
 
-def _limits(arms: tuple[ArmRow, ...]) -> tuple[float, float]:
-    values = [0.5]
-    for arm in arms:
-        values += [
-            value
-            for value in (arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.result.ci95_prompts_only or ()))
-            if value is not None
-        ]
+def _shares(arm: ArmRow) -> list[float | None]:
+    return [arm.win_rate, *arm.per_seed, *(arm.ci95 or ()), *(arm.result.ci95_prompts_only or ())]
+
+
+def share_axis(axes: Axes, drawn: Iterable[float | None]) -> tuple[float, float]:
+    """Lays out the axis of win rates, from the lowest to the highest that is drawn, with a line at one half; returns its ends."""
+    values = [0.5, *(value for value in drawn if value is not None)]
     pad = 0.06 * max(max(values) - min(values), 0.1)
-    return max(-0.01, min(values) - pad), min(1.01, max(values) + pad)
+    low, high = max(-0.01, min(values) - pad), min(1.01, max(values) + pad)
+    axes.set_xlim(low, high)
+    axes.axvline(0.5, color=SOFT.light, linewidth=1.4, zorder=1.5)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.set_xlabel("share of held-out prompts won")
+    return low, high
 
 
 def _csv(summary: Summary) -> str:
-    header = [
-        "arm",
-        "win_rate",
-        "ci95_low",
-        "ci95_high",
-        "prompts_only_low",
-        "prompts_only_high",
-        *(f"seed_{s}" for s in summary.seeds),
-    ]
-    rows = [
-        [arm.name, arm.win_rate, *(arm.ci95 or (None, None)), *(arm.result.ci95_prompts_only or (None, None)), *arm.per_seed]
-        for arm in summary.challengers
-    ]
-    return csv_text(header, rows)
+    columns: dict[str, Callable[[ArmRow], float | str | None]] = {
+        "arm": of("name"), "win_rate": of("win_rate"), **ends("ci95", of("ci95")),
+        **ends("prompts_only", of("result.ci95_prompts_only")),
+    }  # fmt: skip
+    header, rows = table(columns, summary.challengers)
+    seeds = [f"seed_{seed}" for seed in summary.results.seeds]
+    return csv_text([*header, *seeds], ([*row, *arm.per_seed] for row, arm in zip(rows, summary.challengers, strict=True)))

@@ -9,13 +9,13 @@ from typing import Any
 
 from evenhand import __version__
 from evenhand.errors import UserError
-from evenhand.report.figures import PlotFigure, csv_text, data_link
+from evenhand.report.figures import PlotFigure, csv_text
 from evenhand.report.page import assets, environment
 from evenhand.report.plots.curves import DETAILS, LOSS, METRICS, curve_figures
 from evenhand.report.side_by_side.answers import prompts_beside
-from evenhand.report.side_by_side.series import RunsShown, Series, of_arm, runs_shown
-from evenhand.report.side_by_side.tables import at_a_glance, cost_table, evaluation_rows, reward_model_rows, verdict_rows
-from evenhand.report.side_by_side.text import headline, scale
+from evenhand.report.side_by_side.series import RunsShown, Series, runs_shown
+from evenhand.report.side_by_side.tables import cost_table, evaluation_rows, reward_model_rows
+from evenhand.report.side_by_side.text import headline, less, scale
 from evenhand.report.side_by_side.win_rates import win_rates_beside
 from evenhand.results.side_by_side.compared import RunsCompared
 
@@ -45,21 +45,20 @@ def html_of_runs(compared: RunsCompared) -> str:
 def _context(shown: RunsShown) -> dict[str, Any]:
     compared = shown.compared
     return {
+        "compared": compared,
+        "styles": shown.styles,
+        "series": shown.series,
         "headline": headline(compared),
         "labels": compared.labels,
-        "runs": [(run.label, run.folder.name, run.results) for run in compared.runs],
         "incomparable": [(label, scale(compared, label)) for label in compared.labels if not compared.comparable(label)],
-        "aspects": compared.yardstick.aspects,
-        "settings": compared.settings,
-        "glance": at_a_glance(shown),
-        "rows": verdict_rows(shown),
+        "rates": {(one.arm, one.label): one.row.win_rate for one in shown.series if one.row.win_rate is not None},
+        "less": less,
         "evaluations": evaluation_rows(shown),
         "reward_models": reward_model_rows(shown),
         "costs": cost_table(shown),
         "cards": prompts_beside(shown),
         "seed_shown": {run.label: next((s.seed for s in run.results.samples), None) for run in compared.runs},
-        "arms": [(arm, shown.styles[arm]) for arm in compared.arms],
-        "settings_link": data_link(settings_csv(compared), "text/csv"),
+        "settings_csv": settings_csv(compared),
     }
 
 
@@ -80,7 +79,7 @@ def _losses(shown: RunsShown) -> list[PlotFigure]:
     found: list[PlotFigure] = []
     number = itertools.count()
     for arm in shown.compared.arms:
-        series = of_arm(shown.series, arm)
+        series = [one for one in shown.series if one.arm == arm]
         for method in dict.fromkeys(one.row.result.method for one in series):
             drawn = {one.name: _curve(shown, one) for one in series if one.row.result.method == method and _curve(shown, one)}
             metric = replace(LOSS, title=arm if method in (None, arm) else f"{arm} ({method})")

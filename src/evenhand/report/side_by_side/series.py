@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from evenhand.report.run_data import RunData, read_run
@@ -70,8 +70,3 @@ def _series(compared: RunsCompared, summaries: Mapping[str, Summary], styles: Ma
 def _styled(style: ArmStyle, index: int, place: int) -> ArmStyle:
     stroke = STROKES[place % len(STROKES)]
     return replace(style, index=index, marker=MARKERS[place % len(MARKERS)], dash=(0.0, stroke) if stroke else "-")
-
-
-def of_arm(series: Sequence[Series], arm: str) -> list[Series]:
-    """The runs of one arm."""
-    return [one for one in series if one.arm == arm]

@@ -1,79 +1,21 @@
-"""The tables of the page: verdicts, other evaluations, reward models and cost, the runs of an arm below each other."""
+"""The tables of the page: other evaluations, reward models and cost, the runs of an arm below each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from evenhand.report.budget import COUNTS, SPEED, Unit, spent_by_arm
-from evenhand.report.formatting import MISSING, amount, duration, fixed, interval, is_number, percent, points, points_interval
+from evenhand.report.budget import COUNTS, SPEED, spent_by_arm
+from evenhand.report.formatting import MISSING, amount, duration, is_number, percent, points, points_interval, rate
 from evenhand.report.side_by_side.series import RunsShown, Series
-from evenhand.report.side_by_side.text import less
-from evenhand.results.record import ArmVerdict
+from evenhand.report.summaries import Column
 from evenhand.results.side_by_side.opened import OpenedRun
 from evenhand.store import spent
 
-STEPS = Unit("steps", "Steps", amount)
+STEPS = Column("steps", "Steps", amount)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """An arm in a run, in words. `first` opens a new arm; `comparable` False: its win rate is on another scale."""
-
-    series: Series
-    first: bool
-    comparable: bool
-    method: str
-    verdict: ArmVerdict
-    win_rate: str
-    ci95: str
-    less: str
-    note: str
-    gold: str
-    kl: str
-    length: str
-
-
-def verdict_rows(shown: RunsShown) -> list[RunRow]:
-    """Every arm of every run; the interval is the one that goes with the verdict."""
-    return [_verdict(shown, one, first) for one, first in _opening(shown.series)]
-
-
-def _verdict(shown: RunsShown, one: Series, first: bool) -> RunRow:
-    row, compared = one.row, shown.compared
-    gap, note = less(compared, one.arm, one.label)
-    return RunRow(
-        series=one,
-        first=first,
-        comparable=compared.comparable(one.label),
-        method=row.result.method or "",
-        verdict=row.verdict,
-        win_rate=percent(row.win_rate),
-        ci95=interval(row.ci95_simultaneous or row.ci95),
-        less=gap,
-        note=note,
-        gold=fixed(row.result.gold),
-        kl=fixed(row.result.kl, 1),
-        length=fixed(row.result.mean_length, 1),
-    )
-
-
-def _opening(series: Sequence[Series]) -> list[tuple[Series, bool]]:
-    return [(one, place == 0 or series[place - 1].arm != one.arm) for place, one in enumerate(series)]
-
-
-def at_a_glance(shown: RunsShown, most: int = 8) -> list[tuple[str, Any, list[str]]]:
-    """(arm, its style, its win rate in every run) of the arms that some run judged."""
-    rates = {(one.arm, one.label): percent(one.row.win_rate) for one in shown.series if one.row.win_rate is not None}
-    judged = [arm for arm in shown.compared.arms if any((arm, label) in rates for label in shown.compared.labels)]
-    return [
-        (arm, shown.styles[arm], [rates.get((arm, label), MISSING) for label in shown.compared.labels]) for arm in judged[:most]
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class ValueRow:
+class ValueRow(NamedTuple):
     """A name, its value in every run, and a remark; "" where there is nothing to remark."""
 
     name: str
@@ -101,7 +43,7 @@ def _evaluated(run: OpenedRun, name: str, arm: str) -> str:
         return MISSING
     if found.difference is None:
         return percent(found.rate)
-    gap = f"{points(found.difference)}, {points_interval(found.ci95_simultaneous or found.ci95_difference)}"
+    gap = f"{points(found.difference)}, {points_interval(found.verdict_ci95)}"
     return f"{percent(found.rate)} ({gap}: {found.verdict})"
 
 
@@ -118,17 +60,14 @@ def reward_model_rows(shown: RunsShown) -> list[ValueRow]:
 
 def _accuracy(run: OpenedRun, name: str) -> str:
     found = run.results.reward_models.get(name)
-    if found is None or found.accuracy is None:
-        return MISSING
-    return f"{percent(found.accuracy)} ({interval(found.ci95)})" if found.ci95 is not None else percent(found.accuracy)
+    return MISSING if found is None else rate(found.accuracy, found.ci95)
 
 
-@dataclass(frozen=True, slots=True)
-class CostTable:
+class CostTable(NamedTuple):
     """What one seed cost, a row per arm and run; `whole` says what the stages of every run took in all."""
 
-    units: tuple[Unit, ...]
-    rows: tuple[tuple[Series, bool, tuple[str, ...]], ...]
+    units: tuple[Column, ...]
+    rows: tuple[tuple[Series, tuple[str, ...]], ...]
     whole: tuple[str, ...]
 
 
@@ -139,7 +78,7 @@ def cost_table(shown: RunsShown) -> CostTable | None:
     units = [u for u in (STEPS, *COUNTS, SPEED) if any(is_number(costs[r.label][r.arm].get(u.key)) for r in rows)]
     if not rows:
         return None
-    table = tuple((r, first, tuple(u.shown(costs[r.label][r.arm].get(u.key)) for u in units)) for r, first in _opening(rows))
+    table = tuple((r, tuple(u.shown(costs[r.label][r.arm].get(u.key)) for u in units)) for r in rows)
     return CostTable(tuple(units), table, tuple(text for run in shown.compared.runs if (text := whole(run))))
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evenhand.display import spelled_out
 from evenhand.report.formatting import MISSING, fixed, interval, percent
+from evenhand.report.listing import listing
 from evenhand.report.side_by_side.text import headline, less
 from evenhand.report.summary import ArmRow, summarise
 from evenhand.results.side_by_side.compared import RunsCompared
-from evenhand.results.side_by_side.opened import OpenedRun
 
 MOST_SETTINGS = 20
 """More settings than this are counted; the page has them all."""
@@ -39,38 +38,30 @@ class RunsTable:
 
 def _settings(compared: RunsCompared) -> Table:
     rows = compared.settings.apart
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("setting", *compared.labels):
-        table.add_column(Text(heading), overflow="fold")
+    more = f"{len(rows) - MOST_SETTINGS} more on the page" if len(rows) > MOST_SETTINGS else ""
+    table = listing(("setting", *compared.labels), (), last="", about=[more])
     for row in rows[:MOST_SETTINGS]:
         table.add_row(*(Text(spelled_out(cell)) for cell in (row.key, *row.values)))
-    if len(rows) > MOST_SETTINGS:
-        table.caption, table.caption_justify = Text(f"{len(rows) - MOST_SETTINGS} more on the page"), "left"
     return table
 
 
 def _verdicts(compared: RunsCompared) -> Table:
     gap = f"less {compared.labels[0]}"
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("arm", "run"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("win %", "interval", gap, "length", "KL"):
-        table.add_column(Text(heading), justify="right", no_wrap=heading != gap)
-    table.add_column("verdict", no_wrap=True)
+    table = listing(("arm", "run"), ("win %", "interval", gap, "length", "KL"))
+    table.columns[4].no_wrap = False
     found = {run.label: {row.name: row for row in summarise(run.results).arms} for run in compared.runs}
     for arm in compared.arms:
         name = arm
-        for run in compared.runs:
-            if arm in found[run.label]:
-                table.add_row(*map(Text, (name, run.label, *_cells(compared, run, found[run.label][arm]))))
+        for label, rows in found.items():
+            if arm in rows:
+                table.add_row(*map(Text, (name, label, *_cells(compared, label, rows[arm]))))
                 name = ""
     return table
 
 
-def _cells(compared: RunsCompared, run: OpenedRun, row: ArmRow) -> tuple[str, ...]:
-    difference, note = less(compared, row.name, run.label)
-    ends = row.ci95_simultaneous or row.ci95
+def _cells(compared: RunsCompared, label: str, row: ArmRow) -> tuple[str, ...]:
+    difference, note = less(compared, row.name, label)
     return (
-        percent(row.win_rate), interval(ends), difference or note or MISSING, fixed(row.result.mean_length, 0),
+        percent(row.win_rate), interval(row.verdict_ci95), difference or note or MISSING, fixed(row.result.mean_length, 0),
         fixed(row.result.kl, 1), row.verdict.value,
     )  # fmt: skip

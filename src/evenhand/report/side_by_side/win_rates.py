@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter as of
 from typing import TYPE_CHECKING
 
-from evenhand.report.figures import PlotFigure, csv_text
+from evenhand.report.figures import PlotFigure, csv_text, ends, table
 from evenhand.report.formatting import percent
+from evenhand.report.plots.win_rates import share_axis
 from evenhand.report.side_by_side.series import RunsShown, Series
-from evenhand.report.style import INK, PAPER, SOFT
+from evenhand.report.style import INK, PAPER
 from evenhand.report.svg import Drawing, Margins, canvas, render, tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_COLUMNS: dict[str, Callable[[Series], float | str | None]] = {
+    "arm": of("arm"), "run": of("label"), "win_rate": of("row.win_rate"), **ends("interval", of("row.verdict_ci95")),
+}  # fmt: skip
 _ROW, _BETWEEN = 25, 12
 """Pixels of a run, and of the room between two arms."""
 
@@ -32,12 +37,8 @@ def win_rates_beside(shown: RunsShown) -> PlotFigure | None:
         f"whether two of them overlap decides nothing, the differences in the table do.{hollow}",
         wide=_draw(drawn, apart, 920, "runs-win-rates"),
         narrow=_draw(drawn, apart, 360, "runs-win-rates-narrow"),
-        csv=_csv(drawn),
+        csv=csv_text(*table(_COLUMNS, drawn)),
     )
-
-
-def _interval(one: Series) -> tuple[float, float] | None:
-    return one.row.ci95_simultaneous or one.row.ci95
 
 
 def _places(drawn: Sequence[Series], row: float) -> list[float]:
@@ -57,26 +58,21 @@ def _draw(drawn: Sequence[Series], apart: set[str], width: int, name: str) -> Dr
     left = min(30 + 7.0 * max(len(one.name) for one in drawn), 330) if wide else 12
     margins = Margins(left=left, right=62 if wide else 16, top=10, bottom=46)
     with canvas(width, margins.top + margins.bottom + places[-1] + row / 2, margins) as (figure, axes):
-        axes.set_xlim(*_limits(drawn))
+        share_axis(axes, [share for one in drawn for share in (one.row.win_rate, *(one.row.verdict_ci95 or ()))])
         axes.set_ylim(places[-1] + row / 2, 0)
-        axes.axvline(0.5, color=SOFT.light, linewidth=1.4, zorder=1.5)
         for y, one in zip(places, drawn, strict=True):
             _mark(axes, one, y, hollow=one.label in apart)
             text, where = (percent(one.row.win_rate), (1, y)) if wide else (f"{one.name}  {percent(one.row.win_rate)}", (0, y))
             axes.annotate(text, where, (10, 0) if wide else (0, 14), xycoords=("axes fraction", "data"),
                           textcoords="offset points", va="center", fontsize=12, fontweight="bold")  # fmt: skip
         axes.set_yticks(places, [one.name for one in drawn] if wide else [""] * len(drawn), fontsize=12.5, color=INK.light)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        axes.set_xlabel("share of held-out prompts won")
         return render(figure, name, "Win rates: " + ", ".join(f"{one.name} {percent(one.row.win_rate)}" for one in drawn))
 
 
 def _mark(axes: Axes, one: Series, y: float, *, hollow: bool) -> None:
     color = one.style.ink.light
-    if (ends := _interval(one)) is not None:
-        (line,) = axes.plot(ends, (y, y), color=color, linewidth=1.8, marker="|", markersize=9, markeredgewidth=1.6,
+    if (whisker := one.row.verdict_ci95) is not None:
+        (line,) = axes.plot(whisker, (y, y), color=color, linewidth=1.8, marker="|", markersize=9, markeredgewidth=1.6,
                             linestyle=one.style.dash, zorder=2)  # fmt: skip
         tag(line, one.style, "whisker")
     rate = one.row.win_rate if one.row.win_rate is not None else 0.5
@@ -84,14 +80,3 @@ def _mark(axes: Axes, one: Series, y: float, *, hollow: bool) -> None:
     (dot,) = axes.plot(rate, y, one.style.marker, color=fill, markersize=9, markeredgecolor=edge,
                        markeredgewidth=1.8 if hollow else 1.2, zorder=4)  # fmt: skip
     tag(dot, one.style, "mean")
-
-
-def _limits(drawn: Sequence[Series]) -> tuple[float, float]:
-    values = [0.5, *(v for one in drawn for v in (one.row.win_rate, *(_interval(one) or ())) if v is not None)]
-    pad = 0.06 * max(max(values) - min(values), 0.1)
-    return max(-0.01, min(values) - pad), min(1.01, max(values) + pad)
-
-
-def _csv(drawn: Sequence[Series]) -> str:
-    header = ["arm", "run", "win_rate", "interval_low", "interval_high"]
-    return csv_text(header, ([one.arm, one.label, one.row.win_rate, *(_interval(one) or (None, None))] for one in drawn))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from evenhand.results.files import read_json
-from evenhand.results.record import ArmVerdict
-from evenhand.results.record_judge import Pair
+from evenhand.results.record import ArmVerdict, Finding
 from evenhand.results.side_by_side.opened import OpenedRun
 from evenhand.results.side_by_side.yardstick import Yardstick
 from evenhand.stats.family import Judged, judged
@@ -19,21 +18,14 @@ from evenhand.stats.twoway import Difference, paired_difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunDifference:
-    """An arm in run `label` less the same arm in the first run: the difference of the win rates (a share) and its interval.
+class RunDifference(Finding):
+    """An arm in run `label` less the same arm in the first run, over the `seeds` that both runs have.
 
-    Over the `seeds` that both runs have. None with a `note` where there is no such difference, or none to be computed.
-    `verdict`, `p_holm` and `ci95_simultaneous` are those of all `contrasts` between these runs: see `stats.family.Judged`.
+    None with a `note` where there is no such difference, or none to be computed. Its family are all differences between the runs.
     """
 
     arm: str
     label: str
-    difference: float | None = None
-    ci95: Pair | None = None
-    ci95_simultaneous: Pair | None = None
-    contrasts: int | None = None
-    p_holm: float | None = None
-    verdict: ArmVerdict = ArmVerdict.NO_RESULT
     seeds: tuple[int, ...] = ()
     note: str = ""
 
@@ -51,9 +43,7 @@ def run_differences(runs: Sequence[OpenedRun], rule: Yardstick) -> tuple[RunDiff
 
 
 def _corrected(row: RunDifference, one: Judged) -> RunDifference:
-    return replace(
-        row, ci95_simultaneous=one.ci95_simultaneous, contrasts=one.contrasts, p_holm=one.p_holm, verdict=ArmVerdict(one.verdict)
-    )
+    return replace(row, **{**asdict(one), "verdict": ArmVerdict(one.verdict)})
 
 
 def _difference(first: OpenedRun, other: OpenedRun, arm: str, reasons: Sequence[str]) -> tuple[RunDifference, Difference | None]:

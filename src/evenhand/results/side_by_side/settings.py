@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from evenhand.results.paths import without_folders
 from evenhand.results.side_by_side.opened import OpenedRun
@@ -34,8 +34,7 @@ _NOTHING = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SettingRow:
+class SettingRow(NamedTuple):
     """A key of the experiment and its value in every run, in words."""
 
     key: str
@@ -43,8 +42,7 @@ class SettingRow:
     touches: Touches
 
 
-@dataclass(frozen=True, slots=True)
-class StageShared:
+class StageShared(NamedTuple):
     """A stage, all its seeds together, and whether every run has the very same result of it. None: not every run has it."""
 
     name: str
@@ -124,11 +122,10 @@ def _inner(value: Any) -> str:
 
 
 def _touches(path: str) -> Touches:
-    if path.split(".")[0] == "versions":
+    section = path.split(".")[0]
+    if section == "versions":
         return Touches.VERSIONS
-    if path.split(".")[0] in _MEASURING:
-        return Touches.MEASURING
-    return Touches.NOTHING if _NOTHING.fullmatch(path) else Touches.TRAINING
+    return Touches.MEASURING if section in _MEASURING else Touches.NOTHING if _NOTHING.fullmatch(path) else Touches.TRAINING
 
 
 def _stages(runs: Sequence[OpenedRun]) -> tuple[StageShared, ...]:
