@@ -1,6 +1,6 @@
 """Whole steps of TRL's other trainers on the tiny network: the same loss and gradient as the method here (extra `bench`).
 
-Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model, GRPO's losses, RLOO and online DPO. As in
+Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model, GRPO's losses, RLOO, online DPO, A2PO, GKD and SDPO. As in
 `test_trl_losses`, what is compared is TRL's own code, given a trainer's fields, a batch in its layout and a model's outputs.
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from evenhand import methods
 from evenhand.train.examples import micro_batches, with_pairs
+from tests.battery.test_self_distillation import ANSWERS, SEEN, taught
 from tests.battery.world import gradients, items_for, logps_of, network
 from tests.test_trl_losses import as_trl_calls_it, trl
 
@@ -360,3 +361,54 @@ def told_by(model: Any, rows: dict[str, torch.Tensor]) -> tuple[torch.Tensor, to
     chosen = logp.gather(-1, rows["completion_ids"][..., None])[..., 0]
     counted = rows["completion_mask"].bool()
     return torch.where(counted, chosen, 0.0), torch.where(counted, -(logp.exp() * logp).sum(-1), 0.0)
+
+
+def test_a_step_of_a2po_s_trainer():
+    """Its second stage: the answers' rewards less the soft value are given to both."""
+    from trl.experimental.a2po import A2POTrainer
+
+    method = methods.build("a_star_po", {"beta": BETA}, steps=6, max_tokens=8)
+    model, items = network(method), whole(items_for(method))
+    rows = [(i, n) for i in items for n in range(len(i.tokens.completions))]
+    theirs = trainer(args=SimpleNamespace(beta2=BETA))
+    theirs._get_sequence_logps = lambda *_: told_by(model, left_and_right(rows))[0].sum(-1)
+    inputs = {
+        **dict.fromkeys(("input_ids", "attention_mask", "logits_to_keep")), "v_star": torch.tensor(0.25),
+        "ref_logps": torch.stack([i.per_token["ref_logp"][n].double().sum() for i, n in rows]),
+        "rewards": torch.tensor([i.per_completion["advantage"][n] + 0.25 for i, n in rows], dtype=torch.float64),
+    }  # fmt: skip
+    compared(model, A2POTrainer.compute_loss(theirs, model, inputs), step(method, items))
+
+
+# ---- a teacher ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
+def test_a_step_of_gkd_s_trainer(beta):
+    from trl.experimental.gkd import GKDTrainer
+
+    method = methods.build("gkd", {"beta": beta}, steps=6, max_tokens=8)
+    model, items = network(method), items_for(method)
+    batch = laid([(i.tokens.prompt, i.tokens.completions[0]) for i in items])
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)[:, 1:]
+    asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    own, told = (policy.hf(**asked).logits[:, :-1] for policy in (model, model.frozen))
+    compared(model, GKDTrainer.generalized_jsd_loss(own, told, labels, beta), step(method, items))
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_the_loss_of_sdpo_s_trainer_over_the_whole_vocabulary(beta):
+    """What its teacher reads before each answer is as in our own test of it; every token of the step weighs alike."""
+    from trl.experimental.sdpo.loss_utils import compute_full_logit_self_distillation_loss as theirs
+
+    method = methods.build("exact_self_distillation", {"beta": beta}, steps=6, max_tokens=8)
+    model = network(method)
+
+    def logits(policy: Any, prompt: list[int], answer: tuple[int, ...]) -> torch.Tensor:
+        return policy.hf(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+
+    rows = [
+        theirs(logits(model, [3, 4], answer), logits(model.frozen, SEEN[n], answer), distillation_alpha=beta)
+        for n, answer in ANSWERS.items()
+    ]
+    compared(model, torch.cat(rows).mean(), step(method, taught(0.0, 2.0, 1.0)))

@@ -358,7 +358,7 @@ RIGHT = {answer: float(reward == 1.0) for answer, reward in REWARD.items()}
 """For methods that count right answers."""
 
 
-READS_PROMPTS = {"self_distillation"}
+READS_PROMPTS = {"self_distillation", "exact_self_distillation"}
 """A table reads no prompt, and so says the same once it is shown a good answer: see `test_self_distillation`."""
 
 

@@ -38,6 +38,7 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "grpo_renewed": ("grpo", {"updates": 4, "renew": 2, "importance": 1e9, "kl": 0.0}),
     "tpo_mean": ("tpo", {"per": "mean", "beta": 2.0}),
     "dro_head": ("dro", {"critic": "head"}),
+    "on_policy_distillation_early": ("on_policy_distillation", {"early": 0.5}),
     "raft_masked": ("raft", {"mask_truncated": True}),
 }
 

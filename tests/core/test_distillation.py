@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evenhand.core import kl
-from evenhand.core.distillation import generalised_jsd, token_advantage
+from evenhand.core.distillation import generalised_jsd, token_advantage, weighted_early
 
 STUDENT = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
 TEACHER = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64).log()
@@ -66,3 +66,16 @@ def test_the_sampled_advantage_has_the_gradient_of_the_reverse_kl():
     torch.testing.assert_close(found, -known)
     nothing = torch.autograd.grad((share * (logp - TEACHER)).sum(), logits)[0]
     torch.testing.assert_close(nothing, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_early_tokens_weigh_by_what_is_left():
+    """By a sum per token; the first weighs 1 + early, nothing to learn stays nothing, and early = 0 changes no bit."""
+    advantage = torch.tensor([[0.3, -1.2, 0.0, 2.5], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    row = advantage[0].tolist()
+    total = sum(map(abs, row))
+    known = [a * (1 + 0.7 * (1 - sum(map(abs, row[:t])) / total)) for t, a in enumerate(row)]
+    found = weighted_early(advantage, early=0.7)
+    assert found[0].tolist() == pytest.approx(known, rel=1e-12)
+    assert float(found[0, 0]) == pytest.approx(1.7 * 0.3)
+    assert found[1].tolist() == [0.0] * 4
+    assert torch.equal(weighted_early(advantage, early=0.0), advantage)

@@ -22,6 +22,7 @@ arms:
   fresh: {method: online_dpo, reward: gold, reference_update: {every: 2, mix: 0.5}}
   adapted: {method: stepwise_dpo, parts: 2, train: {adapter: {rank: 2}}}
   played: {method: spin, rounds: 2}
+  own: {method: exact_self_distillation, reward: gold, success: -100.0, completions_per_prompt: 2, mix: 0.5}
 evaluation: {prompts: 4, frontier: false}
 judge: {reward: gold, self_test: 0}
 """
@@ -33,7 +34,7 @@ def graph(tmp_path_factory):
     return Graph(tmp_path_factory.mktemp("following"), TEXT)
 
 
-@pytest.mark.parametrize("name", ["soft", "hard", "fresh", "adapted", "played"])
+@pytest.mark.parametrize("name", ["soft", "hard", "fresh", "adapted", "played", "own"])
 def test_a_kill_changes_no_byte(graph, tmp_path, name):
     """Killed between two updates of the reference and right before one, and started again."""
     graph.kill(name, tmp_path, 3, 5)
@@ -54,6 +55,10 @@ def test_the_reference_s_passes_are_counted_and_not_cached(graph):
         ("{method: simpo, reference_update: {every: 2}}", "simpo is not held to the start"),
         ("{method: topr, reference_update: {every: 2}}", "topr is not held to the start"),
         ("{method: tdpo, reference_update: {every: 2}}", "the reference of tdpo cannot move"),
+        (
+            "{method: exact_self_distillation, reward: gold, train: {adapter: {rank: 2}}}",
+            "of exact_self_distillation cannot move",
+        ),
         ("{method: dpo, reference_update: {every: 0}}", "0 is out of range"),
         ("{method: dpo, reference_update: {every: 2, mix: 0}}", "0 is out of range"),
         ("{method: tr_dpo, train: {adapter: {rank: 2}}}", "mix is 0.6 under an adapter"),

@@ -52,6 +52,15 @@ def test_the_mean_outcome_is_the_rate() -> None:
 
 def test_the_page_lists_every_cell_and_what_is_beyond() -> None:
     worst = simulate.Measured(rate=0.9, two_way=0.9, difference=0.96, family={1: 0.01}, against_even=None, studies=1)
-    text = page(dict.fromkeys(simulate.grid(), worst))
+    text = page(dict.fromkeys(simulate.grid(), worst), dict.fromkeys(simulate.planned_designs(), (0.801, 0.795)))
     assert text.count("| 500 | 0.99 |") == 15
+    assert text.count("80.1 / 79.5") == 60
     assert "- ties, 8 seeds, 128 prompts, rate 0.97, seed sd 2: **90.0** / 96.0 / 1.0" in text
+
+
+@pytest.mark.parametrize("design", [(2, 50, 2.0), (3, 128, 1.0), (8, 20, 1.0), (8, 20, 0.5), (8, 50, 0.5)])
+def test_planned_power_is_what_studies_find(design: tuple[int, int, float]) -> None:
+    """Eight seeds of 20 prompts too, where a seed that wins as often as it loses agrees with nobody."""
+    planned, found = simulate.power_of(*design)
+    assert 0.1 < planned < 0.99
+    assert planned == pytest.approx(found, abs=0.03)

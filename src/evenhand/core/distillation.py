@@ -43,3 +43,16 @@ def token_advantage(logp: Tensor, teacher_logp: Tensor) -> Tensor:
     what a token leads to does not count (discount 0). Used as a *loss*, the same difference has no expected gradient at all.
     """
     return (teacher_logp - logp).detach()
+
+
+def weighted_early(advantage: Tensor, *, early: float) -> Tensor:
+    """`A_t (1 + early (1 - sum_{j<t} |A_j| / sum_j |A_j|))` over the tokens of one answer: IW-OPD (arXiv:2606.22600).
+
+    What is said first decides what is read later. The weight falls from 1 + `early` at the first token towards 1.
+
+    >>> weighted_early(torch.tensor([1.0, -1.0, 2.0]), early=1.0)
+    tensor([ 2.0000, -1.7500,  3.0000])
+    """
+    size = advantage.abs()
+    before = (size.cumsum(-1) - size) / size.sum(-1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
+    return advantage * (1 + early * (1 - before))

@@ -8,10 +8,11 @@ from __future__ import annotations
 from evenhand.errors import UserError
 from evenhand.methods.gradients import limited
 from evenhand.objectives import Distillation, PolicyGradient
+from evenhand.train.config import ReferenceUpdate
 from evenhand.train.method import DEMONSTRATIONS, PROMPTS, Method, method
-from evenhand.train.policies import TEACHER
+from evenhand.train.policies import INITIAL_POLICY, TEACHER
 from evenhand.train.rollouts import Exploration, Rollouts, Schedule
-from evenhand.train.rollouts.teacher_credits import SelfTeacherAdvantage, TeacherAdvantage, Uncredited
+from evenhand.train.rollouts.teacher_credits import SelfTeacherAdvantage, ShownGood, TeacherAdvantage, Uncredited
 
 
 def by_tokens(updates: int, importance: float, reduce: str) -> PolicyGradient:
@@ -45,15 +46,17 @@ def gkd(*, beta: float = 0.5, on_policy: float = 0.5, temperature: float = 1.0, 
 
 @method(of="reinforce", differs="a teacher's log-ratio as advantage", elsewhere={"TRL": "DistillationTrainer", "verl": "opd"})
 def on_policy_distillation(
-    *, completions_per_prompt: int = 4, updates: int = 1, importance: float = 0.0, reduce: str = "token_mean"
+    *, completions_per_prompt: int = 4, early: float = 0.0, updates: int = 1, importance: float = 0.0, reduce: str = "token_mean"
 ) -> Method:
     """On-policy distillation by sampled tokens: the teacher's log-prob less the policy's own is each token's advantage, on the
     policy's own answers (Thinking Machines 2025; arXiv:2601.02780, eq. 8).
 
     Unbiased for the gradient of KL(student, teacher) at every state, prefixes held fixed: a token is not blamed for what
-    follows it. Costs a log-prob of the teacher per token, where `exact_distillation` reads its whole vocabulary. Reduces to
-    `exact_distillation` in expectation."""
-    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=TeacherAdvantage(), schedule=Schedule(updates))
+    follows it. Costs a log-prob of the teacher per token, where `exact_distillation` reads its whole vocabulary. `early` lets the
+    first tokens weigh up to 1 + `early` times as much, by the share of an answer's advantage that is still to come (IW-OPD,
+    arXiv:2606.22600, by TRL's code). Reduces to `exact_distillation` in expectation, at early = 0."""
+    credit = TeacherAdvantage(early=early)
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credit, schedule=Schedule(updates))
     objective = by_tokens(updates, importance, reduce)
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, reference=TEACHER, learning_rate=1e-6)
 
@@ -75,8 +78,15 @@ def exact_distillation(*, completions_per_prompt: int = 4, beta: float = 1.0, re
 WORDS = "{prompt}\n\nA good answer to this is:\n\n{answer}\n\nNow give an answer of your own."
 
 
+def complete(words: str) -> str:
+    """The words, if they have a place for the prompt and one for the answer."""
+    if missing := [name for name in ("{prompt}", "{answer}") if name not in words]:
+        raise UserError(f"the words lack {missing[0]}", where="words", fix=f"say where it belongs, as in {WORDS!r}")
+    return words
+
+
 @method(of="on_policy_distillation", differs="the teacher is the policy itself, which was shown a good answer",
-        elsewhere={"TRL": "~SDPOTrainer, whole vocabulary"})  # fmt: skip
+        elsewhere={"TRL": "~SDPOTrainer: sampled_token, a moving teacher"})  # fmt: skip
 def self_distillation(
     *, completions_per_prompt: int = 8, success: float = 1.0, words: str = WORDS, updates: int = 1, importance: float = 0.0,
     reduce: str = "token_mean",
@@ -84,13 +94,32 @@ def self_distillation(
     """Self-distillation policy optimisation, SDPO, by sampled tokens: the policy is its own teacher once it is shown a good
     answer to the prompt, the best other one of its group; what its log-prob of each token then is, less what it was, is that
     token's advantage (Hübotter et al. 2026, arXiv:2601.20802). `success` is the least reward of an answer that is shown; where no
-    other answer of the group has it, nothing is learned of one. `words` put prompt and answer to the policy. The paper compares
-    the likeliest tokens' whole distributions by a Jensen-Shannon divergence, with a moving average of the policy as the teacher;
-    here the teacher has the rollout's weights, and words of an environment's feedback are not shown.
+    other answer of the group has it, nothing is learned of one. `words` put prompt and answer to the policy. The teacher has the
+    rollout's weights; `exact_self_distillation` is the paper's own form. Words of an environment's feedback are not shown.
     Reduces to `on_policy_distillation` by a teacher that says what the policy says with the answer before it."""
-    if missing := [name for name in ("{prompt}", "{answer}") if name not in words]:
-        raise UserError(f"the words lack {missing[0]}", where="words", fix=f"say where it belongs, as in {WORDS!r}")
-    credit = SelfTeacherAdvantage(success=success, words=words)
+    credit = SelfTeacherAdvantage(success=success, words=complete(words))
     rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credit, schedule=Schedule(updates))
     objective = by_tokens(updates, importance, reduce)
     return Method(objective=objective, data=PROMPTS, rollouts=rollouts, learning_rate=1e-6)
+
+
+@method(space={"mix": (0.01, 0.05, 1.0)}, of="exact_distillation",
+        differs="the teacher is an average of the policy, which was shown a good answer",
+        elsewhere={"TRL": "SDPOTrainer: full_logits"})  # fmt: skip
+def exact_self_distillation(
+    *, completions_per_prompt: int = 8, success: float = 1.0, words: str = WORDS, beta: float = 0.5, mix: float = 0.05,
+    reduce: str = "token_mean",
+) -> Method:  # fmt: skip
+    """Self-distillation policy optimisation, SDPO, over the whole vocabulary: the Jensen-Shannon divergence, at every token of
+    the policy's own answers, to what a moving average of the policy says once it is shown a good answer to the prompt
+    (Hübotter et al. 2026, arXiv:2601.20802). `mix` is how much of the policy goes into the average before every step; 1 is the
+    policy itself. `success` and `words` as in `self_distillation`. The paper sums over the policy's likeliest 100 tokens and one
+    more for all the others; here no token is left out. All weights must learn: an adapter has no average.
+    Reduces to `exact_distillation` at the same beta, by a teacher that says what the average says with the answer before it."""
+    credit = ShownGood(success=success, words=complete(words))
+    rollouts = Rollouts(completions_per_prompt=completions_per_prompt, credit=credit)
+    made = Method(
+        objective=Distillation(reduce=reduce), data=PROMPTS, rollouts=rollouts, reference=INITIAL_POLICY, divergence=beta,
+        learning_rate=1e-6,
+    )  # fmt: skip
+    return made.following(ReferenceUpdate(every=1, mix=mix))

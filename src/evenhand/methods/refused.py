@@ -15,7 +15,7 @@ METHODS.refuse(
 METHODS.refuse(
     "sdpo",
     why="three papers have the name: stepwise DPO, segment-level DPO and self-distillation",
-    fix="use `stepwise_dpo` for the first",
+    fix="use `stepwise_dpo` for the first, `exact_self_distillation` for the last",
 )
 METHODS.refuse(
     "lrml",

@@ -90,7 +90,7 @@ class Policy(Trunk):
         `Head.KL`, what `measure` says."""
         assert self.frozen is not None
         with torch.no_grad():
-            _, other = self.frozen.predicting(None, batch)
+            _, other = self.frozen.predicting(None, batch.shown or batch)
         cells, own = self.predicting(states, batch)
         read, read_other = (partial(p._head.log_probs, temperature=temperature) for p in (self, self.frozen))
         width = self.hf.config.get_text_config().vocab_size

@@ -186,10 +186,13 @@ def _following_problems(arm: Arm, method: Method, where: str) -> Iterator[UserEr
     hybrid = method.rollouts is not None and method.rollouts.schedule.hybrid
     if method.reference != INITIAL_POLICY or method.label_baseline is not None:
         yield UserError(f"{arm.method} is not held to the start", where=place, fix="remove it")
-    elif method.compares_exactly or hybrid:
+    elif (method.compares_exactly and not method.online) or hybrid:
         why = "the data's pairs" if hybrid else "its whole distributions"
         why = f"{why} are compared with the start once and for all"
         yield UserError(f"the reference of {arm.method} cannot move", where=place, why=why, fix="remove it")
+    elif arm.train.adapter is not None and method.compares_exactly:
+        why = "the network that it is compared with has no adapter that could"
+        yield UserError(f"the reference of {arm.method} cannot move", where=place, why=why, fix="train all weights")
     elif arm.train.adapter is not None and update.mix < 1:
         why = "a mixture of two adapters' factors is not the mixture of the changes that they make"
         yield UserError(f"mix is {update.mix:g} under an adapter", where=place, why=why, fix="use `mix: 1`, or train all weights")

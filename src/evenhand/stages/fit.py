@@ -219,7 +219,14 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
         spec=spec, seed=context.seed, inputs=inputs, device=device, renderer=renderer, method=method, model=ranks.placed(model),
         steps=steps, ledger=ledger, reward=reward_on(ranks, reward), held=held, router_loss=router_loss(model, spec), ranks=ranks,
     )  # fmt: skip
-    return replace(made, following=online.twin(made, ledger)) if method.reference_update is not None else made
+    return replace(made, following=follower(made, ledger)) if method.reference_update is not None else made
+
+
+def follower(run: TrainingRun, ledger: Ledger) -> Policy:
+    """The reference that is to follow the policy: what the policy is compared with, or the start once more."""
+    if run.compared_to is None:
+        return online.twin(run, ledger)
+    return run.compared_to.requires_grad_()  # no gradient reaches it, but a checkpoint keeps what may learn
 
 
 def opened(start: Path, method: Method, spec: FitSpec, seed: int, device: str) -> Trunk:

@@ -147,7 +147,8 @@ def thresholds(
         parts = [_part(seeds_sd**2 / k, k - 1), _part(np.maximum(by_prompt - residual, 0) / (n * k), n - 1)]
         half = np.maximum(half, half_widths(parts, 1 - alpha))
     estimate = half if needed is None else needed(half)
-    return np.asarray(np.maximum(estimate - sd_row * chance.mean - v, -sd_row * chance.agreeing - v))
+    beyond = spread.gap / (2 * n)  # a seed whose wins and losses are even agrees with nobody
+    return np.asarray(np.maximum(estimate - sd_row * chance.mean - v, beyond - sd_row * chance.agreeing - v))
 
 
 @dataclass(frozen=True, slots=True)

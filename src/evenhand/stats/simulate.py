@@ -9,6 +9,7 @@ alike, so every verdict between two of them is false, and so is every verdict ag
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -21,9 +22,10 @@ from scipy.special import expit
 
 from evenhand.seeding import rng
 from evenhand.stats.arrays import Array
-from evenhand.stats.crossed import least_variance, variance_components
+from evenhand.stats.crossed import Spread, least_variance, spread, variance_components
 from evenhand.stats.intervals import EQUAL, half_widths, score_limits, score_part, sign_p
 from evenhand.stats.mixed import mixed_win_rate
+from evenhand.stats.planning import power
 from evenhand.stats.tests import seeds_needed
 from evenhand.stats.twoway import MIXED_FROM
 
@@ -36,6 +38,10 @@ GAPS = {"win/loss": 1.0, "ties": 0.5, "graded": 0.0}
 LEAST, MOST = 0.93, 0.055
 """Coverage and family-wise error that a cell must keep."""
 SETTLED = 10_000
+AHEAD = (0.5, 1.0, 2.0)
+"""Logits by which the better of two arms is ahead where power is measured."""
+NEAR_SD = 0.25
+"""The sd of a seed's effect in logits there."""
 _X, _W = hermegauss(61)
 _W = _W / _W.sum()
 
@@ -181,6 +187,37 @@ def agree(per_seed: Array) -> NDArray[np.bool_]:
 def holds(interval: tuple[float, float], truth: float) -> bool:
     """Whether an interval does, ends included."""
     return interval[0] <= truth <= interval[1]
+
+
+def planned_designs() -> Iterator[tuple[int, int, float]]:
+    """Seeds, prompts, and how far the better arm is ahead, wherever the page shows power."""
+    yield from product(SEEDS, PROMPTS, AHEAD)
+
+
+def power_of(k: int, n: int, ahead: float) -> tuple[float, float]:
+    """The share of studies of k seeds and n prompts that tell two arms apart: as planned from the parts of a large pilot, and as
+    found."""
+    true, parts = _pilot(ahead)
+    planned = power(true, n, k, sd_noise=parts.noise, sd_prompt=parts.prompt, sd_seed=parts.seed, gap=1.0)
+    d = _gaps(min(20_000, 10_000_000 // (k * n)), k, n, ahead, rng(0, "power", k, n, int(10 * ahead)))
+    told = (d.mean(axis=(-2, -1)) > many_half_widths(d, 1.0)(0.95)) & agree(d.mean(axis=-1))
+    return planned, float(told.mean())
+
+
+@functools.cache
+def _pilot(ahead: float) -> tuple[float, Spread]:
+    """The true difference of two arms, and its parts by 2000 seeds and as many prompts."""
+    sd = float(np.sqrt(NEAR_SD**2 + PROMPT_SD**2 + OWN_SD**2))
+    shares = _mean_outcome("win/loss", np.array([ahead, 0.0]), sd)
+    return float(shares[0] - shares[1]), spread(_gaps(1, 2000, 2000, ahead, rng(0, "pilot", int(10 * ahead)))[0])
+
+
+def _gaps(studies: int, k: int, n: int, ahead: float, draw: np.random.Generator) -> Array:
+    """Wins of the better arm less those of the other [studies, k, n]."""
+    prompts = PROMPT_SD * draw.normal(size=(studies, 1, n))
+    own = lambda: NEAR_SD * draw.normal(size=(studies, k, 1)) + OWN_SD * draw.normal(size=(studies, 1, n))  # noqa: E731
+    one, other = (draw.random((studies, k, n)) < expit(prompts + shift + own()) for shift in (ahead, 0.0))
+    return one.astype(float) - other.astype(float)
 
 
 def grid() -> Iterator[Cell]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from evenhand.stats.looks import look
 from evenhand.stats.simulate import (
+    AHEAD,
     KINDS,
     LEAST,
     MOST,
+    NEAR_SD,
     PROMPTS,
     RATES,
     SEED_SDS,
@@ -23,6 +25,8 @@ from evenhand.stats.simulate import (
     Cell,
     Measured,
     grid,
+    planned_designs,
+    power_of,
     surveyed,
     worst_error,
 )
@@ -57,10 +61,15 @@ measured anew with {settled} studies, and with {ten_times} where it stood there 
 three seeds that differ by 2 logits, tested against one half: their shares are then U-shaped, and Student's t of three such values
 rejects a little too often. A wider quantile for such seeds would need their shape, which three of them do not show.
 """
+POWER = """## Power
+
+Two arms of wins and losses as above, of which one is ahead by so many logits and whose seeds differ by {near:g}: how often it is
+called better, as `stats plan` promises from the parts of a large pilot / in 2500 to 20000 studies, in per cent.
+"""
 
 
-def page(found: Mapping[Cell, Measured]) -> str:
-    """The whole page as Markdown."""
+def page(found: Mapping[Cell, Measured], powers: Mapping[tuple[int, int, float], tuple[float, float]]) -> str:
+    """The whole page as Markdown: of every cell and of every design (`simulate.planned_designs`) what was measured."""
     beyond = [(c, m) for c, m in found.items() if m.rate < LEAST or m.difference < LEAST]
     wrong = [(c, m) for c, m in found.items() if exceeds(c, m)]
     limits = {"least": 100 * LEAST, "most": 100 * MOST, "cells": len(found), "settled": SETTLED, "ten_times": 10 * SETTLED}
@@ -74,7 +83,7 @@ def page(found: Mapping[Cell, Measured]) -> str:
     lines += _listed([*beyond, *(pair for pair in wrong if pair not in beyond)])
     for kind, k in product(KINDS, SEEDS):
         lines += _table(found, kind, k)
-    return "\n".join([*lines, *_looks()])
+    return "\n".join([*lines, *_power(powers), *_looks()])
 
 
 def _listed(cells: list[tuple[Cell, Measured]]) -> Iterator[str]:
@@ -112,6 +121,17 @@ def _marked(share: float, beyond: bool) -> str:
     return f"**{100 * share:.1f}**" if beyond else f"{100 * share:.1f}"
 
 
+def _power(found: Mapping[tuple[int, int, float], tuple[float, float]]) -> Iterator[str]:
+    """What planning promises of a difference beside what studies find of it."""
+    yield POWER.format(near=NEAR_SD)
+    yield "| seeds | prompts | " + " | ".join(f"{ahead:g} ahead" for ahead in AHEAD) + " |"
+    yield "|---|---|" + "---|" * len(AHEAD)
+    for k, n in product(SEEDS, PROMPTS):
+        shares = (found[k, n, ahead] for ahead in AHEAD)
+        yield f"| {k} | {n} | " + " | ".join(f"{100 * planned:.1f} / {100 * told:.1f}" for planned, told in shares) + " |"
+    yield ""
+
+
 def _looks() -> Iterator[str]:
     """What alpha spending leaves to each look of two plans."""
     yield "## Looking more than once"
@@ -128,7 +148,7 @@ def _looks() -> Iterator[str]:
 
 def main() -> None:
     """Writes the page to the path given, or prints it."""
-    text = page({cell: surveyed(cell) for cell in grid()})
+    text = page({cell: surveyed(cell) for cell in grid()}, {d: power_of(*d) for d in planned_designs()})
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(text)
     else:

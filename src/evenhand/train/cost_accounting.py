@@ -78,7 +78,8 @@ class Ledger:
                 return
             batch, reads = given
             learns = torch.is_grad_enabled() and shape.learning + shape.head_learning > 0
-            self.spend(flops.of_pass(model, shape, batch.layout, reads, learns=learns))
+            shown = None if batch.shown is None else batch.shown.layout
+            self.spend(flops.of_pass(model, shape, batch.layout, reads, learns=learns, shown=shown))
 
         model.register_forward_pre_hook(spend)
         return model

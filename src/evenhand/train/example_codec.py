@@ -27,6 +27,7 @@ def to_json(item: Example) -> dict[str, Any]:
         "margin": list(item.margin),
         "pair_weight": list(item.pair_weight),
         **({"pair_margin": list(item.pair_margin)} if item.pair_margin else {}),
+        **({"shown": [list(ids) for ids in item.shown]} if item.shown else {}),
         "denominator_only": item.denominator_only,
     }
 
@@ -46,6 +47,7 @@ def from_json(data: Mapping[str, Any]) -> Example:
         margin=tuple(data["margin"]),
         pair_weight=tuple(data["pair_weight"]),
         pair_margin=tuple(data.get("pair_margin", ())),
+        shown=tuple(tuple(ids) for ids in data.get("shown", ())),
         denominator_only=data["denominator_only"],
     )
 

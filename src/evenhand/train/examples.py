@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class Example:
     """A tokenised group and its fields: `per_token[name][i]` [len(completion i)], `per_completion[name][i]` a float.
 
     `pairs` index this group's completions as (chosen, rejected), with a rating gap and a weight each; `pair_margin` is what the
-    data ask of a pair's scores (TRL's column `margin`), if they do. `ratings[i]` are completion i's by each attribute.
+    data ask of a pair's scores (TRL's column `margin`), if they do. `ratings[i]` are completion i's by each attribute, `shown[i]`
+    the prompt under which a teacher reads it, where that is not the item's own.
     """
 
     tokens: TokenGroup
@@ -37,6 +39,7 @@ class Example:
     pair_weight: tuple[float, ...] = ()
     pair_margin: tuple[float, ...] = ()
     ratings: tuple[tuple[float, ...], ...] = ()
+    shown: tuple[tuple[int, ...], ...] = ()
     denominator_only: bool = False
 
     def only(self, keep: Sequence[int], **changes: Any) -> Example:
@@ -49,7 +52,8 @@ class Example:
         per_token = {k: tuple(v[i] for i in keep) for k, v in self.per_token.items()}
         per_completion = {k: tuple(v[i] for i in keep) for k, v in self.per_completion.items()}
         ratings = tuple(self.ratings[i] for i in keep) if self.ratings else ()
-        cut = replace(self, tokens=tokens, per_token=per_token, per_completion=per_completion, ratings=ratings)
+        shown = tuple(self.shown[i] for i in keep) if self.shown else ()
+        cut = replace(self, tokens=tokens, per_token=per_token, per_completion=per_completion, ratings=ratings, shown=shown)
         return replace(cut, pairs=(), margin=(), pair_weight=(), pair_margin=(), **changes)
 
 
@@ -82,11 +86,20 @@ def with_pairs(item: Example) -> Example:
 
 def split_zero_advantage(item: Example) -> list[Example]:
     """The completions with a non-zero advantage, and those with zero advantage as a denominator-only item. An exact saving."""
-    advantage = item.per_completion["advantage"]
-    live = [i for i, a in enumerate(advantage) if a != 0.0]
-    dead = [i for i, a in enumerate(advantage) if a == 0.0]
+    return live_alone(item, [i for i, a in enumerate(item.per_completion["advantage"]) if a != 0.0])
+
+
+def live_alone(item: Example, live: Sequence[int]) -> list[Example]:
+    """The completions `live`, in that order, and the others as a denominator-only item."""
+    dead = [i for i in range(len(item.tokens.completions)) if i not in live]
     parts = [item.only(live)] if live else []
-    return parts + ([item.only(dead, denominator_only=True)] if dead else [])
+    return parts + ([item.only(dead, denominator_only=True, shown=())] if dead else [])
+
+
+def as_shown(item: Example) -> list[TokenGroup]:
+    """The item's completions, in their order, under the prompts that a teacher reads; neighbours with one prompt share it."""
+    runs = groupby(zip(item.shown, item.tokens.completions, strict=True), key=lambda pair: pair[0])
+    return [replace(item.tokens, prompt=prompt, completions=tuple(c for _, c in pairs)) for prompt, pairs in runs]
 
 
 def micro_batches(items: Sequence[Example], tokens_per_microbatch: int, ranks: int = 1) -> list[Batch]:
@@ -119,6 +132,8 @@ def assemble(items: Sequence[Example]) -> Batch:
             fields[name] = values[:, None] if name == "advantage" else values
     if all(i.ratings for i in items):
         fields["ratings"] = torch.tensor([row for i in items for row in i.ratings], dtype=torch.float32)
+    if all(i.shown for i in items):
+        fields["shown"] = pack([group for i in items for group in as_shown(i)])
     if any(i.pairs for i in items):
         fields |= _pairs(items)
     return replace(batch, **fields)

@@ -86,10 +86,10 @@ def shape_of(model: Trunk) -> Shape:
     )
 
 
-def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, learns: bool) -> int:
-    """One pass of `model` over a batch, with its gradient if it `learns`; a comparison with a frozen one runs that as well."""
-    lengths = ([s.length for s in layout.prompts], [s.length for s in layout.completions])
-    done = work(*lengths, layout.owner, shared=model.layout_mode == "tree")
+def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, learns: bool, shown: Layout | None = None) -> int:
+    """One pass of `model` over a batch, with its gradient if it `learns`; a comparison with a frozen one runs that as well, over
+    what it is `shown` where that is another batch."""
+    done = _work(layout, model)
     if isinstance(model, RewardModel):
         done = Work(tokens=done.tokens, scored=len(layout.completions), pairs=done.pairs)
     elif not reads & _READS_VOCABULARY:
@@ -98,8 +98,14 @@ def of_pass(model: Trunk, shape: Shape, layout: Layout, reads: Set[Head], *, lea
     again = once * (learns and model.checkpointing)
     if compared := reads & OF_BOTH.keys():
         frozen = getattr(model, "frozen", None)
-        again += len(compared) * (once if frozen is None else forward(shape_of(frozen), done))  # a teacher is of another size
+        seen = done if shown is None else _work(shown, model)
+        again += len(compared) * forward(shape if frozen is None else shape_of(frozen), seen)  # a teacher is of another size
     return once + again + (backward(shape, done) if learns else 0)
+
+
+def _work(layout: Layout, model: Trunk) -> Work:
+    lengths = ([s.length for s in layout.prompts], [s.length for s in layout.completions])
+    return work(*lengths, layout.owner, shared=model.layout_mode == "tree")
 
 
 def _linear(network: nn.Module) -> list[tuple[int, bool]]:

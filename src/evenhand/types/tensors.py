@@ -123,6 +123,7 @@ class Batch:
     `advantage` [N, C] or [N, 1]; `score`, `weight`, `optimism`, `given` [N]; `ratings` [N, K], NaN where missing;
     `pairs` [B, 2] int (chosen, rejected: places in N) with `margin`, `pair_weight` [B], and `pair_margin` [B] (the least gap of
     scores) where the data ask for it; `statistics` named tensors of the whole optimizer step (KTO's z0, AOT's weights).
+    `shown` is the same completions under the prompts that a teacher reads in place of these.
     """
 
     ids: Tensor
@@ -145,6 +146,7 @@ class Batch:
     margin: Tensor | None = None
     pair_weight: Tensor | None = None
     pair_margin: Tensor | None = None
+    shown: Batch | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     denominator_only: bool = False
     """True when every row has a zero gradient: it counts in denominators and step statistics, and is never run for a gradient."""
@@ -162,7 +164,8 @@ class Batch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor)
         }
-        return replace(self, **moved, statistics={k: v.to(device) for k, v in self.statistics.items()})
+        shown = None if self.shown is None else self.shown.to(device)
+        return replace(self, **moved, shown=shown, statistics={k: v.to(device) for k, v in self.statistics.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,8 @@ class Credit(Protocol):
     on."""
 
     hindsight: ClassVar[bool] = False
-    """Wants the policy's log-probs of every answer once it was shown a good one, in the field HINDSIGHT: see `Shows`."""
+    """Wants the policy's log-probs of every answer once it was shown a good one, in the field HINDSIGHT; where the objective
+    compares whole distributions, the prompts that show it: see `Shows`."""
 
     def __call__(self, experience: Experience) -> list[Example]: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,13 +54,26 @@ class Reader:
                 found[n][i] = row
         return [replace(e, per_token={**e.per_token, HINDSIGHT: tuple(t)}) for e, t in zip(examples, found, strict=True)]
 
+    def beside_good(self, examples: Sequence[Example], credit: Shows) -> list[Example]:
+        """The examples, each answer with the prompt that shows a good one beside it; () where there is none."""
+        return [replace(e, shown=tuple(self._prompts(e, credit))) for e in examples]
+
+    def _prompts(self, e: Example, credit: Shows) -> Iterator[tuple[int, ...]]:
+        shown = credit.shown(e.tokens.group)
+        told = {good: self._told(e, credit, good)[1] for good in beside(shown)}
+        yield from (() if good is None else told[good] for good in shown)
+
     def _shown(self, e: Example, credit: Shows, good: int, answers: Sequence[int]) -> Example:
-        assert self.prompt_ids is not None
-        group = e.tokens.group
-        prompt = credit.asked(group.prompt, group.completions[good])
-        cut = replace(cut_group(group, answers), prompt=prompt)
+        prompt, ids = self._told(e, credit, good)
+        cut = replace(cut_group(e.tokens.group, answers), prompt=prompt)
         own = tuple(e.tokens.completions[i] for i in answers)
-        return Example(tokens=TokenGroup(prompt=tuple(self.prompt_ids(prompt)), completions=own, group=cut))
+        return Example(tokens=TokenGroup(prompt=ids, completions=own, group=cut))
+
+    def _told(self, e: Example, credit: Shows, good: int) -> tuple[Prompt, tuple[int, ...]]:
+        """The prompt with the answer `good` beside it, and its tokens."""
+        assert self.prompt_ids is not None
+        prompt = credit.asked(e.tokens.group.prompt, e.tokens.group.completions[good])
+        return prompt, tuple(self.prompt_ids(prompt))
 
 
 def as_sampled(example: Example) -> tuple[torch.Tensor, ...]:

@@ -127,7 +127,8 @@ class RolloutSource:
             examples = self.reader(examples, heads, generator_is_reference=self.method.reference == GENERATOR)
             gap = self._gap(examples, heads)
             if plan.credit.hindsight:
-                examples = self.reader.in_hindsight(examples, plan.credit)  # type: ignore[arg-type]
+                look = self.reader.beside_good if self.method.compares_exactly else self.reader.in_hindsight
+                examples = look(examples, plan.credit)  # type: ignore[arg-type]
         stale: dict[str, float] = {}
         if plan.schedule.staleness:
             stale = stale_metrics(examples, self.method.objective, plan.schedule.proximal)
