@@ -8,7 +8,7 @@ OUT    ?= runs/quickstart
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow test-versions test-vllm check bench studies docs clean
+.PHONY: demo test test-slow test-versions test-vllm check bench bench-gpu studies docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (pinned by constraints.txt)"
@@ -65,6 +65,9 @@ check: $(STAMP)   ## the fast inner loop
 bench: $(STAMP)  ## beside TRL, same model, data, batch and precision; writes docs/benchmarks.md
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/python -m benchmarks.run
+
+bench-gpu:   ## on a machine with one GPU, with the Python that sees it, within nine minutes: PYTHON=..., WHEELS=a folder of what it lacks
+	@$(PYTHON) -m benchmarks.gpu_lane $(if $(WHEELS),--wheels $(WHEELS))
 
 studies: $(STAMP)   ## the studies of docs/results that fit into an hour on two cores: run or gone on with, their pages renewed
 	@$(BIN)/python -m benchmarks.studies

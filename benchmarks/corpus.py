@@ -6,6 +6,7 @@ ids it trains on are exactly ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def prompts(vocab: int, count: int, length: int, seed: int = 0) -> list[str]:
 
 
 def answers(case: Training, per_prompt: int, seed: int = 0) -> list[list[str]]:
-    """Answers of 60 % to 140 % of the case's length in tokens, the end token included (which is not written)."""
+    """Answers around the case's length in tokens, the end token included (which is not written)."""
     draw = np.random.default_rng([seed, 2])
-    low, high = round(0.6 * case.completion), round(1.4 * case.completion)
+    low, high = (round(share * case.completion) for share in (1 - case.spread, 1 + case.spread))
     return [
         [" " + _text(draw, case.model.vocab, int(draw.integers(low, high + 1)) - 1) for _ in range(per_prompt)]
         for _ in range(case.rows)
@@ -63,16 +64,16 @@ def lengths(case: Training) -> list[list[int]]:
     return [[len(text.split()) + 1 for name, text in row.items() if name != "prompt"] for row in rows(case)]
 
 
-def save_models(model: Model, folder: Path) -> Path:
-    """Random weights as two folders in transformers' format, `policy` and `reward`."""
+def save_models(model: Model, folder: Path, *, kinds: Sequence[str] = ("policy", "reward"), device: str = "cpu") -> Path:
+    """Random weights as folders in transformers' format, `policy` and `reward`; drawn on an accelerator they are bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen2Config
 
-    for name, auto, extra in (
-        ("policy", AutoModelForCausalLM, {}),
-        ("reward", AutoModelForSequenceClassification, {"num_labels": 1}),
-    ):
+    autos: dict[str, Any] = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
+    for name in kinds:
         torch.manual_seed(0)
-        network = auto.from_config(Qwen2Config(**model.config, **extra), dtype=torch.float32)
+        config = Qwen2Config(**model.config, **({"num_labels": 1} if name == "reward" else {}))
+        with torch.device(device):
+            network = autos[name].from_config(config, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
         network.save_pretrained(folder / name)
     return folder

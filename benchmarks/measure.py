@@ -41,11 +41,13 @@ class Found:
 
 
 class Side:
-    """A process that carries out orders. `where` is `module:function` of this package."""
+    """A process that carries out orders, each within `patience` seconds. `where` is `module:function` of this package."""
 
-    def __init__(self, where: str, *, device: str, threads: int, log: Path, **arguments: Any) -> None:
-        context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
+    def __init__(
+        self, where: str, *, device: str, threads: int, log: Path, start: str, patience: float, arguments: Mapping[str, Any]
+    ) -> None:
+        context: Any = get_context(start)
+        self._patience, (self._pipe, theirs) = patience, context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, where, device, threads, str(log), arguments))
         self._process.start()
         theirs.close()
@@ -74,8 +76,8 @@ class Side:
 
     def _receive(self) -> dict[str, Any]:
         try:
-            if not self._pipe.poll(PATIENCE):
-                raise SideFailed(f"no answer within {PATIENCE:.0f} s")
+            if not self._pipe.poll(self._patience):
+                raise SideFailed(f"no answer within {self._patience:.0f} s")
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(timeout=10)
@@ -109,7 +111,7 @@ class Bench:
             for name, answer in self._round(order):
                 found[name].seconds.append(answer["seconds"])
                 found[name].processor_seconds.append(answer["processor_seconds"])
-                found[name].bytes = answer["bytes"]
+                found[name].bytes = max(found[name].bytes, answer["bytes"])
                 found[name].first = found[name].first or answer["info"]
         for name, problem in self.failed.items():
             found[name].error = problem
@@ -126,10 +128,12 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(sides: Iterable[tuple[str, str, Mapping[str, Any]]], *, device: str, threads: int, logs: Path) -> Iterator[Bench]:
+def bench(
+    sides: Iterable[tuple[str, str, Mapping[str, Any]]], *, logs: Path, patience: float = PATIENCE, **named: Any
+) -> Iterator[Bench]:
     """Start all sides (name, where, arguments) at once and wait until each stands ready; ends them all afterwards."""
     started = {
-        name: Side(where, device=device, threads=threads, log=logs / f"{name.replace(' ', '-')}.log", **arguments)
+        name: Side(where, log=logs / f"{name.replace(' ', '-')}.log", patience=patience, arguments=arguments, **named)
         for name, where, arguments in sides
     }
     ready = Bench(started)

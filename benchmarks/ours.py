@@ -68,6 +68,27 @@ def sample(gate: Gate, vocab: int, folder: Path) -> None:
         gate.done(tokens=sum(map(len, rows)), rows=rows if order["temperature"] == 0 else None)
 
 
+def log_probs(gate: Gate, rows: int, width: int, vocab: int, fused: bool) -> None:
+    """Log-probs of random states and their gradients, as ordered: by the fused op, or by full logits as torch has them."""
+    import torch
+
+    from evenhand.core.logprob import completion_logp
+
+    gate.loaded()
+    named = {"device": gate.device, "dtype": torch.bfloat16, "requires_grad": True}
+    hidden, weight = (torch.randn(n, width, **named) for n in (rows, vocab))
+    ids = torch.randint(vocab, (rows,), device=gate.device)
+    scale = width**-0.5
+    while gate.wait() is not None:
+        if fused:
+            logp = completion_logp(hidden, weight, ids, scale=scale)
+        else:
+            logp = -torch.nn.functional.cross_entropy((scale * hidden @ weight.T).float(), ids, reduction="none")
+        logp.sum().backward()
+        gate.done()
+        hidden.grad = weight.grad = None
+
+
 def imports() -> None:
     """What a step would import late, so that it does not count as its memory."""
     for name in ("transformers.models.qwen2.modeling_qwen2", "evenhand.engines.local", "evenhand.stages.fit"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
-NAMES = {"ours": "evenhand", "shipped": "TRL as shipped", "tuned": "TRL tuned", "generate": "generate"}
+NAMES = {
+    "ours": "evenhand", "shipped": "TRL as shipped", "tuned": "TRL tuned", "generate": "generate", "logits": "full logits",
+}  # fmt: skip
 SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
@@ -20,13 +23,19 @@ def render(pages: Mapping[str, Any]) -> str:
         if device in pages:
             parts.append(f"## {title}\n\n{part(pages[device])}")
     if "cuda" not in pages:
-        parts.append("## GPU\n\nNot measured: no GPU was at hand. `python -m benchmarks.run --device cuda` writes this table.")
+        parts.append(f"## GPU\n\n{NO_GPU}")
     return "\n\n".join([*parts, METHOD]) + "\n"
 
 
 def part(page: Mapping[str, Any]) -> str:
-    """Machine line, training table, sampling table."""
+    """Machine line, what was checked, the tables of log-probs alone, of training and of sampling; where there are any."""
     blocks = [machine(page)]
+    if page.get("checks"):
+        blocks += ["### The same as float64 on the processor", checks(page["checks"])]
+    if page.get("quickstart"):
+        blocks += ["### The quickstart's verdicts", quickstart(page["quickstart"])]
+    if page.get("log_probs"):
+        blocks += ["### Log-probs alone", log_probs(page["log_probs"], page["peak"])]
     if page["training"]:
         blocks += ["### One optimizer step", training(page["training"], page["peak"]), agreement(page["training"])]
     if page["sampling"]:
@@ -44,6 +53,41 @@ def machine(page: Mapping[str, Any]) -> str:
         f"{m['memory_gb']} GB; Python {m['python']}, {versions}. Matrix products in this run: {rates}. "
         f"{page['date']}, {page['minutes']} minutes."
     )
+
+
+def checks(found: Mapping[str, Any]) -> str:
+    """A row per test: how many cases passed, and the largest of its errors as a share of what is allowed; then what failed."""
+    rows, lines = found["cases"], []
+    for name, its in itertools.groupby(rows, key=lambda r: r["name"].split("[")[0]):
+        cases = list(its)
+        passed = [r for r in cases if r["outcome"] == "passed"]
+        shares = [e / allowed for r in passed for e, allowed in r["errors"]]
+        worst = f"{max(shares):.0%}" if shares else ""
+        lines.append([name.removeprefix("test_").replace("_", " "), f"{len(passed)} of {len(cases)}", worst])
+    notes = [f"- {found['problem']}"] if found["problem"] else []
+    notes += [f"- `{r['name']}`: {r['outcome']}. {r['why']}" for r in rows if r["outcome"] != "passed"]
+    return table(["test", "passed", "largest error, of what is allowed"], lines) + "\n\n" + "\n".join(notes)
+
+
+def quickstart(found: Mapping[str, Any]) -> str:
+    """Verdicts of the same smaller quickstart on the processor and here."""
+    lines = [[name, *(found["verdicts"][d].get(name, "none") for d in found["verdicts"])] for name in found["contrasts"]]
+    problems = "".join(f"\n\n{device}: {why}" for device, why in found["problems"].items() if why)
+    return table(["contrast", *found["verdicts"]], lines) + problems
+
+
+def log_probs(rows: Sequence[Row], peak: Mapping[str, float]) -> str:
+    """Forward and backward pass of the op; the aims stand below."""
+    lines = []
+    for row in rows:
+        for number, (name, side) in enumerate(row["sides"].items()):
+            precision = name.split()[1]
+            shown = ["failed: " + reason(side), "", ""]
+            if "median" in side:
+                share = row["flops"] / side["median"] / peak[precision]
+                shown = [f"{1e3 * side['median']:.3g}", f"{side['bytes'] / 2**30:.2f} GB", f"{share:.0%}"]
+            lines.append([row["title"] if number == 0 else "", spoken(name), *shown])
+    return table(["rows x width x vocabulary", "way", "milliseconds", "peak memory", "share of peak"], lines) + f"\n\n{OP_AIM}"
 
 
 def training(rows: Sequence[Row], peak: Mapping[str, float]) -> str:
@@ -182,6 +226,23 @@ AIMS = (
     "\\* A third of that peak is less than weights, gradients and moments alone: no training in fp32 with AdamW gets there."
 )
 
+OP_AIM = "Aimed at, in bf16 on an H200: 60 ms and 6 GB for 8,192 x 4,096 x 151,936, states, weight and gradients included."
+NO_GPU = """Not measured: no GPU was at hand, and nothing here was ever run on one. `make bench-gpu` writes this part: one command
+of at most nine minutes on a machine with one GPU (made for an H200 with Python 3.12, torch 2.11 and transformers 5.17), without
+a network. Packages that are missing there go along as wheels, `make bench-gpu WHEELS=DIR`, 5 MB made elsewhere by
+
+```
+pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_17_x86_64 -d DIR \\
+    trl==1.16.0 datasets dill multiprocess pydantic==2.14.3 pydantic_core==2.50.4 annotated-types typing-inspection \\
+    vaderSentiment
+```
+
+It compares every kernel with float64 on the processor (`pytest -m gpu` does that alone) and a small quickstart's verdicts with
+the processor's, then measures log-probs alone, optimizer steps of 0.5B and 1.5B beside TRL, and sampling. What a part finds is
+written as it is found: a run that is cut keeps what it has. `python -m benchmarks.gpu_lane --device cpu --tiny` runs the same
+on a processor, with figures that mean nothing. Aimed at: every step 1.5 times as fast as TRL tuned, 45 % of the measured bf16
+peak for DPO at 1.5B, the log-prob op (8,192 x 4,096 x 151,936, forward and backward) in 60 ms and 6 GB."""
+
 INTRODUCTION = """# Beside TRL
 
 evenhand and [TRL](https://github.com/huggingface/trl) 1.16.0 on the same model, data, batch and optimizer, in one run.
@@ -200,8 +261,8 @@ REFERENCES = (
 METHOD = """## How it is measured
 
 - Figures are of the code of the date above. What has changed speed since is in the changelog.
-- Each side runs in its own process. The processes take turns, one optimizer step each, after one untimed step (three on a
-  GPU); figures are medians of up to five.
+- Each side runs in its own process. The processes take turns, one optimizer step each, after one untimed step (two on a
+  GPU); figures are medians of up to five (nine).
 - A step is everything from one optimizer step's end to the next one's: fetching and packing or padding the batch, forward,
   backward, clipping, the update, metrics. TRL is driven through its own `Trainer.train()`, held between steps by a callback.
   Loading models and tokenising the data set are left out on both sides.

@@ -20,6 +20,8 @@ class Model:
     kv_heads: int = 2
     inner: int = 768
     vocab: int = 32_000
+    label: str = ""
+    """Before the titles of its steps, where a table has several models."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -60,7 +62,12 @@ class Model:
 
 SMALL = Model(name="12.9M (6 layers, width 256, vocabulary 32,000)")
 SMALLEST = Model(name="5.2M (6 layers, width 256, vocabulary 2,000)", vocab=2_000)
-HALF_B = Model(name="0.5B (the shape of Qwen2.5-0.5B)", layers=24, width=896, heads=14, kv_heads=2, inner=4864, vocab=151_936)
+HALF_B = Model(
+    name="0.5B (the shape of Qwen2.5-0.5B)", label="0.5B", layers=24, width=896, heads=14, kv_heads=2, inner=4864, vocab=151_936
+)
+QWEN_1_5B = Model(
+    name="1.5B (the shape of Qwen2.5-1.5B)", label="1.5B", layers=28, width=1536, heads=12, kv_heads=2, inner=8960, vocab=151_936
+)
 TOY = Model(name="toy", layers=2, width=64, heads=2, kv_heads=1, inner=128, vocab=500)
 
 
@@ -81,6 +88,8 @@ class Training:
     group: int = 1
     target: float = 1.0
     tokens: int = 2048
+    spread: float = 0.4
+    """Completions of fixed data are up to so much shorter or longer, as a share."""
 
     @property
     def title(self) -> str:
@@ -89,7 +98,8 @@ class Training:
         unit = unit if self.rows > 1 else unit.removesuffix("s")
         many = f" x {self.group} sampled" if self.kind == "grpo" else ""
         about = "" if self.kind == "grpo" else "~"
-        return f"{what}: {self.rows} {unit}{many}, prompt {self.prompt}, completion {about}{self.completion}"
+        name = f"{self.model.label} {what}".lstrip()
+        return f"{name}: {self.rows} {unit}{many}, prompt {self.prompt}, completion {about}{self.completion}"
 
     def flops(self, lengths: list[list[int]]) -> float:
         """The least a step needs, given the completion lengths of each prompt: every prompt once, no padding, the vocabulary at
@@ -157,27 +167,40 @@ CPU = Suite(
     ),
     sampler=SMALLEST,
 )
+
+
+def _on_gpu(model: Model, *names: str) -> tuple[Training, ...]:
+    """Steps of a model on a GPU."""
+    made = (
+        Training(name="dpo-long-prompt", kind="dpo", model=model, rows=8, prompt=600, completion=100),
+        Training(name="dpo-long-answer", kind="dpo", model=model, rows=8, prompt=160, completion=400),
+        Training(name="sft", kind="sft", model=model, rows=16, prompt=100, completion=300),
+        Training(name="reward", kind="reward", model=model, rows=8, prompt=600, completion=100),
+        Training(name="grpo", kind="grpo", model=model, rows=8, prompt=256, completion=128, group=8),
+    )
+    return tuple(replace(t, target=1.5, tokens=16_384) for t in made if t.name in names)
+
+
 GPU = Suite(
-    training=(
-        Training(name="dpo-long-prompt", kind="dpo", model=HALF_B, rows=8, prompt=600, completion=100, tokens=16_384),
-        Training(name="dpo-long-answer", kind="dpo", model=HALF_B, rows=8, prompt=160, completion=400, tokens=16_384),
-        Training(name="sft", kind="sft", model=HALF_B, rows=16, prompt=100, completion=300, tokens=16_384),
-        Training(name="reward", kind="reward", model=HALF_B, rows=8, prompt=600, completion=100, tokens=16_384),
-        Training(name="grpo", kind="grpo", model=HALF_B, rows=8, prompt=256, completion=128, group=8, tokens=16_384),
+    training=(  # what is wanted most comes first: rows that would begin too late are left out
+        *_on_gpu(QWEN_1_5B, "dpo-long-prompt"),
+        *_on_gpu(HALF_B, "dpo-long-prompt", "sft", "reward", "grpo"),
+        *_on_gpu(QWEN_1_5B, "sft", "reward", "grpo"),
+        *_on_gpu(HALF_B, "dpo-long-answer"),
     ),
     sampling=(
         Sampling(rows=1, prompt=128, new=128),
-        Sampling(rows=8, prompt=128, new=128),
-        Sampling(rows=32, prompt=128, new=128),
         Sampling(rows=128, prompt=128, new=128),
-        Sampling(rows=512, prompt=128, new=128),
         Sampling(rows=512, prompt=128, new=128, group=8),
+        Sampling(rows=512, prompt=128, new=128),
+        Sampling(rows=32, prompt=128, new=128),
+        Sampling(rows=8, prompt=128, new=128),
     ),
     sampler=HALF_B,
     repeats=9,
-    warmups=3,
-    seconds=12.0,
-    sampling_seconds=12.0,
+    warmups=2,
+    seconds=8.0,
+    sampling_seconds=4.0,
 )
 
 

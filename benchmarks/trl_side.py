@@ -20,8 +20,8 @@ ENDLESS = 1_000_000
 """Steps a trainer is told to do; it is stopped from outside."""
 
 
-def train(gate: Gate, case: Training, folder: Path, tuned: bool = False, precision: str = "float32") -> None:
-    """Optimizer steps of `case` as ordered."""
+def train(gate: Gate, case: Training, folder: Path, tuned: bool = False, precision: str = "float32", ranks: int = 1) -> None:
+    """Optimizer steps of `case` as ordered; of several `ranks` this process has its share of the rows."""
     import torch  # noqa: F401
     import trl
     from datasets import Dataset
@@ -35,7 +35,7 @@ def train(gate: Gate, case: Training, folder: Path, tuned: bool = False, precisi
     gate.loaded()
     name = "reward" if case.kind == "reward" else "policy"
     copies = 1 if gate.device == "cpu" else 16  # an epoch ends rarely where steps are short
-    options = settings(case, gate.device, tuned, precision)
+    options = settings(case, gate.device, tuned, precision, ranks)
     trainer = trainer_class(
         model=str(folder / name),
         args=config_class(output_dir=str(folder / f"out-{tuned}-{precision}"), **options),
@@ -48,9 +48,9 @@ def train(gate: Gate, case: Training, folder: Path, tuned: bool = False, precisi
     trainer.train()
 
 
-def settings(case: Training, device: str, tuned: bool, precision: str) -> dict[str, Any]:
+def settings(case: Training, device: str, tuned: bool, precision: str, ranks: int = 1) -> dict[str, Any]:
     """TRL's defaults but for what the comparison needs: one batch per step in a fixed order, no files."""
-    batch = case.rows * case.group
+    batch = case.rows * case.group // ranks
     rows = batch if tuned else min(batch, 8)  # 8 is TRL's default
     options: dict[str, Any] = {
         "per_device_train_batch_size": rows, "gradient_accumulation_steps": batch // rows, "max_steps": ENDLESS,
@@ -69,6 +69,8 @@ def settings(case: Training, device: str, tuned: bool, precision: str) -> dict[s
             options |= {"model_init_kwargs": {"dtype": precision}}
         if case.kind == "dpo":
             options |= {"precompute_ref_log_probs": True}
+        if ranks > 1:
+            options |= {"ddp_find_unused_parameters": False}
     return options
 
 

@@ -33,7 +33,7 @@ class Gate:
         """The next order, or None at the end."""
         self._pipe.send({"ready": True})
         order = self._pipe.recv()
-        self._synchronise()
+        self._synchronise(forget=True)
         self._started, self._worked = time.perf_counter(), time.process_time()
         return order
 
@@ -43,11 +43,14 @@ class Gate:
         seconds, worked = time.perf_counter() - self._started, time.process_time() - self._worked
         self._pipe.send({"seconds": seconds, "processor_seconds": worked, "bytes": self._peak(), "info": info})
 
-    def _synchronise(self) -> None:
+    def _synchronise(self, *, forget: bool = False) -> None:
+        """Waits for an accelerator; with `forget` its peak of memory counts from here."""
         if self.device != "cpu":
             import torch
 
             torch.cuda.synchronize()
+            if forget:
+                torch.cuda.reset_peak_memory_stats()
 
     def _peak(self) -> int:
         if self.device != "cpu":

@@ -79,6 +79,13 @@ def test_every_kind_of_stage_is_here(plan: Plan) -> None:
     assert {node.kind for node in plan.nodes} == set(KINDS) - {"base", "further_split"}  # which tuning does not go with
 
 
+def test_no_device_takes_up_what_another_made(folder: Path) -> None:
+    """In bfloat16, an accelerator's default, and in float32 on both: only what needs no network is shared."""
+    there = planned(folder, "runtime.device=cuda")
+    for here in (planned(folder, "runtime.device=cpu"), planned(folder, "runtime.device=cpu", "model.dtype=bfloat16")):
+        assert {node.kind for node in here.nodes} - changed(here, there) == {"data", "questions", "validation_split"}
+
+
 def test_a_new_field_with_a_default_changes_no_key(plan: Plan) -> None:
     for node in plan.nodes:
         grown = make_dataclass(type(node.spec).__name__, [("fresh", int, 7)], bases=(type(node.spec),), frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ float32: 4.5 bits a weight. Levels, blocks and the order of the half bytes are t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -54,7 +55,11 @@ def rounded(weight: Tensor) -> Tensor:
     return unpacked(*packed(weight), weight.shape).to(weight.dtype)
 
 
+@cache
 def _pairs(device: torch.device) -> Tensor:
-    """[256]: the two levels of a byte, in the eight bytes of one number: looked up at once they take a tenth of the time."""
+    """[256]: the two levels of a byte, in the eight bytes of one number: looked up at once they take a tenth of the time.
+
+    Made once: an accelerator waits for what comes from the processor.
+    """
     byte = torch.arange(256, device=device)
     return torch.tensor(LEVELS, device=device)[torch.stack([byte >> 4, byte & 15], dim=1)].view(torch.float64).flatten()

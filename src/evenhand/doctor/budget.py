@@ -38,7 +38,8 @@ SPREAD = 20.0
     quick=False,
 )
 def longest_step(patient: CheckContext) -> Iterator[Finding]:
-    from evenhand.doctor.forward_probe import longest_batch, peak_memory, step
+    from evenhand.doctor.forward_probe import longest_batch, step
+    from evenhand.runner import peak
 
     rows = patient.rows(limit=64)
     if not rows:
@@ -50,7 +51,7 @@ def longest_step(patient: CheckContext) -> Iterator[Finding]:
     fewer = "" if asked <= tokens or patient.policy.device.type == "cuda" else f" (a micro-batch may hold {asked}: see --plan)"
     yield info(
         f"forward and backward of {tokens} tokens took {seconds:.2f} s ({tokens / seconds:.0f} tokens/s); "
-        f"peak {peak_memory():.2f} GiB{fewer}"
+        f"peak {(peak.reached() or 0) / 2**30:.2f} GiB{fewer}"
     )
 
 

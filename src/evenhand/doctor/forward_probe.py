@@ -83,15 +83,6 @@ def step(policy: Policy, batch: Batch) -> float:
     return time.perf_counter() - begun
 
 
-def peak_memory() -> float:
-    """GiB: the accelerator's peak where there is one, else this process's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def relative(a: Tensor, b: Tensor) -> float:
     """||a - b|| / ||b||."""
     return float((a - b).norm() / b.norm().clamp(min=1e-30))

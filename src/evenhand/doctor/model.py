@@ -85,9 +85,6 @@ def precision(patient: CheckContext) -> Iterator[Finding]:
     from evenhand.models.load import resolve_device, resolve_dtype
 
     device = resolve_device(patient.experiment.runtime.device)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        yield fail(f"`runtime.device` is {device}, and there is no such device here", fix="`runtime.device: auto`")
-        return
     dtype = resolve_dtype(patient.experiment.model.dtype, device)
     if dtype is torch.float16:
         yield warn("`model.dtype` is float16, whose small gradients vanish")

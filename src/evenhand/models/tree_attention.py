@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from functools import cached_property, lru_cache
 
+import torch
 from torch import Tensor
 
 from evenhand.data.batch import paths
@@ -26,7 +27,7 @@ class Tree:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         """q [1, h, T, d], k and v [1, h_kv, T, d] -> [1, T, h, d]. Windows count positions, along the tree."""
         window = None if rule.window is None or rule.window >= depth(self.layout) else rule.window
-        if q.is_cuda and flex.works:
+        if q.is_cuda and flex.works and tree_attention_flex.knows(q, v):
             return flex(self, q, k, v, window, rule)
         plain = q.device.type == "cpu" and not window and not rule.softcap and q.shape[-1] == v.shape[-1]
         groups = tree_attention_flash.branches(self.layout) if plain else None
@@ -51,6 +52,8 @@ class _Flex:
     def __call__(self, tree: Tree, q: Tensor, k: Tensor, v: Tensor, window: int | None, rule: AttentionRule) -> Tensor:
         try:
             return tree.flex.attend(q, k, v, scale=rule.scale, window=window, softcap=rule.softcap)
+        except torch.OutOfMemoryError:  # of the batch, not of the kernel
+            raise
         except Exception as error:  # a compiler fails in ways of its own
             self.works = False
             warnings.warn(f"FlexAttention failed ({type(error).__name__}); using padded blocks, slower", stacklevel=2)

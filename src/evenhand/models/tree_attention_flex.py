@@ -18,6 +18,13 @@ from evenhand.data.batch import paths
 from evenhand.types import Layout
 
 BLOCK = 128
+NARROWEST = 16
+"""Numbers in a head below which there is no kernel."""
+
+
+def knows(q: Tensor, v: Tensor) -> bool:
+    """Whether there is a kernel for heads of this size."""
+    return min(q.shape[-1], v.shape[-1]) >= NARROWEST
 
 
 class FlexTree:
