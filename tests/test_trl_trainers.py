@@ -1,7 +1,8 @@
 """Whole steps of TRL's other trainers on the tiny network: the same loss and gradient as the method here (extra `bench`).
 
-Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model, GRPO's losses, RLOO, online DPO, A2PO, GKD and SDPO. As in
-`test_trl_losses`, what is compared is TRL's own code, given a trainer's fields, a batch in its layout and a model's outputs.
+Of KTO, CPO and its family, ORPO, TPO, SFT and DFT, the reward model, GRPO's losses, RLOO, online DPO, A2PO, GKD, SDPO, IW-OPD.
+As in `test_trl_losses`, what is compared is TRL's own code, given a trainer's fields, a batch in its layout and a model's
+outputs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from evenhand import methods
 from evenhand.train.examples import micro_batches, with_pairs
+from evenhand.train.rollouts.experience import Experience
 from tests.battery.test_self_distillation import ANSWERS, SEEN, taught
 from tests.battery.world import gradients, items_for, logps_of, network
 from tests.test_trl_losses import as_trl_calls_it, trl
@@ -412,3 +414,26 @@ def test_the_loss_of_sdpo_s_trainer_over_the_whole_vocabulary(beta):
         for n, answer in ANSWERS.items()
     ]
     compared(model, torch.cat(rows).mean(), step(method, taught(0.0, 2.0, 1.0)))
+
+
+@pytest.mark.parametrize("early", [0.0, 0.5])
+def test_a_step_of_iw_opd_s_trainer(early):
+    """At early = 0 on-policy distillation by sampled tokens; the rollout's weights are not quite those that learn."""
+    from trl.experimental.iw_opd import IWOPDTrainer
+
+    method = methods.build("on_policy_distillation", {"early": early}, steps=6, max_tokens=8)
+    model, items = network(method), whole(items_for(method))
+    experience = Experience(
+        examples=items, reward=torch.zeros(len(items), 3), kl_coefficient=0.0, kl_estimator="k1", memory={}, seed=0, rollout=0
+    )
+    rows = [(i, n) for i in items for n in range(len(i.tokens.completions))]
+    batch = laid([(i.tokens.prompt, i.tokens.completions[n]) for i, n in rows])
+    ids, counted = batch["input_ids"], batch["completion_mask"].bool()[:, 1:]
+    told, sampled = torch.zeros(2, *counted.shape)
+    for found, name in ((told, "ref_logp"), (sampled, "old_logp")):
+        found[counted] = torch.cat([i.per_token[name][n] for i, n in rows])
+    theirs = trainer(temperature=1.0, iw_opd_gamma=early, iw_opd_epsilon=1e-8)
+    logits = model.hf(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1]
+    labels = ids[:, 1:].masked_fill(~counted, -100)
+    loss = IWOPDTrainer._compute_iw_opd_loss(theirs, logits, ids[:, 1:], labels, told, sampled)
+    compared(model, loss, step(method, method.rollouts.credit(experience)))

@@ -44,7 +44,8 @@ def gkd(*, beta: float = 0.5, on_policy: float = 0.5, temperature: float = 1.0, 
     )  # fmt: skip
 
 
-@method(of="reinforce", differs="a teacher's log-ratio as advantage", elsewhere={"TRL": "DistillationTrainer", "verl": "opd"})
+@method(of="reinforce", differs="a teacher's log-ratio as advantage",
+        elsewhere={"TRL": "DistillationTrainer, IWOPDTrainer", "verl": "opd"})  # fmt: skip
 def on_policy_distillation(
     *, completions_per_prompt: int = 4, early: float = 0.0, updates: int = 1, importance: float = 0.0, reduce: str = "token_mean"
 ) -> Method:
