@@ -88,6 +88,13 @@ def test_a_file_registers_and_goes_again(tmp_path: Path) -> None:
     assert "my_rewards" not in sys.modules
 
 
+def test_a_rule_of_a_step_is_used_where_it_is_named(tmp_path: Path) -> None:
+    rule = "from evenhand.objectives import step_rule\n\n@step_rule()\ndef evenly(step):\n    return {}\n"
+    (tmp_path / "rule.py").write_text(rule)
+    (plugin,) = loaded(tmp_path, "rule.py")
+    assert plugins.used({"loss": "sigmoid", "rule": "evenly"}) == {"rule": plugin.digest}
+
+
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     reward_file(tmp_path, "brevity")
     (before,) = loaded(tmp_path, "my_rewards.py")

@@ -17,7 +17,7 @@ from evenhand.runner.tracking import METRICS, Tracking, replay
 from evenhand.store.store import Store
 from evenhand.trackers import TRACKERS, TrackedRun
 from evenhand.trackers.following import Followed, Memory
-from evenhand.trackers.packages import missing_package
+from evenhand.trackers.tools import missing_package
 
 STEPS = [{"step": n, "loss": 1 / n, "stopped": None} for n in (1, 2, 3)]
 KEY = "ab" * 8

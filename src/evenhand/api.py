@@ -14,21 +14,32 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from evenhand import run_experiment
 from evenhand.configfile.schema import to_json
+from evenhand.doctor import Severity, examine
 from evenhand.errors import UserError
+from evenhand.plan.costs.forecast import PlanCosts
+from evenhand.plan.costs.machine import Machine
+from evenhand.plan.costs.predict import costs
+from evenhand.report import write
+from evenhand.report.evaluations import evaluations_rows
+from evenhand.report.exports import contrasts_rows, results_rows
+from evenhand.report.figures import PlotFigure
+from evenhand.report.gallery import figure
+from evenhand.report.plots.phases import mean_seconds
+from evenhand.report.run_data import RunData, read_run
+from evenhand.report.summary import summarise
 from evenhand.results import files
 from evenhand.results.record import Results
 from evenhand.results.side_by_side.compared import RunsCompared, compare_runs
 from evenhand.results.side_by_side.differences import RunDifference
+from evenhand.runner.progress import choose_view
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from evenhand.plan.costs.forecast import PlanCosts
-    from evenhand.plan.costs.machine import Machine
-    from evenhand.report.figures import PlotFigure
-    from evenhand.report.run_data import RunData
 
 SHOWN = ("method", "verdict", "win_rate", "ci95_low", "ci95_high", "p_holm", "mean_length", "kl")
 """Columns of the table that a notebook shows."""
@@ -45,18 +56,11 @@ class RunResults(Results):
 
         The columns are those of `results.csv`; shares lie in [0, 1], lengths are in tokens, KL in nats per sequence.
         """
-        from evenhand.report.exports import results_rows
-        from evenhand.report.plots.phases import mean_seconds
-        from evenhand.report.summary import summarise
-
         seconds = {arm: sum(phases.values()) for arm, phases in mean_seconds(self._data().ledgers).items()}
         return _frame(results_rows(summarise(self), seconds)).set_index("arm")
 
     def contrasts_frame(self) -> DataFrame:
         """A row per ordered pair of arms: `a` minus `b`, as they are and (`lc_...`) at equal length."""
-        from evenhand.report.exports import contrasts_rows
-        from evenhand.report.summary import summarise
-
         return _frame(contrasts_rows(summarise(self))).set_index(["a", "b"])
 
     def evaluations_frame(self) -> DataFrame:
@@ -65,9 +69,6 @@ class RunResults(Results):
         The columns are those of `evaluations.csv`; one correction covers these contrasts and those of `contrasts_frame` with the
         baseline.
         """
-        from evenhand.report.evaluations import evaluations_rows
-        from evenhand.report.summary import summarise
-
         return _frame(evaluations_rows(summarise(self))).set_index(["evaluation", "arm"])
 
     def metrics_frame(self) -> DataFrame:
@@ -88,22 +89,16 @@ class RunResults(Results):
 
         Raises: UserError for an unknown name, and where the run recorded nothing of the kind.
         """
-        from evenhand.report.gallery import figure
-        from evenhand.report.summary import summarise
-
         return figure(self._data(), summarise(self), name)
 
     def headline(self) -> str:
         """The finding in one line, as the report has it."""
-        from evenhand.report.summary import summarise
         from evenhand.report.text import headline
 
         return headline(summarise(self)).title
 
     def report(self) -> Path:
         """Writes `report.html`, `results.csv` and `results.tex` into the folder; returns the page's path."""
-        from evenhand.report import write
-
         return write(self.folder)
 
     def _repr_html_(self) -> str:
@@ -111,8 +106,6 @@ class RunResults(Results):
         return f"<p><strong>{escape(self.headline())}</strong></p>{table}"
 
     def _data(self) -> RunData:
-        from evenhand.report.run_data import read_run
-
         return read_run(self.folder)
 
 
@@ -216,12 +209,8 @@ def plan(
 
     `machine` is one to plan for in place of this one, such as `evenhand.plan.costs.machine.H100`. See docs/scaling.md.
     """
-    from evenhand.plan.costs.predict import costs
-    from evenhand.runner.local import default_workers
-
     prepared = run_experiment.prepare(experiment, _settings(overrides), None if out is None else Path(out))
-    chosen = next((n for n in (workers, prepared.workers) if n is not None), default_workers(prepared.threads))
-    return costs(prepared.plan, prepared.store, workers=chosen, threads=prepared.threads, machine=machine)
+    return costs(prepared.plan, prepared.store, workers=prepared.at_a_time(workers), threads=prepared.threads, machine=machine)
 
 
 def load(run_dir: str | Path) -> RunResults:
@@ -255,8 +244,6 @@ def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
 
 def _examine(prepared: run_experiment.Run) -> None:
     """The quick checks before a run: failures that nobody has waived are an error, warnings are warned of."""
-    from evenhand.doctor import Severity, examine
-
     diagnosis = examine(prepared, quick=True)
     for result in diagnosis.results:
         for finding in result.findings:
@@ -271,10 +258,6 @@ def _examine(prepared: run_experiment.Run) -> None:
 
 
 def _view(quiet: bool) -> Any:
-    from rich.console import Console
-
-    from evenhand.runner.progress import choose_view
-
     return choose_view(Console(stderr=True), quiet=quiet)
 
 

@@ -5,33 +5,38 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evenhand.configfile.begun import PLACE, begun_in
 from evenhand.configfile.schema import Loaded, located
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError, did_you_mean
+from evenhand.plan.graph import Node
+from evenhand.plan.plan import Plan, build
 from evenhand.results import unchanged
+from evenhand.results.assemble import assemble
 from evenhand.results.files import NAME, write_record
 from evenhand.results.files import load as load_results
 from evenhand.results.record import Results, Waived
 from evenhand.runner.installed import versions
-from evenhand.runner.local import cuda_devices, run
+from evenhand.runner.local import cuda_devices, default_workers, run
+from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Outcome, Runner
+from evenhand.runner.ray_cluster import RayRunner
+from evenhand.runner.recording import Recording
+from evenhand.runner.tracking import tracked
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.lengths import clamped
+from evenhand.spec.read import read_experiment, with_user_code
 from evenhand.store.fingerprint import digest
 from evenhand.store.locks import locked
+from evenhand.store.pointer import model_path
 from evenhand.store.store import Store
 from evenhand.store.whole import link
-
-if TYPE_CHECKING:
-    from evenhand.plan.graph import Node
-    from evenhand.plan.plan import Plan
-    from evenhand.runner.progress import View
-    from evenhand.spec.experiment import Experiment
 
 BUILTIN = Path(__file__).parent / "builtin"
 RUNS = Path("runs")
@@ -50,6 +55,10 @@ class Run:
     out: Path
     workers: int | None
     threads: int
+
+    def at_a_time(self, workers: int | None = None) -> int:
+        """Stages at a time: as asked for, or as the experiment says, or what this machine has room for."""
+        return next((n for n in (workers, self.workers) if n is not None), default_workers(self.threads))
 
     def unfinished(self) -> bool:
         """Whether some stage is still to be made."""
@@ -91,11 +100,6 @@ def prepare(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     The store is `runtime.store` of the experiment, else the environment's EVENHAND_STORE, else `out/store`.
     """
-    from evenhand.plan.plan import build
-    from evenhand.spec.lengths import clamped
-    from evenhand.spec.read import read_experiment
-    from evenhand.spec.user_code import with_user_code
-
     source, place = _source(experiment)
     loaded = clamped(read_experiment(source, overrides, find=find, before=with_user_code))
     try:
@@ -120,7 +124,7 @@ def _source(experiment: str | Path | Mapping[str, Any]) -> tuple[str | Path | Ma
             "the paths of this run are meant from another folder", where=str(experiment),
             why=f"it was begun in {begun}; here they name other files, or none", fix=f"give the command there: cd {begun}",
         )  # fmt: skip
-    place = path.parent if path.parent == Path(experiment) else RUNS / _name(path)
+    place = path.parent if path.parent == Path(experiment) else RUNS / name_of(path)
     return _recorded(path) if path.suffix == ".json" else path, place
 
 
@@ -132,8 +136,7 @@ def execute(
 
     `runner` None is the one that `runtime.runner` names; `comparing` is open while the finished arms are compared.
     """
-    prepared.out.mkdir(parents=True, exist_ok=True)
-    with locked(prepared.out / ".lock", lambda: _refuse(prepared.out)):
+    with working(prepared):
         return _execute(prepared, workers, view, runner or runner_of(prepared), comparing or nullcontext())
 
 
@@ -141,7 +144,6 @@ def _execute(
     prepared: Run, workers: int | None, view: View | None, runner: Runner, comparing: AbstractContextManager[object]
 ) -> tuple[Outcome, Results | None]:
     out, store, plan = prepared.out, prepared.store, prepared.plan
-    store.root.mkdir(parents=True, exist_ok=True)
     write_record(out / "experiment.json", record(prepared))
     workers = prepared.workers if workers is None else workers
     outcome = runner(plan, store, out, workers=workers, threads=prepared.threads, view=watched(prepared, view))
@@ -151,8 +153,6 @@ def _execute(
         unchanged.set_aside(out)
         return outcome, None
     if not (outcome.all_cached and unchanged.is_current(out, (NAME,))):
-        from evenhand.results.assemble import assemble
-
         with comparing:
             write_record(out / NAME, assemble(plan, store, out, errors=outcome.errors, waived=waived(prepared)))
         unchanged.note_results(out)
@@ -164,22 +164,15 @@ def runner_of(prepared: Run) -> Runner:
     runtime = prepared.loaded.value.runtime
     if runtime.runner == "local":
         return run
-    from evenhand.runner.ray_cluster import RayRunner
-
     return RayRunner(runtime.address, runtime.resources)
 
 
 def watched(prepared: Run, view: View | None) -> View:
     """The view, which also leaves a record to watch from elsewhere, and tells the experiment's tracker what arms record."""
-    from evenhand.runner.progress import Quiet
-    from evenhand.runner.recording import Recording
-
     experiment = prepared.loaded.value
     seen = Recording(view or Quiet(), prepared.out)
     if experiment.tracker is None:
         return seen
-    from evenhand.runner.tracking import tracked
-
     return tracked(seen, experiment.tracker, experiment.name, prepared.plan, prepared.store, prepared.out)
 
 
@@ -194,9 +187,18 @@ def waived(prepared: Run) -> tuple[Waived, ...]:
     return tuple(Waived(check=id, reason=reason) for id, reason in sorted(prepared.loaded.value.doctor.waive.items()))
 
 
-def _refuse(out: Path) -> None:
-    fix = "wait for it, or use another --out (with EVENHAND_STORE both share what they compute)"
-    raise UserError("another run is working here", where=str(out), fix=fix)
+@contextmanager
+def working(prepared: Run) -> Iterator[None]:
+    """Inside, run directory and store are there, and no other run works in that directory."""
+
+    def refuse() -> None:
+        fix = "wait for it, or use another --out (with EVENHAND_STORE both share what they compute)"
+        raise UserError("another run is working here", where=str(prepared.out), fix=fix)
+
+    prepared.out.mkdir(parents=True, exist_ok=True)
+    with locked(prepared.out / ".lock", refuse):
+        prepared.store.root.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def record(prepared: Run) -> dict[str, Any]:
@@ -233,8 +235,6 @@ def show(plan: Plan, store: Store, out: Path) -> None:
 
 def _show_model(artifact: Path, place: Path) -> None:
     """Only the model: how its stage was trained is not this arm's history. A model from elsewhere is pointed at, not copied."""
-    from evenhand.store.pointer import model_path
-
     place.mkdir(parents=True)
     model = model_path(artifact)
     if model.is_relative_to(artifact):
@@ -269,7 +269,8 @@ def _recorded(path: Path) -> Mapping[str, Any]:
         raise UserError("this is no record of a run (any more)", where=str(path), fix=fix) from None
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """What a run of an experiment's file, or of its record, is called."""
     return path.parent.name if path.name == "experiment.json" else path.stem
 
 

@@ -41,11 +41,11 @@ def prepared(monkeypatch, tmp_path):
     run_dir.mkdir()
     for made in ("write", "renew"):
         monkeypatch.setattr(f"evenhand.report.{made}", lambda folder: folder / "report.html")
-    monkeypatch.setattr("evenhand.cli.doctor.before_run", lambda prepared, console: None)
-    monkeypatch.setattr("evenhand.cli.doctor.look", lambda prepared, console: True)
+    monkeypatch.setattr("evenhand.cli.experiments.before_run", lambda prepared, console: None)
+    monkeypatch.setattr("evenhand.cli.experiments.look", lambda prepared, console: True)
     monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["arms.dpo: 3 of 9 weights learn"])
     known = tuple(StageForecast(node=n.name) for n in nodes)
-    monkeypatch.setattr("evenhand.cli.plan_costs.costs_of", lambda run, **k: PlanCosts(stages=known))
+    monkeypatch.setattr("evenhand.cli.experiments.costs_of", lambda run, **k: PlanCosts(stages=known))
     monkeypatch.setattr("evenhand.report.table", lambda results: f"table of {', '.join(results.arms)}")
     return SimpleNamespace(run=run, asked=asked)
 
@@ -210,7 +210,7 @@ def test_the_plan_shows_what_is_cached_in_any_width(cli, prepared, monkeypatch, 
     )
     prepared.run.plan.nodes = (*prepared.run.plan.nodes, long)
     known = tuple(StageForecast(node=n.name) for n in prepared.run.plan.nodes)
-    monkeypatch.setattr("evenhand.cli.plan_costs.costs_of", lambda run, **k: PlanCosts(stages=known))
+    monkeypatch.setattr("evenhand.cli.experiments.costs_of", lambda run, **k: PlanCosts(stages=known))
     monkeypatch.setenv("COLUMNS", columns) if columns else monkeypatch.delenv("COLUMNS")
     _, out, _ = cli("run", "quickstart", "--plan")
     assert "cached" in out.splitlines()[2]

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from evenhand.cli.data import numbered
-from evenhand.cli.describe import noteworthy
+from evenhand.cli.data import noteworthy, numbered
 from evenhand.types import Completion, Group, Prompt, TokenGroup, Tokens
 
 

@@ -8,8 +8,8 @@ import json
 from typer.testing import CliRunner
 
 from evenhand.cli import app
-from evenhand.cli.experiments import complete_experiment
-from evenhand.cli.keys import complete_key
+from evenhand.cli.info import complete_key
+from evenhand.cli.options import complete_experiment
 
 
 def said(*arguments: str) -> str:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from evenhand.cli.progress import Progress
+from evenhand.cli.terminal import Progress
 from evenhand.data.load import load
 from evenhand.judges.chat import ChatReply
 from evenhand.types import Message

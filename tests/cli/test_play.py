@@ -75,7 +75,7 @@ def test_an_arm_of_several_seeds_is_no_model(cli, models):
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 0.7, "top_k": 3}])
 def test_a_conversation_is_spoken_as_the_engine_samples_it(models, tokenizer, sampling):
-    from evenhand.cli.stream import Speaker
+    from evenhand.cli.inference import Speaker
     from evenhand.data.template import Renderer
     from evenhand.engines.local import LocalEngine
     from evenhand.models.load import load_policy
@@ -196,5 +196,5 @@ def test_a_prompt_ends_at_a_line_break_and_nowhere_else(tmp_path):
     from evenhand.cli.models import read_prompts
 
     (tmp_path / "p.txt").write_bytes("one\u2028line\x0b and\x85 all\r\n\ntwo".encode())
-    found = read_prompts(tmp_path / "p.txt", lambda t: Prompt(content=t))
+    found = read_prompts(tmp_path / "p.txt")
     assert [p.content for p in found] == ["one\u2028line\x0b and\x85 all", "two"]

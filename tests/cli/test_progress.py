@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
-from evenhand.cli.progress import Waiting
+from evenhand.cli.terminal import Waiting
 
 
 class Told(io.StringIO):

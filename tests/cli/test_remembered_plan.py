@@ -164,10 +164,10 @@ def test_the_command_plans_once(planned, cli, monkeypatch):
     planned.plan.nodes, planned.loaded.value = nodes, None
     asked = []
     monkeypatch.setattr(run_experiment, "prepare", lambda *given: asked.append(given) or planned)
-    monkeypatch.setattr("evenhand.cli.doctor.look", lambda prepared, console: True)
+    monkeypatch.setattr("evenhand.cli.experiments.look", lambda prepared, console: True)
     monkeypatch.setattr("evenhand.plan.parameter_count.lines", lambda experiment: ["a line below"])
     costs = PlanCosts(stages=tuple(StageForecast(node=n.name) for n in nodes))
-    monkeypatch.setattr("evenhand.cli.plan_costs.costs_of", lambda run, **k: costs)
+    monkeypatch.setattr("evenhand.cli.experiments.costs_of", lambda run, **k: costs)
     first, second = (cli("run", "experiment.yaml", "--plan") for _ in range(2))
     assert len(asked) == 1
     assert first == second

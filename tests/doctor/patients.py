@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from evenhand.doctor import Diagnosis, examine
+from evenhand.doctor import Diagnosis, Severity, examine
 from evenhand.run_experiment import prepare
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "kelp", "lotus", "maple",
@@ -166,3 +166,8 @@ def excited(prompt, completion):
 def silent(prompt, completion):
     return -float(len(completion.text) > 0)
 '''
+
+
+def plain(diagnosis: Diagnosis, severities: tuple[Severity, ...] = (Severity.FAIL,)) -> list[str]:
+    """One line per finding."""
+    return [f"{r.check.id} {f.severity}: {f.seen}" for r in diagnosis.results for f in r.findings if f.severity in severities]

@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from evenhand.doctor import Diagnosis, Severity, examine
-from evenhand.doctor.render import plain
 from evenhand.run_experiment import BUILTIN, prepare
-from tests.doctor.patients import TEMPLATE, Ward, byte_tokenizer, demonstrations
+from tests.doctor.patients import TEMPLATE, Ward, byte_tokenizer, demonstrations, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 ALARMS = (Severity.FAIL, Severity.WARN)

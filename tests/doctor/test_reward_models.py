@@ -11,8 +11,7 @@ import torch
 
 from evenhand.data.jsonl import write_groups
 from evenhand.doctor import Severity
-from evenhand.doctor.render import plain
-from tests.doctor.patients import TEMPLATE, Ward, byte_tokenizer
+from tests.doctor.patients import TEMPLATE, Ward, byte_tokenizer, plain
 
 OTHER = TEMPLATE.replace("'<|' + m.role + '|>'", "m.role + ': '")
 ALARMS = (Severity.FAIL, Severity.WARN)

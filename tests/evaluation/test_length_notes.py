@@ -8,16 +8,13 @@ import json
 import pytest
 
 from evenhand.cli.evaluate import _shown
-from evenhand.cli.judge_lines import side_lines
-from evenhand.cli.tables import model_lines, rate_lines
+from evenhand.cli.tables import model_lines, rate_lines, side_lines
 from evenhand.evaluation.dispatch import evaluate_file
 from evenhand.evaluation.judging import summary
 from evenhand.evaluation.leaderboard import leaderboard
 from evenhand.evaluation.outcome_files import read_outcomes
 from evenhand.evaluation.outcomes import compare
-from evenhand.judges import RewardJudge
 from evenhand.judges.verdict import Comparison, Order, Status, Verdict
-from evenhand.rewards.pointwise import pointwise
 from evenhand.types import Completion, Prompt
 
 BASELINE = 20
@@ -63,8 +60,7 @@ def annotations(path, outcomes, lengths):
 @pytest.mark.parametrize("note", NOTES)
 def test_judge_shows_it(note):
     pairs, verdicts = judged(*NOTES[note])
-    judge = RewardJudge(pointwise(lambda p, c: 0.0, name="none"), name="none")
-    assert note in "\n".join(side_lines({"a": "m", "b": "base", **summary(pairs, verdicts)}, judge))
+    assert note in "\n".join(side_lines({"a": "m", "b": "base", **summary(pairs, verdicts)}))
 
 
 @pytest.mark.parametrize("note", NOTES)

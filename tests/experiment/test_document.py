@@ -5,7 +5,7 @@ import math
 import pytest
 
 from evenhand.configfile.document import Document, key_path, key_text, parse
-from evenhand.configfile.layers import merge, override, read
+from evenhand.configfile.layers import Extends, merge, override
 from evenhand.errors import UserError
 
 
@@ -86,7 +86,7 @@ def test_every_value_knows_its_line():
 def test_extends_merges_deeply_and_keeps_both_files_lines(tmp_path):
     (tmp_path / "base.yaml").write_text("train: {steps: 10, rate: 1e-3}\nseeds: [0, 1, 2]\n")
     (tmp_path / "exp.yaml").write_text("extends: base.yaml\n\ntrain:\n  steps: 20\nseeds: [7]\n")
-    document = read(tmp_path / "exp.yaml")
+    document = Extends().read(tmp_path / "exp.yaml")
     assert document.data == {"train": {"steps": 20, "rate": 1e-3}, "seeds": [7]}
     assert document.place(("train", "steps")) == f"{tmp_path / 'exp.yaml'}:4"
     assert document.place(("train", "rate")) == f"{tmp_path / 'base.yaml'}:1"
@@ -97,7 +97,7 @@ def test_of_several_bases_the_later_wins(tmp_path):
     (tmp_path / "a.yaml").write_text("x: 1\ny: 1\n")
     (tmp_path / "b.yaml").write_text("y: 2\n")
     (tmp_path / "exp.yaml").write_text("extends: [a.yaml, b.yaml]\nz: 3\n")
-    assert read(tmp_path / "exp.yaml").data == {"x": 1, "y": 2, "z": 3}
+    assert Extends().read(tmp_path / "exp.yaml").data == {"x": 1, "y": 2, "z": 3}
 
 
 @pytest.mark.parametrize("tag", ["kind", "method"])
@@ -110,7 +110,7 @@ def test_another_kind_replaces_the_whole_mapping(tag):
 def test_a_mapping_that_gets_a_kind_is_replaced(tmp_path):
     (tmp_path / "base.yaml").write_text("judge: {reward: gold, tie: 0.5}\n")
     (tmp_path / "own.yaml").write_text("extends: base.yaml\njudge: {kind: human, labels: out.jsonl}\n")
-    found = read(tmp_path / "own.yaml")
+    found = Extends().read(tmp_path / "own.yaml")
     assert found.data["judge"] == {"kind": "human", "labels": "out.jsonl"}
     assert found.where(("judge", "labels")).startswith(str(tmp_path / "own.yaml"))
 
@@ -119,19 +119,19 @@ def test_extends_in_a_circle_is_named(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(UserError, match=r"a\.yaml -> b\.yaml -> a\.yaml"):
-        read(tmp_path / "a.yaml")
+        Extends().read(tmp_path / "a.yaml")
 
 
 def test_a_missing_base_is_named_where_it_is_asked_for(tmp_path):
     (tmp_path / "a.yaml").write_text("x: 1\nextends: nowhere.yaml\n")
     with pytest.raises(UserError) as caught:
-        read(tmp_path / "a.yaml")
+        Extends().read(tmp_path / "a.yaml")
     assert caught.value.where == f"{tmp_path / 'a.yaml'}:2: extends"
 
 
 def test_keys_beginning_with_x_hold_anchors(tmp_path):
     (tmp_path / "a.yaml").write_text("x-common: &c {steps: 3}\ntrain: *c\n")
-    assert read(tmp_path / "a.yaml").data == {"train": {"steps": 3}}
+    assert Extends().read(tmp_path / "a.yaml").data == {"train": {"steps": 3}}
 
 
 def test_overrides_set_values_lists_and_new_mappings():

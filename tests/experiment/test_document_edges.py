@@ -8,7 +8,7 @@ import random
 import pytest
 
 from evenhand.configfile.document import DEEPEST, MOST, Document, parse
-from evenhand.configfile.layers import merge, override, read
+from evenhand.configfile.layers import Extends, merge, override
 from evenhand.configfile.schema import check
 from evenhand.configfile.text_file import LONGEST
 from evenhand.errors import UserError
@@ -114,7 +114,7 @@ def test_files_that_are_none_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path, "/dev/zero"):
         with pytest.raises(UserError, match="is not a file"):
-            read(type(tmp_path)(path))
+            Extends().read(type(tmp_path)(path))
         with pytest.raises(UserError, match="is not a file"):
             template.get(str(path))
     (tmp_path / "long.yaml").write_bytes(b"x" * (LONGEST + 1))
@@ -122,10 +122,10 @@ def test_files_that_are_none_are_not_waited_for(tmp_path):
     for name, words in (("long.yaml", "longer than 1 MiB"), ("packed.yaml", "is not UTF-8"), ("none.yaml", "cannot be read"),
                         ("n" * 5000, "cannot be read")):  # fmt: skip
         with pytest.raises(UserError, match=words):
-            read(tmp_path / name)
+            Extends().read(tmp_path / name)
     (tmp_path / "a.yaml").write_text("extends: pipe.yaml\nname: a")
     with pytest.raises(UserError, match=r"there is no 'pipe\.yaml' to extend"):
-        read(tmp_path / "a.yaml")
+        Extends().read(tmp_path / "a.yaml")
 
 
 def test_files_that_extend_one_another_are_read_once_each(tmp_path):
@@ -133,11 +133,11 @@ def test_files_that_extend_one_another_are_read_once_each(tmp_path):
     (tmp_path / "0.yaml").write_text("name: x\nseeds: [1]")
     for i in range(1, 41):
         (tmp_path / f"{i}.yaml").write_text(f"extends: [{i - 1}.yaml, {i - 1}.yaml]\nk{i}: {i}")
-    assert len(read(tmp_path / "40.yaml").data) == 42
+    assert len(Extends().read(tmp_path / "40.yaml").data) == 42
     for i in range(41, 80):
         (tmp_path / f"{i}.yaml").write_text(f"extends: {i - 1}.yaml")
     with pytest.raises(UserError, match="files extend one another"):
-        read(tmp_path / "79.yaml")
+        Extends().read(tmp_path / "79.yaml")
 
 
 def test_merging_keeps_the_places_of_what_stays():

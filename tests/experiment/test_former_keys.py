@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from evenhand.errors import UserError
-from evenhand.spec import former_keys
-from evenhand.spec.find_keys import find
+from evenhand.spec import aliases
+from evenhand.spec.keys import find
 from evenhand.spec.read import read_experiment
 
 BEFORE = """\
@@ -95,7 +95,7 @@ def test_a_whole_arm_on_the_command_line_may_hold_them():
     assert given.all_arms()["more"].initial_policy == "base"
 
 
-@pytest.mark.parametrize(("pattern", "today"), former_keys.FORMER.items(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("pattern", "today"), aliases.FORMER.items(), ids=lambda value: str(value))
 def test_todays_name_is_a_key_at_that_place(pattern, today):
     at = {"reward_models": "arms"}.get(pattern[0], pattern[0])  # a reward model takes the keys of an arm
     assert find(".".join("x" if part == "*" else part for part in (*(at, *pattern[1:-1])[: len(pattern) - 1], today)))

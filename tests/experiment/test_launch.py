@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from fake_stages import Node, chain_result, plan
@@ -67,11 +65,8 @@ def assemble(made, store, out, *, errors, waived):
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
-    made = {"spec.read": read_experiment, "spec.lengths": clamped, "plan.plan": build, "results.assemble": assemble}
-    for name, content in made.items():
-        module = ModuleType(name)
-        setattr(module, content.__name__, content)
-        monkeypatch.setitem(sys.modules, f"evenhand.{name}", module)
+    for fake in (read_experiment, clamped, build, assemble):
+        monkeypatch.setattr(run_experiment, fake.__name__, fake)
     monkeypatch.setattr(run_experiment, "run", partial(run, stages="fake_stages"))
     monkeypatch.setattr(run_experiment, "BUILTIN", tmp_path / "builtin")
     (tmp_path / "builtin").mkdir()

@@ -185,10 +185,10 @@ BASE = (
     ],
 )
 def test_what_a_file_asks_of_a_cluster(runtime, told, monkeypatch):
-    from evenhand.spec import cluster_checks
+    from evenhand.spec import structure_checks
     from evenhand.spec.read import read_experiment
 
-    monkeypatch.setattr(cluster_checks.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(structure_checks.importlib.util, "find_spec", lambda name: name)
     text = f"{BASE}judge: {{reward: gold, self_test: 0}}\nruntime: {runtime}\n"
     if told:
         with pytest.raises(UserError, match=told):

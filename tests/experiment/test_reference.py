@@ -14,9 +14,8 @@ from evenhand.configfile.document import parse
 from evenhand.errors import UserError
 from evenhand.spec.aliases import ALIASES
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.find_keys import find
 from evenhand.spec.json_schema import json_schema
-from evenhand.spec.keys import CLASSES, sections
+from evenhand.spec.keys import CLASSES, find, sections
 from evenhand.spec.read import read_experiment
 
 ROOT = Path(__file__).resolve().parents[2]

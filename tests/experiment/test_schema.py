@@ -78,7 +78,7 @@ def test_a_good_file_becomes_typed_values():
     assert type(loaded.value.arms["a"].train.learning_rate) is float, "an integer is a number"
     assert loaded.given["seeds"] == [1, 2]
     assert loaded.effective["arms"]["a"]["train"]["schedule"] == "linear", "defaults are spelled out"
-    assert loaded.where("arms.a.train.steps") == "text:4: arms.a.train.steps"
+    assert loaded.document.where(("arms", "a", "train", "steps")) == "text:4: arms.a.train.steps"
 
 
 def test_effective_values_are_json_and_load_back():

@@ -44,7 +44,7 @@ def people(monkeypatch):
 
     serve.count, serve.says = 3, lambda task: {"label": "first"}
     serve.seen = seen
-    monkeypatch.setattr("evenhand.serve.server.serve", serve)
+    monkeypatch.setattr("evenhand.cli.label_people.serve", serve)
     return serve
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from evenhand.errors import UserError
 from evenhand.judges.label_log import LabelLog, answer_name
-from evenhand.labelling.agreement import agreement
 from evenhand.labelling.items import Form, from_groups, from_run
 from evenhand.labelling.session import GAP, LabellingSession, Stale, means
-from evenhand.labelling.write import preferences, rows_by_annotator
+from evenhand.labelling.write import agreement, preferences, rows_by_annotator
 from evenhand.results.finished_run import FinishedRun
 from evenhand.results.record import Results
 from evenhand.types import Completion, Group, Prompt

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evenhand.spec.tuning import MeanReward, Tune
-from evenhand.tuning.measure import DONE, FAILED, TrialOutcome, behind, best, worst
+from evenhand.tuning.study import DONE, FAILED, TrialOutcome, behind, best, worst
 from evenhand.tuning.trials import Trial
 
 

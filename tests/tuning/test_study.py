@@ -15,6 +15,7 @@ from evenhand.runner.local import run
 from evenhand.runner.state import RunState
 from evenhand.spec.read import read_experiment
 from evenhand.tuning import launch
+from evenhand.tuning.study import replayed
 
 FILE = """
 name: t
@@ -207,7 +208,7 @@ def test_tuned_yaml_is_an_experiment_with_the_chosen_settings_in_it(plain):
 
 def test_what_is_planned_is_what_is_run(plain):
     tuning = launch.prepare("t.yaml", [], Path("out"))
-    board = launch.look(tuning)
+    board = replayed(tuning.study)
     assert isinstance(board, RunState)
     known = {arm: [t.settings for t in trials] for arm, trials in tuning.study.trials.items()}
     assert {arm: len(s) for arm, s in known.items()} == {"dpo": 3, "ipo": 3}, "TPE draws half of the trials"
@@ -216,12 +217,12 @@ def test_what_is_planned_is_what_is_run(plain):
     found, out = plain
     for arm, settings in known.items():
         assert [t["settings"] for t in found["arms"][arm]["trials"][:3]] == settings
-    assert launch.look(launch.prepare("t.yaml", [], out)).coming == {}
+    assert replayed(launch.prepare("t.yaml", [], out).study).coming == {}
 
 
 def test_without_a_section_the_defaults_are_taken():
     Path("t.yaml").write_text(FILE[: FILE.index("tune:")])
     tuning = launch.prepare("t.yaml", ["seeds=[3]"], Path("out"))
-    assert tuning.experiment.tune.trials == 8
+    assert tuning.study.experiment.tune.trials == 8
     assert tuning.study.spaces["dpo"]["beta"] == (0.01, 0.03, 0.1, 0.3, 0.5)
     assert tuning.study.spaces["dpo"]["learning_rate"].ends == (1e-6, 1e-4), "a decade around the file's own"

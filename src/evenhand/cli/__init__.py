@@ -24,12 +24,10 @@ from evenhand.cli import (
     info,
     init,
     judge,
-    keys,
     label,
     statistics,
     store,
     synthesize,
-    track,
     tune,
     watch,
 )
@@ -58,11 +56,14 @@ def _common(
 ) -> None: ...
 
 
-for _module in (init, experiments, watch, track, tune, doctor, inference, evaluate, judge, label, export, keys, info):
-    for _command in _module.COMMANDS:
-        app.command()(_command)
-for _command in synthesize.COMMANDS:
-    data.app.command()(_command)
+for _command in (
+    init.init, experiments.run, experiments.report, experiments.compare, watch.watch, watch.track, tune.tune, doctor.doctor,
+    inference.generate, inference.chat, inference.score, evaluate.evaluate, judge.judge, label.label, export.export, info.keys,
+    info.env, info.theory,
+):  # fmt: skip
+    app.command()(_command)
+for _maker in (synthesize.revise, synthesize.invent, synthesize.phrase, synthesize.pairs):
+    data.app.command()(_maker)
 app.add_typer(data.app)
 app.add_typer(statistics.app)
 app.add_typer(store.app)

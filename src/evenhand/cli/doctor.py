@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from evenhand.cli import options
 from evenhand.cli.files import where_begun
-from evenhand.cli.progress import Waiting
-from evenhand.cli.terminal import WRONG_INPUT
+from evenhand.cli.terminal import WRONG_INPUT, Waiting
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from evenhand.run_experiment import Run
 
 
 def doctor(
-    experiment: Annotated[str, typer.Argument(help="A YAML file, the name of a built-in experiment, or a run directory.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
+    experiment: options.Experiment,
+    overrides: options.Overrides = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only what needs no model: what `run` looks at before it begins.")
     ] = False,
     only: Annotated[list[str] | None, typer.Option(help="A check by id, such as D3; may be given several times.")] = None,
     list_checks: Annotated[bool, typer.Option("--list", help="The checks, and why each is made; nothing is looked at.")] = False,
-    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/, and the file's name).")] = None,
+    out: options.RunDirectory = None,
 ) -> None:
     """Look for what makes a run wrong while it looks healthy: data, template, model, reward, sampling, budget."""
-    from rich.console import Console
-
     from evenhand.doctor import CHECKS, examine
     from evenhand.doctor.render import show
     from evenhand.errors import UserError, did_you_mean
@@ -77,8 +74,6 @@ def look(prepared: Run, console: Console) -> bool:
 
 
 def _list(console: Console) -> None:
-    from rich.table import Table
-
     from evenhand.doctor import CHECKS
     from evenhand.doctor.examine import order
 
@@ -88,6 +83,3 @@ def _list(console: Console) -> None:
     for _, check in sorted(CHECKS.items(), key=order):
         table.add_row(check.id, "quick" if check.quick else "full", check.title, check.why)
     console.print(table)
-
-
-COMMANDS = (doctor,)

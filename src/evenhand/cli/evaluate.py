@@ -9,10 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli import tables
+from evenhand.cli.files import refuse_unfinished
+from evenhand.cli.models import is_reward_model, model_path, open_policy, read_prompts
 from evenhand.cli.options import Answers, Device, Leaderboard, MaxTokens, Temperature
-from evenhand.cli.progress import Progress
-from evenhand.display import spelled_out
+from evenhand.cli.scores import scorer
+from evenhand.cli.terminal import Progress
 from evenhand.errors import UserError
+from evenhand.types import Sampling
 
 FILES = (".json", ".jsonl", ".csv", ".tsv", ".gz")
 
@@ -50,7 +54,6 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write everything here as JSON.")] = None,
 ) -> None:
     """Say what can be said of a model, a file or a run, with intervals."""
-    from evenhand.cli.files import refuse_unfinished
     from evenhand.evaluation.answers import holds_answers
     from evenhand.plugins import activate, resolve
     from evenhand.results.finished_run import is_run
@@ -71,12 +74,7 @@ def evaluate(
         found = _reward_model(target, pairs, against or [], category, probes, limit, device, leaderboard)
     else:
         found = _policy(target, prompts, n, temperature, max_tokens, limit, device)
-    for line in _shown(found):
-        print(spelled_out(line))
-    if out is not None:
-        from evenhand.cli.tables import written
-
-        print(f"written: {written(out, found)}")
+    tables.show(_shown(found), found, out)
 
 
 def _check_there(path: Path, target: str) -> None:
@@ -145,8 +143,6 @@ def _reward_model(
 
 def _scorer(name: str, device: str) -> Any:
     """A reward by name or folder; `dpo:POLICY:REFERENCE:BETA` is DPO's implicit reward, `local:POLICY:BETA` beta log pi."""
-    from evenhand.cli.models import open_policy
-    from evenhand.cli.scores import scorer
     from evenhand.evaluation.logprobs import implicit_reward, log_probs, scaled
 
     kind, _, rest = name.partition(":")
@@ -169,17 +165,14 @@ def _number(text: str, where: str) -> float:
 def _policy(
     target: str, prompts: Path | None, n: int, temperature: float, max_tokens: int, limit: int | None, device: str
 ) -> dict[str, Any]:
-    from evenhand.cli.models import as_prompt, is_reward_model, model_path, open_policy, read_prompts
     from evenhand.engines.registry import DEFAULT, open_engine
     from evenhand.evaluation import refusals
     from evenhand.evaluation.dispatch import answers_report
-    from evenhand.types import Sampling
 
     if is_reward_model(model_path(target)):
         raise UserError("a reward model needs pairs to be evaluated on", where=target, fix="add --pairs FILE")
     policy, renderer = open_policy(target, device)
-    chat = bool(renderer.tokenizer.chat_template)
-    asked = read_prompts(prompts, lambda t: as_prompt(t, renderer, raw=not chat)) if prompts else refusals.prompts(chat=chat)
+    asked = read_prompts(prompts, renderer) if prompts else refusals.prompts(chat=bool(renderer.tokenizer.chat_template))
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=0)
     groups = open_engine(DEFAULT, policy, renderer).generate(asked[:limit], n, sampling, progress=Progress("answered"))
     return {"kind": "policy", "name": target, **answers_report(groups)}
@@ -189,7 +182,6 @@ def _harness(
     target: str, tasks: str, include: Path | None, shots: int | None, limit: int | None, chat: bool, code: bool, device: str,
     leaderboard: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
-    from evenhand.cli.models import model_path
     from evenhand.evaluation.harness import leaderboard_lines, run_tasks
     from evenhand.evaluation.readers import merge_jsonl
     from evenhand.models.load import whole_folder
@@ -213,32 +205,20 @@ def _harness(
 
 
 def _shown(found: Mapping[str, Any]) -> list[str]:
-    from evenhand.cli.tables import (
-        best_of_n_lines,
-        comparison_lines,
-        leaderboard_table,
-        plain_lines,
-        rating_lines,
-        reward_board_lines,
-    )
-
     lines = [f"kind: {found['kind']}"]
     rest = {k: v for k, v in found.items() if k not in ("kind", "calibration")}
     if found["kind"] == "outcomes":
-        return [*lines, *comparison_lines(found)]
+        return [*lines, *tables.comparison_lines(found)]
     if found["kind"] == "battles":
-        return [*lines, *rating_lines(found)]
+        return [*lines, *tables.rating_lines(found)]
     if curves := rest.pop("best_of_n", None):
-        lines += best_of_n_lines(curves)
+        lines += tables.best_of_n_lines(curves)
     if biases := rest.get("length_bias"):  # the heat map is for a picture; it stands in --out
         rest["length_bias"] = {name: {k: v for k, v in row.items() if k != "heat"} for name, row in biases.items()}
     if board := rest.pop("leaderboard", None):
-        lines += leaderboard_table(board)
+        lines += tables.leaderboard_table(board)
     if board := rest.pop("reward_models", None):
-        lines += reward_board_lines(board)
+        lines += tables.reward_board_lines(board)
     if "tasks" in rest:
         rest["tasks"] = {name: {k: v for k, v in row.items() if k != "items"} for name, row in rest["tasks"].items()}
-    return [*lines, *plain_lines(rest)]
-
-
-COMMANDS = (evaluate,)
+    return [*lines, *tables.plain_lines(rest)]

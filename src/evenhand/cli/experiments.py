@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from evenhand.cli import options, remembered_plan
+from evenhand.cli.doctor import before_run, look
 from evenhand.cli.files import where_begun
-from evenhand.cli.progress import Waiting
-from evenhand.cli.terminal import FAILED, WAITING, WRONG_INPUT, stoppable, wide_console
+from evenhand.cli.remembered_plan import PlanText
+from evenhand.cli.terminal import FAILED, WAITING, WRONG_INPUT, Waiting, stoppable, wide_console
+from evenhand.display import in_bytes
+from evenhand.report.formatting import amount, duration
+from evenhand.runner.progress import choose_view
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from evenhand.cli.remembered_plan import PlanText
-    from evenhand.plan.costs.forecast import PlanCosts
+    from evenhand.plan.costs.forecast import PlanCosts, StageForecast
     from evenhand.results.record import Results
     from evenhand.run_experiment import Run
     from evenhand.runner.protocol import Outcome, Runner
@@ -25,37 +31,21 @@ if TYPE_CHECKING:
 CACHED = "cached"
 
 
-def complete_experiment(incomplete: str) -> list[str]:
-    """Built-in experiments and YAML files here, for the completion of shells."""
-    from evenhand.run_experiment import builtins
-
-    files = [str(p) for p in Path(".").glob("*.y*ml")]
-    return [name for name in [*builtins(), *sorted(files)] if name.startswith(incomplete)]
-
-
 def run(
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            help="A YAML file, the name of a built-in experiment, or a run directory.", autocompletion=complete_experiment
-        ),
-    ],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run directory (default: runs/, and the file's name).")] = None,
+    experiment: options.Experiment,
+    overrides: options.Overrides = None,
+    out: options.RunDirectory = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show stages, cost and what is in the way; run nothing.")] = False,
     probe: Annotated[bool, typer.Option("--probe", help="With --plan: measure this machine and predict anew.")] = False,
-    workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+    unchecked: options.Unchecked = False,
 ) -> None:
     """Train every arm from the same start, judge them, and report what differs. Run it again to go on after a stop."""
     experiment, out = where_begun(experiment, out)
     if plan:
         _plan(experiment, overrides or [], out, probe=probe, workers=workers, unchecked=unchecked)
         return
-    from rich.console import Console
-
-    from evenhand.cli.doctor import before_run
     from evenhand.run_experiment import prepare
     from evenhand.runner import torchrun
     from evenhand.runner.torchrun import Launch
@@ -80,23 +70,17 @@ def run(
 
 def _plan(experiment: str, overrides: list[str], out: Path | None, *, probe: bool, workers: int | None, unchecked: bool) -> None:
     """Shows what would be run, and what is in the way; as before where all of it is there and nothing has changed."""
-    from rich.console import Console
-
-    from evenhand.cli import remembered_plan
-
     asked = remembered_plan.question(experiment, [*overrides, "--unchecked"] if unchecked else overrides, out)
     if not probe and (known := remembered_plan.recall(asked)) is not None:
         _show_plan(known)
         return
     with remembered_plan.watching() as opened:
-        from evenhand.cli import plan_costs
-        from evenhand.cli.doctor import look
         from evenhand.plan import parameter_count
         from evenhand.run_experiment import prepare
 
         prepared = prepare(experiment, overrides, out)
-        costs = plan_costs.costs_of(prepared, workers=workers, anew=probe)
-        lines = (*parameter_count.lines(prepared.loaded.value), *plan_costs.lines(costs))
+        costs = costs_of(prepared, workers=workers, anew=probe)
+        lines = (*parameter_count.lines(prepared.loaded.value), *cost_lines(costs))
         text = plan_text(prepared, costs, lines)
         _show_plan(text)
         errors = Console(stderr=True, record=True)
@@ -109,8 +93,6 @@ def _plan(experiment: str, overrides: list[str], out: Path | None, *, probe: boo
 
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
     """Write the report of a run directory again and print its table; of a tuning, its page."""
-    from rich.console import Console
-
     from evenhand.results.files import NAME, load
 
     if (folder / "tune.json").is_file() and not (folder / NAME).is_file():
@@ -131,8 +113,6 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="The page (default: comparison.html, here).")] = None,
 ) -> None:
     """Compare runs: what differs in their experiments, their verdicts, curves, cost and answers side by side, on one page."""
-    from rich.console import Console
-
     from evenhand.report.side_by_side.page import PAGE, write_comparison
     from evenhand.report.side_by_side.terminal import RunsTable
     from evenhand.results.side_by_side.compared import compare_runs
@@ -145,9 +125,6 @@ def compare(
 
 def plan_text(prepared: Run, costs: PlanCosts, lines: tuple[str, ...] = ()) -> PlanText:
     """The stages of a run: what is cached and what that took, what will be computed, at what cost; and `lines` below them."""
-    from evenhand.cli.plan_costs import cells
-    from evenhand.cli.remembered_plan import PlanText
-
     nodes, store = prepared.plan.nodes, prepared.store
     cached, rows = sum(store.has(n.key) for n in nodes), []
     for node in nodes:
@@ -159,9 +136,6 @@ def plan_text(prepared: Run, costs: PlanCosts, lines: tuple[str, ...] = ()) -> P
 
 def plan_table(plan: PlanText) -> Table:
     """The stages as a table for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title=plan.title, title_justify="left", box=None)
     table.add_column("node", no_wrap=True, min_width=max((len(row[0]) for row in plan.rows), default=0))
     for column in ("kind", "state", "memory", "time", "cost", "key"):
@@ -180,10 +154,7 @@ def _show_plan(plan: PlanText) -> None:
 
 
 def _execute(prepared: Run, workers: int | None, quiet: bool, runner: Runner | None = None) -> tuple[Outcome, Results | None]:
-    from rich.console import Console
-
     from evenhand.run_experiment import execute
-    from evenhand.runner.progress import choose_view
 
     errors = Console(stderr=True)
     comparing = None if quiet else Waiting("comparing the arms", errors.file)
@@ -202,9 +173,6 @@ def _show_report(results: Results, folder: Path, console: Console, *, anew: bool
 
 
 def _say_failures(outcome: Outcome, out: Path) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     errors = Console(stderr=True)
     failed, waiting = ([n for n, s in outcome.status.items() if s == word] for word in ("failed", "waiting"))
     blocked = sum(s == "blocked" for s in outcome.status.values())
@@ -219,4 +187,49 @@ def _say_failures(outcome: Outcome, out: Path) -> None:
         errors.print(Text(f"  {name}: {outcome.errors[name]}\n    log: {out / 'logs' / name}.log"), soft_wrap=True)
 
 
-COMMANDS = (run, report, compare)
+def costs_of(prepared: Run, *, workers: int | None = None, anew: bool = False) -> PlanCosts:
+    """The costs of a prepared run, with a line on the screen while they are worked out."""
+    from evenhand.plan.costs.predict import costs
+
+    many = prepared.at_a_time(workers)
+    with Waiting("costs", sys.stderr) as waiting:
+        return costs(prepared.plan, prepared.store, workers=many, threads=prepared.threads, anew=anew, saying=waiting.now)
+
+
+def cells(found: StageForecast, made: bool) -> tuple[str, str]:
+    """Memory and time of a stage: what was spent where it is made, else what is predicted; nothing where neither is known."""
+    if made:
+        spent = found.spent
+        if spent is None:
+            return "", ""
+        return "" if spent.peak_bytes is None else in_bytes(spent.peak_bytes), duration(spent.seconds)
+    cost = found.predicted
+    if cost is None:
+        return "", ""
+    return f"~{in_bytes(cost.peak_bytes)}" + (f" x {cost.processes}" if cost.processes > 1 else ""), f"~{duration(cost.seconds)}"
+
+
+def cost_lines(costs: PlanCosts) -> Iterator[str]:
+    """All together, for whom it was predicted, and what does not fit."""
+    if costs.unknown:
+        yield f"costs are not known: {costs.unknown}"
+    if costs.to_run and (machine := costs.machine) is not None:
+        largest = max(c.peak_bytes for c in costs.to_run)
+        unit = "GPU-hours" if machine.kind == "cuda" else "processor-hours"
+        yield (
+            f"To run, about: {duration(costs.seconds)} with {costs.workers} at a time "
+            f"({costs.device_seconds * max(machine.threads, 1) / 3600:.2g} {unit}), {amount(costs.tokens)} tokens, "
+            f"{in_bytes(costs.disk_bytes)} of disk; at most {in_bytes(largest)} of {in_bytes(machine.memory_bytes)} memory. "
+            f"For {machine.name}, {machine.threads} thread{'s' if machine.threads > 1 else ''}; --probe measures it anew."
+        )
+        if any(not c.known for c in costs.to_run):
+            yield "Sampled answers, and rows that could not be looked at, are taken as long as `lengths` allows."
+    for stage in costs.too_large:
+        assert stage.predicted is not None
+        fix = f"it fits with {stage.fix}" if stage.fix else "no smaller setting that was tried fits: take a smaller model"
+        yield f"{stage.node} does not fit: {in_bytes(stage.predicted.peak_bytes)}; {fix}"
+    if not costs.too_large and costs.machine is not None and costs.together > costs.machine.memory_bytes:
+        yield (
+            f"{costs.workers} stages at a time may hold {in_bytes(costs.together)}, "
+            f"there are {in_bytes(costs.machine.memory_bytes)}: use fewer --workers"
+        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evenhand.cli.models import quiet
 from evenhand.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def export(
     if pairs or samples:
         if reward_model or adapter or gguf or push or dtype or seed is not None:
             raise UserError("--pairs and --samples write data, not models", where="command line", fix="run the command twice")
-        _say_rows(_data(run, out, arm, pairs=pairs, samples=samples))
+        for file in _data(run, out, arm, pairs=pairs, samples=samples):
+            for line in (f"{file.rows} rows: {file.path.name}", *(f"  {count}: {what}" for what, count in file.lost.items())):
+                print(line)
         return
     if bool(arm) == bool(reward_model):
         raise UserError("say what to export", where="command line", fix="--arm NAME, --reward-model NAME, --pairs or --samples")
@@ -46,7 +48,6 @@ def export(
         raise UserError("GGUF is for whole language models", where="--gguf", fix="leave it out")
     if public and not push:
         raise UserError("--public says how to push", where="command line", fix="add --push NAME")
-    from evenhand.cli.models import quiet
     from evenhand.export.adapter import export_adapter
     from evenhand.export.model import export as export_model
     from evenhand.export.subject import find_arm, find_reward_model
@@ -56,15 +57,15 @@ def export(
     if adapter:
         if dtype is not None:
             raise UserError("an adapter is copied as it is", where="--dtype", fix="leave it out")
-        made = export_adapter(subject, out, prompts=check, license=license, device=device, say=_say)
+        made = export_adapter(subject, out, prompts=check, license=license, device=device, say=print)
     else:
-        made = export_model(subject, out, dtype=dtype, prompts=check, license=license, device=device, say=_say)
-    _say(f"written: {made.folder} (its account: {made.folder / 'README.md'})")
+        made = export_model(subject, out, dtype=dtype, prompts=check, license=license, device=device, say=print)
+    print(f"written: {made.folder} (its account: {made.folder / 'README.md'})")
     missing = _gguf(subject, made, converter) if gguf else None
     if push:
         from evenhand.export.hub import push as push_folder
 
-        _say(f"pushed, {'public' if public else 'private'}: {push_folder(made.folder, push, public=public)}")
+        print(f"pushed, {'public' if public else 'private'}: {push_folder(made.folder, push, public=public)}")
     if missing is not None:
         raise missing
 
@@ -79,7 +80,7 @@ def _gguf(subject: Subject, made: Exported, converter: Path | None) -> UserError
     except UserError as error:
         return error
     (made.folder / "Modelfile").write_text(modelfile(made.stops, sampling(subject)), encoding="utf-8")
-    _say(f"written: {path}; {checked}")
+    print(f"written: {path}; {checked}")
     return None
 
 
@@ -96,16 +97,3 @@ def _data(run: Path, out: Path, arm: str, *, pairs: bool, samples: bool) -> list
         if samples:
             written.append(write_samples(opened, folder, arm or None))
     return written
-
-
-def _say_rows(written: list[Written]) -> None:
-    for file in written:
-        _say(f"{file.rows} rows: {file.path.name}")
-        for what, count in file.lost.items():
-            _say(f"  {count}: {what}")
-
-
-_say: Callable[[str], None] = print
-
-
-COMMANDS = (export,)

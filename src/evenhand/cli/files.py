@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from evenhand.configfile.begun import begun_in
 from evenhand.errors import UserError
@@ -25,6 +26,13 @@ def refuse_same(read: Path, written: Path | None) -> None:
     """UserError where a command would write over what it reads."""
     if written is not None and written.exists() and read.exists() and written.samefile(read):
         raise UserError("this file is what is read", where=str(written), fix="write to another file: data stay as they are")
+
+
+def parsed(text: str, where: str) -> Any:
+    """What YAML on the command line says."""
+    from evenhand.configfile.document import parse
+
+    return parse(text, where).data
 
 
 def where_begun(experiment: str, out: Path | None) -> tuple[str, Path | None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from evenhand.configfile.text_file import read_text
 from evenhand.errors import UserError
 from evenhand.methods import METHODS, build
 from evenhand.spec.aliases import ours
@@ -94,7 +95,6 @@ class Carried:
 def read(path: Path) -> dict[str, Any]:
     """The flat mapping of a YAML or JSON file. UserError for anything else."""
     from evenhand.configfile.document import parse
-    from evenhand.configfile.text_file import read_text
 
     data = parse(read_text(path), str(path)).data
     if not isinstance(data, Mapping) or not data:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
+from evenhand.cli.files import refuse_same
+from evenhand.cli.models import as_prompt, open_policy, read_prompts
 from evenhand.cli.options import Answers, Device, MaxTokens, Temperature
-from evenhand.cli.progress import Progress, Waiting
+from evenhand.cli.scores import answers_by_source, author, in_file, scorer, where_kept
+from evenhand.cli.terminal import Progress, Waiting
+from evenhand.data.jsonl import write_groups
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
+from evenhand.seeding import keyed
+from evenhand.types import Group, Message, Prompt, Sampling, Scores
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from evenhand.types import Group, Scores
+    from evenhand.data.template import Renderer
 
 Model = Annotated[str, typer.Argument(help="A model folder, an arm's folder (DIR/arms/ARM/seed-S), or a Hub name.")]
 TopP = Annotated[float, typer.Option(min=0, max=1)]
@@ -43,16 +50,13 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Sample answers from a model."""
-    from evenhand.cli.models import as_prompt, open_policy, read_prompts
-    from evenhand.data.jsonl import write_groups
     from evenhand.engines.registry import DEFAULT, open_engine
-    from evenhand.types import Sampling
 
     if not prompt and prompts is None:
         raise UserError("there is nothing to answer", fix="give --prompt TEXT or --prompts FILE")
     policy, renderer = open_policy(model, device)
     asked = [as_prompt(text, renderer, raw=raw) for text in prompt or []]
-    asked += read_prompts(prompts, lambda text: as_prompt(text, renderer, raw=raw)) if prompts else []
+    asked += read_prompts(prompts, renderer, raw=raw) if prompts else []
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
     groups = open_engine(DEFAULT, policy, renderer).generate(asked, n, sampling, progress=Progress("answered"))
     if out is None:
@@ -74,12 +78,7 @@ def chat(
     device: Device = "auto",
 ) -> None:
     """Talk with a model; an empty line ends it, `/new` starts again."""
-    from rich.console import Console
-
-    from evenhand.cli.models import open_policy
-    from evenhand.cli.stream import Speaker
     from evenhand.engines.registry import local_engine
-    from evenhand.types import Message, Sampling
 
     policy, renderer = open_policy(model, device)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, seed=seed)
@@ -117,10 +116,6 @@ def score(
     device: Device = "auto",
 ) -> None:
     """Score answers: by a reward model, by a program, or by a policy's log-prob (nats per answer)."""
-    from evenhand.cli.files import refuse_same
-    from evenhand.cli.scores import answers_by_source, in_file, scorer, where_kept
-    from evenhand.data.jsonl import write_groups
-
     refuse_same(file, out)
     score_all = scorer(model_or_reward, device, max_prompt=max_prompt, max_completion=max_completion)
     sources = answers_by_source(file, prompts, device)
@@ -140,8 +135,6 @@ def summary(given: Sequence[Group], scored: Sequence[Scores], name: str = "") ->
 
     Scores that `score --out` wrote rank nothing for their own author, and are called by its name for others.
     """
-    from evenhand.cli.scores import author
-
     values = [v for s in scored for v in s.values if not math.isnan(v)]
     total = sum(len(s.values) for s in scored)
     if not values:
@@ -176,9 +169,6 @@ def _ask(console: Console) -> str:
 
 
 def _print_groups(groups: Sequence[Group]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     console = Console()
     for group in groups:
         console.print(Text(spelled_out(group.prompt.text), style="dim"), soft_wrap=True)
@@ -188,4 +178,32 @@ def _print_groups(groups: Sequence[Group]) -> None:
         console.print()
 
 
-COMMANDS = (generate, chat, score)
+@dataclass
+class Speaker:
+    """Tells an answer's text as soon as it is complete; `stream` gives the tokens (`LocalEngine.stream`).
+
+    Without a chat template the turns are joined as plain text. Every answer has random numbers of its own, keyed by
+    (sampling.seed, how many were given before).
+    """
+
+    stream: Callable[[Prompt, Sampling], Iterator[int]]
+    renderer: Renderer
+    sampling: Sampling
+    answers: int = 0
+
+    def say(self, history: Sequence[Message], tell: Callable[[str], None]) -> str:
+        """The answer to `history`; `tell` gets its pieces."""
+        sampling = replace(self.sampling, seed=keyed(self.sampling.seed, "chat", self.answers))
+        self.answers += 1
+        ids, told = [], ""
+        for token in self.stream(self._prompt(history), sampling):
+            ids.append(token)
+            text = self.renderer.decode(ids)
+            if not text.endswith("�"):  # half a character: its other bytes are still to come
+                tell(text[len(told) :])
+                told = text
+        return told
+
+    def _prompt(self, history: Sequence[Message]) -> Prompt:
+        chat = self.renderer.tokenizer.chat_template
+        return Prompt(content=tuple(history) if chat else "".join(m.content for m in history))

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from evenhand.cli.judge_lines import behaviour_lines, call_lines, people_lines, side_lines, spent
+from evenhand.cli import tables
+from evenhand.cli.files import parsed, refuse_unfinished
+from evenhand.cli.models import is_model, model_path, nothing_asked, open_policy, sample
 from evenhand.cli.options import By, Concurrency, Endpoint, JudgingModel, Limit, Logprobs, MaxCost, Template
-from evenhand.cli.progress import Progress
+from evenhand.cli.scores import scorer
+from evenhand.cli.terminal import Progress
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
+from evenhand.store.fingerprint import model_fingerprint
+from evenhand.types import Completion, Group, Prompt
 
 if TYPE_CHECKING:
-    from evenhand.judges import Judge
-    from evenhand.types import Completion, Group, Prompt
+    from evenhand.judges import Judge, Verdict
+
+Side = tuple[str, list[Group]]
+"""A name, and its answers."""
 
 
 class FileForm(StrEnum):
@@ -41,8 +48,7 @@ def judge(
     a: Annotated[
         Path,
         typer.Argument(
-            metavar="A",
-            help="Answers, a model, a folder of many's answers; without B a run directory, or labelled pairs.",
+            metavar="A", help="Answers, a model, a folder of many's answers; without B a run directory, or labelled pairs."
         ),
     ],
     b: Annotated[
@@ -71,38 +77,33 @@ def judge(
     out: Annotated[Path, typer.Option(help="Where verdicts.jsonl and summary.json go.")] = Path("judged"),
 ) -> None:
     """Compare answers by a program, a reward model or a language model; say how far the judge can be trusted."""
-    from evenhand.cli.files import refuse_unfinished
     from evenhand.results.finished_run import is_run
 
-    named = {
-        "model": model, "endpoint": endpoint, "template": template, "max_cost": max_cost, "concurrency": concurrency,
-        "requests_per_minute": requests_per_minute, "revision": revision, "orders": "" if orders is Orders.both else orders.value,
-    }  # fmt: skip
-    given = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {}) | _price(price)
+    given = model_options(
+        logprobs, model=model, endpoint=endpoint, template=template, max_cost=max_cost, concurrency=concurrency,
+        requests_per_minute=requests_per_minute, revision=revision, orders="" if orders is Orders.both else orders.value,
+        price=parsed(price, "--price") if price else None,
+    )  # fmt: skip
     if orders is Orders.one and form is not FileForm.evenhand and form is not FileForm.alpaca_eval:
         raise UserError(f"{form.value} files hold both orders of every pair", where="--orders", fix="leave --orders one out")
     refuse_unfinished(a)
-    opened = open_judge(by, given, cache or out / "judge-cache.jsonl")
-    if b is not None and (files := answer_files(a, b)):
-        models = [answers_of(side, prompts, max_tokens, temperature, limit) for side in files]
-        _judge_many(models, answers_of(b, prompts, max_tokens, temperature, limit), opened, out, self_test, limit)
-    elif b is not None:
-        sides = [answers_of(side, prompts, max_tokens, temperature, limit) for side in (a, b)]
-        _judge_sides(sides, f"{a.name} and {b.name}", opened, out, self_test, limit, form.value)
+    at = Judging(open_judge(by, given, cache or out / "judge-cache.jsonl"), out, self_test, limit)
+    if b is not None:
+        files = answer_files(a, b)
+        sides = [answers_of(side, prompts, max_tokens, temperature, limit) for side in (*(files or [a]), b)]
+        at.models(sides[:-1], sides[-1]) if files else at.sides(sides[0], sides[1], f"{a.name} and {b.name}", form.value)
     elif is_run(a):
-        _judge_run(a, opened, out, self_test, limit)
-    elif not a.is_file():
-        what = "is not a run directory" if a.is_dir() else "there is no such file or folder"
-        raise UserError(
-            what, where=str(a), fix="give a second side to compare with, a run directory, or a file of labelled pairs"
-        )
+        at.run(a)
+    elif a.is_file():
+        at.labels(a)
     else:
-        _judge_labels(a, opened, out, self_test, limit)
+        what = "is not a run directory" if a.is_dir() else "there is no such file or folder"
+        fix = "give a second side to compare with, a run directory, or a file of labelled pairs"
+        raise UserError(what, where=str(a), fix=fix)
 
 
 def answer_files(folder: Path, baseline: Path) -> list[Path]:
     """The files of answers in a folder of several models' answers, but the baseline's own; empty for anything else."""
-    from evenhand.cli.sampling import is_model
     from evenhand.evaluation.answers import holds_answers
     from evenhand.results.finished_run import is_run
 
@@ -112,9 +113,7 @@ def answer_files(folder: Path, baseline: Path) -> list[Path]:
     return sorted(p for p in found if p.resolve() != baseline.resolve())
 
 
-def answers_of(
-    side: Path, prompts: Path | None, max_tokens: int, temperature: float, limit: int | None
-) -> tuple[str, list[Group]]:
+def answers_of(side: Path, prompts: Path | None, max_tokens: int, temperature: float, limit: int | None) -> Side:
     """(name, groups): a file's answers, or a model's answers to `prompts`."""
     from evenhand.evaluation.answers import holds_answers, read_answers
 
@@ -123,7 +122,6 @@ def answers_of(
         if any(not g.prompt.text.strip() for g in groups):
             raise UserError("the questions are not in the file", where=str(side), fix="add --prompts question.jsonl")
         return name, groups
-    from evenhand.cli.sampling import is_model, nothing_asked, sample
     from evenhand.results.finished_run import is_run
 
     if is_run(side):
@@ -139,19 +137,26 @@ def answers_of(
     return side.name, sample(str(side), prompts, max_tokens=max_tokens, temperature=temperature, limit=limit)
 
 
-def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
-    """The judge that the options mean; options of a language model with a reward are a mistake and said."""
-    from evenhand.configfile.document import parse
-    from evenhand.judges import RewardJudge
+def model_options(logprobs: bool, **named: Any) -> dict[str, Any]:
+    """The options of a judging model that are given."""
+    return {name: value for name, value in named.items() if value} | ({"verdict": "logprobs"} if logprobs else {})
 
-    spec = dict(parse(by, "--judge").data) if by.startswith("{") else {}
+
+MODELS = ("llm", "local", "preference_model")
+REACHED = ("endpoint", "max_cost", "concurrency", "price", "requests_per_minute", "revision")
+"""Options of a model behind an endpoint."""
+
+
+def open_judge(by: str | Mapping[str, Any], given: Mapping[str, Any], cache: Path) -> Judge:
+    """The judge that the options mean; options of a language model with a reward are a mistake and said."""
+    spec = dict(by if isinstance(by, Mapping) else parsed(by, "--judge") if by.startswith("{") else {})
+    if not by and given.get("model"):
+        spec = {"kind": "llm" if "endpoint" in given else "local"}
     if spec.get("kind") == "jury":
         return _jury(spec, given, cache)
     if spec.get("kind") == "human":
         return _people(spec)
-    if not by and given.get("model"):
-        spec = {"kind": "llm" if "endpoint" in given else "local"}
-    if spec.get("kind") in ("llm", "local", "preference_model"):
+    if spec.get("kind") in MODELS:
         named = {k: v for k, v in given.items() if k != "template" or v != "helpfulness" or "template" not in spec}
         return _language_model({**named, **spec}, cache)
     if not by:
@@ -160,195 +165,160 @@ def open_judge(by: str, given: Mapping[str, Any], cache: Path) -> Judge:
     if asked:
         name = min(asked).replace("_", "-")
         raise UserError(f"'{by}' is a reward, and --{name} is for language models", where="command line", fix="leave it out")
-    from evenhand.cli.scores import scorer
+    from evenhand.judges import RewardJudge
 
-    return RewardJudge(scorer(by, "auto"), name=by)
+    return RewardJudge(scorer(str(by), "auto"), name=str(by))
 
 
 def _people(spec: Mapping[str, Any]) -> Judge:
-    from evenhand.configfile.document import Document
-    from evenhand.configfile.schema import check
+    from evenhand.configfile.schema import from_json
     from evenhand.judges.config import Human
     from evenhand.judges.human import HumanJudge
 
-    settings: Human = check(Human, Document(dict(spec)))
+    settings = from_json(Human, spec)
     return HumanJudge(Path(settings.labels).expanduser(), settings.annotators)
 
 
 def _jury(spec: Mapping[str, Any], given: Mapping[str, Any], cache: Path) -> Judge:
     """Several judges as one: each a language model's settings, a reward's name or a reward model's folder."""
-    from typing import get_args
-
     from evenhand.judges.jury import Jury, Rule
 
     members, by = spec.get("judges"), spec.get("by", "majority")
     if not isinstance(members, Mapping) or len(members) < 2 or by not in get_args(Rule):
         example = "--judge '{kind: jury, by: majority, judges: {a: {kind: llm, ...}, b: {reward: vader}}}'"
         raise UserError("a jury needs two judges or more by name, and `by: majority` or `by: mean`", where="--judge", fix=example)
-    spelt = {n: str(m["reward"]) if isinstance(m, Mapping) and "reward" in m else m for n, m in members.items()}
     shared = {k: v for k, v in given.items() if k in ("max_cost", "concurrency", "price", "requests_per_minute")}
-    opened = {
-        str(name): _language_model({**shared, **member}, cache)
-        if isinstance(member, Mapping) and member.get("kind") in ("llm", "local", "preference_model")
-        else _people(member)
-        if isinstance(member, Mapping) and member.get("kind") == "human"
-        else open_judge(str(member), {}, cache)
-        for name, member in spelt.items()
-    }
+    opened = {}
+    for name, member in members.items():
+        own = member["reward"] if isinstance(member, Mapping) and "reward" in member else member
+        asked = isinstance(own, Mapping) and own.get("kind") in MODELS
+        opened[str(name)] = open_judge(own if isinstance(own, Mapping) else str(own), shared if asked else {}, cache)
     return Jury(opened, by=by)
 
 
 def _language_model(spec: dict[str, Any], cache: Path) -> Judge:
-    from evenhand.configfile.document import Document
-    from evenhand.configfile.schema import check
-    from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, Settings, build
+    from evenhand.configfile.schema import from_json
+    from evenhand.judges.config import LLM, LocalLLM, PreferenceModel, build
 
-    kind = {"llm": LLM, "local": LocalLLM, "preference_model": PreferenceModel}[spec["kind"]]
-    if kind is not LLM:
-        reached = ("endpoint", "max_cost", "concurrency", "price", "requests_per_minute", "revision")
-        spec = {k: v for k, v in spec.items() if k not in reached}
-        if "model" in spec:
-            spec["path"] = spec.pop("model")
-    if kind is PreferenceModel and spec.get("template") == "helpfulness":
+    if spec["kind"] == "llm":
+        return build(from_json(LLM, spec), cache=cache)
+    spec = {"path" if k == "model" else k: v for k, v in spec.items() if k not in REACHED}
+    if spec["kind"] == "preference_model" and spec.get("template") == "helpfulness":
         del spec["template"]
-    settings: Settings = check(kind, Document(spec))
-    if isinstance(settings, LLM):
-        return build(settings, cache=cache)
-    from evenhand.cli.models import model_path, open_policy
-    from evenhand.store.fingerprint import model_fingerprint
-
-    policy, renderer = open_policy(settings.path)
-    folder = Path(model_path(str(settings.path)))
-    weights = model_fingerprint(folder) if folder.is_dir() else ""
-    settings = replace(settings, path=str(settings.path))
-    return build(settings, cache=cache, opened=(policy, renderer), weights=weights)
+    settings = from_json(LocalLLM, spec) if spec["kind"] == "local" else from_json(PreferenceModel, spec)
+    opened, folder = open_policy(settings.path), Path(model_path(settings.path))
+    return build(settings, cache=cache, opened=opened, weights=model_fingerprint(folder) if folder.is_dir() else "")
 
 
-def _judge_sides(
-    sides: Sequence[tuple[str, list[Group]]], where: str, judge: Judge, out: Path, tested: int, limit: int | None, form: str
-) -> None:
-    from evenhand.cli.tables import written
-    from evenhand.evaluation import judging
-    from evenhand.evaluation.answers import matched
-    from evenhand.judges.selftest import refuse_broken
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """A judge at work: it is tested with the first `tested` prompts, judges `limit` of them, and its verdicts go to `out`."""
 
-    (name_a, ours), (name_b, theirs) = sides
-    pairs = matched(ours, theirs, where)[:limit]
-    test = _tested(judge, [(p.prompt, p.b) for p in pairs[:tested]], programs=True)
-    verdicts = judge(pairs, Progress("judged"))
-    found = {"a": name_a, "b": name_b, "judge": judge.name, "revision": judge.revision, **judging.summary(pairs, verdicts)}
-    found |= ({"self_test": test} if test else {}) | spent(judge) | judging.told_by_votes(verdicts, judge)
-    paths = judging.write(out, pairs, verdicts, judge, {"a": name_a, "b": name_b}, form)
-    refuse_broken(verdicts, judge.name)
-    paths.append(written(out / "summary.json", found))
-    for line in side_lines(found, judge):
-        print(spelled_out(line))
-    print("written: " + ", ".join(map(str, paths)))
+    judge: Judge
+    out: Path
+    tested: int
+    limit: int | None
 
+    def sides(self, a: Side, b: Side, where: str, form: str) -> None:
+        """Two sides; the verdicts also in another tool's form."""
+        from evenhand.evaluation import judging
+        from evenhand.evaluation.answers import matched
 
-def _judge_many(
-    models: Sequence[tuple[str, list[Group]]], baseline: tuple[str, list[Group]], judge: Judge, out: Path, tested: int,
-    limit: int | None,
-) -> None:  # fmt: skip
-    from evenhand.cli.tables import model_lines, written
-    from evenhand.evaluation.answers import matched
-    from evenhand.evaluation.judging import record
-    from evenhand.evaluation.leaderboard import leaderboard
-    from evenhand.evaluation.readers import write_jsonl
-    from evenhand.judges.selftest import refuse_broken
+        names, pairs = {"a": a[0], "b": b[0]}, matched(a[1], b[1], where)[: self.limit]
+        test = self.self_test([(p.prompt, p.b) for p in pairs], programs=True)
+        verdicts = self.judge(pairs, Progress("judged"))
+        paths = judging.write(self.out, pairs, verdicts, self.judge, names, form)
+        self.refuse_broken(verdicts)
+        found = {**names, "judge": self.judge.name, "revision": self.judge.revision, **judging.summary(pairs, verdicts)}
+        found |= test | judging.told_by_votes(verdicts, self.judge)
+        self.finish(found, tables.side_lines(found), *paths)
 
-    name, theirs = baseline
-    pairs = {model: matched(groups, theirs, f"{model} and {name}")[:limit] for model, groups in models}
-    if len(pairs) < len(models):
-        raise UserError("two files are of one model", where="A", fix="one file of answers per model")
-    test = _tested(judge, [(p.prompt, p.b) for p in next(iter(pairs.values()))[:tested]], programs=True)
-    verdicts = {model: judge(own, Progress("judged")) for model, own in pairs.items()}
-    rows = [record(c, v, judge, m, name) for m, own in pairs.items() for c, v in zip(own, verdicts[m], strict=True)]
-    write_jsonl(out / "verdicts.jsonl", rows)
-    for model, own in verdicts.items():
-        refuse_broken(own, f"{judge.name} on {model}")
-    board = leaderboard({m: (pairs[m], verdicts[m]) for m in pairs}, name)
-    write_jsonl(out / "leaderboard.jsonl", board)
-    found = {"baseline": name, "judge": judge.name, "models": board, **spent(judge)} | ({"self_test": test} if test else {})
-    for line in [*model_lines(board), *call_lines(judge)]:
-        print(spelled_out(line))
-    print(f"written: {out / 'verdicts.jsonl'}, {out / 'leaderboard.jsonl'}, {written(out / 'summary.json', found)}")
+    def models(self, models: Sequence[Side], baseline: Side) -> None:
+        """Several models against one baseline, as a leaderboard."""
+        from evenhand.evaluation.answers import matched
+        from evenhand.evaluation.judging import record
+        from evenhand.evaluation.leaderboard import leaderboard
 
+        name, theirs = baseline
+        pairs = {model: matched(groups, theirs, f"{model} and {name}")[: self.limit] for model, groups in models}
+        if len(pairs) < len(models):
+            raise UserError("two files are of one model", where="A", fix="one file of answers per model")
+        test = self.self_test([(p.prompt, p.b) for p in next(iter(pairs.values()))], programs=True)
+        verdicts = {model: self.judge(own, Progress("judged")) for model, own in pairs.items()}
+        rows = [record(c, v, self.judge, m, name) for m, own in pairs.items() for c, v in zip(own, verdicts[m], strict=True)]
+        kept = self.keep("verdicts", rows)
+        for model, own in verdicts.items():
+            self.refuse_broken(own, f" on {model}")
+        board = leaderboard({m: (pairs[m], verdicts[m]) for m in pairs}, name)
+        found = {"baseline": name, "judge": self.judge.name, "models": board, **test}
+        self.finish(found, tables.model_lines(board), kept, self.keep("leaderboard", board))
 
-def _tested(judge: Judge, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any] | None:
-    """The judge's self-test; UserError, before anything is judged or any number shown, when it fails.
+    def labels(self, path: Path) -> None:
+        """Pairs whose better answer is known."""
+        from evenhand.evaluation.agreement import agreement, better_and_worse, labelled
+        from evenhand.evaluation.judging import record, told_by_votes
 
-    A program is tested on two sides only: labels show what it is worth, and in a run it may find every answer alike. It may like
-    shuffled words (a judge of tone does) and is then warned about; one that scores the same text differently is refused.
-    """
-    from evenhand.judges import LLMJudge
-    from evenhand.judges.jury import jurors, single
-    from evenhand.judges.selftest import refuse_failed, self_test
+        labels = labelled(path)[: self.limit]
+        pairs = [better_and_worse(p.group) for p in labels]
+        test = self.self_test([(c.prompt, c.a) for c in pairs])
+        found, verdicts = agreement(labels, self.judge, Progress("judged"))
+        found = {"pairs": path.name, "judge": self.judge.name, "revision": self.judge.revision, **found, **test}
+        found |= told_by_votes(verdicts, self.judge)
+        rows = [record(c, v, self.judge, "better", "worse") for c, v in zip(pairs, verdicts, strict=True)]
+        kept = self.keep("verdicts", rows)
+        self.refuse_broken(verdicts)
+        self.finish(found, tables.label_lines(found), kept)
 
-    if not answers or not (programs or any(isinstance(single(one), LLMJudge) for one in jurors(judge).values())):
-        return None
-    found = self_test(judge, answers)
-    tests = found.get("members", {"": found})
-    for name, one in jurors(judge).items():
-        if isinstance(single(one), LLMJudge) or tests.get(name, {}).get("broken"):
-            refuse_failed(tests.get(name, found), one.name)
-    if found["passed"] is False:
-        print(f"self-test FAILED: {found['failed']}")
-    return found
+    def run(self, folder: Path) -> None:
+        """Every arm of a finished run against its baseline."""
+        from evenhand.evaluation.judging import judge_run
+        from evenhand.results.finished_run import open_run
 
+        run = open_run(folder)
+        first = next(iter(run.answers[run.baseline].values()))
+        test = self.self_test([(g.prompt, g.completions[0]) for g in first])
+        found, records, verdicts = judge_run(run.answers, run.baseline, self.judge, Progress("judged"), self.limit)
+        kept = self.keep("verdicts", records)
+        self.refuse_broken(verdicts)
+        self.finish(found | test, [*tables.comparison_lines(found), *tables.behaviour_lines(found["judge"])], kept)
 
-def _judge_labels(path: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
-    from evenhand.cli.tables import written
-    from evenhand.evaluation.agreement import agreement, better_and_worse, labelled
-    from evenhand.evaluation.judging import record, told_by_votes
-    from evenhand.evaluation.readers import write_jsonl
-    from evenhand.judges.selftest import refuse_broken
+    def self_test(self, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any]:
+        """The judge's self-test; UserError, before anything is judged or any number shown, when it fails.
 
-    labels = labelled(path)[:limit]
-    groups = [p.group for p in labels]
-    test = _tested(judge, [(c.prompt, c.a) for c in map(better_and_worse, groups[:tested])])
-    found, verdicts = agreement(labels, judge, Progress("judged"))
-    found = {"pairs": path.name, "judge": judge.name, "revision": judge.revision, **found, **spent(judge)}
-    found |= ({"self_test": test} if test else {}) | told_by_votes(verdicts, judge)
-    pairs = zip(groups, verdicts, strict=True)
-    write_jsonl(out / "verdicts.jsonl", [record(better_and_worse(g), v, judge, "better", "worse") for g, v in pairs])
-    refuse_broken(verdicts, judge.name)
-    low, high = found["ci95"]
-    print(f"agrees with {found['agreement']:.1%} of {found['n']} labels (95% interval {low:.1%} to {high:.1%})")
-    for name, row in found.get("categories", {}).items():
-        print(f"  {spelled_out(name)}: {row['agreement']:.1%} of {row['n']}")
-    for name, share in found.get("sections", {}).items():
-        low, high = found["sections_ci95"][name]
-        print(f"  RewardBench {name}: {share:.1%} ({low:.1%} to {high:.1%})")
-    for line in [*people_lines(found), *behaviour_lines(found), *call_lines(judge)]:
-        print(spelled_out(line))
-    print(f"written: {out / 'verdicts.jsonl'}, {written(out / 'summary.json', found)}")
+        A program is tested on two sides only: labels show what it is worth, and in a run it may find every answer alike. It may
+        like shuffled words (a judge of tone does) and is then warned about; one that scores the same text differently is refused.
+        """
+        from evenhand.judges import LLMJudge
+        from evenhand.judges.jury import jurors, single
+        from evenhand.judges.selftest import refuse_failed, self_test
 
+        members = jurors(self.judge)
+        asked = {name for name, one in members.items() if isinstance(single(one), LLMJudge)}
+        if not answers[: self.tested] or not (programs or asked):
+            return {}
+        found = self_test(self.judge, answers[: self.tested])
+        tests = found.get("members", {"": found})
+        for name, one in members.items():
+            if name in asked or tests.get(name, {}).get("broken"):
+                refuse_failed(tests.get(name, found), one.name)
+        if found["passed"] is False:
+            print(f"self-test FAILED: {found['failed']}")
+        return {"self_test": found}
 
-def _judge_run(folder: Path, judge: Judge, out: Path, tested: int, limit: int | None) -> None:
-    from evenhand.cli.tables import comparison_lines, written
-    from evenhand.evaluation.judging import judge_run
-    from evenhand.evaluation.readers import write_jsonl
-    from evenhand.judges.selftest import refuse_broken
-    from evenhand.results.finished_run import open_run
+    def keep(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Rows in a file of their own; returns its path."""
+        from evenhand.evaluation.readers import write_jsonl
 
-    run = open_run(folder)
-    first = next(iter(run.answers[run.baseline].values()))
-    test = _tested(judge, [(g.prompt, g.completions[0]) for g in first[:tested]])
-    found, records, verdicts = judge_run(run.answers, run.baseline, judge, Progress("judged"), limit)
-    found |= spent(judge) | ({"self_test": test} if test else {})
-    out.mkdir(parents=True, exist_ok=True)
-    write_jsonl(out / "verdicts.jsonl", records)
-    refuse_broken(verdicts, judge.name)
-    for line in [*comparison_lines(found), *behaviour_lines(found["judge"]), *call_lines(judge)]:
-        print(spelled_out(line))
-    print(f"written: {out / 'verdicts.jsonl'}, {written(out / 'summary.json', found)}")
+        write_jsonl(path := self.out / f"{name}.jsonl", rows)
+        return path
 
+    def refuse_broken(self, verdicts: Sequence[Verdict], on: str = "") -> None:
+        from evenhand.judges.selftest import refuse_broken
 
-def _price(text: str) -> dict[str, Any]:
-    from evenhand.configfile.document import parse
+        refuse_broken(verdicts, f"{self.judge.name}{on}")
 
-    return {"price": parse(text, "--price").data} if text else {}
-
-
-COMMANDS = (judge,)
+    def finish(self, found: Mapping[str, Any], lines: Sequence[str], *kept: Path) -> None:
+        """Writes the summary, and says it with what the judge took."""
+        paths = [*kept, tables.written(self.out / "summary.json", {**found, **tables.spent(self.judge)})]
+        for line in [*lines, *tables.call_lines(self.judge), f"written: {', '.join(map(str, paths))}"]:
+            print(spelled_out(line))

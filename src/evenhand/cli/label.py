@@ -7,27 +7,12 @@ from typing import Annotated
 
 import typer
 
-from evenhand.cli.label_judged import JudgeOptions, LabelForm, PairOptions, Pairs, by_judge
+from evenhand.cli import options
+from evenhand.cli.judge import model_options
+from evenhand.cli.label_judged import Answers, AnswerSampler, JudgeOptions, LabelForm, PairOptions, Pairs, by_judge
 from evenhand.cli.label_people import PageOptions, by_people
-from evenhand.cli.label_sources import Answers, AnswerSampler
-from evenhand.cli.options import (
-    Again,
-    By,
-    ClickLog,
-    Concurrency,
-    Endpoint,
-    Guidelines,
-    JudgingModel,
-    Limit,
-    Logprobs,
-    MaxCost,
-    PeopleForm,
-    PeopleForms,
-    PerItem,
-    Port,
-    Template,
-)
 from evenhand.errors import UserError
+from evenhand.labelling import Form
 
 
 def label(
@@ -36,13 +21,13 @@ def label(
         Path, typer.Argument(help="Prompts with two or more answers each, prompts alone with --answers-by, or a run directory.")
     ],
     out: Annotated[Path | None, typer.Option(help="The pairs, as JSONL that `run` reads.")] = None,
-    by: By = "",
-    model: JudgingModel = "",
-    endpoint: Endpoint = "",
-    template: Template = "helpfulness",
-    logprobs: Logprobs = False,
-    max_cost: MaxCost = None,
-    concurrency: Concurrency = 8,
+    by: options.By = "",
+    model: options.JudgingModel = "",
+    endpoint: options.Endpoint = "",
+    template: options.Template = "helpfulness",
+    logprobs: options.Logprobs = False,
+    max_cost: options.MaxCost = None,
+    concurrency: options.Concurrency = 8,
     answers_by: Annotated[str, typer.Option(help="Sample the answers from this model first (on-policy pairs).")] = "",
     n: Annotated[int, typer.Option("-n", "--n", min=2, help="Answers per prompt with --answers-by.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer with --answers-by, in tokens.")] = 256,
@@ -51,19 +36,19 @@ def label(
     chat_template: Annotated[
         str | None, typer.Option(help="plain, transcript, tulu or chatml, for --answers-by a model without one.")
     ] = None,
-    form: PeopleForm = PeopleForms.pair,
-    guidelines: Guidelines = None,
-    people: PerItem = None,
-    again: Again = 0.1,
-    log: ClickLog = None,
-    port: Port = 0,
+    form: options.PeopleForm = Form.pair,
+    guidelines: options.Guidelines = None,
+    people: options.PerItem = None,
+    again: options.Again = 0.1,
+    log: options.ClickLog = None,
+    port: options.Port = 0,
     pairs: Annotated[Pairs, typer.Option(help="Two at random, the best against the worst, or every two.")] = Pairs.random,
     labels: Annotated[LabelForm, typer.Option(help="hard: 1 and 0; soft: p and 1 - p; drawn: 1 with chance p.")] = LabelForm.hard,
     margin: Annotated[float, typer.Option(min=0, help="Leave out differences up to this (of rewards, else |2p - 1|).")] = 0.0,
     temperature: Annotated[float, typer.Option(help="p = sigmoid(difference of rewards / temperature).")] = 1.0,
     flip: Annotated[float, typer.Option(min=0, max=1, help="Share of labels to swap, for studies of noise.")] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same pairs.")] = 0,
-    limit: Limit = None,
+    limit: options.Limit = None,
     cache: Annotated[Path | None, typer.Option(help="What was said so far, to go on from (default: OUT.kept).")] = None,
 ) -> None:
     """Label answers on a page that opens here; or by a program, a reward model or a language model (--judge, --model).
@@ -79,11 +64,12 @@ def label(
     answers = Answers(file, limit, sampler if answers_by else None, cache)
     made = PairOptions(pairs=pairs, labels=labels, margin=margin, seed=seed)
     if not judged:
-        page = PageOptions(form=form.value, guidelines=guidelines, people=people, again=again, port=port, log=log)
+        page = PageOptions(form=form, guidelines=guidelines, people=people, again=again, port=port, log=log)
         by_people(file, out, answers, page, made)
         return
-    named = {"model": model, "endpoint": endpoint, "template": template, "max_cost": max_cost, "concurrency": concurrency}
-    settings = {k: v for k, v in named.items() if v} | ({"verdict": "logprobs"} if logprobs else {})
+    settings = model_options(
+        logprobs, model=model, endpoint=endpoint, template=template, max_cost=max_cost, concurrency=concurrency
+    )
     by_judge(file, out, answers, JudgeOptions(by=by, settings=settings, temperature=temperature, flip=flip), made)
 
 
@@ -104,5 +90,3 @@ def refuse_unread(context: typer.Context, *, judged: bool, sampled: bool) -> Non
 OF_THE_PAGE = ("form", "guidelines", "people", "again", "log", "port")
 OF_A_JUDGE = ("template", "logprobs", "max_cost", "concurrency", "temperature", "flip")
 OF_SAMPLING = ("n", "max_tokens", "max_prompt", "answer_temperature", "chat_template")
-
-COMMANDS = (label,)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evenhand.cli.files import refuse_same
+from evenhand.cli.label_judged import Answers, PairOptions
+from evenhand.configfile.text_file import read_text
 from evenhand.display import spelled_out
 from evenhand.errors import UserError
+from evenhand.labelling import Form
+from evenhand.serve.server import check_installed, serve
+from evenhand.store.locks import locked
 
 if TYPE_CHECKING:
-    from evenhand.cli.label_judged import PairOptions
-    from evenhand.cli.label_sources import Answers
-    from evenhand.labelling.items import Form, Item
+    from evenhand.labelling.items import Item
     from evenhand.labelling.session import LabellingSession
     from evenhand.synthesis.comparison import Choose
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 class PageOptions:
     """How the page is: see the command's options."""
 
-    form: str
+    form: Form
     guidelines: Path | None
     people: int | None
     again: float
@@ -43,30 +46,25 @@ class _Source:
 
 def by_people(file: Path, out: Path | None, answers: Answers, page: PageOptions, made: PairOptions) -> None:
     """Serves the page until Ctrl-C, then writes `out`, which is also brought up to date when the page starts."""
-    from evenhand.configfile.text_file import read_text
     from evenhand.judges.label_log import LabelLog
     from evenhand.labelling import app
-    from evenhand.labelling.items import Form
     from evenhand.labelling.session import LabellingSession
-    from evenhand.serve.server import check_installed, serve
-    from evenhand.store.locks import locked
 
     check_installed()
-    form = Form(page.form)
-    source = _source(file, out, answers, page, form, made.pairs.chosen, made.seed)
+    source = _source(file, out, answers, page, made.pairs.chosen, made.seed)
     lock = source.log.with_name(f".{source.log.name}.lock")
     source.log.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, lambda: _refuse(source.log)):
         session = LabellingSession(
-            source.items, LabelLog(source.log), form=form, people=source.people, again=page.again, seed=made.seed
+            source.items, LabelLog(source.log), form=page.form, people=source.people, again=page.again, seed=made.seed
         )
         told = read_text(page.guidelines) if page.guidelines is not None else ""
         shown = app.Page(title=file.stem or str(file), guidelines=told, others=_others(source.items, file))
         print(f"{len(source.items)} items; every click is kept in {source.log}")
-        for line in _ended(session, source, out, form, made) if session.labels() else ():
+        for line in _ended(session, source, out, page.form, made) if session.labels() else ():
             print(spelled_out(line))
         serve(app.build(session, shown), app.policy(), port=page.port)
-        for line in _ended(session, source, out, form, made):
+        for line in _ended(session, source, out, page.form, made):
             print(spelled_out(line))
 
 
@@ -75,7 +73,7 @@ def _refuse(log: Path) -> None:
 
 
 def _source(
-    file: Path, out: Path | None, answers: Answers, page: PageOptions, form: Form, choose: Choose, seed: int
+    file: Path, out: Path | None, answers: Answers, page: PageOptions, choose: Choose, seed: int
 ) -> _Source:  # fmt: skip
     from evenhand.labelling import items as asked
     from evenhand.results.finished_run import is_run, open_run
@@ -83,7 +81,7 @@ def _source(
     if (file / "experiment.json").is_file():
         wanted = asked.wanted(file)
         if wanted is not None:
-            if form is not asked.Form.pair:
+            if page.form is not Form.pair:
                 raise UserError("a run's judge compares pairs", where="--form", fix="leave it out")
             items = _some(wanted.items, file, "its arms have not answered yet: run it first")
             people = wanted.annotators if page.people is None else page.people
@@ -91,7 +89,7 @@ def _source(
         if not is_run(file):
             raise UserError("this run has no results yet", where=str(file), fix="finish it, or give it `judge: {kind: human}`")
         log = page.log or file / "human-labels.jsonl"
-        items = _some(asked.from_run(open_run(file), form), file, "no two arms answered differently")[: answers.limit]
+        items = _some(asked.from_run(open_run(file), page.form), file, "no two arms answered differently")[: answers.limit]
         then = f"evenhand judge {file} --judge '{{kind: human, labels: {log}, annotators: 0}}'"
         return _Source(items, log, 1 if page.people is None else page.people, then)
     if out is None:
@@ -100,7 +98,7 @@ def _source(
         raise UserError("who is best is what people are asked", where="--pairs best-worst", fix="use random or all")
     refuse_same(file, out)
     groups = answers.read(out.with_name(f"{out.name}.kept"))
-    items = _some(asked.from_groups(groups, form, choose, seed), file, "give prompts with different answers")
+    items = _some(asked.from_groups(groups, page.form, choose, seed), file, "give prompts with different answers")
     log = page.log or out.with_name(f"{out.name}.labels")
     return _Source(items, log, 1 if page.people is None else page.people, f"data: {{preferences: {out}}} in an experiment")
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class PeopleForms(StrEnum):
-    """How people compare answers; see `evenhand.labelling.items.Form`."""
-
-    pair = "pair"
-    ranking = "ranking"
-    rating = "rating"
+from evenhand.labelling import Form
 
 
-By = Annotated[
+def complete_experiment(incomplete: str) -> list[str]:
+    """Built-in experiments and YAML files here, for the completion of shells."""
+    from evenhand.run_experiment import builtins
+
+    files = [str(p) for p in Path(".").glob("*.y*ml")]
+    return [name for name in [*builtins(), *sorted(files)] if name.startswith(incomplete)]
+
+
+Experiment = Annotated[
     str,
-    typer.Option("--judge", help="A reward's name, a reward model's folder, or '{kind: llm, model: ..., endpoint: ...}'."),
+    typer.Argument(
+        help="A YAML file, the name of a built-in experiment, or a run directory.", autocompletion=complete_experiment
+    ),
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")]
+RunDirectory = Annotated[Path | None, typer.Option(help="The run directory (default: runs/, and the file's name).")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Unchecked = Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")]
+By = Annotated[
+    str, typer.Option("--judge", help="A reward's name, a reward model's folder, or '{kind: llm, model: ..., endpoint: ...}'.")
 ]
 JudgingModel = Annotated[str, typer.Option(help="A judging model's name at --endpoint; or a folder, without --endpoint.")]
 Endpoint = Annotated[str, typer.Option(help="An OpenAI-compatible address that ends in /v1.")]
@@ -38,8 +49,7 @@ Leaderboard = Annotated[
 ]
 PEOPLE = "On the page, without --judge and --model"
 PeopleForm = Annotated[
-    PeopleForms,
-    typer.Option("--form", help="Pairs, all of a prompt's answers ranked, or each rated 1 to 5.", rich_help_panel=PEOPLE),
+    Form, typer.Option("--form", help="Pairs, all of a prompt's answers ranked, or each rated 1 to 5.", rich_help_panel=PEOPLE)
 ]
 Guidelines = Annotated[
     Path | None, typer.Option(help="A text that people read first.", exists=True, dir_okay=False, rich_help_panel=PEOPLE)

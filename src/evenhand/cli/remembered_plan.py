@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.configfile.text_file import json_object
-from evenhand.runner.installed import version_of
+from evenhand.registry import parts
 from evenhand.store.fingerprint import PACKAGE, digest, file_state, installed, user_cache
 from evenhand.store.store import Store
 from evenhand.store.whole import unwritable, write_json
@@ -27,7 +27,6 @@ from evenhand.store.whole import unwritable, write_json
 if TYPE_CHECKING:
     from evenhand.run_experiment import Run
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "pydantic", "peft", "numpy")
 ENVIRONMENT = ("EVENHAND_", "HF_", "XDG_", "HOME", "TRANSFORMERS_")
 MOST = 1000
 """Files that a remembered plan may hang on."""
@@ -50,7 +49,9 @@ def question(experiment: str, overrides: Sequence[str], out: Path | None) -> str
     """A name of what is asked for, here and by this version."""
     named = {k: v for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT)}
     asked = [str(Path.cwd()), experiment, list(overrides), None if out is None else str(out)]
-    return digest([asked, named, sys.version, [version_of(name) for name in LIBRARIES], installed()])
+    found = [name for folder in filter(os.path.isdir, sys.path) for name in os.listdir(folder)]
+    packages = sorted(name for name in found if name.endswith((".dist-info", ".egg-info")))  # with their versions
+    return digest([asked, named, sys.version, packages, installed()])
 
 
 def recall(asked: str) -> PlanText | None:
@@ -73,7 +74,7 @@ def remember(asked: str, prepared: Run, text: PlanText, opened: Sequence[str]) -
     if not prepared.store.has_all(n.key for n in nodes):
         return
     effective = prepared.loaded.effective
-    if prepared.plan.plugins or _elsewhere([effective, *_specs(prepared)]):
+    if prepared.plan.plugins or _elsewhere([effective, *(node.spec for node in nodes)]):
         return
     results = {prepared.store.root.absolute(), prepared.out.absolute()}
     files = {path: file_state(Path(path)) for path in [*_read(opened), *_named(effective, results)][: MOST + 1]}
@@ -117,8 +118,8 @@ def _named(value: Any, results: Collection[Path]) -> Iterator[str]:
 
     What the run itself writes is left out.
     """
-    for text in _texts(value):
-        if not text.strip() or "\n" in text or len(text) > LONGEST_NAME:
+    for _, text in parts(value):
+        if not isinstance(text, str) or not text.strip() or "\n" in text or len(text) > LONGEST_NAME:
             continue
         path = Path(text).expanduser().absolute()
         if path.exists() and path not in results and path != Path.cwd():
@@ -128,32 +129,15 @@ def _named(value: Any, results: Collection[Path]) -> Iterator[str]:
 
 def _elsewhere(value: Any) -> bool:
     """Whether something is named by a hub's name or revision, or is a function of the user's."""
-    if isinstance(value, Mapping):
-        if value.get("kind") == "function" or value.get("revision"):
-            return True
-        return any(_elsewhere(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_elsewhere(item) for item in value)
-    if not isinstance(value, str) or "\n" in value or " " in value:
-        return False
-    return value.endswith(".py") or ("/" in value and not Path(value).expanduser().exists())
+    return any(
+        (key == "revision" and bool(part)) or (key, part) == ("kind", "function") or (isinstance(part, str) and _is_far(part))
+        for key, part in parts(value)
+    )
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-
-
-def _specs(prepared: Run) -> list[Any]:
-    from evenhand.configfile.schema import to_json
-
-    return [to_json(node.spec) for node in prepared.plan.nodes]
+def _is_far(text: str) -> bool:
+    plain = "\n" not in text and " " not in text
+    return plain and (text.endswith(".py") or ("/" in text and not Path(text).expanduser().exists()))
 
 
 def _place(asked: str) -> Path:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.cli.models import is_reward_model, model_path, open_policy, quiet
-from evenhand.cli.progress import Waiting
-from evenhand.configfile.document import parse
+from evenhand.cli.files import parsed, refuse_unfinished
+from evenhand.cli.models import is_model, is_reward_model, model_path, nothing_asked, open_policy, quiet, sample
+from evenhand.cli.terminal import Waiting
+from evenhand.configfile.text_file import json_object
 from evenhand.registry import PYTHON
 from evenhand.types import Group, Scores
 
@@ -28,7 +29,7 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
     from evenhand.rewards import REWARDS, get
 
     if name.startswith("{"):
-        return get(parse(name, "command line").data)
+        return get(parsed(name, "command line"))
     if PYTHON.fullmatch(name) or (not Path(name).exists() and (name in REWARDS or _meant(name, REWARDS))):
         return get(name)  # which says what was meant
     path = model_path(name)
@@ -54,7 +55,6 @@ def scorer(name: str, device: str, *, max_prompt: int | None = None, max_complet
 
 def left_by_training(model: Path) -> Mapping[str, Any]:
     """How a reward model that was trained here scores, as its training left it beside the folder of its weights."""
-    from evenhand.configfile.text_file import json_object
     from evenhand.stages.common import REWARD
 
     return {"kind": "score", **json_object(model.parent / REWARD)}
@@ -62,8 +62,6 @@ def left_by_training(model: Path) -> Mapping[str, Any]:
 
 def answers_by_source(target: Path, prompts: Path | None, device: str) -> Mapping[str, list[Group]]:
     """What is to be scored: a run's answers by arm and seed, a model's answers to `prompts`, or a file's (under the name "")."""
-    from evenhand.cli.files import refuse_unfinished
-    from evenhand.cli.sampling import is_model, nothing_asked, sample
     from evenhand.data.load import load
     from evenhand.evaluation.answers import known_answers
     from evenhand.results.finished_run import is_run, open_run

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evenhand.display import spelled_out
+from evenhand.cli.tables import agreement_lines, comparison_lines, contrast_details, plain_lines, rate_lines, rating_lines, show
 from evenhand.errors import UserError
 
 app = typer.Typer(
@@ -29,11 +29,10 @@ Out = Annotated[Path | None, typer.Option(help="Write everything here as JSON.")
 @app.command()
 def rate(file: Outcomes, value: Value = "outcome", cluster: Cluster = "cluster", out: Out = None) -> None:
     """Win rate of each arm: Wilson or two-way interval, bootstrap, clustered errors, and at equal length in two forms."""
-    from evenhand.cli.tables import rate_lines
     from evenhand.evaluation.outcomes import rate, tabulate
 
     rows = _outcomes(file, value, cluster)
-    _show(rate_lines(arms := {a: rate(t, full=True) for a, t in tabulate(rows).items()}), {"arms": arms}, out)
+    show(rate_lines(arms := {a: rate(t, full=True) for a, t in tabulate(rows).items()}), {"arms": arms}, out)
 
 
 @app.command()
@@ -48,7 +47,6 @@ def compare(
     out: Out = None,
 ) -> None:
     """Differences of arms on the same prompts: two-way interval, Holm, permutation, sign, McNemar, clusters, equivalence."""
-    from evenhand.cli.tables import comparison_lines, contrast_details
     from evenhand.evaluation.outcomes import compare
     from evenhand.stats import paired_difference, unmatched_difference
 
@@ -57,7 +55,7 @@ def compare(
     found = compare(rows, margin, contrasts=pairs, difference=unmatched_difference if unmatched else paired_difference, full=True)
     if not found["contrasts"]:
         raise UserError("there is one arm only", where=str(file), fix="`evenhand stats rate`, or add rows of another arm")
-    _show([*comparison_lines(found), *contrast_details(found)], found, out)
+    show([*comparison_lines(found), *contrast_details(found)], found, out)
 
 
 @app.command()
@@ -68,7 +66,6 @@ def ratings(
     out: Out = None,
 ) -> None:
     """Bradley-Terry ratings of many players, with intervals over prompts."""
-    from evenhand.cli.tables import rating_lines
     from evenhand.evaluation.outcome_files import BATTLES, is_battles, read_outcomes
     from evenhand.evaluation.pairwise_files import ratings
 
@@ -76,7 +73,7 @@ def ratings(
     if not is_battles(rows):
         raise UserError("does not hold battles", where=str(file), fix=f"columns: {BATTLES}")
     found = ratings(rows, anchor=anchor or None, ties=ties)
-    _show(rating_lines(found), found, out)
+    show(rating_lines(found), found, out)
 
 
 @app.command()
@@ -87,11 +84,10 @@ def agreement(
     out: Out = None,
 ) -> None:
     """How far annotators or judges agree beyond chance: Krippendorff's alpha, Fleiss' and Cohen's kappa, with intervals."""
-    from evenhand.cli.judge_lines import agreement_lines
     from evenhand.evaluation.ratings_files import agreement
 
     found = agreement(file, rater or [], level)
-    _show(agreement_lines(found), found, out)
+    show(agreement_lines(found), found, out)
 
 
 @app.command()
@@ -102,11 +98,10 @@ def style(
     out: Out = None,
 ) -> None:
     """Length, headers, lists and bold of both sides, and the win rate if both were dressed alike."""
-    from evenhand.cli.tables import plain_lines
     from evenhand.evaluation.style import style_report
 
     found = style_report(file, answers, baseline)
-    _show(plain_lines(found["models"]), found, out)
+    show(plain_lines(found["models"]), found, out)
 
 
 @app.command()
@@ -132,7 +127,7 @@ def plan(
     known = spreads(_outcomes(pilot, "outcome", "cluster"), _split(contrast) if contrast else None) if pilot else {}
     sds = _spreads(known, sd, sd_prompt, sd_seed)
     found = plan_study(difference, prompts, seeds, **sds, power=power, alpha=alpha, contrasts=contrasts)
-    _show(found["lines"], {k: v for k, v in found.items() if k != "lines"}, out)
+    show(found["lines"], {k: v for k, v in found.items() if k != "lines"}, out)
 
 
 @app.command()
@@ -180,12 +175,3 @@ def _split(text: str) -> tuple[str, str]:
     if not (first and colon and second):
         raise UserError(f"'{text}' is not A:B", where="--contrast", fix="name two arms with a colon between them")
     return first, second
-
-
-def _show(lines: Sequence[str], found: Mapping[str, Any], out: Path | None) -> None:
-    for line in lines:
-        print(spelled_out(line))
-    if out is not None:
-        from evenhand.cli.tables import written
-
-        print(f"written: {written(out, found)}")

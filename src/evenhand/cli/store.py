@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from evenhand.cli.terminal import FAILED, wide_console
 from evenhand.display import in_bytes
 from evenhand.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from evenhand.store.prune import Candidate
-    from evenhand.store.store import Store
-    from evenhand.store.survey import StoredArtifact, Survey
+from evenhand.store.prune import Candidate, candidates, remove
+from evenhand.store.store import Store
+from evenhand.store.survey import State, StoredArtifact, Survey, inodes, is_store, size_of, survey
 
 app = typer.Typer(name="store", help="What runs share: list it, verify it, and remove what nobody uses.", no_args_is_help=True)
 Where = Annotated[
@@ -29,12 +27,11 @@ Where = Annotated[
 @app.command(name="list")
 def list_(where: Where = None) -> None:
     """Every artifact with its state, size and users; what the runs share, and the disk it takes."""
-    from evenhand.store.survey import survey
-
     store, run = _opened(where)
     found = survey(store)
     console = wide_console()
-    entries = [e for e in found.entries if run is None or run in e.runs] if _registered(found, run) else list(found.entries)
+    registered = any(known.folder == run for known in found.runs)
+    entries = [e for e in found.entries if not registered or run in e.runs]
     console.print(_entries_table(entries))
     for line in [*_summary(found), *_run_lines(found, run)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -44,7 +41,6 @@ def list_(where: Where = None) -> None:
 def verify(where: Where = None) -> None:
     """Read every finished artifact and compare it with what was made. Exit code 3 where one is damaged."""
     from evenhand.display import shown
-    from evenhand.store.survey import State, survey
 
     store, _ = _opened(where)
     finished = [e for e in survey(store).entries if e.state is State.FINISHED]
@@ -67,9 +63,6 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only show it.")] = False,
 ) -> None:
     """Leftovers of kills, half-finished artifacts that no run wants, locks that nobody holds: show them, or remove them."""
-    from evenhand.store.prune import candidates, remove
-    from evenhand.store.survey import survey
-
     store, _ = _opened(where)
     found = survey(store)
     if unused and not found.runs:
@@ -91,8 +84,6 @@ def prune(
 
 def _opened(where: Path | None) -> tuple[Store, Path | None]:
     """The store that is meant, and the run directory if one was named."""
-    from evenhand.store.store import Store
-
     if where is None:
         if not (given := os.environ.get("EVENHAND_STORE")):
             raise UserError("which store?", fix="name a run directory or a store, or set EVENHAND_STORE")
@@ -107,22 +98,13 @@ def _opened(where: Path | None) -> tuple[Store, Path | None]:
             raise UserError("this file cannot be read", where=str(record), fix="name the store itself") from None
     if (where / "store").is_dir():
         return Store(where / "store"), where.resolve()
-    from evenhand.store.survey import is_store
-
     if not is_store(where):
         fix = "name a folder that `evenhand run` has written to"
         raise UserError("is no store and no run directory", where=str(where), fix=fix)
     return Store(where), None
 
 
-def _registered(found: Survey, run: Path | None) -> bool:
-    return any(known.folder == run for known in found.runs)
-
-
 def _entries_table(entries: list[StoredArtifact]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, title=f"{len(entries)} artifacts", title_justify="left")
     for column in ("artifact", "kind", "state", "size", "runs", "used by", "key"):
         table.add_column(column, no_wrap=True, justify="right" if column in ("size", "runs", "used by") else "left")
@@ -153,8 +135,6 @@ def _summary(found: Survey) -> list[str]:
 
 def _run_lines(found: Survey, run: Path | None) -> list[str]:
     """What each run takes, what of it others use too, and what its own folder adds (hard links add nothing)."""
-    from evenhand.store.survey import inodes, size_of
-
     lines, ours = [], inodes(found.store.root)
     for known in found.runs:
         if run is not None and known.folder != run:
@@ -172,9 +152,6 @@ def _run_lines(found: Survey, run: Path | None) -> list[str]:
 
 
 def _candidates_table(chosen: list[Candidate]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None)
     for column in ("artifact", "what", "size", "why"):
         table.add_column(column, no_wrap=column != "why", justify="right" if column == "size" else "left")

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.label_judged import Pairs
-from evenhand.cli.label_sources import identity, loaded
-from evenhand.cli.models import read_prompts
+from evenhand.cli.label_judged import Pairs, identity, loaded
+from evenhand.cli.models import open_policy, read_prompts
 from evenhand.cli.options import Concurrency, Endpoint, MaxCost, MaxTokens, Temperature
-from evenhand.cli.progress import Progress
+from evenhand.cli.terminal import Progress
+from evenhand.data.jsonl import write_groups, write_rows
 from evenhand.errors import UserError
+from evenhand.types import Group
 
 if TYPE_CHECKING:
     from evenhand.judges.cache import CachedChat
-    from evenhand.types import Group
 
 KEPT = "replies.jsonl"
 """What the model said, in the folder of the results."""
@@ -54,7 +54,6 @@ def revise(
     Prompts without an answer are first answered by the model itself.
     """
     from evenhand.data.clean import group_text
-    from evenhand.data.jsonl import write_groups, write_rows
     from evenhand.synthesis import chat_asker, critique_and_revise, first_answers
     from evenhand.synthesis import principles as read_principles
     from evenhand.synthesis.constitution import BUILTIN
@@ -92,12 +91,10 @@ def invent(
     seed: Seed = 0,
 ) -> None:
     """A model continues lists of tasks; what is new and answerable is kept and answered (Self-Instruct)."""
-    from evenhand.data.jsonl import write_groups, write_rows
     from evenhand.synthesis import chat_asker
     from evenhand.synthesis import invent as invented_from
-    from evenhand.types import Prompt
 
-    seeds = [p.text for p in read_prompts(file, lambda text: Prompt(content=text))]
+    seeds = [p.text for p in read_prompts(file)]
     chat = open_chat(model, endpoint, chat_template, out / KEPT, concurrency, max_cost)
     ask = chat_asker(chat, max_tokens=max_tokens, temperature=temperature, seed=seed, progress=Progress("asked"))
     made = invented_from(seeds, ask, count=count, seed=seed, rounds=rounds)
@@ -122,7 +119,6 @@ def phrase(
     limit: Limit = None,
 ) -> None:
     """Rows of classic tasks as instructions in many words, split by kind of task (T0, FLAN)."""
-    from evenhand.data.jsonl import write_groups
     from evenhand.errors import did_you_mean
     from evenhand.synthesis import phrased, split_by_task
     from evenhand.synthesis import tasks as read_tasks
@@ -157,7 +153,6 @@ def pairs(
 ) -> None:
     """Preference pairs from rankings and ratings, by margin; or pairs with some labels swapped."""
     from evenhand.data.convert import at_most_per_prompt, with_margin
-    from evenhand.data.jsonl import write_groups
     from evenhand.synthesis import flip_labels
 
     groups = loaded(file).groups
@@ -194,13 +189,10 @@ def open_chat(
 
         settings = LLM(kind="llm", model=model, endpoint=endpoint, concurrency=concurrency, max_cost=max_cost)
         return CachedChat(endpoint_of(settings), Cache(kept))
-    from evenhand.cli.describe import renderer_of
-    from evenhand.cli.models import open_policy
     from evenhand.judges.local import LocalChat
 
-    policy, _ = open_policy(model)
     name = "{name} {bytes}".format_map(identity(model))
-    return CachedChat(LocalChat(policy, renderer_of(model, template), name=name), Cache(kept))
+    return CachedChat(LocalChat(*open_policy(model, template=template), name=name), Cache(kept))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -227,6 +219,3 @@ def counted(names: Iterable[str]) -> str:
     '2 a, 1 b'
     """
     return ", ".join(f"{n} {name}" for name, n in Counter(names).most_common())
-
-
-COMMANDS = (revise, invent, phrase, pairs)

@@ -1,14 +1,17 @@
-"""Results of evaluations as lines for a terminal."""
+"""Results of evaluations and of judges as lines for a terminal."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evenhand.stats.length import form_meaning
+from evenhand.display import spelled_out
+
+if TYPE_CHECKING:
+    from evenhand.judges import Judge
 
 FEW_SEEDS = "with so few seeds or prompts none can be counted on to be seen"
 """In place of the least difference that such a study would find four times in five, where there is none."""
@@ -55,13 +58,19 @@ def _arm_lines(arm: str, row: Mapping[str, Any], width: int) -> list[str]:
     return [head, *(f"{'':<{width}}  {line}" for line in even)]
 
 
+def _meaning(form: str) -> str:
+    from evenhand.stats.length import form_meaning
+
+    return form_meaning(form)
+
+
 def equal_length_lines(lc: Mapping[str, Any]) -> list[str]:
     """A length-controlled win rate with its interval, what the interval is over, how it was fitted, and every note."""
     if lc["win_rate"] is None or math.isnan(lc["win_rate"]):
         return [f"at equal length: {lc['note']} [{lc['form']}]"]
     low, high = lc["ci95"]
     shown = f"at equal length {lc['win_rate']:.1%} ({low:.1%} to {high:.1%} over {lc['scope']}) [{lc['form']}: "
-    return [f"{shown}{form_meaning(lc['form'])}]", *([f"  {lc['note']}"] if lc["note"] else [])]
+    return [f"{shown}{_meaning(lc['form'])}]", *([f"  {lc['note']}"] if lc["note"] else [])]
 
 
 _INTERVALS = {
@@ -79,7 +88,7 @@ def rate_lines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines.append("  per seed: " + " ".join(f"{_unit(row)[0] * v:.4g}" for v in row["per_seed"]))
         if other := (row.get("length_controlled") or {}).get("alpaca_eval_form"):
             shown = "" if math.isnan(other["win_rate"]) else f"{other['win_rate']:.1%} "
-            lines.append(f"  AlpacaEval's form {shown}[{other['form']}: {form_meaning(other['form'])}]")
+            lines.append(f"  AlpacaEval's form {shown}[{other['form']}: {_meaning(other['form'])}]")
             lines += [f"    {other['note']}"] if other["note"] else []
         if fit := row.get("mixed_model"):
             low, high = fit["ci95"]
@@ -134,6 +143,14 @@ def rating_lines(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def show(lines: Iterable[str], found: Mapping[str, Any], out: Path | None) -> None:
+    """What was found, for a person; and whole, as JSON, in the file `out`."""
+    for line in lines:
+        print(spelled_out(line))
+    if out is not None:
+        print(f"written: {written(out, found)}")
+
+
 def written(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes a result as JSON, its folder made if need be."""
     from evenhand.results.files import write_record
@@ -180,7 +197,7 @@ def leaderboard_table(lines: Mapping[str, Mapping[str, Any]]) -> list[str]:
             out.append(f"{'':<{width}}  {row['lc_note']}")
     form = next(iter(lines.values()))["lc_form"]
     gamed = "" if "gamed" in form else ", without the public leaderboard's gamed baselines"
-    out.append(f"length control: {form} ({form_meaning(form)}{gamed}); intervals over prompts")
+    out.append(f"length control: {form} ({_meaning(form)}{gamed}); intervals over prompts")
     return out
 
 
@@ -228,3 +245,133 @@ def best_of_n_lines(curves: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
                 f"  n = {p['n']:<3} gold {p['gold']:.4f} ({low:.4f} to {high:.4f})   KL at most {p['kl_bound']:.2f} nats"
             )
     return lines
+
+
+def side_lines(found: Mapping[str, Any]) -> list[str]:
+    """Two sides compared: who wins by how much, and how the judge behaved."""
+    low, high = found["ci95"]
+    lines = [
+        f"{found['a']} wins {found['win_rate']:.1%} against {found['b']} (95% interval {low:.1%} to {high:.1%}, n = {found['n']})"
+    ]
+    if controlled := found.get("length_controlled"):
+        lines += equal_length_lines(controlled)
+    return [*lines, *behaviour_lines(found)]
+
+
+def label_lines(found: Mapping[str, Any]) -> list[str]:
+    """How far the judge agrees with labels, in all and by category, and how it behaved."""
+    low, high = found["ci95"]
+    lines = [f"agrees with {found['agreement']:.1%} of {found['n']} labels (95% interval {low:.1%} to {high:.1%})"]
+    lines += [f"  {name}: {row['agreement']:.1%} of {row['n']}" for name, row in found.get("categories", {}).items()]
+    for name, share in found.get("sections", {}).items():
+        low, high = found["sections_ci95"][name]
+        lines.append(f"  RewardBench {name}: {share:.1%} ({low:.1%} to {high:.1%})")
+    return [*lines, *people_lines(found), *behaviour_lines(found)]
+
+
+UNUSABLE = 0.2
+"""The share of unusable verdicts, a person's missing labels among them, from which on they make the figures."""
+
+
+def behaviour_lines(found: Mapping[str, Any]) -> list[str]:
+    """Ties, contradictions, places, the self-test, and what it cost."""
+    one_order = "judge: each pair was asked in one order: position bias cannot be measured on these verdicts"
+    lines = [*([one_order] if found.get("one_order") else []), shares_line(found), *_votes(found)]
+    if (found.get("invalid") or 0) > UNUSABLE:
+        lines.append(
+            "judge: a verdict that is not there counts one half: these figures lean to 50%, and their intervals are too narrow"
+        )
+    if test := found.get("self_test"):
+        if test["passed"] and "members" in test:
+            lines.append("self-test passed by every judge")
+        elif test["passed"]:
+            lines.append(
+                f"self-test passed: identical answers {test['identical']:.2f}, a ruined answer loses {test['planted']:.1%}"
+            )
+        lines += [f"self-test: {test['note']}"] if test.get("note") else []
+    if found.get("cost_usd"):  # a model on this machine costs no dollars, and its seconds stand below
+        lines.append(f"cost of these judgements: ${found['cost_usd']:.4f}")
+    return lines
+
+
+def shares_line(found: Mapping[str, Any]) -> str:
+    """How a judge of pairs behaved."""
+    shares = {"ties": "ties", "invalid": "unusable", "consistency": "same verdict in both orders", "p_first": "prefers the first"}
+    return "judge: " + ", ".join(f"{text} {found[key]:.1%}" for key, text in shares.items() if found.get(key) is not None)
+
+
+def people_lines(found: Mapping[str, Any]) -> list[str]:
+    """How far the judge agrees with those who labelled, beside how far they agree among themselves."""
+    if "annotators" not in found:
+        return []
+    told = found["annotators"]
+    lines = [
+        f"  {row['a']} and {row['b']}: Cohen's kappa {coefficient(row)}"
+        for row in told["with_judge"]["cohen"]
+        if "judge" in (row["a"], row["b"])
+    ]
+    if told["people"] is not None:
+        with_judge, people = told["with_judge"]["alpha"], told["people"]["alpha"]
+        lines += [f"  Krippendorff's alpha of the annotators {coefficient(people)}, with the judge {coefficient(with_judge)}"]
+    if "label_ties" in found:
+        lines.append(f"  {found['label_ties']} pairs whose labels tie count in these coefficients alone")
+    return lines
+
+
+def agreement_lines(found: Mapping[str, Any]) -> list[str]:
+    """Coefficients of agreement between raters, and what their labels were taken for."""
+    how = {"nominal": "categories without an order", "ordinal": "in this order", "interval": "numbers with distances"}
+    lines = [f"{found['items']} items, {len(found['raters'])} raters; labels {', '.join(found['labels'])}: {how[found['level']]}"]
+    lines += [f"  {name}: {row['n']} rated" for name, row in found["raters"].items() if row["n"] < found["items"]]
+    lines.append(f"Krippendorff's alpha {coefficient(found['alpha'])}, n = {found['alpha']['n']}")
+    if len(found["raters"]) > 2:
+        lines.append(f"Fleiss' kappa {coefficient(found['fleiss'])}, n = {found['fleiss']['n']} that all rated")
+    lines += [f"{row['a']} and {row['b']}: Cohen's kappa {coefficient(row)}, n = {row['n']}" for row in found["cohen"]]
+    return lines
+
+
+def coefficient(found: Mapping[str, Any]) -> str:
+    """A coefficient of agreement with its interval."""
+    if found["value"] is None:
+        return "not defined"
+    ends = "" if found["ci95"] is None else f" ({found['ci95'][0]:.2f} to {found['ci95'][1]:.2f})"
+    return f"{found['value']:.2f}{ends}"
+
+
+def _votes(found: Mapping[str, Any]) -> list[str]:
+    """What several judges, or one that was asked repeatedly, agree on."""
+    if "repeats" in found:
+        shares = f"sd {found['repeat_sd']:.2f} on one pair, {found['repeat_share']:.0%} of the variance over prompts"
+        return [f"judge: asked {found['repeats']} times; it differs from itself by {shares}"]
+    if "jury" not in found:
+        return []
+    jury = found["jury"]
+    alpha, fleiss = coefficient(jury["alpha"]), coefficient(jury["fleiss"])
+    lines = [f"jury: Krippendorff's alpha {alpha}, Fleiss' kappa {fleiss}, n = {jury['alpha']['n']}"]
+    lines += [f"  {name}: {row['win_rate']:.1%}" for name, row in jury["members"].items() if row["win_rate"] is not None]
+    return [*lines, *(f"  {row['a']} and {row['b']}: Cohen's kappa {coefficient(row)}" for row in jury["cohen"])]
+
+
+def spent(judge: Judge) -> dict[str, Any]:
+    """What the language models among the judges took, by their names in a jury; nothing for programs."""
+    from evenhand.judges.jury import jurors
+
+    found = {name: one.chat.spent() for name, one in jurors(judge).items() if hasattr(one, "chat")}
+    return {"spent": found.get("", found)} if found else {}
+
+
+def call_lines(judge: Judge) -> list[str]:
+    """The same in words."""
+    if not (told := spent(judge).get("spent")):
+        return []
+    rows = {"": told} if "asked" in told else told
+    return [(f"{name}: " if name else "") + _call(row) for name, row in rows.items()]
+
+
+def _call(row: Mapping[str, Any]) -> str:
+    line = f"{row['asked']} asked, {row['known']} known already"
+    if row["prompt_tokens"] is not None:
+        line += f"; {row['prompt_tokens']} tokens read, {row['completion_tokens']} written"
+    if row.get("seconds") is not None:
+        line += f"; {row['seconds']:.1f} seconds on {row['device']}"
+    return line

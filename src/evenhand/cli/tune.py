@@ -7,32 +7,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from evenhand.cli import options
+from evenhand.cli.doctor import before_run
 from evenhand.cli.files import where_begun
 from evenhand.cli.terminal import FAILED, stoppable, wide_console
+from evenhand.runner.progress import choose_view, duration
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from evenhand.results.tuning_record import TunedArmRecord, TuningRecord
     from evenhand.runner.state import RunState
     from evenhand.tuning.launch import Tuning
 
 
 def tune(
-    experiment: Annotated[str, typer.Argument(help="A YAML file, the name of a built-in experiment, or a run directory.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Settings to change.")] = None,
+    experiment: options.Experiment,
+    overrides: options.Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Where to write (default: runs/NAME-tune).")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show trials, cache hits and cost; run nothing.")] = False,
-    workers: Annotated[int | None, typer.Option(min=0, help="Nodes at a time; 0 runs them in this process.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not let `doctor` look first.")] = False,
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+    unchecked: options.Unchecked = False,
 ) -> None:
     """Try settings for every arm, the same number for each, on seeds and prompts that the comparison never uses."""
-    from rich.console import Console
-
-    from evenhand.cli.doctor import before_run
     from evenhand.tuning.launch import prepare
 
     experiment, out = where_begun(experiment, out)
@@ -50,9 +50,6 @@ def tune(
 
 
 def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> TuningRecord:
-    from rich.console import Console
-
-    from evenhand.runner.progress import choose_view
     from evenhand.tuning.launch import execute
 
     errors = Console(stderr=True)
@@ -60,17 +57,12 @@ def _execute(tuning: Tuning, workers: int | None, quiet: bool) -> TuningRecord:
         return execute(tuning, workers=workers, view=choose_view(errors, quiet=quiet))[1]
 
 
-# ---- what it shows ------------------------------------------------------------------------------------------------------
-
-
 def _show_plan(tuning: Tuning, console: Console) -> None:
-    from evenhand.runner.local import default_workers
-    from evenhand.runner.progress import duration
     from evenhand.runner.timings import usual
     from evenhand.stats import win_rate
-    from evenhand.tuning.launch import look
+    from evenhand.tuning.study import replayed
 
-    board, tune = look(tuning), tuning.study.tune
+    board, tune = replayed(tuning.study), tuning.study.tune
     console.print(plan_table(tuning, board))
     known = list(board.cells.values())
     cached = sum(c.status.good for c in known)
@@ -82,7 +74,7 @@ def _show_plan(tuning: Tuning, console: Console) -> None:
         low, high = win_rate([0.0, 1.0] * (tune.prompts // 2)).ci95
         lines.append(f"over {tune.prompts} prompts a win rate near one half is known to about ±{50 * (high - low):.0f} points")
     board.usual = usual(tuning.prepared.out)
-    board.workers = tuning.prepared.workers or default_workers(tuning.prepared.threads)
+    board.workers = tuning.prepared.at_a_time() or 1
     seconds, certain = board.eta()
     if seconds:
         lines.append(f"{'about' if certain else 'at least'} {duration(seconds)}, by the stages that ran here before")
@@ -93,14 +85,11 @@ def _show_plan(tuning: Tuning, console: Console) -> None:
 def _left_out(tuning: Tuning) -> list[str]:
     from evenhand.spec.search_spaces import left_out
 
-    return [f"Not tuned: {arm}, because {why}." for arm, why in left_out(tuning.experiment).items()]
+    return [f"Not tuned: {arm}, because {why}." for arm, why in left_out(tuning.study.experiment).items()]
 
 
 def plan_table(tuning: Tuning, board: RunState) -> Table:
     """Every trial that is known: its settings, its state, and what it costs."""
-    from rich.table import Table
-    from rich.text import Text
-
     study = tuning.study
     table = Table(title=f"{study.tune.trials} trials for each of {len(study.spaces)} arms, by {study.tune.measure}", box=None)
     for column in ("arm", "trial", "settings", "state", "cost of a seed"):
@@ -135,8 +124,6 @@ def _show(found: TuningRecord, out: Path, console: Console) -> None:
 
 def chosen_table(found: TuningRecord) -> Table:
     """What was chosen for every arm."""
-    from rich.table import Table
-
     table = Table(title=f"Best of {found.trials} trials by {found.measure}", title_justify="left", box=None)
     for column in ("arm", "trial", "settings", "value", "95% interval", "as given", "failed"):
         left = column in ("arm", "settings")
@@ -169,6 +156,3 @@ def settings_text(settings: Mapping[str, Any]) -> str:
     'learning_rate=0.0001 beta=0.1'
     """
     return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items())
-
-
-COMMANDS = (tune,)

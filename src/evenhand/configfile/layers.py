@@ -25,11 +25,6 @@ def as_it_stands(document: Document) -> Document:
     return document
 
 
-def read(path: Path, find: Callable[[str, Path], Path] | None = None, each: Change = as_it_stands) -> Document:
-    """The file with everything it `extends` merged beneath it; see `Extends`."""
-    return Extends(find, each).read(path)
-
-
 @dataclass(slots=True)
 class Extends:
     """Files that extend one another, each read once. `find(name, folder)` says where an extended name lies.
@@ -37,8 +32,8 @@ class Extends:
     `each` sees every file by itself, before one is merged over another.
     """
 
-    find: Callable[[str, Path], Path] | None
-    each: Change
+    find: Callable[[str, Path], Path] | None = None
+    each: Change = as_it_stands
     known: dict[Path, Document] = field(default_factory=dict)
 
     def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Document:

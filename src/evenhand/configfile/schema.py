@@ -34,10 +34,6 @@ class Loaded(Generic[T]):
     source: str
     document: Document
 
-    def where(self, path: str | KeyPath) -> str:
-        """Place and key path of a setting, such as "exp.yaml:7: arms.dpo.beta"."""
-        return self.document.where(key_path(path) if isinstance(path, str) else path)
-
 
 def load(
     cls: type[T],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,14 @@ class Faults(UserError):
         given = list(faults)
         if given:
             raise cls.of(given)
+
+
+def fault_of(check: Callable[..., object], *given: Any, **named: Any) -> Iterator[UserError]:
+    """The fault that a check raises; nothing where it raises none."""
+    try:
+        check(*given, **named)
+    except UserError as error:
+        yield error
 
 
 def explain(errors: Iterable[Error], tp: Any, document: Document) -> list[UserError]:
@@ -107,12 +115,7 @@ def _one_branch(located: Sequence[tuple[KeyPath, KeyPath, str, Error]]) -> list[
 
 def _unfit(union: KeyPath, found: Sequence[Found]) -> tuple[bool, int]:
     """How little the data are meant for a branch: those that refuse the word for it come last, then those with more faults."""
-    return _other_kind(found, union), len(found)
-
-
-def _other_kind(found: Sequence[Found], union: KeyPath) -> bool:
-    """Whether a branch of a union refuses the very word that says which branch is meant."""
-    return any(path in ((*union, "kind"), (*union, "method")) for path, _ in found)
+    return any(path in ((*union, "kind"), (*union, "method")) for path, _ in found), len(found)
 
 
 def _explain(path: KeyPath, error: Error, tp: Any, document: Document) -> UserError:

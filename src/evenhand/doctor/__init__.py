@@ -1,13 +1,9 @@
 """Looks for the faults that let a run look healthy while it is wrong, before anything is trained."""
 
 from evenhand.doctor import (  # noqa: F401  the checks register themselves
-    adapters,
     budget,
-    conversations,
     data,
-    environment,
     generation,
-    leaks,
     learning_check,
     model,
     preferences,

@@ -10,12 +10,16 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
+from safetensors import safe_open
+
 from evenhand.display import in_bytes
 from evenhand.doctor.context import CheckContext
+from evenhand.doctor.forward_probe import longest_batch, step
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, check, fail, info, warn
 from evenhand.methods import METHODS
 from evenhand.models.adapter_config import RATE
+from evenhand.runner import peak
 from evenhand.spec.reward_resolution import models_in, resolved_reward
 from evenhand.stages.training_run import FitSpec
 from evenhand.store.whole import existing, unwritable
@@ -38,9 +42,6 @@ SPREAD = 20.0
     quick=False,
 )
 def longest_step(patient: CheckContext) -> Iterator[Finding]:
-    from evenhand.doctor.forward_probe import longest_batch, step
-    from evenhand.runner import peak
-
     rows = patient.rows(limit=64)
     if not rows:
         raise Unavailable("there is nothing to train on yet")
@@ -173,8 +174,6 @@ def cores(patient: CheckContext) -> Iterator[Finding]:
 def _parameters(patient: CheckContext) -> float:
     """Parameters, from the sizes of the weight files or the shape in the config; 0 when neither is here."""
     if patient.experiment.model.path is not None and isinstance(patient.home, Path):
-        from safetensors import safe_open
-
         total = 0
         for file in patient.home.glob("*.safetensors"):
             with safe_open(str(file), "pt") as tensors:

@@ -6,25 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from evenhand import rewards, worlds
 from evenhand.data.foreign import readable
 from evenhand.data.template import Renderer, Tokenised
+from evenhand.doctor import forward_probe
 from evenhand.doctor.opened import OpenedPart, Unavailable
+from evenhand.doctor.pretrained import Existing
 from evenhand.errors import UserError
 from evenhand.methods import Method
 from evenhand.models import adapter_files
+from evenhand.models.guarded import guarded
+from evenhand.models.load import load_policy, new_policy
+from evenhand.models.policy import Policy
 from evenhand.protocols import Reward
+from evenhand.run_experiment import Run
 from evenhand.spec.arms import Arm
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.reward_resolution import models_in, resolved_reward
+from evenhand.stages.common import renderer_of
+from evenhand.stages.data import DEFAULT_SIZES, DataSpec, from_sources, from_world
+from evenhand.stages.further_split import FurtherSplitSpec, rows
 from evenhand.train.config import Lengths
 from evenhand.types import Group, Scores, TokenGroup
-
-if TYPE_CHECKING:
-    from evenhand.doctor.pretrained import Existing
-    from evenhand.models.policy import Policy
-    from evenhand.run_experiment import Run
-    from evenhand.spec.experiment import Experiment
-    from evenhand.stages.data import DataSpec
 
 T = TypeVar("T")
 SHORT = Lengths(prompt=48, completion=24)
@@ -69,8 +74,6 @@ class CheckContext:
     @OpenedPart
     def data(self) -> tuple[dict[str, list[Group]], list[str]]:
         """The splits, and how each source was read, one line each."""
-        from evenhand.stages.data import DataSpec
-
         spec, asked = self.run.plan["data"].spec, self.experiment.evaluation.prompts
         assert isinstance(spec, DataSpec)
         limit = QUICK_ROWS if self.quick else FULL_ROWS
@@ -80,8 +83,6 @@ class CheckContext:
 
     def _further(self, limit: int) -> tuple[dict[str, list[Group]], list[str]]:
         """The further splits, at most `limit` rows of what a world makes."""
-        from evenhand.stages.further_split import FurtherSplitSpec, rows
-
         found, said = {}, []
         for spec in (n.spec for n in self.run.plan.nodes if isinstance(n.spec, FurtherSplitSpec)):
             fewer = replace(spec, split=replace(spec.split, count=min(spec.split.count, limit)))
@@ -90,8 +91,6 @@ class CheckContext:
         return found, said
 
     def _own_data(self, spec: DataSpec, asked: int, limit: int) -> tuple[dict[str, list[Group]], list[str]]:
-        from evenhand.stages.data import DEFAULT_SIZES, from_sources, from_world
-
         if not spec.source.world:
             return from_sources(spec.source, self.experiment.data.seed)
         sizes = {**DEFAULT_SIZES, "heldout_prompts": asked, **spec.source.sizes}
@@ -141,9 +140,6 @@ class CheckContext:
 
     @OpenedPart
     def renderer(self) -> Renderer:
-        from evenhand import worlds
-        from evenhand.stages.common import renderer_of
-
         if self.experiment.model.path is None:
             return Renderer(worlds.get(str(self.experiment.data.world), **self.experiment.data.options).tokenizer())
         own = isinstance(self.folder, Path) and (self.folder / "tokenizer_config.json").is_file()
@@ -153,8 +149,6 @@ class CheckContext:
     def config(self) -> Any:
         """The starting model's transformers config."""
         from transformers import AutoConfig
-
-        from evenhand.models.guarded import guarded
 
         if self.experiment.model.path is None:
             shape = self.experiment.network()
@@ -205,9 +199,7 @@ class CheckContext:
     @cached_property
     def short_logps(self) -> list[Any]:
         """Log-probs of the short rows under the starting model."""
-        from evenhand.doctor.forward_probe import logps
-
-        return logps(self.policy, self.short_rows())
+        return forward_probe.logps(self.policy, self.short_rows())
 
     def prompts(self, limit: int) -> list[Any]:
         """Prompts that something is trained on, or that are held out."""
@@ -221,8 +213,6 @@ class CheckContext:
     @OpenedPart
     def policy(self) -> Policy:
         """The starting model: loaded, or as a world would begin it."""
-        from evenhand.models.load import load_policy, new_policy
-
         e = self.experiment
         if e.model.path is None:
             return new_policy(e.network(), self.renderer.tokenizer, seed=0, device=e.runtime.device)
@@ -233,15 +223,10 @@ class CheckContext:
     @cached_property
     def adopted(self) -> dict[str, Existing]:
         """Reward models that exist already, by name."""
-        from evenhand.doctor.pretrained import Existing
-
         return {n: Existing(m, self) for n, m in self.experiment.all_adopted().items()}
 
     def reward(self, reward: Any) -> Guarded:
         """A reward of this experiment; Unavailable when it needs a reward model that is not trained yet, or is not opened."""
-        from evenhand import rewards
-        from evenhand.spec.reward_resolution import models_in, resolved_reward
-
         spec = resolved_reward(reward, self.experiment)
         models = sorted(models_in(spec))
         if new := [n for n in models if n not in self.adopted]:

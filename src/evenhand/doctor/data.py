@@ -1,4 +1,4 @@
-"""Data checks: rows that cannot be read, are empty, say the same twice, or are not what their column says."""
+"""Data checks: rows that cannot be read, are empty, say the same twice, are not what their column says, or are judged on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 
 from evenhand.data.clean import drop_exact
 from evenhand.data.config import FOR_JUDGES
-from evenhand.doctor.context import CheckContext, last_turn
+from evenhand.data.load import load
+from evenhand.data.minhash import Grams
+from evenhand.doctor.context import CheckContext, last_turn, spaced
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
+from evenhand.stages.data import DEFAULT_SIZES
 from evenhand.synthesis.config import REVISED
 from evenhand.types import Content, Group, content_text
 
@@ -207,8 +210,6 @@ def heldout(patient: CheckContext) -> Iterator[Finding]:
 
 def _other_evaluations(patient: CheckContext) -> Iterator[Finding]:
     """The prompts of every evaluation beside the comparison that are read from somewhere, read."""
-    from evenhand.data.load import load
-
     for name, asked in patient.experiment.evaluations.items():
         if asked.prompts is None or asked.benchmark is not None:  # whose questions are read with the file
             continue
@@ -220,8 +221,6 @@ def _other_evaluations(patient: CheckContext) -> Iterator[Finding]:
 
 def _sizes(patient: CheckContext) -> dict[str, int]:
     """Rows per split as the run will have them: those of a world are made to order, and only the first of them are looked at."""
-    from evenhand.stages.data import DEFAULT_SIZES
-
     e = patient.experiment
     sizes = {n: len(g) for n, g in patient.splits.items()}
     if not e.data.world:
@@ -256,3 +255,60 @@ def _prompts(groups: Sequence[Group]) -> tuple[str, ...]:
 
 def _answers(groups: Sequence[Group]) -> tuple[str, ...]:
     return tuple(f"prompt {g.prompt.id}: {shortened(g.completions[0].text if g.completions else '')}" for g in groups[:3])
+
+
+NGRAM = 13
+QUOTED = 0.05
+"""The share of rows below which shared words are phrases that many prompts have in common."""
+COMPARED = 5000
+"""Rows whose words are compared; whole prompts are compared in all rows."""
+
+
+@check(
+    "D17",
+    "no held-out prompt is trained on",
+    why="an arm that has seen the questions is judged on its memory; every figure of the report is then too high",
+    fix="take them out of the training source with `clean: {by: prompt, against: [...]}`, or name other held-out prompts",
+)
+def overlap(patient: CheckContext) -> Iterator[Finding]:
+    for held, ids in _heldout(patient).items():
+        for split, groups in _seen(patient).items():
+            shared = {g.prompt.id: g for g in groups if g.prompt.id in ids and g.prompt.text.strip()}
+            if shared:
+                examples = [shortened(g.prompt.text) for g in list(shared.values())[:3]]
+                yield fail(f"{share(len(shared), len(ids))} prompts of {held} are also in {split}", *examples)
+
+
+@check(
+    "D18",
+    "no held-out prompt is quoted in training",
+    why="a question inside another text is as good as the question",
+    fix=f"`clean: {{against: HELD-OUT SOURCE, ngram: {NGRAM}}}` in the training source",
+)
+def quoted(patient: CheckContext) -> Iterator[Finding]:
+    held = spaced([g for g in patient.splits.get("heldout_prompts", ()) if len(last_turn(g).split()) >= NGRAM], COMPARED)
+    if not held or patient.experiment.data.world:  # a world's own splits are apart by construction
+        return
+    ids, grams = {g.prompt.id for g in held}, Grams([last_turn(g) for g in held], NGRAM)
+    for split, groups in _seen(patient).items():
+        rows = [g for g in spaced(groups, COMPARED) if g.prompt.id not in ids]
+        hits = [
+            f for g in rows if (f := next(filter(None, map(grams.find, (g.prompt.text, *(c.text for c in g.completions)))), ""))
+        ]
+        words, shown = f"rows of {split} share {NGRAM} words in a row with a held-out prompt", dict.fromkeys(map(shortened, hits))
+        yield from too_many(len(hits), len(rows), words, *shown, warn_above=QUOTED, fail_above=2.0)
+
+
+def _heldout(patient: CheckContext) -> dict[str, set[str]]:
+    """Ids of the held-out prompts that answers are asked for, and of held-out pairs."""
+    asked = {"heldout_prompts": patient.splits.get("heldout_prompts", [])[: patient.experiment.evaluation.prompts]}
+    asked["heldout_preferences"] = patient.splits.get("heldout_preferences", [])
+    return {n: {g.prompt.id for g in groups} for n, groups in asked.items() if groups}
+
+
+def _seen(patient: CheckContext) -> dict[str, list[Group]]:
+    """Every split that something is trained on, with or without answers."""
+    used = {patient.split_of(arm) for arm in patient.arms.values()}
+    if patient.experiment.annotate is not None:
+        used.add("prompts")
+    return {n: g for n, g in patient.splits.items() if n in used}

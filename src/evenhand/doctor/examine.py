@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import CHECKS, Check, Finding, Severity, fail
 from evenhand.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from evenhand.run_experiment import Run
+from evenhand.run_experiment import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

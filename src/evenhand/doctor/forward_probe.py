@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from evenhand.data.batch import pack
+from evenhand.models.policy import Policy
 from evenhand.objectives import Likelihood
 from evenhand.train import loop
 from evenhand.train.examples import Example, assemble, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.types import Batch, Head, TokenGroup
-
-if TYPE_CHECKING:
-    from evenhand.models.policy import Policy
 
 
 def logps(policy: Policy, rows: Sequence[TokenGroup]) -> list[Tensor]:
@@ -57,11 +53,6 @@ def pair_batch(policy: Policy, rows: Sequence[TokenGroup]) -> Batch:
     return assemble([i for i in items if i.pairs]).to(policy.device)
 
 
-def first_loss(policy: Policy, objective: Any, batch: Batch) -> dict[str, float]:
-    """Loss and metrics of an objective before any step."""
-    return loop.evaluate(policy, objective, [batch])
-
-
 def longest_batch(rows: Sequence[TokenGroup], budget: int) -> Batch:
     """The longest rows again and again, up to `budget` tokens: what the largest micro-batch is like."""
     ordered = sorted(rows, key=lambda r: -r.size)
@@ -81,13 +72,3 @@ def step(policy: Policy, batch: Batch) -> float:
         torch.cuda.synchronize()
     policy.zero_grad(set_to_none=True)
     return time.perf_counter() - begun
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    """||a - b|| / ||b||."""
-    return float((a - b).norm() / b.norm().clamp(min=1e-30))
-
-
-def alone(rows: Sequence[TokenGroup]) -> list[list[TokenGroup]]:
-    """Every completion as a row of its own."""
-    return [[replace(r, completions=(c,))] for r in rows for c in r.completions]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.opened import Unavailable
 from evenhand.doctor.registry import Finding, Severity, check, fail, info, share, shortened, warn
+from evenhand.engines.registry import open_engine
+from evenhand.spec.checks import uncorrected
 from evenhand.spec.reward_resolution import models_in, resolved_reward
-from evenhand.spec.staleness_checks import uncorrected
+from evenhand.train.examples import Example
+from evenhand.train.logprobs import read
 from evenhand.types import Group, Head, Sampling
 
 MISMATCH = 0.05
@@ -41,8 +45,6 @@ def mismatch(patient: CheckContext) -> Iterator[Finding]:
     quick=False,
 )
 def follows(patient: CheckContext) -> Iterator[Finding]:
-    import torch
-
     policy = patient.policy
     name, weight = max(policy.hf.named_parameters(), key=lambda p: p[1].numel())
     kept = weight.detach().clone()
@@ -151,8 +153,6 @@ def stale_samples(patient: CheckContext) -> Iterator[Finding]:
 
 def rollouts(patient: CheckContext, *, prompts: int, n: int, longest: int = 32) -> list[Group]:
     """Answers of the starting model to a few of its prompts, at the temperature of the first arm that samples."""
-    from evenhand.engines.registry import open_engine
-
     lengths, online = patient.experiment.lengths, list(patient.online.values())
     temperature = (online[0].sampling.temperature if online else 1.0) or 1.0
     sampling = Sampling(temperature=temperature, max_tokens=min(longest, lengths.completion), seed=0)
@@ -162,9 +162,6 @@ def rollouts(patient: CheckContext, *, prompts: int, n: int, longest: int = 32) 
 
 def gap(patient: CheckContext, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
     """Per token: the trainer's log-prob minus the sampler's, and the ratio of probabilities."""
-    from evenhand.train.examples import Example
-    from evenhand.train.logprobs import read
-
     online = list(patient.online.values())
     temperature = (online[0].sampling.temperature if online else 1.0) or 1.0
     tokens = [patient.renderer.tokenise(g, max_prompt=patient.experiment.lengths.prompt, max_completion=None) for g in groups]

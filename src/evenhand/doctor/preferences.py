@@ -12,6 +12,7 @@ from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
 from evenhand.doctor.registry import Finding, Severity, check, fail, graded, info, share, shortened, too_many, warn
 from evenhand.methods import BINARY
+from evenhand.stages.labels import problems
 from evenhand.types import Group
 
 
@@ -118,8 +119,6 @@ def unscored(patient: CheckContext) -> Iterator[Finding]:
     fix="name the attributes as the rows do, each with its scale; give steps and model one `separator`",
 )
 def labels_fit(patient: CheckContext) -> Iterator[Finding]:
-    from evenhand.stages.labels import problems
-
     for name, arm in patient.arms.items():
         done = patient.tokenised.get(patient.split_of(arm))
         for fault in problems(patient.methods[name], done.groups, patient.renderer) if done else ():

@@ -5,17 +5,22 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from evenhand.data.template import Renderer
 from evenhand.doctor.opened import OpenedPart
 from evenhand.errors import UserError
-
-if TYPE_CHECKING:
-    from evenhand.protocols import Reward
-    from evenhand.run_experiment import Run
-    from evenhand.spec.experiment import Experiment
-    from evenhand.spec.pretrained import Adopted
+from evenhand.models.load import guarded, resolve_device
+from evenhand.protocols import Reward
+from evenhand.run_experiment import Run
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.pretrained import Adopted
+from evenhand.stages import pretrained_reward_model as stage
+from evenhand.stages.common import open_model_reward, renderer_of
+from evenhand.stages.context import StageContext
+from evenhand.stages.pretrained_reward_model import reading
+from evenhand.store.pointer import POINTER
+from evenhand.store.whole import write_json
 
 
 class Beside(Protocol):
@@ -45,36 +50,23 @@ class Existing:
 
     @OpenedPart
     def renderer(self) -> Renderer:
-        from evenhand.stages.common import renderer_of
-
         return renderer_of(self.folder, self.settings.template)
 
     @OpenedPart
     def config(self) -> Any:
         from transformers import AutoConfig
 
-        from evenhand.models.load import guarded
-
         return guarded(AutoConfig.from_pretrained, self.folder)
 
     @property
     def reads(self) -> str:
         """What it is given: "tokens" as they were sampled, or "text" that is rendered anew for it."""
-        from evenhand.stages.pretrained_reward_model import reading
-
         folder = self.folder if isinstance(self.folder, Path) else Path()
         return reading(folder)
 
     @OpenedPart
     def reward(self) -> Reward:
         """What the run itself would open: its own stage, in a folder that is thrown away."""
-        from evenhand.models.load import resolve_device
-        from evenhand.stages import pretrained_reward_model as stage
-        from evenhand.stages.common import open_model_reward
-        from evenhand.stages.context import StageContext
-        from evenhand.store.pointer import POINTER
-        from evenhand.store.whole import write_json
-
         specs = (n.spec for n in self._patient.run.plan.nodes if isinstance(n.spec, stage.PretrainedRewardModelSpec))
         spec = next(s for s in specs if s.model.path == self.settings.path)
         with tempfile.TemporaryDirectory(prefix="evenhand-doctor-") as scratch:

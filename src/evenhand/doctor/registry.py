@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from evenhand.doctor.context import CheckContext
 from evenhand.types import TokenGroup
-
-if TYPE_CHECKING:
-    from evenhand.doctor.context import CheckContext
 
 
 class Severity(StrEnum):
@@ -21,25 +18,11 @@ class Severity(StrEnum):
     INFO = "INFO"
 
 
-class CheckSection(StrEnum):
-    """What the first letter of an id stands for."""
-
-    DATA = "data"
-    TOKENS = "tokenizer and template"
-    MODEL = "model and adapters"
-    REWARD = "reward and judge"
-    GENERATION = "generation"
-    BUDGET = "budget and system"
-
-
 SECTIONS = {
-    "D": CheckSection.DATA,
-    "T": CheckSection.TOKENS,
-    "M": CheckSection.MODEL,
-    "R": CheckSection.REWARD,
-    "G": CheckSection.GENERATION,
-    "B": CheckSection.BUDGET,
-}
+    "D": "data", "T": "tokenizer and template", "M": "model and adapters", "R": "reward and judge", "G": "generation",
+    "B": "budget and system",
+}  # fmt: skip
+"""What the first letter of an id stands for."""
 SHOWN = 3
 """Examples per finding."""
 
@@ -70,7 +53,7 @@ class Check:
     look: Callable[[CheckContext], Iterable[Finding]]
 
     @property
-    def section(self) -> CheckSection:
+    def section(self) -> str:
         return SECTIONS[self.id[0]]
 
 

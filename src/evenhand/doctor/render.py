@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from evenhand.data.template import Renderer
 from evenhand.display import spelled_out
 from evenhand.doctor.examine import Diagnosis, Result
 from evenhand.doctor.registry import Finding, Severity
 from evenhand.types import TokenGroup
-
-if TYPE_CHECKING:
-    from evenhand.data.template import Renderer
 
 STYLES = {Severity.FAIL: "bold red", Severity.WARN: "yellow", Severity.INFO: "cyan"}
 LONGEST = 600
@@ -30,7 +29,7 @@ def show(diagnosis: Diagnosis, console: Console, *, least: Severity = Severity.I
         findings = [f for f in result.findings if f.severity in grave]
         if not findings:
             continue
-        if result.check.section is not section and least is Severity.INFO:
+        if result.check.section != section and least is Severity.INFO:
             section = result.check.section
             console.print(Text(f"\n{section}", style="bold underline"))
         for finding, last in zip(findings, _last_with_its_words(result, findings), strict=True):
@@ -130,15 +129,7 @@ def _tokens(count: int) -> str:
     return f"{count} token{'s' if count != 1 else ''}"
 
 
-def plain(diagnosis: Diagnosis, severities: Iterable[Severity] = (Severity.FAIL,)) -> list[str]:
-    """One line per finding, for logs."""
-    wanted = set(severities)
-    return [f"{r.check.id} {f.severity}: {f.seen}" for r in diagnosis.results for f in r.findings if f.severity in wanted]
-
-
 def _cut(tokens: TokenGroup) -> TokenGroup:
     """The end of a long prompt and the beginning of long answers."""
-    from dataclasses import replace
-
     short = tuple(replace(c, ids=c.ids[:LONGEST], mask=c.mask[:LONGEST], behaviour_logp=None) for c in tokens.completions)
     return replace(tokens, prompt=tokens.prompt[-LONGEST:], completions=short)

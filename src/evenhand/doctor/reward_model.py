@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import safe_open
 
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.examine import from_error
@@ -13,10 +16,10 @@ from evenhand.doctor.pretrained import Existing, named
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
 from evenhand.doctor.reward import tried
 from evenhand.errors import UserError
-from evenhand.types import Group
-
-if TYPE_CHECKING:
-    from evenhand.stats.reward_model import PairMetrics
+from evenhand.models.heads import score_head
+from evenhand.models.load import refuse_pickles
+from evenhand.stages.evaluate_reward_model import columns
+from evenhand.stats.reward_model import PairMetrics, agreement_by_length, pair_metrics
 
 ENOUGH = 50
 """Held-out pairs from which on an interval that holds 50% is the model's fault rather than the pairs'."""
@@ -35,8 +38,6 @@ def accuracy(patient: CheckContext) -> Iterator[Finding]:
     found = held_out_scores(patient)
     if not found:
         raise Unavailable("no reward model exists yet, or there are no held-out pairs")
-    from evenhand.stats.reward_model import agreement_by_length, pair_metrics
-
     for name, s in found.items():
         told = pair_metrics(s["chosen"], s["rejected"], s["chosen_chars"], s["rejected_chars"])
         by_length = agreement_by_length(s["chosen"], s["rejected"], s["chosen_chars"], s["rejected_chars"])
@@ -64,7 +65,8 @@ def held_out_scores(patient: CheckContext) -> dict[str, Mapping[str, Sequence[fl
     found: dict[str, Mapping[str, Sequence[float]]] = {}
     for name, model in patient.adopted.items():
         if pairs:
-            found[name] = pair_scores(model, spaced(pairs, SCORED))
+            looked = spaced(pairs, SCORED)
+            found[name] = columns(looked, model.reward(looked))
     run = patient.run
     for name, nodes in run.plan.reward_models.items():
         keys = [run.plan[node].key for node in nodes.values()]
@@ -72,13 +74,6 @@ def held_out_scores(patient: CheckContext) -> dict[str, Mapping[str, Sequence[fl
         if name not in found and done is not None:
             found[name] = run.store.read_json(done, "scores.json")
     return found
-
-
-def pair_scores(model: Existing, groups: Sequence[Group]) -> dict[str, list[float]]:
-    """Scores and characters of the best and the worst answer of every group."""
-    from evenhand.stages.evaluate_reward_model import columns
-
-    return columns(groups, model.reward(groups))
 
 
 @check(
@@ -150,8 +145,6 @@ def is_one(patient: CheckContext) -> Iterator[Finding]:
 
 def _faults(model: Existing) -> Iterator[UserError]:
     """What can be said without reading the weights."""
-    from evenhand.models.load import refuse_pickles
-
     if (unread := Existing.config.error(model)) is not None:
         yield unread
         return
@@ -182,11 +175,7 @@ def _faults(model: Existing) -> Iterator[UserError]:
 
 def missing_head(folder: Path, config: Any) -> str:
     """The name of the score head where no safetensors file of the folder holds it; empty when it is there."""
-    import torch
-    from safetensors import safe_open
     from transformers import AutoModelForSequenceClassification
-
-    from evenhand.models.heads import score_head
 
     try:
         with torch.device("meta"):

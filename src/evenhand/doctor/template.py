@@ -1,15 +1,18 @@
-"""Checks of the chat template: that it renders the data's roles, marks what is learned, and does not rewrite what was said."""
+"""Checks of turns and of the chat template: that it renders them, marks what is learned, and does not rewrite what was said."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Mapping
 
+from evenhand.data.chat_templates import TEMPLATES
 from evenhand.data.template import Renderer
 from evenhand.doctor.context import CheckContext
 from evenhand.doctor.examine import from_error
-from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, warn
+from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
-from evenhand.types import Group, Message, Prompt
+from evenhand.types import Content, Group, Message, Prompt
 
 CONTENT = "The cat sat on the mat."
 
@@ -93,7 +96,8 @@ def rewriting(patient: CheckContext) -> Iterator[Finding]:
 )
 def generation_prompt(patient: CheckContext) -> Iterator[Finding]:
     renderer: Renderer = patient.renderer
-    if not renderer.tokenizer.chat_template or not _chat(patient):
+    begun = [g.prompt.content for groups in patient.splits.values() for g in groups[:20]]
+    if not renderer.tokenizer.chat_template or all(isinstance(content, str) for content in begun):
         return
     turns = (Message("user", CONTENT),)
     asked = renderer.prompt_text(Prompt(content=turns))
@@ -126,15 +130,61 @@ def asked_in_turns(patient: CheckContext) -> Iterator[Finding]:
 
 def _ours(patient: CheckContext) -> bool:
     """Whether the renderer's template is the one that the experiment names."""
-    from evenhand.data.chat_templates import TEMPLATES
-
     return patient.renderer.tokenizer.chat_template.endswith(TEMPLATES.get(str(patient.experiment.model.template), "\0"))
-
-
-def _chat(patient: CheckContext) -> bool:
-    return any(not isinstance(g.prompt.content, str) for groups in patient.splits.values() for g in groups[:20])
 
 
 def _several_turns(patient: CheckContext) -> bool:
     groups: list[Group] = [g for rows in patient.splits.values() for g in rows[:200]]
     return any(not isinstance(g.prompt.content, str) and any(m.role == "assistant" for m in g.prompt.content) for g in groups)
+
+
+THINKING = re.compile(r"<(think|thinking|reasoning)>")
+
+
+@check(
+    "D20",
+    "turns alternate and end where an answer belongs",
+    why="a prompt that ends with the assistant asks the model to answer itself; an answer by the user trains it to be the user",
+    fix="end prompts with the user and answers with the assistant; a wrong role name is a common cause",
+)
+def turns(patient: CheckContext) -> Iterator[Finding]:
+    for split, groups in patient.answered.items():
+        wrong = [g for g in groups if any(m.role != "assistant" for c in g.completions for m in _turns(c.content)[-1:])]
+        for what, rows in (
+            ("prompts end with the assistant's turn", [g for g in groups if _unfinished(g.prompt.content)]),
+            ("answers are not the assistant's", wrong),
+            ("prompts have one speaker twice in a row", [g for g in groups if _twice(g.prompt.content)]),
+        ):
+            shown = (shortened(g.prompt.text) for g in rows[:3])
+            yield from too_many(len(rows), len(groups), f"{what} in {split}", *shown, warn_above=0.01, fail_above=0.2)
+
+
+@check(
+    "D21",
+    "all answers think, or none",
+    why="with thinking in some answers only, its presence is learned as a quality of its own, or at random",
+    fix="give every answer the form, or take it from all",
+)
+def thinking(patient: CheckContext) -> Iterator[Finding]:
+    for split, groups in patient.answered.items():
+        answers = [c.text for g in groups for c in g.completions]
+        with_it = sum(bool(THINKING.search(t)) for t in answers)
+        open_ended = [t for t in answers if (m := THINKING.search(t)) and f"</{m.group(1)}>" not in t]
+        if 0.02 * len(answers) < with_it < 0.98 * len(answers):
+            yield warn(f"{share(with_it, len(answers))} answers of {split} have a thinking block, the others none")
+        words, shown = f"answers of {split} open a thinking block and never close it", map(shortened, open_ended[:3])
+        yield from too_many(len(open_ended), len(answers), words, *shown, warn_above=0.01, fail_above=0.5)
+
+
+def _turns(content: Content) -> tuple[Message, ...]:
+    return () if isinstance(content, str) else content
+
+
+def _unfinished(content: Content) -> bool:
+    """Whether a prompt ends with the assistant without leaving its turn open for the answer (a prefill)."""
+    return any(last.role == "assistant" and not last.prefill for last in _turns(content)[-1:])
+
+
+def _twice(content: Content) -> bool:
+    roles = [m.role for m in _turns(content) if m.role in ("user", "assistant")]
+    return any(a == b for a, b in itertools.pairwise(roles))

@@ -9,7 +9,9 @@ from evenhand.display import quantile, quantiles
 from evenhand.doctor.context import CheckContext, spaced
 from evenhand.doctor.registry import Finding, check, fail, info, share, shortened, too_many, warn
 from evenhand.errors import UserError
+from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
 from evenhand.methods import COMPARISONS
+from evenhand.stages.common import tokenised
 from evenhand.types import Group, TokenGroup
 
 ASKED = 20
@@ -77,7 +79,8 @@ def bos(patient: CheckContext) -> Iterator[Finding]:
     for split, done in patient.tokenised.items():
         doubled = [t for t in done.groups if t.prompt[:2] == (token, token)]
         inside = [t for t in done.groups if any(token in c.ids for c in t.completions) and token not in patient.renderer.stop_ids]
-        missing = [t for t in done.groups if encoder.bos and t.prompt[:1] != (token,) and not _kept_end(t, patient)]
+        whole = [t for t in done.groups if len(t.prompt) < patient.experiment.lengths.prompt]  # others lost their beginning
+        missing = [t for t in whole if encoder.bos and t.prompt[:1] != (token,)]
         for rows, what in ((doubled, "begin with two bos tokens"), (inside, "have a bos token inside an answer")):
             if rows:
                 yield fail(f"{share(len(rows), len(done.groups))} rows of {split} {what}", *rows[:1])
@@ -222,9 +225,6 @@ def letters(patient: CheckContext) -> Iterator[Finding]:
     for name, split in asked.items():
         if split not in patient.splits:
             continue
-        from evenhand.judges.preference_model_prompts import check_letters, examples, letter_only
-        from evenhand.stages.common import tokenised
-
         rows = tokenised(examples(patient.sample(split)[:ASKED], patient.renderer, seed=0), patient.renderer, None)
         try:
             check_letters(rows)
@@ -232,11 +232,6 @@ def letters(patient: CheckContext) -> Iterator[Finding]:
                 letter_only(row)
         except UserError as error:
             yield fail(f"{name}: {error.what}", *rows[:1])
-
-
-def _kept_end(group: TokenGroup, patient: CheckContext) -> bool:
-    """Whether the prompt lost its beginning, bos and all."""
-    return len(group.prompt) >= patient.experiment.lengths.prompt
 
 
 def _of(rows: Sequence[Group], dropped: Sequence[tuple[int, str]], reason: str) -> str:

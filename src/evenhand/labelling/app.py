@@ -13,8 +13,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic import Field as Checked
 
-from evenhand.labelling.agreement import agreement
 from evenhand.labelling.session import LabellingSession, LabellingTask, Stale
+from evenhand.labelling.write import agreement
 from evenhand.report.style import css_variables
 from evenhand.report.svg import FONT
 from evenhand.serve.guard import content_policy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from evenhand.judges import Comparison, paired
 from evenhand.judges.config import Human
 from evenhand.judges.label_log import answer_name, item_name
 from evenhand.judges.verdict import settled
+from evenhand.labelling import Form
 from evenhand.results.files import read_json
 from evenhand.results.finished_run import FinishedRun
 from evenhand.run_experiment import prepare
@@ -22,17 +22,6 @@ from evenhand.seeding import keyed
 from evenhand.stages.judge import JudgedBy, JudgeSpec
 from evenhand.synthesis.comparison import Choose, ask, different
 from evenhand.types import Completion, Group, Prompt
-
-
-class Form(StrEnum):
-    """How answers are compared."""
-
-    pair = "pair"
-    """Which of two is better."""
-    ranking = "ranking"
-    """All of a prompt's answers from best to worst; ties are allowed."""
-    rating = "rating"
-    """Each answer from 1 to 5."""
 
 
 @dataclass(frozen=True, slots=True)

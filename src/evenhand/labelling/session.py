@@ -10,7 +10,8 @@ from statistics import median
 
 from evenhand.errors import UserError
 from evenhand.judges.label_log import SKIP, Label, LabelLog
-from evenhand.labelling.items import Form, Item
+from evenhand.labelling import Form
+from evenhand.labelling.items import Item
 from evenhand.seeding import keyed, rng
 
 GAP = 8

@@ -25,7 +25,7 @@ An arm takes the keys of `arms.NAME` and those of its method side by side. Mappi
 
 def page() -> str:
     """The whole page."""
-    named = dict.fromkeys(f"`{path}`" for path in ELSEWHERE.values())
+    named = dict.fromkeys(f"`{path}`" for path in ELSEWHERE)
     parts = [HEAD.format(elsewhere=", ".join(named)).rstrip()]
     parts += ["\n".join(_section(section)) for section in sections()]
     return "\n\n".join(parts) + "\n"

@@ -46,7 +46,7 @@ class StepRule:
     steers: tuple[str, ...] = ()
 
 
-STEP_RULES = Registry[StepRule]("step rule")
+STEP_RULES = Registry[StepRule]("step rule", named_by=("rule",))
 
 
 def step_rule(*, needs: frozenset[Need] = frozenset(), steers: tuple[str, ...] = ()) -> Callable[[F], F]:

@@ -9,7 +9,7 @@ from typing import Any
 from evenhand.judges.config import Comparing, Human, OwnJudge
 from evenhand.plan.graph import HELDOUT, SHARED, BySeed, Graph, judged_by, of_every_arm
 from evenhand.plan.scores import Scored, of_answers, of_samples, of_training
-from evenhand.spec.judge import JurySettings, ScoringJudge
+from evenhand.spec.evaluations import JurySettings, ScoringJudge
 from evenhand.stages.frontier import FrontierSpec
 from evenhand.stages.generate import GenerateSpec
 from evenhand.stages.judge import JudgedBy, JudgeSpec, JuryRule, ScoredBy

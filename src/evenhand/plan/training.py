@@ -13,8 +13,7 @@ from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, R
 from evenhand.models import adapter_files
 from evenhand.plan import synthetic
 from evenhand.plan.graph import HELDOUT, SHARED, Graph, model_bytes
-from evenhand.spec.arms import Arm
-from evenhand.spec.gate_checks import GATED
+from evenhand.spec.arms import GATED, Arm
 from evenhand.spec.lengths import config_file
 from evenhand.spec.pretrained import Adopted
 from evenhand.stages.base import BaseSpec, ModelSource

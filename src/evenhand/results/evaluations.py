@@ -14,7 +14,7 @@ from evenhand.results.files import carried
 from evenhand.results.paths import without_folders
 from evenhand.results.record_parts import EvaluatedArm, EvaluationResult, PassRate
 from evenhand.results.run_artifacts import RunArtifacts
-from evenhand.spec.judge import JurySettings, ScoringJudge
+from evenhand.spec.evaluations import JurySettings, ScoringJudge
 from evenhand.stats.family import Judged
 from evenhand.stats.pass_at_k import pass_at_k
 from evenhand.stats.twoway import Difference, paired_difference, win_rate

@@ -9,8 +9,8 @@ from evenhand.evaluation.best_of_n import over_optimisation
 from evenhand.results.judge_summary import mean_or_none
 from evenhand.results.record import Unscored
 from evenhand.results.run_artifacts import RunArtifacts
+from evenhand.spec.evaluations import ScoringJudge
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.judge import ScoringJudge
 from evenhand.spec.reward_resolution import functions_in, models_in, resolved_reward, specs_in
 from evenhand.stages.training_samples import written
 

@@ -47,7 +47,7 @@ def changed(name: str, e: Experiment) -> dict[str, Any]:
     """The settings of an arm that are no longer those that tuning chose, as they are now."""
     assert e.tuned is not None
     arm, chosen = e.arm(name), e.tuned.arms[name].settings
-    known = {setting: dimension for setting, dimension in e.tuned.arms[name].space.items() if search_spaces.known(arm, setting)}
+    known = {setting: d for setting, d in e.tuned.arms[name].space.items() if setting in search_spaces.tunable(arm)}
     now = to_json(search_spaces.given(arm, e, known))
     return {setting: now.get(setting) for setting, value in to_json(chosen).items() if now.get(setting) != value}
 

@@ -22,6 +22,10 @@ class BehindBest:
     ci95: Pair
     p_holm: float
 
+    @property
+    def told_apart(self) -> bool:
+        return self.p_holm < 0.05
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:

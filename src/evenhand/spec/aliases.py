@@ -1,10 +1,13 @@
-"""What other tools call a key: an unknown key that is one of theirs is answered with ours."""
+"""Other names of keys: what other tools call one is answered with ours, and a former name is still read, with one line."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
+from typing import Any
 
+from evenhand.configfile.document import COMMAND_LINE, Document, KeyPath, key_text
 from evenhand.configfile.validation_errors import Faults
 from evenhand.errors import UserError
 
@@ -86,3 +89,66 @@ def ours(key: str, where: str = "") -> str | None:
     at = f" under `{place}`" if place else ""
     here = f"write `{name}`{at}" if name != key else f"`{name}` belongs{at}"
     return f"{here} ({note})" if note else here
+
+
+FORMER: Mapping[tuple[str, ...], str] = {
+    ("start",): "initial_policy",
+    ("arms", "*", "start"): "initial_policy",
+    ("reward_models", "*", "start"): "initial_policy",
+    ("train", "keep"): "keep_checkpoint",
+    ("arms", "*", "train", "keep"): "keep_checkpoint",
+    ("sft", "train", "keep"): "keep_checkpoint",
+    ("model", "pretrain", "train", "keep"): "keep_checkpoint",
+    ("reward_models", "*", "train", "keep"): "keep_checkpoint",
+}
+"""Where a key stood (`*` is any name) -> its name of today, at the same place."""
+_TOLD = "%s is now called '%s'; the old name goes with the next release"
+_log = logging.getLogger(__name__)
+
+
+def renamed(document: Document) -> Document:
+    """A file with today's keys. Raises: UserError where a former key stands beside its successor in it.
+
+    Each file by itself, before one is merged over another: a key of the later one wins whatever the earlier one calls it.
+    """
+    places = {tuple(_name(path[: n + 1]) or key for n, key in enumerate(path)): at for path, at in document.places.items()}
+    return Document(_renamed(document.data, (), document), places, document.prefix)
+
+
+def todays(path: KeyPath) -> KeyPath:
+    """The key path of an override, with today's name of its last key.
+
+    >>> todays(("arms", "dpo", "train", "keep"))
+    ('arms', 'dpo', 'train', 'keep_checkpoint')
+    """
+    if (name := _name(path)) is None:
+        return path
+    _log.warning(_TOLD, f"{COMMAND_LINE}: {key_text(path)}", key_text(new := (*path[:-1], name)))
+    return new
+
+
+def _name(path: KeyPath) -> str | None:
+    """Today's name of the last key; None where it is no former one."""
+    for pattern, name in FORMER.items():
+        if len(pattern) == len(path) and all(part in ("*", key) for part, key in zip(pattern, path, strict=True)):
+            return name
+    return None
+
+
+def _renamed(data: Any, path: KeyPath, document: Document) -> Any:
+    """The data at `path` with today's keys, in their places among the others."""
+    if not isinstance(data, Mapping):
+        return data
+    found = {}
+    for key, value in data.items():
+        old = (*path, key)
+        if (name := _name(old)) is not None:
+            new = (*path, name)
+            if name in data:
+                raise UserError(
+                    f"`{key}` and `{name}` are one key, and both are given", where=document.where(old),
+                    why=f"the other stands at {document.where(new)}", fix=f"remove `{key}`, which is the former name",
+                )  # fmt: skip
+            _log.warning(_TOLD, document.where(old), key_text(new))
+        found[name or key] = _renamed(value, old, document)
+    return found

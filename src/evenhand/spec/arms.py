@@ -17,6 +17,8 @@ START = "start"
 """The method of an arm that is the starting policy itself, untouched."""
 BEST_OF_N = "best_of_n"
 """The method of an arm that answers with the best of `n` samples of the starting policy, by its `reward`."""
+GATED, RATED_BY = "gated_reward_model", "attribute_reward_model"
+"""The method that mixes the scores of another reward model, and the method of that one."""
 
 
 def best_of_n(*, n: int = 8) -> int:
@@ -96,6 +98,11 @@ class Arm:
 ARM_KEYS = tuple(f.name for f in fields(Arm) if f.name not in ("name", "parameters"))
 """The arm's own keys; any other is a parameter of its method."""
 INJECTED = ("steps", "max_tokens")
+PARTS: Mapping[str, Callable[..., Any]] = {
+    "teacher": Teacher, "reference_update": ReferenceUpdate, "staleness": Staleness,
+    "sampling": SamplingConfig, "lengths": Lengths,
+}  # fmt: skip
+"""Keys of an arm that are mappings, and what each is made into."""
 
 
 def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[str, Any], defaults: Mapping[str, Any]) -> Arm:
@@ -123,20 +130,13 @@ def parse_arm(name: str, raw: Mapping[str, Any], *, where: str, train: Mapping[s
     if own["train"].adapter is not None and not own.get("initial_policy", True):
         fix = "train all of its weights; later stages may have an adapter"
         raise UserError("a new network has nothing that an adapter could change", where=f"{where}.train.adapter", fix=fix)
-    if "teacher" in own:
-        given = own["teacher"]
-        own["teacher"] = Teacher(
-            **from_signature(Teacher, {"path": given} if isinstance(given, str) else given, f"{where}.teacher")
-        )
-    if "reference_update" in own:
-        own["reference_update"] = ReferenceUpdate(
-            **from_signature(ReferenceUpdate, own["reference_update"], f"{where}.reference_update")
-        )
-    if "staleness" in own:
-        asked = Staleness(**from_signature(Staleness, own["staleness"], f"{where}.staleness"))
-        own["staleness"] = asked if asked != Staleness(steps=0) else None  # on-policy is one thing, however it is written
-    own["sampling"] = SamplingConfig(**from_signature(SamplingConfig, own.get("sampling", {}), f"{where}.sampling"))
-    own["lengths"] = Lengths(**from_signature(Lengths, own.get("lengths", {}), f"{where}.lengths"))
+    own = {"sampling": {}, "lengths": {}, **own}
+    if isinstance(own.get("teacher"), str):
+        own["teacher"] = {"path": own["teacher"]}
+    for key in PARTS.keys() & own.keys():
+        own[key] = PARTS[key](**from_signature(PARTS[key], own[key], f"{where}.{key}"))
+    if own.get("staleness") == Staleness(steps=0):
+        own["staleness"] = None  # on-policy is one thing, however it is written
     checked = from_signature(Arm, {"name": name, **own, "parameters": parameters}, where)
     return Arm(**checked)
 

@@ -6,22 +6,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from evenhand.configfile.schema import from_signature
+from evenhand.configfile.validation_errors import fault_of
 from evenhand.data.config import FOR_JUDGES, TRAINED
 from evenhand.errors import UserError, did_you_mean
 from evenhand.judges.config import Human
 from evenhand.methods import METHODS, PREFERENCES, Method, build
+from evenhand.objectives import PolicyGradient, part_of
 from evenhand.spec import effects, search_spaces, value_ranges
-from evenhand.spec.arms import BEST_OF_N, Arm
+from evenhand.spec.arms import BEST_OF_N, GATED, RATED_BY, Arm
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.faults import fault_of, trained
-from evenhand.spec.gate_checks import GATED, gate_problems
 from evenhand.spec.reward_resolution import kind_in, resolved_reward, reward_problem
-from evenhand.spec.staleness_checks import staleness_problems
 from evenhand.spec.structure_checks import environment_problem, structure_problems
 from evenhand.spec.tuning import MeanReward
 from evenhand.synthesis.config import REVISED
 from evenhand.train.config import SamplingConfig, Train
-from evenhand.train.policies import INITIAL_POLICY, TEACHER
+from evenhand.train.policies import DATA, GENERATOR, INITIAL_POLICY, LAST, TEACHER
+from evenhand.train.rollouts import Rollouts
+from evenhand.types import Need
 
 
 def problems(e: Experiment) -> Iterator[UserError]:
@@ -30,7 +31,7 @@ def problems(e: Experiment) -> Iterator[UserError]:
     if shared := list(_shared(e)):
         yield from shared  # said once here rather than again by every arm
         return
-    made, faults = trained(e)
+    made, faults = _trained(e)
     yield from faults
     for place in ("sft", "model.pretrain"):
         if place in made:
@@ -51,6 +52,18 @@ def problems(e: Experiment) -> Iterator[UserError]:
                 f"{arm.method} does not give a reward", where=f"{place}.method",
                 fix=f"use {', '.join(_giving_rewards())}",
             )  # fmt: skip
+
+
+def _trained(e: Experiment) -> tuple[dict[str, Arm], list[UserError]]:
+    """Everything that is trained, by its place in the file, as far as it can be made; and the faults of the rest."""
+    made, faults = dict[str, Arm](), []
+    for place, make in e.trainings().items():
+        try:
+            if (arm := make()) is not None:
+                made[place] = arm
+        except UserError as error:
+            faults.append(error)
+    return made, faults
 
 
 def _stage_problems(e: Experiment, stage: Arm, where: str) -> Iterator[UserError]:
@@ -252,3 +265,75 @@ def _tune_problems(e: Experiment) -> Iterator[UserError]:
         )  # fmt: skip
     if isinstance(tune.objective, MeanReward):
         yield from reward_problem(tune.objective.reward, e, "tune.objective.reward")
+
+
+def gate_problems(e: Experiment, arm: Arm, where: str) -> Iterator[UserError]:
+    """The faults of an arm of the method GATED; other methods start from a policy."""
+    mixed = [name for name, raw in e.recipes().items() if raw.get("method") == RATED_BY]
+    if arm.name not in e.reward_models:
+        yield UserError(f"{arm.method} trains no policy", where=f"{where}.method", fix="move it to `reward_models`")
+    elif arm.initial_policy not in mixed:
+        fix = (
+            did_you_mean(arm.initial_policy, mixed) if mixed else f"add a reward model `{{method: {RATED_BY}, ...}}`, and name it"
+        )
+        yield UserError(
+            f"'{arm.initial_policy}' is no {RATED_BY} of this experiment", where=f"{where}.initial_policy",
+            why="a gate mixes the scores of one", fix=fix,
+        )  # fmt: skip
+    if arm.train.adapter is not None:
+        why = "its gate is the only part that learns"
+        yield UserError(f"{arm.method} has nothing to adapt", where=f"{where}.train.adapter", why=why, fix="remove it")
+
+
+def staleness_problems(arm: Arm, method: Method, where: str) -> Iterator[UserError]:
+    """Older weights where nothing is sampled, or where a method means by "the policy that sampled" one that learns."""
+    asked, plan, place = arm.staleness, method.rollouts, f"{where}.staleness"
+    if asked is None:
+        return
+    if not asked.steps:
+        why = "with `steps: 0` the last policy is the one that sampled"
+        yield UserError("`proximal` has no effect here", where=f"{place}.proximal", why=why, fix="remove it, or raise `steps`")
+        return
+    if plan is None:
+        yield UserError(f"{arm.method} samples nothing", where=place, why="it learns from fixed data", fix="remove it")
+        return
+    if plan.schedule.initialise != LAST:
+        why = "the weights that sample a round would be those of the round before, which training has left"
+        yield UserError("every round starts anew", where=place, why=why, fix="use `initialise: last`, or remove it")
+    if method.reference == GENERATOR and not _sampler_matches(arm, method, plan):
+        why = "its log-probs of an answer are read where it samples, and here they are not the trainer's own"
+        fix = "use `reference: start` if it has that, sample without temperatures, top_p, top_k and min_p, or remove it"
+        yield UserError(f"the reference of {arm.method} is the policy that sampled", where=place, why=why, fix=fix)
+    if asked.proximal == GENERATOR:
+        yield from _clip_problems(arm, method, plan, f"{place}.proximal")
+
+
+def _clip_problems(arm: Arm, method: Method, plan: Rollouts, place: str) -> Iterator[UserError]:
+    """What cannot go with a clip around the policy that sampled."""
+    own, last = method.objective, "use `proximal: last`"
+    gradient = part_of(own, PolicyGradient)
+    if Need.OLD_LOGP not in own.needs:
+        yield UserError(f"{arm.method} has no clip with these settings", where=place, why="nothing is around a policy", fix=last)
+    elif gradient is not None and gradient.importance:
+        why = "the ratio to the policy that sampled is the clip's own: every other weight would be 1"
+        yield UserError("a clip around the generator, and `importance`", where=place, why=why, fix=f"remove one, or {last}")
+    elif plan.schedule.renew:
+        why = "a renewal puts the clip around the last policy"
+        yield UserError("a clip around the generator, and `renew`", where=place, why=why, fix=f"remove one, or {last}")
+    elif plan.exploration.partner == DATA or plan.exploration.given:
+        why = "the data's own answers have no log-probs of a sampler"
+        yield UserError(f"not every answer of {arm.method} has a generator", where=place, why=why, fix=last)
+
+
+def uncorrected(method: Method, proximal: str) -> bool:
+    """Whether a policy gradient meets answers of older weights as if they were its own: without weight or mask, and with a clip,
+    if any, around the last policy."""
+    own = part_of(method.objective, PolicyGradient)
+    if own is None or own.importance or own.off_policy_mask:
+        return False
+    return Need.BEHAVIOUR_LOGP not in own.needs and not (Need.OLD_LOGP in own.needs and proximal == GENERATOR)
+
+
+def _sampler_matches(arm: Arm, method: Method, plan: Rollouts) -> bool:
+    sampling = arm.sampling.sampler(arm.lengths.completion)
+    return plan.exploration.sampler_matches_trainer(sampling, method.logit_temperature(sampling.temperature))

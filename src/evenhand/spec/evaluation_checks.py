@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, replace
 
+from evenhand.configfile.validation_errors import fault_of
 from evenhand.data.config import TRAINED
 from evenhand.data.source import check_source
 from evenhand.errors import UserError, did_you_mean
 from evenhand.evaluation.benchmarks import BENCHMARKS, askable, questions_of
 from evenhand.judges import config as judging
-from evenhand.spec.evaluations import MoreEvaluation
+from evenhand.spec.evaluations import JurySettings, MoreEvaluation, ScoringJudge
 from evenhand.spec.experiment import Experiment
-from evenhand.spec.faults import fault_of
-from evenhand.spec.judge import JurySettings, ScoringJudge
 from evenhand.spec.reward_resolution import graded_in, resolved_reward, reward_problem, world_problem
 
 HELD_OUT = "heldout_"

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from evenhand import worlds
 from evenhand.data.config import DataConfig, Split
 from evenhand.environments.registry import chosen
 from evenhand.errors import UserError
 from evenhand.judges.config import Comparing
 from evenhand.spec.arms import Arm, parse_arm
-from evenhand.spec.evaluations import MoreEvaluation
-from evenhand.spec.judge import JurySettings, ScoringJudge
+from evenhand.spec.evaluations import JurySettings, MoreEvaluation, ScoringJudge
 from evenhand.spec.pretrained import Adopted, is_adopted, parse_adopted
 from evenhand.spec.tuning import Tune, Tuned
 from evenhand.synthesis.config import Annotate, Revise
@@ -278,8 +278,6 @@ class Experiment:
 
     def network(self) -> dict[str, Any]:
         """The transformers config, as a dict, of the world's own model that is pretrained here; no vocabulary size."""
-        from evenhand import worlds
-
         own = self.model.pretrain.shape if self.model.pretrain is not None else {}
         return {**worlds.get(str(self.data.world), **self.data.options).model_config(), **own}
 

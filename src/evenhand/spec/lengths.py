@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from evenhand.configfile.schema import Loaded, to_json
 from evenhand.configfile.text_file import json_object
+from evenhand.spec.experiment import Experiment
 from evenhand.train.config import Lengths
-
-if TYPE_CHECKING:
-    from evenhand.spec.experiment import Experiment
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +68,6 @@ def config_file(path: str, revision: str | None) -> Path | None:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder / "config.json" if (folder / "config.json").is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     try:
         found = try_to_load_from_cache(path, "config.json", revision=revision)
     except HFValidationError:  # no name that the Hub could know: said where the model is opened

@@ -15,6 +15,8 @@ TrainedBy = Literal[
 ]
 KINDS: dict[TrainedBy, Kind] = dict(zip(get_args(TrainedBy), get_args(Kind), strict=True))
 """Method that a model was trained by -> how it serves as a reward, in the words of `Method.implied_reward`."""
+COMPARING = ("preference", "general_preference")
+"""Those that compare the answers of a group with each other, and have no scale."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +46,7 @@ class Adopted:
 
     def problems(self, where: str) -> Iterator[UserError]:
         """What is wrong with the settings by themselves."""
-        if self.normalise and self.kind in ("preference", "general_preference"):
+        if self.normalise and self.kind in COMPARING:
             yield UserError("a preference model has no scale", where=f"{where}.normalise", fix="remove it")
         if self.weights is not None and self.kind != "attributes":
             fix = "remove them, or say `method: attribute_reward_model`"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from evenhand import rewards, worlds
 from evenhand.errors import UserError
-
-if TYPE_CHECKING:
-    from evenhand.spec.experiment import Experiment
-
-
-COMPARING = ("preference_model", "general_preference_model")
-"""Methods whose reward models compare the answers of a group with each other."""
+from evenhand.registry import parts
+from evenhand.rewards.judged import CRITERION, settings_of
+from evenhand.rewards.process import ProcessReward
+from evenhand.rewards.registry import REWARDS
+from evenhand.rewards.tournament import Tournament
+from evenhand.spec.experiment import Experiment
+from evenhand.spec.pretrained import COMPARING, KINDS
 
 
 def resolved_reward(reward: Any, experiment: Experiment) -> Any:
@@ -35,11 +36,7 @@ def _resolved_list(rewards: Any, experiment: Experiment) -> Any:
 
 def specs_in(reward: Any) -> Iterator[Mapping[str, Any]]:
     """A resolved reward and every reward inside it, in the order in which they stand there; also those inside a whole spec."""
-    if isinstance(reward, Mapping):
-        yield from [reward] if "kind" in reward else []
-        reward = [*reward.values()]
-    for value in reward if isinstance(reward, list | tuple) else ():
-        yield from specs_in(value)
+    return (part for _, part in parts(reward) if isinstance(part, Mapping) and "kind" in part)
 
 
 def models_in(reward: Any) -> set[str]:
@@ -54,9 +51,6 @@ def kind_in(reward: Any, kind: str) -> bool:
 
 def graded_in(reward: Any) -> str | None:
     """The kind that is known to make a resolved reward more than 1 (right) and 0 (wrong); None where it may be these two."""
-    from evenhand import worlds
-    from evenhand.rewards.registry import REWARDS
-
     if not isinstance(reward, Mapping):
         return None
     kind = str(reward.get("kind"))
@@ -77,8 +71,6 @@ def functions_in(reward: Any) -> list[str]:
 
 def judges_in(reward: Any) -> set[tuple[str, str]]:
     """(path, template) of the judging models that resolved rewards of the kinds `judge` and `rubric` ask; "" of an endpoint."""
-    from evenhand.rewards.judged import CRITERION, settings_of
-
     asking = [r for r in specs_in(reward) if r["kind"] in ("judge", "rubric") and r.get("judge")]
     asked = [(settings_of(r["judge"], where="judge"), r["kind"]) for r in asking]
     return {(getattr(s, "path", ""), s.template if kind == "judge" else CRITERION) for s, kind in asked}
@@ -86,8 +78,6 @@ def judges_in(reward: Any) -> set[tuple[str, str]]:
 
 def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[UserError]:
     """The fault of a world or of its options, if there is one."""
-    from evenhand import worlds
-
     if world is None:
         if options:
             yield UserError("`options` are a built-in world's", where="data.options", fix="name `data.world`, or remove them")
@@ -100,8 +90,6 @@ def world_problem(world: str | None, options: Mapping[str, Any]) -> Iterator[Use
 
 def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[UserError]:
     """The fault of a reward, if it has one: built once with stand-ins for the models that are not trained yet."""
-    from evenhand import rewards
-
     if reward == "gold" and any(world_problem(experiment.data.world, experiment.data.options)):
         return  # told where the world is named
     if reward == "gold" and experiment.data.world is None:
@@ -119,11 +107,7 @@ def reward_problem(reward: Any, experiment: Experiment, where: str) -> Iterator[
 def _stand_in(raw: Mapping[str, Any]) -> Any:
     """Something of the kind that a reward model will be: only a preference model takes a tournament's rule, and only
     one of steps a way to join them."""
-    from evenhand.rewards.tournament import Tournament
-
     nobody: Any = lambda pairs: []  # noqa: E731
     if raw.get("method") == "process_reward_model":
-        from evenhand.rewards.process import ProcessReward
-
         return ProcessReward(nobody)
-    return Tournament(nobody) if raw.get("method") in COMPARING else lambda groups: []
+    return Tournament(nobody) if KINDS.get(raw.get("method", "")) in COMPARING else lambda groups: []

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evenhand.configfile.schema import to_json
 from evenhand.errors import UserError, did_you_mean
 from evenhand.methods import METHODS
 from evenhand.spec import value_ranges
 from evenhand.spec.arms import Arm
+from evenhand.spec.experiment import Experiment
 from evenhand.spec.tuning import Dimension, SearchRange, Space, Tune
-
-if TYPE_CHECKING:
-    from evenhand.spec.experiment import Experiment
 
 RATE = "learning_rate"
 TRAIN = ("schedule", "warmup", "weight_decay", "clip", "betas", "eps")
@@ -74,11 +72,6 @@ def given(arm: Arm, experiment: Experiment, space: Space) -> dict[str, Any]:
 def tunable(arm: Arm) -> tuple[str, ...]:
     """The settings of an arm that may be tuned."""
     return (RATE, *(f"train.{n}" for n in TRAIN), *arm.parameters)
-
-
-def known(arm: Arm, setting: str) -> bool:
-    """Whether an arm has a setting that may be tuned."""
-    return setting in tunable(arm)
 
 
 def _given(arm: Arm, experiment: Experiment, name: str) -> Any:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from evenhand.data.config import FOR_JUDGES, SPLITS
+from evenhand.configfile.schema import from_signature
+from evenhand.configfile.validation_errors import fault_of
+from evenhand.data.config import FOR_JUDGES, SPLITS, Split
 from evenhand.data.source import check_source
-from evenhand.engines.registry import ENGINES
+from evenhand.engines.registry import ENGINES, holds_copy
+from evenhand.engines.server import ServerBackend
 from evenhand.environments import registry as environments
 from evenhand.errors import UserError, did_you_mean
-from evenhand.spec import effects, evaluation_checks, split_checks
-from evenhand.spec.cluster_checks import cluster_problems
-from evenhand.spec.engine_checks import engine_problems
-from evenhand.spec.experiment import Experiment
-from evenhand.spec.faults import fault_of
+from evenhand.spec import effects, evaluation_checks
+from evenhand.spec.experiment import Experiment, Resources
 from evenhand.spec.reward_resolution import models_in, resolved_reward, reward_problem, world_problem
+from evenhand.stages import KINDS
 from evenhand.synthesis.config import REVISED
 from evenhand.trackers import TRACKERS
-from evenhand.trackers.packages import missing_package
+from evenhand.trackers.tools import missing_package
+from evenhand.worlds import Annotator
 
 
 def structure_problems(e: Experiment) -> Iterator[UserError]:
@@ -29,7 +33,7 @@ def structure_problems(e: Experiment) -> Iterator[UserError]:
     yield from effects.problems(e)
     yield from _registered_problems(e)
     yield from _making_problems(e)
-    yield from split_checks.problems(e)
+    yield from split_problems(e)
     yield from _apart_problems(e)
     yield from _revised_problems(e)
 
@@ -114,3 +118,123 @@ def _revised_problems(e: Experiment) -> Iterator[UserError]:
             yield UserError(f"nothing makes `{raw['data']}`", where=f"{where}.data", fix="add a `revise:` section")
     if e.sft is not None and e.sft.get("data") in REVISED:
         yield UserError("the stage that revises cannot learn from it", where="sft.data", fix="use an arm `{method: sft}`")
+
+
+def split_problems(e: Experiment) -> Iterator[UserError]:
+    """Every fault that needs no device to find."""
+    yield from _annotator(e.data.annotator, e.data.world, "data.annotator")
+    for name, split in e.splits.items():
+        yield from _split(e, split, name, f"splits.{name}")
+    if e.splits and e.tune is not None:
+        yield UserError(
+            "prompts that tuning asks may be in them", where="splits", why="tuning takes its prompts out of `data` alone",
+            fix="tune without `splits`, and copy what was chosen",
+        )  # fmt: skip
+
+
+def _split(e: Experiment, split: Split, name: str, where: str) -> Iterator[UserError]:
+    if name in (*SPLITS, *REVISED) or name.startswith("heldout_"):
+        yield UserError(f"'{name}' is a split already", where=where, fix="give it another name")
+    if (split.source is None) == (split.rows is None):
+        fix = "a `source`, or what the world makes: `rows: preferences`"
+        yield UserError("name either `source` or `rows`", where=where, fix=fix)
+        return
+    if split.rows is None:
+        for key in ("options", "annotator"):
+            if getattr(split, key):
+                yield UserError(f"`{key}` are a built-in world's", where=f"{where}.{key}", fix="remove it, or ask for `rows`")
+        yield from fault_of(check_source, split.source or {}, where=f"{where}.source")
+        return
+    if e.data.world is None:
+        yield UserError("`rows` are a built-in world's", where=f"{where}.rows", fix="name a `source`, or `data.world`")
+        return
+    if split.count < 1:
+        yield UserError(f"{split.count} rows", where=f"{where}.count", fix="use at least 1")
+    for fault in world_problem(e.data.world, {**e.data.options, **split.options}):
+        yield UserError(fault.what, where=f"{where}.options", fix=fault.fix)
+    yield from _annotator({**e.data.annotator, **split.annotator}, e.data.world, f"{where}.annotator")
+
+
+def _annotator(told: Mapping[str, float], world: str | None, where: str) -> Iterator[UserError]:
+    """What a world's annotator is told otherwise, tried on one that has no other fault."""
+    if told and world is None:
+        yield UserError("the annotator is a built-in world's", where=where, fix="name `data.world`, or remove it")
+    try:
+        Annotator(**{"temperature": 1.0, **from_signature(Annotator, {"temperature": 1.0, **told}, where)})
+    except UserError as error:
+        inside = error.where.startswith(where)
+        yield error if inside else UserError(error.what, where=f"{where}.{error.where}", fix=error.fix)
+
+
+def cluster_problems(e: Experiment) -> Iterator[UserError]:
+    """A cluster that is asked for and not used, a package that is not there, resources of nothing, amounts below 0."""
+    runtime = e.runtime
+    if runtime.runner == "local":
+        for key in ("address", "resources"):
+            if getattr(runtime, key):
+                why = "processes of this machine carry the stages out"
+                yield UserError(
+                    f"`{key}` has no effect here", where=f"runtime.{key}", why=why, fix="add `runner: ray`, or remove it"
+                )
+        return
+    if importlib.util.find_spec("ray") is None:
+        fix = "pip install 'evenhand[ray]', or use `runtime: {runner: local}`"
+        yield UserError("the package ray is not installed", where="runtime.runner", fix=fix)
+    known = (*sorted(KINDS), *e.arms)
+    for name, asked in runtime.resources.items():
+        where = f"runtime.resources.{name}"
+        if name not in known:
+            yield UserError(f"'{name}' is no kind of stage and no arm", where=where, fix=did_you_mean(name, known))
+        for part in fields(Resources):
+            if (amount := getattr(asked, part.name)) is not None and amount < 0:
+                yield UserError(f"{amount:g} is out of range", where=f"{where}.{part.name}", fix="give a number of at least 0")
+
+
+def engine_problems(e: Experiment) -> Iterator[UserError]:
+    """A server's address and limits, and ranks that would all give it weights."""
+    if not holds_copy(e.engine):
+        return
+    kind = e.engine if isinstance(e.engine, str) else e.engine["kind"]
+    if kind == "server" and not isinstance(e.engine, str):
+        if e.engine.get("load_by") == "adapter":
+            yield from _adapter_problems(e)
+        known = {"url", "key_env", "timeout", "attempts", "concurrency"}
+        try:
+            ServerBackend(model=str(e.engine["model"]), **{k: v for k, v in e.engine.items() if k in known})
+        except UserError as error:
+            yield error
+        except (TypeError, KeyError):
+            return  # a missing or an unknown key is said by whoever checks names
+    if e.runtime.ranks > 1:
+        yield UserError(
+            f"`engine: {kind}` with {e.runtime.ranks} ranks", where="runtime.ranks",
+            why="each rank samples its share, and would give the engine weights of its own",
+            fix="use `engine: local`, which all ranks sample with, or `ranks: 1`",
+        )  # fmt: skip
+
+
+def _adapter_problems(e: Experiment) -> Iterator[UserError]:
+    """Why arms are no adapters that one server could keep beside its base."""
+    why = "with `engine: {load_by: adapter}` the server keeps its base, and is given an adapter of low rank for each arm"
+    instead = "or use `load_by: reload`"
+    arms = {name: arm for name, arm in e.all_arms().items() if arm.trained}
+    for name, arm in arms.items():
+        where, adapter = f"arms.{name}.train.adapter", arm.train.adapter
+        if adapter is None:
+            fix = f"give the arm an adapter (`train: {{adapter: {{rank: 16}}}}`), {instead}"
+            yield UserError("this arm trains all weights", where=where, why=why, fix=fix)
+            continue
+        for key, plain in (("form", "lora"), ("quantize", None), ("modules_to_save", None)):
+            if (getattr(adapter, key) or None) == plain:
+                continue
+            yield UserError(f"`{key}` changes more than that", where=f"{where}.{key}", why=why, fix=f"remove it, {instead}")
+    starts = {arm.initial_policy: name for name, arm in arms.items()}
+    if len(starts) > 1:
+        one, two, *_ = starts.items()
+        yield UserError(
+            f"{one[1]} starts from {one[0]}, {two[1]} from {two[0]}", where="engine.load_by", why=why,
+            fix=f"let all arms start from what the server was started with, {instead}",
+        )  # fmt: skip
+    sft = e.sft_arm()
+    if sft is not None and sft.train.adapter is not None and "sft" in starts:
+        yield UserError("the arms' start is an adapter itself", where="sft.train.adapter", why=why, fix=f"remove it, {instead}")

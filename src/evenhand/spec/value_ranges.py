@@ -9,15 +9,18 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typing_extensions import override
 
+from evenhand.data.config import SPLITS
+from evenhand.data.template import SUPERVISE
 from evenhand.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from evenhand.spec.arms import Arm
-    from evenhand.spec.experiment import Experiment
+from evenhand.spec.arms import Arm
+from evenhand.spec.experiment import Experiment
+from evenhand.train.optim import SCHEDULES
+from evenhand.train.rules import RULES
+from evenhand.types import Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +126,6 @@ def own_settings(experiment: Experiment, place: str, arm: Arm) -> Mapping[str, A
 
 def whole_text_problems(experiment: Experiment, made: Mapping[str, Arm]) -> Iterator[UserError]:
     """KTO takes its reference point on answers to other prompts; where whole texts are learned, an answer holds its own."""
-    from evenhand.types import Need
-
     if experiment.data.supervise != "full":
         return
     for place, arm in made.items():
@@ -168,9 +169,6 @@ def _twins(names: Iterable[str], section: str) -> Iterator[UserError]:
 
 def section_problems(experiment: Experiment) -> Iterator[UserError]:
     """Values out of range in the sections that all arms share."""
-    from evenhand.data.config import SPLITS
-    from evenhand.data.template import SUPERVISE
-
     for where, ranges in SECTIONS.items():
         part: Any = experiment
         for name in where.split("."):
@@ -212,10 +210,10 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserE
     for key, allowed in UPDATE.items():
         yield from _problem(getattr(arm.reference_update, key, None), allowed, f"{where}.reference_update.{key}")
     yield from _problem(getattr(arm.staleness, "steps", None), MAYBE, f"{where}.staleness.steps")
-    for beta in arm.train.betas:
-        yield from _problem(beta, BETAS, f"{where}.train.betas" if "betas" in (raw.get("train") or {}) else "train.betas")
-    yield from _stop_problems(arm, f"{where}.train" if "stop_when" in (raw.get("train") or {}) else "train")
-    yield from _schedule_problems(arm, f"{where}.train" if "schedule" in (raw.get("train") or {}) else "train")
+    at = {key: f"{where}.train" if key in (raw.get("train") or {}) else "train" for key in ("betas", "stop_when", "schedule")}
+    yield from _problem(arm.train.betas, BETAS, f"{at['betas']}.betas")
+    yield from _stop_problems(arm, at["stop_when"])
+    yield from _schedule_problems(arm, at["schedule"])
     for key, value in arm.parameters.items():
         if key in PARAMETERS:
             yield from _problem(value, PARAMETERS[key], f"{where}.{key}")
@@ -223,8 +221,6 @@ def arm_problems(arm: Arm, raw: Mapping[str, Any], where: str) -> Iterator[UserE
 
 def _stop_problems(arm: Arm, where: str) -> Iterator[UserError]:
     """A limit must name a rule, and be one that a sound start has not passed already."""
-    from evenhand.train.rules import RULES
-
     for name, limit in arm.train.stop_when.items():
         if name not in RULES:
             yield UserError(f"unknown limit '{name}'", where=f"{where}.stop_when.{name}", fix=did_you_mean(name, RULES))
@@ -233,8 +229,6 @@ def _stop_problems(arm: Arm, where: str) -> Iterator[UserError]:
 
 
 def _schedule_problems(arm: Arm, where: str) -> Iterator[UserError]:
-    from evenhand.train.optim import SCHEDULES
-
     if arm.train.schedule not in SCHEDULES:
         yield _unknown(arm.train.schedule, f"{where}.schedule", SCHEDULES)
         return

@@ -74,7 +74,7 @@ def by_tpe(space: Space, history: History, seed: int) -> dict[str, Any]:
     sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=0)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for settings, value in history:
-        params = {name: _coordinate(settings[name], dimension) for name, dimension in space.items()}
+        params = {n: settings[n] if isinstance(d, SearchRange) else d.index(settings[n]) for n, d in space.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=value))
     params = study.ask(distributions).params
     return {name: _setting(params[name], dimension) for name, dimension in space.items()}
@@ -86,10 +86,6 @@ def _distribution(dimension: Dimension) -> Any:
     if isinstance(dimension, SearchRange):
         return FloatDistribution(*dimension.ends, log=dimension.log is not None)
     return CategoricalDistribution(tuple(range(len(dimension))))
-
-
-def _coordinate(setting: Any, dimension: Dimension) -> Any:
-    return setting if isinstance(dimension, SearchRange) else dimension.index(setting)
 
 
 def _setting(coordinate: Any, dimension: Dimension) -> Any:

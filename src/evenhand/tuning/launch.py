@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evenhand import run_experiment
 from evenhand.errors import UserError
 from evenhand.results.files import write_record
 from evenhand.results.tuning_record import NAME, TuningRecord
+from evenhand.run_experiment import Run
+from evenhand.runner.progress import View
 from evenhand.runner.state import RunState
-from evenhand.spec.experiment import Experiment
-from evenhand.store.locks import locked
-from evenhand.tuning.record import record
-from evenhand.tuning.study import Study, replayed
-from evenhand.tuning.write import tuned_yaml
-
-if TYPE_CHECKING:
-    from evenhand.run_experiment import Run
-    from evenhand.runner.progress import View
+from evenhand.tuning.study import Study
+from evenhand.tuning.write import record, tuned_yaml
 
 EXPERIMENT = "tuned.yaml"
 
@@ -32,15 +27,11 @@ class Tuning:
     prepared: Run
     study: Study
 
-    @property
-    def experiment(self) -> Experiment:
-        return self.study.experiment
-
 
 def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = None) -> Tuning:
     """Reads and checks; nothing is written. An experiment without a section `tune` gets its defaults."""
     path = run_experiment.locate(experiment)
-    out = Path("runs") / f"{_name(path)}-tune" if out is None else out
+    out = run_experiment.RUNS / f"{run_experiment.name_of(path)}-tune" if out is None else out
     prepared = run_experiment.prepare(experiment, overrides, out)
     if prepared.loaded.value.tune is None:
         prepared = run_experiment.prepare(experiment, [*overrides, "tune={}"], out)
@@ -50,21 +41,14 @@ def prepare(experiment: str, overrides: Sequence[str] = (), out: Path | None = N
     return Tuning(prepared, study)
 
 
-def look(tuning: Tuning) -> RunState:
-    """The trials that are known by now, cached or to run; nothing is run."""
-    return replayed(tuning.study, tuning.prepared.store)
-
-
 def execute(tuning: Tuning, *, workers: int | None = None, view: View | None = None) -> tuple[RunState, TuningRecord]:
     """Runs the trials and writes what they gave; returns the board as it ended, and the record `tune.json`."""
     out = tuning.prepared.out
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", lambda: _refuse(out)):
-        tuning.prepared.store.root.mkdir(parents=True, exist_ok=True)
+    with run_experiment.working(tuning.prepared):
         board = _run(tuning, workers, view)
         found = record(tuning.study, board, tuning.prepared.loaded)
         write_record(out / NAME, found)
-        (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.experiment, found), encoding="utf-8")
+        (out / EXPERIMENT).write_text(tuned_yaml(tuning.prepared.loaded, tuning.study.experiment, found), encoding="utf-8")
     return board, found
 
 
@@ -81,12 +65,3 @@ def _run(tuning: Tuning, workers: int | None, view: View | None) -> RunState:
     runner = run_experiment.runner_of(prepared)
     runner(plan, prepared.store, prepared.out, workers=workers, threads=prepared.threads, view=view, more=more)
     return boards[-1]
-
-
-def _refuse(out: Path) -> None:
-    fix = "wait for it, or use another --out (with EVENHAND_STORE both share what they compute)"
-    raise UserError("another run is working here", where=str(out), fix=fix)
-
-
-def _name(path: Path) -> str:
-    return path.parent.name if path.name == "experiment.json" else path.stem
