@@ -8,6 +8,8 @@ import pytest
 from fake_stages import Node
 from rich.console import Console
 
+from evenhand.plan.costs import keep
+from evenhand.plan.costs.forecast import StageCost, StageForecast
 from evenhand.runner import recording, timings
 from evenhand.runner.progress import Lines, Matrix, Quiet, choose_view
 from evenhand.runner.state import RunState, StageStatus
@@ -84,6 +86,26 @@ def test_earlier_runs_give_the_first_estimate(clock):
     board.set("a", StageStatus.RUNNING)
     clock.now += 20
     assert board.eta() == (80.0, True)
+
+
+def test_what_the_plan_predicted_is_the_estimate_until_a_node_of_the_kind_has_run(clock):
+    nodes = [Node(name=name, kind=kind) for name, kind in (("a", "fit"), ("b", "fit"), ("c", "generate"), ("d", "judge"))]
+    board = RunState(nodes, workers=1, forecast={"a": 300.0, "b": 500.0, "c": 40.0}, clock=clock)
+    assert board.eta() == (840.0, False), "nobody predicts how long a judge takes"
+    board.set("d", StageStatus.CACHED)
+    board.set("a", StageStatus.RUNNING)
+    clock.now += 100
+    assert board.eta() == (740.0, True)
+    board.set("a", StageStatus.DONE)
+    assert board.eta() == (140.0, True), "a fit takes 100 s here"
+
+
+def test_predictions_are_read_from_beside_the_store(tmp_path):
+    node, other = Node(name="a", kind="fit", key="1"), Node(name="b", kind="fit", key="2")
+    cost = StageCost(seconds=12.5, peak_bytes=1, tokens=1, disk_bytes=1)
+    keep.keep_prediction(tmp_path, node.key, StageForecast(node="a", predicted=cost))
+    keep.keep_prediction(tmp_path, other.key, StageForecast(node="b"))
+    assert timings.forecast([node, other], tmp_path) == {"a": 12.5}
 
 
 def lines(board, every=10.0):

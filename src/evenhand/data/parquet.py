@@ -22,13 +22,7 @@ def parquet_rows(path: Path, encoding: str) -> Iterator[tuple[str, Mapping[str, 
 
     Raises UserError for what is none or is damaged, and for what unpacks to more than 200 times its size (and 64 MiB).
     """
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow raises several unrelated types for a damaged file
-        raise UserError(f"not a Parquet file: {error}", where=path.name) from error
-    index = 0
+    table, index = _opened(path), 0
     for batch in _batches(table, path):
         for row in _values(batch, path.name, index):
             yield f"{path.name}[{index}]", row
@@ -36,6 +30,20 @@ def parquet_rows(path: Path, encoding: str) -> Iterator[tuple[str, Mapping[str, 
     if index != (said := table.metadata.num_rows):
         what = f"the Parquet file is damaged: it gives {index} rows, and says that it has {said}"
         raise UserError(what, where=path.name, fix="fetch it again")
+
+
+def said_rows(path: Path) -> int:
+    """How many rows a Parquet file says that it has."""
+    return int(_opened(path).metadata.num_rows)
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except Exception as error:  # pyarrow raises several unrelated types for a damaged file
+        raise UserError(f"not a Parquet file: {error}", where=path.name) from error
 
 
 def _batches(table: Any, path: Path) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from evenhand import plugins
 from evenhand.data.config import DataConfig, Split
 from evenhand.data.files import local_files
+from evenhand.data.row_count import row_count
 from evenhand.errors import UserError
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, RATED, Method
 from evenhand.models import adapter_files
@@ -28,9 +29,12 @@ from evenhand.stages.tokens import TokensSpec
 from evenhand.stages.validation_split import ValidationSplitSpec
 from evenhand.store.fingerprint import file_fingerprint, folder_fingerprint
 from evenhand.train.config import Train
+from evenhand.train.policies import INITIAL_POLICY
 
 APART = "data set apart"
 ASKED = "held-out prompts"
+LARGE, MANY = 1000, 16
+"""A pass over a file of so many rows in advance needs a reason, such as an arm that draws more than one row of so many."""
 
 
 def data(graph: Graph) -> None:
@@ -201,9 +205,24 @@ def _tokenised(graph: Graph, arm: Arm, method: Method, start: str) -> dict[str, 
     inputs = {"tokens": _tokens(graph, arm)}
     if arm.train.evaluate_every and not method.online and method.data != DEMONSTRATIONS:
         inputs["heldout_tokens"] = _tokens(graph, arm, "heldout_")
-    if method.reference == "start" and not method.online and method.reference_update is None:
+    in_advance = not method.online and method.reference_update is None and not _draws_few(graph, arm, method)
+    if method.reference == INITIAL_POLICY and in_advance:
         inputs["reference"] = _reference(graph, arm, method, start, inputs["tokens"])
     return inputs
+
+
+def _draws_few(graph: Graph, arm: Arm, method: Method) -> bool:
+    """Whether steps draw few of a large file's rows, so that a pass over all would take longer than training.
+
+    Nothing is asked of other arms and seeds, which share such a pass: whoever adds one trains nothing anew. At worst, where many
+    of them draw few rows each, a step's own pass without gradients adds a third to it.
+    """
+    split = arm.data or method.split
+    source = graph.e.splits[split].source if split in graph.e.splits else graph.e.data.sources.get(split)
+    if arm.train.steps is None or source is None or (split == PREFERENCES and "preferences" in graph.nodes):
+        return False
+    rows = row_count(source) or 0
+    return rows >= LARGE and rows >= MANY * arm.train.steps * arm.train.prompts_per_step
 
 
 def _tokens(graph: Graph, arm: Arm, prefix: str = "", *, world: str | None = None) -> str:

@@ -20,7 +20,6 @@ from evenhand.runner.process import THREADS, Setting
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.scheduler import Scheduler
-from evenhand.runner.state import RunState
 from evenhand.runner.worker import Together, work
 from evenhand.runner.worker_protocol import Died, Message, Note, Report, death
 from evenhand.store.store import Store
@@ -59,7 +58,7 @@ def run(
     """
     out, workers = Path(out), default_workers(threads) if workers is None else workers
     _check_devices(plan.nodes, workers)
-    board = RunState(plan.nodes, workers=workers, usual=timings.usual(out))
+    board = timings.board(plan.nodes, store.root, out, workers)
     setting = Setting(store=store.root, stages=stages, threads=threads, plugins=plan.plugins)
     crew = LocalCrew(workers, setting) if workers else None
     Scheduler(board, store, out, setting, view or Quiet(), crew=crew, more=more, together=together).run()

@@ -27,7 +27,6 @@ from evenhand.runner.process import THREADS, Setting
 from evenhand.runner.progress import Quiet, View
 from evenhand.runner.protocol import Growth, Outcome
 from evenhand.runner.scheduler import Scheduler
-from evenhand.runner.state import RunState
 from evenhand.runner.worker import last_word
 from evenhand.runner.worker_protocol import Died, Message, Sender
 from evenhand.spec.experiment import Resources
@@ -86,7 +85,7 @@ class RayRunner:
             crew = RayCrew(ray, workers, setting, self.resources)
             for node in plan.nodes:
                 crew.check(node)
-            board = RunState(plan.nodes, workers=workers or crew.slots(), usual=timings.usual(out))
+            board = timings.board(plan.nodes, store.root, out, workers or crew.slots())
             Scheduler(board, store, out, setting, view or Quiet(), crew=crew, more=more).run()
         timings.remember(board, out)
         return Outcome.of(board)

@@ -77,7 +77,9 @@ class StageState:
 
 
 class RunState:
-    """States of a plan's stages by node name. `usual` gives the seconds a node of some kind took before, for first estimates."""
+    """States of a plan's stages by node name. For first estimates, `usual` has the seconds that a node of some kind took before,
+    and `forecast` those that were predicted for a node of that name.
+    """
 
     def __init__(
         self,
@@ -85,11 +87,13 @@ class RunState:
         *,
         workers: int = 1,
         usual: Mapping[str, float] | None = None,
+        forecast: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cells = {n.name: StageState(n) for n in nodes}
         self.workers = max(workers, 1)
         self.usual = dict(usual or {})
+        self.forecast = dict(forecast or {})
         self.coming: dict[str, int] = {}
         """Nodes that nobody can name yet, by kind: what will be run depends on what comes out."""
         self.clock = clock
@@ -140,7 +144,7 @@ class RunState:
                 continue
             left = cell.remaining(now) if cell.status is StageStatus.RUNNING else None
             if left is None:
-                usual = means.get(cell.node.kind)
+                usual = means.get(cell.node.kind, self.forecast.get(cell.node.name))
                 certain = certain and usual is not None
                 left = max((usual or 0.0) - cell.seconds(now), 0.0)
             total += left

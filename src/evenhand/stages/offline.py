@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from evenhand.methods import BINARY, COMPARISONS, DEMONSTRATIONS, PREFERENCES, RATED, Method
@@ -20,7 +21,8 @@ from evenhand.stages.training_run import FitSpec, TrainingRun
 from evenhand.train import flops
 from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import Rows, read
-from evenhand.train.offline import FixedSource, mismatched_items, with_reference, with_uniform
+from evenhand.train.offline import FixedSource, Reference, mismatched_items, with_reference, with_uniform
+from evenhand.train.policies import INITIAL_POLICY
 from evenhand.types import Group, Head, Need
 
 SHARED_REFERENCE = "shared reference"
@@ -33,22 +35,28 @@ def source(run: TrainingRun) -> FixedSource:
     if "reference" in run.inputs:
         items = joined(items, read_rows(run.inputs["reference"]))
         count_shared_reference(run, items)
-    items = [labelled(i, run.method) for i in items if i.tokens.group.prompt.id not in run.held]
+    items = [i for i in items if i.tokens.group.prompt.id not in run.held]
     for fault in labels.problems(run.method, [i.tokens for i in items], run.renderer):
         raise fault
-    reads = reference_reader(run, run.following) if run.following is not None else None
-    mismatched = Need.MISMATCHED in run.method.objective.needs
+    reader = reference_reader(run, run.following) if reads_reference(run.method, run.inputs) else None
+    compare = partial(compared, run, reader) if reader is not None and "reference" not in run.inputs else None
     return FixedSource(
-        items=items,
+        items=items if compare is not None else [labelled(i, run.method) for i in items],
         prompts_per_step=run.spec.train.prompts_per_step,
         tokens_per_microbatch=run.spec.train.tokens_per_microbatch,
         seed=run.seed,
         ledger=run.ledger,
         ranks=run.ranks.size,
-        reference=(reads or reference_reader(run)) if mismatched else None,
-        follow=reads,
+        reference=reader if Need.MISMATCHED in run.method.objective.needs else None,
+        compare=compare,
         uniform=Need.UNIFORM in run.method.objective.needs,
     )
+
+
+def reads_reference(method: Method, inputs: Collection[str]) -> bool:
+    """Whether steps ask for reference log-probs: of their rows where none were read in advance, and of mismatched rows always."""
+    in_advance = "reference" in inputs and Need.MISMATCHED not in method.objective.needs
+    return method.reference == INITIAL_POLICY and not in_advance
 
 
 def count_shared_reference(run: TrainingRun, items: Sequence[Example]) -> None:
@@ -115,8 +123,13 @@ def _complete(run: TrainingRun, items: Sequence[Example]) -> list[Example]:
     if run.method.reference == "none":
         return [labelled(i, run.method) for i in items]
     reader = reference_reader(run)
-    items = [labelled(i, run.method) for i in joined(items, reader(items))]
+    items = compared(run, reader, items)
     return items + mismatched_items(items, reader) if Need.MISMATCHED in run.method.objective.needs else items
+
+
+def compared(run: TrainingRun, reader: Reference, items: Sequence[Example]) -> list[Example]:
+    """Items with the log-probs that `reader` gives them, and what the method makes of those."""
+    return [labelled(i, run.method) for i in joined(items, reader(items))]
 
 
 def joined(items: Sequence[Example], rows: Rows) -> list[Example]:
@@ -163,7 +176,7 @@ def reference_network(run: TrainingRun) -> Model:
     return Start(run.model) if alone else frozen_start(run)
 
 
-def reference_reader(run: TrainingRun, frozen: Model | None = None) -> Callable[[Sequence[Example]], Rows]:
+def reference_reader(run: TrainingRun, frozen: Model | None = None) -> Reference:
     """Log-probs under the frozen start, or `frozen`, for rows that no cache can know in advance."""
     network = reference_network(run) if frozen is None else frozen
 

@@ -17,6 +17,8 @@ from evenhand.train.ranks import Ranks, idle, summed
 
 LABELS = {"step": "train", "score": "reward"}
 """What the passes of a phase are called where nothing nearer says so."""
+INSIDE_STEPS = ("generate", "score", "reference")
+"""Phases that lie within that of steps."""
 NOT_THE_METHOD = ("load", "save", "watch")
 """Phases whose operations are no part of what a method costs: they are not counted."""
 _Model = TypeVar("_Model", bound=Trunk)
@@ -103,14 +105,14 @@ class Ledger:
         }
 
     def closed(self) -> dict[str, Any]:
-        """As a finished run says it: the time of steps less what was sampled and scored inside them is that of training.
+        """As a finished run says it: the time of steps less that of phases inside them is that of training.
 
         >>> Ledger(seconds={"step": 9.0, "generate": 4.0, "score": 2.0, "save": 1.0}).closed()["seconds"]
         {'generate': 4.0, 'save': 1.0, 'score': 2.0, 'train': 3.0}
         """
         spent = self.as_dict()
         seconds = spent["seconds"]
-        train = seconds.pop("step", 0.0) - seconds.get("generate", 0.0) - seconds.get("score", 0.0)
+        train = seconds.pop("step", 0.0) - sum(seconds.get(phase, 0.0) for phase in INSIDE_STEPS)
         return {**spent, "seconds": {**seconds, "train": round(train, 3)}}
 
     @classmethod

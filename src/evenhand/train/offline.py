@@ -27,8 +27,8 @@ class FixedSource:
     """Items in a keyed order, `prompts_per_step` of them in each optimizer step. It has no state: step i is a function of i.
 
     With `reference`, each step also carries denominator-only rows that pair its prompts with other prompts' completions (KTO).
-    `uniform` draws a number per token for every step (SamPO). `follow` reads the reference log-probs of every step's rows, where
-    the reference moves and none can be known in advance. `ranks` share the micro-batches of a step.
+    `uniform` draws a number per token for every step (SamPO). `compare` gives every step's rows their reference log-probs, and
+    what is made of them, where none were read in advance. `ranks` share the micro-batches of a step.
     """
 
     items: Sequence[Example]
@@ -38,7 +38,7 @@ class FixedSource:
     ledger: Ledger
     reference: Reference | None = None
     uniform: bool = False
-    follow: Reference | None = None
+    compare: Callable[[Sequence[Example]], list[Example]] | None = None
     ranks: int = 1
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
 
@@ -58,10 +58,12 @@ class FixedSource:
         chosen = [self.items[i] for i in rows]
         if self.uniform:
             chosen = with_uniform(chosen, self.seed, index)
-        if self.follow is not None:
-            chosen = with_reference(chosen, self.follow(chosen))
+        if self.compare is not None:
+            with self.ledger.phase("reference"):
+                chosen = self.compare(chosen)
         if self.reference is not None:
-            chosen = chosen + mismatched_items(chosen, self.reference)
+            with self.ledger.phase("reference"):
+                chosen = chosen + mismatched_items(chosen, self.reference)
         self.ledger.tokens_trained += sum(i.tokens.size for i in chosen if not i.denominator_only)
         return Step(micro_batches(chosen, self.tokens_per_microbatch, self.ranks))
 

@@ -21,12 +21,13 @@ from evenhand.plan.graph import HELDOUT, Node
 from evenhand.stages.evaluate_reward_model import EvaluateRewardModelSpec
 from evenhand.stages.fit import FitSpec
 from evenhand.stages.generate import GenerateSpec
+from evenhand.stages.offline import reads_reference
 from evenhand.stages.reference import ReferenceSpec
 from evenhand.stages.sample_rewards import SampleRewardsSpec
 from evenhand.stages.score_answers import ScoreAnswersSpec
 from evenhand.stages.setup import Setup
 from evenhand.train.flops import Work
-from evenhand.train.policies import INITIAL_POLICY
+from evenhand.train.policies import TEACHER
 
 if TYPE_CHECKING:
     from evenhand.plan.plan import Plan
@@ -122,7 +123,7 @@ class Predictor:
         )  # fmt: skip
         shared = 1 / compute.world_size
         step = shared * sum(seconds.learn(net, b, self.speed, checkpointing=train.gradient_checkpointing) for b in batches)
-        step += shared * self.beside_a_step(method, net, rows, wave, train.prompts_per_step) + seconds.update(
+        step += shared * self.beside_a_step(node, method, net, rows, wave, train.prompts_per_step) + seconds.update(
             net, self.machine, shards, train.optimizer
         )
         step += shared * seconds.gate(net, train.prompts_per_step, self.speed)
@@ -154,19 +155,24 @@ class Predictor:
         count = min(spec.train.prompts_per_step * group, MAX_ROWS)
         return SamplingWave(rows=count, prompt=longest_prompt(rows), new=spec.setup.lengths.completion, group=group)
 
-    def beside_a_step(self, method: Method, net: Network, rows: RowLengths, wave: SamplingWave | None, prompts: int) -> float:
-        """Seconds of sampling a step's rollouts, and of passes without gradients over them."""
-        if method.rollouts is None or wave is None:
-            return 0.0
+    def beside_a_step(
+        self, node: Node, method: Method, net: Network, rows: RowLengths, wave: SamplingWave | None, prompts: int
+    ) -> float:
+        """Seconds of sampling a step's rollouts, and of passes without gradients over its rows."""
         whole = times(rows.work(), prompts / len(rows.sample))
-        stale = method.rollouts.schedule.staleness > 0
-        reads = (method.reference == INITIAL_POLICY) + (method.network in ("value", "critic") or stale)
-        waves = prompts * wave.group / wave.rows
-        return waves * seconds.sample(net, wave, self.speed) + reads * seconds.forward(net, whole, self.speed)
+        stale = method.rollouts is not None and method.rollouts.schedule.staleness > 0
+        reads = reads_reference(method, node.inputs) + (method.network in ("value", "critic") or stale)
+        sampling = prompts * wave.group / wave.rows * seconds.sample(net, wave, self.speed) if wave is not None else 0.0
+        return sampling + reads * seconds.forward(net, whole, self.speed)
 
     def beside(self, node: Node, net: Network, method: Method) -> float:
-        """Bytes of frozen networks: the reference of a method that samples, a critic, a teacher, reward models."""
-        own = method.online and method.reference == INITIAL_POLICY and (net.adapter is None or method.compares_exactly)
+        """Bytes of frozen networks: the reference that steps read, a critic, a teacher, reward models.
+
+        A policy without its adapter is its own reference, unless that is asked token by token, or moves.
+        """
+        itself = net.adapter is not None and not net.adapter.modules_to_save and method.reference_update is None
+        whole = method.compares_exactly and method.reference != TEACHER
+        own = whole or (reads_reference(method, node.inputs) and not itself)
         critic = method.network == "critic"
         models = sum(role.startswith(("reward_models/", "reward_references/", "teacher")) for role in node.inputs)
         return net.weight_bytes * (own + critic * 4 + models)
