@@ -43,7 +43,8 @@ def train(gate: Gate, case: Training, folder: Path, tuned: bool = False, precisi
         processing_class=corpus.tokenizer(case.model.vocab),
         **({"reward_funcs": reward} if case.kind == "grpo" else {}),
     )
-    check_lengths(case, trainer.train_dataset)
+    if case.kind != "grpo":
+        check_lengths(case, trainer.train_dataset)
     trainer.add_callback(stepper(gate, watched(trainer)))
     trainer.train()
 
@@ -63,6 +64,8 @@ def settings(case: Training, device: str, tuned: bool, precision: str, ranks: in
             "shuffle_dataset": False, "generation_kwargs": {"min_new_tokens": case.completion},
         }  # fmt: skip
         options.pop("train_sampling_strategy")
+    else:
+        options |= {"max_length": None}  # of 1,024, which would cut rows, or leave them out
     if tuned:
         options |= {"gradient_checkpointing": False, "logging_strategy": "no"}
         if device != "cpu":
@@ -76,11 +79,11 @@ def settings(case: Training, device: str, tuned: bool, precision: str, ranks: in
 
 def check_lengths(case: Training, dataset: Any) -> None:
     """Both sides see the same number of tokens in every row."""
-    if case.kind == "grpo":
-        return
+    expected_rows = corpus.lengths(case)
+    assert len(dataset) >= len(expected_rows), "both sides must train on the same rows"
     columns = {"sft": ["labels"], "dpo": ["chosen_ids", "rejected_ids"], "reward": ["chosen_ids", "rejected_ids"]}
     prompt = case.prompt if case.kind == "reward" else 0  # its columns hold prompt and answer together
-    for row, expected in zip(dataset, corpus.lengths(case), strict=False):
+    for row, expected in zip(dataset, expected_rows, strict=False):
         counted = [row[c] if case.kind != "sft" else [i for i in row[c] if i >= 0] for c in columns[case.kind]]
         assert [len(ids) - prompt for ids in counted] == expected, "both sides must train on the same tokens"
 
