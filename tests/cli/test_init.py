@@ -48,7 +48,7 @@ def test_what_it_writes_is_an_experiment(cli, model, tmp_path, kind, method, arm
     made = prepare("experiment.yaml").loaded.value
     assert list(made.arms) == arms
     assert made.arm(method).method == method
-    assert getattr(made.data, kind) == "rows.jsonl"
+    assert getattr(made.data, kind) == {"path": "rows.jsonl", "style": "chat"}, "the model has a template"
     assert (tmp_path / "reward.py").exists() == (kind != "preferences")
     assert cli("init", "--model", model, "--data", "rows.jsonl")[0] == 2, "one that exists is never replaced"
 

@@ -54,8 +54,9 @@ def test_the_adapter_on_its_base_is_the_runs_model(adapted, tmp_path):
     assert json.loads((made.folder / "generation_config.json").read_text())["eos_token_id"] == [3, 6]
 
 
-def test_a_base_of_this_machine_is_not_named(adapted, tmp_path):
+def test_a_base_of_this_machine_is_not_named(adapted, tmp_path, recwarn):
     made = export_adapter(find_arm(adapted, "dpo", 0), tmp_path / "out", device="cpu")
+    assert [str(w.message) for w in recwarn if issubclass(w.category, FutureWarning)] == [], "nothing of the libraries' own"
     assert json.loads((made.folder / "adapter_config.json").read_text())["base_model_name_or_path"] is None
     for path in made.folder.iterdir():
         if path.suffix in (".json", ".md"):

@@ -45,7 +45,7 @@ def init(
     found = carried(read(from_trl), method) if from_trl is not None else Carried(method=method)
     model = model or found.model or _asked("Model (a folder or a Hub name)", "--model")
     data = data or found.data or _asked("Data (a file or a Hub name)", "--data")
-    made = starter(out, model, data, found)
+    made = starter(out, model, data, found, in_turns=from_trl is None)  # theirs are read verbatim there too
     written = [out]
     if not made.learns_a_judge and not made.reward.exists():
         made.reward.write_text(REWARD, encoding="utf-8")
@@ -62,14 +62,21 @@ def _asked(what: str, option: str) -> str:
     return str(typer.prompt(what)).strip()
 
 
-def starter(out: Path, model: str, data: str, found: Carried) -> Starter:
-    """What the file will say, from a look at the data and the tokenizer."""
+def starter(out: Path, model: str, data: str, found: Carried, *, in_turns: bool) -> Starter:
+    """What the file will say, from a look at the data and the tokenizer; a model of conversations is asked texts `in_turns`."""
     from evenhand import methods
     from evenhand.data.convert import holdout
     from evenhand.data.load import load
+    from evenhand.data.source import is_text, parse_source
     from evenhand.train.method import BINARY, PREFERENCES
 
-    loaded = load(data, where="--data")
+    source: str | Mapping[str, str] = data
+    loaded = load(source, where="--data")
+    renderer = renderer_of(model, None)
+    verbatim = all(isinstance(g.prompt.content, str) for g in loaded.groups)
+    if in_turns and verbatim and renderer.tokenizer.chat_template and not is_text(parse_source(data)):
+        source = {"path" if Path(data).expanduser().exists() else "name": data, "style": "chat"}
+        loaded = load(source, where="--data")
     print(spelled_out(loaded.description))
     kind = kind_of(loaded)
     method = methods.METHODS.canonical(found.method or METHOD[kind])
@@ -81,14 +88,12 @@ def starter(out: Path, model: str, data: str, found: Carried) -> Starter:
         raise UserError(
             f"{method} learns from {needs}, these are {kind}", where="--method", fix=f"use {METHOD[kind]}, or other data"
         )
-    renderer = renderer_of(model, None)
-    verbatim = all(isinstance(g.prompt.content, str) for g in loaded.groups)
     template = None if renderer.tokenizer.chat_template or verbatim else "plain"
     prompt, completion, about = lengths(loaded.groups, renderer_of(model, template), model)
     held = share_held_out(len(loaded.groups))
     asked = len({g.prompt.id for g in holdout(loaded.groups, held, 0)[1]})
     return Starter(
-        name=out.stem, model=model, data=data, kind=kind, method=method, online=made.online, rows=len(loaded.groups),
+        name=out.stem, model=model, data=source, kind=kind, method=method, online=made.online, rows=len(loaded.groups),
         holdout=held, asked=max(1, min(200, asked)),
         prompt=found.lengths.get("prompt", prompt), completion=found.lengths.get("completion", completion), about_lengths=about,
         template=template, reward=out.with_name("reward.py"), train=found.train, sampling=found.sampling, arm=found.arm,
@@ -150,7 +155,7 @@ class Starter:
 
     name: str
     model: str
-    data: str
+    data: str | Mapping[str, str]
     kind: str
     method: str
     online: bool
@@ -211,7 +216,7 @@ def _head(s: Starter) -> list[str]:
 def _data(s: Starter) -> list[str]:
     lines = [
         "data:",
-        f"  {s.kind}: {_yaml(s.data)}  # {s.rows} rows",
+        f"  {s.kind}: {_flow(s.data)}  # {s.rows} rows" + ("" if isinstance(s.data, str) else "; chat: texts are a user's turns"),
         f"  holdout: {s.holdout:g}  # of the prompts about this share: nothing trains on them, the comparison asks them",
     ]
     if s.learns_a_judge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def on_base(base: str, folder: Path, device: str, *, trained: Path) -> Any:
         raise UserError("peft is not installed", where="--adapter", fix="pip install peft; or leave --adapter out") from None
     if _is_here(base) and not Path(base).is_dir():
         raise UserError("the adapter's base is gone", where=base, why="the copy could not be checked", fix="leave --adapter out")
-    with quietly(), whole_folder(base) as whole:
+    with quietly(), warnings.catch_warnings(), whole_folder(base) as whole:
+        warnings.simplefilter("ignore", FutureWarning)  # what peft calls and transformers renames is no affair of who exports
         plain = AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32)
         if quantized(trained):
             round_weights(plain)
