@@ -174,7 +174,7 @@ def sampling(rows: int, folder: Path, *, model: Model = SMOL, precision: str = "
 
     policy = load_policy(folder / "policy", device="cpu", dtype="float32")
     decoder, within, draws = decoder_for(policy.hf), ExitStack(), torch.Generator().manual_seed(0)
-    within.enter_context(decoder.ready(None if precision == "float32" else torch.bfloat16))
+    within.enter_context(decoder.ready(None if precision == "float32" else torch.bfloat16, alone=rows == 1))
     prompts = torch.randint(corpus.SPECIAL, model.vocab, (rows, PROMPT), generator=draws).tolist()
     session, draw = decoder.open(prompts, list(range(rows))), Draw([Sampling(max_tokens=NEW)] * rows, policy.device)
     last = [session.logits]

@@ -23,10 +23,10 @@ PROMPTS = [[5, 9, 11, 3, 7], [4, 8, 15]]
 ARCHITECTURES = ["llama", "qwen2", "gemma2", "phi3", "gpt_neox", "opt", "qwen3_moe", "cohere2", "gpt2"]
 
 
-def stepped(hf, dtype, owner=(0, 0, 1), steps=3):
+def stepped(hf, dtype, owner=(0, 0, 1), steps=3, *, alone=False):
     """Logits of every step of three rows."""
     decoder = decoder_for(hf)
-    with decoder.ready(dtype):
+    with decoder.ready(dtype, alone=alone):
         session = decoder.open(PROMPTS, list(owner))
         out = [session.logits[torch.tensor(owner)]]
         for t in range(steps):
@@ -120,6 +120,42 @@ def test_half_precision_is_used_and_close(kind):
     hf = network(kind)
     exact, rough = stepped(hf, None), stepped(hf, torch.bfloat16)
     assert 0 < float((exact - rough).abs().max()) < 0.05 * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2", "opt"])
+def test_a_row_alone_in_half_precision_is_as_close(kind):
+    hf = network(kind)
+    exact, packed, alone = (
+        stepped(hf, None, (1,)),
+        stepped(hf, torch.bfloat16, (1,)),
+        stepped(hf, torch.bfloat16, (1,), alone=True),
+    )
+    assert 0 < float((exact - alone).norm()) < 1.5 * float((exact - packed).norm())
+
+
+def test_a_row_alone_copies_no_weight(monkeypatch):
+    hf, read = network("llama").bfloat16(), set()
+    decoder_for(hf)  # its check packs
+    product = matmul.row_linear
+    monkeypatch.setattr(matmul, "row_linear", lambda x, weight, bias: (read.add(weight.data_ptr()), product(x, weight, bias))[1])
+    monkeypatch.setattr(matmul, "packed", None)
+    stepped(hf, None, (1,), alone=True)
+    assert read == {m.weight.data_ptr() for m in hf.modules() if isinstance(m, nn.Linear)}
+
+
+def test_a_row_alone_in_float32_is_that_beside_others():
+    hf = network("llama")
+    assert torch.equal(stepped(hf, None, (1,), alone=True), stepped(hf, None, (1,)))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_single_rows_product_is_the_product(rows):
+    draw = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=draw).bfloat16() for shape in ((1, rows, 96), (40, 96), (40,)))
+    for its in (bias, None):
+        expected = nn.functional.linear(x.double(), weight.double(), None if its is None else its.double())
+        assert_close(matmul.row_linear(x, weight, its).double(), expected, rtol=2**-7, atol=2**-5)
+    assert torch.backends.mkldnn.enabled
 
 
 def test_samplers_log_probs_are_the_trainers_in_half_precision():

@@ -96,7 +96,7 @@ class LocalEngine:
         self._check_window(prompts, rows)
         decoder = self._ready_decoder()
         start_over(decoder.hf)
-        with decoder.ready(getattr(self._policy, "matmul_dtype", None)):
+        with decoder.ready(getattr(self._policy, "matmul_dtype", None), alone=len(rows) == 1):
             yield decoder
 
     def _ready_decoder(self) -> Decoder:

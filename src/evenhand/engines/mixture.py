@@ -37,8 +37,8 @@ class _MixtureDecoder:
         self.hf = first.hf
 
     @contextmanager
-    def ready(self, matmul_dtype: torch.dtype | None = None) -> Iterator[None]:
-        with self.first.ready(matmul_dtype), self.second.ready(matmul_dtype):
+    def ready(self, matmul_dtype: torch.dtype | None = None, *, alone: bool = False) -> Iterator[None]:
+        with self.first.ready(matmul_dtype, alone=alone), self.second.ready(matmul_dtype, alone=alone):
             yield
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Session:

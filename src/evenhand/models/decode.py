@@ -58,9 +58,9 @@ class Decoder(Protocol):
 
     hf: PreTrainedModel
 
-    def ready(self, matmul_dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
+    def ready(self, matmul_dtype: torch.dtype | None = None, *, alone: bool = False) -> AbstractContextManager[None]:
         """A context: evaluation mode, no gradients, this decoder's attention, products in `matmul_dtype` (None: that of the
-        weights). Restores what it changed."""
+        weights); `alone` where sessions have a single row. Restores what it changed."""
         ...
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> Session:
@@ -77,7 +77,7 @@ class SharedPrefixDecoder:
         self._dtype: torch.dtype | None = None
 
     @contextmanager
-    def ready(self, matmul_dtype: torch.dtype | None = None) -> Iterator[None]:
+    def ready(self, matmul_dtype: torch.dtype | None = None, *, alone: bool = False) -> Iterator[None]:
         self._dtype = matmul_dtype
         with plainly(self.hf):
             decode_products.look(self.hf)
@@ -85,7 +85,7 @@ class SharedPrefixDecoder:
             evaluating(self.hf),
             attention(self.hf, decode_attention.NAME),
             torch.inference_mode(),
-            decode_products.prepared(self.hf, matmul_dtype),
+            decode_products.prepared(self.hf, matmul_dtype, alone=alone),
         ):
             yield
 

@@ -36,7 +36,7 @@ class OwnCacheDecoder:
     def __init__(self, hf: PreTrainedModel) -> None:
         self.hf = hf
 
-    def ready(self, matmul_dtype: torch.dtype | None = None) -> AbstractContextManager[None]:
+    def ready(self, matmul_dtype: torch.dtype | None = None, *, alone: bool = False) -> AbstractContextManager[None]:
         return plainly_in(self.hf, matmul_dtype)
 
     def open(self, prompts: Sequence[Sequence[int]], owner: Sequence[int]) -> OwnCacheSession:
