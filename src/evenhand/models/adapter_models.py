@@ -12,12 +12,13 @@ import copy
 import math
 import shutil
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evenhand.errors import UserError
 from evenhand.models import adapter_files, adapters
@@ -25,6 +26,7 @@ from evenhand.models.adapter_files import PREFIX
 from evenhand.models.artifacts import NORMALISATION_FILE, VALUE_FOLDER
 from evenhand.models.low_rank import changed
 from evenhand.models.save import finished, padded_safely, refuse_another, write_beside
+from evenhand.models.spread_load import when_read
 from evenhand.store import pointer
 from evenhand.store.whole import write_json
 
@@ -84,18 +86,29 @@ def merge(hf: Any, folder: Path) -> Any:
             for key in sorted(keys):
                 name = key.removeprefix(PREFIX)
                 if name.endswith(_A):
-                    weight = hf.get_submodule(name.removesuffix(_A)).weight
+                    layer = hf.get_submodule(name.removesuffix(_A))
                     parts = (key.removesuffix(_A) + part for part in (_A, _B, _M))
-                    a, b, *m = (file.get_tensor(part) for part in parts if part in keys)
-                    weight.copy_(changed(weight, a, b, scaling, *m, transposed=config["fan_in_fan_out"]))
+                    given = [file.get_tensor(part) for part in parts if part in keys]
+                    when_read(hf, name, partial(_change, layer, *given, scaling=scaling, transposed=config["fan_in_fan_out"]))
                 elif not name.endswith((_B, _M)) and (name in known or not of_another_head):
-                    hf.get_parameter(name).copy_(file.get_tensor(key))
+                    hf.get_parameter(name)
+                    when_read(hf, name, partial(_replace, hf.get_submodule(name.rpartition(".")[0]), name, file.get_tensor(key)))
     except (AttributeError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise UserError(
             "the adapter does not fit its start", where=str(folder), why=line, fix="give the model it was trained from"
         ) from error
     return hf
+
+
+@torch.no_grad()
+def _change(layer: Any, a: Tensor, b: Tensor, *magnitude: Tensor, scaling: float, transposed: bool) -> None:
+    layer.weight.copy_(changed(layer.weight, a, b, scaling, *magnitude, transposed=transposed))
+
+
+@torch.no_grad()
+def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+    module.get_parameter(name.rpartition(".")[2]).copy_(value)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,12 +19,13 @@ from torch import nn
 from evenhand.core import nf4
 from evenhand.errors import UserError, did_you_mean
 from evenhand.models.adapter_config import Adapter
-from evenhand.models.adapter_layers import NAME, adapted, learned, put
+from evenhand.models.adapter_layers import NAME, adapted, is_adapted, learned, put
 from evenhand.models.fast_linear import FastLinear, with_fast_products
 from evenhand.models.heads import RewardModel, ValuePolicy, score_head
 from evenhand.models.hidden_states import backbone
 from evenhand.models.low_rank import Magnitude, row_lengths
 from evenhand.models.packed_layers import PackedLinear
+from evenhand.models.spread_load import when_read
 from evenhand.seeding import generator
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def attach(model: Trunk, adapter: Adapter, *, seed: int) -> None:
             pack(hf)
         inject(hf, adapter, chosen)
         for name, layer in adapted(hf):
-            _begin(layer, "adapter", seed, f"{prefix}{name}")
+            when_read(hf, name, partial(_begin, layer, "adapter", seed, f"{prefix}{name}"))
         whole += [p for module in modules.values() for p in module.parameters()]
     whole += [p for head in heads(model) for p in head.parameters()]
     model.requires_grad_(False)
@@ -73,13 +75,18 @@ def pack(hf: Any) -> Any:
     """
     for name, layer in linear_layers(hf).items():
         if type(layer) in (nn.Linear, FastLinear):
-            put(hf, name, PackedLinear(layer))
+            when_read(hf, name, partial(_pack, hf, name))
         elif type(layer) is not PackedLinear:
             raise UserError(
                 f"{name} of {type(hf).__name__} is a {type(layer).__name__}, which cannot be kept in four bits",
                 where="train.adapter.quantize", fix="remove `quantize`: the adapter works without",
             )  # fmt: skip
     return hf
+
+
+def _pack(hf: Any, name: str) -> None:
+    place = f"{name}.base_layer" if is_adapted(hf.get_submodule(name)) else name
+    put(hf, place, PackedLinear(hf.get_submodule(place)))
 
 
 def _refuse_packed(hf: Any, modules: Mapping[str, nn.Module]) -> None:
@@ -92,12 +99,16 @@ def _refuse_packed(hf: Any, modules: Mapping[str, nn.Module]) -> None:
             )  # fmt: skip
 
 
-@torch.no_grad()
 def round_weights(hf: Any) -> Any:
     """The plain network `hf` with the weights that it would have after `pack`."""
-    for layer in linear_layers(hf).values():
-        layer.weight.copy_(nf4.rounded(layer.weight))
+    for name, layer in linear_layers(hf).items():
+        when_read(hf, name, partial(_round, layer))
     return hf
+
+
+@torch.no_grad()
+def _round(layer: nn.Linear) -> None:
+    layer.weight.copy_(nf4.rounded(layer.weight))
 
 
 def detach(model: Trunk) -> None:
@@ -216,6 +227,8 @@ def inject(hf: Any, adapter: Adapter, chosen: Sequence[str]) -> None:
 
 @torch.no_grad()
 def _begin(layer: Any, *key: str | int) -> None:
+    for part in (layer.lora_A, layer.lora_B):
+        part.to_empty(device=layer.base_layer.weight.device)
     a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
     drawn = torch.rand(a.shape, generator=generator(*key), dtype=torch.float32)
     a.copy_((2 * drawn - 1) / math.sqrt(a.shape[1]))

@@ -28,10 +28,12 @@ class Trunk(nn.Module):
 
     Dropout is always off, in training too, so that a policy and its own rollouts agree exactly.
     `layout_mode` is "tree", or "padded" when a self-check at construction found that tree and plain forward passes differ.
+    A network whose layers are still in files is checked once they are here (`settle`), by who reads them.
     `adapter` is what `adapters.attach` gave it: None where all weights learn.
     """
 
     adapter: Adapter | None = None
+    settled = False
     hf: PreTrainedModel
 
     def __init__(self, hf: PreTrainedModel) -> None:
@@ -43,7 +45,8 @@ class Trunk(nn.Module):
         self.checkpointing = False
         self.matmul_dtype: torch.dtype | None = None
         self.layout_mode = "tree"
-        self._settle_layout()
+        if not any(weight.is_meta for weight in hf.parameters()):
+            self.settle()
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +102,9 @@ class Trunk(nn.Module):
             for layer in layers:
                 layer.training = False
 
-    def _settle_layout(self) -> None:
+    def settle(self) -> None:
+        """Find out what the network can be run on. Of one that processes share: see `sharding.settle`."""
+        self.settled = True
         name = type(self.hf).__name__
         if (problem := checked.problem(padding_problem, self.hf)) is not None:
             raise UserError(f"{name} cannot be trained on completions: {problem}", fix="use a causal language model")

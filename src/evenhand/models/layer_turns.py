@@ -13,6 +13,14 @@ def shards(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if hasattr(m, "unshard")]
 
 
+def decoder_layers(hf: nn.Module) -> dict[str, nn.Module]:
+    """The blocks a transformers network is a stack of, by name: those it says must stay together, else its longest list."""
+    named = set(getattr(hf, "_no_split_modules", None) or ())
+    found = {name: m for name, m in hf.named_modules() if type(m).__name__.removeprefix("FSDP") in named}
+    lists = ((name, m) for name, m in hf.named_modules() if isinstance(m, nn.ModuleList))
+    return found or max(({f"{name}.{n}": m for n, m in one.named_children()} for name, one in lists), key=len, default={})
+
+
 def in_turn(hf: nn.Module, names: Iterable[str]) -> Iterator[str]:
     """Names of weights or modules, one after the other: on its turn, every process has all of the layer that it is in.
 

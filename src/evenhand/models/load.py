@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from evenhand.errors import UserError, did_you_mean
-from evenhand.models import adapter_files, adapter_models, classifiers
+from evenhand.models import adapter_files, adapter_models, classifiers, spread_load
 from evenhand.models.backbone import Trunk
 from evenhand.models.guarded import guarded
 from evenhand.models.heads import RewardModel, ValuePolicy, scored
@@ -189,9 +190,11 @@ def merge_adapter(folder: str | Path, target: Path, *, base: str | None = None) 
 def _merged(auto: Any, folder: str | Path, base: str, dtype: str, device: str, **named: Any) -> Any:
     asked = resolve_dtype(dtype, resolve_device(device))
     if (own := adapter_files.trained_in(folder)) is not None:
-        return _as_trained(auto, Path(folder).expanduser(), base, DTYPES[own], asked, device, **named)
+        with nullcontext() if asked == DTYPES[own] else spread_load.read_whole(folder, f"it was trained in {own}"):
+            return _as_trained(auto, Path(folder).expanduser(), base, DTYPES[own], asked, device, **named)
     try:
-        hf = _network(auto, base, "float64" if dtype == "float64" else "float32", device, **named)
+        with spread_load.read_whole(folder, "an adapter from elsewhere is merged into it"):
+            hf = _network(auto, base, "float64" if dtype == "float64" else "float32", device, **named)
     except UserError as error:
         raise adapter_files.no_base(folder, f"{base}: {error.what}") from error
     return adapter_files.apply(hf, folder, asked)
@@ -275,9 +278,9 @@ def _network(
         return _merged(auto, path, adapter_files.base_of(path, base), dtype, device, fresh=fresh, **named)
     refuse_pickles(Path(path).expanduser())
     device = resolve_device(device)
-    named |= {"dtype": resolve_dtype(dtype, device), "use_safetensors": True, "output_loading_info": True}
+    named |= {"dtype": resolve_dtype(dtype, device), "use_safetensors": True}
     with quietly():
-        hf, info = guarded(auto.from_pretrained, path, **named)
+        hf, info = guarded(partial(spread_load.opened, auto), path, **named)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",)))
     if missing:
         raise UserError(
@@ -286,7 +289,7 @@ def _network(
             why="transformers would draw them at random",
             fix=f"point to a folder saved from {type(hf).__name__}",
         )
-    return hf.to(device)
+    return spread_load.on(hf, device)
 
 
 def refuse_pickles(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Set
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,6 @@ from evenhand.models.layout_check import head_problem, logits_problem, routers_p
 from evenhand.models.token_positions import Cells
 from evenhand.types import Batch, Head, ModelOut
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 class Policy(Trunk):
     """A transformers causal language model `hf` on packed prompt trees.
@@ -37,11 +34,8 @@ class Policy(Trunk):
     frozen: Policy | None = None
     measure: divergence.Comparison = staticmethod(kl.exact)
 
-    def __init__(self, hf: PreTrainedModel) -> None:
-        super().__init__(hf)
-        self.head_mode = "logits"
-        self._head: LogitsHead | FusedHead = LogitsHead()
-        self._settle_head()
+    head_mode = "logits"
+    _head: LogitsHead | FusedHead = LogitsHead()
 
     def compared_to(self, frozen: Policy, measure: divergence.Comparison = kl.exact) -> Self:
         """The same policy, which from now on also gives what is told by comparing it to `frozen`, a policy over the same tokens:
@@ -120,7 +114,9 @@ class Policy(Trunk):
         logp, spread = self._head(flat, cells.ids(), temperature=temperature, entropy=entropy, matmul_dtype=self.matmul_dtype)
         return cells.spread(logp), None if spread is None else cells.spread(spread)
 
-    def _settle_head(self) -> None:
+    @override
+    def settle(self) -> None:
+        super().settle()
         module = self.hf.get_output_embeddings()
         problem = None if isinstance(module, nn.Linear) else f"its head is a {type(module).__name__}, not a linear layer"
         if problem is None:

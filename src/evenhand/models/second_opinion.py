@@ -46,8 +46,8 @@ def in_float32(hf: nn.Module) -> Iterator[None]:
     """Inside, every module computes in float32, its weights widened while its forward pass lasts: no second network is held."""
     handles = []
     for module in hf.modules():
-        if own := [t for t in (*module.parameters(recurse=False), *module.buffers(recurse=False)) if t.dtype in NARROW]:
-            widened = _Widened(own)
+        if _narrow(module):
+            widened = _Widened()
             handles += [
                 module.register_forward_pre_hook(widened.begin),
                 module.register_forward_hook(widened.end, always_call=True),
@@ -59,16 +59,18 @@ def in_float32(hf: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-class _Widened:
-    """The weights of one module, wide between `begin` and `end`."""
+def _narrow(module: nn.Module) -> list[Tensor]:
+    return [t for t in (*module.parameters(recurse=False), *module.buffers(recurse=False)) if t.dtype in NARROW]
 
-    def __init__(self, own: list[Tensor]) -> None:
-        self._own, self._narrow = own, [t.data for t in own]
+
+class _Widened:
+    """The weights of one module, wide between `begin` and `end`; of one that processes share they are gathered only then."""
 
     def begin(self, module: nn.Module, given: Any) -> None:
-        for tensor, narrow in zip(self._own, self._narrow, strict=True):
+        self._before = [(tensor, tensor.data) for tensor in _narrow(module)]
+        for tensor, narrow in self._before:
             tensor.data = narrow.float()
 
     def end(self, module: nn.Module, given: Any, result: Any) -> None:
-        for tensor, narrow in zip(self._own, self._narrow, strict=True):
+        for tensor, narrow in self._before:
             tensor.data = narrow

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from evenhand.models.adapters import networks
 from evenhand.models.backbone import Trunk
-from evenhand.models.layer_turns import shards
+from evenhand.models.layer_turns import decoder_layers, shards
+from evenhand.models.spread_load import read
 
 
 def fully_shard(model: Trunk, mesh: Any) -> None:
-    """Spread every weight over the processes of `mesh`, by decoder layer.
+    """Spread every weight over the processes of `mesh`, by decoder layer, each as soon as it is read from its files.
 
     Gradients are summed over them, not averaged: a loss is already over the whole step's denominators. One group of weights has
     one precision, so that a value head in fp32 on a narrower trunk is a group of its own. Both settings of the reduction hold for
@@ -25,22 +26,29 @@ def fully_shard(model: Trunk, mesh: Any) -> None:
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.fsdp import fully_shard as shard
 
-    apart = [m for m in model.modules() if any(p.dtype != model.dtype for p in m.parameters(recurse=False))]
-    layers = [layer for hf in networks(model).values() for layer in decoder_layers(hf)]
-    for part in (*apart, *layers, model):
-        shard(part, mesh=mesh)
+    def spread(part: nn.Module) -> None:
+        inside = [m for m in part.modules() if m is not part and not isinstance(m, FSDPModule)]
+        apart = [m for m in inside if any(p.dtype != model.dtype for p in m.parameters(recurse=False))]
+        for piece in (*apart, part):
+            shard(piece, mesh=mesh)
+
+    for hf in networks(model).values():
+        for name, layer in decoder_layers(hf).items():
+            read(hf, name)
+            spread(layer)
+    spread(model)
     for part in model.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
 
 
-def decoder_layers(hf: nn.Module) -> list[nn.Module]:
-    """The blocks a transformers network is a stack of: those it says must stay together, else its longest list of modules."""
-    named = set(getattr(hf, "_no_split_modules", None) or ())
-    found = [m for m in hf.modules() if type(m).__name__ in named]
-    lists = [list(m) for m in hf.modules() if isinstance(m, nn.ModuleList)]
-    return found or max(lists, key=len, default=[])
+def settle(model: Trunk) -> None:
+    """Settle networks whose layers were in files when they were made; asked of all processes at once."""
+    if unsettled := [m for m in model.modules() if isinstance(m, Trunk) and not m.settled]:
+        with but_layers(model):
+            for trunk in unsettled:
+                trunk.settle()
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def but_layers(model: Trunk) -> Iterator[None]:
 
     The networks may be called, by all processes at once: a layer is gathered while it runs.
     """
-    layers = {layer for hf in networks(model).values() for layer in decoder_layers(hf)} if shards(model) else set()
+    layers = {layer for hf in networks(model).values() for layer in decoder_layers(hf).values()} if shards(model) else set()
     with _gathered(model, [part for part in shards(model) if part not in layers]):
         yield
 

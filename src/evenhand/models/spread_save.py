@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from evenhand.models.layer_turns import first, in_turn, shards
+from evenhand.models.layer_turns import decoder_layers, first, in_turn, shards
 from evenhand.models.sharding import but_layers, whole
 
 if TYPE_CHECKING:
@@ -25,12 +24,11 @@ NAMES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.b
 def at_hand(model: Trunk) -> AbstractContextManager[None]:
     """Inside, all that share a network may save it together: each holds what lies outside of layers, and one layer at once.
 
-    All of it where that is no way to write it: adapters that are merged, and what transformers stores in another form than it
-    computes with (experts of a mixture).
+    All of it where that is no way to write it: adapters that are merged, and what is stored by other names than a layer's.
     """
     if not shards(model):
         return nullcontext()
-    return but_layers(model) if model.adapter is None and _stored_as_it_computes(model.hf) else whole(model)
+    return but_layers(model) if model.adapter is None and _stored_by_layer(model.hf) else whole(model)
 
 
 def save_pretrained(model: Trunk, folder: Path) -> None:
@@ -45,12 +43,13 @@ def save_pretrained(model: Trunk, folder: Path) -> None:
     def write(tensors: Mapping[str, Tensor], file: str | Path, metadata: Mapping[str, str]) -> None:
         """In the place of safetensors' own, which takes tensors that are all at hand."""
         places, header = laid_out(tensors, metadata)
+        stored = _AsStored(hf)
         with open(file, "wb") if writes else nullcontext() as opened:
             if opened is not None:
                 opened.write(header)
             for name in in_turn(hf, places):
                 if opened is not None:
-                    opened.write(_bytes(attrgetter(name)(hf)))
+                    opened.write(_bytes(stored[name]))
 
     with _writing(hf, write):
         hf.save_pretrained(folder, state_dict=_shapes(hf))
@@ -85,13 +84,34 @@ def _shapes(hf: Any) -> dict[str, Tensor]:
     return {name: torch.empty(t.shape, dtype=t.dtype, device="meta") for name, t in hf.state_dict().items()}
 
 
-def _stored_as_it_computes(hf: Any) -> bool:
+def _stored_by_layer(hf: Any) -> bool:
+    """Whether what is stored in another form than it computes with (experts of a mixture) is a layer's, by its name."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    state = _shapes(hf)
+    state, layers = _shapes(hf), tuple(f"{name}." for name in decoder_layers(hf))
     stored = revert_weight_conversion(hf, dict(state))
-    known = all(tensor.dtype in NAMES for tensor in state.values())
-    return known and stored.keys() == state.keys() and all(stored[name] is state[name] for name in state)
+    as_it_computes = {name for name in stored if stored[name] is state.get(name)}
+    return all(tensor.dtype in NAMES for tensor in state.values()) and all(
+        name.startswith(layers) for name in stored.keys() - as_it_computes
+    )
+
+
+class _AsStored:
+    """The tensors that are at hand, by their names in files; those of a layer are made when one of them is first asked for."""
+
+    def __init__(self, hf: Any) -> None:
+        self._hf = hf
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        if name not in self._made:
+            self._made = {}  # those of the layer before
+            state = self._hf.state_dict()
+            here = {key: tensor for key, tensor in state.items() if not hasattr(tensor, "full_tensor")}
+            self._made = revert_weight_conversion(self._hf, here)
+        return self._made[name]
 
 
 @contextmanager

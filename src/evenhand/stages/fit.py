@@ -16,6 +16,7 @@ from evenhand.models.heads import CriticPolicy, RewardModel, ValuePolicy
 from evenhand.models.load import new_policy
 from evenhand.models.policy import Policy
 from evenhand.models.routers import configured_weight
+from evenhand.models.sharding import but_layers
 from evenhand.protocols import Source
 from evenhand.stages import monitoring, offline, online, resume, reward_models, snapshots, validate
 from evenhand.stages.adapter import as_start, with_adapter, write_model
@@ -206,7 +207,8 @@ def open_run(spec: FitSpec, context: StageContext, device: str, ledger: Ledger) 
         in_precision(model, setup.compute)
     else:
         renderer = open_renderer(inputs["start"], setup.template)
-        model = opened(inputs["start"], method, spec, context.seed, device)
+        with context.ranks.opening():
+            model = opened(inputs["start"], method, spec, context.seed, device)
         if method.compares_exactly:
             model = beside(model, inputs, method, spec, renderer, device)
         model = with_adapter(model, spec.train.adapter, context.seed)
@@ -248,7 +250,8 @@ def router_loss(model: Trunk, spec: FitSpec) -> float:
     weight = (configured_weight(model.hf.config) if asked is None else asked) or 0.0
     if not weight or not isinstance(model, Policy):
         return 0.0
-    model.with_routers()
+    with but_layers(model):
+        model.with_routers()
     _log.info("the loss that balances the routers is added, with weight %g", weight)
     return weight
 

@@ -16,7 +16,9 @@ from typing_extensions import override
 
 from evenhand.models import sharding
 from evenhand.models.backbone import Trunk
-from evenhand.train import sharded_files
+from evenhand.models.layer_turns import shards
+from evenhand.models.spread_load import layers_in_files
+from evenhand.train import heap, sharded_files
 from evenhand.train.ranks import Ranks, RankTurn, dealt
 
 if TYPE_CHECKING:
@@ -105,11 +107,17 @@ class Sharded(Replicated):
         return True
 
     @override
+    def opening(self) -> AbstractContextManager[None]:
+        return layers_in_files()
+
+    @override
     def placed(self, model: M) -> M:
         from torch.distributed.device_mesh import init_device_mesh
 
         assert isinstance(model, Trunk)
         sharding.fully_shard(model, init_device_mesh(self.device, (self.size,)))
+        with heap.given_back_after(shards(model)):
+            sharding.settle(model)
         return model
 
     @override

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
+
+from torch import nn
 
 EVERY = 20
 """Optimizer steps between two times. A step of rollouts leaves about 6 MB of holes that no later step fits exactly."""
@@ -18,6 +22,17 @@ def give_back() -> None:
     """
     if (trim := _trim()) is not None:
         trim(0)
+
+
+@contextmanager
+def given_back_after(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, that is done whenever one of these modules has run: the room of a gathered layer seldom fits the next."""
+    hooks = [part.register_forward_hook(lambda *_: give_back()) for part in parts]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @cache

@@ -65,6 +65,10 @@ class Ranks:
         """
         return self.first
 
+    def opening(self) -> AbstractContextManager[None]:
+        """Inside, a network is opened that will be `placed`."""
+        return nullcontext()
+
     def placed(self, model: M) -> M:
         """The same network, its weights where these ranks hold them; before an optimizer sees them."""
         return model
