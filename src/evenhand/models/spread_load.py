@@ -68,7 +68,7 @@ def opened(auto: Any, path: str, **named: Any) -> tuple[PreTrainedModel, dict[st
     try:
         hf, info = _without_layers(auto, path, **named)
         problem = _problem(hf)
-    except (AttributeError, RuntimeError, TypeError) as error:
+    except (AttributeError, ImportError, RuntimeError, TypeError) as error:
         problem = f"{type(error).__name__}: {error}"
     if problem is None:
         return hf, info
