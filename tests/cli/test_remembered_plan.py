@@ -141,6 +141,17 @@ def test_files_are_seen_as_they_are_opened(tmp_path):
     assert opened.count(str(tmp_path / "one")) == 1
 
 
+def test_a_folder_that_an_import_brings_is_not_part_of_it(tmp_path, monkeypatch):
+    """setuptools puts what it carries along on the path when it is imported; packages lie elsewhere."""
+    before = question("experiment.yaml", [], None)
+    (tmp_path / "carried" / "packaging-1.0.dist-info").mkdir(parents=True)
+    (tmp_path / "site-packages" / "more-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path / "carried"))
+    assert question("experiment.yaml", [], None) == before
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    assert question("experiment.yaml", [], None) != before
+
+
 def test_recalling_imports_nothing_heavy(planned):
     assert kept(planned) == TEXT
     program = (

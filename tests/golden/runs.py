@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +21,7 @@ from evenhand.train.examples import Example, with_pairs
 from evenhand.train.logprobs import read
 from evenhand.train.loop import Loop
 from evenhand.train.moving_reference import FollowingReference
-from evenhand.train.offline import FixedSource
+from evenhand.train.offline import FixedSource, with_reference
 from evenhand.train.policies import DATA, INITIAL_POLICY, MIXTURE, PREVIOUS, TEACHER
 from evenhand.train.rollouts.given import GivenAnswers
 from evenhand.train.rollouts.reader import Reader
@@ -131,6 +131,10 @@ def fixed(method: Method, frozen: torch.nn.Module, moving: torch.nn.Module | Non
         rows = logps_of(frozen, items, temperature=method.logit_temperature(1.0))
         items = [replace(i, per_token={"ref_logp": r}) for i, r in zip(items, rows, strict=True)]
     items = [rated(i, method) for i in items] if method.data == RATED else items
+
+    def compared(items: Sequence[Example]) -> list[Example]:
+        return with_reference(items, logps_of(moving, items, temperature=method.logit_temperature(1.0)))
+
     return FixedSource(
         items=[labelled(i, method) for i in items],
         prompts_per_step=PROMPTS_PER_STEP,
@@ -139,7 +143,7 @@ def fixed(method: Method, frozen: torch.nn.Module, moving: torch.nn.Module | Non
         ledger=Ledger(),
         reference=partial(logps_of, frozen) if Need.MISMATCHED in method.objective.needs else None,
         uniform=Need.UNIFORM in method.objective.needs,
-        follow=None if moving is None else partial(logps_of, moving, temperature=method.logit_temperature(1.0)),
+        compare=None if moving is None else compared,
     )
 
 

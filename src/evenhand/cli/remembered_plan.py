@@ -49,7 +49,9 @@ def question(experiment: str, overrides: Sequence[str], out: Path | None) -> str
     """A name of what is asked for, here and by this version."""
     named = {k: v for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT)}
     asked = [str(Path.cwd()), experiment, list(overrides), None if out is None else str(out)]
-    found = [name for folder in filter(os.path.isdir, sys.path) for name in os.listdir(folder)]
+    # other folders come and go: setuptools brings one of its own as soon as it is imported
+    folders = {folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages")) and os.path.isdir(folder)}
+    found = {name for folder in folders for name in os.listdir(folder)}
     packages = sorted(name for name in found if name.endswith((".dist-info", ".egg-info")))  # with their versions
     return digest([asked, named, sys.version, packages, installed()])
 
