@@ -27,7 +27,7 @@ _OTHER_WEIGHTS = "its weights are older ones, or a head or cache kept older ones
 
 
 @dataclass(frozen=True, slots=True)
-class Recomputed:
+class Discrepancy:
     """Tokens of an engine beside the policy's own reading of them: |told - own| and the size of the largest logit that each was
     drawn from, both [tokens], in nats."""
 
@@ -35,9 +35,9 @@ class Recomputed:
     largest: Tensor
 
 
-def together(parts: Sequence[Recomputed]) -> Recomputed:
+def together(parts: Sequence[Discrepancy]) -> Discrepancy:
     """The tokens of several answers."""
-    return Recomputed(torch.cat([p.apart for p in parts]), torch.cat([p.largest for p in parts]))
+    return Discrepancy(torch.cat([p.apart for p in parts]), torch.cat([p.largest for p in parts]))
 
 
 def tolerance_for(hf: PreTrainedModel, largest: Tensor) -> float:
@@ -54,14 +54,14 @@ def tolerance_for(hf: PreTrainedModel, largest: Tensor) -> float:
 @torch.no_grad()
 def recomputed(
     hf: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], told: Sequence[float], *, temperature: float
-) -> Recomputed:
+) -> Discrepancy:
     """Tokens drawn at that temperature with nothing cut off, by a plain forward pass of one row."""
     ids, kept = torch.tensor([[*prompt, *tokens]], device=hf.device), len(tokens) + 1
     named = {"logits_to_keep": kept} if accepts(type(hf).forward, "logits_to_keep") else {}
     logits = hf(input_ids=ids, use_cache=False, **named).logits[0, -kept:-1].float() / temperature
     own = logits.log_softmax(-1).gather(1, torch.tensor(tokens, device=logits.device)[:, None]).squeeze(1)
     apart = (torch.tensor(told, device=logits.device) - own).abs()
-    return Recomputed(apart.cpu(), logits.abs().amax(-1).cpu())
+    return Discrepancy(apart.cpu(), logits.abs().amax(-1).cpu())
 
 
 def check_same_texts(found: Sequence[str], own: Sequence[str], *, engine: str) -> None:

@@ -17,7 +17,7 @@ from evenhand.engines.checks import Renders, no_tokens
 from evenhand.engines.decode_batch import DecodeRow, Sampled
 from evenhand.engines.local import HasModel, LocalEngine
 from evenhand.engines.recompute import (
-    Recomputed,
+    Discrepancy,
     check_same_texts,
     check_same_weights,
     recomputed,
@@ -241,7 +241,7 @@ class SyncedEngine:
         own = LocalEngine(self.policy, self.renderer).sample(ids, rows)
         check_same_texts([a.text for a in found], [self.renderer.decode(s.tokens) for s in own], engine=self.backend.name)
 
-    def _allowed(self, seen: Recomputed) -> float:
+    def _allowed(self, seen: Discrepancy) -> float:
         return tolerance_for(self.policy.hf, seen.largest) if self.tolerance is None else self.tolerance
 
     def _probe(self, prompt: int, temperature: float, limit: int) -> DecodeRow:

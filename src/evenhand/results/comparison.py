@@ -13,7 +13,16 @@ import numpy as np
 from evenhand.evaluation.policies import mean_overlap, text_metrics
 from evenhand.results.files import carried
 from evenhand.results.judge_summary import controlled_win_rate, equal_lengths, mean_or_none
-from evenhand.results.record import ArmCost, ArmResult, ArmVerdict, Contrast, ControlledContrast, Finding, MixedModel, Power
+from evenhand.results.record import (
+    ArmCost,
+    ArmResult,
+    ArmVerdict,
+    Contrast,
+    ControlledContrast,
+    JudgedDifference,
+    MixedModel,
+    Power,
+)
 from evenhand.results.reward_scores import own_reward, reward_means
 from evenhand.results.run_artifacts import RunArtifacts
 from evenhand.stats.family import Judged, judged
@@ -22,7 +31,7 @@ from evenhand.stats.planning import resolved_by
 from evenhand.stats.twoway import MIXED_FROM, Difference, paired_difference, win_rate
 from evenhand.types import Group
 
-F = TypeVar("F", bound=Finding)
+F = TypeVar("F", bound=JudgedDifference)
 COUNTS = tuple(f.name for f in fields(ArmCost))
 
 

@@ -7,7 +7,7 @@ Shares lie in [0, 1], KL is in nats per sequence, entropy in nats per token, len
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
@@ -54,7 +54,7 @@ class ArmVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class JudgedDifference:
     """A difference of two win rates with its own interval, that of its family, and the verdict on the first; see `Contrast`."""
 
     difference: float | None = None
@@ -77,16 +77,19 @@ class Finding:
 
     def mirrored(self) -> Self:
         """The same finding seen from the other side."""
-        turn: Callable[[Pair | None], Pair | None] = lambda pair: None if pair is None else (-pair[1], -pair[0])  # noqa: E731
         return replace(
-            self, difference=None if self.difference is None else -self.difference, ci95=turn(self.ci95),
-            ci95_simultaneous=turn(self.ci95_simultaneous), per_seed=tuple(-d for d in self.per_seed),
+            self, difference=None if self.difference is None else -self.difference, ci95=_turned(self.ci95),
+            ci95_simultaneous=_turned(self.ci95_simultaneous), per_seed=tuple(-d for d in self.per_seed),
             verdict=self.verdict.mirrored,
         )  # fmt: skip
 
 
+def _turned(pair: Pair | None) -> Pair | None:
+    return None if pair is None else (-pair[1], -pair[0])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ControlledContrast(Finding):
+class ControlledContrast(JudgedDifference):
     """A contrast at equal length: the difference of the win rates that both would have with answers as long as the baseline's."""
 
     scope: str = ""
@@ -94,7 +97,7 @@ class ControlledContrast(Finding):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contrast(Finding):
+class Contrast(JudgedDifference):
     """Arm `a` minus arm `b` on the `seeds` of both: the difference of their win rates, its interval, and the verdict on `a`.
 
     `p_holm` is Holm's p over the contrasts with the baseline, which the experiment declares, or over all the others. `contrasts`
@@ -117,7 +120,7 @@ class Contrast(Finding):
         (-0.18, -0.02)
         """
         even = None if self.length_controlled is None else self.length_controlled.mirrored()
-        return replace(Finding.mirrored(self), a=self.b, b=self.a, length_controlled=even)
+        return replace(JudgedDifference.mirrored(self), a=self.b, b=self.a, length_controlled=even)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.results.files import read_json
-from evenhand.results.record import ArmVerdict, Finding
+from evenhand.results.record import ArmVerdict, JudgedDifference
 from evenhand.results.side_by_side.opened import OpenedRun
 from evenhand.results.side_by_side.yardstick import Yardstick
 from evenhand.stats.family import Judged, judged
@@ -18,7 +18,7 @@ from evenhand.stats.twoway import Difference, paired_difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunDifference(Finding):
+class RunDifference(JudgedDifference):
     """An arm in run `label` less the same arm in the first run, over the `seeds` that both runs have.
 
     None with a `note` where there is no such difference, or none to be computed. Its family are all differences between the runs.
