@@ -149,3 +149,17 @@ def test_a_program_is_warned_about_and_refused_only_when_it_is_random(cli, two_s
         said = err if code else out
         assert words in said
         assert code or said.index("FAILED") < said.index("wins")
+
+
+def test_a_program_that_is_random_is_refused_on_labels_too(cli, tmp_path):
+    code = "import itertools\nn = itertools.count()\ndef moody(prompt, completion):\n    return next(n)\n"
+    (tmp_path / "mine.py").write_text(code)
+    rows = [{"prompt": f"q{i}", "chosen": f"a good answer {i}", "rejected": f"bad words {i}"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = f"{{kind: function, path: '{tmp_path}/mine.py:moody'}}"
+    code, out, err = cli("judge", tmp_path / "pairs.jsonl", "--judge", spec, "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "the very same text gets different scores" in err
+    code, out, _ = cli("judge", tmp_path / "pairs.jsonl", "--judge", "{kind: length, unit: chars}", "--out", tmp_path / "out")
+    assert code == 0
+    assert "self-test" not in out, "labels show what another program is worth"

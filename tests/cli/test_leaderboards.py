@@ -32,7 +32,13 @@ def test_a_folder_of_answers_becomes_a_leaderboard(files):
     assert [row["model"] for row in lines] == ["long", "short"]
     assert [row["verdict"] for row in lines] == ["better", "worse"]
     assert all({"win_rate", "ci95", "length_controlled", "style_controlled", "p_holm"} <= row.keys() for row in lines)
-    assert "against base" in found.output
+    head, long = found.output.splitlines()[:2]
+    assert head.split("  ")[0] == "model"
+    assert "for all models" in head
+    assert "at equal length (over prompts)" in head
+    low, high = (100 * end for end in lines[0]["ci95_simultaneous"])
+    assert f"{low:.1f} to {high:.1f}" in long, "the interval that goes with Holm's verdict"
+    assert "against base" in head
     assert len(Path("out/verdicts.jsonl").read_text().splitlines()) == 120
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from evenhand.evaluation.conversations import converse, holds_questions
 from evenhand.evaluation.judging import judge_run, summary
+from evenhand.evaluation.leaderboard import leaderboard
 from evenhand.judges import Comparison, RewardJudge
 from evenhand.judges.verdict import Verdict
 from evenhand.rewards.pointwise import pointwise
+from evenhand.stats import win_rate
 from evenhand.types import Completion, Group, Prompt
 
 QUESTIONS = {
@@ -76,3 +78,22 @@ def test_judging_a_run_contrasts_every_arm_with_the_baseline_first():
     assert [c["contrasts"] for c in found["contrasts"]] == [2, 2, 1]
     assert list(found["arms"]) == ["dpo", "rloo"]
     assert {r["policy"] for r in records} == {"dpo", "rloo"}
+
+
+def test_a_leaderboard_is_over_questions_too():
+    """Forty questions, 26 won, both turns alike: 65 % is not clear of one half, as it would be on eighty prompts."""
+    pairs, verdicts = [], []
+    for i in range(40):
+        for turn in (1, 2):
+            prompt = Prompt(content="q", id=f"{i}:{turn}", meta={"cluster": str(i)})
+            pairs.append(Comparison(prompt=prompt, a=Completion(content="a" * (i % 7 + 1)), b=Completion(content="bbb")))
+            verdicts.append(Verdict(outcome=float(i < 26)))
+    (row,) = leaderboard({"m": (pairs, verdicts)}, "base")
+    one = win_rate([1.0] * 26 + [0.0] * 14)
+    assert (row["win_rate"], row["questions"], row["n"]) == (0.65, 40, 80)
+    assert row["ci95"] == pytest.approx(one.ci95)
+    assert row["p_holm"] == pytest.approx(one.p)
+    assert one.p > 0.05
+    assert row["verdict"] == "inconclusive"
+    together = row["ci95_simultaneous"]
+    assert together is None or (together[0] <= row["ci95"][0] and row["ci95"][1] <= together[1])

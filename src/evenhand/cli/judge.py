@@ -285,8 +285,8 @@ class Judging:
     def self_test(self, answers: Sequence[tuple[Prompt, Completion]], *, programs: bool = False) -> dict[str, Any]:
         """The judge's self-test; UserError, before anything is judged or any number shown, when it fails.
 
-        A program is tested on two sides only: labels show what it is worth, and in a run it may find every answer alike. It may
-        like shuffled words (a judge of tone does) and is then warned about; one that scores the same text differently is refused.
+        A program that scores the same text differently is refused. Otherwise it may like shuffled words (a judge of tone does),
+        and is warned about on two sides only: labels show what it is worth, and in a run it may find every answer alike.
         """
         from evenhand.judges import LLMJudge
         from evenhand.judges.jury import jurors, single
@@ -294,13 +294,15 @@ class Judging:
 
         members = jurors(self.judge)
         asked = {name for name, one in members.items() if isinstance(single(one), LLMJudge)}
-        if not answers[: self.tested] or not (programs or asked):
+        if not answers[: self.tested]:
             return {}
         found = self_test(self.judge, answers[: self.tested])
         tests = found.get("members", {"": found})
         for name, one in members.items():
             if name in asked or tests.get(name, {}).get("broken"):
                 refuse_failed(tests.get(name, found), one.name)
+        if not (programs or asked):
+            return {}
         if found["passed"] is False:
             print(f"self-test FAILED: {found['failed']}")
         return {"self_test": found}

@@ -202,24 +202,38 @@ def leaderboard_table(lines: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def model_lines(board: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Many models against one baseline: win rates in per cent as they are, at equal length, at equal style, and verdicts."""
-    width = max(len(row["model"]) for row in board)
-    out = [f"{'model':<{width}}  win rate (95% interval)  at equal length  at equal style     n  against {board[0]['baseline']}"]
-    for row in board:
-        low, high = row["ci95"]
-        even = [_rate(row[key]) for key in ("length_controlled", "style_controlled")]
-        out.append(
-            f"{row['model']:<{width}}  {100 * row['win_rate']:6.1f} ({100 * low:.1f} to {100 * high:.1f})"
-            f"{even[0]:>17}{even[1]:>16}{row['n']:6d}  {row['verdict']} (p {row['p_holm']:.2g}, Holm)"
+    """Many models against one baseline, in per cent, each rate with its own interval, and verdicts with that of all models."""
+    scope = next((row["length_controlled"]["scope"] for row in board if row["length_controlled"]), "prompts")
+    head = ("model", "win rate (95% interval)", "for all models", f"at equal length (over {scope})", "at equal style", "n")
+    cells = [head, *(_model_cells(row) for row in board)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    verdicts = [f"against {board[0]['baseline']}", *(f"{row['verdict']} (p {row['p_holm']:.2g}, Holm)" for row in board)]
+    out = []
+    for n, (row, verdict) in enumerate(zip(cells, verdicts, strict=True)):
+        name, *figures = (
+            text.rjust(width) if i else text.ljust(width) for i, (text, width) in enumerate(zip(row, widths, strict=True))
         )
-        notes = {name: (row[f"{name}_controlled"] or {}).get("note") for name in ("length", "style")}
-        out += [f"{'':<{width}}  at equal {name}: {note}" for name, note in notes.items() if note]
+        out.append("  ".join((name, *figures, verdict)))
+        notes = {kind: (board[n - 1][f"{kind}_controlled"] or {}).get("note") for kind in ("length", "style") if n}
+        out += [f"{'':<{widths[0]}}  at equal {kind}: {note}" for kind, note in notes.items() if note]
     return out
+
+
+def _model_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    together = row["ci95_simultaneous"]
+    even = (_rate(row[key]) for key in ("length_controlled", "style_controlled"))
+    return row["model"], _rate(row), _ends(together) if together else "-", *even, str(row["n"])
 
 
 def _rate(found: Mapping[str, Any] | None) -> str:
     rate = None if found is None else found["win_rate"]
-    return "-" if rate is None or rate != rate else f"{100 * rate:.1f}"
+    if found is None or rate is None or rate != rate:
+        return "-"
+    return f"{100 * rate:.1f} ({_ends(found['ci95'])})" if found.get("ci95") else f"{100 * rate:.1f}"
+
+
+def _ends(pair: Sequence[float]) -> str:
+    return f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f}"
 
 
 def reward_board_lines(board: Sequence[Mapping[str, Any]]) -> list[str]:

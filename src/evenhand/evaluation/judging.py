@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
 from evenhand.evaluation.answers import matched
@@ -30,22 +31,36 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
     outcome = np.array([v.outcome for v in verdicts])
     won = win_rate(outcome)
     row: dict[str, Any] = {"win_rate": won.estimate, "ci95": list(won.ci95), "wins": won.wins, "losses": won.losses}
-    lengths = np.array([(len(c.a.text), len(c.b.text)) for c in comparisons], dtype=float)
-    clusters = [str(c.prompt.meta.get("cluster") or c.prompt.id) for c in comparisons]
-    questions = {question: place for place, question in enumerate(dict.fromkeys(clusters))}
-    if 1 < len(questions) < len(clusters):
+    clusters = questions_of(comparisons)
+    questions = len(set(clusters))
+    if 1 < questions < len(clusters):
         low, high = clustered(outcome, clusters)["ci95"]
-        row |= {"ci95": [max(low, 0.0), min(high, 1.0)], "questions": len(questions)}
-    if len(questions) > 1:
-        own = np.array([questions[c] for c in clusters])
-        mean = lambda values: np.bincount(own, weights=values) / np.bincount(own)  # noqa: E731
-        lc = length_controlled(mean(outcome), mean(lengths[:, 0]), mean(lengths[:, 1]))
+        row |= {"ci95": [max(low, 0.0), min(high, 1.0)], "questions": questions}
+    if questions > 1:
+        lengths = np.array([(len(c.a.text), len(c.b.text)) for c in comparisons], dtype=float)
+        lc = length_controlled(*(by_question(values, clusters) for values in (outcome, *lengths.T)))
         row["length_controlled"] = {
             "win_rate": lc.estimate, "ci95": list(lc.ci95), "form": lc.form, "note": lc.note, "scope": lc.scope,
         }  # fmt: skip
         gaps = style_gaps([style_of(c.a.text) for c in comparisons], [style_of(c.b.text) for c in comparisons])
         row["style_controlled"] = at_equal_style(outcome, gaps, prompt=clusters, draws=500)
     return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
+
+
+def questions_of(comparisons: Sequence[Comparison]) -> list[str]:
+    """The question that each comparison is a turn of."""
+    return [str(c.prompt.meta.get("cluster") or c.prompt.id) for c in comparisons]
+
+
+def by_question(values: ArrayLike, questions: Sequence[str]) -> np.ndarray:
+    """Means over each question's turns, the questions in the order in which they come.
+
+    >>> by_question([1.0, 0.0, 1.0], ["q", "q", "r"]).tolist()
+    [0.5, 1.0]
+    """
+    places = {question: place for place, question in enumerate(dict.fromkeys(questions))}
+    own = np.array([places[question] for question in questions])
+    return np.asarray(np.bincount(own, weights=np.asarray(values, dtype=float)) / np.bincount(own))
 
 
 def told_by_votes(verdicts: Sequence[Verdict], judge: Judge) -> dict[str, Any]:

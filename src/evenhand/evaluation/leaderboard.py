@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from evenhand.evaluation import pairs as on_pairs
-from evenhand.evaluation.judging import summary
+from evenhand.evaluation.judging import by_question, questions_of, summary
 from evenhand.evaluation.reward_benchmarks import Located, answer_scorer, report
 from evenhand.judges import Comparison, Verdict
-from evenhand.stats import paired_difference
+from evenhand.stats import Difference, paired_difference
 from evenhand.stats.family import judged
 from evenhand.types import Group
 
@@ -21,20 +21,29 @@ Judgements = tuple[Sequence[Comparison], Sequence[Verdict]]
 def leaderboard(models: Mapping[str, Judgements], baseline: str) -> list[dict[str, Any]]:
     """Per model its win rate against `baseline` as it is, at equal length, at equal style, each with its interval, and a verdict.
 
-    The verdicts are one family: Holm's p over all models, `ci95_simultaneous` of all win rates together.
+    The verdicts are one family: Holm's p over all models, `ci95_simultaneous` of all win rates together. Turns of one question
+    are one outcome, their mean.
     """
     found = {name: summary(*own) for name, own in models.items()}
-    outcomes = {name: np.array([[v.outcome for v in verdicts]]) for name, (_, verdicts) in models.items()}
-    gaps = judged([paired_difference(y, np.full_like(y, 0.5)) for y in outcomes.values()], ["models"] * len(outcomes))
+    gaps = [_gap(*own) for own in models.values()]
     rows = []
-    for (name, row), gap in zip(found.items(), gaps, strict=True):
-        together = gap.ci95_simultaneous
-        rows.append(
-            {"model": name, "baseline": baseline, **{k: _known(row.get(k)) for k in _COLUMNS},
-             "ci95_simultaneous": None if together is None else [end + 0.5 for end in together], "p_holm": gap.p_holm,
-             "verdict": gap.verdict}
-        )  # fmt: skip
+    for (name, row), alone, gap in zip(found.items(), gaps, judged(gaps, ["models"] * len(gaps)), strict=True):
+        rows.append({
+            "model": name, "baseline": baseline, **{k: _known(row.get(k)) for k in _COLUMNS}, "ci95": _rates(alone.ci95),
+            "ci95_simultaneous": _rates(gap.ci95_simultaneous), "p_holm": gap.p_holm, "verdict": gap.verdict,
+        })  # fmt: skip
     return sorted(rows, key=lambda row: -row["win_rate"])
+
+
+def _gap(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> Difference:
+    """A model's win rate less one half, over questions."""
+    y = by_question([v.outcome for v in verdicts], questions_of(comparisons))[None]
+    return paired_difference(y, np.full_like(y, 0.5))
+
+
+def _rates(differences: Sequence[float] | None) -> list[float] | None:
+    """An interval of a rate less one half, as one of the rate."""
+    return None if differences is None else [end + 0.5 for end in differences]
 
 
 def _known(value: Any) -> Any:

@@ -205,7 +205,7 @@ def clustered(values: np.ndarray, clusters: Sequence[str]) -> dict[str, Any]:
     """Mean of values per prompt whose prompts come in clusters: clustered standard error, t interval with G - 1 df, p of 0."""
     se, groups, mean = clustered_se(values, clusters), len(set(clusters)), float(values.mean())
     least = imagined_variance(groups, float(np.abs(values).max()) or 1.0)  # clusters that all agree are not certain to
-    part = [Component(se**2 or least, groups - 1)]
+    part = [Component(max(se**2, least), groups - 1)]
     half = half_width(part)
     p = two_sided_p(mean, part)
     return {"standard_error": se, "ci95": (mean - half, mean + half), "p": p, "clusters": groups}
