@@ -10,6 +10,7 @@ import pytest
 from evenhand.evaluation.conversations import converse, holds_questions
 from evenhand.evaluation.judging import judge_run, summary
 from evenhand.evaluation.leaderboard import leaderboard
+from evenhand.evaluation.outcomes import clustered
 from evenhand.judges import Comparison, RewardJudge
 from evenhand.judges.verdict import Verdict
 from evenhand.rewards.pointwise import pointwise
@@ -97,3 +98,13 @@ def test_a_leaderboard_is_over_questions_too():
     assert row["verdict"] == "inconclusive"
     together = row["ci95_simultaneous"]
     assert together is None or (together[0] <= row["ci95"][0] and row["ci95"][1] <= together[1])
+
+
+def test_clusters_that_are_equal_up_to_rounding_are_no_surer_than_equal_ones():
+    rounded = clustered(np.array([0.1, 0.1, 0.1, 0.3, 0.0, 0.0]), ["q"] * 3 + ["r"] * 3)
+    equal = clustered(np.array([0.25, 0.0, 0.25, 0.0]), ["q", "q", "r", "r"])
+    assert 0.0 < rounded["standard_error"] < 1e-12
+    assert equal["standard_error"] == 0.0
+    # two imagined clusters, the largest value above and below: sd = reach sqrt(2) / 4, and Student's t of one degree
+    assert rounded["ci95"][1] - rounded["ci95"][0] == pytest.approx(2 * 12.7062 * 0.3 * 2**0.5 / 4, rel=1e-4)
+    assert equal["ci95"][1] - equal["ci95"][0] == pytest.approx(2 * 12.7062 * 0.25 * 2**0.5 / 4, rel=1e-4)

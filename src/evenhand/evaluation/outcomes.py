@@ -201,11 +201,16 @@ def _told(found: WinRate | Difference, *counts: str) -> dict[str, Any]:
     return {key: getattr(found, key) for key in keys}
 
 
+ROUNDING = 1e-9
+"""Standard errors below this share of the largest value are those of sums that were rounded."""
+
+
 def clustered(values: np.ndarray, clusters: Sequence[str]) -> dict[str, Any]:
     """Mean of values per prompt whose prompts come in clusters: clustered standard error, t interval with G - 1 df, p of 0."""
     se, groups, mean = clustered_se(values, clusters), len(set(clusters)), float(values.mean())
-    least = imagined_variance(groups, float(np.abs(values).max()) or 1.0)  # clusters that all agree are not certain to
-    part = [Component(max(se**2, least), groups - 1)]
+    reach = float(np.abs(values).max()) or 1.0
+    alike = se < ROUNDING * reach  # clusters that all agree are not certain to
+    part = [Component(imagined_variance(groups, reach) if alike else se**2, groups - 1)]
     half = half_width(part)
     p = two_sided_p(mean, part)
     return {"standard_error": se, "ci95": (mean - half, mean + half), "p": p, "clusters": groups}
