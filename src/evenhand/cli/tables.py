@@ -242,7 +242,7 @@ def reward_board_lines(board: Sequence[Mapping[str, Any]]) -> list[str]:
     out = [f"{'reward model':<{width}}  {board[0]['benchmark']} (95% interval)"]
     for row in board:
         shown = "-" if row["score"] is None else f"{100 * row['score']:.1f}"
-        ends = "" if row["ci95"] is None else " ({:.1f} to {:.1f})".format(*(100 * end for end in row["ci95"]))
+        ends = "" if row["ci95"] is None else f" ({_ends(row['ci95'])})"
         sections = "  ".join(f"{name} {100 * share:.1f}" for name, share in row.get("sections", {}).items())
         out.append(f"{row['model']:<{width}}  {shown}{ends}  {sections}".rstrip())
     return out

@@ -11,7 +11,7 @@ import numpy as np
 
 from evenhand.errors import UserError
 from evenhand.evaluation.labelled_pairs import SIZES, LabelledPair, is_labelled, read_pairs
-from evenhand.evaluation.outcomes import clustered
+from evenhand.evaluation.outcomes import clustered, question_of
 from evenhand.evaluation.pairs import category_of, sections
 from evenhand.evaluation.readers import is_table, read_located
 from evenhand.evaluation.reward_benchmarks import judge_bench_groups, kind_of
@@ -102,7 +102,7 @@ def _of_first(pair: LabelledPair, outcome: float) -> float:
 
 def _interval(outcome: np.ndarray, pairs: Sequence[LabelledPair]) -> tuple[float, float]:
     """Over pairs, or over questions where several pairs share one: turns and votes of a question belong together."""
-    clusters = [str(p.group.prompt.meta.get("cluster") or p.group.prompt.id) for p in pairs]
+    clusters = [question_of(p.group.prompt) for p in pairs]
     if len(set(clusters)) == len(clusters) or len(set(clusters)) < 2:
         return soft_wilson(outcome)
     low, high = clustered(outcome, clusters)["ci95"]

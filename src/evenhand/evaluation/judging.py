@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from evenhand.evaluation import alpaca_eval, arena_hard, mt_bench
 from evenhand.evaluation.answers import matched
 from evenhand.evaluation.equal_style import at_equal_style
-from evenhand.evaluation.outcomes import Row, clustered, compare
+from evenhand.evaluation.outcomes import Row, by_question, clustered, compare, question_of
 from evenhand.evaluation.readers import write_json_list, write_jsonl
 from evenhand.judges import Comparison, Judge, Verdict, account
 from evenhand.judges.agreement import by_length, jury_agreement, merged, own_noise
@@ -31,7 +30,7 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
     outcome = np.array([v.outcome for v in verdicts])
     won = win_rate(outcome)
     row: dict[str, Any] = {"win_rate": won.estimate, "ci95": list(won.ci95), "wins": won.wins, "losses": won.losses}
-    clusters = questions_of(comparisons)
+    clusters = [question_of(c.prompt) for c in comparisons]
     questions = len(set(clusters))
     if 1 < questions < len(clusters):
         low, high = clustered(outcome, clusters)["ci95"]
@@ -45,22 +44,6 @@ def summary(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> d
         gaps = style_gaps([style_of(c.a.text) for c in comparisons], [style_of(c.b.text) for c in comparisons])
         row["style_controlled"] = at_equal_style(outcome, gaps, prompt=clusters, draws=500)
     return {**row, **account(verdicts), **by_length(verdicts, comparisons)}
-
-
-def questions_of(comparisons: Sequence[Comparison]) -> list[str]:
-    """The question that each comparison is a turn of."""
-    return [str(c.prompt.meta.get("cluster") or c.prompt.id) for c in comparisons]
-
-
-def by_question(values: ArrayLike, questions: Sequence[str]) -> np.ndarray:
-    """Means over each question's turns, the questions in the order in which they come.
-
-    >>> by_question([1.0, 0.0, 1.0], ["q", "q", "r"]).tolist()
-    [0.5, 1.0]
-    """
-    places = {question: place for place, question in enumerate(dict.fromkeys(questions))}
-    own = np.array([places[question] for question in questions])
-    return np.asarray(np.bincount(own, weights=np.asarray(values, dtype=float)) / np.bincount(own))
 
 
 def told_by_votes(verdicts: Sequence[Verdict], judge: Judge) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from evenhand.evaluation import pairs as on_pairs
-from evenhand.evaluation.judging import by_question, questions_of, summary
+from evenhand.evaluation.judging import summary
+from evenhand.evaluation.outcomes import by_question, question_of
 from evenhand.evaluation.reward_benchmarks import Located, answer_scorer, report
 from evenhand.judges import Comparison, Verdict
 from evenhand.stats import Difference, paired_difference
@@ -37,7 +38,7 @@ def leaderboard(models: Mapping[str, Judgements], baseline: str) -> list[dict[st
 
 def _gap(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> Difference:
     """A model's win rate less one half, over questions."""
-    y = by_question([v.outcome for v in verdicts], questions_of(comparisons))[None]
+    y = by_question([v.outcome for v in verdicts], [question_of(c.prompt) for c in comparisons])[None]
     return paired_difference(y, np.full_like(y, 0.5))
 
 

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from evenhand.errors import UserError, did_you_mean
 from evenhand.evaluation.readers import Row
@@ -37,6 +38,7 @@ from evenhand.stats.family import Judged, judged
 from evenhand.stats.intervals import Component, half_width, two_sided_p
 from evenhand.stats.length_contrasts import at_equal_length
 from evenhand.stats.twoway import MIXED_FROM, WinRate
+from evenhand.types import Prompt
 
 Estimator = Callable[[np.ndarray, np.ndarray], Difference]
 _COLUMNS = ("outcome", "length", "baseline_length")
@@ -199,6 +201,22 @@ def rate(table: Table, *, full: bool = False) -> dict[str, Any]:
 def _told(found: WinRate | Difference, *counts: str) -> dict[str, Any]:
     keys = ("ci95", "ci95_prompts_only", "per_seed", *counts, "standard_error", "n", "k", "note")
     return {key: getattr(found, key) for key in keys}
+
+
+def question_of(prompt: Prompt) -> str:
+    """The question that a prompt is a turn of; itself, where it is none."""
+    return str(prompt.meta.get("cluster") or prompt.id)
+
+
+def by_question(values: ArrayLike, questions: Sequence[str]) -> np.ndarray:
+    """Means over each question's turns, the questions in the order in which they come.
+
+    >>> by_question([1.0, 0.0, 1.0], ["q", "q", "r"]).tolist()
+    [0.5, 1.0]
+    """
+    places = {question: place for place, question in enumerate(dict.fromkeys(questions))}
+    own = np.array([places[question] for question in questions])
+    return np.asarray(np.bincount(own, weights=np.asarray(values, dtype=float)) / np.bincount(own))
 
 
 ROUNDING = 1e-9

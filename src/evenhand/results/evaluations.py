@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.errors import UserError
+from evenhand.evaluation.outcomes import by_question
 from evenhand.judges.config import LLM, Human, OwnJudge
 from evenhand.results.files import carried
 from evenhand.results.paths import without_folders
@@ -48,21 +49,16 @@ def read_evaluations(done: RunArtifacts) -> list[ReadEvaluation]:
 
 
 def _table(rows: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> np.ndarray:
-    return np.array([by_question(rows[s]) for s in seeds], dtype=float)
+    return np.array([outcomes_of(rows[s]) for s in seeds])
 
 
-def by_question(row: Mapping[str, Any]) -> list[float]:
+def outcomes_of(row: Mapping[str, Any]) -> np.ndarray:
     """The outcomes by prompt; the turns of a question, which are one cluster, by their mean.
 
-    >>> by_question({"outcome": [1.0, 0.0, 1.0], "cluster": ["81", "81", "82"]})
+    >>> outcomes_of({"outcome": [1.0, 0.0, 1.0], "cluster": ["81", "81", "82"]}).tolist()
     [0.5, 1.0]
     """
-    if "cluster" not in row:
-        return list(row["outcome"])
-    found: dict[str, list[float]] = {}
-    for question, outcome in zip(row["cluster"], row["outcome"], strict=True):
-        found.setdefault(question, []).append(outcome)
-    return [sum(own) / len(own) for own in found.values()]
+    return by_question(row["outcome"], row["cluster"]) if "cluster" in row else np.array(row["outcome"], dtype=float)
 
 
 def evaluation_results(
@@ -76,7 +72,7 @@ def evaluation_results(
         first = next((row for seeds in one.rows.values() for row in seeds.values()), None)
         found[one.name] = EvaluationResult(
             measure=str(first.get("metric", WIN_RATE)) if first is not None else WIN_RATE, judge=_judge(done, one.name),
-            n_prompts=len(by_question(first)) if first is not None else None,
+            n_prompts=len(outcomes_of(first)) if first is not None else None,
             contrasts=next(iter(told.values())).contrasts if told else None,
             arms={arm: _arm(done, one, arm, told.get(arm)) for arm in one.rows},
         )  # fmt: skip
